@@ -1,0 +1,71 @@
+"""The command line: a table of commands. Each parses, calls one function, and says what happened."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+import click
+
+from smellkit import __version__
+from smellkit.errors import SmellkitError
+
+COMMANDS = {  # name -> "module:attribute"; a module is imported only when its command is called
+    "run": "smellkit.cli.publish:run",
+    "site": "smellkit.cli.publish:site",
+    "doctor": "smellkit.cli.publish:doctor",
+    "data": "smellkit.cli.data:data",
+    "train": "smellkit.cli.learn:train",
+    "sweep": "smellkit.cli.learn:sweep",
+    "predict": "smellkit.cli.learn:predict",
+    "export": "smellkit.cli.learn:export",
+    "bench": "smellkit.cli:bench",
+    "audit": "smellkit.odour.commands:audit",
+    "calibrate": "smellkit.odour.commands:calibrate",
+    "neckwear": "smellkit.device.commands:neckwear",
+}
+
+BENCHES = {
+    "smellnet-base": "smellkit.odour.commands:smellnet_base",
+    "smellnet-mixture": "smellkit.odour.commands:smellnet_mixture",
+    "neckwear": "smellkit.device.commands:bench",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group over a table of "module:attribute" strings, so that `smellkit --help` loads no torch."""
+
+    def __init__(self, *args, table: dict[str, str], **kwargs):
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    def list_commands(self, ctx):
+        return list(self.table)
+
+    def get_command(self, ctx, name):
+        if name not in self.table:
+            close = difflib.get_close_matches(name, self.table, 1)
+            ctx.fail(f"No command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+        module, _, attribute = self.table[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@click.group(cls=LazyGroup, table=COMMANDS)
+@click.version_option(__version__)
+def cli():
+    """From a gas-sensor recording to a scent that someone can smell."""
+
+
+@click.group(cls=LazyGroup, table=BENCHES)
+def bench():
+    """Measure a published protocol, or the kit's own speed, and write the figures as JSON."""
+
+
+def main() -> None:
+    """Run the command line: an error that the reader can act on is one message and exit code 1."""
+    try:
+        cli()
+    except SmellkitError as error:
+        click.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(1)
