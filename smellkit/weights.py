@@ -1,0 +1,92 @@
+"""Trained weights as safetensors beside a readable manifest; a pickle is never read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from smellkit import __version__, paths
+from smellkit.errors import WeightsError
+
+FILE, MANIFEST = "weights.safetensors", "manifest.json"
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) -> Path:
+    """Write `tensors` and `manifest` into `folder`, each by rename, and return the folder.
+
+    The manifest gets the version of the kit and the sha256 of the weights, so that a mixed pair is noticed on loading.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    with paths.replacing(folder / FILE) as part:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
+    digest = sha256((folder / FILE).read_bytes()).hexdigest()
+    paths.write_json(folder / MANIFEST, {**manifest, "smellkit": __version__, "sha256": digest})
+    return folder
+
+
+def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the manifest of `folder`.
+
+    WeightsError when a file is absent, empty, truncated, something else than safetensors, or not the one in the
+    manifest; `made_by` is the command that makes it, for the hint.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    folder = Path(folder)
+    again = made_by or "train it again, or restore the folder with `git checkout`"
+    for name in (FILE, MANIFEST):
+        if not (folder / name).is_file():
+            raise WeightsError(f"There is no {folder / name}", hint=again)
+    data = (folder / FILE).read_bytes()
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        tensors = parse(data)
+    except (SafetensorError, ValueError, RecursionError) as why:
+        raise WeightsError(
+            f"{folder} holds no readable safetensors and manifest ({len(data)} bytes): {why}", hint=again
+        ) from why
+    if not isinstance(manifest, dict):
+        raise WeightsError(f"{folder / MANIFEST} is no JSON object", hint=again)
+    if manifest.get("sha256") != sha256(data).hexdigest():
+        raise WeightsError(f"{folder / FILE} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
+    return tensors, manifest
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "these weights") -> nn.Module:
+    """Load `tensors` into `model`, all of them or none, and return the model.
+
+    WeightsError lists the first five tensors that are missing, unknown or of another shape.
+    """
+    own = model.state_dict()
+    wrong = [f"{name}: missing" for name in own if name not in tensors]
+    wrong += [f"{name}: unknown to the model" for name in tensors if name not in own]
+    wrong += [
+        f"{name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if wrong:
+        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise WeightsError(
+            f"{where} do not fit {type(model).__name__} of smellkit {__version__}:\n  " + "\n  ".join(wrong[:5]) + more,
+            hint="build the model with the options in the manifest, or train it again",
+        )
+    model.load_state_dict(dict(tensors))
+    return model
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 over names and values of every parameter and buffer: equal before and after means frozen."""
+    digest = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
