@@ -62,7 +62,7 @@ def bootstrap(
 ) -> Interval:
     """Mean of `values` with a percentile interval from resampling whole groups.
 
-    Windows of one recording are not independent: pass the recordings as `groups`, and recordings are drawn, not windows.
+    Windows of one recording are not independent: pass the recordings as `groups`, and whole recordings are drawn.
     """
     values = np.asarray(values, dtype=np.float64)
     if groups is None:
@@ -79,7 +79,7 @@ def bootstrap(
 def bootstrap_of(
     score: Callable[[NDArray[np.int64]], float], groups: ArrayLike, *, rounds: int = 500, seed: int = 0
 ) -> Interval:
-    """Any `score(rows)` over row numbers, with a 95 % interval from resampling whole groups (for F1, kappa and such)."""
+    """Any `score(rows)` over row numbers (F1, kappa), with a 95 % interval from resampling whole groups."""
     groups = np.asarray(groups)
     names = np.unique(groups)
     rows = [np.flatnonzero(groups == name) for name in names]
@@ -94,9 +94,9 @@ def over_seeds(values: Sequence[float]) -> Interval:
     """Mean over repetitions with a 95 % interval by Student's t; a single value has an infinite one."""
     from scipy import stats
 
-    values = np.asarray(values, dtype=np.float64)
-    mean = float(values.mean())
-    if len(values) < 2:
+    sample = np.asarray(values, dtype=np.float64)
+    mean = float(sample.mean())
+    if len(sample) < 2:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
     return Interval(mean, mean - half, mean + half)

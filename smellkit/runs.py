@@ -131,7 +131,7 @@ def plain(value: Any) -> Any:
 
 
 def stamp() -> dict[str, Any]:
-    """What makes this run: versions of the kit and its main libraries, revision of the checkout, machine, time (UTC)."""
+    """What makes this run: versions of the kit and its libraries, revision of the checkout, machine, time (UTC)."""
     versions = {name: _version(name) for name in ("smellkit", "torch", "numpy", "pandas", "scikit-learn")}
     return {
         "versions": versions,
