@@ -1,0 +1,219 @@
+"""The training loop: one for every system, short enough to read before you trust it.
+
+Accelerate brings devices, several processes, mixed precision, state saving and trackers. Ours is the rest: the seed set
+before the model is built, clipping, a cosine with warm-up, the best epoch by a validation score, early stop, resume, one
+JSON line an epoch, and the test split scored once, at the end, with the best epoch's weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+
+from smellkit import paths, runs, weights
+from smellkit.errors import OptionError
+from smellkit.runs import Run
+from smellkit.task import Batch, Task, collate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. What to train is the task's business."""
+
+    epochs: int = 20
+    batch: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.1  # share of all steps over which the learning rate rises
+    clip: float = 1.0  # largest norm of the gradient; 0 is no clipping
+    patience: int = 0  # epochs without a better score before stopping; 0 is never
+    averaging: float = 0.0  # decay of an exponential moving average of the weights; 0 is none
+    seed: int = 7
+    precision: str = "no"  # no, fp16 or bf16
+    tracker: str = ""  # tensorboard, wandb, or several with commas
+
+
+def fit(
+    task: Task,
+    settings: Settings | None = None,
+    *,
+    name: str = "",
+    params: dict[str, Any] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train `task` and return its finished run, called `name` or like the task.
+
+    The run folder holds one line an epoch (metrics.jsonl), the best epoch's weights, and scores.json with the scores of
+    "valid" and "test" at that epoch. `params` are the task's own options, kept with the run. `resume` goes on after the
+    last finished epoch of an interrupted run; a run made with other parameters is refused, a finished one returned.
+    """
+    from accelerate.utils import set_seed
+    from tqdm.auto import tqdm
+
+    settings = settings or Settings()
+    asked = runs.plain({"task": task.name, **(params or {}), **asdict(settings)})
+    run = _open(name or task.name, asked, resume=resume)
+    if run.finished:
+        return run
+    accelerator = _accelerator(run, settings, asked)
+    set_seed(settings.seed)
+    splits, model = task.load(), task.build()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    loader = DataLoader(splits["train"], batch_size=settings.batch, shuffle=True, collate_fn=collate)
+    model, optimiser, loader = accelerator.prepare(model, optimiser, loader)
+    steps = settings.epochs * len(loader)
+    schedule = LambdaLR(optimiser, lambda step: cosine(step, steps=steps, warmup=settings.warmup))
+    average = _average(accelerator.unwrap_model(model), settings.averaging)
+    chosen = average.module if average else accelerator.unwrap_model(model)
+    progress = _Progress()
+    accelerator.register_for_checkpointing(schedule, progress, *([average] if average else []))
+    state = run.folder / "state"
+    if state.exists():
+        accelerator.load_state(str(state))
+        _forget_after(run, progress.epoch)
+
+    bar = tqdm(range(progress.epoch, settings.epochs), desc=run.name, unit="epoch", leave=False, dynamic_ncols=True)
+    for epoch in bar:
+        if progress.waited(epoch, settings.patience):
+            break
+        set_seed(settings.seed + epoch)  # a resumed run sees the batches that it would have seen
+        total = 0.0
+        model.train()
+        for batch in loader:
+            loss = task.loss(model(batch), batch)
+            accelerator.backward(loss)
+            if settings.clip:
+                accelerator.clip_grad_norm_(model.parameters(), settings.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            schedule.step()
+            if average:
+                average.update_parameters(accelerator.unwrap_model(model))
+            total += loss.item()
+        if not math.isfinite(total):
+            raise OptionError(f"The loss of {run.name} is {total} in epoch {epoch}", hint="a smaller learning_rate")
+        scores = evaluate(chosen, splits["valid"], task=task, batch=settings.batch)
+        row = {"epoch": epoch, "loss": total / len(loader), "learning_rate": schedule.get_last_lr()[0], **scores}
+        bar.set_postfix({"loss": f"{row['loss']:.3f}", task.watch: f"{scores[task.watch]:.3f}"})
+        accelerator.log(row, step=epoch)
+        progress.epoch = epoch + 1
+        if progress.better(scores[task.watch], epoch) and accelerator.is_main_process:
+            weights.save(run.folder, chosen.state_dict(), {"task": task.name, "params": asked, "epoch": epoch})
+        if accelerator.is_main_process:
+            run.log(row)
+        accelerator.save_state(str(state))
+
+    accelerator.wait_for_everyone()
+    weights.fill(chosen, weights.load(run.folder)[0], where=str(run.folder))
+    scores = {split: evaluate(chosen, splits[split], task=task) for split in splits if split != "train"}
+    accelerator.end_training()
+    shutil.rmtree(state, ignore_errors=True)
+    parameters = sum(p.numel() for p in chosen.parameters())
+    return run.finish({**scores, "best_epoch": progress.best_epoch, "parameters": parameters})
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Dataset, *, task: Task, batch: int = 256) -> dict[str, float]:
+    """Scores of the whole of `data` at once, so that they do not depend on the size of a batch."""
+    outputs, batches = predict(model, data, batch=batch)
+    return task.score(outputs, batches)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: Dataset, *, batch: int = 256) -> tuple[Batch, Batch]:
+    """Outputs for all of `data` and the samples themselves, both on the CPU, in order."""
+    place = next((p.device for p in model.parameters()), torch.device("cpu"))
+    was_training = model.training
+    model.eval()
+    outputs, batches = [], []
+    for samples in DataLoader(data, batch_size=batch, collate_fn=collate):
+        result = model({name: tensor.to(place) for name, tensor in samples.items()})
+        outputs.append({name: tensor.cpu() for name, tensor in result.items()})
+        batches.append(samples)
+    model.train(was_training)
+    return _join(outputs), _join(batches)
+
+
+def cosine(step: int, *, steps: int, warmup: float) -> float:
+    """Factor of the learning rate: a linear rise over the first `warmup` share of the steps, then half a cosine to 0."""
+    rise = warmup * steps
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, steps - rise))))
+
+
+class _Progress:
+    """What accelerate saves beside model, optimiser and random state."""
+
+    def __init__(self):
+        self.epoch, self.best, self.best_epoch = 0, -math.inf, -1
+
+    def better(self, score: float, epoch: int) -> bool:
+        if score <= self.best:
+            return False
+        self.best, self.best_epoch = score, epoch
+        return True
+
+    def waited(self, epoch: int, patience: int) -> bool:
+        return bool(patience) and epoch - self.best_epoch > patience
+
+    def state_dict(self) -> dict[str, float]:
+        return vars(self).copy()
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        vars(self).update(state)
+
+
+def _open(name: str, asked: dict[str, Any], *, resume: bool) -> Run:
+    if not resume or not (paths.runs() / name / "params.json").exists():
+        shutil.rmtree(paths.runs() / name / "state", ignore_errors=True)
+        return runs.start(name, asked)
+    run = Run(name, paths.runs() / name)
+    other = {key for key in asked | run.params if asked.get(key) != run.params.get(key)}
+    if other:
+        changed = ", ".join(f"{key}: {run.params.get(key)} then, {asked.get(key)} now" for key in sorted(other))
+        raise OptionError(f"The run {name!r} was made with other parameters ({changed})", hint="leave out --resume")
+    return run
+
+
+def _accelerator(run: Run, settings: Settings, asked: dict[str, Any]) -> Accelerator:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(
+        mixed_precision=settings.precision,
+        log_with=settings.tracker.split(",") if settings.tracker else None,
+        project_dir=str(run.folder / "trackers"),
+    )
+    if settings.tracker:
+        config = {key: value for key, value in asked.items() if isinstance(value, (str, int, float, bool))}
+        accelerator.init_trackers(run.name.replace("/", "-"), config=config)
+    return accelerator
+
+
+def _average(model: nn.Module, decay: float) -> AveragedModel | None:
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _forget_after(run: Run, epoch: int) -> None:
+    """Drop the lines of epochs whose state was not saved."""
+    path = run.folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    paths.write_text(path, "".join(f"{line}\n" for line in lines if json.loads(line)["epoch"] < epoch))
+
+
+def _join(batches: list[Batch]) -> dict[str, Tensor]:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
