@@ -61,7 +61,7 @@ class Run:
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             raise DataError(f"{path} does not exist", hint="this run trained nothing; choose another run")
-        return pd.read_json(path, lines=True)
+        return pd.DataFrame([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
 
     def log(self, row: dict[str, Any]) -> None:
         """Append `row` to metrics.jsonl as one line."""

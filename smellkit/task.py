@@ -16,7 +16,7 @@ Batch = dict[str, Tensor]
 class Task:
     """What a system gives the trainer. Dict in, dict out, so one loop fits every model.
 
-    A function with typed keyword arguments makes a task (`task(*, window: int = 100) -> Task`); those arguments are what
+    A function with typed keyword arguments makes a task (`task(*, window: int = 100) -> Task`); its arguments are what
     `smellkit train TASK --set name=value` may set.
     """
 

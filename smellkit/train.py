@@ -1,8 +1,8 @@
 """The training loop: one for every system, short enough to read before you trust it.
 
-Accelerate brings devices, several processes, mixed precision, state saving and trackers. Ours is the rest: the seed set
-before the model is built, clipping, a cosine with warm-up, the best epoch by a validation score, early stop, resume, one
-JSON line an epoch, and the test split scored once, at the end, with the best epoch's weights.
+Accelerate brings devices, several processes, mixed precision, state saving and trackers. Ours is the rest: the seed
+set before the model is built, clipping, a cosine with warm-up, the best epoch by a validation score, early stop,
+resume, one JSON line an epoch, and the test split scored once, at the end, with the best epoch's weights.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ def fit(
     if run.finished:
         return run
     accelerator = _accelerator(run, settings, asked)
-    set_seed(settings.seed)
-    splits, model = task.load(), task.build()
+    splits = task.load()
+    set_seed(settings.seed)  # after loading, so that what loading draws does not move the first weights
+    model = task.build()
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     loader = DataLoader(splits["train"], batch_size=settings.batch, shuffle=True, collate_fn=collate)
     model, optimiser, loader = accelerator.prepare(model, optimiser, loader)
@@ -117,11 +118,11 @@ def fit(
 
     accelerator.wait_for_everyone()
     weights.fill(chosen, weights.load(run.folder)[0], where=str(run.folder))
-    scores = {split: evaluate(chosen, splits[split], task=task) for split in splits if split != "train"}
+    final = {split: evaluate(chosen, splits[split], task=task) for split in splits if split != "train"}
     accelerator.end_training()
     shutil.rmtree(state, ignore_errors=True)
     parameters = sum(p.numel() for p in chosen.parameters())
-    return run.finish({**scores, "best_epoch": progress.best_epoch, "parameters": parameters})
+    return run.finish({**final, "best_epoch": progress.best_epoch, "parameters": parameters})
 
 
 @torch.no_grad()
@@ -147,7 +148,7 @@ def predict(model: nn.Module, data: Dataset, *, batch: int = 256) -> tuple[Batch
 
 
 def cosine(step: int, *, steps: int, warmup: float) -> float:
-    """Factor of the learning rate: a linear rise over the first `warmup` share of the steps, then half a cosine to 0."""
+    """Factor of the learning rate: a linear rise over the first `warmup` share of the steps, then a cosine to 0."""
     rise = warmup * steps
     if step < rise:
         return (step + 1) / (rise + 1)
