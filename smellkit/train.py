@@ -63,7 +63,7 @@ def fit(
     from tqdm.auto import tqdm
 
     settings = settings or Settings()
-    asked = runs.plain({"task": task.name, **(params or {}), **asdict(settings)})
+    asked = parameters(task, settings, params)
     run = _open(name or task.name, asked, resume=resume)
     if run.finished:
         return run
@@ -121,8 +121,13 @@ def fit(
     final = {split: evaluate(chosen, splits[split], task=task) for split in splits if split != "train"}
     accelerator.end_training()
     shutil.rmtree(state, ignore_errors=True)
-    parameters = sum(p.numel() for p in chosen.parameters())
-    return run.finish({**final, "best_epoch": progress.best_epoch, "parameters": parameters})
+    size = sum(p.numel() for p in chosen.parameters())
+    return run.finish({**final, "best_epoch": progress.best_epoch, "parameters": size})
+
+
+def parameters(task: Task, settings: Settings, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a run's params.json holds: the task's name and options, and the settings."""
+    return runs.plain({"task": task.name, **(params or {}), **asdict(settings)})
 
 
 @torch.no_grad()

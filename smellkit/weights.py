@@ -14,6 +14,7 @@ from smellkit import __version__, paths
 from smellkit.errors import WeightsError
 
 FILE, MANIFEST = "weights.safetensors", "manifest.json"
+AGAIN = "train it again, or restore the folder with `git checkout`"
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) -> Path:
@@ -41,23 +42,32 @@ def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[st
     from safetensors.torch import load as parse
 
     folder = Path(folder)
-    again = made_by or "train it again, or restore the folder with `git checkout`"
-    for name in (FILE, MANIFEST):
-        if not (folder / name).is_file():
-            raise WeightsError(f"There is no {folder / name}", hint=again)
+    again = made_by or AGAIN
+    described = manifest(folder, made_by=made_by)
+    if not (folder / FILE).is_file():
+        raise WeightsError(f"There is no {folder / FILE}", hint=again)
     data = (folder / FILE).read_bytes()
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         tensors = parse(data)
     except (SafetensorError, ValueError, RecursionError) as why:
-        raise WeightsError(
-            f"{folder} holds no readable safetensors and manifest ({len(data)} bytes): {why}", hint=again
-        ) from why
-    if not isinstance(manifest, dict):
-        raise WeightsError(f"{folder / MANIFEST} is no JSON object", hint=again)
-    if manifest.get("sha256") != sha256(data).hexdigest():
+        raise WeightsError(f"{folder / FILE} ({len(data)} bytes) is no safetensors file: {why}", hint=again) from why
+    if described.get("sha256") != sha256(data).hexdigest():
         raise WeightsError(f"{folder / FILE} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
-    return tensors, manifest
+    return tensors, described
+
+
+def manifest(folder: Path, *, made_by: str = "") -> dict[str, Any]:
+    """Return what the manifest of `folder` says, without loading the weights."""
+    path = Path(folder) / MANIFEST
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as why:
+        raise WeightsError(f"There is no {path}", hint=made_by or AGAIN) from why
+    except (OSError, ValueError, RecursionError) as why:
+        raise WeightsError(f"{path} is no readable JSON: {why}", hint=made_by or AGAIN) from why
+    if not isinstance(described, dict):
+        raise WeightsError(f"{path} is no JSON object", hint=made_by or AGAIN)
+    return described
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "these weights") -> nn.Module:

@@ -1,0 +1,106 @@
+"""`smellkit train`, `sweep`, `predict` and `export`: what every system can do, one table row each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
+    "odour-encoder": "smellkit.odour.encoder:task",
+    "odour-mixture": "smellkit.odour.mixture:task",
+    "odour-fusion": "smellkit.odour.fusion:task",
+}
+
+PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
+    "odour": "smellkit.odour.predict:odour",
+    "mixture": "smellkit.odour.mixture_predict:mixture",
+}
+
+EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
+    "odour": "smellkit.odour.export:odour",
+}
+
+
+@click.command()
+@click.argument("task", metavar="TASK")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of the task or of the training.")
+@click.option("--name", default="", help="Name of the run folder; the task's name by default.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+@click.option("--tracker", default="", help="tensorboard, wandb, or both with a comma.")
+def train(task, pairs, name, resume, tracker):
+    """Train TASK (odour-encoder, odour-mixture, odour-fusion) and leave a run folder."""
+    from smellkit import options
+    from smellkit.train import Settings, fit
+
+    factory = options.find(TASKS, task, what="task")
+    task_options, settings = options.split(options.parse(pairs), factory, Settings)
+    if tracker:
+        settings["tracker"] = tracker
+    run = fit(factory(**task_options), Settings(**settings), name=name, params=task_options, resume=resume)
+    click.echo(f"{run.folder}")
+    for split, scores in run.scores.items():
+        if isinstance(scores, dict):
+            click.echo(f"  {split}: " + ", ".join(f"{score} {value:.3f}" for score, value in scores.items()))
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="A dask scheduler; this machine by default.")
+@click.option("--workers", default=2, show_default=True, help="Processes on this machine.")
+@click.option("--score", default="test.accuracy", show_default=True, help="The score in the table.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the file fixes for all runs.")
+@click.option("--fresh", is_flag=True, help="Run again what is finished.")
+def sweep(file, scheduler, workers, score, pairs, fresh):
+    """Run every case and seed of FILE.yaml; means with 95 % intervals at the end."""
+    from dataclasses import replace
+
+    from smellkit import options
+    from smellkit import sweep as sweeps
+
+    plan = sweeps.read(file)
+    options.find(TASKS, plan.task, what="task")
+    plan = replace(plan, fixed=plan.fixed | options.parse(pairs))
+    table = sweeps.run(plan, TASKS[plan.task], scheduler=scheduler, workers=workers, fresh=fresh)
+    click.echo(sweeps.summary(table, score=score).to_string(index=False, float_format="{:.3f}".format))
+    click.echo(f"{sweeps.folder(plan.name) / 'runs.parquet'}")
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--weights", "name", required=True, help="odour, mixture, or a folder of such weights.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the predictions go.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of this predictor.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="What `smellkit calibrate` made (mixture).")
+def predict(folder, name, out, pairs, calibration):
+    """Name what was recorded in the files of DIR, with trained weights."""
+    from smellkit import options
+
+    kind, weights = _weights(name)
+    function = options.find(PREDICTORS, kind, what="predictor for the weights")
+    given = options.parse(pairs) | ({"calibration": str(calibration)} if calibration else {})
+    (chosen,) = options.split(given, function)
+    click.echo(function(folder, weights=weights, out=out, **chosen))
+
+
+@click.command()
+@click.argument("name", metavar="WEIGHTS")
+@click.option("--onnx", "out", required=True, type=click.Path(path_type=Path), help="Where the ONNX model goes.")
+def export(name, out):
+    """Write the model of WEIGHTS (odour, or a folder of such weights) as ONNX, checked against torch."""
+    from smellkit import options
+
+    kind, weights = _weights(name)
+    click.echo(options.find(EXPORTERS, kind, what="exporter for the weights")(weights, out=out))
+
+
+def _weights(name: str) -> tuple[str, Path]:
+    """Kind and folder: a name is a folder in data/weights; a folder says its kind in its manifest."""
+    from smellkit import paths, weights
+    from smellkit.errors import WeightsError
+
+    folder = Path(name) if Path(name).is_dir() else paths.weights() / name
+    if not folder.is_dir():
+        known = sorted(path.name for path in paths.weights().glob("*/") if path.is_dir())
+        raise WeightsError(f"There are no weights {name!r}", hint=f"a folder, or one of {', '.join(known)}")
+    return str(weights.manifest(folder).get("kind", folder.name)), folder

@@ -1,0 +1,84 @@
+"""Options by name: from `name=value` text or YAML to the typed keyword arguments of a function, or a refusal."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, get_args, get_type_hints
+
+from smellkit.errors import OptionError
+
+
+def find(table: dict[str, str], name: str, *, what: str) -> Callable:
+    """Import what `table` ("name" -> "module:attribute") holds under `name`; `what` is the word for the error."""
+    if name not in table:
+        raise OptionError(f"There is no {what} {name!r}", hint=nearest(name, table))
+    return resolve(table[name])
+
+
+def resolve(address: str) -> Callable:
+    """Import "module:attribute"."""
+    module, _, attribute = address.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Words for a hint: the names close to `name`, or all of them."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 3)
+    return "did you mean " + " or ".join(close) + "?" if close else "one of " + ", ".join(names)
+
+
+def parse(pairs: Iterable[str]) -> dict[str, str]:
+    """`["epochs=3", "model=lstm"]` as a dict; the part after the first `=` is the value."""
+    wrong = [pair for pair in pairs if "=" not in pair or pair.startswith("=")]
+    if wrong:
+        raise OptionError(f"{wrong[0]!r} is no name=value", hint="for example --set epochs=3")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def accepted(function: Callable) -> dict[str, type]:
+    """Names and types of the options of `function` (or a dataclass): every argument with a default."""
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: _simple(hints.get(p.name, type(p.default))) for p in parameters if p.default is not p.empty}
+
+
+def split(values: dict[str, Any], *functions: Callable) -> list[dict[str, Any]]:
+    """Share `values` out between `functions` by name, each value turned into the type that its option has.
+
+    OptionError for a name that no function takes (with the nearest ones) and for a value of another type.
+    """
+    tables = [accepted(function) for function in functions]
+    known = [name for table in tables for name in table]
+    for name in values:
+        if name not in known:
+            raise OptionError(f"There is no option {name!r}", hint=nearest(name, known))
+    return [
+        {name: convert(values[name], kind, name=name) for name, kind in table.items() if name in values}
+        for table in tables
+    ]
+
+
+def convert(value: Any, kind: type, *, name: str) -> Any:
+    """`value` as `kind` (str, int, float or bool): from text, or as it is when it fits. A list for a str is joined."""
+    if kind is str and isinstance(value, (list, tuple)):
+        return ",".join(str(item) for item in value)
+    if kind is bool and str(value).lower() in ("true", "false", "yes", "no", "1", "0"):
+        return str(value).lower() in ("true", "yes", "1")
+    if kind is not bool and not isinstance(value, bool):
+        try:
+            converted = kind(value)
+            if kind is not int or float(value) == converted:
+                return converted
+        except (TypeError, ValueError, OverflowError):
+            pass
+    example = {"int": "3", "float": "0.1", "bool": "true", "str": "text"}.get(kind.__name__, "another value")
+    raise OptionError(f"{name}={value!r} is not {kind.__name__}", hint=f"for example {name}={example}")
+
+
+def _simple(kind: Any) -> type:
+    """`Path | None` is a Path that may be left out."""
+    return next((part for part in get_args(kind) if part is not type(None)), kind) if get_args(kind) else kind

@@ -1,0 +1,158 @@
+"""Many runs of one task: a grid, named variants or leave-one-out, each with several seeds, on dask.
+
+One code path for this machine (a LocalCluster on localhost) and for a cluster (`--scheduler tcp://...`, where all
+workers see the same folder of runs). What is finished is not run again, so an interrupted sweep goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smellkit import options, paths
+from smellkit.errors import DataError, OptionError
+from smellkit.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to run. A YAML file has these keys; `grid`, `variants` and `leave_one_out` may stand together.
+
+    >>> Sweep("losses", task="odour-encoder", grid={"gamma": [0, 1, 2]}, fixed={"epochs": 3}, seeds=[1, 2])
+    """
+
+    name: str
+    task: str
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    fixed: dict[str, Any] = field(default_factory=dict)  # options and training settings shared by all
+    grid: dict[str, list] = field(default_factory=dict)  # every combination
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> options
+    leave_one_out: dict[str, list] = field(
+        default_factory=dict
+    )  # option -> its full list; "all", then each item removed
+
+    def cases(self) -> dict[str, dict[str, Any]]:
+        """Name -> options of every variant, in order."""
+        cases = {name: dict(values or {}) for name, values in self.variants.items()}
+        for values in itertools.product(*self.grid.values()) if self.grid else []:
+            case = dict(zip(self.grid, values, strict=True))
+            cases[",".join(f"{name}={value}" for name, value in case.items())] = case
+        for name, items in self.leave_one_out.items():
+            cases["all"] = {name: items}
+            cases |= {f"without {item}": {name: [other for other in items if other != item]} for item in items}
+        return cases or {"base": {}}
+
+
+def read(path: Path) -> Sweep:
+    """Read a sweep from a YAML file; OptionError for an unknown key, DataError for an unreadable file."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as why:
+        raise DataError(f"{path} can't be read as YAML: {why}", hint="see notebooks/sweeps for examples") from why
+    if not isinstance(values, dict) or "task" not in values:
+        raise DataError(f"{path} has no `task:`", hint="name the task, for example `task: odour-encoder`")
+    known = list(Sweep.__dataclass_fields__)
+    for key in values:
+        if key not in known:
+            raise OptionError(f"{path} has an unknown key {key!r}", hint=options.nearest(key, known))
+    return Sweep(**{"name": Path(path).stem, **values})
+
+
+def run(sweep: Sweep, factory: str, *, scheduler: str = "", workers: int = 2, fresh: bool = False) -> pd.DataFrame:
+    """Run what is not finished and return one row a run: case, seed, options, scores as `valid.accuracy`, run.
+
+    `factory` is the task's "module:function"; `fresh` runs again what is finished. The same table lies in
+    data/runs/sweep/<name>/runs.parquet.
+    """
+    import pandas as pd
+    from distributed import Client, as_completed
+    from tqdm.auto import tqdm
+
+    jobs = _jobs(sweep, factory, fresh=fresh)
+    with _cluster(scheduler, workers=min(workers, len(jobs))) as cluster, Client(cluster) as client:
+        futures = [client.submit(_one, pure=False, **job) for job in jobs]
+        done = as_completed(futures, with_results=True)
+        rows = [row for _, row in tqdm(done, total=len(jobs), desc=sweep.name, unit="run", dynamic_ncols=True)]
+    table = pd.DataFrame(rows).sort_values(["order", "seed"]).drop(columns="order").reset_index(drop=True)
+    with paths.replacing(folder(sweep.name) / "runs.parquet") as part:
+        table.to_parquet(part)
+    return table
+
+
+def summary(table: pd.DataFrame, *, score: str = "test.accuracy") -> pd.DataFrame:
+    """Mean of `score` over the seeds of each case, 95 % interval by Student's t: case, mean, low, high, seeds."""
+    import pandas as pd
+
+    from smellkit.metrics import over_seeds
+
+    if score not in table:
+        raise OptionError(f"The sweep has no score {score!r}", hint=options.nearest(score, table.columns))
+    groups = table.groupby("case", sort=False)[score]
+    intervals = {case: over_seeds(list(values)) for case, values in groups}
+    rows = [{"case": case, "mean": value, "low": low, "high": high} for case, (value, low, high) in intervals.items()]
+    return pd.DataFrame(rows).assign(seeds=groups.size().to_list())
+
+
+def folder(name: str) -> Path:
+    """Where the sweep `name` keeps its table and its runs."""
+    return paths.runs() / "sweep" / name
+
+
+def _jobs(sweep: Sweep, factory: str, *, fresh: bool) -> list[dict[str, Any]]:
+    """Check every option before anything runs."""
+    from smellkit.train import Settings
+
+    build = options.resolve(factory)
+    jobs = []
+    for order, (case, values) in enumerate(sweep.cases().items()):
+        task_options, settings = options.split(sweep.fixed | values, build, Settings)
+        for seed in sweep.seeds:
+            name = f"sweep/{sweep.name}/{case.replace('/', '-')}/seed={seed}"
+            asked = {
+                "factory": factory,
+                "task_options": task_options,
+                "settings": settings | {"seed": seed},
+                "fresh": fresh,
+            }
+            jobs.append({"name": name, "case": case, "order": order, **asked})
+    return jobs
+
+
+def _one(
+    *, name: str, case: str, order: int, factory: str, task_options: dict, settings: dict, fresh: bool
+) -> dict[str, Any]:
+    """One run, on a worker; a finished one with the same parameters is not run again."""
+    import torch
+
+    from smellkit.train import Settings, fit, parameters
+
+    torch.set_num_threads(1)  # the workers share the machine's cores
+    task, how = options.resolve(factory)(**task_options), Settings(**settings)
+    old = Run(name, paths.runs() / name)
+    same = old.finished and old.params == parameters(task, how, task_options)
+    done = old if same and not fresh else fit(task, how, name=name, params=task_options)
+    splits = {split: scores for split, scores in done.scores.items() if isinstance(scores, dict)}
+    scores = {f"{split}.{score}": value for split, scores in splits.items() for score, value in scores.items()}
+    return {"case": case, "order": order, "seed": how.seed, **task_options, **scores, "run": done.name}
+
+
+@contextmanager
+def _cluster(scheduler: str, *, workers: int) -> Iterator[Any]:
+    """`scheduler` as it is, or a cluster on localhost that is closed at the end."""
+    if scheduler:
+        yield scheduler
+        return
+    from distributed import LocalCluster
+
+    quiet = {"dashboard_address": None, "silence_logs": "ERROR"}
+    with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", **quiet) as local:
+        yield local
