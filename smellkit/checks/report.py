@@ -1,0 +1,147 @@
+"""How a fault is told: one error that names the place, and a report that counts what was forgiven."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from smellkit.errors import DataError
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+LONGEST = 60  # characters of a found value that an error repeats
+
+
+def fault(
+    path: Path | str,
+    *,
+    expected: str,
+    found: str,
+    line: int | None = None,
+    column: str | None = None,
+    key: str | None = None,
+    hint: str,
+) -> DataError:
+    """Return the error for one fault: `file, line 3, column 'CO': expected a number, found 'abc'`, then what to try."""
+    place = [str(path)]
+    place += [f"line {line}"] if line is not None else []
+    place += [f"column {column!r}"] if column is not None else []
+    place += [f"key {key}"] if key is not None else []
+    return DataError(f"{', '.join(place)}: expected {expected}, found {found}", hint=hint)
+
+
+def short(value: object) -> str:
+    """Return a value that was found, in quotes if it is text, cut to `LONGEST` characters."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
+    """Return up to `count` names of `known` that look like `name`, whatever their capitals."""
+    by_key = {candidate.casefold(): candidate for candidate in known}
+    return [by_key[key] for key in difflib.get_close_matches(name.casefold(), by_key, count, cutoff=0.5)]
+
+
+@dataclass
+class Report:
+    """What was forgiven or left out while files were read: (file, what, how many), in the order it was met.
+
+    `counts` sums over files; `skipped` maps a file to why it was left out.
+    """
+
+    files: int = 0
+    notes: list[tuple[str, str, int]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def note(self, path: Path | str, what: str, count: int = 1) -> None:
+        """Count `what` in the file `path`, and log it."""
+        self.notes.append((str(path), what, int(count)))
+        log.info("%s: %s (%d)", path, what, count)
+
+    def skip(self, path: Path | str, why: object) -> None:
+        """Remember that `path` was left out because of `why`, and log it as a warning."""
+        self.skipped[str(path)] = str(why)
+        log.warning("Skipped %s", why)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each thing was met, over all files."""
+        total: Counter[str] = Counter()
+        for _, what, count in self.notes:
+            total[what] += count
+        return total
+
+    def __str__(self) -> str:
+        lines = [f"{self.files} files read, {len(self.skipped)} skipped"]
+        lines += [f"  {count:6d}  {what}" for what, count in self.counts.most_common()]
+        return "\n".join(lines + [f"  skipped: {why}" for why in self.skipped.values()])
+
+
+def readable(
+    paths: Iterable[Path], read: Callable[[Path], Result], *, skip: bool = False, report: Report | None = None
+) -> Iterator[tuple[Path, Result]]:
+    """Yield (path, read(path)) for every path; the first fault ends it.
+
+    With `skip` a file with a fault is reported and left out instead.
+    """
+    report = report if report is not None else Report()
+    for path in paths:
+        try:
+            result = read(path)
+        except DataError as why:
+            if not skip:
+                raise
+            report.skip(path, why)
+            continue
+        report.files += 1
+        yield path, result
+
+
+def content(path: Path, *, limit: int) -> bytes:
+    """Return the bytes of the file `path`, which must exist, hold something, and be at most `limit` bytes long."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise fault(path, expected=f"at most {limit} bytes", found=f"{size} bytes", hint="is it the right file?")
+        data = path.read_bytes()
+    except OSError as why:
+        raise fault(
+            path,
+            expected="a readable file",
+            found=why.strerror or type(why).__name__,
+            hint="check the name and that you may read it",
+        ) from why
+    if not data.strip(b"\0 \t\r\n\xef\xbb\xbf"):
+        raise fault(
+            path,
+            expected="a file with something in it",
+            found=f"an empty file ({len(data)} bytes)",
+            hint="copy or record it again",
+        )
+    return data
+
+
+def decoded(path: Path, data: bytes) -> str:
+    """Return UTF-8 `data` (with or without byte order mark) as text; any other encoding is refused with its place."""
+    hint = "save it as UTF-8"
+    zeros = data[:1000].count(0)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or zeros > len(data[:1000]) // 4:
+        raise fault(path, line=1, column="1", expected="UTF-8 text", found="UTF-16 or UTF-32", hint=hint)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as why:
+        start = data.rfind(b"\n", 0, why.start) + 1
+        raise fault(
+            path,
+            line=data.count(b"\n", 0, why.start) + 1,
+            column=str(why.start - start + 1),
+            expected="UTF-8 text",
+            found=f"the byte 0x{data[why.start]:02x} (Latin-1?)",
+            hint=hint,
+        ) from why
