@@ -1,0 +1,58 @@
+"""The command line: every row of its tables leads somewhere, and a mistake is one message, never a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from smellkit import cli, options
+from smellkit.cli import learn
+
+
+def smellkit(*words: str, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "smellkit", *words], capture_output=True, text=True, **kwargs)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_says_what_it_does(name):
+    result = CliRunner().invoke(cli.cli, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert len(result.output.splitlines()) > 3
+
+
+@pytest.mark.parametrize("name", cli.BENCHES)
+def test_every_bench_says_what_it_measures(name):
+    result = CliRunner().invoke(cli.cli, ["bench", name, "--help"])
+    assert result.exit_code == 0 and "--json" in result.output
+
+
+@pytest.mark.parametrize("address", [*learn.TASKS.values(), *learn.PREDICTORS.values(), *learn.EXPORTERS.values()])
+def test_every_row_of_the_tables_is_a_function(address):
+    assert callable(options.resolve(address))
+
+
+def test_help_loads_no_torch():
+    code = "import sys, smellkit.cli; smellkit.cli.cli(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["train", "odor-encoder"], "odour-encoder"),
+        (["train", "odour-encoder", "--set", "epohcs=1"], "epochs"),
+        (["train", "odour-encoder", "--set", "epochs=many"], "epochs='many' is not int"),
+        (["train", "odour-encoder", "--set", "data=nowhere"], "nowhere"),
+        (["sweep", "nowhere.yaml"], "nowhere.yaml"),
+        (["predict", ".", "--weights", "nothing", "--out", "x.csv"], "odour"),
+        (["predict", "nowhere", "--weights", "odour", "--out", "x.csv"], "nowhere"),
+        (["export", "nothing", "--onnx", "x.onnx"], "odour"),
+        (["predicd"], "predict"),
+    ],
+)
+def test_a_mistake_is_one_message_with_a_way_out(words, says, tmp_path):
+    result = smellkit(*words, cwd=tmp_path)
+    assert result.returncode != 0
+    assert says in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
