@@ -1,0 +1,150 @@
+"""The twelve scents: their names in the data and on the device, their descriptions and their pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from smellkit.checks import Report, fault, long_text, nearest, read_json
+from smellkit.errors import DataError, OptionError
+
+ODORANTS = (  # in the order of the labels of SmellNet-Mixture
+    "peach",
+    "apple",
+    "banana",
+    "orange",
+    "pear",
+    "strawberry",
+    "mango",
+    "almond",
+    "clove",
+    "coriander",
+    "cumin",
+    "garlic",
+)
+CHANNELS = (  # in the order of the device's scent channels 1 to 12
+    "banana",
+    "mandarin_orange",
+    "pear",
+    "apple",
+    "mango",
+    "peach",
+    "strawberry",
+    "cloves",
+    "coriander",
+    "cumin",
+    "garlic",
+    "almond",
+)
+ALIASES = {"orange": "mandarin_orange", "clove": "cloves"}  # odorant of a mixture -> substance, picture and channel
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
+_ORDER = np.array([ODORANTS.index({v: k for k, v in ALIASES.items()}.get(name, name)) for name in CHANNELS])
+
+
+@dataclass(frozen=True)
+class Scent:
+    """One scent of the device: its channel (1 to 12), its name, and what is known of its smell."""
+
+    id: int
+    name: str
+    long_description: str
+    key_molecules: tuple[str, ...] = ()
+    qualitative_descriptors: tuple[str, ...] = ()
+    hedonic_valence: str = ""
+
+
+def substance(odorant: str) -> str:
+    """Return the name that recordings, pictures and the device use for an odorant: orange is mandarin_orange."""
+    return ALIASES.get(odorant, odorant)
+
+
+def odorant(name: str) -> str:
+    """Return which of the twelve `ODORANTS` the name of a substance, picture folder or channel means."""
+    for known in ODORANTS:
+        if name in (known, substance(known)):
+            return known
+    near = nearest(name, [*ODORANTS, *ALIASES.values()])
+    raise OptionError(f"No odorant is called {name!r}", hint=f"one of {', '.join(near or ODORANTS)}")
+
+
+def to_channels(ratios: np.ndarray) -> np.ndarray:
+    """Return beta (..., 12) in the order of the device's channels for ratios (..., 12) in the order of `ODORANTS`."""
+    return np.asarray(ratios)[..., _ORDER]
+
+
+def from_channels(beta: np.ndarray) -> np.ndarray:
+    """Return ratios (..., 12) in the order of `ODORANTS` for beta (..., 12) in the order of the device's channels."""
+    return np.asarray(beta)[..., np.argsort(_ORDER)]
+
+
+def read_scents(folder: str | Path | None = None, *, report: Report | None = None) -> list[Scent]:
+    """Return the scents of smell_descriptions.json in `folder`, in the order of their id: the device's channels.
+
+    Ids run from 1 without a gap. A missing, empty or wrong-typed `long_description` is refused with its key.
+    """
+    path = (Path(folder) if folder else _sample()) / "smell_descriptions.json"
+    value = read_json(path)
+    entries = value.get("odors")
+    if not isinstance(entries, list) or not entries:
+        found = f"only {', '.join(value)[:100]}" if entries is None else repr(entries)[:60]
+        raise fault(path, key="$.odors", expected="a list of scents", found=found, hint="see data/README.md")
+    scents = [
+        _scent(path, f"$.odors[{number}]", entry, report if report is not None else Report())
+        for number, entry in enumerate(entries)
+    ]
+    for known in ("id", "name"):
+        seen = [getattr(scent, known) for scent in scents]
+        if twice := [item for item in seen if seen.count(item) > 1]:
+            raise fault(path, key=known, expected="each once", found=f"{twice[0]!r} again", hint="correct one of them")
+    scents.sort(key=lambda scent: scent.id)
+    if [scent.id for scent in scents] != list(range(1, len(scents) + 1)):
+        found = ", ".join(str(scent.id) for scent in scents)
+        raise fault(path, key="id", expected=f"1 to {len(scents)}", found=found, hint="number the scents without a gap")
+    return scents
+
+
+def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
+    """Return a table (scent, file) of every picture images/<scent>/* in `folder`, sorted; `file` is a full path."""
+    root = (Path(folder) if folder else _sample()) / "images"
+    files = [file for file in root.glob("*/*") if file.is_file() and not file.name.startswith(".")]
+    files = sorted(
+        (file for file in files if file.suffix.lower() in PICTURES), key=lambda file: file.relative_to(root).as_posix()
+    )
+    if not files:
+        raise DataError(
+            f"No pictures in {root}: expected images/<scent>/*.jpg", hint="data/sample/smellnet has drawings"
+        )
+    return pd.DataFrame({"scent": [file.parent.name for file in files], "file": [str(file) for file in files]})
+
+
+def _scent(path: Path, where: str, entry: object, report: Report) -> Scent:
+    if not isinstance(entry, dict):
+        raise fault(path, key=where, expected="an object", found=repr(entry)[:60], hint="see data/README.md")
+    number, name = entry.get("id"), entry.get("name")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise fault(path, key=f"{where}.id", expected="a whole number", found=repr(number), hint="give it an id from 1")
+    if not isinstance(name, str) or not name.strip():
+        raise fault(path, key=f"{where}.name", expected="a name", found=repr(name), hint="give the scent a name")
+    for key in ("key_molecules", "qualitative_descriptors"):
+        words = entry.get(key, [])
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise fault(
+                path, key=f"{where}.{key}", expected="a list of texts", found=repr(words)[:60], hint="correct it"
+            )
+    return Scent(
+        id=number,
+        name=name.strip(),
+        long_description=long_text(entry, "long_description", path=path, where=f"{where} ({name})", report=report),
+        key_molecules=tuple(entry.get("key_molecules", [])),
+        qualitative_descriptors=tuple(entry.get("qualitative_descriptors", [])),
+        hedonic_valence=str(entry.get("hedonic_valence", "")),
+    )
+
+
+def _sample() -> Path:
+    from smellkit import paths
+
+    return paths.sample() / "smellnet"
