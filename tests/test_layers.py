@@ -8,7 +8,20 @@ import smellkit
 HOME = Path(smellkit.__file__).parent
 LAYERS = [
     {"errors", "paths"},
-    {"task", "windows", "checks", "pictures", "losses", "metrics", "fetch", "plots", "tables", "options", "device"},
+    {
+        "task",
+        "windows",
+        "checks",
+        "cache",
+        "pictures",
+        "losses",
+        "metrics",
+        "fetch",
+        "plots",
+        "tables",
+        "options",
+        "device",
+    },
     {"runs", "weights", "train", "sweep"},
     {"odour", "gcode", "plume"},
     {"notebook", "batch", "site", "panel", "doctor"},
