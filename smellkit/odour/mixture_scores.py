@@ -42,12 +42,12 @@ def absolute_error(predicted: ArrayLike, truth: ArrayLike) -> FloatArray:
 
 def divergence(predicted: ArrayLike, truth: ArrayLike, *, floor: float = 1e-3) -> FloatArray:
     """Per window, KL(truth || prediction) in nats; `floor` is mixed into the prediction so that a miss stays finite."""
-    predicted, truth = _pair(predicted, truth)
-    predicted = np.clip(predicted, 0, None)
-    predicted = predicted / np.maximum(predicted.sum(axis=1, keepdims=True), 1e-12)
-    predicted = (1 - floor) * predicted + floor / predicted.shape[1]
-    truth = truth / truth.sum(axis=1, keepdims=True)
-    return np.where(truth > 0, truth * np.log(np.maximum(truth, 1e-12) / predicted), 0.0).sum(axis=1)
+    said, real = _pair(predicted, truth)
+    said = np.clip(said, 0, None)
+    said = said / np.maximum(said.sum(axis=1, keepdims=True), 1e-12)
+    said = (1 - floor) * said + floor / said.shape[1]
+    real = real / real.sum(axis=1, keepdims=True)
+    return np.where(real > 0, real * np.log(np.maximum(real, 1e-12) / said), 0.0).sum(axis=1)
 
 
 def presence_f1(predicted: ArrayLike, truth: ArrayLike, *, threshold: float = 0.1) -> float:

@@ -95,7 +95,7 @@ class SceneEncoder(ABC):
 
 
 def scene_encoder(name: str = "light", *, revision: str = "", batch: int = 8) -> SceneEncoder:
-    """Return the encoder `name`: "light", or the folder or hub name of a Qwen-VL model (a hub name needs `revision`)."""
+    """Return the encoder `name`: "light", or a Qwen-VL model's folder or hub name (which needs a `revision`)."""
     if name == "light":
         return LightScene()
     from smellkit.odour.scene_qwen import QwenScene
