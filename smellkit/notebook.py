@@ -1,0 +1,100 @@
+"""What a notebook needs in its third cell: seeds, figure style, and a run folder that keeps its figures and result."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+from smellkit import runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+LARGEST_SVG = 400_000  # characters; a figure of many points is smaller as a PNG
+
+
+class NotebookRun(runs.Run):
+    """A run folder that also keeps and shows figures.
+
+    >>> run = notebook.start("odour-data", seed=7)
+    >>> run.figure(plots.bars({"apple": 0.8}), "apple", alt="Apple is recognised in 80 % of its recordings")
+    >>> run.finish({"accuracy": 0.8})
+    """
+
+    def figure(self, figure: Figure, name: str, *, alt: str = "") -> Path:
+        """Save `figure` as <name>.png in the run folder, show it once, and return the path.
+
+        `alt` says in words what the figure shows, for readers who don't see it.
+        """
+        from smellkit import plots
+
+        path = self.keep(f"{name}.png", lambda part: figure.savefig(part, dpi=200))
+        text = plots.svg(figure, alt=alt or name.replace("-", " "))
+        _forget(figure)
+        display(path, text if len(text) <= LARGEST_SVG else "", alt=alt or name.replace("-", " "))
+        return path
+
+
+def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
+    """Begin the notebook's run: seed Python, numpy and torch, set the figure style, make the run folder.
+
+    Without `seed` nothing is seeded and torch is not loaded. `seed` and `params` are kept as the run's parameters.
+    """
+    from smellkit import plots
+
+    if headless():
+        _quiet()
+    if seed is not None:
+        _seed(seed)
+        params = {"seed": seed} | params
+    plots.style()
+    run = runs.start(name, params)
+    return NotebookRun(run.name, run.folder, run.began)
+
+
+def headless() -> bool:
+    """Whether nobody watches: the batch runner sets SMELLKIT_HEADLESS for the notebooks that it executes."""
+    return os.environ.get("SMELLKIT_HEADLESS", "") not in ("", "0")
+
+
+def display(path: Path, svg: str, *, alt: str) -> None:
+    """Show a figure in the notebook, as SVG in the page's own colours or else as the PNG at `path`."""
+    try:
+        from IPython.core.getipython import get_ipython
+        from IPython.display import HTML, Image
+        from IPython.display import display as show
+    except ImportError:
+        return
+    if get_ipython() is None:
+        return
+    if svg:
+        show(HTML(f'<figure class="smell-figure">{svg}</figure>'), metadata={"text/html": {"alt": alt}})
+    else:
+        show(Image(path.read_bytes(), format="png", retina=True, alt=alt))
+
+
+def _seed(seed: int) -> None:
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _quiet() -> None:
+    """No progress bars and no chatter: on a page they are noise, and as widgets they would need a network."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _forget(figure: Figure) -> None:
+    """Close the figure in pyplot, which would otherwise show it a second time at the end of the cell."""
+    import sys
+
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close(figure)
