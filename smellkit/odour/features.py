@@ -1,0 +1,162 @@
+"""What a window of sensor values says, as a few hundred numbers: one torch function for trees, networks and ONNX alike.
+
+    window (batch, steps, channels) --- summarise ---> (batch, features) --- Normal ---> about N(0, 1) each
+
+Written with matrix products and sorts only, so that a network which holds it can be exported as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+LAGS = (1, 5, 10, 20)  # steps, for the autocorrelation
+BANDS = 6  # of the spectrum, equally wide on a logarithmic axis
+SEGMENTS = 8
+TINY = 1e-6
+
+
+def summarise(windows: Tensor) -> Tensor:
+    """Return the summary features of `windows` (batch, steps, channels) as (batch, features); `names` tells which is which.
+
+    A channel gives quantiles, polynomial trends, segment means, the size and roughness of its changes, autocorrelations
+    and spectral bands; pairs of channels give correlations; all channels together give the direction of the response.
+    """
+    steps, channels = windows.shape[1], windows.shape[2]
+    x = windows.transpose(1, 2)  # (batch, channels, steps)
+    change = x[..., 1:] - x[..., :-1]
+    basis = torch.from_numpy(_basis(steps)).to(x)
+    linear = x @ basis.T
+    centred = x - x.mean(-1, keepdim=True)
+    deviation = centred.square().mean(-1, keepdim=True).sqrt()
+    trend = x @ torch.from_numpy(_trend(steps)).to(x).T  # what a cubic explains; the rest is noise
+    parts = [
+        x.sort(-1).values[..., _ranks(steps)],
+        linear,
+        deviation,
+        (x - trend).square().mean(-1, keepdim=True).sqrt(),
+        change.abs().mean(-1, keepdim=True),
+        change.square().mean(-1, keepdim=True).sqrt(),
+        change.abs().amax(-1, keepdim=True),
+        (change.abs() < 1e-4).to(x).mean(-1, keepdim=True),
+        change.abs() @ torch.from_numpy(_segments(steps - 1, 4)).to(x).T,
+        *[
+            (centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / (deviation.square() + TINY)
+            for lag in LAGS
+        ],
+        _bands(x),
+    ]
+    alone = torch.cat(parts, -1).flatten(1)
+    upper = torch.from_numpy(_upper(channels)).to(x)
+    together = [_correlations(centred, upper), _correlations(change, upper)]
+    together += [_direction(linear[..., 0]), _direction(linear[..., 1]), _direction(deviation[..., 0])]
+    return torch.cat([alone, *together], -1)
+
+
+def names(steps: int, channels: tuple[str, ...]) -> list[str]:
+    """Return the name of each feature of windows of `steps` steps, "channel: what" or "channel, channel: what"."""
+    each = [f"quantile {q:g}" for q in QUANTILES]
+    each += ["mean", "slope", "curvature", "cubic", *[f"segment {i + 1}" for i in range(SEGMENTS)], "first", "last"]
+    each += ["deviation", "noise", "mean change", "rms change", "largest change", "still"]
+    each += [f"change in quarter {i + 1}" for i in range(4)]
+    each += [f"autocorrelation {lag}" for lag in LAGS] + [f"band {i + 1}" for i in range(BANDS)]
+    pairs = [(a, b) for i, a in enumerate(channels) for b in channels[i + 1 :]]
+    found = [f"{channel}: {what}" for channel in channels for what in each]
+    found += [f"{a}, {b}: correlation" for a, b in pairs] + [f"{a}, {b}: correlation of changes" for a, b in pairs]
+    return found + [f"{c}: share of {what}" for what in ("mean", "slope", "deviation") for c in channels]
+
+
+class Normal(nn.Module):
+    """Map each feature onto a normal distribution by its quantiles in the training windows, clipped at +-3.
+
+    x (batch, features) -> (batch, features). Knots are buffers, so they travel with the weights.
+    """
+
+    def __init__(self, features: int, *, knots: int = 64):
+        super().__init__()
+        self.register_buffer("knots", torch.zeros(features, knots))
+        levels = torch.special.ndtri(torch.linspace(0.00135, 0.99865, knots, dtype=torch.float64)).float()
+        self.register_buffer("levels", levels)
+
+    def fit(self, x: Tensor) -> Normal:
+        """Learn the quantiles of `x` (windows, features); a constant feature becomes 0."""
+        shares = np.linspace(0, 1, self.knots.shape[1])
+        self.knots.copy_(torch.from_numpy(np.quantile(x.double().numpy(), shares, axis=0).T.astype(np.float32)))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.knots[:, :-1], self.knots[:, 1:]
+        width = right - left
+        # ties (width 0) are met half-way, so that a value with much mass sits in the middle of its quantiles
+        inside = torch.where(
+            width > TINY,
+            ((x.unsqueeze(-1) - left) / width.clamp_min(TINY)).clamp(0, 1),
+            0.5 * ((x.unsqueeze(-1) > left).to(x) + (x.unsqueeze(-1) >= left).to(x)),
+        )
+        return self.levels[0] + inside @ (self.levels[1:] - self.levels[:-1])
+
+
+def _ranks(steps: int) -> list[int]:
+    return [round(q * (steps - 1)) for q in QUANTILES]
+
+
+@functools.cache
+def _basis(steps: int) -> np.ndarray:
+    """Mean, three Legendre trends, segment means, first five and last five steps, as rows (14, steps)."""
+    time = np.linspace(-1, 1, steps)
+    trends = [time, (3 * time**2 - 1) / 2, (5 * time**3 - 3 * time) / 2]
+    rows = [np.full(steps, 1 / steps), *[t * np.sqrt(2 * i + 3) / steps for i, t in enumerate(trends)]]
+    edge = np.zeros((2, steps))
+    edge[0, :5] = edge[1, -5:] = 1 / 5
+    return np.vstack([rows, _segments(steps, SEGMENTS), edge]).astype(np.float32)
+
+
+@functools.cache
+def _segments(steps: int, count: int) -> np.ndarray:
+    rows = np.zeros((count, steps), np.float32)
+    for row, part in zip(rows, np.array_split(np.arange(steps), count), strict=True):
+        row[part] = 1 / max(len(part), 1)
+    return rows
+
+
+@functools.cache
+def _trend(steps: int) -> np.ndarray:
+    """Projection (steps, steps) onto cubic polynomials."""
+    q, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, steps), 4))
+    return (q @ q.T).astype(np.float32)
+
+
+@functools.cache
+def _fourier(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windowed cosines and sines (frequencies, steps) and the bands (BANDS, frequencies) that pool their power."""
+    frequency = np.arange(1, steps // 2 + 1)
+    phase = 2 * np.pi * np.outer(frequency, np.arange(steps)) / steps
+    taper = np.hanning(steps) / np.sqrt(steps)
+    edges = np.geomspace(1, steps // 2 + 1, BANDS + 1)
+    bands = ((frequency >= edges[:-1, None]) & (frequency < edges[1:, None])).astype(np.float32)
+    bands /= bands.sum(1, keepdims=True).clip(1)
+    return (np.cos(phase) * taper).astype(np.float32), (np.sin(phase) * taper).astype(np.float32), bands
+
+
+def _bands(x: Tensor) -> Tensor:
+    cosines, sines, bands = (torch.from_numpy(a).to(x) for a in _fourier(x.shape[-1]))
+    power = (x @ cosines.T).square() + (x @ sines.T).square()
+    return (power @ bands.T + TINY).log()
+
+
+@functools.cache
+def _upper(channels: int) -> np.ndarray:
+    return np.flatnonzero(np.triu(np.ones((channels, channels)), 1).ravel())
+
+
+def _correlations(x: Tensor, upper: Tensor) -> Tensor:
+    unit = x / (x.square().sum(-1, keepdim=True) + TINY).sqrt()
+    return (unit @ unit.transpose(1, 2)).flatten(1)[:, upper.long()]
+
+
+def _direction(response: Tensor) -> Tensor:
+    return response / (response.square().sum(-1, keepdim=True) + TINY).sqrt()
