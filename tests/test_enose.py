@@ -1,0 +1,258 @@
+"""Rows from the sensor board: every byte stream is survived, every lost line is counted, every thread ends."""
+
+import random
+import socket
+import threading
+import time
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smellkit.device.board import FAULTS, Board
+from smellkit.device.enose import COLUMNS, KEPT, LONGEST, Lines, Nose, NoseError
+from smellkit.errors import DataError, OptionError
+
+LINE = b"40,62,83,733,2,10,0,33.59,688.6,100.0,0.0,3170.54\r\n"
+VALUES = (40, 62, 83, 733, 2, 10, 0, 33.59, 688.6, 100.0, 0.0, 3170.54)
+RECORDING = [f"{n},62,83,733,2,10,4294967295,33.5,688.6,100.0,0.0,3170.5" for n in range(1000)]
+
+
+def started():
+    lines = Lines()
+    lines.feed(b"3,733\r\n")
+    return lines
+
+
+def test_a_line_becomes_twelve_numbers():
+    assert started().feed(LINE) == [VALUES]
+
+
+def test_the_first_line_is_never_believed():
+    lines = Lines()
+    assert lines.feed(LINE[1:]) == []  # twelve numbers all the same: 0 where the board said 40
+    assert lines.dropped == {"first": 1}
+    assert lines.feed(LINE) == [VALUES]
+
+
+def test_a_header_gives_the_order_of_the_columns():
+    lines = Lines()
+    assert lines.feed(b"time," + ",".join(reversed(COLUMNS)).encode() + b"\n") == []
+    assert lines.feed(b"9," + b",".join(reversed(LINE.strip().split(b","))) + b"\n") == [VALUES]
+    assert not lines.dropped
+
+
+@given(st.lists(st.integers(1, 200), max_size=40))
+def test_any_chunking_gives_the_same_rows(sizes):
+    stream = b"3,733\r\n" + LINE * 5 + b"garbage\n" + LINE
+    lines, rows = Lines(), []
+    for size in [*sizes, len(stream)]:
+        rows += lines.feed(stream[:size])
+        stream = stream[size:]
+    assert rows == [VALUES] * 6
+    assert lines.dropped == {"first": 1, "columns": 1}
+
+
+@given(st.binary(max_size=3000))
+@settings(deadline=None)
+def test_no_bytes_break_the_reader_and_the_next_good_line_is_found(noise):
+    lines = started()
+    lines.feed(noise + b"\n")
+    assert lines.feed(LINE)[-1] == VALUES
+    assert len(lines._line) <= LONGEST + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"40,62,83\n", "columns"),
+        (LINE.replace(b"733", b"nan"), "not a number"),
+        (LINE.replace(b"733", b"inf"), "not a number"),
+        (LINE.replace(b"733", b"ovf"), "not a number"),
+        (LINE.replace(b"733", b"1_0"), "not a number"),
+        (LINE.replace(b"733", b"1e999"), "not a number"),
+        (LINE.replace(b"733", b""), "not a number"),
+        (LINE.replace(b"733", b"7\xff3"), "garbage"),
+        (LINE.replace(b"733", b"7\x003"), "garbage"),
+        (b"1," * 5000 + b"1\n", "too long"),
+        (LINE[:20] + LINE, "columns"),
+    ],
+)
+def test_a_line_that_is_no_row_is_dropped_by_reason(line, reason):
+    lines = started()
+    assert lines.feed(line) == []
+    assert lines.dropped == {"first": 1, reason: 1}
+    assert lines.feed(LINE) == [VALUES]
+
+
+def test_a_board_that_starts_again_inside_a_line_loses_only_that_line():
+    lines = started()
+    lines.feed(LINE[:20])
+    lines.expire()
+    assert lines.feed(LINE) == [VALUES]
+    assert lines.dropped["unfinished"] == 1
+
+
+def test_rows_come_from_a_virtual_board_in_order_and_in_time():
+    with Board(RECORDING, rate=200) as board, Nose(board.port) as nose:
+        rows = [nose.read() for _ in range(100)]
+    first = [row.values[0] for row in rows]
+    assert first == [first[0] + n for n in range(100)]
+    assert all(a.time <= b.time for a, b in zip(rows, rows[1:], strict=False))
+    assert rows[-1].time - rows[0].time == pytest.approx(0.495, abs=0.4)
+
+
+def test_a_recording_is_replayed_byte_for_byte(tmp_path):
+    path = tmp_path / "smell.csv"
+    path.write_text(",".join(COLUMNS) + "\n" + "\n".join(RECORDING[:5]) + "\n")
+    with Board(path, rate=200) as board, Nose(board.port) as nose:
+        assert nose.read().values[7:] == (33.5, 688.6, 100.0, 0.0, 3170.5)
+    assert board.printed[0][1] == RECORDING[0]
+
+
+def test_a_table_is_replayed_and_changed():
+    table = pd.DataFrame([VALUES] * 3, columns=COLUMNS)
+    with Board(table, rate=200) as board, Nose(board.port) as nose:
+        assert nose.read().values == VALUES
+        board.change(table + 1)
+        wait(lambda: nose.read().values[0] == 41)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
+    with Board(RECORDING, rate=400, faults=fault, seed=3) as board, Nose(board.port) as nose:
+        rows = [nose.read() for _ in range(60)]
+        status = nose.status()
+    assert all(row.values[1:] == (62, 83, 733, 2, 10, 4294967295, 33.5, 688.6, 100.0, 0.0, 3170.5) for row in rows)
+    assert status["connections"] >= (2 if fault == "unplug" else 1)
+    if fault in ("garbage", "partial", "long", "nan", "reset"):
+        assert sum(status["dropped"].values()) >= 3
+
+
+def test_a_pulled_cable_is_an_error_and_a_replugged_board_is_found_again():
+    with Board(RECORDING, rate=200) as board, Nose(board.port) as nose:
+        nose.read()
+        board.unplug()
+        wait(lambda: nose.status()["lost"])
+        nose.rows()
+        with pytest.raises(NoseError, match="is gone"):
+            nose.read(timeout=0.05)
+        board.plug()
+        assert nose.read(timeout=5).values[1] == 62
+        assert nose.status()["connections"] == 2
+
+
+def test_silence_is_an_error_that_names_the_port_and_the_remedy():
+    with Board(RECORDING, rate=0.01) as board, Nose(board.port) as nose:
+        began = time.monotonic()
+        with pytest.raises(NoseError, match=r"No row from .*board within 0.2 s(.|\n)*9600 baud"):
+            nose.read(timeout=0.2)
+        assert time.monotonic() - began < 1
+
+
+def test_a_second_reader_is_refused():
+    with (
+        Board(RECORDING) as board,
+        Nose(board.port),
+        pytest.raises(NoseError, match="another program or notebook"),
+    ):
+        Nose(board.port)
+
+
+@pytest.mark.parametrize("port", ["/dev/nonesuch", "/tmp", "", "nonesuch://x", "/etc/hostname"])
+def test_a_port_that_is_none_is_refused_with_its_name(port):
+    with pytest.raises(NoseError, match=port or "No port ''"):
+        Nose.open(port)
+
+
+def test_rows_come_over_tcp_too():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with server.accept()[0] as line:
+                while not done.wait(0.05):  # what comes before the reader is ready is thrown away by pyserial
+                    line.sendall(LINE)
+
+        done = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Nose(f"socket://127.0.0.1:{server.getsockname()[1]}") as nose:
+            rows = [nose.read().values for _ in range(3)]
+            done.set()
+        thread.join()
+    assert rows == [VALUES] * 3
+
+
+def test_an_unread_queue_keeps_the_newest_rows_and_counts_the_rest():
+    with Board(RECORDING, rate=1000) as board, Nose(board.port) as nose:
+        wait(lambda: nose.overrun > 5, seconds=10)
+        rows = nose.rows()
+    assert len(rows) == KEPT
+    assert nose.status()["dropped"]["overrun"] == nose.overrun
+
+
+def test_closing_ends_every_thread_and_file_soon(open_files):
+    threads, files = threading.active_count(), open_files()
+    for seed in range(3):
+        with Board(RECORDING, rate=100, faults=FAULTS, seed=seed) as board, Nose(board.port) as nose:
+            nose.read()
+            began = time.monotonic()
+            nose.close()
+            assert time.monotonic() - began < 2  # 0.1 s, on an idle machine
+        nose.close()
+    assert threading.active_count() == threads and open_files() == files
+
+
+def test_a_reader_on_another_thread_wakes_up_when_the_board_is_closed():
+    with Board(RECORDING, rate=0.01) as board:
+        nose = Nose(board.port)
+        threading.Timer(0.1, nose.close).start()
+        with pytest.raises(NoseError, match="closed"):
+            nose.read(timeout=10)
+
+
+def test_wrong_boards_are_refused(tmp_path):
+    with pytest.raises(OptionError, match="No fault smoke"):
+        Board(RECORDING, faults=["smoke"])
+    with pytest.raises(OptionError, match="rate"):
+        Board(RECORDING, rate=0)
+    with pytest.raises(DataError, match="no rows"):
+        Board([])
+    with pytest.raises(DataError, match="no column LPG"):
+        Board(pd.DataFrame([VALUES], columns=COLUMNS).drop(columns="LPG"))
+    with pytest.raises(DataError, match=r"none\.csv"):
+        Board(tmp_path / "none.csv")
+
+
+def test_four_channels_at_ten_hertz_are_read_as_well():
+    columns = ("timestamp_ms", "NO2", "C2H5CH", "VOC", "CO")
+    recording = [f"{100 * n},40,62,83,733" for n in range(100)]
+    with Board(recording, rate=100, columns=columns) as board, Nose(board.port, columns=columns) as nose:
+        assert nose.read().values[1:] == (40, 62, 83, 733)
+
+
+def test_a_million_bytes_of_noise_raise_nothing():
+    dice = random.Random(1)
+    lines = Lines()
+    for _ in range(100):
+        lines.feed(dice.randbytes(10_000))
+    lines.feed(b"\n")
+    assert lines.feed(LINE) == [VALUES]
+
+
+def wait(condition, seconds=5):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def open_files():
+    from pathlib import Path
+
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        pytest.skip("counting open files needs /proc")
+    return lambda: len(list(folder.iterdir()))
