@@ -21,7 +21,7 @@ TINY = 1e-6
 
 
 def summarise(windows: Tensor) -> Tensor:
-    """Return the summary features of `windows` (batch, steps, channels) as (batch, features); `names` tells which is which.
+    """Return the summary features of `windows` (batch, steps, channels) as (batch, features), called as in `names`.
 
     A channel gives quantiles, polynomial trends, segment means, the size and roughness of its changes, autocorrelations
     and spectral bands; pairs of channels give correlations; all channels together give the direction of the response.
@@ -73,31 +73,33 @@ def names(steps: int, channels: tuple[str, ...]) -> list[str]:
 class Normal(nn.Module):
     """Map each feature onto a normal distribution by its quantiles in the training windows, clipped at +-3.
 
-    x (batch, features) -> (batch, features). Knots are buffers, so they travel with the weights.
+    x (batch, features) -> (batch, features). The quantiles are buffers, so they travel with the weights.
     """
 
-    def __init__(self, features: int, *, knots: int = 64):
+    def __init__(self, features: int, *, knots: int = 25):
         super().__init__()
-        self.register_buffer("knots", torch.zeros(features, knots))
-        levels = torch.special.ndtri(torch.linspace(0.00135, 0.99865, knots, dtype=torch.float64)).float()
-        self.register_buffer("levels", levels)
+        self.reach = 3.0
+        self.register_buffer("knots", torch.zeros(knots, features))
 
     def fit(self, x: Tensor) -> Normal:
         """Learn the quantiles of `x` (windows, features); a constant feature becomes 0."""
-        shares = np.linspace(0, 1, self.knots.shape[1])
-        self.knots.copy_(torch.from_numpy(np.quantile(x.double().numpy(), shares, axis=0).T.astype(np.float32)))
+        shares = torch.special.ndtr(torch.linspace(-self.reach, self.reach, len(self.knots))).numpy()
+        self.knots.copy_(torch.from_numpy(np.quantile(x.numpy(), shares, axis=0)))
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right = self.knots[:, :-1], self.knots[:, 1:]
-        width = right - left
-        # ties (width 0) are met half-way, so that a value with much mass sits in the middle of its quantiles
-        inside = torch.where(
-            width > TINY,
-            ((x.unsqueeze(-1) - left) / width.clamp_min(TINY)).clamp(0, 1),
-            0.5 * ((x.unsqueeze(-1) > left).to(x) + (x.unsqueeze(-1) >= left).to(x)),
-        )
-        return self.levels[0] + inside @ (self.levels[1:] - self.levels[:-1])
+        passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
+        for left, right in zip(self.knots[:-1], self.knots[1:], strict=True):
+            width = right - left
+            along = ((x - left) / width.clamp_min(TINY)).clamp(0, 1)
+            tie = 0.5 * ((x > left).to(x) + (x >= left).to(x))  # much mass on one value: it sits in the middle
+            passed = passed + torch.where(width > TINY, along, tie)
+        return self.reach * (2 * passed / (len(self.knots) - 1) - 1)
+
+
+def _autocorrelation(centred: Tensor, lag: int) -> Tensor:
+    shared = (centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True)
+    return shared / (centred.square().mean(-1, keepdim=True) + TINY)
 
 
 def _ranks(steps: int) -> list[int]:
