@@ -144,7 +144,7 @@ def origin(name: str, values: np.ndarray) -> str:
 def recorded_at(name: str) -> datetime | None:
     """Return when a recording began: its 8-character id is a base-32 number of milliseconds since 2019 (inferred)."""
     file = Path(name).name
-    ids = re.findall(r"\.(6[0-9a-v]{7})(?=[. ])", file)
+    ids = re.findall(r"\.([1-9][0-9a-v]{7})(?=[. ])", file)
     if not ids or re.search(r"balanced|\.synth", file):  # made files carry random letters
         return None
     return EPOCH + timedelta(milliseconds=int(ids[0], 32))

@@ -1,0 +1,231 @@
+"""Draw the twelve odorants: small pictures, each another one, so that the sample needs no one's photographs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+SCALE = 4  # drawn larger, then shrunk: smooth edges
+GREEN, STEM, TABLE = (86, 140, 60), (106, 76, 46), (226, 218, 204)
+
+
+def draw(name: str, rng: np.random.Generator, *, size: int = 96) -> Image:
+    """Return a `size` x `size` RGB drawing of one of the twelve `CHANNELS`; place, size, colours, light are random."""
+    from PIL import Image, ImageDraw, ImageFilter
+
+    large = size * SCALE
+    ground = _near(TABLE, rng, 26)
+    picture = Image.new("RGB", (large, large), ground)
+    thing = Image.new("RGBA", (large, large), (*ground, 0))
+    DRAWINGS[name](Pen(ImageDraw.Draw(thing), rng, large))
+    thing = thing.rotate(rng.uniform(-18, 18), center=(large / 2, large / 2))
+    shadow = thing.getchannel("A").filter(ImageFilter.GaussianBlur(large / 40)).point(lambda value: value * 0.35)
+    right, down = (rng.uniform(0.01, 0.04, 2) * large).astype(int).tolist()
+    picture.paste((60, 50, 40), (right, down), shadow)
+    picture.paste(thing, (0, 0), thing)
+    picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    slope = np.linspace(-1, 1, size) * rng.uniform(-18, 18)
+    grain = rng.normal(0, 2.5, (size, size, 1))
+    lit = np.asarray(picture, dtype=np.float64) + slope[:, None, None] + rng.uniform(-12, 12) + grain
+    return Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8))
+
+
+class Pen:
+    """Draws in a square of 1 x 1 around the picture's middle, moved and scaled once at random."""
+
+    def __init__(self, canvas: ImageDraw, rng: np.random.Generator, pixels: int):
+        self.canvas, self.rng, self.pixels = canvas, rng, pixels
+        self.middle = 0.5 + rng.uniform(-0.07, 0.07, 2)
+        self.zoom = rng.uniform(0.72, 0.95)
+
+    def colour(self, red: int, green: int, blue: int) -> tuple[int, int, int]:
+        """Return a colour near to this one."""
+        return _near((red, green, blue), self.rng, 16)
+
+    def shape(self, x, y, colour) -> None:
+        """Fill the outline x, y (points), each from -0.5 to 0.5."""
+        points = (self.middle + self.zoom * np.stack([np.asarray(x), np.asarray(y)], axis=1)) * self.pixels
+        self.canvas.polygon([tuple(point) for point in points], fill=colour)
+
+    def oval(self, x, y, wide, high, colour, *, turn: float = 0.0) -> None:
+        """Fill an ellipse with these half axes, turned by `turn` radians."""
+        round_ = np.linspace(0, 2 * np.pi, 60)
+        a, b = wide * np.cos(round_), high * np.sin(round_)
+        self.shape(x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn), colour)
+
+    def line(self, x, y, colour, *, width: float = 0.015) -> None:
+        """Draw a line through the points x, y."""
+        points = (self.middle + self.zoom * np.stack([np.asarray(x), np.asarray(y)], axis=1)) * self.pixels
+        thick = max(1, round(width * self.zoom * self.pixels))
+        self.canvas.line([tuple(point) for point in points], fill=colour, width=thick, joint="curve")
+
+    def leaf(self, x, y, length, turn) -> None:
+        """A pointed green leaf."""
+        along = np.linspace(0, 1, 20)
+        half = 0.22 * length * np.sin(np.pi * along)
+        a, b = np.concatenate([along, along[::-1]]) * length, np.concatenate([half, -half[::-1]])
+        self.shape(
+            x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn), self.colour(*GREEN)
+        )
+
+    def places(self, count: int, reach: float) -> np.ndarray:
+        """Return `count` places (count, 2) around the middle, spread over a spiral so that they overlap little."""
+        step = np.arange(count) + 0.5
+        angle = step * 2.4 + self.rng.uniform(0, 2 * np.pi)
+        radius = reach * np.sqrt(step / count)
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1) + self.rng.normal(
+            0, 0.015, (count, 2)
+        )
+
+
+def _near(colour: tuple[int, int, int], rng: np.random.Generator, spread: int) -> tuple[int, int, int]:
+    return tuple(int(np.clip(value + rng.uniform(-spread, spread), 0, 255)) for value in colour)  # type: ignore
+
+
+def _peach(pen: Pen) -> None:
+    pen.oval(0, 0.03, 0.38, 0.36, pen.colour(246, 176, 120))
+    pen.oval(0.13, 0.05, 0.22, 0.28, pen.colour(232, 120, 100))
+    curve = np.linspace(-0.33, 0.3, 20)
+    pen.line(-0.06 + 0.1 * np.cos(4 * curve), curve, pen.colour(196, 96, 80), width=0.02)
+    pen.leaf(0, -0.32, 0.3, pen.rng.uniform(-0.7, 0.0))
+
+
+def _apple(pen: Pen) -> None:
+    red = pen.colour(*((196, 40, 44) if pen.rng.random() < 0.7 else (150, 180, 60)))
+    pen.oval(-0.14, 0.06, 0.25, 0.33, red)
+    pen.oval(0.14, 0.06, 0.25, 0.33, red)
+    pen.oval(-0.2, -0.06, 0.06, 0.1, (244, 214, 200), turn=0.4)
+    pen.line([0, 0.04], [-0.2, -0.42], STEM, width=0.03)
+    pen.leaf(0.03, -0.34, 0.24, -0.5)
+
+
+def _banana(pen: Pen) -> None:
+    yellow = pen.colour(244, 212, 70)
+    for shift in (0.1, 0.0)[: 1 + int(pen.rng.random() < 0.6)]:
+        angle = np.linspace(0.15 * np.pi, 0.85 * np.pi, 40)
+        half = 0.09 * np.sin(np.linspace(0.12, np.pi - 0.12, 40)) ** 0.6
+        x = np.concatenate([(0.5 + half) * np.cos(angle), ((0.5 - half) * np.cos(angle))[::-1]])
+        y = np.concatenate([(0.5 + half) * np.sin(angle), ((0.5 - half) * np.sin(angle))[::-1]])
+        pen.shape(x, y - 0.35 - shift, tuple(int(c * (1 - shift)) for c in yellow))
+        pen.line(0.5 * np.cos(angle), 0.5 * np.sin(angle) - 0.35 - shift, (206, 168, 40), width=0.012)
+    pen.oval(0.44, -0.12, 0.035, 0.035, (90, 70, 30))
+    pen.oval(-0.44, -0.12, 0.03, 0.03, (90, 70, 30))
+
+
+def _mandarin(pen: Pen) -> None:
+    pen.oval(0, 0.02, 0.39, 0.35, pen.colour(242, 136, 26))
+    for x, y in pen.places(40, 0.3):
+        pen.oval(x, y + 0.02, 0.008, 0.008, (222, 112, 12))
+    pen.oval(-0.13, -0.12, 0.09, 0.05, (252, 190, 110), turn=-0.5)
+    for turn in np.linspace(0, 2 * np.pi, 6)[:-1]:
+        pen.line([0, 0.06 * np.cos(turn)], [-0.25, -0.25 + 0.05 * np.sin(turn)], GREEN, width=0.03)
+
+
+def _pear(pen: Pen) -> None:
+    skin = pen.colour(186, 196, 76)
+    pen.oval(0, 0.15, 0.27, 0.28, skin)
+    pen.oval(0, -0.12, 0.15, 0.2, skin)
+    pen.shape([-0.15, 0.15, 0.26, -0.26], [-0.14, -0.14, 0.1, 0.1], skin)
+    pen.oval(0.1, 0.16, 0.1, 0.14, pen.colour(206, 180, 80))
+    pen.line([0, 0.03], [-0.28, -0.44], STEM, width=0.03)
+
+
+def _strawberry(pen: Pen) -> None:
+    angle = np.linspace(0, 2 * np.pi, 80)
+    pen.shape(
+        0.34 * np.sin(angle) * (1 - 0.25 * np.cos(angle + np.pi)),
+        0.08 - 0.38 * np.cos(angle + np.pi) * -1 * 0.95,
+        pen.colour(212, 30, 50),
+    )
+    for x, y in pen.places(26, 0.26):
+        pen.oval(0.85 * x, y + 0.04, 0.012, 0.02, (246, 214, 110))
+    for turn in np.linspace(-2.8, -0.35, 6):
+        pen.leaf(0, -0.26, 0.2, turn)
+        pen.leaf(0, -0.28, 0.22, -turn * 0.3 + 0.2)
+
+
+def _mango(pen: Pen) -> None:
+    pen.oval(0, 0, 0.42, 0.28, pen.colour(240, 160, 50), turn=0.5)
+    pen.oval(0.08, 0.1, 0.27, 0.17, pen.colour(246, 196, 74), turn=0.5)
+    pen.oval(-0.19, -0.13, 0.16, 0.13, pen.colour(206, 74, 50), turn=0.5)
+    pen.oval(0.24, 0.02, 0.12, 0.05, pen.colour(130, 160, 70), turn=0.9)
+    pen.line([-0.34, -0.4], [-0.22, -0.3], STEM, width=0.03)
+
+
+def _almond(pen: Pen) -> None:
+    for x, y in pen.places(int(pen.rng.integers(3, 6)), 0.3):
+        turn, long = pen.rng.uniform(0, np.pi), pen.rng.uniform(0.19, 0.24)
+        along = np.linspace(0, 2 * np.pi, 50)
+        a, b = long * np.cos(along), 0.55 * long * np.sin(along) * (1 - 0.35 * np.cos(along))
+        c, s = np.cos(turn), np.sin(turn)
+        pen.shape(x + a * c - b * s, y + a * s + b * c, pen.colour(176, 112, 62))
+        for side in (-0.04, 0.0, 0.04):
+            ends = np.array([-0.7, 0.75]) * long
+            pen.line(x + ends * c - side * s, y + ends * s + side * c, (140, 84, 44), width=0.01)
+
+
+def _cloves(pen: Pen) -> None:
+    for x, y in pen.places(int(pen.rng.integers(5, 9)), 0.34):
+        turn, brown = pen.rng.uniform(0, 2 * np.pi), pen.colour(84, 50, 34)
+        c, s = np.cos(turn), np.sin(turn)
+        pen.line([x, x + 0.2 * c], [y, y + 0.2 * s], brown, width=0.04)
+        for spread in (-0.8, 0.8):
+            tip = turn + spread
+            pen.line([x, x - 0.06 * np.cos(tip)], [y, y - 0.06 * np.sin(tip)], brown, width=0.03)
+        pen.oval(x - 0.03 * c, y - 0.03 * s, 0.04, 0.04, pen.colour(122, 78, 50))
+
+
+def _coriander(pen: Pen) -> None:
+    for x, y in pen.places(int(pen.rng.integers(9, 15)), 0.36):
+        radius, turn = pen.rng.uniform(0.065, 0.085), pen.rng.uniform(0, np.pi)
+        pen.oval(x, y, radius, radius, pen.colour(200, 164, 100))
+        for bend in (-0.6, -0.2, 0.2, 0.6):
+            arc = np.linspace(-0.9, 0.9, 9)
+            a, b = arc * radius, bend * radius * np.sqrt(1 - arc**2)
+            pen.line(
+                x + a * np.cos(turn) - b * np.sin(turn),
+                y + a * np.sin(turn) + b * np.cos(turn),
+                (156, 118, 62),
+                width=0.009,
+            )
+
+
+def _cumin(pen: Pen) -> None:
+    for x, y in pen.places(int(pen.rng.integers(16, 26)), 0.4):
+        turn, brown = pen.rng.uniform(0, np.pi), pen.colour(150, 116, 64)
+        pen.oval(x, y, 0.095, 0.022, brown, turn=turn)
+        ends = np.array([-0.085, 0.085])
+        pen.line(x + ends * np.cos(turn), y + ends * np.sin(turn), (196, 166, 104), width=0.009)
+
+
+def _garlic(pen: Pen) -> None:
+    white = pen.colour(240, 234, 224)
+    pen.oval(0, 0.12, 0.34, 0.27, white)
+    pen.shape([-0.2, -0.05, -0.04, 0.04, 0.05, 0.2], [-0.06, -0.26, -0.44, -0.44, -0.26, -0.06], white)
+    for bend in (-0.24, -0.12, 0.0, 0.12, 0.24):
+        down = np.linspace(0, 1, 15)
+        pen.line(
+            bend * np.sin(np.pi * (0.15 + 0.75 * down)), -0.3 + 0.66 * down, pen.colour(200, 176, 186), width=0.012
+        )
+    pen.oval(0, 0.36, 0.1, 0.03, (190, 170, 140))
+
+
+DRAWINGS = {
+    "peach": _peach,
+    "apple": _apple,
+    "banana": _banana,
+    "mandarin_orange": _mandarin,
+    "pear": _pear,
+    "strawberry": _strawberry,
+    "mango": _mango,
+    "almond": _almond,
+    "cloves": _cloves,
+    "coriander": _coriander,
+    "cumin": _cumin,
+    "garlic": _garlic,
+}
