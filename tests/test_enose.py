@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smellkit.device.board import FAULTS, Board
-from smellkit.device.enose import COLUMNS, KEPT, LONGEST, Lines, Nose, NoseError
+from smellkit.device.enose import COLUMNS, KEPT, LONGEST, Lines, Nose
+from smellkit.device.errors import Closed, NoReply, PortError, PortLost
 from smellkit.errors import DataError, OptionError
 
 LINE = b"40,62,83,733,2,10,0,33.59,688.6,100.0,0.0,3170.54\r\n"
@@ -136,7 +137,7 @@ def test_a_pulled_cable_is_an_error_and_a_replugged_board_is_found_again():
         board.unplug()
         wait(lambda: nose.status()["lost"])
         nose.rows()
-        with pytest.raises(NoseError, match="is gone"):
+        with pytest.raises(PortLost, match="is gone"):
             nose.read(timeout=0.05)
         board.plug()
         assert nose.read(timeout=5).values[1] == 62
@@ -146,7 +147,7 @@ def test_a_pulled_cable_is_an_error_and_a_replugged_board_is_found_again():
 def test_silence_is_an_error_that_names_the_port_and_the_remedy():
     with Board(RECORDING, rate=0.01) as board, Nose(board.port) as nose:
         began = time.monotonic()
-        with pytest.raises(NoseError, match=r"No row from .*board within 0.2 s(.|\n)*9600 baud"):
+        with pytest.raises(NoReply, match=r"silent \(port .*board; .*0.200 s\)(.|\n)*9600 baud"):
             nose.read(timeout=0.2)
         assert time.monotonic() - began < 1
 
@@ -155,14 +156,14 @@ def test_a_second_reader_is_refused():
     with (
         Board(RECORDING) as board,
         Nose(board.port),
-        pytest.raises(NoseError, match="another program or notebook"),
+        pytest.raises(PortError, match="another program or notebook"),
     ):
         Nose(board.port)
 
 
 @pytest.mark.parametrize("port", ["/dev/nonesuch", "/tmp", "", "nonesuch://x", "/etc/hostname"])
 def test_a_port_that_is_none_is_refused_with_its_name(port):
-    with pytest.raises(NoseError, match=port or "No port ''"):
+    with pytest.raises(PortError, match=port or "No port ''"):
         Nose.open(port)
 
 
@@ -208,7 +209,7 @@ def test_a_reader_on_another_thread_wakes_up_when_the_board_is_closed():
     with Board(RECORDING, rate=0.01) as board:
         nose = Nose(board.port)
         threading.Timer(0.1, nose.close).start()
-        with pytest.raises(NoseError, match="closed"):
+        with pytest.raises(Closed, match="closed"):
             nose.read(timeout=10)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from smellkit.errors import DeviceError
+from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLost
 
 if TYPE_CHECKING:
     from smellkit.device.board import Board
@@ -33,10 +33,6 @@ PAUSE = 0.5  # seconds of silence inside a line after which it will not be compl
 KEPT = 600  # rows that wait for a reader: ten minutes
 BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts to open a lost port; the last one repeats
 NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
-
-
-class NoseError(DeviceError):
-    """The sensor board can't be opened, is gone, or sends nothing that can be read."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ class Nose:
     >>> with Nose.open("virtual") as nose:
     ...     row = nose.read(timeout=5)
 
-    A port that goes away is opened again, with growing pauses, until `close`. Meanwhile `read` raises NoseError.
+    A port that goes away is opened again, with growing pauses, until `close`. Meanwhile `read` raises PortLost.
     """
 
     def __init__(self, port: str, *, baud: int = 9600, columns: tuple[str, ...] = COLUMNS, board: Board | None = None):
@@ -149,7 +145,7 @@ class Nose:
     def open(cls, port: str = "virtual", *, baud: int = 9600, columns: tuple[str, ...] = COLUMNS) -> Nose:
         """Return a reader of the board on `port`: any pyserial address, or `virtual` for a replayed recording.
 
-        `baud` is 9600 unless you changed the firmware. Raises NoseError when the port can't be opened.
+        `baud` is 9600 unless you changed the firmware. Raises PortError when the port can't be opened.
         """
         if port != "virtual":
             return cls(port, baud=baud, columns=columns)
@@ -222,7 +218,7 @@ class Nose:
                 self.lost = ""
                 self._lines.restart()
                 self._listen()
-            except NoseError as why:
+            except LinkError as why:
                 self.lost = why.what
             except _faults() as why:
                 self.lost = f"{type(why).__name__}: {why}"
@@ -252,15 +248,20 @@ class Nose:
             self._rows.extend(rows)
             self._news.notify_all()
 
-    def _silence(self, timeout: float) -> NoseError:
-        dropped = ", ".join(f"{count} {reason}" for reason, count in self._lines.dropped.items()) or "nothing"
+    def _silence(self, timeout: float) -> LinkError:
         if self._stop.is_set():
-            return NoseError(f"The reader of {self.port} is closed", hint="open the board again")
+            return Closed("The reader is closed", port=self.port, remedy="open the board again")
         if self.lost:
-            return NoseError(f"{self.port} is gone: {self.lost}", hint="plug the board in again; it is looked for")
-        return NoseError(
-            f"No row from {self.port} within {timeout:g} s (dropped: {dropped})",
-            hint=f"is it the sensor board, and does it speak at {self.baud} baud?",
+            remedy = "plug the board in again: it is looked for all the time"
+            return PortLost("The sensor board is gone", port=self.port, got=self.lost, remedy=remedy)
+        dropped = ", ".join(f"{count} lines dropped: {reason}" for reason, count in self._lines.dropped.items())
+        return NoReply(
+            "The sensor board is silent",
+            port=self.port,
+            expected=f"a line of {len(self.columns)} numbers",
+            got=dropped or "nothing",
+            elapsed=timeout,
+            remedy=f"is it the sensor board, and does it speak at {self.baud} baud?",
         )
 
 
@@ -269,12 +270,12 @@ def _open(port: str, baud: int) -> Any:
     import serial
 
     if not isinstance(port, str) or not port:
-        raise NoseError(f"No port {port!r}", hint="a name such as COM3 or /dev/ttyACM0, or `virtual`")
+        raise PortError(f"No port {port!r}", remedy="a name such as COM3 or /dev/ttyACM0, or `virtual`")
     alone = {} if "://" in port else {"exclusive": True}
     try:
         return serial.serial_for_url(port, baudrate=baud, timeout=0.1, **alone)
     except _faults() as why:
-        raise NoseError(f"Could not open {port}: {why}", hint=_remedy(why)) from why
+        raise PortError("Could not open the sensor board", port=port, got=str(why), remedy=_remedy(why)) from why
 
 
 def _shut(port: Any) -> None:
