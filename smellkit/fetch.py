@@ -1,0 +1,226 @@
+"""Fetch a public data set: files at a pinned revision, resumed where they stopped, kept only with the right SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, urlsplit
+
+from smellkit import paths
+from smellkit.checks import nearest
+from smellkit.errors import DataError, OptionError
+
+log = logging.getLogger(__name__)
+ATTEMPTS = 5
+PATIENCE = 30  # s without a byte
+CHUNK = 1 << 16
+_local = threading.local()
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a source: where it lies below the data set's folder, its address, SHA-256 and size in bytes."""
+
+    path: str
+    url: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public data set: what it is, whose it is, and its files."""
+
+    name: str
+    title: str
+    home: str
+    licence: str
+    folder: str
+    files: tuple[File, ...]
+
+
+def sources(table: Path | None = None, *, mirror: str = "") -> dict[str, Source]:
+    """Return name -> source for all in data/sources.toml (or another `table`); files come from `mirror` if given."""
+    table = table or paths.HOME / "data" / "sources.toml"
+    try:
+        entries = tomllib.loads(table.read_text("utf-8"))
+    except (OSError, ValueError) as why:
+        raise DataError(f"Can't read the list of sources {table}: {why}", hint="restore data/sources.toml") from why
+    return {name: _source(name, entry, table=table, mirror=mirror) for name, entry in entries.items()}
+
+
+def get(
+    name: str,
+    *,
+    folder: Path | None = None,
+    mirror: str = "",
+    table: Path | None = None,
+    workers: int = 8,
+    progress: bool = True,
+    pause: float = 1.0,
+) -> tuple[Path, int]:
+    """Fetch the source `name` and return (its folder, how many files were new); files that are there and right stay.
+
+    `folder` is the data root (paths.raw()); `pause` the seconds before a first retry, doubled each time. A file gets
+    its name only when its SHA-256 is right; what an interruption left (`*.part`) is resumed.
+    """
+    known = sources(table, mirror=mirror)
+    if name not in known:
+        near = nearest(name, known) or known
+        raise OptionError(f"No data set is called {name!r}", hint=f"one of {', '.join(near)}")
+    source = known[name]
+    root = Path(folder or paths.raw()) / source.folder
+    targets = {file: _inside(root, file.path) for file in source.files}
+    wanted = [file for file, target in targets.items() if _sha256(target) != file.sha256]
+    _room(root, sum(file.size for file in wanted))
+    bar = _bar(sum(file.size for file in wanted), shown=progress, name=name)
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        jobs = [pool.submit(_fetch, file, targets[file], pause=pause, tell=bar.update) for file in wanted]
+        for job in as_completed(jobs):
+            job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        bar.close()
+    return root, len(wanted)
+
+
+def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
+    """Return the source of one table in the list, each of its checksums joined with its address."""
+    files, line = [], ""
+    try:
+        for line in (table.parent / entry["checksums"]).read_text("utf-8").splitlines():
+            if line.startswith("#") or not line.strip():
+                continue
+            sha256, size, path = line.split(" ", 2)
+            files.append(File(path, _url(entry["from"], path, mirror=mirror), sha256, int(size)))
+        return Source(name, entry["title"], entry["home"], entry["licence"], entry["folder"], tuple(files))
+    except KeyError as why:
+        raise DataError(f"{table}, key {name}: expected {why}, found none", hint="restore data/sources.toml") from why
+    except ValueError as why:
+        what = f"{table.parent / entry['checksums']}: expected SHA-256, bytes and path, found {line!r}"
+        raise DataError(what, hint="restore the file of checksums") from why
+    except OSError as why:
+        raise DataError(f"Can't read the checksums of {name}: {why}", hint="restore data/checksums") from why
+
+
+def _url(origins: list[Mapping], path: str, *, mirror: str) -> str:
+    for origin in origins:
+        for here, there in origin["files"].items():
+            if path == here or (here.endswith("/") and path.startswith(here)):
+                address = (mirror or origin["address"]).rstrip("/")
+                parts = urlsplit(address)
+                if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost"):
+                    raise OptionError(f"The address {address} is not safe", hint="use one that starts with https://")
+                return f"{address}/{origin['revision']}/{quote(there + path.removeprefix(here))}"
+    raise KeyError(f"a place for {path}")
+
+
+def _inside(root: Path, path: str) -> Path:
+    """Return root/path, which must not lead out of `root`, not even over a link."""
+    pure = PurePosixPath(path)
+    target = root / pure
+    bad = pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path
+    if bad or not target.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"The path {path!r} leads out of {root}", hint="restore data/checksums, or remove the link")
+    return target
+
+
+def _room(root: Path, size: int) -> None:
+    there = next(parent for parent in (root, *root.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if size * 1.05 > free:
+        raise DataError(
+            f"{size / 1e6:.0f} MB don't fit into {there}, where {free / 1e6:.0f} MB are free",
+            hint="free some space, or choose another folder with --out or SMELLKIT_DATA",
+        )
+
+
+def _bar(size: int, *, shown: bool, name: str):
+    from tqdm.auto import tqdm
+
+    return tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not shown or not size)
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(file: File, target: Path, *, pause: float, tell: Callable[[int], object]) -> None:
+    """Fetch one file: tried again after a stop or a server's fault, resumed, checked, then given its name."""
+    import requests
+
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.touch()
+    tell(part.stat().st_size)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _download(file, part, tell=tell)
+        except (requests.RequestException, OSError) as why:
+            status = getattr(getattr(why, "response", None), "status_code", 0)
+            forever = 400 <= status < 500 and status not in (408, 425, 429)
+            if not part.stat().st_size:
+                part.unlink()
+            if forever or attempt == ATTEMPTS or (isinstance(why, OSError) and why.errno == 28):
+                hint = "run it again to resume" if not forever else f"is {file.url} still public?"
+                raise DataError(f"Could not fetch {file.path}: {why}", hint=hint) from why
+            part.touch()
+            log.info("%s: %s; trying again", file.path, why)
+        else:
+            if _sha256(part) == file.sha256:
+                part.replace(target)
+                return
+            found, size = _sha256(part), part.stat().st_size
+            tell(-size)
+            part.unlink()
+            log.warning("%s came with another SHA-256; fetching it anew", file.path)
+            if attempt >= 2:  # once may be a bad resumption
+                what = f"{file.path} from {file.url}: expected SHA-256 {file.sha256[:16]}... ({file.size} bytes)"
+                raise DataError(
+                    f"{what}, found {found[:16]}... ({size} bytes)", hint="the file has changed there, or on its way"
+                )
+            part.touch()
+        time.sleep(pause * 2 ** (attempt - 1))
+
+
+def _download(file: File, part: Path, *, tell: Callable[[int], object]) -> None:
+    """Append to `part` what is missing of the file; a server that can't resume sends all of it again."""
+    import requests
+
+    if not hasattr(_local, "session"):
+        _local.session = requests.Session()  # one a thread, so that connections are kept
+    have = part.stat().st_size
+    if have == file.size:
+        return
+    if have > file.size:
+        part.write_bytes(b"")
+        tell(-have)
+        have = 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with _local.session.get(file.url, headers=headers, stream=True, timeout=PATIENCE) as answer:
+        answer.raise_for_status()
+        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if have and not resumed:
+            tell(-have)
+            have = 0
+        with part.open("ab" if have else "wb") as out:
+            for block in answer.iter_content(CHUNK):
+                out.write(block)
+                have += len(block)
+                tell(len(block))
+                if have > file.size:  # the checksum can't be right any more
+                    return
+    if have < file.size:
+        raise requests.ConnectionError(f"the connection ended after {have} of {file.size} bytes")
