@@ -76,6 +76,8 @@ class Normal(nn.Module):
     x (batch, features) -> (batch, features). The quantiles are buffers, so they travel with the weights.
     """
 
+    knots: Tensor
+
     def __init__(self, features: int, *, knots: int = 25):
         super().__init__()
         self.reach = 3.0

@@ -1,0 +1,139 @@
+"""SmellNet's protocol: from recordings to windows of sensor values, with every choice in one place.
+
+Strict: six gas channels, first row subtracted, difference over 25 rows, windows of 100 every 50 rows. So a window spans
+125 rows of the recording. "level-free" shows the same 125 rows less the first of them; "absolute" shows them as they
+are, with the session in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from smellkit.errors import DataError, OptionError
+from smellkit.odour.data import GAS
+from smellkit.windows import Array, sliding
+
+COLUMNS = ("values", "target", "recording", "start", "fold")  # of Windows, one row a window
+REPRESENTATIONS = ("fotd", "level-free", "absolute")
+CATEGORIES = {  # SmellNet's 50 substances, ten each, as its authors sort them (analysis/plot_pca_iclr.py)
+    "nuts": "almond brazil_nut cashew chestnuts hazelnut peanuts pecans pili_nut pistachios walnuts",
+    "spices": "allspice chervil cinnamon cloves cumin ginger mustard nutmeg saffron star_anise",
+    "herbs": "angelica chamomile chives coriander dill garlic mint mugwort oregano turnip",
+    "fruits": "apple banana kiwi lemon mandarin_orange mango peach pear pineapple strawberry",
+    "vegetables": "asparagus avocado broccoli brussel_sprouts cabbage cauliflower potato radish sweet_potato tomato",
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a recording becomes windows; the defaults are the strict protocol."""
+
+    representation: str = "fotd"
+    columns: tuple[str, ...] = GAS
+    length: int = 100  # rows of a window, after the difference
+    stride: int = 50
+    lag: int = 25  # rows of the difference; a level-free window shows length + lag rows
+
+    def __post_init__(self):
+        if self.representation not in REPRESENTATIONS:
+            raise OptionError(f"No representation {self.representation!r}", hint="one of " + ", ".join(REPRESENTATIONS))
+        if not self.columns:
+            raise OptionError("A protocol without a sensor", hint=f"keep at least one of {', '.join(GAS)}")
+
+    @property
+    def span(self) -> int:
+        """Rows of the recording under one window."""
+        return self.length + self.lag
+
+    @property
+    def steps(self) -> int:
+        """Rows that a model sees of one window."""
+        return self.length if self.representation == "fotd" else self.span
+
+    def windows(self, values: NDArray, *, stride: int = 0) -> Array:
+        """Windows (windows, steps, channels) of one recording `values` (rows, channels); none when it is too short."""
+        raw = sliding(values, length=self.span, stride=stride or self.stride)
+        return self.represent(raw)
+
+    def represent(self, raw: NDArray) -> Array:
+        """Turn rows of a recording (windows, span, channels) into what the model sees (windows, steps, channels)."""
+        if self.representation == "fotd":  # the first row cancels in the difference
+            return raw[:, self.lag :] - raw[:, : -self.lag]
+        return raw - raw[:, :1] if self.representation == "level-free" else raw
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of many recordings, and where each comes from."""
+
+    values: Array  # (windows, steps, channels)
+    target: NDArray[np.int64]  # (windows,), number of the substance in `classes`
+    recording: NDArray[np.int64]  # (windows,), number of the recording
+    start: NDArray[np.int64]  # (windows,), its first row in the recording
+    fold: NDArray[np.int64]  # (windows,), number of the recording among those of its substance
+    classes: tuple[str, ...]
+    short: tuple[str, ...] = field(default=())  # files too short for one window: left out
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, chosen: NDArray) -> Windows:
+        """The windows that a mask or row numbers choose."""
+        return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
+
+    def every(self, stride: int) -> Windows:
+        """The windows that start at a multiple of `stride` rows."""
+        return self[self.start % stride == 0]
+
+
+def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Sequence[str] = ()) -> Windows:
+    """Cut the recordings of a tidy `table` into windows every `stride` rows (the protocol's by default).
+
+    `classes` are the substances in order, those of the table by default; others are left out. A recording too short for
+    one window is left out and named in `short`. DataError when nothing is left.
+    """
+    names = tuple(classes) or tuple(sorted(table["substance"].unique()))
+    stride = stride or protocol.stride
+    parts: list[tuple] = []
+    short, seen = [], dict.fromkeys(names, 0)
+    for number, (file, rows) in enumerate(table.groupby("file", sort=True)):
+        substance = rows["substance"].iloc[0]
+        if substance not in seen:
+            continue
+        values = protocol.windows(rows[list(protocol.columns)].to_numpy(np.float32), stride=stride)
+        fold, seen[substance] = seen[substance], seen[substance] + 1
+        if not len(values):
+            short.append(str(file))
+            continue
+        whole = np.ones(len(values), np.int64)
+        starts = np.arange(len(values)) * stride
+        parts.append((values, names.index(substance) * whole, number * whole, starts, fold * whole))
+    if not parts:
+        what = f"the {len(short)} recordings are shorter than {protocol.span} rows" if short else "no known substance"
+        raise DataError(f"No window: {what}", hint="record longer, or use a smaller length or lag")
+    values, target, recording, start, folds = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Windows(values, target, recording, start, folds, names, tuple(short))
+
+
+def join(first: Windows, second: Windows) -> Windows:
+    """Both sets of windows; recordings and folds of the second are numbered on after those of the first."""
+    if first.classes != second.classes:
+        raise OptionError("Windows of different substances can't be joined")
+    second = replace(
+        second,
+        recording=second.recording + first.recording.max() + 1,
+        fold=second.fold + first.fold.max() + 1,
+        short=first.short + second.short,
+    )
+    parts = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in COLUMNS}
+    return replace(second, **parts)
+
+
+def category(substance: str) -> str:
+    """Kind of food: nuts, spices, herbs, fruits or vegetables; "other" for a substance that is not in SmellNet."""
+    return next((name for name, members in CATEGORIES.items() if substance in members.split()), "other")
