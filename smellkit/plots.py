@@ -88,8 +88,8 @@ def ramp() -> LinearSegmentedColormap:
     """Return the colour map of amounts: from next to nothing, so that the page shows through, to strong blue."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-    weak, strong = to_rgb(PALETTE[0]), to_rgb("#08588a")
-    return LinearSegmentedColormap.from_list("smellkit", [(*weak, 0.05), (*weak, 0.75), (*strong, 1.0)])
+    weak, strong = to_rgb(PALETTE[0]), to_rgb("#0a76b4")
+    return LinearSegmentedColormap.from_list("smellkit", [(*weak, 0.05), (*weak, 0.7), (*strong, 1.0)])
 
 
 def bars(
@@ -247,6 +247,8 @@ def lines(
 
     The interval of n rows is 1.96 standard errors of the mean (n of 3 or more); fewer rows draw no band.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes(axes)
     parts = [("", table)] if group is None else list(table.groupby(group, sort=False, observed=True))
     colour = colours(str(name) for name, _ in parts)
@@ -258,7 +260,7 @@ def lines(
             half = (1.96 * by_x.std() / np.sqrt(count)).where(count >= 3, 0.0)
             axes.fill_between(mean.index, mean - half, mean + half, color=colour[str(name)], alpha=0.2, linewidth=0)
     if table[x].dtype.kind in "iu":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=x_label or x, ylabel=label or y)
     axes.grid(axis="y")
     axes.margins(x=0.01)

@@ -1,0 +1,77 @@
+"""`smellkit run`, `site` and `doctor`: from notebooks to pages, and what this machine lacks for it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("notebooks", nargs=-1)
+@click.option("--profile", default="quick", show_default=True, help="A set of parameters in notebooks/profiles.yaml.")
+@click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter, in every notebook that has it.")
+@click.option("--data", type=click.Path(path_type=Path), help="A folder of recordings instead of the sample.")
+@click.option("--force", is_flag=True, help="Run also what is up to date.")
+@click.option("--timeout", default=600, show_default=True, help="Seconds that one cell may take.")
+def run(notebooks, profile, pairs, data, force, timeout):
+    """Execute NOTEBOOKS (names or numbers; all without any) in number order, those that are not up to date."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from smellkit import batch, options
+
+    given = options.parse(pairs)
+    results = batch.run(
+        notebooks, profile=profile, given=given, data=data, force=force, timeout=timeout, say=click.echo
+    )
+    table = Table("notebook", "status", box=box.SIMPLE)
+    table.add_column("seconds", justify="right")
+    for result in results:
+        table.add_row(result.notebook, result.status, f"{result.seconds:.1f}" if result.seconds else "")
+    table.add_row("", "", f"{sum(result.seconds for result in results):.1f}", style="bold")
+    Console().print(table)
+    for result in results:
+        if result.error:
+            click.secho(f"Error: {result.error}", fg="red", err=True)
+            click.echo(f"The notebook as far as it came: {result.output}", err=True)
+            sys.exit(1)
+
+
+@click.command()
+@click.option("--from", "source", default="", metavar="SET", help="quick, full, quick-<folder>, or published.")
+@click.option("--data", type=click.Path(path_type=Path), help="The data folder of the run to show, as for `run`.")
+@click.option("--profile", default="", help="The profile of the run to show, as for `run`.")
+@click.option("--preview", is_flag=True, help="Do without Quarto even where it is installed.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when the log holds a warning.")
+@click.option("--publish", is_flag=True, help="Also copy the executed notebooks to site/notebooks, to be committed.")
+def site(source, data, profile, preview, strict, publish):
+    """Build the pages from executed notebooks; the last run's unless --from, --profile or --data say otherwise."""
+    from smellkit import batch
+    from smellkit import site as sites
+
+    if not source and (data or profile):
+        source = batch.set_name(profile or "quick", data)
+    if publish:
+        click.echo(f"Published {sites.publish(source)} notebooks in site/notebooks.")
+    built = sites.build(source, quarto=not preview, say=click.echo)
+    for warning in built.warnings:
+        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    click.echo(f"The site lies in {built.index}")
+    if strict and built.warnings:
+        click.secho(f"Error: {len(built.warnings)} warnings; the whole log is {built.log}", fg="red", err=True)
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+def doctor(as_json):
+    """Say what this machine has, what is missing, and how to get it; exit 1 when something required is missing."""
+    from smellkit import doctor as doctors
+
+    findings = doctors.examine()
+    click.echo(doctors.as_json(findings) if as_json else doctors.as_text(findings))
+    if any(finding.level == "missing" for finding in findings):
+        sys.exit(1)

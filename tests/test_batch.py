@@ -1,0 +1,134 @@
+"""Real notebooks, real kernels: the batch runner on three tiny books in a folder of their own."""
+
+import json
+
+import nbformat
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from smellkit import batch, parameters
+from smellkit.cli.publish import run as command
+from smellkit.errors import DataError, OptionError
+
+FIRST = "epochs: int = 3  # passes\nrate: float = 0.5\nname: str = 'lstm'\ndeep: bool = False\ndata: str = ''"
+
+
+def write(path, *sources, tag="parameters"):
+    """A notebook whose first code cell is tagged."""
+    cells = [nbformat.v4.new_markdown_cell("# Question?")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[1].metadata["tags"] = [tag]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.fixture
+def books(tmp_path, monkeypatch):
+    """A folder of two notebooks; runs go to a folder of their own."""
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(batch, "_package", lambda: [("kit", b"1")])  # someone may be editing the real one
+    monkeypatch.setattr(batch, "_files", lambda folder: [])
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    write(folder / "01_first.ipynb", FIRST, "print(epochs, rate, name, deep, data)")
+    write(folder / "02_second.ipynb", "epochs: int = 1", "import os\nprint(os.environ['SMELLKIT_RUNS'])")
+    return folder
+
+
+def statuses(results):
+    return [result.status for result in results]
+
+
+def printed(result):
+    return json.loads(result.output.read_text())["cells"][-1]["outputs"][0]["text"][0]
+
+
+def test_parameters_are_read_without_running_anything(books):
+    found = parameters.find(books)
+    assert [book.name for book in found] == ["01_first", "02_second"]
+    assert found[0].defaults == {"epochs": 3, "rate": 0.5, "name": "lstm", "deep": False, "data": ""}
+
+
+def test_notebooks_are_chosen_by_name_number_or_file(books):
+    found = parameters.find(books)
+    for name in ("2", "02", "02_second", "notebooks/02_second.ipynb"):
+        assert [book.name for book in parameters.select(found, [name])] == ["02_second"]
+    with pytest.raises(OptionError, match="02_second"):
+        parameters.select(found, ["02_secund"])
+
+
+@pytest.mark.parametrize("line", ["epochs: int | None = f()", "a = b = 1", "a: list = [1]", "print(1)"])
+def test_a_parameter_that_papermill_would_pass_over_is_refused(tmp_path, line):
+    with pytest.raises(DataError, match="no plain parameter"):
+        parameters.defaults(write(tmp_path / "01_x.ipynb", line))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"epoch": "3"}, "epochs"), ({"epochs": "three"}, "not int"), ({"epochs": "1.5"}, "int"), ({"deep": "x"}, "bool")],
+)
+def test_a_wrong_parameter_is_refused_before_anything_runs(books, given, words):
+    with pytest.raises(OptionError, match=words):
+        batch.run(given=given, folder=books)
+    assert not batch.executed("quick").exists()
+
+
+def test_a_wrong_profile_is_refused_before_anything_runs(books):
+    with pytest.raises(OptionError, match="quick"):
+        batch.run(profile="quik", folder=books)
+    (books / "profiles.yaml").write_text("full:\n  01_first: {epoch: 3}\n")
+    with pytest.raises(OptionError, match="epochs"):
+        batch.run(profile="full", folder=books)
+    (books / "profiles.yaml").write_text("full:\n  01_frist: {epochs: 3}\n")
+    with pytest.raises(OptionError, match="01_first"):
+        batch.run(profile="full", folder=books)
+
+
+def test_a_batch_runs_then_skips_then_runs_what_changed_and_what_follows(books):
+    assert statuses(batch.run(folder=books)) == ["done", "done"]
+    assert statuses(batch.run(folder=books)) == ["up to date", "up to date"]
+    results = batch.run(given={"rate": "0.25"}, folder=books)
+    assert statuses(results) == ["done", "done"]  # the second may read the first's run folder
+    assert printed(results[0]) == "3 0.25 lstm False \n"
+    assert "papermill" not in results[0].output.read_text()
+    assert not [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_profile_and_data_folder_have_files_of_their_own(books, tmp_path):
+    (books / "profiles.yaml").write_text("full:\n  every: {epochs: 9}\n  01_first: {name: gru}\n")
+    data = tmp_path / "recordings"
+    data.mkdir()
+    first, second = batch.run(profile="full", data=data, folder=books)
+    assert printed(first) == f"9 0.5 gru False {data}\n"
+    assert printed(second).strip() == str(tmp_path / "runs" / "full-recordings")
+    assert first.output.parent.name == "full-recordings"
+
+
+def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):
+    good = (books / "02_second.ipynb").read_bytes()
+    write(books / "02_second.ipynb", "epochs: int = 1", "x = 1", "#| label: b\nx / 0")
+    write(books / "03_third.ipynb", "epochs: int = 1", "x = 1")
+    results = batch.run(folder=books)
+    assert statuses(results) == ["done", "failed", "not reached"]
+    assert "02_second.ipynb, code cell 3: `x / 0`" in str(results[1].error)
+    assert "ZeroDivisionError" in str(results[1].error)
+    assert not (batch.executed("quick") / "02_second.ipynb").exists()
+    (books / "02_second.ipynb").write_bytes(good)
+    assert statuses(batch.run(folder=books)) == ["up to date", "done", "done"]
+
+
+def test_a_cell_that_takes_too_long_is_named(books):
+    write(books / "02_second.ipynb", "epochs: int = 1", "import time\ntime.sleep(60)")
+    results = batch.run(["2"], folder=books, timeout=1)
+    assert "code cell 2: `import time`" in str(results[0].error)
+    assert "--timeout" in str(results[0].error)
+
+
+def test_the_command_exits_with_1_and_a_short_message(books, monkeypatch):
+    monkeypatch.setattr(batch.run, "__kwdefaults__", batch.run.__kwdefaults__ | {"folder": books})
+    write(books / "02_second.ipynb", "epochs: int = 1", "raise ValueError('no such smell')")
+    result = CliRunner().invoke(command, [])
+    assert result.exit_code == 1
+    assert "ValueError: no such smell" in result.output
+    assert "Traceback" not in result.output
