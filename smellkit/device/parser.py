@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -60,18 +61,16 @@ class Frame(NamedTuple):
 
 
 class Fault(str):
-    """Why bytes were refused: a plain word, such as "checksum", with the story in `detail` and the bytes in `raw`.
+    """Why bytes were refused: a plain word, such as "checksum", with the bytes in `raw` and the story in `detail`.
 
     skipped, unknown_command, tail, checksum, incomplete_timeout; inner_malformed and inner_checksum for a sound
     forward frame around something else than a sound inner frame.
     """
 
-    detail: str
     raw: bytes
 
-    def __new__(cls, kind: str, detail: str = "", raw: bytes = b""):
+    def __new__(cls, kind: str, raw: bytes = b""):
         fault = super().__new__(cls, kind)
-        fault.detail = detail
         fault.raw = raw
         return fault
 
@@ -80,6 +79,22 @@ class Fault(str):
         """The word itself."""
         return str(self)
 
+    @property
+    def detail(self) -> str:
+        """What was expected and what came; for a wrong sum, both sums."""
+        told = self.raw.hex().upper()
+        if self.endswith("checksum"):
+            total, said = checksum(self.raw[1:-3]), int.from_bytes(self.raw[-3:-1], "big")
+            return f"bytes add up to {total:04X}, the frame says {said:04X}: {told}"
+        if self == "tail":
+            return f"expected 55, got {told[-2:]} at the end of {told}"
+        return {
+            "skipped": "bytes that begin no frame: ",
+            "unknown_command": "no command that is known: ",
+            "incomplete_timeout": "the line fell silent after ",
+            "inner_malformed": "not an inner frame: ",
+        }.get(self, "") + told
+
 
 class Parser:
     """Frames out of bytes, in any chunking.
@@ -87,7 +102,7 @@ class Parser:
     >>> Parser().feed(bytes.fromhex("F5A796013D55"))[0].value
     150
 
-    `errors` is the list of `Fault`, newest last (at most the last 1000); `dropped` counts the bytes that belong to no
+    `errors` is the list of `Fault`, newest last (the last 1000 at least); `dropped` counts the bytes that belong to no
     frame. The parser has no clock: call `expire()` when the line was silent for the inter-byte timeout (50 ms).
     """
 
@@ -96,6 +111,7 @@ class Parser:
         self.dropped = 0
         self._lengths = dict(lengths)
         self._candidate = re.compile(b"\xf5[" + re.escape(bytes(self._lengths)) + b"]", re.DOTALL)
+        self._short = _short_frames(tuple(self._lengths.items()))
         self._buffer = b""
         self._run: set[str] = set()  # what was already said about the present run of dropped bytes
 
@@ -115,7 +131,7 @@ class Parser:
         frames: list[Frame] = []
         while self._buffer:
             stale = self._buffer
-            self._refuse(stale[:1], "incomplete_timeout", f"the line fell silent after {stale.hex().upper()}")
+            self._refuse("incomplete_timeout", stale)
             self._buffer = self._scan(stale[1:], frames)
         self._run.clear()
         return frames
@@ -124,77 +140,85 @@ class Parser:
         """Append the frames in `data` and return the bytes that may still become one."""
         position = 0
         while True:
+            while frame := self._short.get(data[position : position + _SHORT]):
+                self._run.clear()
+                frames.append(frame)
+                position += _SHORT
             found = self._candidate.search(data, position)
             if found is None:
                 keep = len(data) - 1 if position < len(data) and data[-1] == 0xF5 else len(data)
-                self._skip(data, position, keep)
+                self._skip(data[position:keep])
                 return data[keep:]
             start = found.start()
-            if start > position:
-                self._skip(data, position, start)
+            self._skip(data[position:start])
             length = self._lengths[data[start + 1]]
             if length == FORWARD:
                 if len(data) < start + 4:
                     return data[start:]
                 length = 7 + data[start + 3]
-            end = start + length
-            if len(data) < end:
+            if len(data) < start + length:
                 return data[start:]
             self._run.clear()
-            raw = data[start:end]
-            if not self._sound(raw):
+            raw = data[start : start + length]
+            fault = _fault(raw)
+            if fault:
+                self._refuse(fault, raw)
                 position = start + 1  # one byte only: a sound frame may begin inside a false one
                 continue
-            position = end
-            if length == _SHORT:
-                frames.append(Frame(raw[1], raw, raw[2]))
-            elif length < _SHORT:
-                frames.append(Frame(raw[1], raw))
+            position = start + length
+            if length <= _SHORT:
+                frames.append(Frame(raw[1], raw, raw[2] if length == _SHORT else None))
             elif inner := self._open(raw[4:-3]):
                 frames.append(Frame(raw[1], raw, None, raw[2], inner))
-
-    def _sound(self, raw: bytes) -> bool:
-        """Whether tail and sum are right; if not, the first byte is dropped."""
-        if raw[-1] != 0x55:
-            self._refuse(raw[:1], "tail", f"expected 55, got {raw[-1]:02X} at the end of {raw.hex().upper()}")
-            return False
-        total, said = checksum(raw[1:-3]), raw[-3] << 8 | raw[-2]
-        if total != said:
-            told = raw.hex().upper()
-            self._refuse(raw[:1], "checksum", f"bytes add up to {total:04X}, the frame says {said:04X}: {told}")
-        return total == said
 
     def _open(self, payload: bytes) -> Inner | None:
         """The inner frame, or None and a fault. The outer frame was sound, so none of its bytes is dropped."""
         if payload in (b"\xf5\x71\x55", b"\xf5\xf1\x55"):
             return Inner(payload)
         if len(payload) < 11 or payload[0] != 0xF5 or payload[-1] != 0x55:
-            self._note("inner_malformed", "not an inner frame: " + payload.hex().upper(), payload)
-            return None
-        total, said = checksum(payload[1:-3]), payload[-3] << 8 | payload[-2]
-        if total != said:
-            self._note("inner_checksum", f"bytes add up to {total:04X}, the inner frame says {said:04X}", payload)
-            return None
-        return Inner(payload)
+            self._note("inner_malformed", payload)
+        elif _fault(payload):
+            self._note("inner_checksum", payload)
+        else:
+            return Inner(payload)
+        return None
 
-    def _skip(self, data: bytes, start: int, end: int) -> None:
+    def _skip(self, gone: bytes) -> None:
         """Drop bytes that begin no frame; one fault of a kind for a run of them, however it was cut."""
-        if start == end:
+        if not gone:
             return
-        gone = data[start:end]
         self.dropped += len(gone)
         heads = gone.count(0xF5)
         kinds = {"unknown_command": heads > 0, "skipped": heads < len(gone)}
         for kind in sorted(kinds, reverse=gone[0] == 0xF5):  # in the order of the stream, in any chunking
             if kinds[kind] and kind not in self._run:
                 self._run.add(kind)
-                self._note(kind, f"{len(gone)} bytes that begin no frame: {gone[:32].hex().upper()}", gone[:32])
+                self._note(kind, gone[:32])
 
-    def _refuse(self, gone: bytes, kind: str, detail: str) -> None:
-        self.dropped += len(gone)
-        self._note(kind, detail, gone)
+    def _refuse(self, kind: str, raw: bytes) -> None:
+        """Drop one byte: the head of `raw`."""
+        self.dropped += 1
+        self._note(kind, raw)
 
-    def _note(self, kind: str, detail: str, raw: bytes) -> None:
-        self.errors.append(Fault(kind, detail, raw))
-        if len(self.errors) > _KEEP:
+    def _note(self, kind: str, raw: bytes) -> None:
+        self.errors.append(Fault(kind, raw))
+        if len(self.errors) > 2 * _KEEP:
             del self.errors[:-_KEEP]
+
+
+def _fault(raw: bytes) -> str:
+    """What is wrong with a whole frame: "tail", "checksum" or nothing."""
+    if raw[-1] != 0x55:
+        return "tail"
+    return "" if sum(raw[1:-3]) & 0xFFFF == raw[-3] << 8 | raw[-2] else "checksum"
+
+
+@functools.cache
+def _short_frames(lengths: tuple[tuple[int, int], ...]) -> dict[bytes, Frame]:
+    """Every sound short frame with a value. There are so few (256 a command) that finding one is a look-up."""
+    table = {}
+    for command in (command for command, length in lengths if length == _SHORT):
+        for value in range(256):
+            raw = bytes([0xF5, command, value, *(command + value).to_bytes(2, "big"), 0x55])
+            table[raw] = Frame(command, raw, value)
+    return table
