@@ -1,0 +1,193 @@
+"""Tables and documents: what is wrong is refused with its place, what does not matter is read the same."""
+
+import json
+import random
+import time
+
+import mutations
+import numpy as np
+import pandas as pd
+import pytest
+
+from smellkit.checks import Report, Span, read_json, read_table, readable
+from smellkit.errors import DataError, SmellkitError
+from smellkit.odour.scents import read_scents
+
+SPANS = {**{name: Span(0, 1023) for name in mutations.COLUMNS[:-1]}, "Temperature": Span(-40, 85)}
+
+
+def write(path, data):
+    path.write_bytes(mutations.surrogate_safe(data))
+    return path
+
+
+def refusal(tmp_path, data, **options):
+    with pytest.raises(DataError) as error:
+        read_table(write(tmp_path / "smell.csv", data), columns=["NO2", "CO"], **options)
+    return str(error.value)
+
+
+def test_a_thousand_broken_files_are_each_refused_by_name_within_a_second(tmp_path):
+    chance, slowest, seen = random.Random(7), 0.0, set()
+    for number in range(1000):
+        kind = chance.random()
+        if kind < 0.6:
+            fault, change = chance.choice(list(mutations.REFUSED.items()))
+            path, data = tmp_path / f"table{number}.csv", change(mutations.table(chance), chance)
+            read = lambda path: read_table(path, columns=SPANS)  # noqa: E731
+        elif kind < 0.8:
+            fault, change = chance.choice(list(mutations.BROKEN_JSON.items()))
+            path, data = tmp_path / str(number) / "smell_descriptions.json", change(mutations.document(chance), chance)
+            path.parent.mkdir()
+            read = lambda path: read_scents(path.parent)  # noqa: E731
+        else:
+            from smellkit.checks import read_picture
+
+            fault, change = chance.choice(list(mutations.BROKEN_PICTURES.items()))
+            form = chance.choice(["jpeg", "png", "webp", "gif", "avif", "bmp", "tiff"])
+            fault, path = f"{fault} {form}", tmp_path / f"picture{number}.{form}"
+            data, read = change(mutations.picture(chance, form=form), chance), read_picture
+        seen.add(fault)
+        write(path, data)
+        start = time.perf_counter()
+        with pytest.raises(SmellkitError) as error:
+            read(path)
+            pytest.fail(f"{fault} was accepted: {data[:200]!r}")
+        slowest = max(slowest, time.perf_counter() - start)
+        assert str(path) in str(error.value), fault
+        assert "Try: " in str(error.value), fault
+    assert slowest < 1.0
+    assert set(mutations.REFUSED) | set(mutations.BROKEN_JSON) <= seen
+
+
+@pytest.mark.parametrize("change", mutations.ACCEPTED)
+def test_what_does_not_matter_is_read_the_same(tmp_path, change):
+    for seed in range(5):
+        clean = mutations.table(random.Random(seed))
+        expected = read_table(write(tmp_path / "clean.csv", clean), columns=SPANS)
+        changed = mutations.ACCEPTED[change](clean, random.Random(seed))
+        pd.testing.assert_frame_equal(read_table(write(tmp_path / "other.csv", changed), columns=SPANS), expected)
+
+
+def test_the_table_is_what_pandas_reads(tmp_path):
+    path = write(tmp_path / "smell.csv", mutations.table(random.Random(1)))
+    expected = pd.read_csv(path)[["CO", "NO2", "Temperature"]].astype(float)
+    pd.testing.assert_frame_equal(read_table(path, columns=["CO", "NO2", "Temperature"]), expected)
+
+
+def test_others_are_read_when_broken_ones_are_to_be_skipped(tmp_path):
+    chance = random.Random(3)
+    for number in range(60):
+        data = mutations.table(chance)
+        change = mutations.REFUSED[chance.choice(list(mutations.REFUSED))] if number % 2 else lambda data, chance: data
+        write(tmp_path / f"{number:02d}.csv", change(data, chance))
+    report, paths = Report(), sorted(tmp_path.glob("*.csv"))
+    tables = dict(readable(paths, lambda path: read_table(path, columns=SPANS), skip=True, report=report))
+    assert [path.name for path in tables] == [f"{number:02d}.csv" for number in range(0, 60, 2)]
+    assert (report.files, len(report.skipped)) == (30, 30)
+    assert all(path in why for path, why in report.skipped.items())
+    with pytest.raises(DataError):
+        list(readable(paths, lambda path: read_table(path, columns=SPANS)))
+
+
+def test_a_bad_cell_is_named_by_line_and_column(tmp_path):
+    assert ", line 3, column 'CO': " in refusal(tmp_path, b"NO2,CO\n1,2\n3,x\n")
+    assert ", line 3, column 'NO2': " in refusal(tmp_path, b"NO2,CO\n1,2\n\0,4\n")
+    message = refusal(tmp_path, b"NO2,CO\n1,nan\n3,\n5,6\n7,inf\n")
+    assert ", line 2, column 'CO': " in message
+    assert "2 more cells" in message
+
+
+def test_a_multi_line_cell_does_not_shift_the_line_of_the_next_fault(tmp_path):
+    assert "line 4, column 'CO'" in refusal(tmp_path, b'note,NO2,CO\n"two\nlines",1,2\nok,3,x\n')
+
+
+def test_a_missing_column_comes_with_the_nearest_names(tmp_path):
+    assert "CO (near: co)" in refusal(tmp_path, b"NO2,co\n1,2\n")
+
+
+def test_another_delimiter_is_recognised(tmp_path):
+    message = refusal(tmp_path, b"NO2;CO\n1,5;2\n")
+    assert "semicolon" in message
+    assert "sep=';'" in message
+    assert "'\\t'" in refusal(tmp_path, b"NO2,CO\n1\t2\n")
+
+
+def test_a_padded_header_is_trimmed_with_a_warning(tmp_path, caplog):
+    report = Report()
+    table = read_table(write(tmp_path / "smell.csv", b" NO2 ,CO\n1,2\n"), columns=["NO2"], report=report)
+    assert table["NO2"].tolist() == [1.0]
+    assert report.counts == {"header trimmed": 1}
+    assert "trimmed" in caplog.text
+
+
+def test_an_overflow_of_the_firmware_is_replaced_and_counted(tmp_path):
+    report, spans = Report(), {"CO": Span(0, 100, overflow=2.0**32 - 1)}
+    path = write(tmp_path / "smell.csv", b"CO\n1\n4294967295\n4294967295\n")
+    assert read_table(path, columns=spans, report=report)["CO"].tolist() == [1, 100, 100]
+    assert list(report.counts.values()) == [2]
+
+
+@pytest.mark.parametrize("row", [b"7", b"7,", b",", b"7,nan"])
+def test_a_first_row_caught_halfway_is_dropped_only_when_asked(tmp_path, row):
+    data, report = b"NO2,CO\n" + row + b"\n1,2\n3,4\n", Report()
+    assert "line 2" in refusal(tmp_path, data)
+    table = read_table(tmp_path / "smell.csv", columns=["NO2", "CO"], first_row="drop", report=report)
+    assert table.to_numpy().tolist() == [[1, 2], [3, 4]]
+    assert report.counts == {"truncated first row dropped": 1}
+
+
+def test_only_the_first_row_is_dropped(tmp_path):
+    assert "line 3, column 'NO2'" in refusal(tmp_path, b"NO2,CO\n7\n,1\n3,4\n", first_row="drop")
+    assert "line 2: expected 2 fields" in refusal(tmp_path, b"NO2,CO\n1,2,3\n3,4\n", first_row="drop")
+    assert "header only" in refusal(tmp_path, b"NO2,CO\n7\n", first_row="drop")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for path in (tmp_path / "nothing.csv", tmp_path):
+        with pytest.raises(DataError, match=str(path)):
+            read_table(path, columns=["CO"])
+
+
+def test_three_hundred_clean_files_are_read_in_seconds(tmp_path):
+    columns = [f"c{number}" for number in range(12)]
+    path = tmp_path / "smell.csv"
+    pd.DataFrame(np.random.default_rng(1).integers(0, 1000, (600, 12)), columns=columns).to_csv(path, index=False)
+    start = time.perf_counter()
+    for _ in range(300):
+        read_table(path, columns=columns)
+    assert time.perf_counter() - start < 5  # 0.5 s on two quiet cores
+
+
+def json_refusal(tmp_path, text):
+    with pytest.raises(DataError) as error:
+        read_json(write(tmp_path / "smell.json", text.encode("utf-8", "surrogatepass")))
+    return str(error.value)
+
+
+def test_a_fault_in_json_is_named_by_its_path_of_keys(tmp_path):
+    assert "key $.a.b[1]: " in json_refusal(tmp_path, '{"a": {"b": [1, NaN]}}')
+    assert "key $.a.b: expected each key once" in json_refusal(tmp_path, '{"a": {"b": 1, "b": 1}}')
+    assert "key $.a[0]: " in json_refusal(tmp_path, r'{"a": ["\ud83d"]}')
+    assert "line 2, column '6'" in json_refusal(tmp_path, '{\n"a": }')
+    assert "found a list" in json_refusal(tmp_path, "[1]")
+    assert "at most 100 levels" in json_refusal(tmp_path, '{"a":' * 150 + "1" + "}" * 150)
+
+
+def test_a_pair_of_surrogates_is_a_character(tmp_path):
+    assert read_json(write(tmp_path / "smell.json", rb'{"a": "\ud83c\udf4c"}')) == {"a": "🍌"}
+
+
+def test_a_description_of_a_megabyte_is_cut_and_counted(tmp_path):
+    entry = {"id": 1, "name": "banana", "long_description": "ripe and sweet " * 70_000}
+    (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": [entry]}))
+    report = Report()
+    assert len(read_scents(tmp_path, report=report)[0].long_description.split()) == 2000
+    assert "2000 of 210000 words" in next(iter(report.counts))
+
+
+def test_a_missing_description_is_named(tmp_path):
+    entry = {"id": 1, "name": "banana", "longdescription": "sweet"}
+    (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": [entry]}))
+    with pytest.raises(DataError, match=r"key \$\.odors\[0\] \(banana\)\.long_description.*near: longdescription"):
+        read_scents(tmp_path)
