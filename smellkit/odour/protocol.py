@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,7 +131,7 @@ def join(first: Windows, second: Windows) -> Windows:
         fold=second.fold + first.fold.max() + 1,
         short=first.short + second.short,
     )
-    parts = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in COLUMNS}
+    parts: dict[str, Any] = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in COLUMNS}
     return replace(second, **parts)
 
 

@@ -1,0 +1,213 @@
+"""The task "odour-encoder": name the substance in a window of sensor values.
+
+recordings -> windows (protocol) -> augment -> model -> focal loss      scores: accuracy, top5, macro_f1, recording
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smellkit import metrics
+from smellkit.errors import DataError, OptionError
+from smellkit.losses import focal
+from smellkit.odour import data as recordings
+from smellkit.odour.augment import Augment
+from smellkit.odour.models import BODIES, Encoder
+from smellkit.odour.protocol import Protocol, Windows, cut
+from smellkit.options import nearest
+from smellkit.task import Batch, Task, Tensors
+from smellkit.train import Settings
+
+RECIPES = {  # what cross-validation on the training recordings chose
+    "twopath": Settings(epochs=16, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
+    "summary-mlp": Settings(epochs=16, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
+    "cnn": Settings(epochs=16, batch=128, learning_rate=2e-3, weight_decay=0.02),
+    "lstm": Settings(epochs=24, batch=128, learning_rate=3e-3, weight_decay=0.01),
+    "scentformer": Settings(epochs=24, batch=128, learning_rate=1e-3, weight_decay=0.02, warmup=0.2),
+}
+
+
+def task(
+    *,
+    data: str = "",
+    model: str = "lstm",
+    representation: str = "fotd",
+    sensors: str = "",
+    length: int = 100,
+    stride: int = 50,
+    lag: int = 25,
+    train_stride: int = 20,
+    fold: int = 0,
+    gamma: float = 0.0,
+    smoothing: float = 0.05,
+    jitter: float = 0.0,
+    scale: float = 0.0,
+    gain: float = 0.0,
+    warp: float = 0.0,
+    sensor_dropout: float = 0.0,
+    mixup: float = 0.0,
+    alignment: float = 0.0,
+    hidden: int = 0,
+    dropout: float = -1.0,
+    noise: float = -1.0,
+    positions: str = "sincos",
+    pool: str = "mean",
+) -> Task:
+    """Return the task for the recordings in `data` (the sample by default).
+
+    `sensors` are columns joined by commas, the six gas channels by default. Recording number `fold` of every substance
+    is held out for validation; with -1 none is, and "valid" are training windows. `gamma` and `smoothing` shape the
+    loss; `jitter` to `mixup` are augmentations (see `Augment`); `alignment` weighs the GC-MS loss. `hidden` 0, and
+    `dropout` and `noise` below 0, leave a model's own defaults; `positions` and `pool` are the transformer's.
+    """
+    protocol = Protocol(representation, columns_of(sensors), length, stride, lag)
+    options = {
+        "hidden": hidden or None,
+        "dropout": dropout if dropout >= 0 else None,
+        "noise": noise if noise >= 0 and model in ("twopath", "summary-mlp") else None,
+        "positions": positions if model == "scentformer" else None,
+        "pool": pool if model == "scentformer" else None,
+    }
+
+    @functools.cache
+    def splits() -> tuple[Windows, Windows, Windows | None]:
+        table = recordings.read_recordings(data, "training")
+        pool_ = cut(table, protocol, stride=int(np.gcd(train_stride, stride)))
+        train, valid = hold_out(pool_, fold)
+        try:
+            test = cut(recordings.read_recordings(data, "testing"), protocol, classes=pool_.classes)
+        except DataError:
+            test = None
+        return train.every(train_stride), valid.every(stride), test
+
+    def change(classes: int) -> Augment:
+        return Augment(classes, jitter, scale, gain, warp, sensor_dropout, mixup)
+
+    return of_windows(
+        splits,
+        model=model,
+        options={name: value for name, value in options.items() if value is not None},
+        change=change,
+        gamma=gamma,
+        smoothing=smoothing,
+        alignment=alignment,
+        data=data,
+    )
+
+
+def of_windows(
+    splits,
+    *,
+    model: str,
+    options: Mapping[str, Any] | None = None,
+    change=Augment,
+    gamma: float = 0.0,
+    smoothing: float = 0.05,
+    alignment: float = 0.0,
+    data: str | Path = "",
+) -> Task:
+    """Return the task over windows: `splits()` gives those to train on, to validate on, and to test on or None."""
+    if model not in BODIES:
+        raise OptionError(f"There is no model {model!r}", hint=nearest(model, BODIES))
+
+    def load() -> dict:
+        train, valid, test = splits()
+        found = {"train": samples(train, change=change(len(train.classes))), "valid": samples(valid)}
+        return found | ({"test": samples(test)} if test is not None else {})
+
+    def build() -> Encoder:
+        train = splits()[0]
+        table = chemistry(data, train.classes) if alignment else None
+        return make(model, train.values.shape[1:], classes=len(train.classes), table=table, **(options or {})).prepare(
+            torch.from_numpy(train.values)
+        )
+
+    def loss(outputs: Batch, batch: Batch) -> Tensor:
+        value = focal(outputs["logits"], batch["target"], gamma=gamma, smoothing=smoothing)
+        return value + alignment * focal(outputs["match"], batch["target"]) if "match" in outputs else value
+
+    return Task("odour-encoder", load, build, loss, score)
+
+
+def make(model: str, shape: tuple[int, int], *, classes: int, table: Tensor | None = None, **options: Any) -> Encoder:
+    """Build a model by name for windows of `shape` (steps, channels)."""
+    if model not in BODIES:
+        raise OptionError(f"There is no model {model!r}", hint=nearest(model, BODIES))
+    return Encoder(BODIES[model](steps=shape[0], channels=shape[1], **options), classes=classes, table=table)
+
+
+def samples(windows: Windows, *, change: Augment | None = None) -> Tensors:
+    """Windows as samples {"window", "target", "recording"}."""
+    return Tensors(window=windows.values, target=windows.target, recording=windows.recording, change=change)
+
+
+def score(outputs: Batch, batch: Batch) -> dict[str, float]:
+    """Accuracy, top 5 and macro F1 of windows; accuracy of whole recordings, the windows' log-probabilities added."""
+    scores = torch.log_softmax(outputs["logits"], 1).numpy()
+    target, recording = batch["target"].numpy(), batch["recording"].numpy()
+    whole, whole_target = pooled(scores, recording), pooled(target[:, None], recording)[:, 0].astype(int)
+    return {
+        "accuracy": metrics.top_k(scores, target),
+        "top5": metrics.top_k(scores, target, k=5),
+        "macro_f1": metrics.macro_f1(scores.argmax(1), target),
+        "recording": metrics.top_k(whole, whole_target),
+    }
+
+
+def pooled(values: NDArray, recording: NDArray) -> NDArray:
+    """Mean of `values` (windows, ...) over the windows of each recording, in order of the recordings' numbers."""
+    _, which, counts = np.unique(recording, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), *values.shape[1:]))
+    np.add.at(sums, which, values)
+    return sums / counts[:, None]
+
+
+def hold_out(windows: Windows, fold: int) -> tuple[Windows, Windows]:
+    """Split whole recordings: all but number `fold` of every substance, and number `fold`; -1 holds nothing out."""
+    if fold < 0:
+        return windows, windows
+    held = windows.fold == fold
+    if not held.any() or set(windows.target[held]) != set(windows.target) or held.all():
+        most = int(windows.fold.max())
+        raise DataError(f"Not every substance has a recording number {fold}", hint=f"a fold from 0 to {most}, or -1")
+    return windows[~held], windows[held]
+
+
+def columns_of(sensors: str) -> tuple[str, ...]:
+    """Sensor columns from names joined by commas; the six gas channels for an empty text."""
+    names = tuple(name.strip() for name in sensors.split(",") if name.strip()) or recordings.GAS
+    for name in names:
+        if name not in recordings.SENSORS:
+            raise OptionError(f"There is no sensor {name!r}", hint=nearest(name, recordings.SENSORS))
+    return names
+
+
+def chemistry(data: str | Path, classes: tuple[str, ...]) -> Tensor:
+    """GC-MS element abundances of the classes (classes, elements), as standardised centred log-ratios.
+
+    gcms.csv of the SmellNet folder has one row a substance. Zeros become half the smallest abundance of their element;
+    elements that are zero everywhere are left out. Source of the transform: Aitchison (1982).
+    """
+    import pandas as pd
+
+    path = recordings.find(data) / "gcms.csv"
+    if not path.exists():
+        raise DataError(f"There is no {path}", hint="alignment needs the GC-MS table: `smellkit data get smellnet`")
+    table = pd.read_csv(path).set_index("food_name")
+    absent = [name for name in classes if name not in table.index]
+    if absent:
+        raise DataError(f"{path} has no row for {', '.join(absent[:5])}", hint="alignment needs all substances")
+    values = table.loc[list(classes)].to_numpy(float)
+    values = values[:, (values > 0).any(0)]
+    least = np.where(values > 0, values, np.inf).min(0) / 2
+    logs = np.log(np.where(values > 0, values, least))
+    ratios = logs - logs.mean(1, keepdims=True)
+    return torch.from_numpy(((ratios - ratios.mean(0)) / ratios.std(0).clip(1e-6)).astype(np.float32))

@@ -1,0 +1,112 @@
+"""Calibration: honest confidence, sets that hold the truth, and silence where nothing is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from smellkit.errors import DataError
+from smellkit.metrics import expected_calibration_error
+from smellkit.odour.calibration import (
+    ABSTAIN,
+    Calibration,
+    Thresholds,
+    abstention,
+    calibrate,
+    conformal_quantile,
+    decide,
+    entropy,
+    fit_temperature,
+    margin,
+    prediction_sets,
+    selective,
+    softmax,
+)
+
+
+def answers(recordings=400, windows=5, classes=10, sharpness=3.0, seed=0):
+    """Scores drawn so that softmax(scores) is the true probability; windows of a recording share the target."""
+    random = np.random.default_rng(seed)
+    scores = sharpness * random.normal(size=(recordings, classes))
+    target = np.array([random.choice(classes, p=softmax(row)) for row in scores])
+    return np.repeat(scores, windows, 0), np.repeat(target, windows), np.repeat(np.arange(recordings), windows)
+
+
+def test_the_temperature_undoes_overconfidence():
+    scores, target, _ = answers()
+    found = fit_temperature(4 * scores, target)
+    assert 3.3 < found < 4.8
+    before = expected_calibration_error(softmax(4 * scores), target)
+    assert expected_calibration_error(softmax(4 * scores / found), target) < before / 2
+
+
+def test_sets_hold_the_truth_in_nine_of_ten_new_recordings():
+    scores, target, group = answers(6000, windows=2)
+    half = group < 3000
+    quantile = conformal_quantile(softmax(scores[half]), target[half], group[half])
+    sets = prediction_sets(softmax(scores[~half]), quantile)
+    assert 0.88 < sets[np.arange(len(sets)), target[~half]].mean() < 0.92
+
+
+def test_a_recording_counts_once_however_long_it_is():
+    scores, target, group = answers(60, windows=1)
+    probabilities = softmax(scores)
+    longer = np.repeat(np.arange(60), np.where(np.arange(60) == 3, 50, 1))
+    alone = conformal_quantile(probabilities, target, group)
+    assert conformal_quantile(probabilities[longer], target[longer], group[longer]) == pytest.approx(alone)
+
+
+def test_a_coin_toss_is_not_answered():
+    toss = np.array([[0.5, 0.5, 0.0], [0.9, 0.05, 0.05]])
+    assert decide(toss, Thresholds(margin=0.2)).tolist() == [ABSTAIN, 0]
+    assert decide(toss, Thresholds(entropy=0.5)).tolist() == [ABSTAIN, 0]
+    assert decide(toss).tolist() == [0, 0]
+
+
+def test_no_answer_from_numbers_that_are_none():
+    assert decide(np.array([[np.nan, np.nan]])).tolist() == [ABSTAIN]
+
+
+def test_abstention_reaches_the_precision_that_was_asked_for():
+    scores, target, _ = answers()
+    limits = abstention(softmax(scores), target, precision=0.9)
+    got = selective(softmax(scores), target, limits)
+    everything = selective(softmax(scores), target, Thresholds())
+    assert everything["accuracy"] < 0.9 <= got["accuracy"]
+    assert got["answered"] >= 0.2
+
+
+def test_abstention_does_its_best_where_the_precision_is_out_of_reach():
+    random = np.random.default_rng(0)
+    probabilities, target = softmax(random.normal(size=(300, 5))), random.integers(0, 5, 300)
+    assert selective(probabilities, target, abstention(probabilities, target, precision=0.99))["answered"] >= 0.2
+
+
+def test_a_calibration_survives_its_manifest():
+    scores, target, group = answers(100)
+    made = calibrate(scores, target, group)
+    assert Calibration.of(made.asdict()) == made
+
+
+def test_nothing_to_calibrate_on_is_refused():
+    with pytest.raises(DataError, match="No rows"):
+        fit_temperature(np.zeros((0, 3)), [])
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(float, (4, 6), elements=st.floats(-30, 30)), st.floats(0, 1))
+def test_sets_are_never_empty_and_hold_the_likeliest(scores, quantile):
+    probabilities = softmax(scores)
+    sets = prediction_sets(probabilities, quantile)
+    assert sets.any(1).all()
+    held = np.where(sets, probabilities, -1).max(1)
+    assert np.allclose(held, probabilities.max(1))
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(float, (4, 6), elements=st.floats(-300, 300)))
+def test_margin_and_entropy_stay_in_their_range(scores):
+    probabilities = softmax(scores)
+    assert ((margin(probabilities) >= 0) & (margin(probabilities) <= 1)).all()
+    assert ((entropy(probabilities) >= -1e-9) & (entropy(probabilities) <= 1 + 1e-9)).all()
