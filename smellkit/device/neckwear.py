@@ -1,0 +1,389 @@
+"""NeckWear: play scents on the neck-worn device, and never leave one playing."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from smellkit.device import endings, frames
+from smellkit.device.clock import Clock, FakeClock
+from smellkit.device.engine import Engine, Note, Request, Score, Stopped, Timing
+from smellkit.device.errors import ArgumentError, LinkError, Refused
+from smellkit.device.frames import Frame
+from smellkit.device.guard import Guard
+from smellkit.device.link import Link, open_link
+from smellkit.device.log import Latency, Log
+from smellkit.device.ports import StableName
+
+if TYPE_CHECKING:
+    from smellkit.device.playlist import Playlist
+    from smellkit.device.virtual import VirtualNeckWear
+
+LONGEST = 3600.0  # seconds of one play: a typing error shall not become a day of scent
+UNKNOWN = "unknown"
+UNCONFIRMED = "unconfirmed"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known, and only that: the link has no query for battery, cartridges or what is emitted.
+
+    `asked` is the scent that the driver plays now (None for none) and `left` its seconds; `emitting` is never more
+    than "unconfirmed". `bound` is how long a scent may still be in the air if no stop arrives.
+    """
+
+    port: str
+    connected: bool
+    channel: int | str
+    asked: int | None
+    left: float
+    bound: float
+    emitting: str
+    battery: str
+    cartridges: str
+    latency: Latency
+    warning: str
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The handset answered: its radio channel, and the seconds that it took."""
+
+    channel: int
+    seconds: float
+
+
+class NeckWear:
+    """The neck-worn scent player: 12 scents, one at a time.
+
+    >>> with NeckWear.open("virtual") as neck:
+    ...     neck.play(5, seconds=10)
+    ...     neck.wait()
+
+    `play` returns at once; `stop` works from any thread and goes before all else; leaving the block is silence.
+    Every failure is a `DeviceError`. `NeckWear(connect, clock=...)` takes anything that makes a `Link`, and a
+    `FakeClock` for tests.
+    """
+
+    scents = frames.SCENTS
+
+    def __init__(
+        self,
+        connect: Callable[[], Link],
+        *,
+        name: str = "",
+        clock: Clock | FakeClock | None = None,
+        timing: Timing | None = None,
+        log: Log | Path | str | None = None,
+        guard: bool = False,
+        channel: int = 0,
+        virtual: VirtualNeckWear | None = None,
+        on_close: Callable[[], None] = lambda: None,
+    ):
+        self._clock = clock or Clock()
+        self.timing = timing or Timing()
+        self.virtual = virtual  # the device itself, where it is a virtual one of this program
+        self._owns_log = not isinstance(log, Log)
+        self.log = log if isinstance(log, Log) else Log(log, now=self._clock.now)
+        self._on_close = on_close
+        self._process = os.getpid()
+        self._closed = False
+        self._channel: int | str = UNKNOWN
+        self._score: Score | None = None
+        self._guard: Guard | None = None
+        try:
+            if guard:
+                self._start_guard(frames.stop(channel=channel))
+            self._engine = Engine(
+                connect,
+                clock=self._clock,
+                timing=self.timing,
+                log=self.log,
+                name=name or "the port",
+                channel=channel,
+                on_link=self._tell_guard,
+            )
+        except BaseException:
+            self._let_go()
+            raise
+        if isinstance(self._clock, Clock):
+            endings.watch(self)
+
+    @classmethod
+    def open(
+        cls,
+        port: str = "virtual",
+        *,
+        log: Log | Path | str | None = None,
+        guard: bool = True,
+        timing: Timing | None = None,
+        channel: int = 0,
+        virtual: VirtualNeckWear | None = None,
+    ) -> NeckWear:
+        """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, or "virtual".
+
+        "virtual" starts a device of this program on a pty and talks to it as to a real one; `neck.virtual.air` is
+        what it emitted. `virtual` gives that device, with faults for instance. `log` is a file for JSON lines.
+        `guard` starts the process that sends stop if this one is killed. Raises PortError.
+        """
+        timing = timing or Timing()
+        name, close = port, lambda: None
+        if port == "virtual":
+            virtual, url, close = _start_virtual(virtual)
+            stable = StableName(url)
+        else:
+            if not isinstance(port, str) or not port:
+                raise ArgumentError(f"port is {port!r}", remedy="a port's name; `smellkit neckwear ports` lists them")
+            stable = StableName(port)
+
+        def connect() -> Link:
+            return open_link(stable.url(), write_timeout=timing.write)
+
+        return cls(
+            connect, name=name, timing=timing, log=log, guard=guard, channel=channel, virtual=virtual, on_close=close
+        )
+
+    # playing
+
+    def play(self, scent: int, *, seconds: float) -> None:
+        """Start `scent` (1 to 12) for `seconds` (at most an hour) and return at once; `wait()` is until it is over.
+
+        It replaces what plays. The first play, and one after four quiet minutes, wakes the device before: 2.2 s.
+        """
+        seconds = _seconds(seconds)
+        frames.play(scent, 1)  # says what is wrong with the scent
+        self._score = self._engine.play(self._compose(int(scent), seconds))
+
+    def play_mixture(self, beta: Sequence[float], *, seconds: float = 60.0, **options: Any) -> Playlist:
+        """Start the rendered sequence of a mixture (12 shares, sum 1) and return it at once; see `playlist.render`."""
+        from smellkit.device import playlist
+
+        plan = playlist.render(beta, seconds=_seconds(seconds), **options)
+        return self.play_list(plan)
+
+    def play_list(self, plan: Playlist) -> Playlist:
+        """Start a playlist that was rendered before and return at once: one frame a slot, stop at the end."""
+        notes = [Note(start, scent, seconds) for start, scent, seconds in plan.slots]
+        shares = {scent: round(share, 4) for scent, share in enumerate(plan.planned, 1) if share}
+        self.log.note(f"planned shares {shares}, lost {plan.lost:.4f}")
+        length = max((note.start + note.seconds for note in notes), default=0.0)
+        self._score = self._engine.play(Score(f"{len(notes)} slots", notes, seconds=length, stop_after=True))
+        return plan
+
+    def wait(self) -> None:
+        """Wait until what plays is over or stopped; raises what went wrong with it."""
+        score = self._score
+        if score is None:
+            return
+        bound = self._wake_bound + score.seconds + self.timing.stops * self.timing.stop_gap + 2.0
+        if not self._engine.wait(score, bound):
+            self._engine.stop()
+            raise LinkError("The play did not end in time", port=self._engine.name, elapsed=bound, remedy="probe it")
+        if score.stop_after and score.began is not None:
+            self.log.note(f"achieved shares {self.achieved()}")
+        if score.error:
+            self._score = None
+            raise score.error
+
+    def achieved(self) -> dict[int, float]:
+        """Shares of the seconds that were sent so far for what plays, or played last, by scent."""
+        played = self._score.played if self._score else []
+        total = sum(note.seconds for note in played) or 1.0
+        return {
+            scent: round(sum(note.seconds for note in played if note.scent == scent) / total, 4)
+            for scent in sorted({note.scent for note in played})
+        }
+
+    def stop(self) -> Stopped:
+        """Silence now, from any thread: three stop frames before anything that waits.
+
+        Nothing confirms a stop on this link. `bound` of the answer is when a device that heard none is silent.
+        """
+        return self._engine.stop()
+
+    # asking
+
+    def wake(self) -> None:
+        """Wake the device, three times at one second, and return when that is done."""
+        self._engine.wake()
+
+    def probe(self) -> Probe:
+        """Ask the handset for its radio channel: whether somebody is there, and how fast. Wakes and plays nothing."""
+        request = Request(
+            "read channel", frames.read_channel(), (0xA7, 0), read=lambda frame: (frame.value, self._clock.now())
+        )
+        channel, at = self._engine.ask(request)
+        self._channel = channel
+        return Probe(channel, at - request.first)
+
+    def set_handset(self, channel: int) -> None:
+        """Set the handset's radio channel (0 to 255). Raises Refused if it says no."""
+        frame = frames.set_handset(channel)
+
+        def read(reply: Frame) -> None:
+            if reply.value:
+                raise _refused(frame, "A6 with 0", f"A6 with {reply.value}")
+
+        self._engine.ask(Request(f"set handset channel {channel}", frame, (0xA6, 0), read=read))
+        self._channel = int(channel)
+
+    def set_channel(self, channel: int, uid: bytes | str) -> None:
+        """Set the radio channel of the NeckWear with this 12-byte uid; only a reply with the same uid counts."""
+        frame = frames.set_channel(channel, uid)
+        mine = frame[12:24]
+
+        def read(reply: Frame) -> None:
+            status = reply.inner.status if reply.inner else None
+            if status:
+                raise _refused(frame, "A2 with status 0", f"A2 with status {status}")
+
+        def matches(reply: Frame) -> bool:
+            return reply.inner is not None and reply.inner.uid == mine
+
+        kind = (0xD1, 0xA2)
+        self._engine.ask(Request(f"set channel {channel}", frame, kind, matches=matches, read=read, wakes=True))
+
+    def status(self) -> Status:
+        """What is known about port, handset and play. Sends nothing and invents nothing."""
+        score, now = self._engine.score, self._clock.now()
+        scent, left = None, 0.0
+        if score and score.began is not None and not score.done:
+            left = max(0.0, score.began + score.seconds - now)
+            sounding = [note for note in score.notes if score.began + note.start <= now]
+            if sounding and now < score.began + sounding[-1].start + sounding[-1].seconds:
+                scent = sounding[-1].scent
+        elif score and not score.done:
+            left = score.seconds
+        trouble = self._engine.trouble
+        return Status(
+            port=self._engine.name,
+            connected=self._engine.connected,
+            channel=self._channel,
+            asked=scent,
+            left=left,
+            bound=self._engine.bound(),
+            emitting=UNCONFIRMED if self._score or self._engine.bound() else UNKNOWN,
+            battery=UNKNOWN,
+            cartridges=UNKNOWN,
+            latency=self.log.latency(),
+            warning=self.log.warning,
+            trouble="" if self._engine.connected or trouble is None else trouble.what,
+        )
+
+    @property
+    def playing(self) -> bool:
+        """Whether something was asked to play and is not over: what was asked, not what is in the air."""
+        return self._score is not None and not self._score.done
+
+    # the end
+
+    def close(self) -> None:
+        """Stop, let go of the port, end worker and guard. Never raises, and twice is once."""
+        if self._closed or os.getpid() != self._process:  # a forked child must not close its parent's port
+            return
+        self._closed = True
+        try:
+            self._engine.close()
+        finally:
+            self._let_go()
+            if isinstance(self._clock, Clock):
+                endings.forget(self)
+
+    def __enter__(self) -> NeckWear:
+        return self
+
+    def __exit__(self, kind: object, why: object, trace: object) -> None:
+        failed = self._score.error if self._score and self._score.done else None
+        self.close()
+        if failed and kind is None:  # a play that failed without anybody waiting for it
+            raise failed
+
+    def _let_go(self) -> None:
+        if self._guard:
+            self._guard.close()
+            self._guard = None
+        if self._owns_log:
+            self.log.close()
+        self._on_close()
+
+    def _start_guard(self, stop: bytes) -> None:
+        try:
+            self._guard = Guard(stop)
+            if not self._guard.ready():
+                raise OSError("it does not answer")
+        except OSError as why:
+            self.log.note(f"no guard: {why}")
+            if self._guard:
+                self._guard.close()
+            self._guard = None
+
+    def _tell_guard(self, link: Link | None) -> None:
+        if self._guard is None:
+            return
+        if link is None:
+            self._guard.release()
+        else:
+            self._guard.follow(url=link.name, fileno=link.fileno(), telnet=link.telnet)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a guard process watches."""
+        return self._guard is not None
+
+    @property
+    def _wake_bound(self) -> float:
+        timing = self.timing
+        return timing.wakes * (timing.wake_gap + timing.write) + 2 * timing.gap
+
+    def _compose(self, scent: int, seconds: float) -> Score:
+        """Frames of at most `timing.frame` seconds, each sent a little before the one before it ends."""
+        notes, start, step = [], 0.0, self.timing.frame - self.timing.renew
+        while True:
+            notes.append(Note(start, scent, min(self.timing.frame, seconds - start), renewal=start > 0))
+            if start + self.timing.frame >= seconds:
+                return Score(f"scent {scent} for {seconds:g} s", notes, seconds=seconds)
+            start = len(notes) * step
+
+
+def _seconds(value: float) -> float:
+    if isinstance(value, bool | str):
+        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number above 0, at most {LONGEST:g}")
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number above 0, at most {LONGEST:g}") from None
+    if not (math.isfinite(seconds) and 0.05 <= seconds <= LONGEST):
+        raise ArgumentError(f"seconds is {seconds:g}", remedy=f"from 0.05 to {LONGEST:g}")
+    return seconds
+
+
+def _refused(frame: bytes, expected: str, got: str) -> Refused:
+    return Refused("The device refused", frame=frame, expected=expected, got=got, remedy="another channel, or a reset")
+
+
+def _start_virtual(virtual: VirtualNeckWear | None) -> tuple[VirtualNeckWear, str, Callable[[], None]]:
+    """A device of this program, the address to reach it, and the way to end it."""
+    import tempfile
+
+    from smellkit.device.serve import PtyServer, TcpServer
+    from smellkit.device.virtual import VirtualNeckWear
+
+    virtual = virtual or VirtualNeckWear(now=Clock.now)
+    if os.name == "nt":  # no pseudo-terminals there
+        tcp = TcpServer(virtual, now=Clock.now)
+        return virtual, tcp.port, tcp.close
+    folder = tempfile.TemporaryDirectory(prefix="smellkit-")
+    pty = PtyServer(virtual, now=Clock.now, link=Path(folder.name) / "neckwear")
+
+    def close() -> None:
+        pty.close()
+        with contextlib.suppress(OSError):
+            folder.cleanup()
+
+    return virtual, pty.port, close
