@@ -1,0 +1,158 @@
+"""The better variant: encoder and decoder trained as one, position as waves, numbers as digits, lines as a grammar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smellkit.gcode.channels import CONTINUOUS, OPERATIONS, PLACES, node
+from smellkit.gcode.grammar import OUTPUTS, STEPS, Grammar, spoken
+from smellkit.gcode.tokens import BOS
+from smellkit.task import Batch
+
+WAVES = tuple(2.0**power for power in range(1, 9))  # mm: from 2 to 256, the width of the bed
+
+
+class MachineReader(nn.Module):
+    """Name the operation, the line, and the line's tokens, from one window.
+
+        continuous (64, 155) + waves of position + categorical (64, 4)
+          -> linear -> two convolutions, 64 -> 16 steps -> BiGRU -> memory (16, 128)
+          -> mean and maximum -> operation (9), line (L)
+          -> decoder of two layers -> flat token (V) + type, command, parameter, sign, digits (82)
+
+    A token's score is the flat head plus what the digit heads say of it plus the prior of lines not yet ruled out.
+    In training, whole nodes and the position are hidden at random, so that one model reads with and without them.
+    """
+
+    hidden: Tensor
+    spread: Tensor
+    node_of: Tensor
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        *,
+        cardinalities: Sequence[int],
+        spread: Sequence[float],
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.1,
+        hide_node: float = 0.1,
+        hide_position: float = 0.5,
+        jitter: float = 0.0,
+        waves: bool = True,
+        structure: bool = True,
+    ):
+        super().__init__()
+        self.grammar, self.structure, self.waves = grammar, structure, waves
+        self.hide_node, self.hide_position, self.jitter = hide_node, hide_position, jitter
+        nodes = list(dict.fromkeys(node(channel) for channel in CONTINUOUS))
+        self.nodes = len(nodes)
+        self.register_buffer("node_of", torch.tensor([nodes.index(node(c)) for c in CONTINUOUS]), persistent=False)
+        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32).view(3), persistent=False)
+        features = len(CONTINUOUS) + 3 * 2 * len(WAVES) * waves
+        self.stem = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))
+        self.categories = nn.ModuleList(nn.Embedding(n, width) for n in cardinalities)
+        self.squeeze = nn.Sequential(
+            nn.Conv1d(width, width, 5, stride=2, padding=2), nn.GELU(), nn.Dropout(dropout),
+            nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GELU(),
+        )  # fmt: skip
+        self.pass_through = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
+        self.norm = nn.LayerNorm(width)
+        self.operation = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, len(OPERATIONS)))
+        self.line = nn.Sequential(
+            nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, len(grammar))
+        )
+        self.decoder = Decoder(grammar, width=width, layers=layers, heads=heads, dropout=dropout)
+        self.context = nn.Linear(2 * width, width)
+
+    def forward(self, batch: Batch) -> Batch:
+        """Outputs `operation` (B, 9), `line` (B, L), and with `open` (B, 8) in the batch `token` (B, 8, V), `parts`."""
+        memory, outputs = self.encode(batch["continuous"], batch["categorical"])
+        if "open" not in batch:
+            return outputs
+        shifted = torch.cat([torch.full_like(batch["open"][:, :1], BOS), batch["open"][:, :-1]], dim=1)
+        parts, token, _ = self.decoder(shifted, outputs["context"], self.decoder.remember(memory))
+        outputs |= {"parts": parts, "token": self.scored(parts, token)}
+        del outputs["context"]
+        return outputs
+
+    def encode(self, continuous: Tensor, categorical: Tensor) -> tuple[Tensor, Batch]:
+        """Memory (B, 16, width); outputs `operation`, `line` and `context` (B, width)."""
+        x = self._hide(continuous) if self.training else continuous
+        if self.waves:
+            x = torch.cat([x, self._wave(x[..., PLACES])], dim=-1)
+        x = self.stem(x)
+        for place, table in enumerate(self.categories):
+            x = x + table(categorical[..., place])
+        x = self.squeeze(x.transpose(1, 2)).transpose(1, 2)
+        memory = self.norm(x + self.pass_through(x)[0])
+        summary = torch.cat([memory.mean(dim=1), memory.amax(dim=1)], dim=1)
+        return memory, {
+            "operation": self.operation(summary),
+            "line": self.line(summary),
+            "context": self.context(summary),
+        }
+
+    def scored(self, parts: Tensor, token: Tensor) -> Tensor:
+        """Scores of tokens (..., V): the flat head, plus what the structured heads say."""
+        return token + spoken(parts, self.grammar) if self.structure else token
+
+    def _wave(self, position: Tensor) -> Tensor:
+        """Sine and cosine of the position at every wavelength; nothing at all where the position is hidden."""
+        known = (position != 0).any(dim=-1, keepdim=True)
+        lengths = torch.tensor(WAVES, dtype=position.dtype, device=position.device)
+        phase = (position * self.spread)[..., None] * (2 * math.pi / lengths)
+        return torch.cat([phase.sin().flatten(-2), phase.cos().flatten(-2)], dim=-1) * known
+
+    def _hide(self, x: Tensor) -> Tensor:
+        chance = torch.full((len(x), self.nodes), self.hide_node, device=x.device)
+        chance[:, self.node_of[PLACES[0]]] = self.hide_position
+        x = x * (torch.rand_like(chance) >= chance)[:, self.node_of][:, None]
+        if self.jitter:
+            moved = torch.randn(len(x), 1, 3, device=x.device) * self.jitter / self.spread
+            places = x[..., PLACES]
+            x = x.clone()
+            x[..., PLACES] = places + moved * (places != 0)
+        return x
+
+
+class Decoder(nn.Module):
+    """Tokens in, what comes next out; the same for a whole line (training) and one token (decoding, with `past`)."""
+
+    def __init__(self, grammar: Grammar, *, width: int, layers: int, heads: int, dropout: float):
+        super().__init__()
+        from smellkit.gcode.layers import Layer
+
+        self.embed = nn.Embedding(len(grammar.vocabulary), width)
+        self.place = nn.Parameter(torch.randn(STEPS, width) * 0.02)
+        self.layers = nn.ModuleList(Layer(width, heads=heads, dropout=dropout, inner=2) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.parts = nn.Linear(width, OUTPUTS)
+        self.token = nn.Linear(width, len(grammar.vocabulary))
+
+    def remember(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the memory for each layer: once a window."""
+        return [layer.remember(memory) for layer in self.layers]  # type: ignore[operator]
+
+    def forward(
+        self,
+        token: Tensor,
+        context: Tensor,
+        memory: list[tuple[Tensor, Tensor]],
+        past: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """Structured logits (B, t, 82), flat logits (B, t, V), and keys and values for the next step."""
+        first = past[0][0].shape[2] if past else 0
+        x = self.embed(token) + self.place[first : first + token.shape[1]] + context[:, None]
+        kept = []
+        for number, layer in enumerate(self.layers):
+            x, own = layer(x, memory[number], past[number] if past else None)
+            kept.append(own)
+        x = self.norm(x)
+        return self.parts(x), self.token(x), kept

@@ -1,0 +1,154 @@
+"""Windows as batches: scaled once, cut on the fly, in training shifted by up to half a stride."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from smellkit.gcode import channels, data, splits, tokens
+from smellkit.gcode.data import LENGTH, Machine, Scaling
+from smellkit.gcode.grammar import Grammar
+from smellkit.task import Batch
+
+
+class Windows(Dataset):
+    """Windows of one split. A batch has `continuous`, `categorical`, `operation`, `line`, `open` and `published`.
+
+    `shift` moves every window by up to so many rows each time it is seen, within its recording; the label moves along.
+    """
+
+    def __init__(self, prepared: Prepared, rows: np.ndarray, *, shift: int = 0, mask: np.ndarray | None = None):
+        machine, grammar = prepared.machine, prepared.grammar
+        table = machine.windows.iloc[rows]
+        self.prepared, self.shift = prepared, shift
+        self.row = torch.as_tensor(table["row"].to_numpy(np.int64))
+        self.operation = torch.as_tensor(table["operation_id"].to_numpy(np.int64))
+        self.label = torch.as_tensor(table["line"].to_numpy(np.int64))
+        mask = prepared.mask if mask is None else mask
+        self.mask = torch.as_tensor(mask, dtype=torch.float32) if not mask.all() else None
+        numbers = {line: number for number, line in enumerate(grammar.texts)}
+        self.line_of = torch.tensor([numbers.get(line, -1) for line in machine.lines] + [-1])
+        opened = [grammar.vocabulary.numbers(tokens.split(line)) for line in machine.lines]
+        self.open = torch.as_tensor(np.array([*opened, np.zeros_like(opened[0])]))
+        coded = [prepared.vocabulary.encode(line) for line in machine.lines]
+        self.published = torch.as_tensor(np.array([*coded, np.zeros_like(coded[0])]))
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(indices)
+        row, label = self.row[chosen], self.label[chosen]
+        if self.shift:
+            moved = row + torch.randint(-self.shift, self.shift + 1, row.shape)
+            moved = moved.clamp(0, len(self.prepared.label_at) - 1)
+            fits = (self.prepared.label_at[moved] >= 0) & (self.prepared.owner[moved] == self.prepared.owner[row])
+            row = torch.where(fits, moved, row)
+            label = torch.where(fits, self.prepared.label_at[row], label)
+        index = row[:, None] + torch.arange(LENGTH)
+        values = self.prepared.values[index]
+        return {
+            "continuous": values if self.mask is None else values * self.mask,
+            "categorical": self.prepared.codes[index],
+            "operation": self.operation[chosen],
+            "line": self.line_of[label],
+            "open": self.open[label],
+            "published": self.published[label],
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A split of one folder, ready to train: scaling and grammar from its training part alone."""
+
+    machine: Machine
+    parts: splits.Split
+    scaling: Scaling
+    vocabulary: tokens.Vocabulary
+    grammar: Grammar
+    mask: np.ndarray  # (155,) channels in use
+    values: Tensor  # (rows, 155) scaled
+    codes: Tensor  # (rows, 4)
+    owner: Tensor  # (rows,) number of the recording
+    label_at: Tensor  # (rows,) line of the window that begins at a row, -1 where none may
+
+    @property
+    def spread(self) -> list[float]:
+        """Millimetres in one unit of each scaled position."""
+        return self.scaling.spread[channels.PLACES].tolist()
+
+
+@lru_cache(maxsize=2)
+def prepare(
+    folder: str, *, protocol: str, fold: int, seed: int, channel_set: str = "all", without: str = "", shift: int = 0
+) -> Prepared:
+    """Read `folder`, split it (protocol "all": everything but repeats, for weights to ship), scale, list the lines."""
+    machine = data.load(folder).labelled()
+    if channel_set in ("no-position-z", "centred"):
+        machine = data.centred(machine)
+    table = machine.windows
+    if protocol == "all":
+        honest = np.flatnonzero(~splits.repeats(table))
+        held = table["group"].isin(splits.picked(table.iloc[honest], seed=seed)).to_numpy()[honest]
+        parts = splits.Split(honest[~held], honest[held], honest[held])
+    else:
+        parts = splits.split(table, protocol, fold=fold, seed=seed)
+    owner = np.full(len(machine.values), -1)
+    for number, (_, rows) in enumerate(table.groupby("recording", sort=True)):
+        owner[rows["row"].min() : rows["row"].max() + LENGTH] = number
+    moves = shift and protocol != "S"  # a shifted window of S could be a test window
+    label_at = _labels(machine, owner) if moves else np.full(len(owner), -1)
+    train = table.iloc[parts.train]
+    rows = np.unique(train["row"].to_numpy()[:, None] + np.arange(LENGTH))
+    scaling = Scaling.fit(machine.values[rows], machine.categories[rows])
+    seen = np.unique(np.concatenate([train["line"], _shifted(train, owner, label_at, shift=shift)]))
+    vocabulary = tokens.default()
+    grammar = Grammar([machine.lines[line] for line in seen if line >= 0], vocabulary)
+    return Prepared(
+        machine,
+        parts,
+        scaling,
+        vocabulary,
+        grammar,
+        channels.keep(channel_set, without=without),
+        torch.as_tensor(scaling(machine.values)),
+        torch.as_tensor(scaling.codes(machine.categories)),
+        torch.as_tensor(owner),
+        torch.as_tensor(label_at),
+    )
+
+
+def _labels(machine: Machine, owner: np.ndarray) -> np.ndarray:
+    """Line of the window that begins at each row; -1 where it would leave its recording."""
+    label = np.full(len(owner), -1)
+    for number in range(owner.max() + 1):
+        rows = np.flatnonzero(owner == number)
+        begins = rows[: len(rows) - LENGTH + 1]
+        label[begins] = data.modes(machine.row_lines, starts=begins)
+    return label
+
+
+def _shifted(train, owner: np.ndarray, label_at: np.ndarray, *, shift: int) -> np.ndarray:
+    """Labels that a training window may get when it is shifted by up to `shift` rows each way."""
+    rows = train["row"].to_numpy()[:, None] + np.arange(-shift, shift + 1)
+    rows = np.clip(rows, 0, len(owner) - 1)
+    same = owner[rows] == owner[train["row"].to_numpy()][:, None]
+    return label_at[rows][same]
+
+
+def windows_of(prepared: Prepared, *, shift: int = 0) -> dict[str, Windows]:
+    """The splits as data sets; only training windows are shifted."""
+    return {
+        "train": Windows(prepared, prepared.parts.train, shift=shift),
+        "valid": Windows(prepared, prepared.parts.valid),
+        "test": Windows(prepared, prepared.parts.test),
+    }

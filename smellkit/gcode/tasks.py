@@ -1,0 +1,217 @@
+"""The systems as tasks for the trainer: the reader (trained as one), and the published two stages."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from smellkit import runs, weights
+from smellkit.gcode import decode, samples, scores
+from smellkit.gcode.decoder import SensorDecoder, fields
+from smellkit.gcode.encoder import MachineEncoder, encoder_loss, remember
+from smellkit.gcode.grammar import HEADS
+from smellkit.gcode.reader import MachineReader
+from smellkit.losses import focal
+from smellkit.options import accepted
+from smellkit.task import Batch, Task, Tensors
+
+PIECES = list(HEADS.values())
+
+
+def reader(
+    *,
+    data: str = "",
+    protocol: str = "G",
+    fold: int = 0,
+    split_seed: int = 7,
+    channels: str = "all",
+    without: str = "",
+    width: int = 128,
+    layers: int = 2,
+    dropout: float = 0.15,
+    hide_node: float = 0.1,
+    hide_position: float = 0.5,
+    jitter: float = 0.0,
+    waves: bool = True,
+    structure: bool = True,
+    shift: int = 0,
+    gamma: float = 0.0,
+    smoothing: float = 0.05,
+    heads: float = 0.3,
+) -> Task:
+    """Encoder and decoder as one: operation, line and tokens of a window of `data` ("" is the sample).
+
+    `channels` and `without` choose the inputs (see `smellkit.gcode.channels.keep`); `gamma` and `smoothing` shape the
+    token loss, `heads` weighs the structured heads; `shift` moves training windows by up
+    to so many rows each way (never under protocol S).
+    """
+    prepared = samples.prepare(
+        data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without, shift=shift
+    )
+    grammar = prepared.grammar
+
+    def build() -> MachineReader:
+        return MachineReader(
+            grammar,
+            cardinalities=prepared.scaling.cardinalities,
+            spread=prepared.spread,
+            width=width,
+            layers=layers,
+            dropout=dropout,
+            hide_node=hide_node,
+            hide_position=hide_position,
+            jitter=jitter,
+            waves=waves,
+            structure=structure,
+        )
+
+    def loss(outputs: Batch, batch: Batch) -> Tensor:
+        known = batch["line"] >= 0
+        said = batch["open"] != 0
+        total = focal(outputs["operation"], batch["operation"], smoothing=smoothing)
+        total = total + focal(outputs["line"][known], batch["line"][known], smoothing=smoothing)
+        total = total + focal(outputs["token"][said], batch["open"][said], gamma=gamma, smoothing=smoothing)
+        return total + heads * structured_loss(outputs["parts"][said], grammar.fields[batch["open"][said]], gamma)
+
+    def score(outputs: Batch, batch: Batch) -> dict[str, float]:
+        found = decode.forced(grammar, outputs["line"], outputs["token"], batch["open"])
+        target = batch["published"].numpy()
+        operation = float((outputs["operation"].argmax(dim=1) == batch["operation"]).float().mean())
+        line = float((outputs["line"].argmax(dim=1) == batch["line"]).float().mean())
+        token = scores.accuracy(grammar.published[found].numpy(), target)
+        return {"accuracy": (operation + line) / 2, "operation": operation, "line": line, "token": token}
+
+    def load() -> dict[str, Dataset]:
+        return dict(samples.windows_of(prepared, shift=shift))
+
+    return Task("gcode-reader", load, build, loss, score)
+
+
+def structured_loss(logits: Tensor, fields: Tensor, gamma: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the ten structured heads, each on the tokens that have its field."""
+    losses = []
+    for place, piece in enumerate(torch.split(logits, PIECES, dim=-1)):
+        has = fields[:, place] >= 0
+        if has.any():
+            losses.append(focal(piece[has], fields[has, place], gamma=gamma))
+    return torch.stack(losses).mean() if losses else F.softmax(logits, dim=-1).sum() * 0
+
+
+def encoder(
+    *,
+    data: str = "",
+    protocol: str = "S",
+    fold: int = 0,
+    split_seed: int = 7,
+    channels: str = "all",
+    without: str = "",
+    noise: float = 0.1,
+    reconstruction: float = 0.3,
+) -> Task:
+    """The published encoder: operation of a window, with its input restored from a noisy copy."""
+    prepared = samples.prepare(
+        data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without
+    )
+
+    def loss(outputs: Batch, batch: Batch) -> Tensor:
+        return encoder_loss(outputs, batch, reconstruction=reconstruction)
+
+    def score(outputs: Batch, batch: Batch) -> dict[str, float]:
+        right = (outputs["operation"].argmax(dim=1) == batch["operation"]).float().mean()
+        return {"accuracy": float(right), "restored": -float(F.mse_loss(outputs["restored"], batch["continuous"]))}
+
+    def build() -> MachineEncoder:
+        return MachineEncoder(cardinalities=prepared.scaling.cardinalities, noise=noise)
+
+    return Task("gcode-encoder", lambda: dict(samples.windows_of(prepared)), build, loss, score)
+
+
+ENCODER = encoder
+
+
+def decoder(
+    *,
+    encoder: str = "gcode-encoder",
+    gamma: float = 0.0,
+    smoothing: float = 0.1,
+    heads: float = 0.3,
+    dropout: float = 0.3,
+    frozen: bool = True,
+) -> Task:
+    """The published decoder over the memory of a finished run of `gcode-encoder`, on the same data and split.
+
+    With `frozen` the memory is computed once into data/work and the encoder is not even in the model; without it
+    encoder and decoder are trained together, from the encoder's weights on.
+    """
+    run = runs.latest(encoder)
+    asked = {name: run.params[name] for name in accepted(ENCODER) if name in run.params}
+    prepared = samples.prepare(
+        asked.get("data", ""),
+        protocol=asked.get("protocol", "S"),
+        fold=asked.get("fold", 0),
+        seed=asked.get("split_seed", 7),
+        channel_set=asked.get("channels", "all"),
+        without=asked.get("without", ""),
+    )
+    table = fields(prepared.vocabulary)
+
+    def trained() -> MachineEncoder:
+        model = MachineEncoder(cardinalities=prepared.scaling.cardinalities, noise=asked.get("noise", 0.1))
+        weights.fill(model, weights.load(run.folder)[0], where=str(run.folder))
+        return model
+
+    def load() -> dict[str, Dataset]:
+        parts = samples.windows_of(prepared)
+        if not frozen:
+            return dict(parts)
+        model, sets = trained(), dict[str, Dataset]()
+        for name, windows in parts.items():
+            kept = remember(model, windows, key=f"{asked} {name}")
+            sets[name] = Tensors(
+                memory=kept["memory"],
+                logits=kept["operation"],
+                operation=windows.operation,
+                published=windows.published[windows.label],
+            )
+        return sets
+
+    def build() -> nn.Module:
+        model = SensorDecoder(prepared.vocabulary, dropout=dropout)
+        return model if frozen else Together(trained(), model)
+
+    def loss(outputs: Batch, batch: Batch) -> Tensor:
+        target = batch["published"]
+        said = target != 0
+        total = focal(outputs["token"][said], target[said], gamma=gamma, smoothing=smoothing)
+        if heads:
+            total = total + heads * structured_loss(outputs["parts"][said], table[target[said]], gamma)
+        return total if frozen else total + encoder_loss(outputs, batch, reconstruction=0.3)
+
+    def score(outputs: Batch, batch: Batch) -> dict[str, float]:
+        found, target = outputs["token"].argmax(dim=-1), batch["published"]
+        said = (target != 0) & (table[target][..., 0] >= 0)
+        kinds = outputs["parts"][..., : PIECES[0]].argmax(dim=-1)
+        right = (outputs["operation"].argmax(dim=1) == batch["operation"]).float().mean()
+        return {
+            "accuracy": scores.accuracy(found.numpy(), target.numpy()),
+            "numbers": scores.accuracy(found.numpy(), target.numpy(), kind="numbers", vocabulary=prepared.vocabulary),
+            "type": float((kinds == table[target][..., 0])[said].float().mean()),
+            "operation": float(right),
+        }
+
+    return Task("gcode-decoder", load, build, loss, score)
+
+
+class Together(nn.Module):
+    """Encoder and decoder in one model, for training both."""
+
+    def __init__(self, encoder: MachineEncoder, decoder: SensorDecoder):
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, batch: Batch) -> Batch:
+        seen = self.encoder(batch)
+        outputs = self.decoder(batch | {"memory": seen["memory"], "logits": seen["operation"]})
+        return outputs | {"restored": seen["restored"]}

@@ -1,0 +1,190 @@
+"""Recordings to windows: what is missing, frozen, short or damaged is counted or refused, never guessed."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smellkit import paths
+from smellkit.checks import Report
+from smellkit.errors import DataError, OptionError
+from smellkit.gcode import channels, data, recordings, splits, tokens
+
+REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "gcode_fingerprint"
+real = pytest.mark.skipif(not REAL.is_dir(), reason="SMELLKIT_DATA has no gcode_fingerprint")
+SAMPLE = paths.sample() / "gcode" / "face_001.parquet"
+
+
+@pytest.fixture(autouse=True)
+def own_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture
+def table():
+    return pd.read_parquet(SAMPLE)
+
+
+def read(table, tmp_path, name="face_001.parquet"):
+    report, path = Report(), tmp_path / name
+    table.to_csv(path, index=False) if name.endswith("csv") else table.to_parquet(path)
+    return recordings.read_one(path, report=report), report
+
+
+def test_the_155_channels_are_the_published_ones():
+    assert len(channels.CONTINUOUS) == 155 and channels.keep("no-position").sum() == 152
+    assert channels.keep(without="pressure").sum() == 143 and channels.keep(without="current").sum() == 151
+    with pytest.raises(OptionError, match="proximiti"):
+        channels.keep(without="proximiti")
+
+
+def test_parquet_and_the_original_csv_are_the_same_recording(table, tmp_path):
+    one, _ = read(table, tmp_path)
+    other, _ = read(table, tmp_path, "face_001_aligned.csv")
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_missing_node_is_counted_and_empty(table, tmp_path):
+    node = next(name for name in channels.NODES if f"{name}.Ax" in table)
+    found, report = read(table.drop(columns=[c for c in table if c.startswith(node)]), tmp_path)
+    assert f"missing node {node}" in report.counts and found[f"{node}.Ax"].isna().all()
+
+
+def test_a_missing_column_is_counted_and_a_missing_label_refused(table, tmp_path):
+    _, report = read(table.drop(columns=["stat", "mpox"]), tmp_path)
+    assert {"missing column stat", "missing channels of position"} <= set(report.counts)
+    with pytest.raises(DataError, match="gcode_string"):
+        read(table.drop(columns="gcode_string"), tmp_path)
+
+
+def test_a_frozen_node_is_empty_from_the_eighth_still_row(table, tmp_path):
+    node = next(name for name in channels.NODES if f"{name}.Ax" in table)
+    own = [c for c in table if c.startswith(node)]
+    table.loc[50:, own] = table.loc[50, own].to_numpy()
+    found, report = read(table, tmp_path)
+    assert report.counts[f"frozen {node}: rows taken as missing"] == len(table) - 58
+    assert found[f"{node}.Ax"][57] == table[f"{node}.Ax"][57] and np.isnan(found[f"{node}.Pressure"][58])
+
+
+def test_frozen_rows_are_the_same_in_a_stream(table, tmp_path):
+    node = next(name for name in channels.NODES if f"{name}.Ax" in table)
+    own = [c for c in table if c.startswith(node)]
+    table.loc[30:70, own] = table.loc[30, own].to_numpy()
+    whole = table.reindex(columns=channels.CONTINUOUS).to_numpy(np.float32)
+    piecewise, still = whole.copy(), np.zeros(13, int)
+    recordings.mark_frozen(whole)
+    for row in range(1, len(piecewise)):
+        pair = table.reindex(columns=channels.CONTINUOUS).to_numpy(np.float32)[row - 1 : row + 1]
+        recordings.mark_frozen(pair, still=still)
+        piecewise[row] = pair[1]
+    np.testing.assert_array_equal(whole, piecewise)
+
+
+def test_rows_without_gcode_are_counted_and_give_no_label(table, tmp_path):
+    table.loc[:, "gcode_string"] = None
+    found, report = read(table, tmp_path)
+    assert report.counts["rows without G-code"] == len(table)
+    machine = data.cut(found.assign(group="face_001"))
+    assert (machine.windows["line"] == -1).all() and len(machine.labelled()) == 0
+
+
+def test_a_word_among_numbers_is_refused_with_its_place(table, tmp_path):
+    table["mpoy"] = table["mpoy"].astype(str)
+    table.loc[3, "mpoy"] = "far"
+    with pytest.raises(DataError, match=r"line 5, column 'mpoy'.*far"):
+        read(table, tmp_path)
+
+
+def test_a_damaged_parquet_is_refused_or_skipped(tmp_path):
+    shutil.copy(SAMPLE, tmp_path)
+    (tmp_path / "face_002.parquet").write_bytes(SAMPLE.read_bytes()[:5000])
+    with pytest.raises(DataError, match="face_002.parquet"):
+        recordings.read(tmp_path)
+    report = Report()
+    assert recordings.read(tmp_path, skip=True, report=report)["recording"].unique() == ["face_001"]
+    assert len(report.skipped) == 1
+
+
+def test_another_sampling_rate_is_thinned_or_refused(table, tmp_path):
+    clock = 36000 + 0.1 * np.arange(len(table))
+    fast = table.assign(t_console=[f"10:{int(s - 36000) // 60:02d}:{(s - 36000) % 60:06.3f}" for s in clock])
+    found, report = read(fast, tmp_path)
+    assert len(found) == pytest.approx(len(table) / 2.57, abs=1) and "thinned" in str(report)
+    slow = table.assign(t_console=[f"10:{row // 60:02d}:{row % 60:02d}.0" for row in range(len(table))])
+    with pytest.raises(DataError, match="t_console"):
+        read(slow, tmp_path)
+
+
+def test_a_recording_shorter_than_a_window_is_counted(table, tmp_path):
+    table.head(40).to_parquet(tmp_path / "face_009.parquet")
+    shutil.copy(SAMPLE, tmp_path)
+    report = Report()
+    machine = data.load(tmp_path, report=report)
+    assert set(machine.windows["recording"]) == {"face_001"} and "shorter than a window" in str(report)
+
+
+def test_the_label_is_the_most_frequent_line_and_the_earliest_of_equals():
+    codes = np.array([3, 1, 1, 2, 2, 0, -1, -1, -1, -1])
+    assert data.modes(codes, starts=np.array([0]), length=6)[0] == 1
+    assert data.modes(codes, starts=np.array([4]), length=6)[0] == 2
+    assert data.modes(codes, starts=np.array([6]), length=4)[0] == -1
+
+
+def test_scaling_is_from_training_rows_and_what_is_missing_is_the_median():
+    random = np.random.default_rng(0)
+    values = random.normal(5, 2, (200, 155)).astype(np.float32)
+    values[:, 7], values[:10, 8] = np.nan, np.nan
+    scaling = data.Scaling.fit(values, np.array([[5, 0, 0, 2], [3, 0, 0, np.nan]] * 100))
+    scaled = scaling(values)
+    assert np.isfinite(scaled).all() and (scaled[:, 7] == 0).all() and abs(np.median(scaled[:, 0])) < 1e-6
+    assert scaling.codes(np.array([5.0, 9.0, np.nan, 2.0])).tolist() == [2, 0, 0, 1]
+
+
+def test_the_published_layout_is_read_as_it_was_written(tmp_path):
+    machine = data.load().labelled()
+    scaling = data.Scaling.fit(machine.values, machine.categories)
+    path = data.write_npz(tmp_path / "train_sequences.npz", machine, scaling=scaling, vocabulary=tokens.default())
+    arrays = data.read_npz(path)
+    assert arrays["continuous"].shape[1:] == (64, 155) and arrays["categorical"].shape[1:] == (64, 4)
+    assert arrays["tokens"].shape == (len(machine), 7) and set(arrays["operation_type"]) == set(range(9))
+    np.savez(tmp_path / "half.npz", continuous=arrays["continuous"])
+    with pytest.raises(DataError, match="categorical"):
+        data.read_npz(tmp_path / "half.npz")
+
+
+@pytest.mark.parametrize("fold", range(splits.FOLDS))
+def test_no_group_is_on_both_sides_of_an_honest_split(fold):
+    table = data.load().labelled().windows
+    groups = [set(table["group"].to_numpy()[part]) for part in splits.split(table, "G", fold=fold)]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+
+
+def test_the_five_folds_test_every_honest_window_once():
+    table = data.load().labelled().windows
+    tested = np.concatenate([splits.split(table, "G", fold=fold).test for fold in range(splits.FOLDS)])
+    assert sorted(tested) == list(range(len(table)))
+
+
+def test_the_unseen_session_is_the_damaged_tool():
+    table = data.load().labelled().windows
+    train, _, test = splits.split(table, "X")
+    damaged = table["operation"].str.startswith("damage").to_numpy()
+    assert damaged[test].all() and not damaged[train].any()
+
+
+@real
+def test_real_recordings_load_within_20_seconds_and_1_from_the_cache():
+    begin = time.process_time()
+    report = Report()
+    machine = data.load(REAL, report=report)
+    cold = time.process_time() - begin
+    begin = time.process_time()
+    data.load(REAL)
+    assert cold < 20 and time.process_time() - begin < 1.5
+    assert report.counts["repeats the status rows of face150025_008"] == 1
+    honest = machine.labelled().windows
+    assert len(honest[~splits.repeats(honest)]) == 3429  # of 3,880 with the recordings that are held back

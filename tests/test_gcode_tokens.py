@@ -1,0 +1,79 @@
+"""Lines and tokens: nothing lost, and the published vocabulary to the letter."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smellkit.errors import DataError
+from smellkit.gcode import tokens
+
+REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "gcode_fingerprint"
+real = pytest.mark.skipif(not (REAL / "vocab_corpus.gcode").exists(), reason="SMELLKIT_DATA has no gcode_fingerprint")
+WORD = st.from_regex(r"[A-Z][-+]?[0-9]{1,4}(\.[0-9]{0,5})?", fullmatch=True)
+
+
+@given(st.lists(WORD, min_size=1, max_size=6))
+def test_a_line_survives_its_tokens(words):
+    line = " ".join(words)
+    parts = tokens.split(line)
+    assert tokens.join(parts) == line
+    assert [str(tokens.parse(part)) for part in parts] == parts
+
+
+@given(st.sampled_from("XYZRF"), st.integers(-999_999, 999_999))
+def test_a_canonical_number_survives_its_digits(letter, value):
+    text = f"{value / 10_000:.4f}".rstrip("0")
+    for token in tokens.split(f"{letter}{'0.' if text == '-0.' else text}"):
+        row = tokens.structured(token)
+        assert row is not None and tokens.unstructured(row) == token
+
+
+def test_what_the_heads_cannot_say_is_refused_not_changed():
+    assert tokens.structured("T2") is None and tokens.structured("NUM_X_1.50") is None
+    assert tokens.structured("NUM_S_12000") is None and tokens.structured("NUM_X_+1.5") is None
+
+
+def test_published_numbers_are_cut_to_four_characters_so_that_two_collide():
+    assert tokens.published("NUM_X_-0.1254") == tokens.published("NUM_X_-1.2541") == "NUM_X_-125"
+    assert tokens.published("NUM_R_0.083") == "NUM_R_0830" and tokens.published("NUM_F_7.3") == "NUM_F_0007"
+    assert tokens.published("Z0.") == "Z0."
+
+
+def test_an_unknown_token_becomes_unk_and_a_long_line_keeps_its_eos():
+    vocabulary = tokens.Vocabulary.build(["X1.5 Y2.5"])
+    assert vocabulary.decode(vocabulary.encode("X1.5 Y9.9")) == ["X", "NUM_X_1500", "Y", "UNK"]
+    assert vocabulary.encode("X1.5 Y2.5 " * 4)[-1] == tokens.EOS
+
+
+def test_a_vocabulary_with_a_token_twice_is_refused():
+    with pytest.raises(DataError, match="once"):
+        tokens.Vocabulary([*tokens.SPECIAL, "X", "X"])
+
+
+def test_the_vocabulary_that_comes_with_the_kit_has_the_published_size():
+    assert len(tokens.default()) == 668
+
+
+@real
+def test_the_published_vocabulary_is_rebuilt_exactly():
+    built = tokens.Vocabulary.build(tokens.read_corpus(REAL / "vocab_corpus.gcode"))
+    theirs = json.loads((REAL / "vocabulary_4digit_hybrid.json").read_text())["vocab"]
+    assert built.ids == theirs
+    assert tokens.default().tokens == built.tokens
+
+
+@real
+def test_every_real_line_survives_its_tokens():
+    lines = set(tokens.read_corpus(REAL / "vocab_corpus.gcode"))
+    assert all(tokens.join(tokens.split(line)) == line for line in lines)
+    assert all(tokens.structured(token) is not None for line in lines for token in tokens.split(line))
+
+
+def test_decoding_stops_at_eos():
+    vocabulary = tokens.Vocabulary.build(["G0 Z0."])
+    assert vocabulary.decode(np.array([*vocabulary.encode("G0"), 5, 6])) == ["G0"]
