@@ -87,7 +87,7 @@ def run(
                 results.append(Result(notebook.name, LEFT, 0.0, target))
                 continue
             key = _key(notebook, settled[notebook.name], package + inputs, _before(notebook, every, out))
-            if not force and target.exists() and _stamp(target).get("key") == key:
+            if not force and target.exists() and made_from(target).get("key") == key:
                 results.append(Result(notebook.name, FRESH, 0.0, target))
             else:
                 results.append(_execute(notebook, settled[notebook.name], target, key=key, timeout=timeout))
@@ -208,10 +208,10 @@ def _before(notebook: Notebook, every: list[Notebook], out: Path) -> list[Any]:
     decade = notebook.number // 10
     earlier = [other for other in every if other.number < notebook.number]
     upstream = [other for other in earlier if decade >= 3 or other.number // 10 == decade and other.number % 10]
-    return [(other.name, _stamp(out / other.path.name).get("at")) for other in upstream]
+    return [(other.name, made_from(out / other.path.name).get("at")) for other in upstream]
 
 
-def _stamp(output: Path) -> dict[str, Any]:
+def made_from(output: Path) -> dict[str, Any]:
     """What the executed notebook was made from; empty when it isn't known."""
     try:
         return json.loads(_stamp_file(output).read_text(encoding="utf-8"))
@@ -230,7 +230,7 @@ def _cells(path: Path) -> list[dict[str, Any]]:
 def _package() -> Iterator[tuple[str, bytes]]:
     """The package's source, without what only shows and starts: a new colour on the site runs no training again."""
     package = paths.HOME / "smellkit"
-    aside = {"batch.py", "parameters.py", "site.py", "preview.py", "doctor.py", "__main__.py"}
+    aside = {"batch.py", "parameters.py", "site.py", "preview.py", "pages.py", "results.py", "doctor.py", "__main__.py"}
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
         if name not in aside and not name.startswith("cli/"):

@@ -24,7 +24,7 @@ LAYERS = [
     },
     {"runs", "weights", "train", "sweep"},
     {"odour", "gcode", "plume"},
-    {"notebook", "batch", "parameters", "site", "preview", "pages", "panel", "doctor"},
+    {"notebook", "batch", "parameters", "site", "preview", "pages", "results", "panel", "doctor"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names} | {"": 0}
