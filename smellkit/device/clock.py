@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import select
 import threading
 import time
@@ -102,10 +103,12 @@ class Runner:
 class FakeClock:
     """Time that passes only when somebody waits: one thread, no luck, a day in a second.
 
-    `watch(due)` adds a source of deadlines that is not a driver, such as a virtual device.
+    `watch(due)` adds a source of deadlines that is not a driver, such as a virtual device. With `jitter` every
+    waking is up to 20 ms late, as on a busy machine.
     """
 
-    def __init__(self, start: float = 1000.0):
+    def __init__(self, start: float = 1000.0, *, jitter: random.Random | None = None):
+        self.jitter = jitter
         self._now = start
         self._runners: list[FakeRunner] = []
         self._sources: list[Callable[[], float]] = []
@@ -141,8 +144,9 @@ class FakeClock:
                 return True
             if self._now >= end:
                 return False
-            dues += [due() for due in self._sources]
-            before, self._now = self._now, max(self._now, min([end, *dues]))
+            dues += [when for when in (due() for due in self._sources) if when > self._now]  # the others had their turn
+            late = self.jitter.uniform(0, 0.02) if self.jitter else 0.0
+            before, self._now = self._now, max(self._now, min(end, min(dues, default=end) + late))
             still = still + 1 if self._now == before else 0
             if still > 1000:
                 raise RuntimeError("a driver asks to be called at once for ever")

@@ -182,6 +182,7 @@ class VirtualNeckWear:
     def due(self) -> float:
         """When something happens next by itself; inf for never."""
         with self._lock:
+            self.tick()
             return min(
                 self._out[0][0] if self._out else NEVER,
                 self._until if self._scent else NEVER,
