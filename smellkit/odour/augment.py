@@ -22,6 +22,8 @@ class Augment:
     jitter: float = 0.0  # noise, in deviations of a channel within the batch
     scale: float = 0.0  # one amplitude for all channels, deviation of its logarithm
     gain: float = 0.0  # an amplitude for each channel, as another day's sensors have, deviation of its logarithm
+    shift: float = 0.0  # a new level for each channel that shows one, deviation in units of the representation
+    levels: bool = False  # whether windows show levels: scale and gain then act on what changes since the first row
     warp: float = 0.0  # share by which time runs faster or slower at most
     sensor_dropout: float = 0.0  # chance that a channel is still
     mixup: float = 0.0  # both parameters of the beta distribution (Zhang et al., arXiv 1710.09412)
@@ -30,10 +32,14 @@ class Augment:
         x, target = batch["window"], batch["target"]
         if self.warp:
             x = warped(x, most=self.warp)
+        level = x[:, :1] if self.levels else torch.zeros(())
         if self.scale:
-            x = x * torch.exp(self.scale * torch.randn(len(x), 1, 1))
+            x = level + (x - level) * torch.exp(self.scale * torch.randn(len(x), 1, 1))
         if self.gain:
-            x = x * torch.exp(self.gain * torch.randn(len(x), 1, x.shape[2]))
+            x = level + (x - level) * torch.exp(self.gain * torch.randn(len(x), 1, x.shape[2]))
+        if self.shift:
+            both = torch.randn(len(x), 1, x.shape[2]) + torch.randn(len(x), 1, 1)  # a channel's own, and a common one
+            x = x + self.shift * both * (level != 0)
         if self.jitter:
             x = x + self.jitter * x.std(dim=(0, 1), keepdim=True) * torch.randn_like(x)
         if self.sensor_dropout:

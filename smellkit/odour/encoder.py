@@ -6,7 +6,8 @@ recordings -> windows (protocol) -> augment -> model -> focal loss      scores: 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from smellkit.losses import focal
 from smellkit.odour import data as recordings
 from smellkit.odour.augment import Augment
 from smellkit.odour.models import BODIES, Encoder
-from smellkit.odour.protocol import Protocol, Windows, cut
+from smellkit.odour.protocol import LEVELS, Protocol, Windows, cut
 from smellkit.options import nearest
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings
@@ -51,6 +52,7 @@ def task(
     jitter: float = 0.0,
     scale: float = 0.0,
     gain: float = 0.0,
+    shift: float = 0.0,
     warp: float = 0.0,
     sensor_dropout: float = 0.0,
     mixup: float = 0.0,
@@ -88,27 +90,39 @@ def task(
             test = None
         return train.every(train_stride), valid.every(stride), test
 
-    def change(classes: int) -> Augment:
-        return Augment(classes, jitter, scale, gain, warp, sensor_dropout, mixup)
-
-    return of_windows(
+    found = of_windows(
         splits,
         model=model,
         options={name: value for name, value in options.items() if value is not None},
-        change=change,
+        augment={
+            "jitter": jitter,
+            "scale": scale,
+            "gain": gain,
+            "shift": shift,
+            "levels": representation in LEVELS,
+            "warp": warp,
+            "sensor_dropout": sensor_dropout,
+            "mixup": mixup,
+        },
         gamma=gamma,
         smoothing=smoothing,
         alignment=alignment,
         data=data,
     )
+    return settled(found) if fold < 0 else found
+
+
+def settled(task: Task) -> Task:
+    """The task with nothing held out: the epoch that explains the training windows best is kept, the last mostly."""
+    return replace(task, watch="likelihood")
 
 
 def of_windows(
-    splits,
+    splits: Callable[[], tuple[Windows, Windows, Windows | None]],
     *,
     model: str,
     options: Mapping[str, Any] | None = None,
-    change=Augment,
+    augment: Mapping[str, Any] | None = None,
     gamma: float = 0.0,
     smoothing: float = 0.05,
     alignment: float = 0.0,
@@ -120,7 +134,10 @@ def of_windows(
 
     def load() -> dict:
         train, valid, test = splits()
-        found = {"train": samples(train, change=change(len(train.classes))), "valid": samples(valid)}
+        found = {
+            "train": samples(train, change=Augment(len(train.classes), **(augment or {}))),
+            "valid": samples(valid),
+        }
         return found | ({"test": samples(test)} if test is not None else {})
 
     def build() -> Encoder:
@@ -137,7 +154,7 @@ def of_windows(
     return Task("odour-encoder", load, build, loss, score)
 
 
-def make(model: str, shape: tuple[int, int], *, classes: int, table: Tensor | None = None, **options: Any) -> Encoder:
+def make(model: str, shape: tuple[int, ...], *, classes: int, table: Tensor | None = None, **options: Any) -> Encoder:
     """Build a model by name for windows of `shape` (steps, channels)."""
     if model not in BODIES:
         raise OptionError(f"There is no model {model!r}", hint=nearest(model, BODIES))
@@ -150,7 +167,7 @@ def samples(windows: Windows, *, change: Augment | None = None) -> Tensors:
 
 
 def score(outputs: Batch, batch: Batch) -> dict[str, float]:
-    """Accuracy, top 5 and macro F1 of windows; accuracy of whole recordings, the windows' log-probabilities added."""
+    """Accuracy, top 5, macro F1 and mean log-likelihood of windows; accuracy of whole recordings, windows pooled."""
     scores = torch.log_softmax(outputs["logits"], 1).numpy()
     target, recording = batch["target"].numpy(), batch["recording"].numpy()
     whole, whole_target = pooled(scores, recording), pooled(target[:, None], recording)[:, 0].astype(int)
@@ -159,6 +176,7 @@ def score(outputs: Batch, batch: Batch) -> dict[str, float]:
         "top5": metrics.top_k(scores, target, k=5),
         "macro_f1": metrics.macro_f1(scores.argmax(1), target),
         "recording": metrics.top_k(whole, whole_target),
+        "likelihood": float(scores[np.arange(len(target)), target].mean()),
     }
 
 

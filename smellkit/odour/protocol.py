@@ -2,7 +2,8 @@
 
 Strict: six gas channels, first row subtracted, difference over 25 rows, windows of 100 every 50 rows. So a window spans
 125 rows of the recording. "level-free" shows the same 125 rows less the first of them; "absolute" shows them as they
-are, with the session in them.
+are, with the session in them. "conductance" turns the four Grove channels into log-conductance, level and all, and
+shows the other channels less their first row: what drifts between days is not looked at, what saturates is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from smellkit.odour.data import GAS
 from smellkit.windows import Array, sliding
 
 COLUMNS = ("values", "target", "recording", "start", "fold")  # of Windows, one row a window
-REPRESENTATIONS = ("fotd", "level-free", "absolute")
+REPRESENTATIONS = ("fotd", "level-free", "absolute", "conductance")
+LEVELS = ("absolute", "conductance")  # those that show where a window starts
+GROVE = ("NO2", "C2H5OH", "VOC", "CO")  # 10-bit counts over a load resistor; they keep their scale between days
+FULL = 1023.0  # counts of a sensor that conducts without resistance
 CATEGORIES = {  # SmellNet's 50 substances, ten each, as its authors sort them (analysis/plot_pca_iclr.py)
     "nuts": "almond brazil_nut cashew chestnuts hazelnut peanuts pecans pili_nut pistachios walnuts",
     "spices": "allspice chervil cinnamon cloves cumin ginger mustard nutmeg saffron star_anise",
@@ -65,7 +69,27 @@ class Protocol:
         """Turn rows of a recording (windows, span, channels) into what the model sees (windows, steps, channels)."""
         if self.representation == "fotd":  # the first row cancels in the difference
             return raw[:, self.lag :] - raw[:, : -self.lag]
-        return raw - raw[:, :1] if self.representation == "level-free" else raw
+        if self.representation == "level-free":
+            return raw - raw[:, :1]
+        return conductance(raw, self.columns) if self.representation == "conductance" else raw
+
+
+def conductance(raw: NDArray, columns: Sequence[str]) -> Array:
+    """Hundredths of log-conductance of the Grove channels, and of log(1 + reading) of others less their first row.
+
+    A sensor of conductance G in series with a load gives counts V with G ~ V / (full - V); half a count keeps both ends
+    finite. `raw` is (..., rows, channels).
+    """
+    raw = np.asarray(raw, np.float32)
+    found = np.empty_like(raw)
+    for channel, name in enumerate(columns):
+        x = raw[..., channel]
+        if name in GROVE:
+            found[..., channel] = np.log((x + 0.5) / (FULL + 0.5 - np.minimum(x, FULL)))
+        else:
+            logs = np.log1p(np.maximum(x, 0))
+            found[..., channel] = logs - logs[..., :1]
+    return 100 * found
 
 
 @dataclass(frozen=True)

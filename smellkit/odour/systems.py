@@ -1,0 +1,104 @@
+"""Everything that the benchmark can fit, by name: a network, a classical peer, or several of them averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from smellkit.errors import OptionError
+from smellkit.odour.data import ENVIRONMENT, GAS
+from smellkit.odour.models import BODIES
+from smellkit.odour.peers import PEERS
+from smellkit.odour.protocol import Protocol, Windows
+from smellkit.windows import Array
+
+Scorer = Callable[[Array], Array]  # windows (windows, steps, channels) -> log-probabilities (windows, classes)
+
+
+@dataclass(frozen=True)
+class System:
+    """What to fit, on which view of the recordings, and in which table of the report it belongs."""
+
+    members: tuple[str, ...]  # of BODIES or PEERS
+    protocol: Protocol = Protocol()
+    table: str = "strict"
+    train_stride: int = 20
+    calibrated: bool = False  # worth the five more fits on parts of the training split
+    augment: dict[str, Any] = field(default_factory=dict)  # of the networks, see `Augment`
+
+
+FREE = Protocol("level-free")
+TEAM = ("extratrees-lda", "lda", "summary-mlp", "summary-mlp", "twopath")
+SYSTEMS: dict[str, System] = {
+    **{name: System((name,), calibrated=name == "twopath") for name in [*BODIES, *PEERS]},
+    "ensemble": System(TEAM, calibrated=True),
+    "level-free/twopath": System(("twopath",), FREE, "level-free"),
+    "level-free/ensemble": System(TEAM, FREE, "level-free", calibrated=True),
+    "confounded/11 level-free": System(TEAM[:3], Protocol("level-free", (*GAS, *ENVIRONMENT)), "confounded"),
+    "confounded/12 absolute": System(
+        ("extratrees",), Protocol("absolute", (*GAS, "Benzene", *ENVIRONMENT)), "confounded"
+    ),
+    "confounded/conductance": System(("summary-mlp",), Protocol("conductance"), "confounded", calibrated=True),
+}
+
+
+def find(name: str) -> System:
+    """The system called `name`."""
+    from smellkit.options import nearest
+
+    if name not in SYSTEMS:
+        raise OptionError(f"There is no model {name!r}", hint=nearest(name, SYSTEMS))
+    return SYSTEMS[name]
+
+
+def fit(system: System, train: Windows, *, seed: int = 1, name: str = "bench") -> Scorer:
+    """Fit `system` on the windows `train` (cut at its `train_stride`) and return what scores new windows.
+
+    Nothing is held out here: how long to train was chosen by cross-validation before. The average is of
+    log-probabilities. `name` is the run folder of the networks.
+    """
+    scorers: list[Scorer] = []
+    for number, member in enumerate(system.members):
+        if member in PEERS:
+            scorers.append(PEERS[member](seed=seed + number).fit(train.values, train.target).scores)
+        else:
+            scorers.append(fit_network(member, train, seed=seed + 100 * number, name=name, augment=system.augment))
+    return scorers[0] if len(scorers) == 1 else lambda windows: _average([scorer(windows) for scorer in scorers])
+
+
+def fit_network(
+    model: str, train: Windows, *, seed: int, name: str, augment: dict[str, Any] | None = None, **changes: Any
+) -> Scorer:
+    """Train a network on all of `train` and return its scorer; `changes` replace settings of its recipe."""
+    from smellkit import weights
+    from smellkit.odour.encoder import RECIPES, make, of_windows, settled
+    from smellkit.train import fit as fit_task
+
+    some = train[np.arange(0, len(train), max(1, len(train) // 500))]
+    task = settled(of_windows(lambda: (train, some, None), model=model, augment=augment))
+    run = fit_task(task, replace(RECIPES[model], seed=seed, **changes), name=f"{name}/{model}")
+    network = make(model, train.values.shape[1:], classes=len(train.classes))
+    weights.fill(network, weights.load(run.folder)[0], where=str(run.folder)).eval()
+    return scorer_of(network)
+
+
+def scorer_of(network: torch.nn.Module, *, batch: int = 512) -> Scorer:
+    """Log-probabilities of windows by a network, in batches."""
+
+    @torch.no_grad()
+    def scores(windows: Array) -> Array:
+        parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
+        return torch.cat([network({"window": part})["logits"].log_softmax(1) for part in parts]).numpy()
+
+    return scores
+
+
+def _average(parts: list[NDArray]) -> Array:
+    from scipy.special import log_softmax
+
+    return log_softmax(np.mean(parts, axis=0), axis=1).astype(np.float32)
