@@ -6,7 +6,6 @@ Beside it stands the cross-validated score over all recordings of both splits, b
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +16,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import metrics, paths, runs
+from smellkit import metrics, runs
 from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.odour import calibration, systems
 from smellkit.odour import data as recordings
-from smellkit.odour.encoder import pooled
-from smellkit.odour.protocol import Protocol, Windows, category, cut, join
+from smellkit.odour.protocol import Protocol, Windows, category, cut
 
 PUBLISHED = {  # top-1 of windows on the official split, Feng et al., arXiv 2506.00239
     "ScentFormer, sensors only": 58.5,
@@ -277,5 +275,9 @@ def _command() -> str:
 
 
 def _memory() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
