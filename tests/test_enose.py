@@ -131,6 +131,18 @@ def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
         assert sum(status["dropped"].values()) >= 3
 
 
+def test_a_gap_in_the_series_begins_another_run():
+    with Board(RECORDING[:30], rate=200) as board, Nose(board.port) as nose:
+        rows = [nose.read() for _ in range(60)]  # the recording begins again within
+        board.unplug()
+        board.plug()
+        last = nose.read(timeout=5)
+        wait(lambda: nose.read(timeout=5).run > rows[-1].run)
+    for before, row in zip(rows, rows[1:], strict=False):
+        assert (row.run == before.run) == (row.values[0] == before.values[0] + 1)
+    assert last.run >= rows[-1].run > rows[0].run
+
+
 def test_a_pulled_cable_is_an_error_and_a_replugged_board_is_found_again():
     with Board(RECORDING, rate=200) as board, Nose(board.port) as nose:
         nose.read()

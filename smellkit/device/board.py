@@ -36,7 +36,7 @@ EVERY = 10
 
 
 class Board:
-    """A board that prints `source` over and over, from the moment it is made until `close`.
+    """A board that prints `source` over and over, with a header in between, until `close`.
 
     `source` is a recording: a CSV file, a table, or lines of text; a sample recording when there is none. `rate` is in
     lines a second, `faults` are names out of FAULTS, `seed` says when they come. `port` is the address to open.
@@ -61,6 +61,7 @@ class Board:
         self.rate = rate
         self.printed: collections.deque[tuple[float, str]] = collections.deque(maxlen=10_000)
         self._lines = lines(source, columns=columns)
+        self._header = ",".join(columns).encode() + b"\r\n"
         self._random = random.Random(seed)
         self._stop = threading.Event()
         self._folder = tempfile.TemporaryDirectory(prefix="smellkit-board-")
@@ -117,9 +118,8 @@ class Board:
         """Yield what goes out at each tick: mostly a line, sometimes what a fault makes of it."""
         dice = self._random
         timed = sorted(self.faults & {"garbage", "partial", "long", "nan", "reset", "split", "silence", "unplug"})
-        header = ",".join(self.columns).encode() + b"\r\n"
         if "header" in self.faults:
-            yield header
+            yield self._header
         if "truncated" in self.faults:
             line = next(self._next())
             yield line[dice.randrange(1, len(line)) :]
@@ -135,7 +135,7 @@ class Board:
             elif fault == "nan":
                 yield b",".join([b"nan", *line.split(b",")[1:]])
             elif fault == "reset":
-                yield line[:cut] + b"ets Jul 29 2019 12:21:46\r\n" + header
+                yield line[:cut] + b"ets Jul 29 2019 12:21:46\r\n" + self._header
             elif fault == "split":
                 yield line[:cut]
                 yield line[cut:]
@@ -149,7 +149,11 @@ class Board:
                 yield line
 
     def _next(self) -> Iterator[bytes]:
+        """Yield the lines of the recording, and from the second time on the header before: here the series breaks."""
+        lines: list[str] = []
         while True:
+            if lines:
+                yield self._header
             lines = self._lines
             for line in lines:
                 if lines is not self._lines:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLost
+from smellkit.device.link import GONE
 
 if TYPE_CHECKING:
     from smellkit.device.board import Board
@@ -37,26 +38,32 @@ NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
 
 @dataclass(frozen=True)
 class Row:
-    """One sample: `time` in seconds since the port was opened first, `values` in the order of the columns."""
+    """One sample: `time` in seconds since the port was opened first, `values` in the order of the columns.
+
+    Rows with the same `run` follow each other; another number says that the board or the link began anew in between.
+    """
 
     time: float
     values: tuple[float, ...]
+    run: int = 0
 
 
 class Lines:
     """Bytes in any pieces to tuples of numbers; what is not a complete row of finite numbers is dropped and counted.
 
     The first line after a start is dropped: nobody knows how much of it is missing. A header line is recognised by its
-    names and may give the columns in another order; rows come out in the order of `columns` all the same.
+    names, may give the columns in another order, and begins another `run`; rows come out in the order of `columns`.
     """
 
     def __init__(self, columns: tuple[str, ...] = COLUMNS):
         self.columns = columns
         self.dropped: collections.Counter[str] = collections.Counter()
+        self.run = 0
         self.restart()
 
     def restart(self) -> None:
         """Forget the unfinished line and the header: what comes next is the middle of some line."""
+        self.run += 1
         self._line = bytearray()
         self._whole = False  # the line that is being collected was seen from its beginning
         self._places = list(range(len(self.columns)))
@@ -111,6 +118,7 @@ class Lines:
         if set(self.columns) <= set(names):
             self._places = [names.index(name) for name in self.columns]
             self._width = len(names)
+            self.run += 1
             return True
         return False
 
@@ -220,7 +228,7 @@ class Nose:
                 self._listen()
             except LinkError as why:
                 self.lost = why.what
-            except _faults() as why:
+            except GONE as why:
                 self.lost = f"{type(why).__name__}: {why}"
             _shut(self._serial)
             self._serial = None
@@ -235,14 +243,15 @@ class Nose:
             now = time.monotonic()
             if data:
                 self._heard = now
-                rows = [Row(now - self._began, values) for values in self._lines.feed(data)]
-                if rows:
-                    self._last = now
-                    self._put(rows)
+                for piece in data.splitlines(keepends=True):  # a header in between begins another run
+                    self._put([Row(now - self._began, values, self._lines.run) for values in self._lines.feed(piece)])
             elif now - self._heard > PAUSE:
                 self._lines.expire()
 
     def _put(self, rows: list[Row]) -> None:
+        if not rows:
+            return
+        self._last = rows[-1].time + self._began
         with self._news:
             self.overrun += max(0, len(self._rows) + len(rows) - KEPT)
             self._rows.extend(rows)
@@ -274,24 +283,14 @@ def _open(port: str, baud: int) -> Any:
     alone = {} if "://" in port else {"exclusive": True}
     try:
         return serial.serial_for_url(port, baudrate=baud, timeout=0.1, **alone)
-    except _faults() as why:
+    except GONE as why:
         raise PortError("Could not open the sensor board", port=port, got=str(why), remedy=_remedy(why)) from why
 
 
 def _shut(port: Any) -> None:
     if port is not None:
-        with contextlib.suppress(*_faults()):
+        with contextlib.suppress(*GONE):
             port.close()
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """Return everything that pyserial lets through when a port is wrong or goes away: not all of it is an OSError."""
-    faults: tuple[type[Exception], ...] = (OSError, ValueError, TypeError)  # SerialException is an OSError
-    with contextlib.suppress(ImportError):  # there is no termios on Windows
-        import termios
-
-        faults += (termios.error,)
-    return faults
 
 
 def _remedy(why: Exception) -> str:

@@ -32,8 +32,8 @@ LEVEL_FREE = Protocol(representation="level-free")
 class Recognition:
     """What the last window smells of: `probabilities` over the recogniser's classes, `beta` over the 12 scents.
 
-    `reason` says why nothing of it should be played; it is empty when something should. `took` is in seconds, from the
-    row to the answer.
+    `beta` divides belief among the scents; it measures no ratio. `reason` says why no scent of it should be played,
+    `mixture_reason` why no mixture; empty when it may. `took` is in seconds, from the row to the answer.
     """
 
     name: str
@@ -41,11 +41,12 @@ class Recognition:
     probabilities: tuple[float, ...]
     beta: tuple[float, ...]
     reason: str = ""
+    mixture_reason: str = ""
     took: float = 0.0
 
     @property
     def abstains(self) -> bool:
-        """Whether the smell is too uncertain, or not among the twelve, so that nothing should be played."""
+        """Whether the smell is too uncertain, or not among the twelve, so that no scent should be played."""
         return bool(self.reason)
 
 
@@ -110,19 +111,23 @@ class Recogniser:
         np.add.at(beta, self._channel[self._channel >= 0], probabilities[self._channel >= 0])
         inside = float(beta.sum())
         beta = beta / inside if inside > 0 else np.full(len(CHANNELS), 1 / len(CHANNELS))
-        reason = ""
+        reason = mixture_reason = ""
+        shares = beta.tolist()
         if inside < 1 - OUTSIDE:
             known = self.classes[best] in CHANNELS
             reason = "not sure" if known else f"{self.classes[best]} is not one of the player's scents"
-        elif playlist.abstains(beta.tolist(), margin=self.margin):
+            mixture_reason = reason
+        elif playlist.abstains(shares, margin=self.margin):
             first, second = np.argsort(-beta, kind="stable")[:2]
             reason = f"not sure: {CHANNELS[first]} or {CHANNELS[second]}"
+            mixture_reason = reason if playlist.abstains(shares, margin=self.margin, mixture=True) else ""
         return Recognition(
             self.classes[best],
             float(probabilities[best]),
             tuple(probabilities.tolist()),
-            tuple(beta.tolist()),
+            tuple(shares),
             reason,
+            mixture_reason,
         )
 
     @classmethod

@@ -1,0 +1,225 @@
+"""The live panel: sniff, see what it is, play it. For a notebook cell, a kernel and a browser.
+
+>>> from smellkit import panel
+>>> live = panel.show()
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smellkit.device.enose import COLUMNS
+from smellkit.device.ports import list_ports
+from smellkit.errors import DataError
+from smellkit.odour import data as recordings
+from smellkit.odour.live import Recogniser
+from smellkit.odour.scents import CHANNELS
+from smellkit.panel import drawings
+from smellkit.panel.session import SPAN, Outcome, Session, perform, reproduce
+
+__all__ = ["Outcome", "Panel", "Session", "perform", "reproduce", "show"]
+
+KEEP = 4  # scents of a mixture that are played
+RECOGNISED = 0  # in the list of scents: whatever the nose smells
+_open: weakref.WeakSet[Panel] = weakref.WeakSet()  # two panels would fight for the ports: a new one closes the others
+
+
+def show(folder: str | Path | None = None, *, recogniser: Callable[[], Recogniser] | None = None) -> Panel:
+    """Return a live panel; as the last line of a cell it is shown. Nothing is opened before Connect is clicked.
+
+    `folder` has the recordings to replay and to learn from, the sample by default. `recogniser` makes another
+    recogniser than `Recogniser.fit(folder)`. Showing a new panel closes the one before; deleting or running its cell
+    again does too.
+    """
+    for older in list(_open):
+        older.close()
+    return Panel(folder, recogniser=recogniser)
+
+
+class Panel:
+    """The widgets around a `Session`. `close` stops the player, closes the ports and takes the widgets away."""
+
+    def __init__(self, folder: str | Path | None = None, *, recogniser: Callable[[], Recogniser] | None = None):
+        import ipywidgets as widgets
+
+        root = recordings.find(folder)
+        self.session = Session(recogniser=recogniser or (lambda: Recogniser.fit(root)), on_change=self._draw)
+        self._widgets = widgets
+        self.controls: dict[str, Any] = {}
+        self.pictures: dict[str, Any] = {}
+        self._stop_latency: float | None = None
+        self.box = self._lay_out(_recordings(root))
+        self.box._view_count = 0  # from now on the browser tells how many views there are
+        self.box.observe(self._viewed, names="_view_count")
+        self._draw()
+        _open.add(self)
+
+    def close(self) -> None:
+        """Stop, close, end: nothing is left open and no thread is left running; a second time does nothing."""
+        _open.discard(self)
+        self.session.close()
+        for widget in (*self.controls.values(), *self.pictures.values(), self.box):
+            widget.close()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.box._repr_mimebundle_(**kwargs)
+
+    # the widgets
+
+    def _lay_out(self, files: dict[str, Path]) -> Any:
+        ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
+        choose, button, card, row = self._choose, self._button, self._card, self._row
+        scents = [("what is recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
+        devices = row(
+            choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
+            choose("file", "Recording", list(files.items()), "What the virtual board replays"),
+            choose("rate", "Speed", [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)], "Rows a second, if virtual", at=1),
+            choose("player", "Player", [("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
+            button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-go"),
+        )
+        actions = row(
+            choose("scent", "Scent", scents, "What Play plays"),
+            choose("seconds", "Seconds", [5, 10, 30, 60, 120], "How long to play", at=1),
+        )
+        buttons = row(
+            button("play", "Play", "play", "Play the scent that is chosen", self._play, "smell-go"),
+            button("mix", "Mix", "random", "Play the recognised mixture as a sequence of slots", self._mix),
+            button("stop", "Stop", "stop", "Silence at once", self._stop, "smell-stop"),
+        )
+        left = self._column(card("Sensors", self._picture("traces")), card("Link", self._picture("log")))
+        right = self._column(
+            card("Shares of the twelve scents", self._picture("bars")),
+            card("Player", actions, buttons, self._picture("slots")),
+        )
+        grid = self._widgets.Box([left, right]).add_class("smell-grid")
+        style = self._widgets.HTML(drawings.style())
+        self.pictures["style"] = style
+        self.controls["file"].observe(lambda change: self.session.replay(change.new), names="value")
+        parts = [style, card("", devices, self._picture("now")), grid]
+        return self._widgets.VBox(parts).add_class("smell")
+
+    def _choose(self, name: str, label: str, options: list, help: str, *, at: int = 0) -> Any:
+        self.controls[name] = self._widgets.Dropdown(options=options, index=at, description=label, tooltip=help)
+        return self.controls[name]
+
+    def _button(self, name: str, label: str, icon: str, help: str, click: Callable[[], None], look: str = "") -> Any:
+        button = self._widgets.Button(description=label, icon=icon, tooltip=help)
+        button.on_click(lambda _: click())
+        self.controls[name] = button.add_class(look) if look else button
+        return button
+
+    def _picture(self, name: str) -> Any:
+        self.pictures[name] = self._widgets.HTML()
+        return self.pictures[name]
+
+    def _row(self, *parts: Any) -> Any:
+        return self._widgets.Box(parts).add_class("smell-row")
+
+    def _column(self, *parts: Any) -> Any:
+        return self._widgets.VBox(parts).add_class("smell-column")
+
+    def _card(self, title: str, *parts: Any) -> Any:
+        heading = [self._widgets.HTML(drawings.title(title))] if title else []
+        return self._widgets.VBox([*heading, *parts]).add_class("smell-card")
+
+    # clicks
+
+    def _connect(self) -> None:
+        if self.session.connected:
+            self.session.disconnect()
+            return
+        chosen = {name: self.controls[name].value for name in ("nose", "player", "rate")}
+        self.session.connect(source=self.controls["file"].value, **chosen)
+
+    def _play(self) -> None:
+        self.session.play(self.controls["scent"].value or None, seconds=self.controls["seconds"].value)
+
+    def _mix(self) -> None:
+        self.session.mix(seconds=self.controls["seconds"].value)
+
+    def _stop(self) -> None:
+        began = time.monotonic()
+        self.session.stop()
+        if player := self.session.player:
+            sent = [entry["at"] for entry in player.log.entries if entry["direction"] == "out" and entry["at"] >= began]
+            self._stop_latency = min(sent) - began if sent else None
+
+    def _viewed(self, change: Any) -> None:
+        if not change.new and change.old:  # the last view went: the cell was deleted, cleared, or runs again
+            self.close()
+
+    # what is shown; called from the worker too, so it only sets values
+
+    def _draw(self) -> None:
+        session, pictures = self.session, self.pictures
+        rows = [row.values for row in list(session.rows)]
+        answer, playing = session.answer, session.playing
+        pictures["now"].value = self._now()
+        pictures["traces"].value = drawings.traces(COLUMNS, rows, drawn=recordings.GAS, span=SPAN)
+        pictures["bars"].value = drawings.bars(CHANNELS, answer.beta if answer else None, playing=playing, keep=KEEP)
+        at = time.monotonic() - session.plan_began if session.plan and playing else None
+        pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
+        pictures["log"].value = drawings.log(self._log())
+        self.controls["connect"].description = "Disconnect" if session.connected else "Connect"
+        self.controls["connect"].disabled = bool(session.busy)
+
+    def _now(self) -> str:
+        session, answer = self.session, self.session.answer
+        chips = [drawings.chip(text, colour=colour) for text, colour in self._states()]
+        if not session.connected or session.recogniser is None:
+            what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
+            return drawings.now(what, detail=detail, chips=chips, alert=session.message)
+        if answer is None:
+            filled = session.recogniser.filled
+            detail = f"the first window is {100 * filled:.0f} % full"
+            return drawings.now("Sniffing", detail=detail, chips=chips, share=filled, alert=session.message)
+        name = answer.name.replace("_", " ")
+        detail = f"{100 * answer.confidence:.0f} % sure, {1000 * answer.took:.0f} ms from the row to the answer"
+        return drawings.now(name, detail=detail, chips=chips, share=answer.confidence, alert=session.message)
+
+    def _states(self) -> list[tuple[str, str]]:
+        """Return what the nose, the recogniser and the player are doing, in a few words each, with a colour."""
+        session = self.session
+        if not session.connected:
+            return []
+        states = []
+        if session.answer is not None:
+            reason = session.answer.reason.replace("_", " ")
+            states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
+        playing = session.playing
+        said = f"plays {playing} {CHANNELS[playing - 1].replace('_', ' ')}" if playing else "player silent"
+        states.append((said, drawings.AMBER if playing else drawings.BLUE))
+        if self._stop_latency is not None:
+            states.append((f"last stop sent in {1000 * self._stop_latency:.0f} ms", drawings.BLUE))
+        return states
+
+    def _log(self) -> list[str]:
+        session = self.session
+        lines = []
+        if session.nose is not None:
+            state = session.nose.status()
+            dropped = ", ".join(f"{count} {reason}" for reason, count in state["dropped"].items()) or "none"
+            lines.append(f"nose    {len(session.rows)} rows here, dropped: {dropped}, opened {state['connections']} x")
+        if session.player is not None:
+            latency = session.player.status().latency
+            if latency.median is not None:
+                lines.append(f"player  reply after {1000 * latency.median:.0f} ms (median of {latency.count})")
+            for entry in reversed(list(session.player.log.entries)[-30:]):
+                arrow = {"out": "->", "in": "<-"}.get(entry["direction"], "  ")
+                lines.append(f"{entry['time'][11:23]} {arrow} {entry['what']}  {entry['hex']}".rstrip())
+        return lines
+
+
+def _recordings(root: Path) -> dict[str, Path]:
+    """Return recordings to replay by name: the first of each substance of the testing split, or of what there is."""
+    found: dict[str, Path] = {}
+    for part in ("base/testing", "base/training", "smell_data"):
+        for path in sorted((root / part).glob("*/*.csv")):
+            found.setdefault(path.parent.name.replace("_", " "), path)
+        if found:
+            return found
+    raise DataError(f"No recordings in {root}", hint="leave the folder away to use the sample")

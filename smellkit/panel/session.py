@@ -1,0 +1,285 @@
+"""Nose, recogniser and player, joined and kept going by one thread. No widgets in here.
+
+nose -- rows --> worker thread: recogniser -- answer --> on_change, at most four times a second
+any thread: play, mix, stop ------------------------------> player     (never through the worker: it may be busy)
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from smellkit.device import playlist
+from smellkit.device.board import Board
+from smellkit.device.enose import Nose, Row
+from smellkit.device.errors import LinkError, NoReply
+from smellkit.device.neckwear import NeckWear
+from smellkit.device.playlist import Playlist
+from smellkit.errors import SmellkitError
+from smellkit.odour.live import Recogniser, Recognition
+
+SPAN = 120  # rows that are drawn
+REDRAW = 0.25  # seconds between two pictures
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was smelled and what was played of it: nothing, one scent, or the slots of a mixture."""
+
+    recognition: Recognition
+    scent: int | None = None
+    plan: Playlist | None = None
+
+    @property
+    def played(self) -> bool:
+        """Whether a scent was played at all."""
+        return self.scent is not None or self.plan is not None
+
+
+def reproduce(
+    nose: Nose, player: NeckWear, recogniser: Recogniser, *, rows: int = 200, seconds: float = 5, mixture: bool = False
+) -> Outcome:
+    """Close the loop once: sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
+
+    Plays the scent with the largest share, or the rendered `mixture`; nothing when the recogniser abstains. The rows
+    have to follow each other, and are at least those of one window. Raises NoReply when none comes for 10 s.
+    """
+    answer, run, count = None, 0, 0
+    while count < rows or answer is None:
+        row = nose.read(timeout=10)
+        if row.run != run:  # a window across a gap would lie
+            recogniser.restart()
+            answer, run, count = None, row.run, 0
+        count += 1
+        answer = recogniser.add(row.values) or answer
+    return perform(player, answer, seconds=seconds, mixture=mixture, wait=True)
+
+
+def perform(
+    player: NeckWear, answer: Recognition, *, seconds: float, mixture: bool = False, wait: bool = False
+) -> Outcome:
+    """Play what was recognised, or nothing when it abstains; return at once, or after the end with `wait`."""
+    if answer.mixture_reason if mixture else answer.reason:
+        return Outcome(answer)
+    if mixture:
+        outcome = Outcome(answer, plan=player.play_mixture(answer.beta, seconds=seconds))
+    else:
+        outcome = Outcome(answer, scent=playlist.top(answer.beta))
+        player.play(outcome.scent or 0, seconds=seconds)
+    if wait:
+        player.wait()
+    return outcome
+
+
+class Session:
+    """A nose and a player while somebody works with them: nothing open before `connect`, nothing left after `close`.
+
+    `on_change` is called from the worker thread whenever there is something new to show; read the attributes then.
+    """
+
+    def __init__(self, *, recogniser: Callable[[], Recogniser], on_change: Callable[[], None] = lambda: None):
+        self.rows: collections.deque[Row] = collections.deque(maxlen=SPAN)
+        self.answer: Recognition | None = None
+        self.plan: Playlist | None = None
+        self.plan_began = 0.0
+        self.message = ""
+        self.busy = ""  # what the worker is doing that takes a while
+        self.nose: Nose | None = None
+        self.player: NeckWear | None = None
+        self.board: Board | None = None
+        self.recogniser: Recogniser | None = None
+        self._make = recogniser
+        self._on_change = on_change
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._run = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether both devices are open."""
+        return self.nose is not None and self.player is not None
+
+    @property
+    def playing(self) -> int:
+        """The scent that the player was asked to emit at this moment; 0 for none."""
+        return (self.player.status().asked or 0) if self.player else 0
+
+    def connect(self, *, nose: str = "virtual", player: str = "virtual", source: Any = None, rate: float = 1.0) -> None:
+        """Open both devices, on the worker thread. A virtual nose replays `source` at `rate` rows a second."""
+        self._order(lambda: self._connect(nose, player, source, rate))
+
+    def replay(self, source: Any) -> None:
+        """Have the virtual board replay another recording, and begin to recognise anew."""
+        self._order(lambda: self._replay(source))
+
+    def disconnect(self) -> None:
+        """Stop and close both devices; `connect` opens them again."""
+        self._silence()
+        self._order(self._disconnect)
+
+    def play(self, scent: int | None = None, *, seconds: float = 10) -> Outcome | None:
+        """Play `scent` now, or what is recognised; `message` says why, when nothing is played."""
+        return self._start(scent, seconds, mixture=False)
+
+    def mix(self, *, seconds: float = 60) -> Outcome | None:
+        """Play the recognised mixture as a sequence of slots."""
+        return self._start(None, seconds, mixture=True)
+
+    def stop(self) -> None:
+        """Silence at once, from any thread."""
+        self.plan = None
+        self._silence()
+        self._changed()
+
+    def close(self) -> None:
+        """Stop, close both devices, end the thread; a second time does nothing."""
+        self._stop.set()
+        if self.player:
+            self.player.close()  # here and first: silence does not wait for the worker
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
+        self._disconnect()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    # any thread
+
+    def _order(self, order: Callable[[], None]) -> None:
+        if self._stop.is_set():
+            return
+        self._orders.put(order)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="smellkit panel", daemon=True)
+                self._thread.start()
+
+    def _start(self, scent: int | None, seconds: float, *, mixture: bool) -> Outcome | None:
+        try:
+            if self.player is None:
+                self.message = "Connect first."
+            elif scent is not None:
+                self.plan, self.message = None, ""
+                self.player.play(scent, seconds=seconds)
+            elif self.answer is None:
+                self.message = "Nothing is recognised yet: wait for the first window, or choose a scent."
+            else:
+                outcome = perform(self.player, self.answer, seconds=seconds, mixture=mixture)
+                reason = self.answer.mixture_reason if mixture else self.answer.reason
+                self.message = "" if outcome.played else f"Nothing is played: {reason}."
+                self.plan, self.plan_began = outcome.plan, time.monotonic()
+                return outcome
+        except SmellkitError as why:
+            self.message = str(why)
+        finally:
+            self._changed()
+        return None
+
+    def _silence(self) -> None:
+        try:
+            if self.player:
+                self.player.stop()
+                self.message = ""
+        except LinkError as why:
+            self.message = str(why)
+
+    def _changed(self) -> None:
+        if not self._stop.is_set():
+            self._on_change()
+
+    # the worker
+
+    def _work(self) -> None:
+        drawn = 0.0
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Empty):
+                order = self._orders.get(timeout=0.05)
+                self._guarded(order)
+                drawn = 0.0
+            self._guarded(self._sniff)
+            if time.monotonic() - drawn > REDRAW and not self._stop.is_set():
+                self._changed()
+                drawn = time.monotonic()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except SmellkitError as why:
+            self.message = str(why)
+        except Exception as why:  # the thread has to live on: without it the panel would freeze without a word
+            self.message = f"{type(why).__name__}: {why}"
+        finally:
+            self.busy = ""
+
+    def _say(self, busy: str) -> None:
+        self.busy = busy
+        self._changed()
+
+    def _connect(self, nose: str, player: str, source: Any, rate: float) -> None:
+        self._disconnect()
+        self.message = ""
+        try:
+            if self.recogniser is None:
+                self._say("Fitting the recogniser")
+                self.recogniser = self._make()
+            self._say("Opening the ports")
+            if nose == "virtual":
+                self.board = Board(source, rate=rate)
+            self.nose = Nose.open(self.board.port if self.board else nose)
+            self.player = NeckWear.open(player)
+            if self._stop.is_set():  # closed meanwhile
+                return
+            self._say("Waking the player")
+            self.player.wake()
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _disconnect(self) -> None:
+        player, nose, board = self.player, self.nose, self.board
+        self.player = self.nose = self.board = self.plan = None
+        self._forget()
+        for device in (player, nose, board):
+            if device is not None:
+                device.close()
+
+    def _replay(self, source: Any) -> None:
+        if self.board is not None:
+            self.board.change(source)  # it prints its header before the first new row, and so another run begins
+
+    def _forget(self) -> None:
+        self.rows.clear()
+        self.answer = None
+        if self.recogniser:
+            self.recogniser.restart()
+
+    def _sniff(self) -> None:
+        nose, recogniser = self.nose, self.recogniser
+        if nose is None or recogniser is None:
+            return
+        for row in nose.rows():
+            if row.run != self._run:  # rows are missing in between: a window across the gap would lie
+                self._forget()
+                self._run = row.run
+            self.rows.append(row)
+            self.answer = recogniser.add(row.values) or self.answer
+        state = nose.status()
+        if state["silent"] > 5:
+            raise NoReply(
+                "The sensor board is silent",
+                port=nose.port,
+                got=state["lost"] or "nothing",
+                elapsed=state["silent"],
+                remedy="check its cable: the panel goes on by itself",
+            )
