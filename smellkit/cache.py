@@ -1,17 +1,18 @@
 """Tables that took long to read, kept under data/work by the content of the files that they were made from.
 
-A cached table is used only if every source file has the same name and the same bytes as when it was made (all of
-them are hashed each time: 300 recordings take some 20 ms), and if the cached file itself is whole (it starts with its
-own SHA-256). Anything else is rebuilt, never trusted.
+A cached table is used only if every source file has the same name and the same bytes as when it was made. A file is
+hashed again whenever its size, inode or one of its time stamps has changed, as git does. What is kept starts with
+its own SHA-256: anything damaged is rebuilt, never trusted.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -21,12 +22,41 @@ from smellkit.checks import Report
 
 log = logging.getLogger(__name__)
 KEEP = 24  # tables of one name; the oldest go first
+SETTLED = 2e9  # ns: a file that was written to more recently could change again within the grain of its time stamp
 NOTES = b"smellkit.report"
+
+
+def named(files: Iterable[Path], *, root: Path) -> dict[str, Path]:
+    """Return name -> file, the name being the path below `root` with slashes; a file elsewhere keeps its whole path."""
+    start = f"{root}{os.sep}"
+    return {str(file).removeprefix(start).replace(os.sep, "/"): file for file in files}
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
     """Return name -> SHA-256 of the bytes of each file; "" where it can't be read."""
-    return {name: _digest(path) for name, path in files.items()}
+    where = hashlib.sha256("|".join(map(str, files.values())).encode()).hexdigest()
+    index = _folder() / f"digests-{where[:32]}.checked"
+    try:
+        known = dict(json.loads(_read(index) or b"{}"))
+    except ValueError:
+        known = {}
+    result, fresh, now = {}, {}, time.time_ns()
+    for name, path in files.items():
+        try:
+            stat = path.stat()
+            stamp = f"{stat.st_size} {stat.st_ino} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+            if (before := known.get(name)) and before[0] == stamp:
+                result[name] = before[1]
+                continue
+            result[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            result[name] = ""  # whoever reads the file says why
+            continue
+        if os.name == "posix" and now - max(stat.st_mtime_ns, stat.st_ctime_ns) > SETTLED:
+            fresh[name] = [stamp, result[name]]
+    if fresh:
+        _write(index, json.dumps(known | fresh).encode())
+    return result
 
 
 def table(
@@ -44,61 +74,82 @@ def table(
     """
     report = report if report is not None else Report()
     key = hashlib.sha256(json.dumps([name, options, sorted(files.items())]).encode()).hexdigest()
-    path = paths.work() / "tables" / f"{name}-{key[:32]}.parquet.checked"
-    if (kept := _load(path)) is not None:
-        result, notes = kept
+    path = _folder() / f"{name}-{key[:32]}.checked"
+    data = _read(path)
+    if data is not None:
+        result, notes = _unpack(data)
     else:
         notes = Report()
         result = build(notes)
-        _save(path, result, notes)
+        _write(path, _pack(result, notes))
+        _tidy(name)
     report.files += notes.files
     report.notes += notes.notes
     report.skipped |= notes.skipped
     return result
 
 
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""  # whoever reads the file says why
+def _folder() -> Path:
+    return paths.work() / "tables"
 
 
-def _load(path: Path) -> tuple[pd.DataFrame, Report] | None:
+def _pack(result: pd.DataFrame, notes: Report) -> bytes:
+    """Return the table and its report in Arrow's file format."""
+    import pyarrow
+
+    told = json.dumps({"files": notes.files, "notes": notes.notes, "skipped": notes.skipped})
+    stored = pyarrow.Table.from_pandas(result, preserve_index=False)
+    stored = stored.replace_schema_metadata({**(stored.schema.metadata or {}), NOTES: told.encode()})
+    for number, field in enumerate(stored.schema):
+        if pyarrow.types.is_large_string(field.type):  # names repeat in every row
+            stored = stored.set_column(number, field.name, stored[number].combine_chunks().dictionary_encode())
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_file(sink, stored.schema, options=pyarrow.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_table(stored)
+    return sink.getvalue().to_pybytes()
+
+
+def _unpack(data: bytes) -> tuple[pd.DataFrame, Report]:
+    import pyarrow
+
+    stored = pyarrow.ipc.open_file(pyarrow.py_buffer(data)).read_all()
+    notes = json.loads(stored.schema.metadata[NOTES])
+    fields = [
+        pyarrow.field(field.name, pyarrow.large_string()) if pyarrow.types.is_dictionary(field.type) else field
+        for field in stored.schema
+    ]
+    result = stored.cast(pyarrow.schema(fields, stored.schema.metadata)).to_pandas(split_blocks=True)
+    return result, Report(notes["files"], [tuple(note) for note in notes["notes"]], notes["skipped"])
+
+
+def _read(path: Path) -> bytes | None:
+    """Return what was written to `path`, or None when it is not there, can't be read, or is not what was written."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as why:
-        log.warning("Can't read the cached table %s: %s; reading the files again", path, why)
+        log.warning("Can't read %s, so the files are read again: %s", path, why)
         return None
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        log.warning("The cached table %s is damaged; reading the files again", path)
+    if hashlib.sha256(memoryview(data)[32:]).digest() != data[:32]:
+        log.warning("%s is damaged, so the files are read again", path)
         return None
-    import pyarrow.parquet
-
-    stored = pyarrow.parquet.read_table(pyarrow.BufferReader(data[32:]))
-    notes = json.loads(stored.schema.metadata[NOTES])
-    return stored.to_pandas(), Report(notes["files"], [tuple(note) for note in notes["notes"]], notes["skipped"])
+    return data[32:]
 
 
-def _save(path: Path, result: pd.DataFrame, notes: Report) -> None:
-    """Keep the table; a full disk or a folder that can't be written costs time later, and no result now."""
-    import pyarrow
-    import pyarrow.parquet
-
-    told = json.dumps({"files": notes.files, "notes": notes.notes, "skipped": notes.skipped})
-    stored = pyarrow.Table.from_pandas(result, preserve_index=False)
-    stored = stored.replace_schema_metadata({**(stored.schema.metadata or {}), NOTES: told.encode()})
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(stored, buffer, compression="lz4")
-    data = buffer.getvalue()
+def _write(path: Path, data: bytes) -> None:
+    """Keep the data; a full disk or a folder that can't be written costs time later, and no result now."""
     try:
         with paths.replacing(path) as part:
             part.write_bytes(hashlib.sha256(data).digest() + data)
-        name = path.name.rpartition("-")[0]
-        kept = sorted(path.parent.glob(f"{name}-*"), key=lambda old: old.stat().st_mtime)
-        for old in kept[:-KEEP]:
-            old.unlink(missing_ok=True)
     except OSError as why:
-        log.warning("Can't keep the table %s: %s", path, why)
+        log.warning("Can't keep %s: %s", path, why)
+
+
+def _tidy(name: str) -> None:
+    try:
+        kept = sorted(_folder().glob(f"{name}-*.checked"), key=lambda path: path.stat().st_mtime)
+        for path in kept[:-KEEP]:
+            path.unlink(missing_ok=True)
+    except OSError as why:  # another process tidies at the same time
+        log.info("Could not tidy %s: %s", _folder(), why)

@@ -88,7 +88,7 @@ def read_mixture_files(
 
     With `labelled` False names are not read as labels: the twelve ratios are NaN.
     """
-    names = {file.relative_to(root).as_posix(): file for file in files}
+    names = cache.named(files, root=root)
     digests = cache.digests(names)
 
     def build(notes: Report) -> pd.DataFrame:

@@ -7,6 +7,7 @@ smell_data/<odour>/*.csv with the same columns. Names of mixtures are read in `b
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def read_recordings(
 
 def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report: Report | None = None) -> pd.DataFrame:
     """Return any recordings with the twelve columns as a table like that of `read_recordings`; substance = folder."""
-    names = {file.relative_to(root).as_posix(): file for file in files}
+    names = cache.named(files, root=root)
     if not names:
         raise DataError(f"No recordings in {root}", hint="expected .csv files in a folder for each substance")
 
@@ -174,21 +175,27 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
 def _listed(root: Path, *, skip: bool, report: Report) -> list[Path]:
     """Return the recordings of the substances in `root`, sorted; what lies there under a wrong name is refused."""
     found: list[Path] = []
-    for path in sorted(root.iterdir()):
-        if path.name.startswith(".") or path.name == "Thumbs.db":
+    for folder in sorted(os.scandir(root), key=lambda entry: entry.name):
+        if _hidden(folder.name):
             continue
-        inside = [path] if path.is_file() else sorted(path.iterdir())
-        good = [file for file in inside if path.is_dir() and file.suffix.lower() == ".csv" and file.name[0] != "."]
-        wrong = [file for file in inside if file not in good and file.name[0] != "." and file.name != "Thumbs.db"]
-        faults = [
-            fault(file, expected="recordings called <substance>/*.csv", found=repr(file.name), hint="rename or move it")
-            for file in wrong
-        ]
-        if path.is_dir() and not good and not wrong:
-            faults.append(fault(path, expected="recordings (*.csv)", found="none", hint="delete the empty folder"))
-        for why in faults:
+        inside = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+        names = [name for name in inside if not _hidden(name)] or [""]  # "" is the folder, or a file in its place
+        for name in names:
+            path = Path(folder.path, name)
+            if name.lower().endswith(".csv"):
+                found.append(path)
+                continue
+            why = fault(
+                path,
+                expected="recordings called <substance>/*.csv",
+                found=repr(path.name) if name or folder.is_file() else "an empty folder",
+                hint="rename, move or delete it",
+            )
             if not skip:
                 raise why
             report.skip(path, why)
-        found += good
     return found
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
