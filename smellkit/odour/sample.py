@@ -40,7 +40,10 @@ FORMULAS = {  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecul
 
 @dataclass(frozen=True)
 class Size:
-    """How much is written: recordings a substance and split, rows a recording, pictures a scent."""
+    """How much is written: recordings a substance and split, rows a recording, pictures a scent.
+
+    `mixtures` counts recordings of each seen mixture; 0 leaves the mixtures out.
+    """
 
     training: int = 3
     testing: int = 1
@@ -52,8 +55,9 @@ class Size:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if value < 1:
-                raise OptionError(f"{name} is {value}", hint="1 or more")
+            least = 0 if name == "mixtures" else 1
+            if value < least:
+                raise OptionError(f"{name} is {value}", hint=f"{least} or more")
 
 
 def write_sample(folder: Path, *, seed: int = SEED, size: Size | None = None, sessions: str = "substance") -> Path:
@@ -78,7 +82,8 @@ def write_sample(folder: Path, *, seed: int = SEED, size: Size | None = None, se
 def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
     """Write the layout of SmellNet: base, mixture, images, descriptions and a table of elements."""
     _base(folder / "base", _generator(seed, 1), size=size, sessions=sessions)
-    _mixtures(folder / "mixture", _generator(seed, 2), size=size)
+    if size.mixtures:
+        _mixtures(folder / "mixture", _generator(seed, 2), size=size)
     _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
     _descriptions(folder)
     rows = {name: _elements(name) for name in sorted(simulate.SUBSTANCES)}
