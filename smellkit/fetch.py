@@ -21,7 +21,7 @@ from smellkit.errors import DataError, OptionError
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
 PATIENCE = 30  # s without a byte
-CHUNK = 1 << 16
+CHUNK = 1 << 14  # bytes; what is less than that when the line is cut is fetched again
 _local = threading.local()
 
 
