@@ -8,6 +8,8 @@ import mutations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from smellkit.checks import Report, Span, read_json, read_table, readable
 from smellkit.errors import DataError, SmellkitError
@@ -191,3 +193,40 @@ def test_a_missing_description_is_named(tmp_path):
     (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": [entry]}))
     with pytest.raises(DataError, match=r"key \$\.odors\[0\] \(banana\)\.long_description.*near: longdescription"):
         read_scents(tmp_path)
+
+
+CELLS = st.sampled_from(
+    ["1", "2.5", "", "nan", "x", "1e999", '"', '"3"', ",", "\n", "\r", "\0", " ", "NO2", "CO", ";", "é", "0x1"]
+)
+BYTES = st.one_of(st.binary(max_size=80), st.lists(CELLS, max_size=40).map(lambda cells: ",".join(cells).encode()))
+QUICK = settings(max_examples=300, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@QUICK
+@given(
+    data=BYTES,
+    header=st.sampled_from([b"", b"NO2,CO\n", b"NO2,CO,note\n"]),
+    first_row=st.sampled_from(["drop", "refuse"]),
+)
+def test_any_bytes_are_a_table_of_numbers_or_refused_by_name(tmp_path, data, header, first_row):
+    path = tmp_path / "any.csv"
+    path.write_bytes(header + data)
+    try:
+        table = read_table(path, columns={"NO2": Span(0, 9), "CO": Span(0, 9)}, first_row=first_row)
+    except DataError as why:
+        assert str(path) in str(why)
+    else:
+        assert list(table.columns) == ["NO2", "CO"]
+        assert table.to_numpy().min() >= 0
+        assert table.to_numpy().max() <= 9
+
+
+@QUICK
+@given(data=st.one_of(st.binary(max_size=60), st.text(alphabet='{}[]":,1eN\\ud8a. ', max_size=60).map(str.encode)))
+def test_any_bytes_are_an_object_or_refused_by_name(tmp_path, data):
+    path = tmp_path / "any.json"
+    path.write_bytes(data)
+    try:
+        assert isinstance(read_json(path), dict)
+    except DataError as why:
+        assert str(path) in str(why)

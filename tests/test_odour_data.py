@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smellkit import cache, paths
 from smellkit.checks import Report
@@ -201,6 +203,34 @@ def test_a_name_that_is_no_label_is_refused(name, why):
     with pytest.raises(DataError) as error:
         data.parse_label(name)
     assert why in str(error.value)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.sampled_from(data.ODORANTS), st.integers(1, 9)), min_size=2, max_size=3, unique_by=lambda p: p[0]
+    ),
+    between=st.sampled_from(["", "_"]),
+    change=st.sampled_from([str, str.title, str.upper]),
+    tail=st.sampled_from([".csv", ".61vr8pj9.ingestion-864f766795-kgdtm_3.csv", " (2).csv", ""]),
+)
+def test_every_way_to_write_a_mixture_is_read(parts, between, change, tail):
+    shares = [10 * share for _, share in parts]
+    shares[-1] += 100 - sum(shares)
+    name = change("_".join(f"{name}{between}{share}" for (name, _), share in zip(parts, shares, strict=True))) + tail
+    if min(shares) > 0:
+        expected = {name: share / 100 for (name, _), share in zip(parts, shares, strict=True)}
+        assert data.parse_label(name) == expected
+    else:
+        with pytest.raises(DataError):
+            data.parse_label(name)
+
+
+@given(st.text(max_size=30))
+def test_any_name_is_a_label_or_refused(name):
+    try:
+        assert abs(sum(data.parse_label(name).values()) - 1) < 0.02
+    except DataError as why:
+        assert "Try: " in str(why)
 
 
 def test_mixtures_of_the_sample_are_read_with_their_labels():
