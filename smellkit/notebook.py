@@ -24,8 +24,8 @@ class NotebookRun(runs.Run):
     >>> run.finish({"accuracy": 0.8})
     """
 
-    def figure(self, figure: Figure, name: str, *, alt: str = "") -> Path:
-        """Save `figure` as <name>.png in the run folder, show it once, and return the path.
+    def figure(self, figure: Figure, name: str, *, alt: str = "") -> None:
+        """Save `figure` as <name>.png in the run folder and show it once.
 
         `alt` says in words what the figure shows, for readers who don't see it.
         """
@@ -35,7 +35,10 @@ class NotebookRun(runs.Run):
         text = plots.svg(figure, alt=alt or name.replace("-", " "))
         _forget(figure)
         display(path, text if len(text) <= LARGEST_SVG else "", alt=alt or name.replace("-", " "))
-        return path
+
+    def finish(self, scores: dict[str, Any]) -> None:  # type: ignore[override]
+        """Write scores and stamp; the run is finished when scores.json is there. Nothing for a last cell to show."""
+        super().finish(scores)
 
 
 def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:

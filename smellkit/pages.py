@@ -233,7 +233,7 @@ def _notebook(text: str, page: Page) -> str:
     exporter.register_preprocessor("nbconvert.preprocessors.TagRemovePreprocessor", enabled=True)
     body, _ = exporter.from_notebook_node(book, resources={"global_content_filter": {}})
     soup = BeautifulSoup(body, "html.parser")
-    for area in soup.select(".jp-CodeCell .jp-InputArea"):
+    for area in soup.select(".code_cell .input"):
         fold = soup.new_tag("details", attrs={"class": "code", "open": ""})
         area.wrap(fold)
         summary = soup.new_tag("summary")

@@ -340,13 +340,16 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     body = text.getvalue()
     body = body[body.index("<svg") :]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"\s*<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # it would hold for the whole page
+    body = re.sub(r'<g id="[a-z0-9]+_\d+"', "<g", body)  # equal in all figures of a page, and nothing refers to them
     body = body.replace(INK, "currentColor")
     label = f' role="img" aria-label="{_escape(alt)}"' if alt else ' role="img"'
     width = re.search(r'width="([\d.]+)pt"', body)
     limit = f"{float(width[1]) * 1.5:.0f}px" if width else "100%"
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
-    return body.replace("<svg", f'<svg style="width:100%;max-width:{limit};height:auto"{label}', 1)
+    look = f"width:100%;max-width:{limit};height:auto;stroke-linejoin:round"
+    return body.replace("<svg", f'<svg style="{look}"{label}', 1)
 
 
 def _axes(axes: Axes | None, *, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:

@@ -1,0 +1,271 @@
+"""Pages, links and the real look: a small site of its own, and a real Chromium."""
+
+import json
+import os
+import shutil
+import stat
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+
+from smellkit import pages, paths, preview, results, site
+from smellkit.cli.publish import site as command
+from smellkit.errors import DataError, OptionError, SmellkitError
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+PLOT = '<figure class="smell-figure"><svg viewBox="0 0 10 10"><path d="M0 0h9" stroke="currentColor"/></svg></figure>'
+
+
+def notebook(*, widget=False):
+    """An executed notebook: title, hidden cell, code with outputs, perhaps a widget."""
+    code = nbformat.v4.new_code_cell("#| label: a\nprint('seen')", execution_count=1)
+    code.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="seen\n"),
+        nbformat.v4.new_output("display_data", data={"text/html": PLOT, "text/plain": "figure"}),
+    ]
+    cells = [
+        nbformat.v4.new_markdown_cell(
+            "# What is seen?\n> In one sentence.\n\nReads nothing, with $x_1$ and [about](../about.qmd)."
+        ),
+        nbformat.v4.new_code_cell("#| include: false\nsecret = 1"),
+        nbformat.v4.new_markdown_cell("## A step"),
+        code,
+    ]
+    if widget:
+        cell = nbformat.v4.new_code_cell("panel")
+        cell.outputs = [
+            nbformat.v4.new_output("display_data", data={site.WIDGET: {"model_id": "1"}, "text/plain": "w"})
+        ]
+        cells.append(cell)
+    return nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {"x": 1}} if widget else {})
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The project's own pages and look in a folder of their own, with one executed notebook."""
+    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(site.sysconfig, "get_path", lambda name: "/nowhere")
+    for name in ("_quarto.yml", "site/about.qmd", "site/theme.scss", "site/kit.css"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(paths.HOME / name, tmp_path / name)
+    shutil.copytree(paths.HOME / "site" / "images", tmp_path / "site" / "images")
+    (tmp_path / "index.qmd").write_text(
+        "---\ntitle: Start\n---\n\nSee [the tour](site/notebooks/00_start.ipynb).\n\n<!-- results -->\n"
+    )
+    done = tmp_path / "runs" / "notebooks" / "quick"
+    done.mkdir(parents=True)
+    for name in ("00_start", "30_results"):
+        nbformat.write(notebook(), done / f"{name}.ipynb")
+    return tmp_path
+
+
+def page(text, tmp_path, name="x.qmd"):
+    (tmp_path / name).write_text(text)
+    return pages.read(tmp_path / name)
+
+
+def test_a_page_has_title_headings_and_tables(tmp_path):
+    made = page(
+        "---\ntitle: T\nsubtitle: S\n---\n\n## One two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n### Three {#own}\n",
+        tmp_path,
+    )
+    assert (made.title, made.subtitle) == ("T", "S")
+    assert made.headings == [(2, "one-two", "One two"), (3, "own", "Three")]
+    assert '<div class="wide"><table>' in made.body
+    assert not made.warnings
+
+
+def test_divisions_nest_and_callouts_have_titles(tmp_path):
+    text = ':::: {.steps}\n::: {.step}\n**in**\n:::\n::::\n\n::: {.callout-tip title="Hear"}\nA *word*.\n:::\n'
+    body = page("# T\n\n" + text, tmp_path).body
+    assert '<div class="steps"><div class="step"><p><strong>in</strong></p>' in body
+    assert '<aside class="callout tip"><p class="callout-title">Hear</p><p>A <em>word</em>.</p>' in body
+
+
+def test_maths_is_mathml_and_prices_are_not(tmp_path):
+    body = page("# T\n\n$\\alpha_i$ costs $5 or $6, and `$x$` stays.\n\n$$ \\sum_i z_i $$\n", tmp_path).body
+    assert body.count("<math") == 2
+    assert "$5 or $6" in body
+    assert "<code>$x$</code>" in body
+
+
+def test_an_image_with_words_is_a_figure_with_attributes(tmp_path):
+    body = page('# T\n\n![Seen](a.png){#fig-seen .big width=50% fig-alt="More"}\n\nSee @fig-seen.\n', tmp_path).body
+    assert '<figure id="fig-seen">' in body
+    assert 'class="big"' in body
+    assert "width:50%" in body
+    assert "<figcaption>Seen</figcaption>" in body
+    assert 'alt="More"' in body
+    assert '<a href="#fig-seen">Figure 1</a>' in body
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("See @fig-none.", "cross-reference @fig-none"), ("::: {.a}\nopen", "never closed"), ("no title", "no title")],
+)
+def test_what_leads_nowhere_is_a_warning(tmp_path, text, words):
+    title = "" if text == "no title" else "# T\n\n"
+    assert any(words in warning for warning in page(title + text, tmp_path).warnings)
+
+
+def test_front_matter_that_is_no_yaml_is_one_error(tmp_path):
+    with pytest.raises(DataError, match="front matter"):
+        page("---\na: [\n---\n", tmp_path)
+
+
+def test_a_notebook_shows_code_and_figures_and_hides_what_it_should(tmp_path):
+    nbformat.write(notebook(), tmp_path / "01_x.ipynb")
+    made = pages.read(tmp_path / "01_x.ipynb")
+    assert made.title == "What is seen?"
+    assert "In one sentence" in made.subtitle
+    assert "secret" not in made.body
+    assert "label: a" not in made.body
+    assert "<svg" in made.body
+    assert "seen" in made.body
+    assert '<details class="code" open="">' in made.body
+
+
+def test_the_preview_has_every_page_and_no_broken_link(home):
+    built = site.build(home=home)
+    assert built.by == "preview"
+    assert built.warnings == []
+    text = (home / "_site" / "site" / "notebooks" / "00_start.html").read_text()
+    assert 'href="../about.html"' in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert sorted(path.name for path in home.glob("_site/**/*.html")) == [
+        "00_start.html", "30_results.html", "about.html", "index.html",
+    ]  # fmt: skip
+
+
+def test_broken_links_and_fetches_are_named_and_strict_fails(home, monkeypatch):
+    text = '---\ntitle: Start\n---\n\n[a](site/gone.qmd) [b](site/about.qmd#gone) ![](no.png)\n\n```{=html}\n<script src="https://x.org/a.js"></script>\n```\n'
+    (home / "index.qmd").write_text(text)
+    built = site.build(home=home)
+    assert len(built.warnings) == 4
+    assert all(word in " ".join(built.warnings) for word in ("site/gone.qmd", "#gone", "no.png", "https://x.org/a.js"))
+    assert built.log.read_text().count("WARNING") >= 4
+    monkeypatch.setattr(site.build, "__kwdefaults__", site.build.__kwdefaults__ | {"home": home})
+    assert CliRunner().invoke(command, ["--preview"]).exit_code == 0
+    assert CliRunner().invoke(command, ["--preview", "--strict"]).exit_code == 1
+
+
+def test_widgets_become_a_picture(home):
+    (home / "site" / "images" / "panel.png").write_bytes((paths.HOME / "site" / "images" / "favicon.svg").read_bytes())
+    nbformat.write(notebook(widget=True), home / "runs" / "notebooks" / "quick" / "06_odour_live.ipynb")
+    built = site.build(home=home)
+    text = (home / "_site" / "site" / "notebooks" / "06_odour_live.html").read_text()
+    assert 'src="../images/panel.png"' in text
+    assert "widget" not in text.replace("--no-widget", "")
+    assert not built.warnings
+
+
+def test_results_come_from_their_files_alone(home):
+    assert "accuracy" not in results.summary({})
+    folder = home / "site" / "results"
+    folder.mkdir()
+    (folder / "audit.json").write_text(
+        json.dumps({"title": "Audit", "rows": [{"name": "first row", "accuracy": 0.9156}]})
+    )
+    site.build(home=home)
+    text = (home / "_site" / "index.html").read_text()
+    assert "0.916" in text
+    assert "smellkit audit data/raw/smellnet" in text
+    assert set(results.missing(results.read(folder))) == set(results.MADE_BY) - {"audit"}
+    (folder / "audit.json").write_text("{")
+    with pytest.raises(DataError, match="audit"):
+        results.read(folder)
+
+
+def test_a_set_that_was_never_run_is_refused(home):
+    with pytest.raises(OptionError, match="quick"):
+        site.build("full", home=home)
+    shutil.rmtree(home / "runs")
+    with pytest.raises(DataError, match="smellkit run"):
+        site.build(home=home)
+
+
+def test_publishing_leaves_no_path_of_this_machine(home):
+    path = home / "runs" / "notebooks" / "quick" / "00_start.ipynb"
+    path.write_text(path.read_text().replace("seen\\n", f"{home}/data and /mnt/disk/smellnet\\n"))
+    stamp = {"parameters": {"data": "/mnt/disk/smellnet"}}
+    path.with_suffix(".json").write_text(json.dumps(stamp))
+    assert site.publish("quick", home=home) == 2
+    text = (home / "site" / "notebooks" / "00_start.ipynb").read_text()
+    assert "./data and data/raw/smellnet" in text
+    assert site.executed("published", home=home) == home / "site" / "notebooks"
+
+
+QUARTO = """#!/bin/sh
+[ "$1" = --version ] && echo 1.7.0 && exit 0
+mkdir -p "$2/_site" && echo "<html></html>" > "$2/_site/index.html"
+echo "Output created: _site/index.html"
+%s
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for Quarto is a shell script")
+def test_quarto_is_used_where_it_is_found_and_its_log_is_read(home, monkeypatch):
+    quarto = home / "quarto"
+    monkeypatch.setenv("QUARTO_PATH", str(quarto))
+    quarto.write_text(QUARTO % 'printf "\\033[33mWARN\\033[39m: Unable to resolve link target: gone.qmd\\n" >&2')
+    quarto.chmod(quarto.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    built = site.build(home=home)
+    assert built.by == "Quarto"
+    assert built.warnings == ["WARN: Unable to resolve link target: gone.qmd"]
+    quarto.write_text(QUARTO % "echo broken theme >&2; exit 3")
+    with pytest.raises(SmellkitError, match="broken theme"):
+        site.build(home=home)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium")
+def test_the_site_works_in_a_browser_in_both_modes_and_on_a_phone(home):
+    from playwright.sync_api import sync_playwright
+
+    built = site.build(home=home)
+    asked = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        page.on("request", lambda request: asked.append(request.url))
+        faults = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(built.index.as_uri())
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 25, 31)"
+        page.get_by_role("button", name="Light or dark").click()
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        page.get_by_role("button", name="Menu").click()
+        page.locator("#side").get_by_role("link", name="What is seen?").first.click()
+        page.wait_for_url("**/00_start.html")
+        assert page.locator("h1").inner_text() == "What is seen?"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("button", name="Hide code").click()
+        assert not page.locator("details.code pre").first.is_visible()
+        page.get_by_role("searchbox").fill("confounded")
+        page.locator(".hits a").first.click()
+        page.wait_for_url("**/about.html**")
+        assert page.locator("math").count() > 3
+        picture = page.screenshot()
+        browser.close()
+    assert picture.startswith(b"\x89PNG")
+    assert not faults
+    assert all(url.startswith("file:") for url in asked)
+
+
+def test_the_real_pages_name_only_files_that_exist():
+    """The committed pages: every link to a notebook is one in notebooks/, every picture is in the tree."""
+    for path in (paths.HOME / "index.qmd", paths.HOME / "site" / "about.qmd"):
+        made = pages.read(path)
+        assert not made.warnings
+        soup = preview.BeautifulSoup(made.body, "html.parser")
+        for link in soup.find_all("a", href=True):
+            if link["href"].endswith(".ipynb"):
+                assert (paths.HOME / "notebooks" / link["href"].split("/")[-1]).exists(), link["href"]
+        for image in soup.find_all("img"):
+            assert (path.parent / image["src"]).exists()
