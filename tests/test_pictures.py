@@ -1,7 +1,9 @@
 """Pictures: whatever the format, one upright RGB image, or an error that names the file."""
 
 import io
+import os
 import random
+from pathlib import Path
 
 import mutations
 import numpy as np
@@ -117,3 +119,13 @@ def test_others_are_read_when_broken_ones_are_to_be_skipped(tmp_path):
     report = Report()
     good = list(readable(sorted(tmp_path.glob("*.jpg")), read_picture, skip=True, report=report))
     assert (len(good), len(report.skipped)) == (8, 4)
+
+
+def test_real_pictures_are_read_two_of_them_with_the_wrong_suffix():
+    folder = Path(os.environ.get("SMELLKIT_DATA", "")) / "smellnet/images"
+    if not folder.is_dir():
+        pytest.skip("set SMELLKIT_DATA to the folder that holds smellnet/ to test on real pictures")
+    names = ["cloves/cloves03.jpg", "apple/apple.jpeg", "apple/apple02.avif", "cloves/OIP.webp", "cloves/cloves.jpeg"]
+    report = Report()
+    assert all(read_picture(folder / name, report=report).mode == "RGB" for name in names)
+    assert report.counts == {"is WEBP, whatever its name says": 2}
