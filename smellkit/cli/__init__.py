@@ -30,6 +30,7 @@ BENCHES = {
     "smellnet-base": "smellkit.odour.commands:smellnet_base",
     "smellnet-mixture": "smellkit.odour.commands:smellnet_mixture",
     "neckwear": "smellkit.device.commands:bench",
+    "gcode": "smellkit.gcode.commands:bench",
 }
 
 

@@ -10,6 +10,9 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
     "odour-encoder": "smellkit.odour.encoder:task",
     "odour-mixture": "smellkit.odour.mixture:task",
     "odour-fusion": "smellkit.odour.fusion:task",
+    "gcode-reader": "smellkit.gcode.tasks:reader",
+    "gcode-encoder": "smellkit.gcode.tasks:encoder",
+    "gcode-decoder": "smellkit.gcode.tasks:decoder",
 }
 
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened

@@ -25,6 +25,7 @@ class MachineReader(nn.Module):
           -> decoder of two layers -> flat token (V) + type, command, parameter, sign, digits (82)
 
     A token's score is the flat head plus what the digit heads say of it plus the prior of lines not yet ruled out.
+    The lines' probabilities are those of the line head, pulled to the lines of training windows on the same path.
     In training, whole nodes and the position are hidden at random, so that one model reads with and without them.
     """
 
@@ -47,9 +48,10 @@ class MachineReader(nn.Module):
         jitter: float = 0.0,
         waves: bool = True,
         structure: bool = True,
+        recall: Recall | None = None,
     ):
         super().__init__()
-        self.grammar, self.structure, self.waves = grammar, structure, waves
+        self.grammar, self.structure, self.waves, self.recall = grammar, structure, waves, recall
         self.hide_node, self.hide_position, self.jitter = hide_node, hide_position, jitter
         nodes = list(dict.fromkeys(node(channel) for channel in CONTINUOUS))
         self.nodes = len(nodes)
@@ -72,7 +74,10 @@ class MachineReader(nn.Module):
         self.context = nn.Linear(2 * width, width)
 
     def forward(self, batch: Batch) -> Batch:
-        """Outputs `operation` (B, 9), `line` (B, L), and with `open` (B, 8) in the batch `token` (B, 8, V), `parts`."""
+        """Outputs `operation` (B, 9), `line` and `learned` (B, L); with `open` (B, 8) in the batch also `token`, `parts`.
+
+        `line` are log-probabilities with the recall, `learned` the line head's own logits (in training both are).
+        """
         memory, outputs = self.encode(batch["continuous"], batch["categorical"])
         if "open" not in batch:
             return outputs
@@ -93,9 +98,13 @@ class MachineReader(nn.Module):
         x = self.squeeze(x.transpose(1, 2)).transpose(1, 2)
         memory = self.norm(x + self.pass_through(x)[0])
         summary = torch.cat([memory.mean(dim=1), memory.amax(dim=1)], dim=1)
+        line = learned = self.line(summary)
+        if self.recall is not None and not self.training:
+            line = self.recall(line.softmax(dim=1), continuous[..., PLACES] * self.spread).log()
         return memory, {
             "operation": self.operation(summary),
-            "line": self.line(summary),
+            "line": line,
+            "learned": learned,
             "context": self.context(summary),
         }
 
@@ -120,6 +129,38 @@ class MachineReader(nn.Module):
             x = x.clone()
             x[..., PLACES] = places + moved * (places != 0)
         return x
+
+
+class Recall(nn.Module):
+    """Which lines were executed where the tool now moves: training windows that took the same path, softly counted.
+
+        p(line) ~ trust * p_network(line) + sum over training windows of exp(-distance^2 / 2 reach^2)
+
+    `distance` is the root mean square in mm over 16 places of the path. Without a position, or far from every known
+    path, the network's word stands. `places` (M, 64, 3) in mm, `line` (M,) their lines; nothing here is learned.
+    """
+
+    keys: Tensor
+    line: Tensor
+    middle: Tensor
+
+    def __init__(self, places: Tensor, line: Tensor, *, lines: int, reach: float = 0.5, trust: float = 0.01):
+        super().__init__()
+        self.lines, self.reach, self.trust = lines, reach, trust
+        middle = places.mean(dim=(0, 1))
+        self.register_buffer("middle", middle)
+        self.register_buffer("keys", (places - middle)[:, ::4].flatten(1))
+        self.register_buffer("line", line)
+
+    def forward(self, probability: Tensor, places: Tensor) -> Tensor:
+        """Probability of each line, (B, lines), for what the network says of it and a path (B, 64, 3) in mm."""
+        known = (places != 0).flatten(1).any(dim=1, keepdim=True)
+        query = (places - self.middle)[:, ::4].flatten(1)
+        square = (query**2).sum(1, keepdim=True) + (self.keys**2).sum(1) - 2 * query @ self.keys.T
+        near = torch.exp(square.clamp(min=0) * (-1 / (2 * 16 * self.reach**2))) * known
+        counted = near @ nn.functional.one_hot(self.line, self.lines).to(near.dtype)
+        mixed = self.trust * probability + counted + 1e-12
+        return mixed / mixed.sum(dim=1, keepdim=True)
 
 
 class Decoder(nn.Module):

@@ -81,6 +81,14 @@ class Prepared:
     owner: Tensor  # (rows,) number of the recording
     label_at: Tensor  # (rows,) line of the window that begins at a row, -1 where none may
 
+    def paths(self) -> tuple[Tensor, Tensor]:
+        """Where the tool was in each training window, (n, 64, 3) in mm but for the scaling's centre, and its line."""
+        table = self.machine.windows.iloc[self.parts.train]
+        rows = torch.tensor(table["row"].to_numpy(np.int64))[:, None] + torch.arange(LENGTH)
+        numbers = {line: number for number, line in enumerate(self.grammar.texts)}
+        line = torch.tensor([numbers[self.machine.lines[number]] for number in table["line"]])
+        return self.values[rows][..., channels.PLACES] * torch.tensor(self.spread), line
+
     @property
     def spread(self) -> list[float]:
         """Millimetres in one unit of each scaled position."""

@@ -9,12 +9,14 @@ from torch.utils.data import Dataset
 
 from smellkit import runs, weights
 from smellkit.gcode import decode, samples, scores
+from smellkit.gcode.channels import PLACES
 from smellkit.gcode.decoder import SensorDecoder, fields
 from smellkit.gcode.encoder import MachineEncoder, encoder_loss, remember
 from smellkit.gcode.grammar import HEADS
-from smellkit.gcode.reader import MachineReader
+from smellkit.gcode.reader import MachineReader, Recall
 from smellkit.losses import focal
 from smellkit.options import accepted
+from smellkit.runs import Run
 from smellkit.task import Batch, Task, Tensors
 
 PIECES = list(HEADS.values())
@@ -36,6 +38,7 @@ def reader(
     jitter: float = 0.0,
     waves: bool = True,
     structure: bool = True,
+    recall: bool = True,
     shift: int = 0,
     gamma: float = 0.0,
     smoothing: float = 0.05,
@@ -51,6 +54,7 @@ def reader(
         data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without, shift=shift
     )
     grammar = prepared.grammar
+    remembers = recall and bool(prepared.mask[PLACES].all())
 
     def build() -> MachineReader:
         return MachineReader(
@@ -65,6 +69,7 @@ def reader(
             jitter=jitter,
             waves=waves,
             structure=structure,
+            recall=Recall(*prepared.paths(), lines=len(grammar)) if remembers else None,
         )
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
@@ -80,8 +85,15 @@ def reader(
         target = batch["published"].numpy()
         operation = float((outputs["operation"].argmax(dim=1) == batch["operation"]).float().mean())
         line = float((outputs["line"].argmax(dim=1) == batch["line"]).float().mean())
+        learned = float((outputs["learned"].argmax(dim=1) == batch["line"]).float().mean())
         token = scores.accuracy(grammar.published[found].numpy(), target)
-        return {"accuracy": (operation + line) / 2, "operation": operation, "line": line, "token": token}
+        return {
+            "accuracy": (operation + learned) / 2,
+            "operation": operation,
+            "line": line,
+            "learned": learned,
+            "token": token,
+        }
 
     def load() -> dict[str, Dataset]:
         return dict(samples.windows_of(prepared, shift=shift))
@@ -145,22 +157,11 @@ def decoder(
     With `frozen` the memory is computed once into data/work and the encoder is not even in the model; without it
     encoder and decoder are trained together, from the encoder's weights on.
     """
-    run = runs.latest(encoder)
-    asked = {name: run.params[name] for name in accepted(ENCODER) if name in run.params}
-    prepared = samples.prepare(
-        asked.get("data", ""),
-        protocol=asked.get("protocol", "S"),
-        fold=asked.get("fold", 0),
-        seed=asked.get("split_seed", 7),
-        channel_set=asked.get("channels", "all"),
-        without=asked.get("without", ""),
-    )
+    asked, prepared = _split_of(encoder)
     table = fields(prepared.vocabulary)
 
     def trained() -> MachineEncoder:
-        model = MachineEncoder(cardinalities=prepared.scaling.cardinalities, noise=asked.get("noise", 0.1))
-        weights.fill(model, weights.load(run.folder)[0], where=str(run.folder))
-        return model
+        return trained_encoder(encoder)
 
     def load() -> dict[str, Dataset]:
         parts = samples.windows_of(prepared)
@@ -202,6 +203,39 @@ def decoder(
         }
 
     return Task("gcode-decoder", load, build, loss, score)
+
+
+def trained_encoder(name: str) -> MachineEncoder:
+    """The encoder of the finished run `name` of `gcode-encoder`."""
+    run = runs.latest(name, made_by="`smellkit train gcode-encoder`")
+    asked, prepared = _split_of(name)
+    model = MachineEncoder(cardinalities=prepared.scaling.cardinalities, noise=asked.get("noise", 0.1))
+    weights.fill(model, weights.load(run.folder)[0], where=str(run.folder)).eval()
+    return model
+
+
+def two_stages(run: Run) -> tuple[MachineEncoder, SensorDecoder]:
+    """Encoder and decoder of a finished run of `gcode-decoder`."""
+    encoder, (_, prepared) = trained_encoder(run.params["encoder"]), _split_of(run.params["encoder"])
+    decoder, kept = SensorDecoder(prepared.vocabulary), weights.load(run.folder)[0]
+    whole = decoder if run.params.get("frozen", True) else Together(encoder, decoder)
+    weights.fill(whole, kept, where=str(run.folder)).eval()
+    return encoder, decoder
+
+
+def _split_of(name: str) -> tuple[dict, samples.Prepared]:
+    """What the run `name` of `gcode-encoder` was asked for, and its data."""
+    run = runs.latest(name, made_by="`smellkit train gcode-encoder`")
+    asked = {option: run.params[option] for option in accepted(ENCODER) if option in run.params}
+    prepared = samples.prepare(
+        asked.get("data", ""),
+        protocol=asked.get("protocol", "S"),
+        fold=asked.get("fold", 0),
+        seed=asked.get("split_seed", 7),
+        channel_set=asked.get("channels", "all"),
+        without=asked.get("without", ""),
+    )
+    return asked, prepared
 
 
 class Together(nn.Module):

@@ -1,0 +1,268 @@
+"""Three protocols, one table: train (or take up) the fits that a protocol asks for, and score what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from smellkit import metrics, paths, runs, weights
+from smellkit.errors import OptionError
+from smellkit.gcode import baselines, channels, data, decode, samples, scores, splits, tasks
+from smellkit.gcode.channels import OPERATIONS
+from smellkit.gcode.reader import MachineReader
+from smellkit.gcode.samples import Prepared, Windows
+from smellkit.options import accepted
+from smellkit.runs import Run
+from smellkit.task import collate
+from smellkit.train import Settings, fit, parameters
+
+Numbers = NDArray[np.int64]
+TRAINING = {"epochs": 36, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
+SYSTEMS = ("reader", "two-stage")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a system said of the test windows of one fit, beside what is true."""
+
+    table: pd.DataFrame  # the windows: recording, operation, group, start
+    operation: NDArray[np.float32]  # (n, 9) probabilities
+    forced: Numbers  # (n, 8) published tokens, each from the true ones before it
+    free: Numbers  # (n, 8) published tokens, each from its own before it
+    target: Numbers  # (n, 8)
+    lines: list[str]  # (n,) the decoded line with all its digits
+
+    def __add__(self, other: Told) -> Told:
+        return Told(
+            pd.concat([self.table, other.table], ignore_index=True),
+            np.concatenate([self.operation, other.operation]),
+            np.concatenate([self.forced, other.forced]),
+            np.concatenate([self.free, other.free]),
+            np.concatenate([self.target, other.target]),
+            self.lines + other.lines,
+        )
+
+
+def bench(
+    folder: str,
+    *,
+    protocol: str = "G",
+    channel_set: str = "all",
+    folds: Sequence[int] = range(splits.FOLDS),
+    seed: int = 7,
+    system: str = "reader",
+    **training: Any,
+) -> dict[str, Any]:
+    """Scores of `system` under a protocol and a channel set, beside the baselines that need no learning.
+
+    Fits that have been made before with the same parameters are taken up again. `all` and `no-position` are the same
+    fit, which hides the position in half of its training windows; for the second it is taken away in testing.
+    """
+    if protocol not in splits.PROTOCOLS:
+        raise OptionError(f"There is no protocol {protocol!r}", hint="one of S, G, X")
+    if system not in SYSTEMS:
+        raise OptionError(f"There is no system {system!r}", hint="reader or two-stage")
+    mask = channels.keep(channel_set)
+    folds = list(folds) if protocol == "G" else [0]
+    told, floor = [], []
+    for fold in folds:
+        run, prepared = trained(
+            folder, protocol=protocol, channel_set=channel_set, fold=fold, seed=seed, system=system, **training
+        )
+        told.append(say(run, prepared, mask=mask))
+        floor.append(floors(prepared))
+    joined = told[0]
+    for more in told[1:]:
+        joined = joined + more
+    vocabulary = prepared.vocabulary
+    return runs.plain(
+        {
+            "system": system,
+            "protocol": protocol,
+            "about": splits.PROTOCOLS[protocol],
+            "channels": channel_set,
+            "folds": folds,
+            "seed": seed,
+            "windows": len(joined.table),
+            "recordings": joined.table["recording"].nunique(),
+            **summary(joined, vocabulary=vocabulary),
+            "operations": per_operation(joined, vocabulary=vocabulary),
+            "baselines": pooled(floor, vocabulary=vocabulary),
+            "stamp": runs.stamp(),
+        }
+    )
+
+
+def trained(
+    folder: str, *, protocol: str, channel_set: str, fold: int, seed: int, system: str = "reader", **training: Any
+) -> tuple[Run, Prepared]:
+    """The finished run of one fit, made now unless it is there, and its data."""
+    trains_on = channel_set if channel_set not in ("no-position",) or system != "reader" else "all"
+    asked = {"data": folder, "protocol": protocol, "fold": fold, "channels": trains_on}
+    where = f"bench/gcode-{protocol}-{trains_on}-{fold}-{seed}"
+    settings = TRAINING | {"seed": seed} | training
+    if system == "two-stage":
+        first = dict(settings) | {"averaging": 0.0, "learning_rate": 1e-3}
+        _fitted(tasks.encoder, asked, Settings(**first), name=f"{where}/encoder")
+        run = _fitted(
+            tasks.decoder,
+            {"encoder": f"{where}/encoder"},
+            Settings(**{**first, "learning_rate": 5e-4}),
+            name=f"{where}/decoder",
+        )
+    else:
+        run = _fitted(tasks.reader, asked, Settings(**settings), name=f"{where}/reader")
+    return run, samples.prepare(folder, protocol=protocol, fold=fold, seed=7, channel_set=trains_on)
+
+
+def _fitted(factory, options: dict[str, Any], settings: Settings, *, name: str) -> Run:
+    task = factory(**options)
+    old = Run(name, paths.runs() / name)
+    if old.finished and old.params == parameters(task, settings, options):
+        return old
+    return fit(task, settings, name=name, params=options)
+
+
+def model_of(run: Run) -> MachineReader:
+    """The trained model of a finished run of `gcode-reader`."""
+    options = {name: value for name, value in run.params.items() if name in accepted(tasks.reader)}
+    model = tasks.reader(**options).build()
+    weights.fill(model, weights.load(run.folder)[0], where=str(run.folder)).eval()
+    return cast(MachineReader, model)
+
+
+@torch.no_grad()
+def say(run: Run, prepared: Prepared, *, mask: NDArray[np.bool_], part: str = "test") -> Told:
+    """What the model of `run` says of a part of its split, seeing only the channels of `mask`."""
+    rows = getattr(prepared.parts, part)
+    windows = Windows(prepared, rows, mask=prepared.mask & mask)
+    table = prepared.machine.windows.iloc[rows].reset_index(drop=True)
+    if run.params["task"] == "gcode-decoder":
+        return _say_two(run, prepared, windows, table)
+    model, found = model_of(run), []
+    grammar = model.grammar
+    for batch in DataLoader(windows, batch_size=256, collate_fn=collate):
+        free, operation = decode.decode(model, batch["continuous"], batch["categorical"])
+        outputs = model(batch)
+        forced = decode.forced(grammar, outputs["line"], outputs["token"], batch["open"])
+        found.append((operation.softmax(dim=1), grammar.published[forced], free, batch["published"]))
+    operation, forced, free, target = (torch.cat(parts) for parts in zip(*found, strict=True))
+    published = torch.where(free == 0, 0, grammar.published[free])
+    said = decode.lines(grammar, free)
+    return Told(table, operation.numpy(), forced.numpy(), published.numpy(), target.numpy(), said)
+
+
+def _say_two(run: Run, prepared: Prepared, windows: Windows, table: pd.DataFrame) -> Told:
+    from smellkit.gcode.tokens import join
+
+    encoder, decoder = tasks.two_stages(run)
+    found = []
+    for batch in DataLoader(windows, batch_size=256, collate_fn=collate):
+        seen = encoder(batch)
+        batch |= {"memory": seen["memory"], "logits": seen["operation"]}
+        free = decoder.free(seen["memory"], seen["operation"])
+        found.append(
+            (seen["operation"].softmax(dim=1), decoder(batch)["token"].argmax(dim=-1), free, batch["published"])
+        )
+    arrays = [torch.cat(parts).numpy() for parts in zip(*found, strict=True)]
+    lines = [join(prepared.vocabulary.decode(row)) for row in arrays[2].tolist()]
+    return Told(table, arrays[0], arrays[1], arrays[2], arrays[3], lines)
+
+
+def summary(told: Told, *, vocabulary) -> dict[str, Any]:
+    """Token measures and operation measures, each [value, low, high] from drawing recordings again."""
+    groups, truth = told.table["group"].to_numpy(), told.table["operation_id"].to_numpy()
+    best = told.operation.argmax(axis=1)
+    voted = votes(told)
+
+    def f1(rows: Numbers) -> float:
+        return metrics.macro_f1(best[rows], truth[rows])
+
+    return {
+        "tokens": scores.table(told.forced, told.free, told.target, vocabulary=vocabulary, groups=groups),
+        "operation": list(metrics.bootstrap((best == truth).astype(float), groups=groups)),
+        "operation_f1": list(metrics.bootstrap_of(f1, groups, rounds=200)),
+        "operation_by_recording": float((voted == voted.index.str.rpartition("_").get_level_values(0)).mean()),
+    }
+
+
+def votes(told: Told) -> pd.Series:
+    """The operation of each whole recording: the largest mean log-probability over its windows."""
+    logs = pd.DataFrame(np.log(told.operation + 1e-9)).groupby(told.table["recording"].to_numpy()).mean()
+    return pd.Series([OPERATIONS[number] for number in logs.to_numpy().argmax(axis=1)], index=logs.index)
+
+
+def per_operation(told: Told, *, vocabulary) -> list[dict[str, Any]]:
+    """One row an operation: windows, recordings, operation accuracy, TF, AR, Num and exact line."""
+    rows = []
+    for operation, index in told.table.groupby("operation", sort=True).indices.items():
+        truth = OPERATIONS.index(str(operation))
+        free, target = told.free[index], told.target[index]
+        rows.append(
+            {
+                "operation": operation,
+                "windows": len(index),
+                "recordings": told.table["recording"].iloc[index].nunique(),
+                "named": float((told.operation[index].argmax(axis=1) == truth).mean()),
+                "TF": scores.accuracy(told.forced[index], target),
+                "AR": scores.accuracy(free, target),
+                "Num": scores.accuracy(free, target, kind="numbers", vocabulary=vocabulary),
+                "exact": float((np.where(target == 0, 0, free) == target).all(axis=1).mean()),
+            }
+        )
+    return rows
+
+
+def floors(prepared: Prepared) -> dict[str, tuple[Numbers | None, Numbers, Numbers, NDArray]]:
+    """(forced, free, target, groups) of every baseline on the test part; `train` is the training part."""
+    machine, (train, _, test) = prepared.machine, prepared.parts
+    target = data.encode(machine, prepared.vocabulary)
+    operation = machine.windows["operation_id"].to_numpy()
+    groups = machine.windows["group"].to_numpy()[test]
+    plain = baselines.trie(target[train], target[test])
+    told = baselines.trie(target[train], target[test], train_of=operation[train], of=operation[test])
+    near = baselines.nearest(machine, train, test, target)
+    most = baselines.majority(target[train], target[test])
+    when = baselines.clock(machine, train, test, target)
+    rows = {
+        "majority": (most, most),
+        "trie, no sensors": plain,
+        "trie + true operation": told,
+        "time since start + true operation": (None, when),
+        "1-NN on position": (None, near),
+    }
+    return {name: (forced, free, target[test], groups) for name, (forced, free) in rows.items()}
+
+
+def pooled(folds: list[dict], *, vocabulary) -> dict[str, dict[str, list[float]]]:
+    """The baselines' token measures over all folds together."""
+    found = {}
+    for name in folds[0]:
+        columns = list(zip(*(fold[name] for fold in folds), strict=True))
+        forced = None if columns[0][0] is None else np.concatenate(columns[0])
+        free, target, groups = (np.concatenate(column) for column in columns[1:])
+        found[name] = scores.table(forced, free, target, vocabulary=vocabulary, groups=groups)
+    return found
+
+
+def text(result: dict[str, Any]) -> str:
+    """The result as a table to read: per cent, with 95 % intervals."""
+
+    def cell(value: list[float] | None) -> str:
+        return f"{100 * value[0]:5.1f} [{100 * value[1]:.1f}, {100 * value[2]:.1f}]" if value else "-"
+
+    names = ("TF", "AR", "Num", "words", "exact")
+    rows = {f"{result['system']} ({result['channels']})": result["tokens"], **result["baselines"]}
+    table = pd.DataFrame([[cell(row.get(name)) for name in names] for row in rows.values()], rows, names)
+    folds = f", folds {result['folds']}" if result["protocol"] == "G" else ""
+    head = f"Protocol {result['protocol']}{folds}: {result['windows']} windows of {result['recordings']} recordings"
+    operation = f"operation {cell(result['operation'])}, macro-F1 {cell(result['operation_f1'])}, "
+    whole = f"by recording {100 * result['operation_by_recording']:.1f}"
+    return f"{head}\n{operation}{whole}\n{table.to_string()}"

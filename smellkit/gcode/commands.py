@@ -1,0 +1,36 @@
+"""The commands of this system: `smellkit bench gcode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--data", "folder", default="", help="Folder of recordings; the simulated sample by default.")
+@click.option("--protocol", default="G", show_default=True, type=click.Choice(["S", "G", "X"]))
+@click.option(
+    "--channels", "channel_set", default="all", show_default=True, help="Or no-position, no-position-z, centred."
+)
+@click.option("--system", default="reader", show_default=True, type=click.Choice(["reader", "two-stage"]))
+@click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
+@click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
+@click.option("--epochs", default=36, show_default=True, help="Passes over the training part.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def bench(folder, protocol, channel_set, system, folds, seed, epochs, out):
+    """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
+    from smellkit import paths
+    from smellkit.errors import OptionError
+    from smellkit.gcode import bench as benches
+
+    try:
+        numbers = [int(fold) for fold in folds.split(",")]
+    except ValueError as why:
+        raise OptionError(f"--folds {folds!r} are no numbers", hint="for example 0,1") from why
+    result = benches.bench(
+        str(folder), protocol=protocol, channel_set=channel_set, system=system, folds=numbers, seed=seed, epochs=epochs
+    )
+    click.echo(benches.text(result))
+    if out:
+        click.echo(paths.write_json(out, result))
