@@ -21,15 +21,16 @@ from smellkit.errors import DataError, OptionError
 from smellkit.losses import focal
 from smellkit.odour import data as recordings
 from smellkit.odour.augment import Augment
-from smellkit.odour.models import BODIES, Encoder
+from smellkit.odour.models import BODIES, SUMMARIES, Encoder
+from smellkit.odour.peers import describe
 from smellkit.odour.protocol import LEVELS, Protocol, Windows, cut
 from smellkit.options import nearest
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings
 
 RECIPES = {  # what cross-validation on the training recordings chose
-    "twopath": Settings(epochs=16, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
-    "summary-mlp": Settings(epochs=16, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
+    "twopath": Settings(epochs=24, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
+    "summary-mlp": Settings(epochs=32, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
     "cnn": Settings(epochs=16, batch=128, learning_rate=2e-3, weight_decay=0.02),
     "lstm": Settings(epochs=24, batch=128, learning_rate=3e-3, weight_decay=0.01),
     "scentformer": Settings(epochs=24, batch=128, learning_rate=1e-3, weight_decay=0.02, warmup=0.2),
@@ -132,12 +133,13 @@ def of_windows(
     if model not in BODIES:
         raise OptionError(f"There is no model {model!r}", hint=nearest(model, BODIES))
 
+    changed = any(value for name, value in (augment or {}).items() if name != "levels")
+    summaries = model in SUMMARIES and not changed
+
     def load() -> dict:
         train, valid, test = splits()
-        found = {
-            "train": samples(train, change=Augment(len(train.classes), **(augment or {}))),
-            "valid": samples(valid),
-        }
+        change = Augment(len(train.classes), **(augment or {}))
+        found = {"train": samples(train, change=change, summary=summaries), "valid": samples(valid)}
         return found | ({"test": samples(test)} if test is not None else {})
 
     def build() -> Encoder:
@@ -161,9 +163,11 @@ def make(model: str, shape: tuple[int, ...], *, classes: int, table: Tensor | No
     return Encoder(BODIES[model](steps=shape[0], channels=shape[1], **options), classes=classes, table=table)
 
 
-def samples(windows: Windows, *, change: Augment | None = None) -> Tensors:
-    """Windows as samples {"window", "target", "recording"}."""
-    return Tensors(window=windows.values, target=windows.target, recording=windows.recording, change=change)
+def samples(windows: Windows, *, change: Augment | None = None, summary: bool = False) -> Tensors:
+    """Windows as samples {"window", "target", "recording"}, with their "summary" features if they never change."""
+    known = {"summary": describe(windows.values)} if summary else {}
+    change = None if summary else change
+    return Tensors(window=windows.values, target=windows.target, recording=windows.recording, change=change, **known)
 
 
 def score(outputs: Batch, batch: Batch) -> dict[str, float]:

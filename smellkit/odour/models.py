@@ -39,7 +39,8 @@ class Encoder(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Batch:
-        z = self.embed(self.body(batch["window"]))
+        known = {"summary": batch["summary"]} if "summary" in batch else {}  # computed once, where nothing changes it
+        z = self.embed(self.body(batch["window"], **known))
         outputs = {"z": z, "logits": self.head(z)}
         if self.alignment is not None and self.training:
             outputs["match"] = self.alignment(z)
@@ -203,8 +204,8 @@ class TwoPath(Body):
         super().prepare(windows)
         self.normal.fit(torch.cat([summarise(part) for part in windows.split(1024)]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        seen = [self.noise(self.normal(summarise(x)))]
+    def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
+        seen = [self.noise(self.normal(summarise(x) if summary is None else summary))]
         if self.convolutions is not None:
             seen.append(self.convolutions(views(self.scale(x), x)))
         return self.dense(torch.cat(seen, -1))
@@ -277,3 +278,4 @@ BODIES: dict[str, Callable[..., Body]] = {
     "summary-mlp": _summary_only,
     "twopath": TwoPath,
 }
+SUMMARIES = ("summary-mlp", "twopath")  # models whose body takes summary features that were computed before
