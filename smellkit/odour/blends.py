@@ -7,6 +7,7 @@ SmellNet-Mixture (Feng et al., arXiv 2506.00239) has 4 gas channels at 10 Hz and
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -28,7 +29,7 @@ TOLERANCE = 0.0101  # thirds are written as 33 + 33 + 33
 SMOOTH = 0.15  # lag-1 autocorrelation: 0.21 and more in real recordings, 0.09 and less in resampled ones
 _SPANS = {name: Span(0, 1023) for name in MIXTURE_GAS}
 _COMPONENT = re.compile(r"([a-z]+?(?:_[a-z]+)*)_?(\d{1,3})(?:_|$)")
-_VERSION = "blends 1"
+_VERSION = "blends 2"
 
 
 def parse_label(name: str) -> dict[str, float]:
@@ -99,14 +100,15 @@ def read_mixture_files(
             return table.assign(rows=len(table)).iloc[:STEPS].astype({**dict.fromkeys(MIXTURE_GAS, "float32")})
 
         back = {path: name for name, path in names.items()}
-        tables = [t.assign(file=back[f]) for f, t in readable(files, read, skip=skip, report=notes)]
+        found = enumerate(readable(files, read, skip=skip, report=notes))
+        tables = [t.assign(file=back[f], number=number) for number, (f, t) in found]
         if not tables:
             raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
         return pd.concat(tables, ignore_index=True)
 
     options = f"{_VERSION} labelled={labelled} skip={skip}"
     table = cache.table("mixtures", build, files=digests, options=options, report=report)
-    ends = np.flatnonzero(np.append((table["file"].to_numpy()[1:] != table["file"].to_numpy()[:-1]), True)) + 1
+    ends = np.cumsum(np.bincount(table["number"]))
     values = np.split(table[list(MIXTURE_GAS)].to_numpy(), ends[:-1])
     index = pd.DataFrame(
         {"file": table["file"].iloc[ends - 1].to_numpy(), "rows": table["rows"].iloc[ends - 1].to_numpy()}
@@ -162,9 +164,11 @@ def _known(name: str, word: str) -> str:
 def _duplicates(files: pd.Series, digests: dict[str, str]) -> list[str]:
     """Return for each file the one with the same bytes that counts as first (well named, then by name), or ""."""
     first: dict[str, str] = {}
-    for file in sorted(files, key=lambda file: (_misplaced(file), " (" in file, file)):
+    often = Counter(digests[file] for file in files)
+    twins = [file for file in files if often[digests[file]] > 1]
+    for file in sorted(twins, key=lambda file: (_misplaced(file), " (" in file, file)):
         first.setdefault(digests[file], file)
-    return ["" if first[digests[file]] == file else first[digests[file]] for file in files]
+    return ["" if first.get(digests[file], file) == file else first[digests[file]] for file in files]
 
 
 def _misplaced(file: str) -> bool:
