@@ -1,0 +1,71 @@
+"""The third cell of every notebook: seeds, style and a run folder, and nothing more than needed."""
+
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smellkit import notebook, plots, runs
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path))
+    return tmp_path
+
+
+def test_the_import_loads_neither_torch_nor_matplotlib():
+    code = "import sys, smellkit.notebook; print(sorted({'torch', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_seed_makes_python_numpy_and_torch_repeat():
+    import torch
+
+    def draw():
+        notebook.start("seeds", seed=3)
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    assert draw() == draw()
+
+
+def test_parameters_and_scores_are_in_the_run_folder(folder):
+    run = notebook.start("odour/first", seed=1, epochs=2)
+    assert run.finish({"accuracy": np.float64(0.5)}) is None  # a last cell prints nothing
+    assert json.loads((folder / "odour/first/params.json").read_text()) == {"seed": 1, "epochs": 2}
+    assert runs.latest("odour/first").scores == {"accuracy": 0.5}
+
+
+def test_a_figure_is_saved_sharp_and_transparent(folder):
+    run = notebook.start("figures")
+    run.figure(plots.bars({"apple": 0.8, "pear": 0.2}, label="share"), "shares")
+    image = Image.open(folder / "figures/shares.png")
+    assert image.width >= 1200
+    assert image.mode == "RGBA"
+    assert image.getpixel((2, 2))[3] == 0
+
+
+def test_a_pyplot_figure_is_closed_so_that_it_is_shown_once():
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    run = notebook.start("figures")
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    run.figure(figure, "line")
+    assert not plt.get_fignums()
+
+
+def test_progress_bars_are_quiet_when_nobody_watches(monkeypatch):
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "1")
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    notebook.start("quiet")
+    assert notebook.os.environ.pop("TQDM_DISABLE") == "1"
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "0")
+    assert not notebook.headless()

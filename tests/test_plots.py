@@ -1,0 +1,109 @@
+"""Every chart draws what it was given, on any page, for every reader."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smellkit import plots, tables
+
+RNG = np.random.default_rng(0)
+NAMES = ["apple", "pear", "mandarin orange"]
+CURVE = pd.DataFrame([(e, 1 / (e + 1) + s / 50, m) for e in range(5) for s in range(3) for m in ("lstm", "gru")],
+                     columns=["epoch", "loss", "model"])  # fmt: skip
+LOW, HIGH = dict.fromkeys(NAMES, 0.1), dict.fromkeys(NAMES, 0.6)
+SHARES = pd.DataFrame(RNG.dirichlet(np.ones(12), 2), columns=[f"scent {n}" for n in range(12)])
+SLOTS = pd.DataFrame({"name": NAMES, "start": [0, 1, 2], "end": [1, 2, 4], "strength": [1, 0, 2]})
+CHARTS = {
+    "bars": lambda: plots.bars(pd.Series([0.5, 0.2, np.nan], NAMES), low=LOW, high=HIGH, reference=0.3, label="share"),
+    "confusion": lambda: plots.confusion(np.eye(3, dtype=int) * 4 + 1, names=NAMES),
+    "confusion of many": lambda: plots.confusion(np.eye(50), names=[f"substance {n}" for n in range(50)]),
+    "heat": lambda: plots.heat(RNG.normal(size=(3, 2)), rows=NAMES, columns=["a", "b"], centre=0, numbers=True),
+    "reliability": lambda: plots.reliability(RNG.random(99), RNG.random(99) < 0.5),
+    "lines": lambda: plots.lines(CURVE, x="epoch", y="loss", group="model"),
+    "signals": lambda: plots.signals(RNG.normal(size=(60, 3)), names=NAMES, rate=10),
+    "stacked": lambda: plots.stacked(SHARES),
+    "timeline": lambda: plots.timeline(SLOTS),
+    "scatter": lambda: plots.scatter(RNG.normal(size=(9, 2)), groups=NAMES * 3),
+}
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_a_chart_is_saved_and_takes_the_page_s_text_colour(chart):
+    figure = CHARTS[chart]()
+    figure.savefig(io.BytesIO())
+    text = plots.svg(figure, alt='a "chart" < b')
+    assert text.startswith("<svg")
+    assert "currentColor" in text
+    assert plots.INK not in text
+    assert "<style" not in text  # it would hold for the whole page
+    assert 'aria-label="a &quot;chart&quot; &lt; b"' in text
+    assert figure.get_figwidth() <= 7.1
+
+
+def test_the_same_figure_is_the_same_text():
+    assert plots.svg(CHARTS["lines"]()) == plots.svg(CHARTS["lines"]())
+
+
+def test_charts_draw_into_given_axes():
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure()
+    for axes, chart in zip(figure.subplots(1, 2), (plots.lines, plots.bars), strict=True):
+        data = (CURVE,) if chart is plots.lines else ({"a": 1.0},)
+        assert (
+            chart(*data, axes=axes, **({"x": "epoch", "y": "loss", "group": "model"} if chart is plots.lines else {}))
+            is figure
+        )
+
+
+def contrast(one, other):
+    def light(colour):
+        part = np.array([int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)])
+        return np.where(part <= 0.04045, part / 12.92, ((part + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    high, low = sorted([light(one), light(other)], reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("page", ["#ffffff", "#14191f"])
+def test_text_and_colours_read_on_light_and_dark_pages(page):
+    assert contrast(plots.INK, page) > 4
+    assert min(contrast(colour, page) for colour in plots.TWELVE) > 1.8
+    assert min(contrast(colour, page) for colour in (plots.PALETTE[0], plots.BAD, plots.GOOD)) > 3
+
+
+def test_every_name_has_a_colour_of_its_own():
+    for count in (1, 8, 12, 50):
+        names = [f"n{n}" for n in range(count)]
+        assert len(set(plots.colours(names).values())) == count
+
+
+def frame(*rows):
+    return pd.DataFrame(rows, columns=["name", "mean", "low", "high"])
+
+
+def test_the_best_is_bold_only_when_its_interval_stands_clear():
+    clear = frame(("lstm", 0.8, 0.75, 0.85), ("gru", 0.6, 0.5, 0.7))
+    near = frame(("lstm", 0.8, 0.65, 0.85), ("gru", 0.6, 0.5, 0.7))
+    unknown = frame(("lstm", 0.8, float("nan"), float("nan")), ("gru", 0.6, 0.5, 0.7))
+    assert tables.winner(clear) == 0
+    assert tables.winner(clear, larger=False) == 1
+    assert tables.winner(near) is None
+    assert tables.winner(unknown) is None
+    assert "bold" in tables.means(clear).as_raw_html().split("<tbody")[1]
+    assert "bold" not in tables.means(near).as_raw_html().split("<tbody")[1]
+
+
+def test_a_table_of_means_shows_intervals_and_what_else_there_is():
+    table = frame(("lstm", 0.8, 0.75, 0.85), ("one seed", 0.6, float("-inf"), float("inf"))).assign(seeds=[5, 1])
+    text = tables.means(table, title="Models", note="Five seeds", labels={"name": "model"}).as_raw_html()
+    for word in ("0.750 to 0.850", "95 % interval", "Models", "Five seeds", "model", "seeds", "–"):
+        assert word in text
+
+
+def test_a_plain_table_rounds_floats_and_leaves_the_rest():
+    text = tables.plain(pd.DataFrame({"name": ["a"], "value": [0.12345], "count": [7]}), digits=2).as_raw_html()
+    assert ">0.12<" in text
+    assert ">7<" in text
