@@ -197,12 +197,13 @@ def test_rows_come_over_tcp_too():
     assert rows == [VALUES] * 3
 
 
-def test_an_unread_queue_keeps_the_newest_rows_and_counts_the_rest():
+def test_rows_that_nobody_reads_are_dropped_and_counted_and_a_new_run_begins():
     with Board(RECORDING, rate=1000) as board, Nose(board.port) as nose:
-        wait(lambda: nose.overrun > 5, seconds=10)
-        rows = nose.rows()
-    assert len(rows) == KEPT
-    assert nose.status()["dropped"]["overrun"] == nose.overrun
+        first = nose.read().run
+        wait(lambda: nose.overrun, seconds=10)
+        assert nose.read().run == first + 1
+    assert nose.status()["dropped"]["overrun"] == KEPT
+    assert len(nose.rows()) < KEPT
 
 
 def test_closing_ends_every_thread_and_file_soon(open_files):

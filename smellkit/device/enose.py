@@ -31,7 +31,7 @@ COLUMNS = (
 )  # fmt: skip
 LONGEST = 512  # bytes of a line; the longest that the firmware can print has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
-KEPT = 600  # rows that wait for a reader: ten minutes
+KEPT = 600  # rows that wait for a reader, ten minutes; when nobody comes they are dropped and a new run begins
 BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts to open a lost port; the last one repeats
 NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
 
@@ -137,10 +137,10 @@ class Nose:
         self.baud = baud
         self.columns = columns
         self.connections = 0
-        self.overrun = 0  # rows that were pushed out before anybody read them
+        self.overrun = 0  # rows that were dropped because nobody read them
         self.lost: str = ""  # why the port is gone, or nothing
         self._lines = Lines(columns)
-        self._rows: collections.deque[Row] = collections.deque(maxlen=KEPT)
+        self._rows: collections.deque[Row] = collections.deque()
         self._news = threading.Condition()
         self._stop = threading.Event()
         self._board = board
@@ -244,17 +244,20 @@ class Nose:
             if data:
                 self._heard = now
                 for piece in data.splitlines(keepends=True):  # a header in between begins another run
-                    self._put([Row(now - self._began, values, self._lines.run) for values in self._lines.feed(piece)])
+                    self._put(self._lines.feed(piece), now)
             elif now - self._heard > PAUSE:
                 self._lines.expire()
 
-    def _put(self, rows: list[Row]) -> None:
-        if not rows:
+    def _put(self, values: list[tuple[float, ...]], now: float) -> None:
+        if not values:
             return
-        self._last = rows[-1].time + self._began
+        self._last = now
         with self._news:
-            self.overrun += max(0, len(self._rows) + len(rows) - KEPT)
-            self._rows.extend(rows)
+            if len(self._rows) + len(values) > KEPT:
+                self.overrun += len(self._rows)
+                self._rows.clear()
+                self._lines.run += 1
+            self._rows.extend(Row(now - self._began, each, self._lines.run) for each in values)
             self._news.notify_all()
 
     def _silence(self, timeout: float) -> LinkError:

@@ -6,23 +6,29 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from smellkit import paths
 from smellkit.device.enose import COLUMNS
 from smellkit.device.ports import list_ports
 from smellkit.errors import DataError
+from smellkit.notebook import headless
 from smellkit.odour import data as recordings
 from smellkit.odour.live import Recogniser
 from smellkit.odour.scents import CHANNELS
 from smellkit.panel import drawings
-from smellkit.panel.session import SPAN, Outcome, Session, perform, reproduce
+from smellkit.panel.loop import Outcome, Sniff, aired, perform, reproduce, sniff, stop_delay
+from smellkit.panel.session import SPAN, Session
 
-__all__ = ["Outcome", "Panel", "Session", "perform", "reproduce", "show"]
+__all__ = ["Outcome", "Panel", "Session", "Sniff", "aired", "perform", "reproduce", "show", "sniff", "stop_delay"]
 
+PICTURE = paths.HOME / "site" / "images" / "panel.png"
 KEEP = 4  # scents of a mixture that are played
 RECOGNISED = 0  # in the list of scents: whatever the nose smells
 _open: weakref.WeakSet[Panel] = weakref.WeakSet()  # two panels would fight for the ports: a new one closes the others
@@ -33,7 +39,7 @@ def show(folder: str | Path | None = None, *, recogniser: Callable[[], Recognise
 
     `folder` has the recordings to replay and to learn from, the sample by default. `recogniser` makes another
     recogniser than `Recogniser.fit(folder)`. Showing a new panel closes the one before; deleting or running its cell
-    again does too.
+    again does too. A port in SMELLKIT_PORT is offered first, as the command line does.
     """
     for older in list(_open):
         older.close()
@@ -66,19 +72,25 @@ class Panel:
             widget.close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return self.box._repr_mimebundle_(**kwargs)
+        if not headless():
+            return self.box._repr_mimebundle_(**kwargs)
+        bundle = {"text/plain": "The live panel; open this notebook in JupyterLab to use it."}
+        if PICTURE.exists():  # a page has no kernel: what the panel looks like has to do
+            bundle["image/png"] = base64.b64encode(PICTURE.read_bytes()).decode()
+        return bundle
 
     # the widgets
 
     def _lay_out(self, files: dict[str, Path]) -> Any:
         ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
+        given = [(port, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
         choose, button, card, row = self._choose, self._button, self._card, self._row
         scents = [("what is recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
         devices = row(
             choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
             choose("file", "Recording", list(files.items()), "What the virtual board replays"),
             choose("rate", "Speed", [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)], "Rows a second, if virtual", at=1),
-            choose("player", "Player", [("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
+            choose("player", "Player", [*given, ("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
             button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-go"),
         )
         actions = row(

@@ -12,10 +12,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from smellkit.device import playlist
 from smellkit.device.board import Board
 from smellkit.device.enose import Nose, Row
 from smellkit.device.errors import LinkError, NoReply
@@ -23,58 +21,10 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import SmellkitError
 from smellkit.odour.live import Recogniser, Recognition
+from smellkit.panel.loop import Outcome, perform
 
 SPAN = 120  # rows that are drawn
 REDRAW = 0.25  # seconds between two pictures
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was smelled and what was played of it: nothing, one scent, or the slots of a mixture."""
-
-    recognition: Recognition
-    scent: int | None = None
-    plan: Playlist | None = None
-
-    @property
-    def played(self) -> bool:
-        """Whether a scent was played at all."""
-        return self.scent is not None or self.plan is not None
-
-
-def reproduce(
-    nose: Nose, player: NeckWear, recogniser: Recogniser, *, rows: int = 200, seconds: float = 5, mixture: bool = False
-) -> Outcome:
-    """Close the loop once: sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
-
-    Plays the scent with the largest share, or the rendered `mixture`; nothing when the recogniser abstains. The rows
-    have to follow each other, and are at least those of one window. Raises NoReply when none comes for 10 s.
-    """
-    answer, run, count = None, 0, 0
-    while count < rows or answer is None:
-        row = nose.read(timeout=10)
-        if row.run != run:  # a window across a gap would lie
-            recogniser.restart()
-            answer, run, count = None, row.run, 0
-        count += 1
-        answer = recogniser.add(row.values) or answer
-    return perform(player, answer, seconds=seconds, mixture=mixture, wait=True)
-
-
-def perform(
-    player: NeckWear, answer: Recognition, *, seconds: float, mixture: bool = False, wait: bool = False
-) -> Outcome:
-    """Play what was recognised, or nothing when it abstains; return at once, or after the end with `wait`."""
-    if answer.mixture_reason if mixture else answer.reason:
-        return Outcome(answer)
-    if mixture:
-        outcome = Outcome(answer, plan=player.play_mixture(answer.beta, seconds=seconds))
-    else:
-        outcome = Outcome(answer, scent=playlist.top(answer.beta))
-        player.play(outcome.scent or 0, seconds=seconds)
-    if wait:
-        player.wait()
-    return outcome
 
 
 class Session:

@@ -1,0 +1,151 @@
+"""The live panel in a real browser: JupyterLab, Chromium, a click, and scent in the air of a device outside of both.
+
+`SMELLKIT_PICTURE=site/images/panel.png pytest tests/test_browser.py` keeps the picture for README and site.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from smellkit import paths
+from smellkit.device.serve import PtyServer
+from smellkit.device.virtual import VirtualNeckWear
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+QUICK = {"speed: float = 100.0": "speed: float = 300.0", "seconds: float = 10.0": "seconds: float = 2.5"}
+PATIENCE = 60_000  # ms; it takes a tenth of it on an idle machine
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+pytest.importorskip("jupyterlab", reason="needs JupyterLab: pip install -e .[lab]")
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    """A virtual player in this process, not in the kernel's: what it emits is seen from outside."""
+    link = tmp_path_factory.mktemp("device") / "neckwear"
+    virtual = VirtualNeckWear(now=time.monotonic)
+    with PtyServer(virtual, now=time.monotonic, link=link) as server:
+        virtual.port = server.port
+        yield virtual
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, device):
+    """The address of notebook 06, a copy of it, in a JupyterLab of its own."""
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = json.loads((paths.HOME / "notebooks" / "06_odour_live.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = [QUICK.get(line.split("  #")[0].strip(), line.rstrip("\n")) + "\n" for line in cell["source"]]
+    work = folder / "work"
+    work.mkdir()
+    (work / "06_odour_live.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    theme = {"theme": os.environ.get("SMELLKIT_THEME", "JupyterLab Light")}
+    (settings / "themes.jupyterlab-settings").write_text(json.dumps(theme))
+    token = secrets.token_hex(16)
+    own = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    runtime = folder / "runtime"
+    environment = os.environ | own | {
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+        "SMELLKIT_PORT": device.port,
+        "SMELLKIT_RUNS": str(folder / "runs"),
+        "SMELLKIT_HEADLESS": "",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={work}", "--allow-root"]
+    with (folder / "lab.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=work)
+        try:
+            yield f"{address(runtime, server, log.name)}lab/tree/06_odour_live.ipynb?token={token}"
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def address(runtime, server, log):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for file in runtime.glob("jpserver-*.json"):
+            return json.loads(file.read_text())["url"]
+        assert server.poll() is None, Path(log).read_text()
+        time.sleep(0.1)
+    raise AssertionError(Path(log).read_text())
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    """The notebook in Chromium, all cells run, the panel in view."""
+    width = int(os.environ.get("SMELLKIT_WIDTH", "1200"))
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": 1000}, device_scale_factor=2)
+        page.set_default_timeout(int(os.environ.get("PATIENCE", PATIENCE)))
+        page.goto(lab)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.get_by_role("button", name="Connect", exact=True).wait_for()
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def connected(page):
+    """The panel, connected and sniffing, with its first answer."""
+    page.get_by_label("Speed", exact=True).select_option("50 x")
+    page.get_by_role("button", name="Connect", exact=True).click()
+    page.get_by_role("button", name="Disconnect", exact=True).wait_for()
+    page.get_by_text("from the row to the answer").wait_for()
+    return page
+
+
+def test_a_click_on_play_puts_the_scent_into_the_air_and_stop_takes_it_out(connected, device):
+    before = len(device.air)
+    connected.get_by_label("Scent", exact=True).select_option("7 strawberry")
+    connected.get_by_label("Seconds", exact=True).select_option("60")
+    connected.get_by_role("button", name="Play", exact=True).click()
+    until(lambda: device.emitting == 7)
+    connected.get_by_text("plays 7 strawberry").wait_for()
+    keep_picture(connected)
+    clicked = time.monotonic()
+    connected.get_by_role("button", name="Stop", exact=True).click()
+    until(lambda: not device.emitting)
+    emitted = device.air[before:]
+    assert [piece.scent for piece in emitted] == [7]
+    delay = emitted[0].end - clicked
+    print(f"click on Stop to silence: {1000 * delay:.0f} ms")
+    assert delay < 0.2
+    connected.get_by_text("player silent").wait_for()
+    time.sleep(0.5)
+    assert device.emitting == 0 and len(device.air) == before + 1
+
+
+def until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def keep_picture(page):
+    if target := os.environ.get("SMELLKIT_PICTURE"):
+        page.wait_for_timeout(1000)
+        page.locator(".smell").screenshot(path=target)
