@@ -35,6 +35,41 @@ def audit(folder, out):
     _keep(result, out)
 
 
+@click.command("smellnet-mixture")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option(
+    "--part", default="", metavar="NAME", help="official, validation, calibration, networks or fusion; or all."
+)
+@click.option("--seeds", default=5, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@click.option(
+    "--save", "folder", default="", metavar="FOLDER", help="Train on all there is and keep the weights there."
+)
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; parts not run now are kept.")
+def smellnet_mixture(data, part, seeds, folder, out):
+    """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
+    from smellkit.odour import mixture_bench
+
+    parts = [name for name in part.split(",") if name]
+    before = mixture_bench.earlier(out) if str(out) not in ("", ".") else {}
+    result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=before)
+    click.echo(mixture_bench.report(result))
+    _keep(result, out)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--labels", required=True, type=FOLDER, help="CSV: filepath and label_<odorant> of each reference.")
+@click.option("--out", required=True, type=FOLDER, help="The folder that `smellkit predict --calibration` takes.")
+@click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
+def calibrate(folder, labels, out, name):
+    """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
+    from smellkit import paths
+    from smellkit.odour import mixture_calibration
+
+    using = Path(name) if Path(name).is_dir() else paths.weights() / name
+    click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=using))
+
+
 def _keep(result: dict, out: Path | str) -> None:
     """Write `result` as JSON when a file was asked for, and say so."""
     from smellkit import paths, runs

@@ -47,20 +47,14 @@ class Calibration:
             raise DataError(
                 "A calibration needs labelled references", hint="`smellkit calibrate DIR --labels index.csv`"
             )
-        features, recording = level_and_slope(windows.counts), windows.recording
-        ahead, of = settled(features, recording)
-        first = np.searchsorted(recording, of)
-        return cls(
-            np.concatenate([features, ahead]),
-            np.concatenate([windows.ratios, windows.ratios[first]]),
-            np.concatenate([recording, of]),
-            model.today,
-        )
+        return cls(level_and_slope(windows.counts), windows.ratios, windows.recording, model.today)
 
     def predict(self, counts: NDArray) -> Array:
         """Return ratios (n, 12) of windows of counts (n, 100, 4), recorded in the session of the references."""
         if (self.ratios > 0).sum(axis=1).max() > 1:
-            table = Neighbours.fit(self.features, self.ratios, metric=self.metric, k=3)
+            ahead, of = settled(self.features, self.recording)
+            ratios = np.concatenate([self.ratios, self.ratios[np.searchsorted(self.recording, of)]])
+            table = Neighbours.fit(np.concatenate([self.features, ahead]), ratios, metric=self.metric, k=3)
             return table.best(table.look(level_and_slope(counts))[0])
         features, ratios = predicted_mixtures(self.features[:, :4], self.ratios)
         table = Neighbours.fit(features, ratios, metric=np.diag(1 / SPREAD).astype(np.float32), k=25)

@@ -88,7 +88,7 @@ def as_table(windows: Windows, ratios: np.ndarray) -> pd.DataFrame:
 
 def load_model(folder: Path) -> Hybrid:
     """Return the mixture model in a folder of weights."""
-    tensors, manifest = weights.load(folder, made_by="`smellkit bench smellnet-mixture --weights FOLDER` trains one")
+    tensors, manifest = weights.load(folder, made_by="`smellkit bench smellnet-mixture --save FOLDER`")
     if manifest.get("kind") != "mixture":
         raise WeightsError(f"{folder} holds weights of kind {manifest.get('kind')!r}", hint="--weights mixture")
     return Hybrid.from_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
