@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -349,25 +348,3 @@ def test_labels_kinds_times_and_duplicates_of_the_real_mixtures_agree_with_their
     )
     assert index["duplicate_of"].str.removeprefix("mixture/").tolist() == known["duplicate_of"].tolist()
     assert index["rows"].tolist() == known["rows"].tolist()
-
-
-@real
-@pytest.mark.slow
-def test_the_second_reading_of_three_hundred_recordings_is_ten_times_as_fast_as_pandas():
-    files = [path for split in ("training", "testing") for path in (REAL / "base" / split).glob("*/*.csv")]
-
-    def ours():
-        for split in ("training", "testing"):
-            data.read_recordings(REAL, split)
-
-    def theirs():
-        pd.concat([pd.read_csv(path) for path in files])
-
-    def seconds(read):
-        start = time.perf_counter()
-        read()
-        return time.perf_counter() - start
-
-    ours()
-    tries = ((min(seconds(ours) for _ in range(9)), min(seconds(theirs) for _ in range(2))) for _ in range(3))
-    assert any(second * 10 < pandas for second, pandas in tries)

@@ -29,6 +29,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
 BENCHES = {
     "smellnet-base": "smellkit.odour.commands:smellnet_base",
     "smellnet-mixture": "smellkit.odour.commands:smellnet_mixture",
+    "reading": "smellkit.odour.commands:reading",
     "neckwear": "smellkit.device.commands:bench",
     "gcode": "smellkit.gcode.commands:bench",
 }

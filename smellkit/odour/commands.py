@@ -23,6 +23,21 @@ def smellnet_base(data, model, seeds, out):
     _keep(result, out)
 
 
+@click.command("reading")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
+def reading(data, out):
+    """Compare reading recordings again with reading each of their files by pandas, in one run."""
+    from smellkit.odour import speed
+
+    result = speed.reading(data)
+    click.echo(
+        "{files} files: {first_ms:.0f} ms first, {again_ms:.0f} ms again, {pandas_ms:.0f} ms by pandas".format(**result)
+    )
+    click.echo(f"Reading again is {result['ratio']:.1f} times as fast as pandas.")
+    _keep(result, out)
+
+
 @click.command()
 @click.argument("folder", metavar="DIR", required=False, default="")
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
