@@ -90,13 +90,15 @@ class Normal(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        left, width = self.knots[:-1], self.knots[1:] - self.knots[:-1]
+        least = TINY * left.abs().clamp_min(1)
+        tie = width < least  # much mass on one value: it sits in the middle of its step
+        start = torch.where(tie, left - least / 2, left)
+        steepness = 1 / torch.where(tie, least, width)
         passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
-        for left, right in zip(self.knots[:-1], self.knots[1:], strict=True):
-            width = right - left
-            along = ((x - left) / width.clamp_min(TINY)).clamp(0, 1)
-            tie = 0.5 * ((x > left).to(x) + (x >= left).to(x))  # much mass on one value: it sits in the middle
-            passed = passed + torch.where(width > TINY, along, tie)
-        return self.reach * (2 * passed / (len(self.knots) - 1) - 1)
+        for knot, slope in zip(start, steepness, strict=True):
+            passed = passed + ((x - knot) * slope).clamp(0, 1)
+        return self.reach * (2 * passed / len(start) - 1)
 
 
 def _autocorrelation(centred: Tensor, lag: int) -> Tensor:
