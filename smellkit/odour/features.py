@@ -93,12 +93,11 @@ class Normal(nn.Module):
         left, width = self.knots[:-1], self.knots[1:] - self.knots[:-1]
         least = TINY * left.abs().clamp_min(1)
         tie = width < least  # much mass on one value: it sits in the middle of its step
-        start = torch.where(tie, left - least / 2, left)
         steepness = 1 / torch.where(tie, least, width)
         passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
-        for knot, slope in zip(start, steepness, strict=True):
-            passed = passed + ((x - knot) * slope).clamp(0, 1)
-        return self.reach * (2 * passed / len(start) - 1)
+        for knot, slope, half in zip(left, steepness, 0.5 * tie, strict=True):
+            passed = passed + ((x - knot) * slope + half).clamp(0, 1)
+        return self.reach * (2 * passed / len(left) - 1)
 
 
 def _autocorrelation(centred: Tensor, lag: int) -> Tensor:
