@@ -28,18 +28,18 @@ class System:
     protocol: Protocol = Protocol()
     table: str = "strict"
     train_stride: int = 20
-    calibrated: bool = False  # worth the five more fits on parts of the training split
+    calibrated: bool = False  # worth more fits, on parts of the training split
     augment: dict[str, Any] = field(default_factory=dict)  # of the networks, see `Augment`
 
 
 FREE = Protocol("level-free")
-TEAM = ("extratrees-lda", "lda", "summary-mlp", "summary-mlp", "twopath")
+TEAM = ("extratrees-lda", "summary-mlp", "summary-mlp")
 SYSTEMS: dict[str, System] = {
-    **{name: System((name,), calibrated=name == "twopath") for name in [*BODIES, *PEERS]},
+    **{name: System((name,), calibrated=name == "summary-mlp") for name in [*BODIES, *PEERS]},
     "ensemble": System(TEAM, calibrated=True),
-    "level-free/twopath": System(("twopath",), FREE, "level-free"),
+    "level-free/summary-mlp": System(("summary-mlp",), FREE, "level-free"),
     "level-free/ensemble": System(TEAM, FREE, "level-free", calibrated=True),
-    "confounded/11 level-free": System(TEAM[:3], Protocol("level-free", (*GAS, *ENVIRONMENT)), "confounded"),
+    "confounded/11 level-free": System(TEAM, Protocol("level-free", (*GAS, *ENVIRONMENT)), "confounded"),
     "confounded/12 absolute": System(
         ("extratrees",), Protocol("absolute", (*GAS, "Benzene", *ENVIRONMENT)), "confounded"
     ),
