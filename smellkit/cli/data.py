@@ -42,6 +42,18 @@ def simulate():
 
 
 @simulate.command()
+@click.option("--out", type=FOLDER, required=True, help="Folder for the recordings.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same recordings.")
+@click.option("--recordings", default=4, show_default=True, help="Recordings of each nominal operation.")
+@click.option("--rows", default=128, show_default=True, help="Rows a recording, at 3.9 a second.")
+def gcode(out, seed, recordings, rows):
+    """Simulate a milling machine: programs, trajectories, and what 12 sensor nodes make of them."""
+    from smellkit.gcode.simulate import machine
+
+    click.echo(f"{machine(out, recordings=recordings, rows=rows, seed=seed)} recordings in {out}.")
+
+
+@simulate.command()
 @click.option("--out", type=FOLDER, required=True, help="Folder for smellnet/ and scents/; it must not hold them yet.")
 @click.option("--seed", default=2026, show_default=True, help="The same seed gives the same files.")
 @click.option("--recordings", default=3, show_default=True, help="Training recordings a substance.")

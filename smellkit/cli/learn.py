@@ -18,10 +18,12 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
     "odour": "smellkit.odour.predict:odour",
     "mixture": "smellkit.odour.mixture_predict:mixture",
+    "gcode": "smellkit.gcode.predict:gcode",
 }
 
 EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
     "odour": "smellkit.odour.export:odour",
+    "gcode": "smellkit.gcode.export:gcode",
 }
 
 
@@ -32,7 +34,7 @@ EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("--tracker", default="", help="tensorboard, wandb, or both with a comma.")
 def train(task, pairs, name, resume, tracker):
-    """Train TASK (odour-encoder, odour-mixture, odour-fusion) and leave a run folder."""
+    """Train TASK (odour-encoder, odour-mixture, gcode-reader, ...) and leave a run folder."""
     from smellkit import options
     from smellkit.train import Settings, fit
 
@@ -71,17 +73,19 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--weights", "name", required=True, help="odour, mixture, or a folder of such weights.")
+@click.option("--weights", "name", required=True, help="odour, mixture, gcode, or a folder of such weights.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the predictions go.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of this predictor.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="What `smellkit calibrate` made (mixture).")
-def predict(folder, name, out, pairs, calibration):
+@click.option("--channels", default="", help="all, or no-position to hide the machine's position (gcode).")
+def predict(folder, name, out, pairs, calibration, channels):
     """Name what was recorded in the files of DIR, with trained weights."""
     from smellkit import options
 
     kind, weights = _weights(name)
     function = options.find(PREDICTORS, kind, what="predictor for the weights")
-    given = options.parse(pairs) | ({"calibration": str(calibration)} if calibration else {})
+    asked = {"calibration": str(calibration) if calibration else "", "channels": channels}
+    given = options.parse(pairs) | {option: value for option, value in asked.items() if value}
     (chosen,) = options.split(given, function)
     click.echo(function(folder, weights=weights, out=out, **chosen))
 

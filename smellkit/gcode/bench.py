@@ -24,7 +24,7 @@ from smellkit.task import collate
 from smellkit.train import Settings, fit, parameters
 
 Numbers = NDArray[np.int64]
-TRAINING = {"epochs": 36, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
+TRAINING = {"epochs": 24, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
 SYSTEMS = ("reader", "two-stage")
 
 

@@ -30,24 +30,26 @@ class Layer(nn.Module):
     def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory, (batch, heads, steps, width / heads) each: once a window."""
         keys, values = self.about(memory).chunk(2, dim=-1)
-        return self._heads(keys), self._heads(values)
+        return self.apart(keys), self.apart(values)
 
     def forward(
         self, x: Tensor, memory: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        query, keys, values = map(self._heads, self.own(self.norms[0](x)).chunk(3, dim=-1))
+        query, keys, values = map(self.apart, self.own(self.norms[0](x)).chunk(3, dim=-1))
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
         rate = self.dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, keys, values, is_causal=past is None, dropout_p=rate)
-        x = x + self.drop(self.own_out(self._joined(seen)))
-        query = self._heads(self.ask(self.norms[1](x)))
+        x = x + self.drop(self.own_out(self.together(seen)))
+        query = self.apart(self.ask(self.norms[1](x)))
         seen = F.scaled_dot_product_attention(query, *memory, dropout_p=rate)
-        x = x + self.drop(self.ask_out(self._joined(seen)))
+        x = x + self.drop(self.ask_out(self.together(seen)))
         return x + self.drop(self.feed(self.norms[2](x))), (keys, values)
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def apart(self, x: Tensor) -> Tensor:
+        """(batch, tokens, width) as (batch, heads, tokens, width / heads)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _joined(self, x: Tensor) -> Tensor:
+    def together(self, x: Tensor) -> Tensor:
+        """The inverse of `apart`."""
         return x.transpose(1, 2).flatten(2)

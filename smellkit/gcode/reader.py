@@ -74,7 +74,7 @@ class MachineReader(nn.Module):
         self.context = nn.Linear(2 * width, width)
 
     def forward(self, batch: Batch) -> Batch:
-        """Outputs `operation` (B, 9), `line` and `learned` (B, L); with `open` (B, 8) in the batch also `token`, `parts`.
+        """Outputs `operation` (B, 9), `line` and `learned` (B, L); with `open` in the batch also `token`, `parts`.
 
         `line` are log-probabilities with the recall, `learned` the line head's own logits (in training both are).
         """
@@ -173,6 +173,7 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(len(grammar.vocabulary), width)
         self.place = nn.Parameter(torch.randn(STEPS, width) * 0.02)
         self.layers = nn.ModuleList(Layer(width, heads=heads, dropout=dropout, inner=2) for _ in range(layers))
+        self.kept = (layers, 2, 1, heads, STEPS, width // heads)  # shape of all keys and values of one line
         self.norm = nn.LayerNorm(width)
         self.parts = nn.Linear(width, OUTPUTS)
         self.token = nn.Linear(width, len(grammar.vocabulary))

@@ -18,15 +18,16 @@ VERSION = "2"  # of what this module makes of a file; part of the key of the cac
 FROZEN = 8  # rows without any change of what moves, after which a node is taken as dead; a live one repeats 1 row
 MOVING = ("accelerometer", "gyroscope", "current")  # never constant while they work; the others may be
 CURRENT = {name.removesuffix("_A"): name for name in channels.CURRENT}  # the same values under an older name
-HINT = "python -m smellkit data fetch gcode, or leave --data out for the simulated sample"
+PLACES = ("gcode_fingerprint/recordings", "gcode/aligned")  # below a data root
+HINT = "`smellkit data get gcode`, or leave --data out for the simulated sample"
 
 
 def find(folder: str | Path | None = None) -> Path:
-    """Folder of recordings to use: "" is the sample; else `folder`, or recordings or gcode_fingerprint inside it."""
+    """Folder of recordings to use: "" is the sample; else `folder`, or a usual place inside it."""
     if folder is None or str(folder) == "":
         return paths.sample() / "gcode"
     here = Path(folder)
-    for place in (here / "recordings", here, here / "gcode_fingerprint" / "recordings"):
+    for place in (here / "recordings", here / "aligned", here, *(here / name for name in PLACES)):
         if place.is_dir() and files(place):
             return place
     raise DataError(f"No recordings (*.parquet or *_aligned.csv) in {here}", hint=HINT)

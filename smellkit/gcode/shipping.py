@@ -1,0 +1,155 @@
+"""A trained reader with all it needs to read a new recording: weights, scaling, lines, channels; packed and unpacked.
+
+smellkit train gcode-reader --set data=DIR --set protocol=all --name gcode-all
+python -m smellkit.gcode.shipping gcode-all data/weights/gcode
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smellkit import runs, weights
+from smellkit.errors import WeightsError
+from smellkit.gcode import bench, channels, decode, samples, tasks
+from smellkit.gcode.channels import OPERATIONS
+from smellkit.gcode.data import Scaling
+from smellkit.gcode.grammar import Grammar
+from smellkit.gcode.reader import MachineReader, Recall
+from smellkit.gcode.tokens import Vocabulary, default
+from smellkit.options import accepted
+from smellkit.runs import Run
+
+SHAPE = ("width", "layers", "waves", "structure")  # options of the task that decide which tensors there are
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one window says: the operation, how sure, the line with all its digits, its tokens as published."""
+
+    operation: str
+    p: float
+    line: str
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Sensor rows in, operation and line out."""
+
+    model: MachineReader
+    scaling: Scaling
+    vocabulary: Vocabulary
+    mask: np.ndarray  # (155,) channels in use
+
+    def inputs(self, values: np.ndarray, categories: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Scaled windows (n, 64, 155) and category numbers (n, 64, 4) from raw ones with NaN where nothing was."""
+        scaled = self.scaling(values) * self.mask.astype(np.float32)
+        return torch.as_tensor(scaled), torch.as_tensor(self.scaling.codes(categories))
+
+    def read(self, values: np.ndarray, categories: np.ndarray) -> tuple[list[Read], np.ndarray]:
+        """One `Read` a window, and the probabilities of all operations (n, 9)."""
+        said: list[Read] = []
+        chances: list[np.ndarray] = []
+        for start in range(0, len(values), 128):
+            chosen = slice(start, start + 128)
+            tokens, operation = decode.decode(self.model, *self.inputs(values[chosen], categories[chosen]))
+            probability = operation.softmax(dim=1).numpy()
+            chances.append(probability)
+            for row, line, chance in zip(tokens, decode.lines(self.model.grammar, tokens), probability, strict=True):
+                said.append(Read(OPERATIONS[chance.argmax()], float(chance.max()), line, self._published(row)))
+        return said, np.concatenate(chances) if chances else np.empty((0, len(OPERATIONS)))
+
+    def without(self, channel_set: str) -> Reader:
+        """The same reader, blind to what a channel set leaves out."""
+        return Reader(self.model, self.scaling, self.vocabulary, self.mask & channels.keep(channel_set))
+
+    def _published(self, row: Tensor) -> tuple[str, ...]:
+        numbers = [int(n) for n in torch.where(row == 0, 0, self.model.grammar.published[row])]
+        return tuple(self.vocabulary.decode(numbers))
+
+
+def pack(run: Run, folder: Path) -> Path:
+    """Write the reader of a finished run of `gcode-reader` into `folder`, with what it was trained on."""
+    options = {name: value for name, value in run.params.items() if name in accepted(tasks.reader)}
+    if options.get("channels", "all") not in ("all", "no-position"):
+        raise WeightsError(
+            f"The run {run.name!r} standardises whole recordings, which a stream can't", hint="channels=all"
+        )
+    model = bench.model_of(run)
+    prepared = prepared_of(options)
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {
+        "scaling.centre": torch.as_tensor(prepared.scaling.centre),
+        "scaling.spread": torch.as_tensor(prepared.scaling.spread),
+    }
+    shape = {name: options[name] for name in SHAPE if name in options}
+    table = prepared.machine.windows.iloc[prepared.parts.train]
+    manifest = {
+        "kind": "gcode",
+        "model": shape,
+        "channels": channels.CONTINUOUS,
+        "used": prepared.mask.astype(int).tolist(),
+        "operations": OPERATIONS,
+        "categories": prepared.scaling.categories,
+        "lines": model.grammar.texts,
+        "trained_on": {
+            "protocol": options.get("protocol", "G"),
+            "windows": len(table),
+            "recordings": table["recording"].nunique(),
+            "scores": run.scores,
+        },
+        "made": run.stamp,
+    }
+    return weights.save(folder, tensors, runs.plain(manifest))
+
+
+def prepared_of(options: dict[str, Any]) -> samples.Prepared:
+    """The data of a run of `gcode-reader`, from its options."""
+    return samples.prepare(
+        options.get("data", ""),
+        protocol=options.get("protocol", "G"),
+        fold=options.get("fold", 0),
+        seed=options.get("split_seed", 7),
+        channel_set=options.get("channels", "all"),
+        without=options.get("without", ""),
+        shift=options.get("shift", 0),
+    )
+
+
+def unpack(folder: Path) -> Reader:
+    """The reader in `folder`; WeightsError when it is not one, or one for other channels."""
+    tensors, manifest = weights.load(folder, made_by="python -m smellkit.gcode.shipping RUN FOLDER")
+    where = str(folder)
+    try:
+        if tuple(manifest["channels"]) != channels.CONTINUOUS or tuple(manifest["operations"]) != OPERATIONS:
+            raise WeightsError(f"{where} reads other channels or operations", hint="train it again")
+        categories = tuple(tuple(known) for known in manifest["categories"])
+        scaling = Scaling(tensors.pop("scaling.centre").numpy(), tensors.pop("scaling.spread").numpy(), categories)
+        state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+        vocabulary = default()
+        grammar = Grammar(manifest["lines"], vocabulary)
+        keys = state.get("recall.keys")
+        recall = None
+        if keys is not None:
+            recall = Recall(torch.zeros(len(keys), 64, 3), torch.zeros(len(keys), dtype=torch.long), lines=len(grammar))
+        spread = scaling.spread[channels.PLACES].tolist()
+        model = MachineReader(
+            grammar, cardinalities=scaling.cardinalities, spread=spread, recall=recall, **manifest["model"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as why:
+        raise WeightsError(
+            f"{where} holds no reader of G-code: {why!r}", hint="python -m smellkit.gcode.shipping"
+        ) from why
+    weights.fill(model, state, where=where).eval()
+    return Reader(model, scaling, vocabulary, np.array(manifest["used"], dtype=bool))
+
+
+if __name__ == "__main__":
+    print(pack(runs.latest(sys.argv[1]), Path(sys.argv[2])))
