@@ -104,9 +104,10 @@ def assemble(notebooks: Path, stage: Path, *, home: Path = paths.HOME) -> tuple[
     warnings = []
     for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
         book = json.loads(path.read_text(encoding="utf-8"))
-        if not (home / "site" / PANEL).exists() and _still(book):
+        if _still(book) and not (home / "site" / PANEL).exists():
             warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
-        _still(book)
+        for cell in book["cells"]:  # notebooks/ and site/notebooks/ see site/ from different places
+            cell["source"] = [line.replace("](../site/", "](../") for line in _lines(cell["source"])]
         (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
     config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
     absent: list[str] = []
@@ -187,6 +188,10 @@ def _still(book: dict[str, Any]) -> bool:
         if "outputs" in cell:
             cell["outputs"] = kept
     return found
+
+
+def _lines(source: str | list[str]) -> list[str]:
+    return source.splitlines(keepends=True) if isinstance(source, str) else source
 
 
 def _present(items: list[Any], stage: Path, absent: list[str]) -> list[Any]:

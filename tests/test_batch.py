@@ -125,6 +125,26 @@ def test_a_cell_that_takes_too_long_is_named(books):
     assert "--timeout" in str(results[0].error)
 
 
+def test_a_kernel_that_dies_is_named_and_leaves_nothing(books):
+    write(books / "02_second.ipynb", "epochs: int = 1", "import os\nos._exit(9)")
+    results = batch.run(["2"], folder=books)
+    assert "02_second.ipynb, code cell 2: `import os`\n  DeadKernelError" in str(results[0].error)
+    assert not results[0].output.with_suffix(".json").exists()
+
+
+def test_ctrl_c_leaves_no_kernel_and_no_result(books):
+    write(
+        books / "02_second.ipynb",
+        "epochs: int = 1",
+        "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(["2"], folder=books)
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    assert not [child for child in living if "ipykernel" in " ".join(child.cmdline())]
+    assert not (batch.executed("quick") / "02_second.ipynb").exists()
+
+
 def test_the_command_exits_with_1_and_a_short_message(books, monkeypatch):
     monkeypatch.setattr(batch.run, "__kwdefaults__", batch.run.__kwdefaults__ | {"folder": books})
     write(books / "02_second.ipynb", "epochs: int = 1", "raise ValueError('no such smell')")
