@@ -13,12 +13,14 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
 @click.option("--model", default="", metavar="NAME", help="One model, or several with commas; the whole table else.")
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each model, seeds 1, 2, ...")
-@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
-def smellnet_base(data, model, seeds, out):
+@click.option("--folds", default=6, show_default=True, help="Parts of the cross-validation; 0 leaves it out.")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other models there are kept.")
+def smellnet_base(data, model, seeds, folds, out):
     """Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions."""
     from smellkit.odour import bench
 
-    result = bench.run(data, models=[name for name in model.split(",") if name], seeds=seeds, progress=click.echo)
+    names = [name for name in model.split(",") if name]
+    result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, before=_known(out))
     click.echo(bench.report(result))
     _keep(result, out)
 
@@ -83,6 +85,13 @@ def calibrate(folder, labels, out, name):
 
     using = Path(name) if Path(name).is_dir() else paths.weights() / name
     click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=using))
+
+
+def _known(out: Path | str) -> dict:
+    """What an earlier run left in the file `out`."""
+    from smellkit.checks import read_json
+
+    return read_json(Path(out)) if str(out) not in ("", ".") and Path(out).is_file() else {}
 
 
 def _keep(result: dict, out: Path | str) -> None:
