@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ from smellkit.errors import DataError, OptionError, SmellkitError
 from smellkit.parameters import Notebook
 
 FOLDER = paths.HOME / "notebooks"
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 DONE, FRESH, FAILED, LEFT = "done", "up to date", "failed", "not reached"
 
 
@@ -121,15 +123,17 @@ def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key
 
     part = target.parent / "unfinished" / target.name
     part.parent.mkdir(parents=True, exist_ok=True)
+    log = part.with_suffix(".log")
+    logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it logs is in the error below
     began = time.monotonic()
     bar = {"desc": notebook.name, "leave": False, "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
     try:
         papermill.execute_notebook(
             notebook.path, part, dict(values), kernel_name="python3", language="python", cwd=notebook.path.parent,
-            progress_bar=bar, execution_timeout=timeout, start_timeout=120, **_transport(),
+            progress_bar=bar, execution_timeout=timeout, start_timeout=120, **_kernel(log),
         )  # fmt: skip
     except PapermillExecutionError as why:
-        error = _explain(notebook, why.source, why.ename, why.evalue)
+        error = _explain(notebook, why.source, why.ename, why.evalue, why.traceback)
     except (CellTimeoutError, TimeoutError):
         error = _explain(
             notebook, _running(part), "Timeout", f"no answer for {timeout} s\n  Try: --timeout {timeout * 4}"
@@ -142,6 +146,7 @@ def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key
         seconds = time.monotonic() - began
         _clean(part)
         part.replace(target)
+        log.unlink(missing_ok=True)
         made = {"key": key, "seconds": round(seconds, 2), "at": time.time(), "parameters": dict(values)}
         paths.write_json(_stamp_file(target), made)
         return Result(notebook.name, DONE, seconds, target)
@@ -150,26 +155,34 @@ def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key
     return Result(notebook.name, FAILED, time.monotonic() - began, part, error)
 
 
-def _transport() -> dict[str, Any]:
-    """Talk to the kernel through sockets in the file system where there are any: nobody else on the machine can."""
+def _kernel(log: Path) -> dict[str, Any]:
+    """How kernels are started: what they say outside of cells goes to `log`, and only this user can talk to them."""
+    from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.paths import jupyter_runtime_dir
     from traitlets.config import Config
 
-    if os.name != "posix" or len(jupyter_runtime_dir()) > 50:  # the name of a socket has 107 characters at most
-        return {}
-    return {"config": Config({"KernelManager": {"transport": "ipc"}})}
+    class Quiet(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            with log.open("w", encoding="utf-8") as file:
+                await super().start_kernel(**options, stderr=file)
+
+    short = len(jupyter_runtime_dir()) <= 50  # the name of a socket has 107 characters at most
+    transport = {"transport": "ipc"} if os.name == "posix" and short else {}
+    return {"kernel_manager_class": Quiet, "config": Config({"KernelManager": transport})}
 
 
-def _explain(notebook: Notebook, source: str, kind: str, value: str) -> NotebookError:
-    """Put notebook, cell and error into one short message."""
+def _explain(notebook: Notebook, source: str, kind: str, value: str, trace: Iterable[str] = ()) -> NotebookError:
+    """Put notebook, cell, line and error into one short message."""
     cells = [cell for cell in _cells(notebook.path) if cell["cell_type"] == "code"]
     number = next((n for n, cell in enumerate(cells, 1) if "".join(cell["source"]) == source), 0)
-    lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#|")]
     cell = f"code cell {number}" if number else "the cell of its parameters"
-    value = re.sub(r"\x1b\[[0-9;]*m", "", value).strip() or "no message"
-    return NotebookError(
-        f"{notebook.path.name}, {cell}: `{lines[0].strip() if lines else ''}`\n  {kind}: {value[:1500]}"
-    )
+    plain = COLOURS.sub("", "\n".join(trace))
+    line = re.search(r"Cell In\s?\[\d+\], line (\d+)", plain)
+    lines = source.splitlines()
+    words = [text.strip() for text in lines if text.strip() and not text.startswith("#|")] or [""]
+    said = lines[int(line[1]) - 1].strip() if line and int(line[1]) <= len(lines) else words[0]
+    value = COLOURS.sub("", value).strip() or "no message"
+    return NotebookError(f"{notebook.path.name}, {cell}: `{said}`\n  {kind}: {value[:1500]}")
 
 
 def _running(output: Path) -> str:

@@ -92,6 +92,7 @@ def test_a_batch_runs_then_skips_then_runs_what_changed_and_what_follows(books):
     assert statuses(results) == ["done", "done"]  # the second may read the first's run folder
     assert printed(results[0]) == "3 0.25 lstm False \n"
     assert "papermill" not in results[0].output.read_text()
+    assert not list(results[0].output.parent.glob("unfinished/*"))
     assert not [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -107,11 +108,11 @@ def test_profile_and_data_folder_have_files_of_their_own(books, tmp_path):
 
 def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):
     good = (books / "02_second.ipynb").read_bytes()
-    write(books / "02_second.ipynb", "epochs: int = 1", "x = 1", "#| label: b\nx / 0")
+    write(books / "02_second.ipynb", "epochs: int = 1", "x = 1", "#| label: b\ny = 0\nx / y")
     write(books / "03_third.ipynb", "epochs: int = 1", "x = 1")
     results = batch.run(folder=books)
     assert statuses(results) == ["done", "failed", "not reached"]
-    assert "02_second.ipynb, code cell 3: `x / 0`" in str(results[1].error)
+    assert "02_second.ipynb, code cell 3: `x / y`" in str(results[1].error)
     assert "ZeroDivisionError" in str(results[1].error)
     assert not (batch.executed("quick") / "02_second.ipynb").exists()
     (books / "02_second.ipynb").write_bytes(good)
