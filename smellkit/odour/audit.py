@@ -18,6 +18,7 @@ from smellkit import metrics
 from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.odour import data as recordings
+from smellkit.odour.bench import other_sessions
 from smellkit.odour.data import ENVIRONMENT, GAS, SENSORS
 from smellkit.odour.peers import describe
 from smellkit.odour.protocol import Protocol, Windows, cut
@@ -84,14 +85,6 @@ def sittings(table: pd.DataFrame) -> pd.Series:
             ordered = rows[column].sort_values()
             number[ordered.index] = number[ordered.index] * 10 + (ordered.diff() > gap).cumsum()
     return number.groupby(means["substance"]).transform(lambda part: pd.factorize(part, sort=True)[0])
-
-
-def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFrame | None:
-    """All recordings of the splits called online_*, made at another time; None when there are none."""
-    base = recordings.find(data) / "base"
-    names = [path.name for path in sorted(base.glob("online_*/"))]
-    tables = [recordings.read_recordings(data, name, report=report) for name in names]
-    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def verdict(found: dict[str, Any]) -> str:

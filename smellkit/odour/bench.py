@@ -53,7 +53,7 @@ def run(
     report = Report()
     training = recordings.read_recordings(data, "training", report=report)
     testing = recordings.read_recordings(data, "testing", report=report)
-    away = _other_sessions(data, report)
+    away = other_sessions(data, report)
     described = describe(training, testing, away, report)
     known = (before or {}).get("models", {}) if (before or {}).get("data") == described else {}
     measured = {}
@@ -67,7 +67,7 @@ def run(
         progress(f"{_line(name, measured[name])}   ({time.monotonic() - began:.0f} s)")
     return {
         "data": described,
-        "made_by": {"command": _command(), "revision": runs.revision(), "memory_mib": _memory()},
+        "made_by": {"command": command(), "revision": runs.revision(), "memory_mib": _memory()},
         "published": PUBLISHED,
         "models": known | measured,
     }
@@ -256,8 +256,8 @@ def _percent(interval: dict[str, float]) -> str:
     return f"{100 * interval['value']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
-def _other_sessions(data: str | Path, report: Report) -> pd.DataFrame | None:
-    """All recordings of the splits called online_*: made at another time."""
+def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFrame | None:
+    """All recordings of the splits called online_*, made at another time; None when there are none."""
     base = recordings.find(data) / "base"
     tables = [recordings.read_recordings(data, path.name, report=report) for path in sorted(base.glob("online_*/"))]
     return pd.concat(tables, ignore_index=True) if tables else None
@@ -272,7 +272,7 @@ def _common(protocol: Protocol, system: systems.System) -> int:
     return int(np.gcd(protocol.stride, system.train_stride))
 
 
-def _command() -> str:
+def command() -> str:
     words = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return " ".join("DIR" if words[i - 1] == "--data" else word for i, word in enumerate(words))
 
