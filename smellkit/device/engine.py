@@ -316,7 +316,7 @@ class Engine:
             due = min(self._do_stop(), self._do_link(), self._do_wake(), self._do_score(), self._do_request())
             # whatever failed on the way may have made other things due
             if self._link is None:
-                due = min(due, self._do_link())
+                due = min(due, self._retry)
             if self._stop.left and self._link:
                 due = min(due, self._stop.due)
             if self._parser.waiting:
@@ -416,7 +416,7 @@ class Engine:
         for job in (*self._stop.jobs, *self._wake.jobs, self.score, self._request):
             if job and job is not self._closing:
                 job.finish(error=why)
-        self._retry = self._now() + self._back_off
+        self._retry = self._now() + max(self._back_off, 0.01)  # first let those know who wait
         self._back_off = min(self.timing.cap, max(self.timing.back_off, 2 * self._back_off))
         self._fail_all()
 
@@ -580,6 +580,9 @@ class Engine:
                 older.popleft()
             if request.tries == 0 and older:  # replies carry no number: the older ones have to come or be late first
                 return older[0] + timing.late
+            quiet = self._last_frame_at + min(timing.inter_byte, timing.gap)
+            if request.tries == 0 and now < quiet:  # the last reply may come twice
+                return quiet
             if now < self._free:
                 return self._free
             if not self._send(request.frame, request.what):
@@ -635,11 +638,13 @@ class Engine:
     def _reply(self, frame: Frame, now: float) -> None:
         kind = (frame.command, frame.inner.function if frame.inner else 0)
         request = self._request
-        if frame.raw == self._last_frame and now - self._last_frame_at < self.timing.inter_byte:
+        asked = self._unanswered.get(kind)
+        asked_since = asked is not None and len(asked) > 0 and asked[-1] >= self._last_frame_at
+        soon = now - self._last_frame_at < self.timing.inter_byte
+        if frame.raw == self._last_frame and soon and not asked_since:
             self.log.got(frame.raw, "duplicate")
             return
         self._last_frame, self._last_frame_at = frame.raw, now
-        asked = self._unanswered.get(kind)
         if request and request.kind == kind and not request.matches(frame):
             self._hear(frame.raw, "reply to somebody else")
             return
