@@ -15,7 +15,7 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each model, seeds 1, 2, ...")
 @click.option("--folds", default=6, show_default=True, help="Parts of the cross-validation; 0 leaves it out.")
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other models there are kept.")
-@click.option("--save", "folder", default="", metavar="FOLDER", help="Only train the network to ship, and keep it there.")
+@click.option("--save", "folder", default="", metavar="FOLDER", help="Only train the network to ship; keep it there.")
 def smellnet_base(data, model, seeds, folds, out, folder):
     """Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions."""
     if folder:

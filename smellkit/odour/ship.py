@@ -31,12 +31,11 @@ def make_weights(
     system: str = SHIPPED,
     seed: int = 1,
     progress: Callable[[str], object] = lambda _: None,
-    **changes: Any,
 ) -> str:
     """Train the network of `system` on the training split of `data`, write it to `folder`, and return its scores.
 
     Calibrated on recordings of the training split that a second fit did not see; the test split is scored once, at the
-    end, for the manifest. `changes` replace settings of the network's recipe.
+    end, for the manifest.
     """
     chosen = systems.find(system)
     (model,) = chosen.members
@@ -62,27 +61,28 @@ def make_weights(
         "made_by": {
             "system": system,
             "seed": seed,
-            "settings": asdict(replace(RECIPES[model], seed=seed, **changes)),
+            "settings": asdict(replace(RECIPES[model], seed=seed)),
             "command": bench.command(),
             "data": "SmellNet, training split, github.com/MIT-MI/SmellNet ea940d686c67e411c9cf396f844e7be8ca2b6424",
             "revision": runs.revision(),
         },
     }
-    network = weights.fill(make(model, train.values.shape[1:], classes=len(train.classes)), tensors).eval()
-    recogniser = Recogniser(network, chosen.protocol, train.classes, learnt)
+    network = make(model, train.values.shape[1:], classes=len(train.classes))
+    weights.fill(network, tensors)
+    recogniser = Recogniser(network.eval(), chosen.protocol, train.classes, learnt)
     manifest["scores"] = scores(recogniser, data)
     weights.save(folder, tensors, runs.plain(manifest))
     return f"{folder}: {manifest['scores']}"
 
 
 def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
-    """Top-1 and top-5 of windows and recordings on the test split and on other sessions, and the calibration's error."""
+    """Top-1, top-5 of windows and recordings on the test split and on other sessions, and how the calibration holds."""
     found: dict[str, Any] = {}
     away = bench.other_sessions(data)
-    tables = {"test": recordings.read_recordings(data, "testing")} | (
-        {"other_session": away} if away is not None else {}
-    )
+    tables = {"test": recordings.read_recordings(data, "testing"), "other_session": away}
     for name, table in tables.items():
+        if table is None:
+            continue
         windows = cut(table, recogniser.protocol, classes=recogniser.classes)
         values = recogniser.scores(windows.values)
         found[name] = {
