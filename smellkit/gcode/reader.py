@@ -21,7 +21,7 @@ class MachineReader(nn.Module):
 
         continuous (64, 155) + waves of position + categorical (64, 4)
           -> linear -> two convolutions, 64 -> 16 steps -> BiGRU -> memory (16, 128)
-          -> mean and maximum -> operation (9), line (L)
+          -> mean and maximum -> operation (9), line (L); each step -> place (3), also where the position is hidden
           -> decoder of two layers -> flat token (V) + type, command, parameter, sign, digits (82)
 
     A token's score is the flat head plus what the digit heads say of it plus the prior of lines not yet ruled out.
@@ -66,6 +66,7 @@ class MachineReader(nn.Module):
         )  # fmt: skip
         self.pass_through = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
         self.norm = nn.LayerNorm(width)
+        self.locate = nn.Linear(width, 3)
         self.operation = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, len(OPERATIONS)))
         self.line = nn.Sequential(
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, len(grammar))
@@ -74,7 +75,7 @@ class MachineReader(nn.Module):
         self.context = nn.Linear(2 * width, width)
 
     def forward(self, batch: Batch) -> Batch:
-        """Outputs `operation` (B, 9), `line` and `learned` (B, L); with `open` in the batch also `token`, `parts`.
+        """Outputs `operation` (B, 9), `line`, `learned` (B, L), `place` (B, 16, 3); with `open` `token` and `parts`.
 
         `line` are log-probabilities with the recall, `learned` the line head's own logits (in training both are).
         """
@@ -105,6 +106,7 @@ class MachineReader(nn.Module):
             "operation": self.operation(summary),
             "line": line,
             "learned": learned,
+            "place": self.locate(memory),
             "context": self.context(summary),
         }
 

@@ -32,9 +32,9 @@ def reader(
     without: str = "",
     width: int = 128,
     layers: int = 2,
-    dropout: float = 0.15,
-    hide_node: float = 0.1,
-    hide_position: float = 0.5,
+    dropout: float = 0.2,
+    hide_node: float = 0.15,
+    hide_position: float = 0.7,
     jitter: float = 0.0,
     waves: bool = True,
     structure: bool = True,
@@ -43,12 +43,13 @@ def reader(
     gamma: float = 0.0,
     smoothing: float = 0.05,
     heads: float = 0.3,
+    locate: float = 3.0,
 ) -> Task:
     """Encoder and decoder as one: operation, line and tokens of a window of `data` ("" is the sample).
 
     `channels` and `without` choose the inputs (see `smellkit.gcode.channels.keep`); `gamma` and `smoothing` shape the
-    token loss, `heads` weighs the structured heads; `shift` moves training windows by up
-    to so many rows each way (never under protocol S).
+    token loss, `heads` weighs the structured heads, `locate` the guess of the (perhaps hidden) position; `shift` moves
+    training windows by up to so many rows each way (never under protocol S).
     """
     prepared = samples.prepare(
         data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without, shift=shift
@@ -78,6 +79,9 @@ def reader(
         total = focal(outputs["operation"], batch["operation"], smoothing=smoothing)
         total = total + focal(outputs["line"][known], batch["line"][known], smoothing=smoothing)
         total = total + focal(outputs["token"][said], batch["open"][said], gamma=gamma, smoothing=smoothing)
+        if locate:
+            place = batch["continuous"][:, ::4, PLACES]
+            total = total + locate * F.smooth_l1_loss(outputs["place"], place)
         return total + heads * structured_loss(outputs["parts"][said], grammar.fields[batch["open"][said]], gamma)
 
     def score(outputs: Batch, batch: Batch) -> dict[str, float]:
@@ -93,6 +97,7 @@ def reader(
             "line": line,
             "learned": learned,
             "token": token,
+            "place": -float((outputs["place"] - batch["continuous"][:, ::4, PLACES]).abs().mean()),
         }
 
     def load() -> dict[str, Dataset]:

@@ -1,0 +1,243 @@
+"""The reader and the two stages: shapes, gradients, a frozen encoder, and one answer whatever the way to it."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from smellkit import cli, paths, runs, weights
+from smellkit.errors import OptionError, WeightsError
+from smellkit.gcode import bench, data, decode, export, predict, recordings, samples, scores, shipping, tasks, tokens
+from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS, PLACES
+from smellkit.gcode.grammar import Grammar, spoken
+from smellkit.gcode.reader import Recall
+from smellkit.task import collate
+from smellkit.train import Settings, fit
+
+SAMPLE = paths.sample() / "gcode"
+QUICK = Settings(epochs=1, batch=32, learning_rate=2e-3)
+SMALL = {"width": 32, "layers": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_runs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RUNS", "WORK"):
+            patch.setenv(f"SMELLKIT_{name}", str(tmp_path_factory.mktemp(name)))
+        patch.setenv("TQDM_DISABLE", "1")
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(own_runs):
+    options = {"protocol": "all", **SMALL}
+    return fit(tasks.reader(**options), QUICK, name="small", params=options)
+
+
+@pytest.fixture(scope="module")
+def packed(run, tmp_path_factory):
+    return shipping.pack(run, tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture
+def batch():
+    prepared = samples.prepare("", protocol="G", fold=0, seed=7)
+    return samples.windows_of(prepared)["train"].__getitems__(range(6))
+
+
+def test_every_part_of_the_reader_gets_a_gradient(batch):
+    task = tasks.reader(**SMALL)
+    model = task.build().train()
+    outputs = model(batch)
+    assert outputs["operation"].shape == (6, 9) and outputs["place"].shape == (6, 16, 3)
+    assert outputs["token"].shape == (6, 8, len(model.grammar.vocabulary)) and outputs["parts"].shape == (6, 8, 82)
+    task.loss(outputs, batch).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_the_published_two_stages_have_their_claimed_shape(batch):
+    encoder = tasks.encoder().build()
+    outputs = encoder(batch)
+    assert outputs["memory"].shape == (6, 64, 128) and outputs["operation"].shape == (6, 9)
+    assert outputs["restored"].shape == batch["continuous"].shape
+
+
+def test_frozen_means_frozen_and_the_memory_is_computed_once():
+    first = fit(tasks.encoder(), QUICK, name="encoder")
+    before = weights.fingerprint(tasks.trained_encoder("encoder"))
+    digest = weights.manifest(first.folder)["sha256"]
+    task = tasks.decoder(encoder="encoder")
+    parts = task.load()
+    kept = sorted((paths.work() / "gcode-memory").rglob("*.safetensors"))
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    assert set(parts["train"].tensors) == {"memory", "logits", "operation", "published"}
+    second = fit(task, QUICK, name="decoder", params={"encoder": "encoder"})
+    assert not any(name.startswith("encoder") for name in weights.load(second.folder)[0])
+    assert weights.manifest(first.folder)["sha256"] == digest
+    assert weights.fingerprint(tasks.trained_encoder("encoder")) == before
+    assert [path.stat().st_mtime_ns for path in kept] == stamps and len(kept) == 3
+
+
+def test_an_unfrozen_encoder_moves():
+    fit(tasks.encoder(), QUICK, name="encoder-2")
+    before = weights.fingerprint(tasks.trained_encoder("encoder-2"))
+    options = {"encoder": "encoder-2", "frozen": False}
+    run = fit(tasks.decoder(**options), QUICK, name="together", params=options)
+    assert weights.fingerprint(tasks.two_stages(run)[0]) != before
+
+
+def test_decoding_with_kept_keys_is_decoding_the_whole_line_again(run, batch):
+    model = bench.model_of(run)
+    found, _ = decode.decode(model, batch["continuous"], batch["categorical"])
+    outputs = model(batch | {"open": found})
+    again = decode.forced(model.grammar, outputs["line"], outputs["token"], found)
+    assert torch.equal(torch.where(found == 0, 0, again), found)
+
+
+def test_what_is_decoded_is_always_a_line_of_the_grammar(run, batch):
+    model = bench.model_of(run)
+    noise = torch.randn_like(batch["continuous"]) * 3
+    found, _ = decode.decode(model, noise, batch["categorical"], prior=0.0, weight=1.0)
+    assert set(decode.lines(model.grammar, found)) <= set(model.grammar.texts)
+
+
+def test_a_token_is_as_likely_as_its_type_letter_sign_and_digits_together():
+    grammar = Grammar(["G1 X-0.1254", "Z0."], tokens.default())
+    logits = torch.randn(82)
+    token = grammar.vocabulary.ids["NUM_X_-0.1254"]
+    pieces = torch.split(logits, [4, 6, 10, 2, *[10] * 6])
+    wanted = [3, None, 0, 1, 0, 0, 1, 2, 5, 4]
+    sure = sum(p.log_softmax(0)[n] for p, n in zip(pieces, wanted, strict=True) if n is not None)
+    assert spoken(logits, grammar)[token] == pytest.approx(float(sure), abs=1e-4)
+
+
+def test_the_recall_speaks_only_where_the_path_is_known():
+    places = torch.randn(20, 64, 3) * 20 + 60
+    recall = Recall(places, torch.arange(20) % 4, lines=4)
+    flat = torch.full((2, 4), 0.25)
+    known = recall(flat, places[[3, 6]])
+    assert known.argmax(dim=1).tolist() == [3, 2] and known.max() > 0.95
+    assert torch.allclose(recall(flat, places[:2] + 500), flat) and torch.allclose(recall(flat, places[:2] * 0), flat)
+
+
+def test_scores_count_by_place_and_by_kind():
+    vocabulary = tokens.Vocabulary.build(["X1.5 Y2.5"])
+    target = np.array([vocabulary.encode("X1.5 Y9."), vocabulary.encode("X1.5 Y2.5")])
+    found = target.copy()
+    found[1, 1] = 0
+    assert scores.accuracy(found, target) == pytest.approx(1 - 1 / (target != 0).sum())
+    assert scores.accuracy(found, target, kind="numbers", vocabulary=vocabulary) == pytest.approx(2 / 3)
+    assert scores.hits(found, target, kind="words")[0, 1] == 2  # X and its number; Y9. is UNK
+
+
+def test_predict_writes_one_row_a_window_and_tokens_are_those_of_the_line(packed, tmp_path):
+    out = tmp_path / "predictions.csv"
+    said = predict.gcode(SAMPLE, weights=packed, out=out)
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["file", "start", "operation", "p", "line", "tokens"]
+    assert len(rows) == len(data.load()) and f"{len(rows)} windows" in said
+    vocabulary = tokens.default()
+    for row in rows[::20]:
+        assert row["tokens"].split() == vocabulary.decode(vocabulary.encode(row["line"]))
+
+
+def test_predict_needs_no_gcode_and_reads_what_it_can(packed, tmp_path):
+    good = pd.read_parquet(SAMPLE / "face_001.parquet").drop(columns="gcode_string")
+    good.to_csv(tmp_path / "face_001_aligned.csv", index=False)
+    good.head(30).to_parquet(tmp_path / "short_001.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 nonsense")
+    said = predict.gcode(tmp_path, weights=packed, out=tmp_path / "p.csv", skip=True)
+    assert "1 files skipped" in said and "1 recordings shorter" in said
+    assert {row["file"] for row in csv.DictReader((tmp_path / "p.csv").open())} == {"face_001_aligned.csv"}
+
+
+def test_hiding_the_position_changes_the_answer_but_nothing_else_may_be_asked(packed, tmp_path):
+    predict.gcode(SAMPLE, weights=packed, out=tmp_path / "a.csv")
+    predict.gcode(SAMPLE, weights=packed, out=tmp_path / "b.csv", channels="no-position")
+    assert (tmp_path / "a.csv").read_text() != (tmp_path / "b.csv").read_text()
+    with pytest.raises(OptionError, match="raw channels"):
+        predict.gcode(SAMPLE, weights=packed, out=tmp_path / "c.csv", channels="centred")
+    assert not (tmp_path / "c.csv").exists()
+
+
+def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
+    reader = shipping.unpack(packed)
+    table = recordings.read_one(SAMPLE / "pocket_002.parquet", labels=False)
+    machine = data.cut(table.assign(group="pocket_002"))
+    wanted, _ = reader.read(*machine.take(machine.windows["row"].to_numpy()))
+    raw = pd.read_parquet(SAMPLE / "pocket_002.parquet").to_dict("records")
+    stream = predict.Stream(reader)
+    before = sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray))
+    found = [read for row in raw if (read := stream.push(row))]
+    assert [(one.operation, one.line) for one in found] == [(one.operation, one.line) for one in wanted]
+    assert sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray)) == before
+
+
+def test_weights_of_something_else_are_refused(packed, tmp_path):
+    tensors, manifest = weights.load(packed)
+    weights.save(tmp_path, tensors, manifest | {"lines": manifest["lines"][:-1]})
+    with pytest.raises(WeightsError, match="line"):
+        shipping.unpack(tmp_path)
+    weights.save(tmp_path, {}, {"kind": "gcode"})
+    with pytest.raises(WeightsError, match="no reader"):
+        shipping.unpack(tmp_path)
+
+
+@pytest.mark.slow
+def test_onnx_says_what_torch_says(packed, tmp_path):
+    pytest.importorskip("onnxscript")
+    assert "agree with torch on 30 windows" in export.gcode(packed, out=tmp_path / "gcode.onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"gcode.onnx", "gcode-step.onnx"}
+
+
+def test_bench_reports_every_baseline_and_takes_up_what_was_trained(tmp_path):
+    words = ["bench", "gcode", "--folds", "0", "--epochs", "1", "--json", str(tmp_path / "g.json")]
+    first = CliRunner().invoke(cli.cli, words)
+    assert first.exit_code == 0 and "1-NN on position" in first.output, first.output
+    name = next(paths.runs().glob("bench/*/reader/scores.json"))
+    stamp = name.stat().st_mtime_ns
+    again = CliRunner().invoke(cli.cli, [*words[:-1], str(tmp_path / "h.json"), "--channels", "no-position"])
+    assert again.exit_code == 0 and name.stat().st_mtime_ns == stamp
+
+
+def test_hiding_the_position_in_the_input_leaves_nothing_of_it(batch):
+    prepared = samples.prepare("", protocol="G", fold=0, seed=7, channel_set="no-position")
+    hidden = samples.windows_of(prepared)["test"].__getitems__([0, 1])
+    assert (hidden["continuous"][..., PLACES] == 0).all() and (batch["continuous"][..., PLACES] != 0).any()
+
+
+def test_a_run_that_standardises_recordings_cannot_be_packed(run, tmp_path):
+    other = runs.start("centred", run.params | {"channels": "centred"})
+    with pytest.raises(WeightsError, match="standardises"):
+        shipping.pack(other, tmp_path)
+
+
+@pytest.mark.skipif(not (paths.weights() / "gcode" / "manifest.json").exists(), reason="no weights yet")
+def test_the_shipped_reader_is_small_and_reads_every_channel():
+    folder = paths.weights() / "gcode"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+    reader = shipping.unpack(folder)
+    empty = (
+        np.full((1, 64, len(CONTINUOUS)), np.nan, np.float32),
+        np.full((1, 64, len(CATEGORICAL)), np.nan, np.float32),
+    )
+    assert reader.mask.all() and reader.read(*empty)[0][0].line in reader.model.grammar.texts
+
+
+@pytest.mark.skipif("SMELLKIT_DATA" not in os.environ, reason="SMELLKIT_DATA is not set")
+def test_batches_are_collated_as_they_are():
+    prepared = samples.prepare("", protocol="G", fold=0, seed=7)
+    windows = samples.windows_of(prepared)["train"]
+    assert torch.equal(
+        collate(windows.__getitems__([0, 1]))["line"], torch.stack([windows[0]["line"], windows[1]["line"]])
+    )
+
+
+def test_paths_of_the_sample_are_found():
+    assert recordings.find("") == Path(SAMPLE)
