@@ -1,7 +1,6 @@
 """The reader and the two stages: shapes, gradients, a frozen encoder, and one answer whatever the way to it."""
 
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from smellkit.gcode import bench, data, decode, export, predict, recordings, sam
 from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS, PLACES
 from smellkit.gcode.grammar import Grammar, spoken
 from smellkit.gcode.reader import Recall
-from smellkit.task import collate
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "gcode"
@@ -228,15 +226,6 @@ def test_the_shipped_reader_is_small_and_reads_every_channel():
         np.full((1, 64, len(CATEGORICAL)), np.nan, np.float32),
     )
     assert reader.mask.all() and reader.read(*empty)[0][0].line in reader.model.grammar.texts
-
-
-@pytest.mark.skipif("SMELLKIT_DATA" not in os.environ, reason="SMELLKIT_DATA is not set")
-def test_batches_are_collated_as_they_are():
-    prepared = samples.prepare("", protocol="G", fold=0, seed=7)
-    windows = samples.windows_of(prepared)["train"]
-    assert torch.equal(
-        collate(windows.__getitems__([0, 1]))["line"], torch.stack([windows[0]["line"], windows[1]["line"]])
-    )
 
 
 def test_paths_of_the_sample_are_found():

@@ -64,12 +64,12 @@ def trie(train: Numbers, target: Numbers, *, train_of: Numbers | None = None, of
 
 def nearest(machine: Machine, train: Numbers, test: Numbers, target: Numbers) -> Numbers:
     """Tokens of the training window whose 64 positions are nearest, `target` (all windows, 8) being their labels."""
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neighbors import NearestNeighbors
 
     values, _ = machine.take(machine.windows["row"].to_numpy())
     paths = np.nan_to_num(values[..., channels.PLACES]).reshape(len(values), -1)
-    model = KNeighborsClassifier(1, algorithm="brute").fit(paths[train], np.arange(len(train)))
-    return target[train][model.predict(paths[test])]
+    model = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(paths[train])
+    return target[train][model.kneighbors(paths[test], return_distance=False)[:, 0]]
 
 
 def clock(machine: Machine, train: Numbers, test: Numbers, target: Numbers) -> Numbers:

@@ -27,9 +27,9 @@ class Windows(Dataset):
         machine, grammar = prepared.machine, prepared.grammar
         table = machine.windows.iloc[rows]
         self.prepared, self.shift = prepared, shift
-        self.row = torch.as_tensor(table["row"].to_numpy(np.int64))
-        self.operation = torch.as_tensor(table["operation_id"].to_numpy(np.int64))
-        self.label = torch.as_tensor(table["line"].to_numpy(np.int64))
+        self.row = torch.tensor(table["row"].to_numpy(np.int64))
+        self.operation = torch.tensor(table["operation_id"].to_numpy(np.int64))
+        self.label = torch.tensor(table["line"].to_numpy(np.int64))
         mask = prepared.mask if mask is None else mask
         self.mask = torch.as_tensor(mask, dtype=torch.float32) if not mask.all() else None
         numbers = {line: number for number, line in enumerate(grammar.texts)}
