@@ -1,14 +1,16 @@
-"""The published figures: site/results/*.json, each written by a command, and shown with it. Nothing is filled in.
+"""The published figures: site/results/*.json, each written by a command and shown with it. Nothing is filled in.
 
-A file holds what its command found. What a page shows of it: `title`, `note`, and every list of rows (dicts).
+site/results.yaml says which tables a page shows of a file. A file without an entry there shows its plain numbers.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from smellkit import paths
 from smellkit.errors import DataError
@@ -17,109 +19,174 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = paths.HOME / "site" / "results"
-COMMANDS = {
-    "smellnet-base": "smellkit bench smellnet-base --data data/raw/smellnet",
-    "smellnet-mixture": "smellkit bench smellnet-mixture --data data/raw/smellnet",
-    "audit": "smellkit audit data/raw/smellnet",
-    "neckwear": "smellkit bench neckwear",
-}
-MADE_BY = {name: f"{command} --json site/results/{name}.json" for name, command in COMMANDS.items()}
+Figure = tuple[float, float | None, float | None]  # value, low, high
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: a row has a name and a figure, or None, for each of the `columns`."""
+
+    title: str
+    of: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
+    note: str = ""
+    home: bool = False
+
+    def best(self, column: int) -> int | None:
+        """Row whose interval in `column` stands clear above every other's, or None."""
+        figures = [figures[column] for _, figures in self.rows]
+        known = [figure for figure in figures if figure is not None and figure[1] is not None]
+        if len(known) < 2 or len(known) < len([figure for figure in figures if figure is not None]):
+            return None
+        first, *others = sorted(known, key=lambda figure: -figure[0])
+        clear = all(first[1] > other[2] for other in others)  # type: ignore[operator]
+        return figures.index(first) if clear else None
 
 
 @dataclass(frozen=True)
 class Result:
-    """One published result: `tables` maps a name to rows, `command` made it."""
+    """One published result: the `command` that made it and the tables to show."""
 
     name: str
     title: str
     command: str
-    note: str = ""
-    tables: dict[str, Any] = field(default_factory=dict)
-    raw: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[Table, ...]
+
+
+def views(folder: Path = FOLDER) -> dict[str, Any]:
+    """What site/results.yaml says: name -> title, command, tables."""
+    file = folder.with_suffix(".yaml")
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def read(folder: Path = FOLDER) -> dict[str, Result]:
     """Return name -> result for every JSON file in `folder`; DataError names a file that can't be read."""
-    return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+    known = views(folder)
+    found = {path.stem: _read(path, known.get(path.stem, {})) for path in sorted(folder.glob("*.json"))}
+    return {name: found[name] for name in [*(name for name in known if name in found), *(set(found) - set(known))]}
 
 
-def missing(found: dict[str, Result]) -> dict[str, str]:
+def missing(folder: Path = FOLDER) -> dict[str, str]:
     """Return name -> command for the results that are not there."""
-    return {name: command for name, command in MADE_BY.items() if name not in found}
+    there = {path.stem for path in folder.glob("*.json")}
+    return {name: made_by(name, view["command"]) for name, view in views(folder).items() if name not in there}
 
 
-def show(found: dict[str, Result]) -> None:
-    """Show every result in the notebook: title, tables, note, and the command that made it."""
+def made_by(name: str, command: str) -> str:
+    """The whole command that writes the result `name`."""
+    return f"{command} --json site/results/{name}.json"
+
+
+def show(folder: Path = FOLDER) -> None:
+    """Show every result in the notebook: title, tables and notes, and the command that made it."""
     from IPython.display import Markdown, display
 
-    from smellkit import tables
-
+    found = read(folder)
+    for result in found.values():
+        display(Markdown(f"### {result.title}\n\nMade by `{made_by(result.name, result.command)}`."))
+        for table in result.tables:
+            display(Markdown(markdown(table)))
     if not found:
         display(Markdown("*None yet.*"))
+
+
+def summary(found: dict[str, Result]) -> str:
+    """Return the tables for the first page as markdown, each with the command that made it; empty without results."""
+    parts = []
     for result in found.values():
-        display(Markdown(f"### {result.title}\n\n{result.note}"))
-        for name, rows in result.tables.items():
-            display(tables.plain(frame(rows), title=name, note=f"Made by {result.command}"))
+        tables = [markdown(table) for table in result.tables if table.home]
+        if tables:
+            parts += [f"### {result.title}", *tables, f"Made by `{result.command}`."]
+    return "\n\n".join(["## Results", *parts]) if parts else ""
 
 
-def todo(absent: dict[str, str]) -> pd.DataFrame:
+def markdown(table: Table) -> str:
+    """The table as markdown; a figure is bold when its interval stands clear of all others in its column."""
+    best = [table.best(column) for column in range(len(table.columns))]
+    lines = [f"| {table.of} | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
+    for number, (name, figures) in enumerate(table.rows):
+        cells = [_cell(figure, bold=best[column] == number) for column, figure in enumerate(figures)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n\n".join(
+        part for part in (f"**{table.title}**" if table.title else "", "\n".join(lines), table.note) if part
+    )
+
+
+def todo(folder: Path = FOLDER) -> pd.DataFrame:
     """The results that are not there, with their commands: columns result, command."""
     import pandas as pd
 
+    absent = missing(folder)
     return pd.DataFrame({"result": list(absent), "command": list(absent.values())})
 
 
-def scores(names: list[str] | None = None) -> pd.DataFrame:
-    """The single numbers in the run folders, all or those called `names`: columns run, score, value, data."""
+def scores() -> pd.DataFrame:
+    """The single numbers in this machine's run folders: columns run, score, value, data."""
     import pandas as pd
 
     from smellkit import runs
 
-    folders = sorted(path.parent for path in paths.runs().glob("*/scores.json"))
     rows = []
-    for folder in folders:
-        run = runs.Run(folder.name, folder)
-        if names is None or run.name in names:
-            data = Path(str(run.params.get("data") or "sample")).name
-            rows += [(run.name, score, value, data) for score, value in _numbers(run.scores)]
+    for path in sorted(paths.runs().glob("*/scores.json")):
+        run = runs.Run(path.parent.name, path.parent)
+        data = Path(str(run.params.get("data") or "sample")).name
+        rows += [(run.name, score, value, data) for score, value in _numbers(run.scores)]
     return pd.DataFrame(rows, columns=["run", "score", "value", "data"])
 
 
-def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a table, with the columns whose values are single numbers or words."""
-    import pandas as pd
-
-    table = pd.DataFrame(rows)
-    return table[[name for name in table if not table[name].map(lambda value: isinstance(value, (dict, list))).any()]]
-
-
-def summary(found: dict[str, Result]) -> str:
-    """Return the results as markdown for the first page: one table each, or the command that makes it."""
-    parts = []
-    for result in found.values():
-        rows: list[dict[str, Any]] = next(iter(result.tables.values()), [])
-        if rows:
-            parts += [f"### {result.title}", _markdown(rows[:12]), result.note, f"Made by `{result.command}`."]
-    return "\n\n".join(part for part in parts if part)
-
-
-def _read(path: Path) -> Result:
+def _read(path: Path, view: dict[str, Any]) -> Result:
+    command = view.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        command = raw.get("command") or MADE_BY.get(path.stem, "")
-        title, note = raw.get("title") or path.stem.replace("-", " "), raw.get("note", "")
-    except (ValueError, AttributeError, OSError) as why:
-        raise DataError(f"{path} is no result: {why}", hint="make it again: " + MADE_BY.get(path.stem, "")) from why
-    return Result(path.stem, title, command, note, dict(_lists(raw)), raw)
+        tables = tuple(table for part in view.get("tables", []) if (table := _table(raw, part)).rows) or (_plain(raw),)
+        command = command or (raw.get("made_by") or {}).get("command", "")
+    except (ValueError, AttributeError, TypeError, OSError) as why:
+        raise DataError(f"{path} is no result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
+    return Result(path.stem, view.get("title", path.stem.replace("-", " ")), command, tables)
 
 
-def _lists(value: Any, name: str = "") -> list[tuple[str, list[dict[str, Any]]]]:
-    """Every list of dicts in `value`, under the keys that lead to it."""
+def _table(raw: dict[str, Any], view: dict[str, Any]) -> Table:
+    """The rows that `view` names, with a figure for every column."""
+    found = _at(raw, view["rows"]) or {}
+    kept = {
+        name: row
+        for name, row in found.items()
+        if all(isinstance(row, dict) and row.get(key) == value for key, value in view.get("where", {}).items())
+    }
+    columns, times = view["columns"], view.get("times", 1)
+    rows = tuple(
+        (str(name), tuple(_figure(row, place, times) for place in columns.values())) for name, row in kept.items()
+    )
+    rows = tuple((name, figures) for name, figures in rows if any(figure is not None for figure in figures))
+    return Table(view["title"], view["of"], tuple(columns), rows, view.get("note", ""), view.get("home", False))
+
+
+def _plain(raw: dict[str, Any]) -> Table:
+    """Every single number in a file, under the keys that lead to it."""
+    return Table("", "figure", ("value",), tuple((name, ((value, None, None),)) for name, value in _numbers(raw)))
+
+
+def _figure(row: Any, place: str | list[str], times: float) -> Figure | None:
+    """The figure at `place` in `row`, with its interval where there is one."""
+    value: Any = _at(row, place if isinstance(place, str) else place[0])
+    low: Any = None
+    high: Any = None
+    if not isinstance(place, str):
+        low, high = _at(row, place[1]) or (None, None)
     if isinstance(value, dict):
-        return [pair for key, item in value.items() for pair in _lists(item, f"{name} {key}".strip())]
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return [(name.replace("_", " ") or "rows", value)]
-    return []
+        value, low, high = value.get("value"), value.get("low"), value.get("high")
+    if not isinstance(value, (int, float)):
+        return None
+    known = low is not None and high is not None
+    return value * times, low * times if known else None, high * times if known else None
+
+
+def _at(value: Any, place: str) -> Any:
+    """What lies in nested dicts under keys joined by ` / `; None where there is nothing."""
+    for key in place.split(" / ") if place else []:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _numbers(value: dict[str, Any], name: str = "") -> list[tuple[str, float]]:
@@ -133,14 +200,11 @@ def _numbers(value: dict[str, Any], name: str = "") -> list[tuple[str, float]]:
     return pairs
 
 
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    table = frame(rows)
-    head = "| " + " | ".join(map(str, table.columns)) + " |\n|" + "---|" * table.shape[1]
-    lines = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in table.itertuples(index=False)]
-    return "\n".join([head, *lines])
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.3g}"
-    return str(value).replace("|", "\\|")
+def _cell(figure: Figure | None, *, bold: bool) -> str:
+    if figure is None:
+        return "–"
+    value, low, high = figure
+    digits = 1 if abs(value) >= 1 else 3
+    text = f"{value:.{digits}f}"
+    text = f"**{text}**" if bold else text
+    return text if low is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"

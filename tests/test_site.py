@@ -164,20 +164,32 @@ def test_widgets_become_a_picture(home):
     assert not built.warnings
 
 
+AUDIT = {
+    "first_row": {
+        "pressure alone": {"value": 0.42, "low": 0.3, "high": 0.54},
+        "all twelve channels": {"value": 0.9156, "low": 0.84, "high": 0.98},
+    },
+    "chance": 0.02,
+}
+
+
 def test_results_come_from_their_files_alone(home):
-    assert "accuracy" not in results.summary({})
     folder = home / "site" / "results"
     folder.mkdir()
-    (folder / "audit.json").write_text(
-        json.dumps({"title": "Audit", "rows": [{"name": "first row", "accuracy": 0.9156}]})
-    )
+    shutil.copy(paths.HOME / "site" / "results.yaml", home / "site")
+    assert results.summary(results.read(folder)) == ""
+    assert set(results.missing(folder)) == set(results.views(folder))
+    (folder / "audit.json").write_text(json.dumps(AUDIT))
+    (folder / "other.json").write_text(json.dumps({"speed": {"frames": 7}}))
+    assert not {"audit", "other"} & set(results.missing(folder))
     site.build(home=home)
     text = (home / "_site" / "index.html").read_text()
-    assert "0.916" in text
+    assert "<strong>91.6</strong> [84.0, 98.0]" in text  # its interval stands clear
+    assert "42.0 [30.0, 54.0]" in text
     assert "smellkit audit data/raw/smellnet" in text
-    assert set(results.missing(results.read(folder))) == set(results.MADE_BY) - {"audit"}
+    assert "| speed.frames | 7.0 |" in results.markdown(results.read(folder)["other"].tables[0])
     (folder / "audit.json").write_text("{")
-    with pytest.raises(DataError, match="audit"):
+    with pytest.raises(DataError, match="smellkit audit"):
         results.read(folder)
 
 
