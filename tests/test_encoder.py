@@ -1,0 +1,160 @@
+"""The task "odour-encoder": no leak between recordings, and augmentations that do what they say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from smellkit.errors import DataError, OptionError
+from smellkit.odour import data as recordings
+from smellkit.odour.augment import Augment, warped
+from smellkit.odour.encoder import hold_out, of_windows, pooled, settled, task
+from smellkit.odour.protocol import Protocol, category, conductance, cut, join
+from smellkit.train import Settings, fit
+
+
+def table(substances=3, files=4, rows=200, seed=0, strength=30.0):
+    """Recordings whose substances differ in which sensors rise."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for s in range(substances):
+        for f in range(files):
+            rise = np.linspace(0, 1, rows)[:, None] * strength * np.eye(6)[s % 6]
+            values = pd.DataFrame(300 + rise + random.normal(size=(rows, 6)), columns=recordings.GAS)
+            name = f"base/training/s{s}/s{s}.{f}.csv"
+            parts.append(values.assign(substance=f"s{s}", recording=f"s{s}.{f}", file=name, step=range(rows)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def splits(windows, fold=0):
+    train, valid = hold_out(windows, fold)
+    return lambda: (train, valid, None)
+
+
+def test_the_strict_protocol_has_the_published_number_of_windows():
+    windows = cut(table(1, 1, rows=600), Protocol())
+    assert windows.values.shape == (10, 100, 6)  # (600 - 125) // 50 + 1
+    assert windows.start.tolist() == list(range(0, 500, 50))
+
+
+def test_differences_and_level_free_windows_do_not_see_the_level():
+    low = table(1, 1)
+    high = low.assign(**{name: low[name] + 250 for name in recordings.GAS})
+    for kind in ("fotd", "level-free"):
+        first, second = (cut(t, Protocol(kind)).values for t in (low, high))
+        assert np.allclose(first, second, atol=1e-3)
+
+
+def test_conductance_forgets_the_level_of_drifting_sensors_alone():
+    rows = np.full((1, 5, 6), 300.0)
+    found = conductance(rows, recordings.GAS)
+    assert (found[..., :4] != 0).all()
+    assert (found[..., 4:] == 0).all()
+    assert np.isfinite(conductance(np.array([[[0.0, 1023, 65535, 0, 0, 65535]]]), recordings.GAS)).all()
+
+
+def test_validation_holds_out_whole_recordings():
+    windows = cut(table(), Protocol())
+    train, valid = hold_out(windows, 1)
+    assert not set(train.recording) & set(valid.recording)
+    assert set(valid.target) == {0, 1, 2}
+
+
+def test_scaling_is_taken_from_training_windows_only():
+    windows = cut(table(), Protocol())
+    held = windows.fold == 0
+    spoilt = cut(table(), Protocol())
+    spoilt.values[held] *= 1000
+    for model in ("cnn", "summary-mlp"):
+        torch.manual_seed(0)
+        clean = of_windows(splits(windows), model=model).build().state_dict()
+        torch.manual_seed(0)
+        dirty = of_windows(splits(spoilt), model=model).build().state_dict()
+        assert all(torch.equal(clean[name], dirty[name]) for name in clean)
+
+
+def test_shuffled_labels_give_chance(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path))
+    windows = cut(table(4, 6, seed=1), Protocol())
+    whole = np.random.default_rng(0).permutation(24) % 4  # a label for each recording, not for each window
+    for labels, least, most in ((windows.target, 0.9, 1.0), (whole[windows.recording], 0.0, 0.7)):
+        windows.target[:] = labels
+        train, valid = windows[windows.fold > 1], windows[windows.fold <= 1]
+        made = of_windows(lambda train=train, valid=valid: (train, valid, None), model="summary-mlp")
+        run = fit(settled(made), Settings(epochs=8, batch=16, learning_rate=3e-3), name="shuffle")
+        assert least <= run.scores["valid"]["accuracy"] <= most
+
+
+def test_a_recording_missing_in_one_substance_is_said():
+    uneven = table()
+    uneven = uneven[~uneven["file"].str.endswith("s1.3.csv")]
+    with pytest.raises(DataError, match="recording number 3"):
+        hold_out(cut(uneven, Protocol()), 3)
+
+
+def test_recordings_shorter_than_a_window_are_counted_or_refused():
+    some = pd.concat([table(2, 2), table(1, 1, rows=60).assign(file="short.csv")])
+    assert cut(some, Protocol()).short == ("short.csv",)
+    with pytest.raises(DataError, match="shorter than 125 rows"):
+        cut(table(rows=60), Protocol())
+
+
+def test_joined_windows_keep_their_recordings_apart():
+    one, two = cut(table(), Protocol()), cut(table(seed=2), Protocol())
+    both = join(one, two)
+    assert len(np.unique(both.recording)) == 24
+    assert both.fold.max() == 7
+
+
+@pytest.mark.parametrize(
+    "options", [{"jitter": 0.1}, {"scale": 0.3}, {"gain": 0.3}, {"warp": 0.2}, {"sensor_dropout": 0.5}, {"shift": 3.0}]
+)
+def test_each_augmentation_changes_windows_and_keeps_targets(options):
+    batch = {"window": torch.randn(16, 50, 6).cumsum(1), "target": torch.arange(16) % 3}
+    found = Augment(3, levels=True, **options)(batch)
+    assert found["window"].shape == (16, 50, 6)
+    assert not torch.equal(found["window"], batch["window"])
+    assert torch.equal(found["target"], batch["target"])
+    assert torch.equal(Augment(3)(batch)["window"], batch["window"])
+
+
+def test_mixup_mixes_targets_in_the_same_shares():
+    batch = {"window": torch.ones(8, 5, 2) * torch.arange(8).reshape(8, 1, 1), "target": torch.arange(8)}
+    found = Augment(8, mixup=1.0)(batch)
+    assert torch.allclose(found["target"].sum(1), torch.ones(8))
+    assert torch.allclose((found["target"] * torch.arange(8)).sum(1), found["window"][:, 0, 0], atol=1e-4)
+
+
+def test_warping_time_keeps_a_straight_line_straight():
+    line = torch.arange(50.0).reshape(1, 50, 1)
+    found = warped(line, most=0.2)[0, :, 0]
+    assert (found.diff() >= 0).all()
+    assert found.min() >= 0 and found.max() <= 49
+
+
+def test_pooling_averages_the_windows_of_a_recording():
+    assert pooled(np.array([[1.0], [3.0], [5.0]]), np.array([4, 4, 9])).tolist() == [[2.0], [5.0]]
+
+
+def test_categories_hold_ten_substances_each():
+    from smellkit.odour.protocol import CATEGORIES
+
+    assert [len(members.split()) for members in CATEGORIES.values()] == [10] * 5
+    assert category("nutmeg") == "spices" and category("paint") == "other"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"model": "lstn"}, "lstm"), ({"sensors": "CO,VOCs"}, "VOC"), ({"representation": "levels"}, "level-free")],
+)
+def test_wrong_options_are_refused_with_the_nearest(options, says):
+    with pytest.raises(OptionError, match=says):
+        task(**options)
+
+
+def test_the_lstm_learns_the_sample(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+    run = fit(task(model="lstm"), Settings(epochs=10, batch=16, learning_rate=1e-2), name="sample")
+    assert set(run.scores["test"]) == {"accuracy", "top5", "macro_f1", "recording", "likelihood"}
+    assert run.scores["test"]["accuracy"] > 0.2  # chance is 1 in 14
