@@ -207,4 +207,5 @@ def _cell(figure: Figure | None, *, bold: bool) -> str:
     digits = 1 if abs(value) >= 1 else 3
     text = f"{value:.{digits}f}"
     text = f"**{text}**" if bold else text
-    return text if low is None else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+    space = "\N{NO-BREAK SPACE}"
+    return text if low is None else f"{text}{space}[{low:.{digits}f},{space}{high:.{digits}f}]"
