@@ -1,0 +1,130 @@
+"""Predicting folders: the right columns, honest probabilities, and a reason for whatever is left out."""
+
+import csv
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from smellkit import paths, weights
+from smellkit.errors import DataError, WeightsError
+from smellkit.odour import predict
+from smellkit.odour.calibration import Calibration, Thresholds
+from smellkit.odour.data import SENSORS
+from smellkit.odour.encoder import make
+from smellkit.odour.export import example
+from smellkit.odour.protocol import Protocol
+
+HEADER = "file,window,start,top1,top2,top3,top4,top5,p1,p2,p3,p4,p5"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Weights of a small network that has learnt nothing: reading and writing need no more."""
+    folder = tmp_path_factory.mktemp("weights")
+    protocol = Protocol()
+    torch.manual_seed(0)
+    network = make("summary-mlp", (protocol.steps, 6), classes=8)
+    network.prepare(torch.from_numpy(protocol.represent(example(protocol, windows=64).numpy())))
+    manifest = {
+        "kind": "odour",
+        "model": "summary-mlp",
+        "protocol": asdict(protocol),
+        "classes": [f"smell {i}" for i in range(8)],
+        "calibration": Calibration(2.0, 0.9, Thresholds(0.1, 0.95)).asdict(),
+    }
+    return weights.save(folder, network.state_dict(), manifest)
+
+
+def recording(path, rows=300, columns=SENSORS, seed=0):
+    random = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = random.integers(40, 60, (rows, len(columns)))
+    path.write_text(",".join(columns) + "\n" + "\n".join(",".join(map(str, row)) for row in values) + "\n")
+    return path
+
+
+def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
+    recording(tmp_path / "in" / "nuts" / "deep" / "a.csv")
+    recording(tmp_path / "in" / "b.CSV", rows=125, seed=1)
+    said = predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "out.csv")
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[0] == HEADER
+    rows = list(csv.DictReader(lines))
+    assert [(r["file"], r["window"], r["start"]) for r in rows] == [
+        ("b.CSV", "0", "0"), ("b.CSV", "-1", "0"),
+        *[("nuts/deep/a.csv", str(i), str(50 * i)) for i in range(4)], ("nuts/deep/a.csv", "-1", "0"),
+    ]  # fmt: skip
+    for row in rows:
+        p = [float(row[f"p{i}"]) for i in range(1, 6)]
+        assert p == sorted(p, reverse=True) and 0 < sum(p) <= 1.0001
+        assert len({row[f"top{i}"] for i in range(1, 6)}) == 5
+    assert "5 windows of 2 recordings" in said
+
+
+def test_an_answer_may_be_none(trained, tmp_path):
+    recording(tmp_path / "a.csv")
+    predict.odour(tmp_path / "a.csv", weights=trained, out=tmp_path / "out.csv", answer=True)
+    assert {row["answer"] for row in csv.DictReader((tmp_path / "out.csv").open())} <= {
+        "abstain", *(f"smell {i}" for i in range(8))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b"\x00\x01\x02", "a.csv"),
+        (b"NO2,C2H5OH\n1,2\n", "VOC"),
+        ((",".join(SENSORS) + "\n" + ("5," * 11 + "5\n") * 60).encode(), "fewer than the 125"),
+        ((",".join(SENSORS) + "\n" + ("5," * 11 + "5\n") * 200 + "nan," * 11 + "1\n").encode(), "line 202"),
+    ],
+)
+def test_a_bad_file_is_left_out_with_a_reason(trained, tmp_path, content, why):
+    folder = tmp_path / "in"
+    recording(folder / "good.csv")
+    (folder / "a.csv").write_bytes(content)
+    said = predict.odour(folder, weights=trained, out=tmp_path / "out.csv")
+    assert "left out a.csv" in said and why in said
+    assert {row["file"] for row in csv.DictReader((tmp_path / "out.csv").open())} == {"good.csv"}
+
+
+def test_a_truncated_first_line_is_dropped(trained, tmp_path):
+    whole = recording(tmp_path / "whole.csv", rows=126)
+    lines = whole.read_text().splitlines()
+    broken = tmp_path / "broken.csv"
+    broken.write_text("\n".join([lines[0], ",,,,,5,5,5,5,5,5,5", *lines[1:]]) + "\n")
+    for path in (whole, broken):
+        predict.odour(path, weights=trained, out=path.with_suffix(".out"))
+    first, second = (list(csv.DictReader(p.with_suffix(".out").open())) for p in (whole, broken))
+    assert [r["p1"] for r in first] == [r["p1"] for r in second]
+
+
+def test_nothing_to_predict_is_an_error_and_leaves_no_file(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.csv").write_text("nothing")
+    for source in (tmp_path / "empty", tmp_path / "absent", tmp_path / "bad.csv"):
+        with pytest.raises(DataError):
+            predict.odour(source, weights=trained, out=tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_manifest_that_says_too_little_is_refused(trained, tmp_path):
+    tensors, _ = weights.load(trained)
+    weights.save(tmp_path, tensors, {"kind": "odour"})
+    with pytest.raises(WeightsError, match="does not describe"):
+        predict.Recogniser.load(tmp_path)
+
+
+def test_the_command_line_predicts_with_the_shipped_weights(tmp_path):
+    if not (paths.weights() / "odour").is_dir():
+        pytest.skip("no data/weights/odour here")
+    from smellkit.cli import cli
+
+    folder = paths.sample() / "smellnet" / "base" / "testing" / "banana"
+    done = CliRunner().invoke(cli, ["predict", str(folder), "--weights", "odour", "--out", str(tmp_path / "o.csv")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "o.csv").read_text().startswith(HEADER)
+    assert predict.Recogniser.load().channels(np.full((200, 6), 50.0)).shape == (2, 50)
