@@ -132,12 +132,13 @@ def virtual(tcp, link, faults, seed, log, seconds, list_faults):
 
 @click.command()
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures there.")
-def bench(out):
+@click.option("--long", is_flag=True, help="Also play a list of 300 s in real time.")
+def bench(out, long):
     """Measure frames, parser, stop, guard and the fault scenarios of the NeckWear."""
     from smellkit.device.bench import measure
     from smellkit.paths import write_json
 
-    figures = measure(say=click.echo)
+    figures = measure(say=click.echo, long=long)
     if out:
         write_json(out, figures)
         click.echo(f"Written to {out}.")

@@ -30,6 +30,7 @@ class Link:
 
     def __init__(self, port: Any, *, name: str):
         self._port = port
+        self._blocked = False
         self.name = name
         self.telnet = "rfc2217" in type(port).__module__  # whoever writes to the bare socket must double FF
 
@@ -60,9 +61,10 @@ class Link:
         return not self.telnet and self.fileno() is not None
 
     def close(self) -> None:
-        """Close, whatever state the port is in, and forget what was not sent yet."""
-        with suppress(*GONE):
-            self._port.reset_output_buffer()  # a play frame that waits in the kernel must not outlive a stop
+        """Close, whatever state the port is in."""
+        if self._blocked:  # a play frame that waits in the kernel must not outlive a stop; else it is the stop itself
+            with suppress(*GONE):
+                self._port.reset_output_buffer()
         with suppress(*GONE):
             self._port.close()
 
@@ -72,6 +74,7 @@ class Link:
             yield
         except GONE as why:
             if type(why).__name__ == "SerialTimeoutException":
+                self._blocked = True
                 raise WriteBlocked(
                     f"{self.name} takes no bytes",
                     port=self.name,

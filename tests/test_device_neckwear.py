@@ -1,0 +1,248 @@
+"""The driver where nothing fails, the virtual device, and the commands."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+from click.testing import CliRunner
+from test_device_faults import World, until
+
+from smellkit.device import frames
+from smellkit.device.bench import frame_seconds, parser_rate, streams
+from smellkit.device.clock import Clock, FakeClock
+from smellkit.device.commands import neckwear
+from smellkit.device.errors import Closed
+from smellkit.device.link import open_link
+from smellkit.device.neckwear import NeckWear
+from smellkit.device.ports import Port, StableName, list_ports
+from smellkit.device.serve import TcpServer
+from smellkit.device.virtual import VirtualNeckWear, read_faults
+from smellkit.errors import OptionError
+
+
+def test_the_first_play_wakes_the_device_three_times_a_second_apart():
+    world = World()
+    world.neck.play(5, seconds=10)
+    world.neck.wait()
+    heard = [(round(at - 1000, 3), raw) for at, raw in world.device.heard]
+    assert heard == [(0, frames.wake()), (1, frames.wake()), (2, frames.wake()), (2.2, frames.play(5, 10_000))]
+    assert [(air.scent, round(air.end - air.start, 3)) for air in world.device.air] == [(5, 10)]
+
+
+def test_a_long_play_is_renewed_without_a_gap_and_ends_in_time():
+    world = World()
+    world.neck.play(3, seconds=95.5)
+    world.neck.wait()
+    (air,) = world.device.air
+    assert air.end - air.start == pytest.approx(95.5, abs=0.002)
+    durations = [int.from_bytes(raw[16:20], "big") for _, raw in world.device.heard if len(raw) == 26]
+    assert max(durations) <= 10_000 and len(durations) == 11
+
+
+def test_the_newest_play_wins_and_wait_returns_for_everybody():
+    world = World()
+    world.neck.play(3, seconds=60)
+    world.clock.sleep(5)
+    world.neck.play(4, seconds=2)
+    world.neck.wait()
+    assert [air.scent for air in world.device.air] == [3, 4]
+
+
+def test_commands_keep_200_ms_apart_and_a_stop_does_not_wait():
+    world = World()
+    for _ in range(5):
+        world.neck.probe()
+    world.neck.play(3, seconds=5)
+    world.clock.sleep(2.25)
+    assert world.took(world.neck.stop) == pytest.approx(0.1)
+    sent = [(entry["at"], entry["what"]) for entry in world.sent("")]
+    gaps = [(b[0] - a[0], b[1]) for a, b in zip(sent, sent[1:], strict=False)]
+    assert all(gap >= 0.2 - 1e-6 for gap, what in gaps if what != "stop")
+    assert [round(gap, 3) for gap, what in gaps if what == "stop"] == [0.05, 0.05, 0.05]
+
+
+def test_stop_from_another_thread_ends_a_wait():
+    with NeckWear.open("virtual", guard=False) as neck:
+        neck.wake()
+        neck.play(3, seconds=60)
+        until(lambda: neck.virtual.emitting == 3)
+        threading.Timer(0.05, neck.stop).start()
+        neck.wait()
+        until(lambda: not neck.virtual.emitting)
+        assert not neck.playing
+
+
+def test_set_channel_wakes_the_device_and_matches_the_uid():
+    world = World()
+    world.neck.set_channel(160, world.device.uid)
+    assert world.device.neck_channel == 160 and len(world.sent("wake")) == 3
+    world.neck.set_handset(160)
+    assert world.neck.probe().channel == 160 == world.neck.status().channel
+
+
+def test_status_says_unknown_before_anything_was_heard():
+    status = World().neck.status()
+    assert (status.channel, status.emitting, status.battery, status.cartridges) == ("unknown",) * 4
+    assert status.asked is None and status.latency.count == 0 and status.connected
+
+
+def test_status_follows_what_was_asked():
+    world = World()
+    world.neck.play(7, seconds=20)
+    assert world.neck.status().asked is None
+    world.clock.sleep(5)
+    status = world.neck.status()
+    assert (status.asked, status.emitting) == (7, "unconfirmed") and 17 < status.left < 17.5
+    world.neck.stop()
+    assert world.neck.status().asked is None and world.neck.status().left == 0
+
+
+def test_after_close_everything_says_so():
+    world = World()
+    world.neck.close()
+    world.neck.close()
+    for act in (world.neck.probe, world.neck.stop, lambda: world.neck.play(1, seconds=1)):
+        with pytest.raises(Closed):
+            act()
+
+
+def test_a_play_that_failed_and_nobody_waited_for_is_raised_on_leaving():
+    world = World()
+    with pytest.raises(Exception, match="went away"), world.neck:
+        world.neck.play(3, seconds=20)
+        world.clock.sleep(3)
+        world.device.unplug()
+        world.clock.sleep(0.5)
+
+
+def test_latencies_are_counted():
+    world = World(late=1.0, seed=1)
+    for _ in range(20):
+        try:
+            world.neck.probe()
+        except Exception:
+            continue
+    latency = world.neck.status().latency
+    assert latency.count > 0 and latency.median <= latency.p95 <= latency.worst
+
+
+def test_the_device_sleeps_after_five_minutes_and_hears_nothing_then():
+    clock = FakeClock()
+    device = VirtualNeckWear(now=clock.now)
+    device.receive(frames.play(1, 1000))
+    assert device.air == []  # asleep at power-on
+    device.receive(frames.wake())
+    device.receive(frames.play(1, 1000))
+    clock.sleep(299)
+    device.receive(frames.play(2, 1000))
+    clock.sleep(301)
+    device.receive(frames.play(3, 1000))
+    assert [air.scent for air in device.air] == [1, 2]
+
+
+def test_a_device_with_another_address_stays_silent():
+    device = VirtualNeckWear(now=FakeClock().now, address=30012)
+    device.receive(frames.wake() + frames.play(1, 1000, device=30011))
+    assert device.air == []
+    device.receive(frames.play(2, 1000, device=30012))
+    assert device.emitting == 2
+
+
+def test_a_cartridge_runs_empty_for_good():
+    clock = FakeClock()
+    device = VirtualNeckWear(now=clock.now, cartridges={3: 1.5})
+    device.receive(frames.wake())
+    for _ in range(3):
+        device.receive(frames.play(3, 1000))
+        clock.sleep(1.2)
+    assert [round(air.end - air.start, 3) for air in device.air] == [1.0, 0.5]
+
+
+def test_faults_are_read_from_text_and_a_wrong_one_is_named():
+    assert read_faults(["late", "radio_loss=0.5", "unplug=3"]) == {"late": 1.0, "radio_loss": 0.5, "unplug": 3.0}
+    for wrong in ("lat", "late=2", "late=x", "unplug=-1", "unplug=nan"):
+        with pytest.raises(OptionError):
+            read_faults([wrong])
+
+
+def test_the_tcp_device_listens_on_this_machine_only_and_takes_the_next_client():
+    device = VirtualNeckWear(now=Clock.now)
+    with TcpServer(device, now=Clock.now) as served:
+        assert served.port.startswith("socket://127.0.0.1:")
+        for _ in range(2):
+            with NeckWear.open(served.port, guard=False) as neck:
+                assert neck.probe().channel == 150
+
+
+def test_an_rfc2217_link_knows_that_ff_is_doubled_there():
+    link = open_link("loop://")
+    assert not link.telnet and link.fileno() is None and not link.wakes
+    link.close()
+
+
+def test_a_port_is_followed_by_its_own_number_when_its_path_changes(monkeypatch):
+    def port(device, number):
+        return Port(device, "CP2102", number, 0x10C4, 0xEA60, "1-1", True)
+
+    monkeypatch.setattr("smellkit.device.ports.list_ports", lambda: [port("COM3", "A"), port("COM4", "B")])
+    name = StableName("COM3")
+    assert name.url() == "COM3"
+    monkeypatch.setattr("smellkit.device.ports.list_ports", lambda: [port("COM4", "B"), port("COM9", "A")])
+    assert name.url() == "COM9"
+    monkeypatch.setattr("smellkit.device.ports.list_ports", lambda: [])
+    assert name.url() == "COM3"
+
+
+def test_ports_are_listed():
+    assert all(port.device for port in list_ports())
+
+
+def test_commands_play_mix_stop_probe_and_list():
+    run = CliRunner().invoke
+    assert "radio channel 150" in run(neckwear, ["probe"]).output
+    assert "sent 3 times" in run(neckwear, ["stop"]).output
+    assert "unconfirmed" in run(neckwear, ["play", "3", "--seconds", "0.2"]).output
+    mixed = run(neckwear, ["mix", "1=0.5", "4=0.5", "--seconds", "2.5", "--slot", "1"]).output
+    assert "2 slots: 1 4" in mixed and "scent 4 50.0%" in mixed
+    assert "Cartridges 1, 3" in run(neckwear, ["checklist", "3", "1"]).output
+    assert "radio_loss" in run(neckwear, ["virtual", "--list-faults"]).output
+    assert run(neckwear, ["ports"]).exit_code == 0
+    assert run(neckwear, ["play", "13"]).exit_code == 2
+
+
+def test_the_virtual_command_serves_any_client_and_logs_what_was_emitted(tmp_path):
+    log = tmp_path / "air.jsonl"
+    command = [
+        sys.executable,
+        "-m",
+        "smellkit",
+        "neckwear",
+        "virtual",
+        "--tcp",
+        "0",
+        "--seconds",
+        "60",
+        "--log",
+        str(log),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        address = served.stdout.readline().split()[-1]
+        with NeckWear.open(address, guard=False) as neck:
+            neck.play(3, seconds=0.3)
+            neck.wait()
+        until(lambda: "air off" in log.read_text())
+        served.terminate()
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(event["event"], event["scent"]) for event in events] == [("air on", 3), ("air off", 3)]
+
+
+def test_building_a_frame_and_parsing_are_fast():
+    assert frame_seconds(2000) < 100e-6  # 20 on a quiet machine: `smellkit bench neckwear`
+    assert parser_rate(streams()["mixed"][:200_000]) > 1e6  # 5e6 there
+
+
+def test_the_device_package_loads_no_torch_and_no_pandas():
+    code = "import smellkit.device.neckwear, sys; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

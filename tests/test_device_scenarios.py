@@ -1,0 +1,35 @@
+"""Seeded ways to go wrong. More of them: `python -m smellkit.device.scenarios --count 10000`, or `--pty`."""
+
+from smellkit.device import engine, frames, scenarios
+
+
+def test_a_thousand_seeded_scenarios_break_no_rule():
+    summary = scenarios.run_all(1000)
+    assert [(outcome.seed, outcome.broken) for outcome in summary.broken] == []
+    assert summary.scenarios == 1000 and summary.errors > 100
+    assert (summary.threads, summary.descriptors) == (0, 0)
+
+
+def test_twenty_of_them_on_a_real_terminal_break_none_either():
+    summary = scenarios.run_all(20, first=5000, pty=True)
+    assert [(outcome.seed, outcome.broken) for outcome in summary.broken] == []
+    assert (summary.threads, summary.descriptors) == (0, 0)
+
+
+def test_a_scenario_is_the_same_again_from_its_seed():
+    for seed in range(20):
+        first, second = scenarios.run(seed), scenarios.run(seed)
+        assert (first.acts, first.errors) == (second.acts, second.errors)
+        assert [(e["at"], e["hex"], e["what"]) for e in first.log] == [
+            (e["at"], e["hex"], e["what"]) for e in second.log
+        ]
+
+
+def test_the_rules_notice_a_driver_that_never_stops(monkeypatch):
+    monkeypatch.setattr(frames, "stop", frames.wake)
+    assert any(scenarios.run(seed).broken for seed in range(40))
+
+
+def test_the_rules_notice_a_driver_that_plays_on_after_a_loss(monkeypatch):
+    monkeypatch.setattr(engine.Engine, "_fail_all", lambda self: None)
+    assert any(scenarios.run(seed).broken for seed in range(100))
