@@ -103,8 +103,8 @@ def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
     """Scores of a split: accuracy of the loudest scent (any of them where several are), and the mixture's scores."""
     from smellkit.odour.mixture_scores import summary
 
-    loudest = right(outputs["beta"], batch["ratios"])
-    return {"accuracy": float(loudest.float().mean()), **summary(outputs["beta"].numpy(), batch["ratios"].numpy())}
+    beta, ratios = outputs["beta"].detach(), batch["ratios"]
+    return {"accuracy": float(right(beta, ratios).float().mean()), **summary(beta.numpy(), ratios.numpy())}
 
 
 def right(beta: Tensor, ratios: Tensor) -> Tensor:
