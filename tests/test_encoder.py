@@ -28,7 +28,7 @@ def table(substances=3, files=4, rows=200, seed=0, strength=30.0):
 
 def splits(windows, fold=0):
     train, valid = hold_out(windows, fold)
-    return lambda: (train, valid, None)
+    return lambda: {"train": train, "valid": valid}
 
 
 def test_the_strict_protocol_has_the_published_number_of_windows():
@@ -80,7 +80,7 @@ def test_shuffled_labels_give_chance(tmp_path, monkeypatch):
     for labels, least, most in ((windows.target, 0.9, 1.0), (whole[windows.recording], 0.0, 0.7)):
         windows.target[:] = labels
         train, valid = windows[windows.fold > 1], windows[windows.fold <= 1]
-        made = of_windows(lambda train=train, valid=valid: (train, valid, None), model="summary-mlp")
+        made = of_windows(lambda train=train, valid=valid: {"train": train, "valid": valid}, model="summary-mlp")
         run = fit(settled(made), Settings(epochs=8, batch=16, learning_rate=3e-3), name="shuffle")
         assert least <= run.scores["valid"]["accuracy"] <= most
 

@@ -18,13 +18,12 @@ from smellkit import metrics
 from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.odour import data as recordings
-from smellkit.odour.bench import other_sessions
 from smellkit.odour.data import ENVIRONMENT, GAS, SENSORS
 from smellkit.odour.peers import describe
 from smellkit.odour.protocol import Protocol, Windows, cut
+from smellkit.odour.sessions import other_sessions, sittings
 
 CLIMATE = ("Temperature", "Pressure", "Humidity", "Altitude")
-GAP = {"Pressure": 0.8, "Humidity": 2.5}  # hPa and % between neighbours that start a new sitting of a substance
 
 
 def run(data: str | Path = "", *, trees: int = 200, seed: int = 0) -> dict[str, Any]:
@@ -70,21 +69,6 @@ def run(data: str | Path = "", *, trees: int = 200, seed: int = 0) -> dict[str, 
     found["faults"] = {str(note): int(count) for note, count in report.counts.items()}
     found["verdict"] = verdict(found)
     return found
-
-
-def sittings(table: pd.DataFrame) -> pd.Series:
-    """Number of the sitting of each file of a tidy table, counted for each substance.
-
-    The recordings of a substance are put in order of pressure, then of humidity; a gap above `GAP` starts another
-    sitting. A stuck environment sensor differs from a working one and so counts as another.
-    """
-    means = table.groupby("file", sort=True).agg({"substance": "first", **dict.fromkeys(GAP, "median")})
-    number = pd.Series(0, index=means.index)
-    for _, rows in means.groupby("substance"):
-        for column, gap in GAP.items():
-            ordered = rows[column].sort_values()
-            number[ordered.index] = number[ordered.index] * 10 + (ordered.diff() > gap).cumsum()
-    return number.groupby(means["substance"]).transform(lambda part: pd.factorize(part, sort=True)[0])
 
 
 def verdict(found: dict[str, Any]) -> str:

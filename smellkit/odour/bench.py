@@ -22,6 +22,7 @@ from smellkit.errors import DataError
 from smellkit.odour import calibration, systems
 from smellkit.odour import data as recordings
 from smellkit.odour.protocol import Protocol, Windows, category, cut
+from smellkit.odour.sessions import other_sessions
 
 PUBLISHED = {  # top-1 of windows on the official split, Feng et al., arXiv 2506.00239
     "ScentFormer, sensors only": 58.5,
@@ -254,13 +255,6 @@ def _line(name: str, found: dict[str, Any]) -> str:
 
 def _percent(interval: dict[str, float]) -> str:
     return f"{100 * interval['value']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
-
-
-def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFrame | None:
-    """All recordings of the splits called online_*, made at another time; None when there are none."""
-    base = recordings.find(data) / "base"
-    tables = [recordings.read_recordings(data, path.name, report=report) for path in sorted(base.glob("online_*/"))]
-    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def _both(training: pd.DataFrame, testing: pd.DataFrame) -> pd.DataFrame:

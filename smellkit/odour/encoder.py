@@ -24,6 +24,7 @@ from smellkit.odour.augment import Augment
 from smellkit.odour.models import BODIES, SUMMARIES, Encoder
 from smellkit.odour.peers import describe
 from smellkit.odour.protocol import LEVELS, Protocol, Windows, cut
+from smellkit.odour.sessions import other_sessions
 from smellkit.options import nearest
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings
@@ -81,15 +82,14 @@ def task(
     }
 
     @functools.cache
-    def splits() -> tuple[Windows, Windows, Windows | None]:
-        table = recordings.read_recordings(data, "training")
-        pool_ = cut(table, protocol, stride=int(np.gcd(train_stride, stride)))
-        train, valid = hold_out(pool_, fold)
-        try:
-            test = cut(recordings.read_recordings(data, "testing"), protocol, classes=pool_.classes)
-        except DataError:
-            test = None
-        return train.every(train_stride), valid.every(stride), test
+    def splits() -> dict[str, Windows]:
+        everything = cut(
+            recordings.read_recordings(data, "training"), protocol, stride=int(np.gcd(train_stride, stride))
+        )
+        train, valid = hold_out(everything, fold)
+        tables = {"test": _testing(data), "other_session": other_sessions(data)}
+        rest = {name: cut(t, protocol, classes=everything.classes) for name, t in tables.items() if t is not None}
+        return {"train": train.every(train_stride), "valid": valid.every(stride), **rest}
 
     found = of_windows(
         splits,
@@ -119,7 +119,7 @@ def settled(task: Task) -> Task:
 
 
 def of_windows(
-    splits: Callable[[], tuple[Windows, Windows, Windows | None]],
+    splits: Callable[[], dict[str, Windows]],
     *,
     model: str,
     options: Mapping[str, Any] | None = None,
@@ -129,7 +129,7 @@ def of_windows(
     alignment: float = 0.0,
     data: str | Path = "",
 ) -> Task:
-    """Return the task over windows: `splits()` gives those to train on, to validate on, and to test on or None."""
+    """Return the task over windows: `splits()` gives those of "train", "valid", and of others to score at the end."""
     if model not in BODIES:
         raise OptionError(f"There is no model {model!r}", hint=nearest(model, BODIES))
 
@@ -137,13 +137,13 @@ def of_windows(
     summaries = model in SUMMARIES and not changed
 
     def load() -> dict:
-        train, valid, test = splits()
-        change = Augment(len(train.classes), **(augment or {}))
-        found = {"train": samples(train, change=change, summary=summaries), "valid": samples(valid)}
-        return found | ({"test": samples(test)} if test is not None else {})
+        windows = splits()
+        change = Augment(len(windows["train"].classes), **(augment or {}))
+        found = {"train": samples(windows["train"], change=change, summary=summaries)}
+        return found | {name: samples(part) for name, part in windows.items() if name != "train"}
 
     def build() -> Encoder:
-        train = splits()[0]
+        train = splits()["train"]
         table = chemistry(data, train.classes) if alignment else None
         return make(model, train.values.shape[1:], classes=len(train.classes), table=table, **(options or {})).prepare(
             torch.from_numpy(train.values)
@@ -201,6 +201,14 @@ def hold_out(windows: Windows, fold: int) -> tuple[Windows, Windows]:
         most = int(windows.fold.max())
         raise DataError(f"Not every substance has a recording number {fold}", hint=f"a fold from 0 to {most}, or -1")
     return windows[~held], windows[held]
+
+
+def _testing(data: str | Path):
+    """The test split, or None where the layout has none."""
+    try:
+        return recordings.read_recordings(data, "testing")
+    except DataError:
+        return None
 
 
 def columns_of(sensors: str) -> tuple[str, ...]:

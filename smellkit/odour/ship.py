@@ -15,6 +15,7 @@ from smellkit.odour import data as recordings
 from smellkit.odour.encoder import RECIPES, make
 from smellkit.odour.predict import Recogniser
 from smellkit.odour.protocol import cut
+from smellkit.odour.sessions import other_sessions
 
 SHIPPED = "confounded/conductance"  # the system whose network comes with the kit
 WHY = (
@@ -78,7 +79,7 @@ def make_weights(
 def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
     """Top-1, top-5 of windows and recordings on the test split and on other sessions, and how the calibration holds."""
     found: dict[str, Any] = {}
-    away = bench.other_sessions(data)
+    away = other_sessions(data)
     tables = {"test": recordings.read_recordings(data, "testing"), "other_session": away}
     for name, table in tables.items():
         if table is None:

@@ -80,7 +80,7 @@ def fit_network(
     from smellkit.train import fit as fit_task
 
     some = train[np.arange(0, len(train), max(1, len(train) // 500))]
-    task = settled(of_windows(lambda: (train, some, None), model=model, augment=augment))
+    task = settled(of_windows(lambda: {"train": train, "valid": some}, model=model, augment=augment))
     run = fit_task(task, replace(RECIPES[model], seed=seed, **changes), name=f"{name}/{model}")
     network = make(model, train.values.shape[1:], classes=len(train.classes))
     weights.fill(network, weights.load(run.folder)[0], where=str(run.folder)).eval()
