@@ -25,6 +25,7 @@ from smellkit.train import Settings, fit, parameters
 
 Numbers = NDArray[np.int64]
 TRAINING = {"epochs": 24, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
+TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the reader learns to do without the position
 SYSTEMS = ("reader", "two-stage")
 
 
@@ -62,8 +63,9 @@ def bench(
 ) -> dict[str, Any]:
     """Scores of `system` under a protocol and a channel set, beside the baselines that need no learning.
 
-    Fits that have been made before with the same parameters are taken up again. `all` and `no-position` are the same
-    fit, which hides the position in half of its training windows; for the second it is taken away in testing.
+    Fits that have been made before with the same parameters are taken up again. For the reader `all` and `no-position`
+    are one fit (and so are `centred` and `no-position-z`): it hides the position in most of its training windows, and
+    for the second it is taken away in testing.
     """
     if protocol not in splits.PROTOCOLS:
         raise OptionError(f"There is no protocol {protocol!r}", hint="one of S, G, X")
@@ -104,7 +106,7 @@ def trained(
     folder: str, *, protocol: str, channel_set: str, fold: int, seed: int, system: str = "reader", **training: Any
 ) -> tuple[Run, Prepared]:
     """The finished run of one fit, made now unless it is there, and its data."""
-    trains_on = channel_set if channel_set not in ("no-position",) or system != "reader" else "all"
+    trains_on = TRAINED_ON.get(channel_set, channel_set) if system == "reader" else channel_set
     asked = {"data": folder, "protocol": protocol, "fold": fold, "channels": trains_on}
     where = f"bench/gcode-{protocol}-{trains_on}-{fold}-{seed}"
     settings = TRAINING | {"seed": seed} | training
