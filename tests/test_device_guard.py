@@ -23,14 +23,14 @@ from smellkit.device.engine import Timing
 from smellkit.device.neckwear import NeckWear
 
 def begin():
-    neck = NeckWear.open(sys.argv[1], timing=Timing(wake_gap=0.01))
+    neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
     neck.play(3, seconds=30)
     print(neck._guard.pid, flush=True)
     return neck
 """
 ENDS = {  # how a program ends, and the signals that it gets for it
-    "the normal end": ("neck = begin(); time.sleep(1.5)", []),
-    "an exception": ("neck = begin(); time.sleep(1.5); raise ValueError", []),
+    "the normal end": ("neck = begin(); time.sleep(0.5)", []),
+    "an exception": ("neck = begin(); time.sleep(0.5); raise ValueError", []),
     "with and Ctrl-C": ("with begin() as neck: neck.wait()", [signal.SIGINT]),
     "with and Ctrl-C twice": ("with begin() as neck: neck.wait()", [signal.SIGINT, signal.SIGINT]),
     "Ctrl-C without with": ("neck = begin(); neck.wait()", [signal.SIGINT]),
@@ -40,8 +40,8 @@ ENDS = {  # how a program ends, and the signals that it gets for it
         "neck = begin(); time.sleep(60)",
         [signal.SIGINT, signal.SIGKILL],
     ),
-    "os._exit": ("neck = begin(); time.sleep(1.5); os._exit(1)", []),
-    "exec": ("neck = begin(); time.sleep(1.5); os.execv('/bin/sleep', ['sleep', '0.5'])", []),
+    "os._exit": ("neck = begin(); time.sleep(0.5); os._exit(1)", []),
+    "exec": ("neck = begin(); time.sleep(0.5); os.execv('/bin/sleep', ['sleep', '0.5'])", []),
 }
 
 

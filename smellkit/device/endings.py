@@ -24,6 +24,7 @@ _before: dict[int, object] = {}  # what handled SIGTERM before, by process: a fo
 def watch(player: Player) -> None:
     """Close `player` when the program ends, unless `forget` came first."""
     _players.add(player)
+    atexit.unregister(_close_all)  # once is enough
     atexit.register(_close_all)
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is not _on_term:

@@ -166,7 +166,6 @@ class Engine:
         self._last_byte = self._last_frame_at = -NEVER
         self._last_frame = b""
         self._last_sent = b""
-        self._faults = 0
         self._free = -NEVER  # no command before
         self._last_forward = -NEVER  # the device itself heard something
         self._stop, self._wake = _Burst(), _Burst()
@@ -231,8 +230,8 @@ class Engine:
         self._runner.kick()
         return self._runner.wait(lambda: job.done, seconds)
 
-    def close(self) -> None:
-        """Stop, let go of the port and end the worker; twice is once."""
+    def close(self) -> Exception | None:
+        """Stop, let go of the port and end the worker; twice is once. Return why no stop could be sent."""
         with self._lock:
             self._closing = self._closing or Job("close")
             job = self._closing
@@ -240,6 +239,7 @@ class Engine:
         bound = 2 * self._stop_bound() + self.timing.patience + 1.0
         if not self._runner.join(bound) and not job.done:
             self._last_resort()
+        return job.error
 
     @property
     def connected(self) -> bool:
@@ -410,7 +410,7 @@ class Engine:
         with self._lock:
             self._link = None
         self._on_link(None)
-        self._parser, self._faults = Parser(), 0
+        self._parser = Parser()
         self._unanswered.clear()
         self._last_forward = -NEVER
         for job in (*self._stop.jobs, *self._wake.jobs, self.score, self._request):
@@ -448,7 +448,7 @@ class Engine:
             return NEVER
         now = self._now()
         if self._closing and (now >= min(self._give_up, self.airs_until)):
-            self._closing.finish(error=self.trouble)
+            self._closing.finish(error=self._away() if now < self.airs_until else None)
             self._end()
             return NEVER
         if now < self._retry:
@@ -625,7 +625,6 @@ class Engine:
             found = self._parser.expire()
         for fault in self._parser.errors:
             self._hear(fault.raw, f"{fault.kind}: {fault.detail}")
-        self._faults += len(self._parser.errors)
         self._parser.errors.clear()
         for frame in found:
             self._reply(frame, now)

@@ -66,6 +66,11 @@ class Link:
             with suppress(*GONE):
                 self._port.reset_output_buffer()
         with suppress(*GONE):
+            if (
+                "protocol_socket" in type(self._port).__module__
+            ):  # pyserial sleeps 0.3 s there: too long before an error
+                self._port.is_open = False
+                self._port._socket.close()
             self._port.close()
 
     @contextmanager

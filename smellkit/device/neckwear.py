@@ -67,7 +67,7 @@ class NeckWear:
     ...     neck.wait()
 
     `play` returns at once; `stop` works from any thread and goes before all else; leaving the block is silence.
-    Every failure is a `DeviceError`. `NeckWear(connect, clock=...)` takes anything that makes a `Link`, and a
+    Every failure of device and link is a `DeviceError`. `NeckWear(connect, clock=...)` takes anything that makes a `Link`, and a
     `FakeClock` for tests.
     """
 
@@ -94,6 +94,7 @@ class NeckWear:
         self._on_close = on_close
         self._process = os.getpid()
         self._closed = False
+        self._unsilenced: Exception | None = None
         self._channel: int | str = UNKNOWN
         self._score: Score | None = None
         self._guard: Guard | None = None
@@ -284,12 +285,15 @@ class NeckWear:
     # the end
 
     def close(self) -> None:
-        """Stop, let go of the port, end worker and guard. Never raises, and twice is once."""
+        """Stop, let go of the port, end worker and guard. Twice is once.
+
+        Raises nothing; leaving a `with` block does, when a scent may be in the air and no stop could be sent.
+        """
         if self._closed or os.getpid() != self._process:  # a forked child must not close its parent's port
             return
         self._closed = True
         try:
-            self._engine.close()
+            self._unsilenced = self._engine.close()
         finally:
             self._let_go()
             if isinstance(self._clock, Clock):
@@ -301,7 +305,8 @@ class NeckWear:
     def __exit__(self, kind: object, why: object, trace: object) -> None:
         failed = self._score.error if self._score and self._score.done else None
         self.close()
-        if failed and kind is None:  # a play that failed without anybody waiting for it
+        failed = failed or self._unsilenced
+        if failed and kind is None:  # a play that failed without anybody waiting for it, or a stop that could not leave
             raise failed
 
     def _let_go(self) -> None:
