@@ -320,11 +320,11 @@ def test_d13_eight_threads_with_a_thousand_commands_each_damage_no_frame():
         for thread in threads:
             thread.join(120)
         neck.stop()
-        until(lambda: not device.emitting)
+        sent = [entry["hex"] for entry in neck.log.entries if entry["direction"] == "out"]
+        until(lambda: [raw.hex().upper() for _, raw in device.heard[-len(sent) :]] == sent)
+        assert not device.emitting
     assert wrong == [] and set(answers) == {150} and len(answers) > 3000
     assert device.damaged == 0
-    sent = [entry["hex"] for entry in neck.log.entries if entry["direction"] == "out"]
-    assert [raw.hex().upper() for _, raw in device.heard][-len(sent) :] == sent
 
 
 @pytest.mark.parametrize("scent", [0, 13, -1, float("nan"), True, "3", None, 2.5])

@@ -132,6 +132,7 @@ def test_the_guard_goes_with_a_goodbye_and_sends_nothing():
         pid = neck._guard.pid
         neck.close()
         assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
+        time.sleep(0.3)
         assert [raw for _, raw in device.heard] == [frames.stop()] * 3  # the driver's own
         with NeckWear.open(server.port, guard=False) as again:  # and the port is free
             assert again.probe().channel == 150

@@ -6,6 +6,7 @@ fake clock or on a pty; everything else is real time.
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import statistics
@@ -38,6 +39,7 @@ def measure(*, say: Callable[[str], None], long: bool = False) -> dict[str, Any]
     from smellkit.device.scenarios import run_all
 
     figures: dict[str, Any] = {}
+    logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of the scenarios
 
     def add(name: str, value: Any) -> None:
         figures[name] = value

@@ -67,8 +67,8 @@ class NeckWear:
     ...     neck.wait()
 
     `play` returns at once; `stop` works from any thread and goes before all else; leaving the block is silence.
-    Every failure of device and link is a `DeviceError`. `NeckWear(connect, clock=...)` takes anything that makes a `Link`, and a
-    `FakeClock` for tests.
+    Every failure of device and link is a `DeviceError`. `NeckWear(connect, clock=...)` takes anything that makes a
+    `Link`, and a `FakeClock` for tests.
     """
 
     scents = frames.SCENTS

@@ -361,6 +361,7 @@ def _descriptors() -> int:
 def main() -> None:
     """Run scenarios from the command line; exit with 1 when a rule broke."""
     import argparse
+    import logging
     import sys
     import time
 
@@ -376,6 +377,7 @@ def main() -> None:
             print(entry["at"], entry["direction"], entry["what"], entry["hex"])
         print(replace(outcome, log=[]))
         sys.exit(bool(outcome.broken))
+    logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of it
     began = time.monotonic()
     summary = run_all(options.count, first=options.first, pty=options.pty)
     for outcome in summary.broken[:20]:

@@ -66,6 +66,8 @@ class _Server:
                 # a look at least every 20 ms: a test pulls the plug from another thread
                 ready, _, _ = select.select(reading, [], [], max(0.0, min(0.02, self.device.due() - self._now())))
                 if self._ear in ready:
+                    if wire is not None and wire in ready:
+                        self._read(wire)  # what was sent before the end was heard
                     return
                 self._accept(ready)
                 if wire is not None and wire in ready:
