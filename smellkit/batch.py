@@ -76,8 +76,13 @@ def run(
     chosen = parameters.select(every, names)
     if data is not None and not data.is_dir():
         raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
-    where = str(data.resolve()) if data is not None else ""
-    settled = parameters.settle(chosen, given=given or {}, profile=table[profile], data=where)
+    sets = parameters.data_sets(folder / "profiles.yaml")
+    settled = parameters.settle(
+        chosen,
+        given=given or {},
+        profile=table[profile],
+        data=lambda notebook: parameters.data_for(notebook, data, sets),
+    )
     out = executed(set_name(profile, data))
     package = digest([*_package(), *_files(paths.weights()), *_files(paths.HOME / "site" / "results")])
     inputs = digest(_files(data if data is not None else paths.sample()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,12 +82,16 @@ def defaults(path: Path) -> dict[str, Value]:
 
 
 def settle(
-    notebooks: Iterable[Notebook], *, given: Mapping[str, str], profile: Mapping[str, Any], data: str = ""
+    notebooks: Iterable[Notebook],
+    *,
+    given: Mapping[str, str],
+    profile: Mapping[str, Any],
+    data: Callable[[Notebook], str] = lambda notebook: "",
 ) -> dict[str, dict[str, Value]]:
     """Return notebook name -> parameters that differ from its defaults; every name and value is checked first.
 
     `given` (name -> text) holds for every notebook that has the parameter; `profile` maps a notebook's name, or
-    `every`, to values of its own; `data` sets the parameter of that name. OptionError names the nearest names.
+    `every`, to values of its own; `data` gives the parameter of that name. OptionError names the nearest names.
     """
     notebooks = list(notebooks)
     names = {name for notebook in notebooks for name in notebook.defaults}
@@ -103,7 +107,7 @@ def settle(
                 raise OptionError(
                     f"The profile sets {name!r} in {notebook.name}, which has no such parameter", hint=hint
                 )
-        wanted = dict(profile.get("every") or {}) | own | ({"data": data} if data else {}) | dict(given)
+        wanted = dict(profile.get("every") or {}) | own | _folder(data(notebook)) | dict(given)
         values = {
             name: _convert(value, notebook.defaults[name], f"{notebook.name}: {name}")
             for name, value in wanted.items()
@@ -121,10 +125,39 @@ def profiles(file: Path) -> dict[str, dict[str, Any]]:
         table = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
     except yaml.YAMLError as why:
         raise DataError(f"{file} is no YAML: {why}", hint="profile, then notebook, then name: value") from why
-    table = {"quick": {}} | (table or {})
+    table = {"quick": {}} | {name: values or {} for name, values in (table or {}).items() if name != "data"}
     if not all(isinstance(values, dict) for values in table.values()):
         raise DataError(f"{file} has a profile that is no table", hint="profile, then notebook, then name: value")
     return table
+
+
+def data_for(notebook: Notebook, folder: Path | None, sets: Mapping[int, str]) -> str:
+    """Return the folder that `notebook` reads when `--data` is `folder`; empty for the sample.
+
+    `sets` maps a decade of notebooks to the name of its data set. A root has the set below it; a folder that bears no
+    set's name, and has none below it, is taken for recordings of the first system.
+    """
+    own = sets.get(notebook.number // 10)
+    if folder is None or (own is None and sets):
+        return ""
+    folder = folder.resolve()
+    if own is not None and (folder / own).is_dir():
+        return str(folder / own)
+    other = folder.name in sets.values() or any((folder / name).is_dir() for name in sets.values())
+    mine = folder.name == own if other else not sets or notebook.number // 10 == min(sets)
+    return str(folder) if mine else ""
+
+
+def data_sets(file: Path) -> dict[int, str]:
+    """Return decade -> name of the data set, from the key `data` of the same YAML file."""
+    import yaml
+
+    table = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {int(decade): str(name) for decade, name in ((table or {}).get("data") or {}).items()}
+
+
+def _folder(folder: str) -> dict[str, str]:
+    return {"data": folder} if folder else {}
 
 
 def _convert(value: Any, default: Value, name: str) -> Value:

@@ -106,6 +106,24 @@ def test_profile_and_data_folder_have_files_of_their_own(books, tmp_path):
     assert first.output.parent.name == "full-recordings"
 
 
+def test_each_system_gets_its_own_data_set(books, tmp_path):
+    (books / "profiles.yaml").write_text("data: {0: smellnet, 1: milling}\n")
+    sets = parameters.data_sets(books / "profiles.yaml")
+    assert set(parameters.profiles(books / "profiles.yaml")) == {"quick"}
+    nose, mill, results = (parameters.Notebook(tmp_path / f"{name}.ipynb") for name in ("01_a", "10_b", "30_c"))
+    for name in ("root/smellnet", "root/milling", "mine"):
+        (tmp_path / name).mkdir(parents=True)
+    for folder, expected in {
+        "root": ["root/smellnet", "root/milling", None],
+        "root/smellnet": ["root/smellnet", None, None],
+        "root/milling": [None, "root/milling", None],
+        "mine": ["mine", None, None],
+    }.items():
+        got = [parameters.data_for(book, tmp_path / folder, sets) for book in (nose, mill, results)]
+        assert got == [str(tmp_path / name) if name else "" for name in expected], folder
+    assert parameters.data_for(mill, None, sets) == ""
+
+
 def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):
     good = (books / "02_second.ipynb").read_bytes()
     write(books / "02_second.ipynb", "epochs: int = 1", "x = 1", "#| label: b\ny = 0\nx / y")
