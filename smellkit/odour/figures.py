@@ -86,16 +86,14 @@ def confusion(scores: NDArray, windows: Windows) -> Figure:
 
 
 def sniffing(scores: NDArray, windows: Windows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
-    """Accuracy after ever more seconds of sniffing: seconds, share, answer ("first" or "among five"), low, high."""
+    """Accuracy after ever more seconds of sniffing: seconds, answer ("first" or "among five"), value, low, high."""
     rows = []
     for count in range(1, most + 1):
         pooled, target, recording = combine(scores, windows, count)
         for answer, k in (("first", 1), ("among five", 5)):
             share = metrics.bootstrap(metrics.hits(pooled, target, k=k), groups=recording)
             seconds = (protocol.span + (count - 1) * protocol.stride) / RATE
-            rows.append(
-                {"seconds": seconds, "answer": answer, "share": share.value, "low": share.low, "high": share.high}
-            )
+            rows.append({"seconds": seconds, "answer": answer, **share._asdict()})
     return pd.DataFrame(rows)
 
 
@@ -104,7 +102,7 @@ def sniffing_lines(table: pd.DataFrame) -> Figure:
     figure = _figure(height=3.4)
     axes = figure.subplots()
     for (answer, rows), colour in zip(table.groupby("answer", sort=False), plots.PALETTE, strict=False):
-        axes.plot(rows["seconds"], rows["share"], color=colour, label=answer, marker="o", markersize=4)
+        axes.plot(rows["seconds"], rows["value"], color=colour, label=answer, marker="o", markersize=4)
         axes.fill_between(rows["seconds"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="seconds of sniffing", ylabel="share that was right", ylim=(0, 1.02))
     axes.grid(axis="y")
