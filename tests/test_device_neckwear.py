@@ -1,23 +1,29 @@
 """The driver where nothing fails, the virtual device, and the commands."""
 
 import json
+import select
+import socket
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+import serial
 from click.testing import CliRunner
+from serial.rfc2217 import PortManager
 from test_device_faults import World, until
 
 from smellkit.device import frames
 from smellkit.device.bench import frame_seconds, parser_rate, streams
 from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.commands import neckwear
+from smellkit.device.engine import Timing
 from smellkit.device.errors import Closed
 from smellkit.device.link import open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.ports import Port, StableName, list_ports
-from smellkit.device.serve import TcpServer
+from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear, read_faults
 from smellkit.errors import OptionError
 
@@ -180,6 +186,47 @@ def test_an_rfc2217_link_knows_that_ff_is_doubled_there():
     link = open_link("loop://")
     assert not link.telnet and link.fileno() is None and not link.wakes
     link.close()
+
+
+class NoModem(serial.Serial):
+    """A pty has no modem lines, and a telnet server asks for them."""
+
+    cts = dsr = ri = cd = False
+
+    def _update_dtr_state(self):
+        pass
+
+    def _update_rts_state(self):
+        pass
+
+
+def serve_telnet(listener, path):
+    """One client of a serial port over telnet, until it leaves."""
+    client, _ = listener.accept()
+    with client, NoModem(path, timeout=0) as port:
+        manager = PortManager(port, SimpleNamespace(write=client.sendall))
+        while True:
+            ready, _, _ = select.select([client, port], [], [], 20)
+            if client in ready:
+                data = client.recv(1024)
+                if not data:
+                    return
+                port.write(b"".join(manager.filter(data)))
+            if port in ready:
+                client.sendall(b"".join(manager.escape(port.read(1024))))
+
+
+def test_an_rfc2217_port_plays_and_stops():
+    device = VirtualNeckWear(now=Clock.now)
+    with PtyServer(device, now=Clock.now) as served, socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve_telnet, args=(listener, served.port), daemon=True).start()
+        address = f"rfc2217://127.0.0.1:{listener.getsockname()[1]}"
+        with NeckWear.open(address, guard=False, timing=Timing(gap=0.02, wake_gap=0.01)) as neck:
+            assert neck.probe().channel == 150
+            neck.play(3, seconds=20)
+            until(lambda: device.emitting == 3)
+            neck.stop()
+            until(lambda: not device.emitting)
 
 
 def test_a_port_is_followed_by_its_own_number_when_its_path_changes(monkeypatch):

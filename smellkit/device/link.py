@@ -66,10 +66,8 @@ class Link:
             with suppress(*GONE):
                 self._port.reset_output_buffer()
         with suppress(*GONE):
-            if (
-                "protocol_socket" in type(self._port).__module__
-            ):  # pyserial sleeps 0.3 s there: too long before an error
-                self._port.is_open = False
+            if "protocol_socket" in type(self._port).__module__:
+                self._port.is_open = False  # pyserial's own close sleeps 0.3 s here: too long before an error
                 self._port._socket.close()
             self._port.close()
 
@@ -99,14 +97,17 @@ def open_link(url: str, *, write_timeout: float = 0.2) -> Link:
     """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port or loop://; PortError says why not."""
     import serial
 
-    options: dict[str, Any] = {"baudrate": BAUD, "timeout": 0, "write_timeout": write_timeout}
+    options: dict[str, Any] = {"baudrate": BAUD, "timeout": 0}
+    telnet = url.startswith("rfc2217://")
+    if not telnet:  # pyserial refuses the option there
+        options["write_timeout"] = write_timeout
     if "://" not in url:
         options["exclusive"] = True  # refuse a second program, and be refused by it
     try:
         port = serial.serial_for_url(url, **options)
-        if url.startswith("rfc2217://"):
-            port._socket.settimeout(write_timeout)  # its write has no bound of its own
-    except GONE as why:
+        if telnet:
+            port._socket.settimeout(write_timeout)  # a write there has no bound of its own
+    except (*GONE, NotImplementedError) as why:
         raise _diagnosis(url, why) from why
     return Link(port, name=url)
 
