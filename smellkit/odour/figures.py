@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smellkit import metrics, plots
 from smellkit.odour.bench import combine
-from smellkit.odour.data import GAS, RATE
+from smellkit.odour.data import GAS, RATE, stuck
 from smellkit.odour.protocol import CATEGORIES, Protocol, Windows, category
 
 if TYPE_CHECKING:
@@ -148,17 +148,21 @@ def confound(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def surroundings(table: pd.DataFrame, *, x: str = "Pressure", y: str = "Humidity", most: int = 12) -> Figure:
-    """Where each recording was made, by its medians of two environment columns, one colour a substance."""
-    means = table.groupby("file").agg({"substance": "first", x: "median", y: "median"})
+def surroundings(table: pd.DataFrame, *, most: int = 12) -> Figure:
+    """The air in which each recording was made: medians of pressure and humidity, one colour a substance.
+
+    Recordings whose environment sensor was stuck say nothing and are left out.
+    """
+    well = table[~table["file"].map(stuck(table))]
+    means = well.groupby("file").agg({"substance": "first", "Pressure": "median", "Humidity": "median"})
     names = sorted(means["substance"].unique())[:most]
-    means = means[means["substance"].isin(names)]
     figure = _figure(height=4.2)
     axes = figure.subplots()
     for name, colour in plots.colours(names).items():
         rows = means[means["substance"] == name]
-        axes.scatter(rows[x], rows[y], s=34, color=colour, alpha=0.85, linewidth=0, label=name.replace("_", " "))
-    axes.set(xlabel=x.lower().replace("_", " "), ylabel=y.lower().replace("_", " "))
+        label = name.replace("_", " ")
+        axes.scatter(rows["Pressure"], rows["Humidity"], s=34, color=colour, alpha=0.85, linewidth=0, label=label)
+    axes.set(xlabel="pressure in hPa", ylabel="humidity in %")
     axes.grid(True)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, handletextpad=0.2)
     return figure
