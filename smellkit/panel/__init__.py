@@ -83,7 +83,7 @@ class Panel:
 
     def _lay_out(self, files: dict[str, Path]) -> Any:
         ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
-        given = [(port, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
+        given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
         choose, button, card, row = self._choose, self._button, self._card, self._row
         scents = [("what is recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
         devices = row(
@@ -96,16 +96,14 @@ class Panel:
         actions = row(
             choose("scent", "Scent", scents, "What Play plays"),
             choose("seconds", "Seconds", [5, 10, 30, 60, 120], "How long to play", at=1),
-        )
-        buttons = row(
             button("play", "Play", "play", "Play the scent that is chosen", self._play, "smell-go"),
             button("mix", "Mix", "random", "Play the recognised mixture as a sequence of slots", self._mix),
             button("stop", "Stop", "stop", "Silence at once", self._stop, "smell-stop"),
         )
-        left = self._column(card("Sensors", self._picture("traces")), card("Link", self._picture("log")))
+        _past_the_cell(self.controls["stop"])
+        left = self._column(card("Sensors", self._picture("traces")), card("Player", actions, self._picture("slots")))
         right = self._column(
-            card("Shares of the twelve scents", self._picture("bars")),
-            card("Player", actions, buttons, self._picture("slots")),
+            card("Shares of the twelve scents", self._picture("bars")), card("Link", self._picture("log"))
         )
         grid = self._widgets.Box([left, right]).add_class("smell-grid")
         style = self._widgets.HTML(drawings.style())
@@ -169,7 +167,7 @@ class Panel:
     def _draw(self) -> None:
         session, pictures = self.session, self.pictures
         rows = [row.values for row in list(session.rows)]
-        answer, playing = session.answer, session.playing
+        answer, (playing, _) = session.answer, session.playing
         pictures["now"].value = self._now()
         pictures["traces"].value = drawings.traces(COLUMNS, rows, drawn=recordings.GAS, span=SPAN)
         pictures["bars"].value = drawings.bars(CHANNELS, answer.beta if answer else None, playing=playing, keep=KEEP)
@@ -202,9 +200,9 @@ class Panel:
         if session.answer is not None:
             reason = session.answer.reason.replace("_", " ")
             states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
-        playing = session.playing
-        said = f"plays {playing} {CHANNELS[playing - 1].replace('_', ' ')}" if playing else "player silent"
-        states.append((said, drawings.AMBER if playing else drawings.BLUE))
+        playing, left = session.playing
+        said = f"asked for {playing} {CHANNELS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
+        states.append((said, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
         if self._stop_latency is not None:
             states.append((f"last stop sent in {1000 * self._stop_latency:.0f} ms", drawings.BLUE))
         return states
@@ -224,6 +222,16 @@ class Panel:
                 arrow = {"out": "->", "in": "<-"}.get(entry["direction"], "  ")
                 lines.append(f"{entry['time'][11:23]} {arrow} {entry['what']}  {entry['hex']}".rstrip())
         return lines
+
+
+def _past_the_cell(button: Any) -> None:
+    """Let clicks on `button` through while a cell is running.
+
+    JupyterLab sends them to a thread of their own in the kernel; ipykernel 7.4 sends them back to the one that made the
+    button, where the running cell blocks them. Other versions have no such rule, and don't mind this one.
+    """
+    if button.comm is not None:
+        button.comm._reply_subshell_for = lambda data, default: default
 
 
 def _recordings(root: Path) -> dict[str, Path]:

@@ -52,8 +52,9 @@ def traces(names: Sequence[str], rows: Sequence[Sequence[float]], *, drawn: Sequ
     others = [name for name in names if name not in drawn]
     facts = ""
     if rows:
-        parts = (f"{_words(n)} <b>{_short(rows[-1][names.index(n)])} {UNITS.get(n, '')}</b>" for n in others)
-        facts = f'<p class="smell-facts">{" &nbsp; ".join(parts)}</p>'
+        ends = {name: f"{_short(rows[-1][names.index(name)])} {UNITS.get(name, '')}" for name in others}
+        parts = (f"<span>{_words(name)} <b>{end}</b></span>" for name, end in ends.items())
+        facts = f'<p class="smell-facts">{" ".join(parts)}</p>'
     return f'<div class="smell-traces">{"".join(charts)}</div>{facts}'
 
 
@@ -91,8 +92,9 @@ def log(lines: Iterable[str]) -> str:
 
 def _line(values: Sequence[float], span: int, name: str) -> str:
     """Return an SVG of `values`, the newest at the right edge, from its own least to its own largest value."""
+    ground = '<path d="M0 39.5H100" stroke="var(--line)" vector-effect="non-scaling-stroke"/>'
     if len(values) < 2:
-        return '<svg viewBox="0 0 100 40" preserveAspectRatio="none" aria-hidden="true"></svg>'
+        return f'<svg viewBox="0 0 100 40" preserveAspectRatio="none" aria-hidden="true">{ground}</svg>'
     low, high = min(values), max(values)
     scale = 36 / (high - low) if high > low else 0.0
     left = 100 - 100 * (len(values) - 1) / (span - 1)
@@ -103,8 +105,7 @@ def _line(values: Sequence[float], span: int, name: str) -> str:
     label = f"{_words(name)}: from {_short(low)} to {_short(high)}, now {_short(values[-1])}"
     return (
         f'<svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
-        f'<path d="M0 39.5H100" stroke="var(--line)" vector-effect="non-scaling-stroke"/>'
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="{BLUE}" stroke-width="1.8" '
+        f'{ground}<polyline points="{" ".join(points)}" fill="none" stroke="{BLUE}" stroke-width="1.8" '
         f'stroke-linejoin="round" vector-effect="non-scaling-stroke"/></svg>'
     )
 
@@ -114,4 +115,8 @@ def _words(name: str) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 and value % 1 else f"{value:.0f}" if abs(value) < 1e5 else f"{value:.1e}"
+    if value >= 2**32 - 1:  # what the board prints when its estimate does not fit
+        return "overflow"
+    if abs(value) >= 1e5:
+        return f"{value:.1e}"
+    return f"{value:.3g}" if abs(value) < 1000 and value % 1 else f"{value:.0f}"

@@ -58,9 +58,10 @@ class Session:
         return self.nose is not None and self.player is not None
 
     @property
-    def playing(self) -> int:
-        """The scent that the player was asked to emit at this moment; 0 for none."""
-        return (self.player.status().asked or 0) if self.player else 0
+    def playing(self) -> tuple[int, float]:
+        """The scent that the player was asked to emit at this moment, 0 for none, and the seconds left of the play."""
+        status = self.player.status() if self.player else None
+        return (status.asked or 0, status.left) if status else (0, 0.0)
 
     def connect(self, *, nose: str = "virtual", player: str = "virtual", source: Any = None, rate: float = 1.0) -> None:
         """Open both devices, on the worker thread. A virtual nose replays `source` at `rate` rows a second."""
