@@ -79,16 +79,16 @@ def clock(machine: Machine, train: Numbers, test: Numbers, target: Numbers) -> N
     """
     table = machine.windows
     start, operation = table["start"].to_numpy(), table["operation_id"].to_numpy()
-    programs = _program(operation)
+    own = programs(operation)
     found = np.full((len(test), target.shape[1]), PAD)
     for row, window in enumerate(test):
-        same = train[programs[train] == programs[window]]
+        same = train[own[train] == own[window]]
         same = same if len(same) else train
         near = same[np.abs(start[same] - start[window]) == np.abs(start[same] - start[window]).min()]
         found[row] = Counter(map(tuple, target[near].tolist())).most_common(1)[0][0]
     return found
 
 
-def _program(operation: Numbers) -> Numbers:
+def programs(operation: Numbers) -> Numbers:
     """Operations that run the same program have the same number: damage* runs the *150025 programs."""
     return np.array([0, 1, 2, 3, 4, 5, 1, 3, 5])[operation]

@@ -10,10 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import plots
+from smellkit.gcode.data import LENGTH
 from smellkit.gcode.tokens import WORD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from smellkit.gcode.data import Machine
 
 
 def coordinates(lines: Sequence[str]) -> NDArray[np.float64]:
@@ -26,6 +29,14 @@ def coordinates(lines: Sequence[str]) -> NDArray[np.float64]:
                 here["XYZ".index(word[0])] = float(word[1:])
         found.append(here.copy())
     return np.array(found).reshape(-1, 3)
+
+
+def executed(machine: Machine, recording: str) -> list[str]:
+    """The lines that were executed in a recording, in order, each once."""
+    table = machine.windows[machine.windows["recording"] == recording]
+    codes = machine.row_lines[int(table["row"].min()) : int(table["row"].max()) + LENGTH]
+    changed = np.concatenate([[True], codes[1:] != codes[:-1]])
+    return [machine.lines[code] for code in codes[changed] if code >= 0]
 
 
 def toolpaths(paths: Mapping[str, Sequence[str]]) -> Figure:
@@ -43,7 +54,7 @@ def toolpaths(paths: Mapping[str, Sequence[str]]) -> Figure:
     return figure
 
 
-def timeline(machine, recording: str, *, names: Sequence[str]) -> Figure:
+def timeline(machine: Machine, recording: str, *, names: Sequence[str]) -> Figure:
     """Some channels of a recording over time, each in its own panel, since their units differ."""
     from matplotlib.figure import Figure
 
@@ -52,7 +63,7 @@ def timeline(machine, recording: str, *, names: Sequence[str]) -> Figure:
 
     plots.style()
     table = machine.windows[machine.windows["recording"] == recording]
-    rows = slice(int(table["row"].min()), int(table["row"].max()) + 64)
+    rows = slice(int(table["row"].min()), int(table["row"].max()) + LENGTH)
     figure = Figure(figsize=(plots.WIDTH, 1.1 + 1.1 * len(names)), layout="constrained")
     for axes, name, shade in zip(
         figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0], names, plots.PALETTE, strict=False

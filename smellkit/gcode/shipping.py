@@ -75,6 +75,13 @@ class Reader:
         return tuple(self.vocabulary.decode(numbers))
 
 
+def of(run: Run) -> Reader:
+    """The reader of a finished run of `gcode-reader`."""
+    options = {name: value for name, value in run.params.items() if name in accepted(tasks.reader)}
+    prepared = prepared_of(options)
+    return Reader(bench.model_of(run), prepared.scaling, prepared.vocabulary, prepared.mask)
+
+
 def pack(run: Run, folder: Path) -> Path:
     """Write the reader of a finished run of `gcode-reader` into `folder`, with what it was trained on."""
     options = {name: value for name, value in run.params.items() if name in accepted(tasks.reader)}
