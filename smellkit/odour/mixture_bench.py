@@ -85,10 +85,10 @@ def earlier(path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path} is no result of a bench: {why}", hint="give another --json file") from why
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
     """Count what is there: files, copies, files in a folder named after another mixture, made-up recordings."""
     found: dict[str, Any] = {}
-    for split in sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
+    for split in splits or sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
         _, index = read_mixtures(folder, split)
         found[split] = {
             "files": len(index),
@@ -312,8 +312,7 @@ def keep_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) ->
     encoder = {f"encoder.{name}": tensor for name, tensor in load_encoder(str(made.folder)).state_dict().items()}
     split = training_split(folder)
     model = Hybrid.fit(read_windows(folder, split), seed=seed)
-    source = "SmellNet-Mixture (Feng et al., arXiv 2506.00239)" if "test_unseen" in describe(folder) else "simulated"
-    about = {"trained_on": f"mixture/{split}", "source": source, "seed": seed, "encoder_epochs": epochs}
+    about = {"trained_on": f"mixture/{split}", "seed": seed, "encoder_epochs": epochs}
     return save_model(model, out, extra=encoder, about=about)
 
 
