@@ -19,7 +19,7 @@ from smellkit.device.bench import frame_seconds, parser_rate, streams
 from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.commands import neckwear
 from smellkit.device.engine import Timing
-from smellkit.device.errors import Closed
+from smellkit.device.errors import Closed, PortLost
 from smellkit.device.link import open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.ports import Port, StableName, list_ports
@@ -121,6 +121,17 @@ def test_a_play_that_failed_and_nobody_waited_for_is_raised_on_leaving():
         world.clock.sleep(3)
         world.device.unplug()
         world.clock.sleep(0.5)
+
+
+def test_a_stop_that_could_not_leave_is_raised_on_leaving_and_the_bound_holds():
+    world = World(blocked=4.0)
+    with pytest.raises(PortLost, match="ends by its own timer"), world.neck:
+        world.neck.play(3, seconds=60)
+        world.clock.sleep(4.5)
+        bound = world.neck.status().bound
+    assert world.device.emitting == 3
+    world.clock.sleep(bound)
+    assert not world.device.emitting
 
 
 def test_latencies_are_counted():
