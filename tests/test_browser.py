@@ -224,6 +224,6 @@ def keep_picture(page):
     """Keep the panel as a PNG where SMELLKIT_PICTURE says."""
     if target := os.environ.get("SMELLKIT_PICTURE"):
         page.keyboard.press("Control+b")  # the file list takes the width
-        page.locator(".smell-now b", has_text="pear").wait_for()
-        page.wait_for_timeout(500)
+        page.locator(".smell-now b", has_text="Sniffing").wait_for()
+        page.locator(".smell-now b", has_text="pear").wait_for()  # the recording began anew: there is time now
         page.locator(".smell").screenshot(path=target)

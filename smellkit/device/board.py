@@ -125,7 +125,7 @@ class Board:
             yield line[dice.randrange(1, len(line)) :]
         for number, line in enumerate(self._next(), 1):
             fault = dice.choice(timed) if timed and number % EVERY == 0 else ""
-            cut = dice.randrange(1, len(line) - 2)
+            cut = dice.randrange(1, max(2, len(line) - 2))
             if fault == "garbage":
                 yield dice.randbytes(dice.randrange(1, 100)).replace(b"\n", b"") + b"\n" + line
             elif fault == "partial":

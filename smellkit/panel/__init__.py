@@ -179,17 +179,18 @@ class Panel:
 
     def _now(self) -> str:
         session, answer = self.session, self.session.answer
+        alert = session.message or session.trouble
         chips = [drawings.chip(text, colour=colour) for text, colour in self._states()]
         if not session.connected or session.recogniser is None:
             what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
-            return drawings.now(what, detail=detail, chips=chips, alert=session.message)
+            return drawings.now(what, detail=detail, chips=chips, alert=alert)
         if answer is None:
             filled = session.recogniser.filled
             detail = f"the first window is {100 * filled:.0f} % full"
-            return drawings.now("Sniffing", detail=detail, chips=chips, share=filled, alert=session.message)
+            return drawings.now("Sniffing", detail=detail, chips=chips, share=filled, alert=alert)
         name = answer.name.replace("_", " ")
         detail = f"{100 * answer.confidence:.0f} % sure, {1000 * answer.took:.0f} ms from the row to the answer"
-        return drawings.now(name, detail=detail, chips=chips, share=answer.confidence, alert=session.message)
+        return drawings.now(name, detail=detail, chips=chips, share=answer.confidence, alert=alert)
 
     def _states(self) -> list[tuple[str, str]]:
         """Return what the nose, the recogniser and the player are doing, in a few words each, with a colour."""

@@ -47,12 +47,12 @@ def traces(names: Sequence[str], rows: Sequence[Sequence[float]], *, drawn: Sequ
     charts = []
     for name in drawn:
         values = [row[names.index(name)] for row in rows]
-        latest = f"{_short(values[-1])} {UNITS.get(name, '')}" if values else "&nbsp;"
+        latest = _measured(name, values[-1]) if values else "&nbsp;"
         charts.append(f"<div><p>{escape(_words(name))}<span>{latest}</span></p>{_line(values, span, name)}</div>")
     others = [name for name in names if name not in drawn]
     facts = ""
     if rows:
-        ends = {name: f"{_short(rows[-1][names.index(name)])} {UNITS.get(name, '')}" for name in others}
+        ends = {name: _measured(name, rows[-1][names.index(name)]) for name in others}
         parts = (f"<span>{_words(name)} <b>{end}</b></span>" for name, end in ends.items())
         facts = f'<p class="smell-facts">{" ".join(parts)}</p>'
     return f'<div class="smell-traces">{"".join(charts)}</div>{facts}'
@@ -114,9 +114,13 @@ def _words(name: str) -> str:
     return {"Gas_Resistance": "Resistance", "C2H5OH": "C₂H₅OH", "NO2": "NO₂"}.get(name, name.replace("_", " "))
 
 
-def _short(value: float) -> str:
+def _measured(name: str, value: float) -> str:
     if value >= 2**32 - 1:  # what the board prints when its estimate does not fit
         return "overflow"
+    return f"{_short(value)} {UNITS.get(name, '')}"
+
+
+def _short(value: float) -> str:
     if abs(value) >= 1e5:
         return f"{value:.1e}"
     return f"{value:.3g}" if abs(value) < 1000 and value % 1 else f"{value:.0f}"

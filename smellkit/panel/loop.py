@@ -57,16 +57,16 @@ class Outcome:
         return self.scent is not None or self.plan is not None
 
 
-def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200) -> Sniff:
+def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float = 10) -> Sniff:
     """Read `rows` rows that follow each other, or as many as one window takes, and recognise on the way.
 
-    Raises NoReply when no row comes for 10 s, PortLost when the board is gone.
+    Raises NoReply when no row comes for `timeout` seconds, PortLost when the board is gone.
     """
     values: list[tuple[float, ...]] = []
     answers: list[tuple[int, Recognition]] = []
     run = None
     while len(values) < rows or not answers:
-        row = nose.read(timeout=10)
+        row = nose.read(timeout=timeout)
         if row.run != run:  # a window across a gap would lie
             recogniser.restart()
             values, answers, run = [], [], row.run

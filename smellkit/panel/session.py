@@ -16,7 +16,7 @@ from typing import Any
 
 from smellkit.device.board import Board
 from smellkit.device.enose import Nose, Row
-from smellkit.device.errors import LinkError, NoReply
+from smellkit.device.errors import LinkError
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import SmellkitError
@@ -24,6 +24,7 @@ from smellkit.odour.live import Recogniser, Recognition
 from smellkit.panel.loop import Outcome, perform
 
 SPAN = 120  # rows that are drawn
+SILENCE = 5.0  # seconds without a row that are worth a word
 REDRAW = 0.25  # seconds between two pictures
 
 
@@ -38,7 +39,8 @@ class Session:
         self.answer: Recognition | None = None
         self.plan: Playlist | None = None
         self.plan_began = 0.0
-        self.message = ""
+        self.message = ""  # what came of the last click, if it is worth a word
+        self.trouble = ""  # what is wrong with the board at this moment
         self.busy = ""  # what the worker is doing that takes a while
         self.nose: Nose | None = None
         self.player: NeckWear | None = None
@@ -211,7 +213,7 @@ class Session:
 
     def _forget(self) -> None:
         self.rows.clear()
-        self.answer = None
+        self.answer, self.trouble = None, ""
         if self.recogniser:
             self.recogniser.restart()
 
@@ -225,12 +227,9 @@ class Session:
                 self._run = row.run
             self.rows.append(row)
             self.answer = recogniser.add(row.values) or self.answer
+            self.trouble = ""
         state = nose.status()
-        if state["silent"] > 5:
-            raise NoReply(
-                "The sensor board is silent",
-                port=nose.port,
-                got=state["lost"] or "nothing",
-                elapsed=state["silent"],
-                remedy="check its cable: the panel goes on by itself",
-            )
+        if state["lost"]:
+            self.trouble = f"The sensor board is gone: {state['lost']}. Plug it in again: it is looked for."
+        elif state["silent"] > SILENCE:
+            self.trouble = f"The sensor board has been silent for {state['silent']:.0f} s. Check its cable."

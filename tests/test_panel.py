@@ -1,0 +1,236 @@
+"""The live panel without a browser: the loop is closed, Stop is at once, nothing is left behind."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smellkit import panel
+from smellkit.device.board import Board
+from smellkit.device.enose import COLUMNS, Nose
+from smellkit.device.errors import NoReply
+from smellkit.device.neckwear import NeckWear
+from smellkit.errors import OptionError
+from smellkit.odour import data as recordings
+from smellkit.odour.live import EVERY, Recogniser
+from smellkit.odour.scents import CHANNELS
+from smellkit.panel import drawings
+
+
+@pytest.fixture(scope="module")
+def recogniser():
+    return Recogniser.fit()
+
+
+@pytest.fixture
+def session(recogniser):
+    with panel.Session(recogniser=lambda: recogniser) as session:
+        yield session
+
+
+def recording(substance):
+    return next(recordings.find().glob(f"base/testing/{substance}/*.csv"))
+
+
+def wait(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+# recognising
+
+
+def test_answers_come_with_the_first_window_and_then_every_few_rows(recogniser):
+    recogniser.restart()
+    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(COLUMNS)].to_numpy()
+    answers = {n: answer for n, row in enumerate(rows, 1) if (answer := recogniser.add(row))}
+    span = recogniser.protocol.span
+    assert list(answers)[:3] == [span, span + EVERY, span + 2 * EVERY]
+    last = answers[max(answers)]
+    assert last.name == "garlic" and not last.abstains
+    assert sum(last.beta) == pytest.approx(1) and sum(last.probabilities) == pytest.approx(1)
+    assert len(recogniser._rows) == span  # and no more, however long it goes on
+    recogniser.restart()
+    assert recogniser.filled == 0 and recogniser.add(rows[0]) is None
+
+
+def test_a_smell_that_the_player_has_not_or_that_is_uncertain_is_not_played(recogniser):
+    def judged(**shares):
+        probabilities = np.array([shares.get(name, 0.0) for name in recogniser.classes])
+        return recogniser.judge(probabilities)
+
+    assert "mint is not one of" in judged(mint=0.9, apple=0.1).reason
+    halves = judged(apple=0.5, pear=0.5)
+    assert halves.reason == "not sure: pear or apple" and not halves.mixture_reason
+    known = [name for name in recogniser.classes if name in CHANNELS]
+    assert judged(**dict.fromkeys(known, 1 / len(known))).mixture_reason
+    assert not judged(apple=0.7, pear=0.3).abstains
+
+
+# the closed loop
+
+
+def test_what_was_sniffed_is_in_the_air(recogniser):
+    with Board(recording("mango"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
+        outcome = panel.reproduce(nose, player, recogniser, rows=150, seconds=0.5)
+        air = player.virtual.air
+    assert outcome.recognition.name == "mango"
+    assert [piece.scent for piece in air] == [outcome.scent] == [CHANNELS.index("mango") + 1]
+    assert air[0].end - air[0].start == pytest.approx(0.5, abs=0.2)
+
+
+def test_what_the_player_has_not_leaves_the_air_alone(recogniser):
+    with Board(recording("mint"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
+        outcome = panel.reproduce(nose, player, recogniser, rows=150, mixture=True)
+        assert not outcome.played and player.virtual.air == []
+
+
+def test_a_silent_board_ends_the_loop(recogniser):
+    with Board(recording("mango"), rate=0.01) as board, Nose(board.port) as nose, pytest.raises(NoReply):
+        panel.sniff(nose, recogniser, timeout=0.2)
+
+
+def test_the_table_of_the_air_has_what_was_planned_beside_it():
+    with NeckWear.open("virtual") as player:
+        plan = player.play_mixture([0.5, 0.5] + [0] * 10, seconds=2.4, slot=1.0)
+        player.wait()
+        table = panel.aired(player, plan)
+        delays = panel.stop_delay(player, times=5)
+    assert list(table["name"]) == ["banana, planned", "banana, in the air"] + [
+        "mandarin_orange, planned", "mandarin_orange, in the air"
+    ]  # fmt: skip
+    planned, emitted = table.iloc[::2], table.iloc[1::2]
+    assert np.allclose(planned["start"], emitted["start"], atol=0.1)
+    assert max(delays) < 0.2
+    with pytest.raises(OptionError, match="virtual"):
+        panel.aired(type("Real", (), {"virtual": None})())
+
+
+# the session
+
+
+def test_a_session_sniffs_plays_what_it_recognised_and_stops_within_200_ms(session):
+    session.connect(source=recording("mango"), rate=300)
+    wait(lambda: session.answer and not session.busy)
+    assert session.connected and session.rows
+    air = session.player.virtual
+    session.play(seconds=30)
+    wait(lambda: air.emitting == CHANNELS.index("mango") + 1)
+    called = time.monotonic()
+    session.stop()
+    wait(lambda: not air.emitting)
+    assert air.air[-1].end - called < 0.2
+    wait(lambda: session.answer)
+    session.mix(seconds=30)
+    wait(lambda: air.emitting)
+    assert session.plan is not None and session.playing[0]
+    player = session.player
+    session.disconnect()
+    assert not air.emitting
+    wait(lambda: not session.connected)
+    assert not player.playing
+
+
+def test_a_port_that_is_none_becomes_a_message(session):
+    session.connect(nose="/dev/nonesuch", player="virtual")
+    wait(lambda: session.message)
+    assert "/dev/nonesuch" in session.message and not session.connected
+    session.play(3)
+    assert session.message == "Connect first."
+
+
+def test_a_board_that_goes_away_becomes_a_message_and_comes_back(session):
+    session.connect(source=recording("mango"), rate=300)
+    wait(lambda: session.rows)
+    session.board.unplug()
+    wait(lambda: "gone" in session.trouble)
+    session.board.plug()
+    wait(lambda: session.answer and not session.trouble)
+
+
+def test_a_session_leaves_no_thread_and_no_port_behind(recogniser):
+    files = Path("/proc/self/fd")
+    threads, before = threading.active_count(), len(list(files.iterdir()))
+    for _ in range(2):
+        with panel.Session(recogniser=lambda: recogniser) as session:
+            session.connect(source=recording("mango"), rate=300)
+            wait(lambda: session.rows)  # noqa: B023
+    assert threading.active_count() == threads
+    assert len(list(files.iterdir())) == before
+
+
+# the widgets
+
+
+@pytest.fixture
+def live(recogniser):
+    live = panel.show(recogniser=lambda: recogniser)
+    yield live
+    live.close()
+
+
+def test_a_panel_starts_nothing_before_a_click(live):
+    assert not live.session.connected and live.session._thread is None
+    assert "Not connected" in live.pictures["now"].value
+
+
+def test_clicks_do_what_they_say(live):
+    live.controls["rate"].value = 50.0
+    live.controls["connect"].click()
+    wait(lambda: live.controls["connect"].description == "Disconnect" and not live.session.busy)
+    live.controls["scent"].value = 7
+    live.controls["play"].click()
+    air = live.session.player.virtual
+    wait(lambda: air.emitting == 7)
+    wait(lambda: "asked for 7 strawberry" in live.pictures["now"].value)
+    live.controls["stop"].click()
+    wait(lambda: not air.emitting)
+    wait(lambda: "last stop sent in" in live.pictures["now"].value)
+    assert "-&gt; stop" in live.pictures["log"].value
+    live.controls["connect"].click()
+    wait(lambda: live.controls["connect"].description == "Connect")
+
+
+def test_a_panel_closes_when_its_last_view_goes_and_when_another_is_shown(live, recogniser):
+    live.session.connect(source=recording("mango"), rate=50)
+    wait(lambda: live.session.connected)
+    live.box._view_count = 1  # what the browser reports
+    live.box._view_count = 0
+    assert not live.session.connected and live.controls["stop"].comm is None
+    second = panel.show(recogniser=lambda: recogniser)
+    third = panel.show(recogniser=lambda: recogniser)
+    assert second.session._stop.is_set() and not third.session._stop.is_set()
+    third.close()
+
+
+def test_every_control_has_words_and_help(live):
+    for name, control in live.controls.items():
+        assert control.description and control.tooltip, name
+        assert control.tabbable is not False
+
+
+def test_a_panel_on_a_page_without_a_kernel_is_a_picture(live, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "1")
+    bundle = live._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" not in bundle and "text/plain" in bundle
+    if panel.PICTURE.exists():
+        assert bundle["image/png"].startswith("iVBOR")
+        assert panel.PICTURE.stat().st_size < 500_000
+
+
+def test_drawings_escape_what_comes_from_outside():
+    nasty = "<script>alert(1)</script>"
+    drawn = drawings.now(nasty, detail=nasty, alert=nasty, chips=[drawings.chip(nasty, colour="red")])
+    drawn += drawings.log([nasty]) + drawings.bars([nasty], [1.0]) + drawings.title(nasty)
+    drawn += drawings.traces([nasty], [[1.0], [2.0]], drawn=[nasty], span=10)
+    assert "<script>" not in drawn
+
+
+def test_a_flat_or_short_trace_is_drawn():
+    assert "polyline" not in drawings.traces(["NO2"], [[1.0]], drawn=["NO2"], span=10)
+    assert "polyline" in drawings.traces(["NO2"], [[1.0]] * 10, drawn=["NO2"], span=10)
+    assert "overflow" in drawings.traces(["Benzene"], [[4294967295.0]], drawn=[], span=10)
