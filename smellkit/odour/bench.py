@@ -6,6 +6,7 @@ Beside it stands the cross-validated score over all recordings of both splits, b
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -62,13 +63,19 @@ def run(
         began = time.monotonic()
         try:
             measured[name] = measure(name, training, testing, away, seeds=seeds, folds=folds)
+            measured[name]["command"] = command(name, seeds=seeds, folds=folds)
         except ImportError as why:
             progress(f"{name}: left out, {why}")
             continue
         progress(f"{_line(name, measured[name])}   ({time.monotonic() - began:.0f} s)")
     return {
         "data": described,
-        "made_by": {"command": command(), "revision": runs.revision(), "memory_mib": _memory()},
+        "made_by": {
+            "command": "smellkit bench smellnet-base --data DIR",
+            "machine": f"{os.cpu_count()} cores, CPU",
+            "revision": runs.revision(),
+            "memory_mib": max(_memory(), ((before or {}).get("made_by") or {}).get("memory_mib", 0)),
+        },
         "published": PUBLISHED,
         "models": known | measured,
     }
@@ -266,9 +273,9 @@ def _common(protocol: Protocol, system: systems.System) -> int:
     return int(np.gcd(protocol.stride, system.train_stride))
 
 
-def command() -> str:
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return " ".join("DIR" if words[i - 1] == "--data" else word for i, word in enumerate(words))
+def command(model: str, *, seeds: int, folds: int) -> str:
+    """The command that measures `model` again."""
+    return f'smellkit bench smellnet-base --data DIR --model "{model}" --seeds {seeds} --folds {folds}'
 
 
 def _memory() -> int:

@@ -86,9 +86,13 @@ def confusion(scores: NDArray, windows: Windows) -> Figure:
 
 
 def sniffing(scores: NDArray, windows: Windows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
-    """Accuracy after ever more seconds of sniffing: seconds, answer ("first" or "among five"), value, low, high."""
+    """Accuracy after ever more seconds of sniffing, up to the shortest recording.
+
+    One row for each answer, "first" or "among five": seconds, answer, value, and a 95 % interval low, high.
+    """
     rows = []
-    for count in range(1, most + 1):
+    shortest = int(np.unique(windows.recording, return_counts=True)[1].min())
+    for count in range(1, min(most, shortest) + 1):
         pooled, target, recording = combine(scores, windows, count)
         for answer, k in (("first", 1), ("among five", 5)):
             share = metrics.bootstrap(metrics.hits(pooled, target, k=k), groups=recording)

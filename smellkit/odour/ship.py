@@ -63,7 +63,7 @@ def make_weights(
             "system": system,
             "seed": seed,
             "settings": asdict(replace(RECIPES[model], seed=seed)),
-            "command": bench.command(),
+            "command": "smellkit bench smellnet-base --data DIR --save data/weights/odour",
             "data": "SmellNet, training split, github.com/MIT-MI/SmellNet ea940d686c67e411c9cf396f844e7be8ca2b6424",
             "revision": runs.revision(),
         },

@@ -1,0 +1,62 @@
+"""The audit: it finds a confound that is there, none where there is none, and says so in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smellkit.odour import audit
+from smellkit.odour.data import SENSORS
+from smellkit.odour.sessions import sittings
+
+
+def room(substances=4, files=3, confounded=True, seed=0, rows=140):
+    """Recordings whose weather belongs to the substance, or to nothing."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for s in range(substances):
+        for f in range(files):
+            values = pd.DataFrame(random.integers(40, 60, (rows, 12)).astype(float), columns=SENSORS)
+            values["Pressure"] = 1000 + (3.0 * s if confounded else 12 * random.random()) + 0.01 * f
+            values["Humidity"], values["Temperature"], values["Altitude"] = 40.0, 25.0, 10.0
+            name = f"base/training/s{s}/{f}.csv"
+            parts.append(values.assign(substance=f"s{s}", recording=f"{f}", step=range(rows), file=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_sitting_ends_where_the_weather_jumps():
+    table = room(1, 4)
+    table.loc[table["file"].str.endswith(("2.csv", "3.csv")), "Pressure"] += 5
+    assert sittings(table).tolist() == [0, 0, 1, 1]
+    assert sittings(room(3)).max() == 0
+
+
+@pytest.mark.parametrize(("confounded", "least", "most"), [(True, 0.9, 1.0), (False, 0.0, 0.75)])
+def test_the_weather_alone_names_substances_only_where_it_is_confounded(confounded, least, most):
+    first, second = room(confounded=confounded), room(confounded=confounded, seed=1)
+    found = audit._first_row(first, second, ("Pressure",), trees=20, seed=0)
+    assert least <= found["value"] <= most
+
+
+def test_the_sample_is_audited_and_the_verdict_has_its_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path))
+    found = audit.run(trees=20)
+    climate = found["first_row"]["temperature, pressure, humidity, altitude"]["value"]
+    moved = found["other_session"]["twelve channels, absolute"]["top1"]["value"]
+    assert f"{climate:.0%}" in found["verdict"] and f"{moved:.0%}" in found["verdict"]
+    assert "sitting" in found["verdict"]
+    assert "top-1 / top-5" in audit.report(found)
+
+
+def test_the_verdict_follows_the_numbers():
+    flat = {"value": 0.1, "low": 0.0, "high": 0.2}
+    views = ("twelve channels, absolute", "six gas channels, differences (strict)")
+    first = ("temperature, pressure, humidity, altitude", "six gas channels")
+    found = {
+        "chance": 0.1,
+        "first_row": dict.fromkeys(first, flat),
+        "windows": dict.fromkeys(views, {"top1": {"value": 0.9}}),
+        "other_session": dict.fromkeys(views, {"top1": {"value": 0.85}}),
+        "sittings": {"substances": [], "top1": None},
+    }
+    assert "say little" in audit.verdict(found) and "survives" in audit.verdict(found)
+    assert "nothing is known about another day" in audit.verdict(found | {"other_session": {}})

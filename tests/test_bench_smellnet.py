@@ -1,0 +1,94 @@
+"""The benchmark: what is pooled with what, what an interval is drawn from, and that it runs on the sample."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_encoder import table
+
+from smellkit.errors import OptionError
+from smellkit.odour import bench, systems
+from smellkit.odour.protocol import Protocol, cut
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+
+
+def test_pooling_never_crosses_a_recording():
+    windows = cut(table(2, 2, rows=275), Protocol())  # four windows a recording
+    scores = np.log(np.eye(2)[windows.target] * 0.8 + 0.1)
+    for count, expected in ((1, 16), (2, 12), (3, 8), (0, 4), (9, 4)):
+        pooled, target, recording = bench.combine(scores, windows, count)
+        assert len(pooled) == len(target) == len(recording) == expected
+        assert (pooled.argmax(1) == target).all()
+
+
+def test_figures_have_intervals_around_their_value():
+    windows = cut(table(3, 4), Protocol())
+    random = np.random.default_rng(0)
+    scores = [np.log(random.dirichlet(np.ones(3), len(windows))) for _ in range(2)]
+    found = bench.figures(scores, windows)
+    for level in ("1 window", "2 windows", "3 windows", "recording"):
+        top = found[level]["top1"]
+        assert top["low"] <= top["value"] <= top["high"]
+        assert found[level]["top5"]["value"] == 1.0  # of three classes
+        assert found[level]["top1"]["value"] == pytest.approx(np.mean(found[level]["top1_of_seeds"]))
+    assert set(found["per_substance"]) == {"s0", "s1", "s2"}
+
+
+def test_cross_validation_never_scores_what_it_learnt_from(monkeypatch):
+    windows = cut(table(3, 4), Protocol())
+    seen = []
+
+    def spy(system, train, **_):
+        seen.append(set(train.recording))
+        return lambda values: np.zeros((len(values), 3))
+
+    monkeypatch.setattr(systems, "fit", spy)
+    scores, graded = bench.cross_validate(systems.find("lda"), windows)
+    assert len(scores) == len(graded) and len(seen) == 4
+    for fold, learnt in enumerate(seen):
+        assert not learnt & set(graded.recording[graded.fold == fold])
+
+
+def test_every_system_names_what_exists():
+    from smellkit.odour.models import BODIES
+    from smellkit.odour.peers import PEERS
+
+    for system in systems.SYSTEMS.values():
+        assert set(system.members) <= set(BODIES) | set(PEERS)
+        assert system.table in bench.TABLES
+    assert all("confounded" in name for name, s in systems.SYSTEMS.items() if s.table == "confounded")
+    with pytest.raises(OptionError, match="extratrees"):
+        systems.find("extratree")
+
+
+@pytest.mark.parametrize("name", ["lda", "extratrees", "extratrees-lda", "lightgbm"])
+def test_each_peer_separates_what_is_apart(name):
+    pytest.importorskip("lightgbm") if name == "lightgbm" else None
+    windows = cut(table(3, 6, rows=500), Protocol())
+    train, test = windows[windows.fold > 1], windows[windows.fold <= 1]
+    scores = systems.fit(systems.find(name), train)(test.values)
+    assert scores.shape == (len(test), 3)
+    assert (scores.argmax(1) == test.target).mean() > 0.9
+
+
+def test_the_command_measures_the_sample_and_keeps_other_models(tmp_path):
+    from smellkit.cli import cli
+
+    out = tmp_path / "base.json"
+    for model in ("lda", "extratrees-lda"):
+        done = CliRunner().invoke(
+            cli, ["bench", "smellnet-base", "--model", model, "--seeds", "1", "--folds", "0", "--json", str(out)]
+        )
+        assert done.exit_code == 0, done.output
+        assert "top-1" in done.output
+    found = json.loads(out.read_text())
+    assert set(found["models"]) == {"lda", "extratrees-lda"}
+    assert found["data"]["substances"] == 14
+    assert set(found["data"]["faults"]) >= {"notes", "recordings_too_short", "substances_missing_from_a_split"}
+    assert "other_session" in found["models"]["lda"]
