@@ -26,7 +26,7 @@ FLAGS = [
 ]  # fmt: skip
 QUICK = {
     "speed: float = 100.0": "speed: float = 300.0",
-    "seconds: float = 10.0": "seconds: float = 2.5",
+    "seconds: float = 6.0": "seconds: float = 2.5",
     "seconds=3": "seconds=1",
 }
 BUSY = {

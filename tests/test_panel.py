@@ -71,12 +71,21 @@ def test_a_smell_that_the_player_has_not_or_that_is_uncertain_is_not_played(reco
     assert not judged(apple=0.7, pear=0.3).abstains
 
 
+def test_trained_weights_recognise_row_by_row_too():
+    trained = Recogniser.load()
+    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(COLUMNS)].to_numpy()
+    answers = [answer for row in rows if (answer := trained.add(row))]
+    assert len(trained.classes) == 50 and set(CHANNELS) <= set(trained.classes)
+    assert sum(answers[0].probabilities) == pytest.approx(1)  # what they say of a simulated smell means nothing
+
+
 # the closed loop
 
 
 def test_what_was_sniffed_is_in_the_air(recogniser):
     with Board(recording("mango"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
         outcome = panel.reproduce(nose, player, recogniser, rows=150, seconds=0.5)
+        wait(lambda: not player.virtual.emitting)
         air = player.virtual.air
     assert outcome.recognition.name == "mango"
     assert [piece.scent for piece in air] == [outcome.scent] == [CHANNELS.index("mango") + 1]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from smellkit.device import playlist
 from smellkit.errors import DataError
 from smellkit.odour import data as recordings
+from smellkit.odour.calibration import ABSTAIN, Thresholds, decide, fit_temperature, softmax
 from smellkit.odour.features import Normal, summarise
 from smellkit.odour.protocol import Protocol, cut
 from smellkit.odour.scents import CHANNELS
@@ -68,11 +69,13 @@ class Recogniser:
         protocol: Protocol = LEVEL_FREE,
         columns: Sequence[str] = recordings.SENSORS,
         margin: float = playlist.MARGIN,
+        thresholds: Thresholds | None = None,
         about: str = "",
     ):
         self.classes = tuple(classes)
         self.protocol = protocol
         self.margin = margin
+        self.thresholds = thresholds or Thresholds()
         self.about = about
         self._classify = classify
         self._places = [list(columns).index(name) for name in protocol.columns]
@@ -113,7 +116,9 @@ class Recogniser:
         beta = beta / inside if inside > 0 else np.full(len(CHANNELS), 1 / len(CHANNELS))
         reason = mixture_reason = ""
         shares = beta.tolist()
-        if inside < 1 - OUTSIDE:
+        if decide(probabilities[None], self.thresholds)[0] == ABSTAIN:
+            reason = mixture_reason = "not sure"
+        elif inside < 1 - OUTSIDE:
             known = self.classes[best] in CHANNELS
             reason = "not sure" if known else f"{self.classes[best]} is not one of the player's scents"
             mixture_reason = reason
@@ -128,6 +133,20 @@ class Recogniser:
             tuple(shares),
             reason,
             mixture_reason,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> Recogniser:
+        """Return a recogniser with trained weights, by default those of the kit; WeightsError when they do not fit."""
+        from smellkit.odour import predict
+
+        trained = predict.Recogniser.load(Path(folder) if folder else None)
+        return cls(
+            lambda windows: trained.probabilities(trained.scores(windows)),
+            trained.classes,
+            protocol=trained.protocol,
+            thresholds=trained.calibration.thresholds,
+            about=f"trained weights, {len(trained.classes)} substances",
         )
 
     @classmethod
@@ -146,12 +165,12 @@ class Recogniser:
         model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
         normal = Normal(features.shape[1]).fit(features[~held])
         model.fit(normal(features[~held]), windows.target[~held])
-        temperature = _temperature(model.decision_function(normal(features[held])), windows.target[held])
+        temperature = fit_temperature(model.decision_function(normal(features[held])), windows.target[held])
         normal.fit(features)
         model.fit(normal(features), windows.target)
 
         def classify(values: NDArray) -> NDArray:
-            return _softmax(model.decision_function(normal(_summaries(values))) / temperature)
+            return softmax(model.decision_function(normal(_summaries(values))) / temperature)
 
         about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
         return cls(classify, windows.classes, protocol=protocol, about=about)
@@ -159,15 +178,3 @@ class Recogniser:
 
 def _summaries(windows: NDArray) -> torch.Tensor:
     return summarise(torch.from_numpy(np.ascontiguousarray(windows, np.float32)))
-
-
-def _softmax(logits: NDArray) -> NDArray:
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
-
-
-def _temperature(logits: NDArray, target: NDArray) -> float:
-    """Return the temperature that makes the right classes most likely: one number, so a search over a grid will do."""
-    grid = np.geomspace(0.25, 64, 49)
-    right = np.arange(len(target)), target
-    return float(min(grid, key=lambda t: -np.log(_softmax(logits / t)[right] + 1e-12).mean()))

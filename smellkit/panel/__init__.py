@@ -38,8 +38,9 @@ def show(folder: str | Path | None = None, *, recogniser: Callable[[], Recognise
     """Return a live panel; as the last line of a cell it is shown. Nothing is opened before Connect is clicked.
 
     `folder` has the recordings to replay and to learn from, the sample by default. `recogniser` makes another
-    recogniser than `Recogniser.fit(folder)`. Showing a new panel closes the one before; deleting or running its cell
-    again does too. A port in SMELLKIT_PORT is offered first, as the command line does.
+    recogniser than `Recogniser.fit(folder)`; the trained weights, for a real nose, are offered beside it. Showing a new
+    panel closes the one before; deleting or running its cell again does too. A port in SMELLKIT_PORT is offered first,
+    as the command line does.
     """
     for older in list(_open):
         older.close()
@@ -53,12 +54,15 @@ class Panel:
         import ipywidgets as widgets
 
         root = recordings.find(folder)
-        self.session = Session(recogniser=recogniser or (lambda: Recogniser.fit(root)), on_change=self._draw)
+        models = {"fitted to these recordings": recogniser or (lambda: Recogniser.fit(root))}
+        if (paths.weights() / "odour" / "manifest.json").exists():
+            models["trained weights"] = Recogniser.load
+        self.session = Session(recogniser=models["fitted to these recordings"], on_change=self._draw)
         self._widgets = widgets
         self.controls: dict[str, Any] = {}
         self.pictures: dict[str, Any] = {}
         self._stop_latency: float | None = None
-        self.box = self._lay_out(_recordings(root))
+        self.box = self._lay_out(_recordings(root), models)
         self.box._view_count = 0  # from now on the browser tells how many views there are
         self.box.observe(self._viewed, names="_view_count")
         self._draw()
@@ -81,7 +85,7 @@ class Panel:
 
     # the widgets
 
-    def _lay_out(self, files: dict[str, Path]) -> Any:
+    def _lay_out(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> Any:
         ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
         given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
         choose, button, card, row = self._choose, self._button, self._card, self._row
@@ -90,6 +94,9 @@ class Panel:
             choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
             choose("file", "Recording", list(files.items()), "What the virtual board replays"),
             choose("rate", "Speed", [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)], "Rows a second, if virtual", at=1),
+            choose(
+                "model", "Recogniser", list(models.items()), "What names the smell: see notebook 02 for the weights"
+            ),
             choose("player", "Player", [*given, ("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
             button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-go"),
         )
@@ -143,7 +150,7 @@ class Panel:
             self.session.disconnect()
             return
         chosen = {name: self.controls[name].value for name in ("nose", "player", "rate")}
-        self.session.connect(source=self.controls["file"].value, **chosen)
+        self.session.connect(source=self.controls["file"].value, recogniser=self.controls["model"].value, **chosen)
 
     def _play(self) -> None:
         self.session.play(self.controls["scent"].value or None, seconds=self.controls["seconds"].value)

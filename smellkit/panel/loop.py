@@ -112,7 +112,9 @@ def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:
         raise OptionError("Only a virtual player knows what it emitted", hint="NeckWear.open('virtual')")
     air = player.virtual.air
     begin = air[0].start if air else 0.0
-    pieces = [(piece.scent, "in the air", piece.start - begin, (piece.end or piece.start) - begin) for piece in air]
+    pieces = [
+        (piece.scent, "in the air", piece.start - begin, (piece.end or time.monotonic()) - begin) for piece in air
+    ]
     slots = [(scent, " planned", start, start + seconds) for start, scent, seconds in plan.slots] if plan else []
     rows = [(f"{CHANNELS[scent - 1]}, {which.strip()}", *when) for scent, which, *when in sorted(slots + pieces)]
     return pd.DataFrame(rows, columns=["name", "start", "end"])

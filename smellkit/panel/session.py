@@ -65,8 +65,21 @@ class Session:
         status = self.player.status() if self.player else None
         return (status.asked or 0, status.left) if status else (0, 0.0)
 
-    def connect(self, *, nose: str = "virtual", player: str = "virtual", source: Any = None, rate: float = 1.0) -> None:
-        """Open both devices, on the worker thread. A virtual nose replays `source` at `rate` rows a second."""
+    def connect(
+        self,
+        *,
+        nose: str = "virtual",
+        player: str = "virtual",
+        source: Any = None,
+        rate: float = 1.0,
+        recogniser: Callable[[], Recogniser] | None = None,
+    ) -> None:
+        """Open both devices, on the worker thread. A virtual nose replays `source` at `rate` rows a second.
+
+        `recogniser` makes another one than the session began with.
+        """
+        if recogniser is not None and recogniser is not self._make:
+            self._make, self.recogniser = recogniser, None
         self._order(lambda: self._connect(nose, player, source, rate))
 
     def replay(self, source: Any) -> None:
@@ -184,7 +197,7 @@ class Session:
         self.message = ""
         try:
             if self.recogniser is None:
-                self._say("Fitting the recogniser")
+                self._say("Preparing the recogniser")
                 self.recogniser = self._make()
             self._say("Opening the ports")
             if nose == "virtual":
