@@ -30,6 +30,7 @@ from smellkit.odour.scents import Scent
 from smellkit.task import Batch, Tensors
 
 FOLDS, FLOOR = 5, 0.01
+LIES = 0.2  # chance that a picture or a text in training is another scene's: what disagrees with the rest is doubted
 NOISE = 0.1  # on the smell's channels, in deviations: the encoder has seen the training windows, too
 PARTS = ("train", "valid", "test")
 SENTENCES = {
@@ -205,7 +206,8 @@ class Scenes:
 
             def change(batch: Batch) -> Batch:
                 smell = batch["smell"] + NOISE * torch.randn(batch["smell"].shape)
-                return {**batch, "smell": smell, **self.draw(part, batch["ratios"])}
+                seen = {name: lie(said, LIES) for name, said in self.draw(part, batch["ratios"]).items()}
+                return {**batch, "smell": smell, **seen}
 
             return Tensors(smell=z, ratios=ratios, present=mask, change=change)
         kind = part if part in PARTS else "test"
@@ -214,12 +216,17 @@ class Scenes:
         return Tensors(smell=z, ratios=ratios, present=mask, picture=scene["picture"], text=scene["text"])
 
     def draw(self, part: str, ratios: Tensor, *, generator: torch.Generator | None = None) -> Batch:
-        """Return a picture and a text embedding for each row of `ratios` (n, 12), from the files of split `part`."""
+        """Return what a picture and a text say for each row of `ratios` (n, 12), from the files of split `part`."""
         chances = [torch.rand(ratios.shape, generator=generator) for _ in range(2)]
         return {
             "picture": self.pictures[part].draw(ratios, chances[0]),
             "text": self.texts[part].draw(ratios, chances[1]),
         }
+
+
+def lie(said: Tensor, chance: float) -> Tensor:
+    """Return `said` (n, d) with each row, with probability `chance`, exchanged for that of another scene."""
+    return torch.where(torch.rand(len(said), 1) < chance, said[torch.randperm(len(said))], said)
 
 
 def read_scenes(

@@ -109,7 +109,7 @@ def fit(
     without: str = "",
     only: str = "",
     dropout: float = 0.2,
-    epochs: int = 12,
+    epochs: int = 14,
     seed: int = 1,
 ) -> nn.Module:
     """Train a fusion on scenes that are read already and return the model; the run is called `name`."""
@@ -131,7 +131,7 @@ def fit(
 
 
 def study(
-    data: str = "", *, seeds: Iterable[int] = (1,), epochs: int = 12, progress: Say = lambda _: None
+    data: str = "", *, seeds: Iterable[int] = (1,), epochs: int = 14, progress: Say = lambda _: None
 ) -> dict[str, Any]:
     """Return the fusion's part of the bench, means over `seeds`, for "test" and (where there is one) "unseen".
 
