@@ -94,3 +94,15 @@ def test_the_loss_is_smallest_at_the_true_ratios():
         return float(mixture_loss({"log_beta": (beta + 1e-9).log(), "presence": gates}, {"ratios": truth}))
 
     assert loss(truth) < 1e-3 < loss(torch.full((1, 12), 1 / 12))
+
+
+def test_alpha_takes_any_encoder_of_the_kit_that_gives_z():
+    from smellkit.odour import models
+
+    encoder = models.Encoder(models.BODIES["lstm"](steps=100, channels=4), classes=12)
+    model = AlphaMixture(encoder, dim=8).train()
+    before = weights.fingerprint(encoder)
+    batch = samples().__getitems__(range(8)) | {"window": torch.randn(8, 100, 4)}
+    mixture_loss(model(batch), batch).backward()
+    assert weights.fingerprint(encoder) == before
+    assert model.alpha.alpha.grad is not None
