@@ -54,10 +54,10 @@ class Panel:
         import ipywidgets as widgets
 
         root = recordings.find(folder)
-        models = {"fitted to these recordings": recogniser or (lambda: Recogniser.fit(root))}
+        models = {"fitted here": recogniser or (lambda: Recogniser.fit(root))}
         if (paths.weights() / "odour" / "manifest.json").exists():
             models["trained weights"] = Recogniser.load
-        self.session = Session(recogniser=models["fitted to these recordings"], on_change=self._draw)
+        self.session = Session(recogniser=models["fitted here"], on_change=self._draw)
         self._widgets = widgets
         self.controls: dict[str, Any] = {}
         self.pictures: dict[str, Any] = {}
@@ -89,7 +89,7 @@ class Panel:
         ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
         given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
         choose, button, card, row = self._choose, self._button, self._card, self._row
-        scents = [("what is recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
+        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
         devices = row(
             choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
             choose("file", "Recording", list(files.items()), "What the virtual board replays"),
