@@ -14,10 +14,10 @@ from serial import SerialException
 
 from smellkit.device import frames, playlist
 from smellkit.device.clock import Clock, FakeClock
-from smellkit.device.engine import Timing
 from smellkit.device.errors import ArgumentError, NoReply, PortError, PortLost, Refused, WriteBlocked
 from smellkit.device.link import Link, _diagnosis, open_link
 from smellkit.device.neckwear import NeckWear
+from smellkit.device.orders import Timing
 from smellkit.device.serve import MemoryPort, PtyServer
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError

@@ -19,7 +19,7 @@ from smellkit.device.virtual import VirtualNeckWear
 
 START = """
 import os, signal, sys, time
-from smellkit.device.engine import Timing
+from smellkit.device.orders import Timing
 from smellkit.device.neckwear import NeckWear
 
 def begin():

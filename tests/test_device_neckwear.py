@@ -18,10 +18,10 @@ from smellkit.device import frames
 from smellkit.device.bench import frame_seconds, parser_rate, streams
 from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.commands import neckwear
-from smellkit.device.engine import Timing
 from smellkit.device.errors import Closed, PortLost
 from smellkit.device.link import open_link
 from smellkit.device.neckwear import NeckWear
+from smellkit.device.orders import Timing
 from smellkit.device.ports import Port, StableName, list_ports
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear, read_faults

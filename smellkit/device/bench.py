@@ -25,7 +25,7 @@ from smellkit.device.virtual import VirtualNeckWear
 
 CHILD = """
 import sys, time
-from smellkit.device.engine import Timing
+from smellkit.device.orders import Timing
 from smellkit.device.neckwear import NeckWear
 neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
 neck.play(3, seconds=30)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from smellkit.device import endings, frames
 from smellkit.device.clock import Clock, FakeClock
-from smellkit.device.engine import Engine, Note, Request, Score, Stopped, Timing
+from smellkit.device.engine import Engine
 from smellkit.device.errors import ArgumentError, LinkError, Refused
 from smellkit.device.frames import Frame
 from smellkit.device.guard import Guard
 from smellkit.device.link import Link, open_link
 from smellkit.device.log import Latency, Log
+from smellkit.device.orders import Note, Request, Score, Stopped, Timing
 from smellkit.device.ports import StableName
 
 if TYPE_CHECKING:

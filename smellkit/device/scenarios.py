@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from smellkit.device.clock import Clock, FakeClock
-from smellkit.device.engine import Timing
 from smellkit.device.errors import PortError, PortLost
 from smellkit.device.link import Link, open_link
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
+from smellkit.device.orders import Timing
 from smellkit.device.serve import MemoryPort, PtyServer
 from smellkit.device.virtual import FAULTS, VirtualNeckWear
 from smellkit.errors import DeviceError
