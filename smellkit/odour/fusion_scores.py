@@ -15,6 +15,7 @@ from smellkit import train, weights
 from smellkit.odour.data import CHANNELS
 from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, right
 from smellkit.odour.fusion_data import Scenes, read_scenes
+from smellkit.odour.mixture import joined
 from smellkit.task import Task
 
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
@@ -54,6 +55,26 @@ def behind(table: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Return for each scent how far all three senses lie ahead of the best single one; below 0 is behind."""
     whole, single = table[name_of((0, 1, 2))]["classes"], [table[name]["classes"] for name in MODALITIES]
     return {scent: whole[scent] - max(one[scent] for one in single) for scent in whole}
+
+
+@torch.no_grad()
+def by_session(model: nn.Module, scenes: Scenes, part: str, *, seed: int = 7) -> dict[str, float]:
+    """Return the accuracy with all three senses, and with the nose masked where it does not know the session.
+
+    A nose from another day is sure and wrong. Whether a session is known, the hybrid of `mixture_models` tells from the
+    smell alone, fitted on all windows of the training split.
+    """
+    from smellkit.odour.mixture_models import Hybrid
+
+    windows = scenes.smells[part][2]
+    known = joined([scenes.smells[name][2] for name in ("train", "valid")])
+    answer = Hybrid.fit(known, trees=1).explain(windows.counts, recording=windows.recording)
+    familiar = torch.from_numpy(answer["familiar"] >= 0.5)
+    samples = dict(scenes.tensors(part, seed=seed).tensors)
+    found = {"always": float(right(model.eval()(samples)["beta"], samples["ratios"]).float().mean())}
+    samples["present"] = torch.stack([familiar, *torch.ones(2, len(familiar), dtype=torch.bool)], dim=1)
+    found["only in known sessions"] = float(right(model(samples)["beta"], samples["ratios"]).float().mean())
+    return found | {"known": float(familiar.float().mean())}
 
 
 @torch.no_grad()
@@ -136,7 +157,8 @@ def study(
     """Return the fusion's part of the bench, means over `seeds`, for "test" and (where there is one) "unseen".
 
     "subsets": for each strategy, all seven; "without": a model trained without a sense beside one that had it and now
-    lacks it; "behind": all three senses against the best single one, by scent; "conflict".
+    lacks it; "behind": all three senses against the best single one, by scent; "conflict";
+    "nose": heard always, or in known sessions only.
     """
     rows: list[dict[str, Any]] = []
     for seed in seeds:
@@ -145,11 +167,12 @@ def study(
         models = {
             s: fit(scenes, name=f"bench-fusion/{s}-{seed}", strategy=s, epochs=epochs, seed=seed) for s in STRATEGIES
         }
-        row: dict[str, Any] = {"subsets": {}, "behind": {}, "without": {}, "conflict": {}}
+        row: dict[str, Any] = {"subsets": {}, "behind": {}, "without": {}, "conflict": {}, "nose": {}}
         for part in parts:
             row["subsets"][part] = {s: subsets(model, scenes, part, seed=seed) for s, model in models.items()}
             row["behind"][part] = behind(row["subsets"][part]["attention"])
             row["conflict"][part] = conflict(models["attention"], scenes, part, seed=seed)
+            row["nose"][part] = by_session(models["attention"], scenes, part, seed=seed)
         for modality in MODALITIES:
             never = fit(scenes, name=f"bench-fusion/no-{modality}-{seed}", without=modality, epochs=epochs, seed=seed)
             left = tuple(i for i, name in enumerate(MODALITIES) if name != modality)

@@ -10,6 +10,7 @@ c / (1023 - c). Odours act on conductance by factors: its logarithm is where mix
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,13 @@ def cut(values: list[Array] | Array, index: pd.DataFrame, *, length: int = LENGT
     start = np.concatenate([stride * np.arange(count) for count in counts])
     ratios = index[list(ODORANTS)].to_numpy(np.float32)[recording]
     return Windows(np.concatenate(parts), ratios, recording, start, index)
+
+
+def joined(parts: Sequence[Windows]) -> Windows:
+    """Return parts of the same recordings' windows as one again."""
+    names = ("counts", "ratios", "recording", "start")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Windows(**arrays, index=parts[0].index)
 
 
 def read_windows(

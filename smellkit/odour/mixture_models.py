@@ -256,17 +256,24 @@ def shared_prior(odds: NDArray, *, rounds: int = 30) -> NDArray[np.float64]:
 def session_edge(windows: Windows, real: NDArray, *, folds: int = 5, seed: int = 0) -> tuple[float, float]:
     """Return (offset, slope) of the logistic curve that tells known sessions from unknown ones by log distance.
 
-    Distances of held-out real recordings: with others of their session in the table, and with their day left out.
+    Distances of held-out real recordings: with others of their mixture and day in the table, and with their day left
+    out. Where hardly a mixture was recorded twice a day, every second window of all recordings is held out instead.
     Where there is one day only, the edge lies beyond 95 % of the first kind.
     """
     of, days = groups(windows.index, "recording"), groups(windows.index, "day")
     names = np.random.default_rng(seed).permutation(np.unique(of))
     fold = {name: i % folds for i, name in enumerate(names)}
     part = np.array([fold[name] for name in of])
-    near = [_far(windows, part != i, part == i, real) for i in range(min(folds, len(names)))]
+    kinds = [f"{label(row)} {day}" for row, day in zip(windows.index[list(ODORANTS)].to_numpy(), days, strict=True)]
+    near = []
+    for i in range(min(folds, len(names))):
+        twin = np.isin(kinds, np.array(kinds)[(part != i) & np.isin(np.arange(len(of)), windows.recording)])
+        near.append(_far(windows, part != i, (part == i) & twin, real))
     some = np.unique(days[windows.recording[real]])
     far = [_far(windows, days != day, days == day, real) for day in some if (days != day).any()]
     known, new = np.concatenate([np.empty(0), *near]), np.concatenate([np.empty(0), *far])
+    if len(known) < MANY:
+        known = _every_second(windows)
     if not len(known):
         return 0.0, -1.0
     if not len(new):
@@ -286,6 +293,18 @@ def _far(windows: Windows, table: NDArray, asked: NDArray, real: NDArray) -> NDA
         return np.empty(0)
     far = look_up(kept, log_levels).look(log_levels(windows.counts[rows]))[1]
     return _mean(np.log(far + 1e-6), np.unique(windows.recording[rows], return_inverse=True)[1])
+
+
+def _every_second(windows: Windows) -> NDArray:
+    """Log distances of every second window from the others, one a recording."""
+    odd = np.arange(len(windows)) % 2 == 1
+    if odd.sum() < 5:
+        return np.empty(0)
+    features, ratios = log_levels(windows.counts), windows.ratios
+    of = np.unique(np.round(ratios[~odd], 4), axis=0, return_inverse=True)[1].ravel()
+    table = Neighbours.fit(features[~odd], ratios[~odd], metric=within(features[~odd], of))
+    far = table.look(features[odd])[1]
+    return _mean(np.log(far + 1e-6), np.unique(windows.recording[odd], return_inverse=True)[1])
 
 
 def _mean(values: NDArray, which: NDArray) -> NDArray[np.float64]:
