@@ -30,6 +30,8 @@ from smellkit.errors import DataError, OptionError, SmellkitError
 from smellkit.parameters import Notebook
 
 FOLDER = paths.HOME / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+BAR = re.compile(r"\d%\||FloatProgress|IntProgress")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 DONE, FRESH, FAILED, LEFT = "done", "up to date", "failed", "not reached"
 
@@ -84,7 +86,8 @@ def run(
         data=lambda notebook: parameters.data_for(notebook, data, sets),
     )
     out = executed(set_name(profile, data))
-    package = digest([*_package(), *_files(paths.weights()), *_files(paths.HOME / "site" / "results")])
+    shown = [pair for name in ("results", "images") for pair in _files(paths.HOME / "site" / name)]
+    package = digest([*_package(), *_files(paths.weights()), *shown])
     inputs = digest(_files(data if data is not None else paths.sample()))
     results: list[Result] = []
     with _environment(set_name(profile, data)):
@@ -198,15 +201,25 @@ def _running(output: Path) -> str:
 
 
 def _clean(output: Path) -> None:
-    """Take out what papermill noted: absolute paths and times, which would make equal results differ."""
+    """Take out progress bars, which are over, and what papermill noted: absolute paths and times."""
     book = json.loads(output.read_text(encoding="utf-8"))
     for part in (book, *book["cells"]):
         part["metadata"].pop("papermill", None)
     for cell in book["cells"]:
         cell["metadata"].pop("execution", None)
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if not is_bar(output)]
+    if WIDGET not in json.dumps(book["cells"]):
+        book["metadata"].pop("widgets", None)
         if cell["metadata"].get("tags") == []:
             del cell["metadata"]["tags"]
     output.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_bar(output: Mapping[str, Any]) -> bool:
+    """Whether a cell's output is a progress bar: a widget, which TQDM_DISABLE does not stop."""
+    data = output.get("data", {})
+    return WIDGET in data and BAR.search("".join(data.get("text/plain", ""))) is not None
 
 
 def _key(notebook: Notebook, values: Mapping[str, Any], common: str, before: list[Any]) -> str:
@@ -266,9 +279,11 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
 @contextmanager
 def _environment(name: str) -> Iterator[None]:
     """What the kernels find: quiet progress, this checkout, and run folders of their own for any set but `quick`."""
+    import tqdm.auto  # noqa: F401 - before the variable below, which it reads when it is imported: the batch has a bar
+
     search = os.pathsep.join(filter(None, [str(paths.HOME), os.environ.get("PYTHONPATH", "")]))
     own = paths.runs() if name == "quick" else paths.runs() / name
-    changed = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(own), "PYTHONPATH": search}
+    changed = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(own), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
     kept = {key: os.environ.get(key) for key in changed}
     os.environ.update(changed)
     try:

@@ -27,7 +27,6 @@ from smellkit import batch, paths, results
 from smellkit.errors import DataError, OptionError, SmellkitError
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
-WIDGET = "application/vnd.jupyter.widget-view+json"
 PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network
 PUBLISHED = "published"
 
@@ -178,8 +177,10 @@ def _still(book: dict[str, Any]) -> bool:
     for cell in book["cells"]:
         kept = []
         for output in cell.get("outputs", []):
-            if WIDGET not in output.get("data", {}):
+            if batch.WIDGET not in output.get("data", {}):
                 kept.append(output)
+            elif batch.is_bar(output):
+                continue
             elif not found:
                 found = True
                 words = "The panel, as it looks in JupyterLab. It works there: run this notebook to use it."

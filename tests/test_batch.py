@@ -137,6 +137,14 @@ def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(boo
     assert statuses(batch.run(folder=books)) == ["up to date", "done", "done"]
 
 
+def test_progress_bars_are_quiet_on_pages_whatever_was_imported_first(books):
+    write(books / "02_second.ipynb", "epochs: int = 1", "from tqdm.auto import tqdm\nfor _ in tqdm([1, 2]): pass\n1")
+    (result,) = batch.run(["2"], folder=books)
+    (output,) = json.loads(result.output.read_text())["cells"][-1]["outputs"]
+    assert output["data"] == {"text/plain": ["1"]}
+    assert "TQDM_DISABLE" not in batch.os.environ
+
+
 def test_a_cell_that_takes_too_long_is_named(books):
     write(books / "02_second.ipynb", "epochs: int = 1", "import time\ntime.sleep(60)")
     results = batch.run(["2"], folder=books, timeout=1)

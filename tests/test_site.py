@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from smellkit import pages, paths, preview, results, site
+from smellkit import batch, pages, paths, preview, results, site
 from smellkit.cli.publish import site as command
 from smellkit.errors import DataError, OptionError, SmellkitError
 
@@ -37,8 +37,10 @@ def notebook(*, widget=False):
     if widget:
         cell = nbformat.v4.new_code_cell("panel")
         cell.outputs = [
-            nbformat.v4.new_output("display_data", data={site.WIDGET: {"model_id": "1"}, "text/plain": "w"})
+            nbformat.v4.new_output("display_data", data={batch.WIDGET: {"model_id": "1"}, "text/plain": "w"})
         ]
+        bar = {batch.WIDGET: {"model_id": "2"}, "text/plain": "odour:   0%|          | 0/12 [00:00<?, ?epoch/s]"}
+        code.outputs.append(nbformat.v4.new_output("display_data", data=bar))
         cells.append(cell)
     return nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {"x": 1}} if widget else {})
 
@@ -159,7 +161,8 @@ def test_widgets_become_a_picture(home):
     nbformat.write(notebook(widget=True), home / "runs" / "notebooks" / "quick" / "06_odour_live.ipynb")
     built = site.build(home=home)
     text = (home / "_site" / "site" / "notebooks" / "06_odour_live.html").read_text()
-    assert 'src="../images/panel.png"' in text
+    assert text.count('src="../images/panel.png"') == 1  # for the panel, and not for the progress bar
+    assert "epoch/s" not in text
     assert "widget" not in text.replace("--no-widget", "")
     assert not built.warnings
 
