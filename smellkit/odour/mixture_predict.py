@@ -104,13 +104,14 @@ def save_model(model: Hybrid, folder: Path, *, extra: dict | None = None, about:
 
 
 def _is_index(file: Path, report: Report) -> bool:
-    """Whether a CSV is a list of files and labels, like SmellNet's test_index_unseen.csv, rather than a recording."""
+    """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             header: Sequence[str] = next(csv.reader([opened.readline(100_000)]), [])
     except (OSError, UnicodeDecodeError, csv.Error):
         return False  # reading it as a recording gives the reason
-    found = "filepath" in [name.strip() for name in header] and any(n.strip().startswith("label_") for n in header)
-    if found:
-        report.note(file, "an index of labels, no recording")
-    return found
+    names = [name.strip() for name in header]
+    if names == COLUMNS or ("filepath" in names and any(name.startswith("label_") for name in names)):
+        report.note(file, "an index of labels or predictions, no recording")
+        return True
+    return False
