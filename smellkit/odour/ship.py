@@ -20,9 +20,9 @@ from smellkit.odour.sessions import other_sessions
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
 SHIPPED = "confounded/conductance"  # the system whose network comes with the kit
 WHY = (
-    "Chosen on training recordings alone: of the views tried it was the best on a held-out recording of the same "
-    "sitting and on the second sitting of the four substances that have one. It sees levels of four channels, so its "
-    "test accuracy is recognition within a sitting; see other_session for another day."
+    "Chosen on training recordings alone: on the second sitting of the four substances that have one it did best of the "
+    "views tried, and on a held-out recording of the same sitting far better than views without levels. It sees the "
+    "levels of four channels, so its test accuracy is recognition within a sitting; see other_session for another day."
 )
 
 
