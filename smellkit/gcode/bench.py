@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from smellkit import metrics, paths, runs, weights
+from smellkit.checks import read_json
 from smellkit.errors import OptionError
 from smellkit.gcode import baselines, channels, data, decode, samples, scores, splits, tasks
 from smellkit.gcode.channels import OPERATIONS
@@ -258,6 +260,24 @@ def pooled(folds: list[dict], *, vocabulary) -> dict[str, dict[str, list[float]]
         free, target, groups = (np.concatenate(column) for column in columns[1:])
         found[name] = scores.table(forced, free, target, vocabulary=vocabulary, groups=groups)
     return found
+
+
+def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """What a file of results holds once `result` is in it: `rows` to show and `results` whole, by name.
+
+    A file holds several protocols and channel sets, since each is a command of its own; the same name is replaced.
+    """
+    old = read_json(file) if file.exists() else {}
+    folds = f", fold {', '.join(map(str, result['folds']))}" if result["protocol"] == "G" else ""
+    name = f"{result['protocol']}{folds}: {result['system']}, {result['channels']}"
+    named = {"program" if result["protocol"] == "X" else "operation": result["operation"]}
+    figures = {measure: dict(zip(("value", "low", "high"), value, strict=True))
+               for measure, value in (result["tokens"] | named).items()}  # fmt: skip
+    return {
+        "made_by": {"command": "smellkit bench gcode --data DIR --protocol P --channels C"},
+        "rows": old.get("rows", {}) | {name: figures},
+        "results": old.get("results", {}) | {name: result},
+    }
 
 
 def text(result: dict[str, Any]) -> str:

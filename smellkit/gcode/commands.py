@@ -33,4 +33,4 @@ def bench(folder, protocol, channel_set, system, folds, seed, epochs, out):
     )
     click.echo(benches.text(result))
     if out:
-        click.echo(paths.write_json(out, result))
+        click.echo(paths.write_json(out, benches.added(out, result)))
