@@ -20,8 +20,8 @@ from smellkit.odour.sessions import other_sessions
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
 SHIPPED = "confounded/conductance"  # the system whose network comes with the kit
 WHY = (
-    "Chosen on training recordings alone: on the second sitting of the four substances that have one it was best of "
-    "the views tried, and on a held-out recording of the same sitting far better than views without levels. It sees the "
+    "Chosen on training recordings alone: best of the views tried on the second sitting of the four substances that "
+    "have one, and on a held-out recording of the same sitting far better than views without levels. It sees the "
     "levels of four channels, so its test accuracy is recognition within a sitting; see other_session for another day."
 )
 
