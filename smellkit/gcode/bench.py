@@ -28,6 +28,7 @@ from smellkit.train import Settings, fit, parameters
 Numbers = NDArray[np.int64]
 TRAINING = {"epochs": 24, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the reader learns to do without the position
+FLOOR = "1-NN on position"  # the baseline that stands beside every result
 SYSTEMS = ("reader", "two-stage")
 
 
@@ -269,13 +270,20 @@ def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
     """
     old = read_json(file) if file.exists() else {}
     folds = f", fold {', '.join(map(str, result['folds']))}" if result["protocol"] == "G" else ""
-    name = f"{result['protocol']}{folds}: {result['system']}, {result['channels']}"
+    place = f"{result['protocol']}{folds}: "
+    name = f"{place}{result['system']}, {result['channels']}"
     named = {"program" if result["protocol"] == "X" else "operation": result["operation"]}
-    figures = {measure: dict(zip(("value", "low", "high"), value, strict=True))
-               for measure, value in (result["tokens"] | named).items()}  # fmt: skip
+    told = {name: result["tokens"] | named}
+    told |= {f"{place}{floor} ({result['channels']})": row for floor, row in result["baselines"].items()}
+    keys = ("value", "low", "high")
+    figures = {
+        row: {measure: dict(zip(keys, value, strict=True)) for measure, value in measures.items()}
+        for row, measures in told.items()
+        if row == name or FLOOR in row
+    }
     return {
         "made_by": {"command": "smellkit bench gcode --data DIR --protocol P --channels C"},
-        "rows": old.get("rows", {}) | {name: figures},
+        "rows": old.get("rows", {}) | figures,
         "results": old.get("results", {}) | {name: result},
     }
 
