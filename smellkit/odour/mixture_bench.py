@@ -1,7 +1,7 @@
 """`smellkit bench smellnet-mixture`: mixture ratios on SmellNet-Mixture, measured so that the metric can't be gamed.
 
-Nothing is fitted on a test split and no model sees the clock; what was chosen how is said in `SELECTION`. Every file of a split counts, copies too, as in the published protocol; beside it stand the
-scores on each recording once.
+Nothing is fitted on a test split and no model sees the clock; what was chosen how is said in `SELECTION`. Every file
+of a split counts, copies too, as in the published protocol; beside it stand the scores on each recording once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure `parts` (all by default) on the SmellNet folder `data`; `save` is a folder for weights trained on all.
 
-    Returns {"data", "made_by", "published", "selection", and one entry a part}. Parts of an earlier result on the same data stay.
+    Returns {"data", "made_by", "published", "selection", and one entry a part}. Parts of an earlier result on the same
+    data stay.
     """
     unknown = set(parts) - set(PARTS)
     if unknown:
