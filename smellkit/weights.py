@@ -22,11 +22,11 @@ def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) 
 
     The manifest gets the version of the kit and the sha256 of the weights, so that a mixed pair is noticed on loading.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as packed
 
     folder = Path(folder)
     with paths.replacing(folder / FILE) as part:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, part)
+        part.write_bytes(packed({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
     digest = sha256((folder / FILE).read_bytes()).hexdigest()
     paths.write_json(folder / MANIFEST, {**manifest, "smellkit": __version__, "sha256": digest})
     return folder
