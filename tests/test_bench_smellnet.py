@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from test_encoder import table
 
 from smellkit.errors import OptionError
-from smellkit.odour import bench, systems
-from smellkit.odour.protocol import Protocol, cut
+from smellkit.odour.encoder import bench, systems
+from smellkit.odour.encoder.protocol import Protocol, cut
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,8 @@ def test_cross_validation_never_scores_what_it_learnt_from(monkeypatch):
 
 
 def test_every_system_names_what_exists():
-    from smellkit.odour.models import BODIES
-    from smellkit.odour.peers import PEERS
+    from smellkit.odour.encoder.models import BODIES
+    from smellkit.odour.encoder.peers import PEERS
 
     for system in systems.SYSTEMS.values():
         assert set(system.members) <= set(BODIES) | set(PEERS)

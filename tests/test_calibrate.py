@@ -9,9 +9,8 @@ from smellkit import paths, weights
 from smellkit.cli import cli
 from smellkit.errors import DataError, SmellkitError, WeightsError
 from smellkit.odour.data import ODORANTS
-from smellkit.odour.mixture import read_windows
-from smellkit.odour.mixture_bench import draw_references
-from smellkit.odour.mixture_calibration import (
+from smellkit.odour.mixture.bench import draw_references
+from smellkit.odour.mixture.calibration import (
     POWER,
     Calibration,
     power_law,
@@ -21,8 +20,9 @@ from smellkit.odour.mixture_calibration import (
     reference_file,
     settled,
 )
-from smellkit.odour.mixture_predict import load_model
-from smellkit.odour.mixture_scores import dynamic_top_k, within
+from smellkit.odour.mixture.predict import load_model
+from smellkit.odour.mixture.scores import dynamic_top_k, within
+from smellkit.odour.mixture.task import read_windows
 
 SAMPLE = paths.sample() / "smellnet" / "mixture"
 LABELS = [f"label_{name}" for name in ODORANTS]

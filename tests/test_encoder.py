@@ -7,9 +7,9 @@ import torch
 
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import data as recordings
-from smellkit.odour.augment import Augment, warped
-from smellkit.odour.encoder import hold_out, of_windows, pooled, settled, task
-from smellkit.odour.protocol import Protocol, category, conductance, cut, join
+from smellkit.odour.encoder.augment import Augment, warped
+from smellkit.odour.encoder.protocol import Protocol, category, conductance, cut, join
+from smellkit.odour.encoder.task import hold_out, of_windows, pooled, settled, task
 from smellkit.train import Settings, fit
 
 
@@ -137,7 +137,7 @@ def test_pooling_averages_the_windows_of_a_recording():
 
 
 def test_categories_hold_ten_substances_each():
-    from smellkit.odour.protocol import CATEGORIES
+    from smellkit.odour.encoder.protocol import CATEGORIES
 
     assert [len(members.split()) for members in CATEGORIES.values()] == [10] * 5
     assert category("nutmeg") == "spices" and category("paint") == "other"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from smellkit.odour.export import Recorded, duration, example, odour, represent
-from smellkit.odour.predict import Recogniser
-from smellkit.odour.protocol import REPRESENTATIONS, Protocol
+from smellkit.odour.encoder.export import Recorded, duration, example, odour, represent
+from smellkit.odour.encoder.predict import Recogniser
+from smellkit.odour.encoder.protocol import REPRESENTATIONS, Protocol
 from tests.test_predict import trained  # noqa: F401 - a fixture
 
 

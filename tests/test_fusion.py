@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour import fusion_data
 from smellkit.odour.data import CHANNELS, find, read_scents
-from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, hide, right, task
-from smellkit.odour.fusion_data import Bank, Scenes, descriptors, paraphrases, split_pictures
-from smellkit.odour.fusion_scores import SUBSETS, behind, by_class, conflict, subsets
-from smellkit.odour.scents import Scent
+from smellkit.odour.data.scents import Scent
+from smellkit.odour.fusion import scenes as fusion_data
+from smellkit.odour.fusion.scenes import Bank, Scenes, descriptors, paraphrases, split_pictures
+from smellkit.odour.fusion.scores import SUBSETS, behind, by_class, conflict, subsets
+from smellkit.odour.fusion.task import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, hide, right, task
 
 SIZES = (50, 30, 40)
 
@@ -148,7 +148,7 @@ def test_each_of_several_loudest_scents_counts_as_right():
 
 
 def test_all_seven_subsets_are_scored_and_all_three_are_not_behind_the_best_one():
-    from smellkit.odour.fusion_scores import fit
+    from smellkit.odour.fusion.scores import fit
 
     scenes = small_scenes()
     model = fit(scenes, name="fusion", epochs=30, seed=1)

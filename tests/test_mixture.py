@@ -11,9 +11,12 @@ from click.testing import CliRunner
 from smellkit import paths, weights
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.odour import mixture_bench
 from smellkit.odour.data import ODORANTS
-from smellkit.odour.mixture import (
+from smellkit.odour.mixture import bench as mixture_bench
+from smellkit.odour.mixture.models import Forest, Hybrid, Neighbours, shared_prior
+from smellkit.odour.mixture.predict import COLUMNS, load_model, mixture, save_model
+from smellkit.odour.mixture.scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
+from smellkit.odour.mixture.task import (
     blend,
     cut,
     groups,
@@ -24,9 +27,6 @@ from smellkit.odour.mixture import (
     read_windows,
     task,
 )
-from smellkit.odour.mixture_models import Forest, Hybrid, Neighbours, shared_prior
-from smellkit.odour.mixture_predict import COLUMNS, load_model, mixture, save_model
-from smellkit.odour.mixture_scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "nowhere")) / "smellnet"
 

@@ -5,8 +5,8 @@ import torch
 
 from smellkit import weights
 from smellkit.errors import OptionError, WeightsError
-from smellkit.odour.encoder import make
-from smellkit.odour.models import BODIES, CHANNELS
+from smellkit.odour.encoder.models import BODIES, CHANNELS
+from smellkit.odour.encoder.task import make
 
 SHAPE = (60, 6)
 
@@ -63,7 +63,7 @@ def test_alignment_matches_classes_in_training_only():
 
 
 def test_summaries_known_before_change_nothing():
-    from smellkit.odour.features import summarise
+    from smellkit.odour.encoder.features import summarise
 
     made, window = model("twopath").eval(), torch.randn(4, *SHAPE)
     known = made({"window": window, "summary": summarise(window)})["logits"]

@@ -307,7 +307,7 @@ def test_ids_of_scents_without_a_gap_are_demanded(tmp_path):
 
 
 def test_a_survey_counts_what_is_there_and_lists_every_fault(small):
-    from smellkit.odour.survey import survey
+    from smellkit.odour.data.survey import survey
 
     (small / "images/banana").mkdir(parents=True)
     (small / "images/banana/a.jpg").write_bytes(b"no picture")

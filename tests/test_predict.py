@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 from smellkit import paths, weights
 from smellkit.errors import DataError, WeightsError
-from smellkit.odour import predict
-from smellkit.odour.calibration import Calibration, Thresholds
 from smellkit.odour.data import SENSORS
-from smellkit.odour.encoder import make
-from smellkit.odour.export import example
-from smellkit.odour.protocol import Protocol
+from smellkit.odour.encoder import predict
+from smellkit.odour.encoder.calibration import Calibration, Thresholds
+from smellkit.odour.encoder.export import example
+from smellkit.odour.encoder.protocol import Protocol
+from smellkit.odour.encoder.task import make
 
 HEADER = "file,window,start,top1,top2,top3,top4,top5,p1,p2,p3,p4,p5"
 

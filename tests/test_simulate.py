@@ -10,9 +10,10 @@ from PIL import Image
 
 from smellkit import paths
 from smellkit.errors import SmellkitError
-from smellkit.odour import data, simulate
-from smellkit.odour.drawings import draw
-from smellkit.odour.sample import Size, write_sample
+from smellkit.odour import data
+from smellkit.odour.simulate import nose as simulate
+from smellkit.odour.simulate.drawings import draw
+from smellkit.odour.simulate.sample import Size, write_sample
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(tmp_path, monke
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("smellkit.odour.sample._pictures", full)
+    monkeypatch.setattr("smellkit.odour.simulate.sample._pictures", full)
     with pytest.raises(OSError, match="No space"):
         write_sample(tmp_path / "other", size=size)
     assert not list((tmp_path / "other").iterdir())
@@ -143,7 +144,7 @@ def test_counts_are_whole_numbers_of_ten_bits():
 
 
 def test_a_simulated_mixture_is_told_from_a_resampled_one():
-    from smellkit.odour.blends import origin
+    from smellkit.odour.data.blends import origin
 
     rng = np.random.default_rng(1)
     table = simulate.mixture_recording({"banana": 1.0}, simulate.session(rng), rng)

@@ -68,7 +68,7 @@ def gcode(out, seed, recordings, rows):
 )
 def odour(out, seed, recordings, rows, pictures, sessions):
     """Simulate an electronic nose: SmellNet's layout and the twelve-scent layout."""
-    from smellkit.odour.sample import Size, write_sample
+    from smellkit.odour.simulate.sample import Size, write_sample
 
     size = Size(training=recordings, rows=rows, pictures=pictures)
     folder = write_sample(out, seed=seed, size=size, sessions=sessions)
@@ -79,7 +79,7 @@ def odour(out, seed, recordings, rows, pictures, sessions):
 @click.argument("folder", type=FOLDER, required=False)
 def check(folder):
     """Read everything in FOLDER (default: the sample), count what was forgiven, and list every fault."""
-    from smellkit.odour.survey import survey
+    from smellkit.odour.data.survey import survey
 
     report = survey(folder)
     click.echo(str(report))

@@ -7,22 +7,22 @@ from pathlib import Path
 import click
 
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
-    "odour-encoder": "smellkit.odour.encoder:task",
-    "odour-mixture": "smellkit.odour.mixture:task",
-    "odour-fusion": "smellkit.odour.fusion:task",
+    "odour-encoder": "smellkit.odour.encoder.task:task",
+    "odour-mixture": "smellkit.odour.mixture.task:task",
+    "odour-fusion": "smellkit.odour.fusion.task:task",
     "gcode-reader": "smellkit.gcode.tasks:reader",
     "gcode-encoder": "smellkit.gcode.tasks:encoder",
     "gcode-decoder": "smellkit.gcode.tasks:decoder",
 }
 
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
-    "odour": "smellkit.odour.predict:odour",
-    "mixture": "smellkit.odour.mixture_predict:mixture",
+    "odour": "smellkit.odour.encoder.predict:odour",
+    "mixture": "smellkit.odour.mixture.predict:mixture",
     "gcode": "smellkit.gcode.predict:gcode",
 }
 
 EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
-    "odour": "smellkit.odour.export:odour",
+    "odour": "smellkit.odour.encoder.export:odour",
     "gcode": "smellkit.gcode.export:gcode",
 }
 

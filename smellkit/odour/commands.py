@@ -19,11 +19,11 @@ FOLDER = click.Path(path_type=Path)
 def smellnet_base(data, model, seeds, folds, out, folder):
     """Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions."""
     if folder:
-        from smellkit.odour import ship
+        from smellkit.odour.encoder import ship
 
         click.echo(ship.make_weights(data, Path(folder), progress=click.echo))
         return
-    from smellkit.odour import bench
+    from smellkit.odour.encoder import bench
 
     names = [name for name in model.split(",") if name]
     result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, before=_known(out))
@@ -36,7 +36,7 @@ def smellnet_base(data, model, seeds, folds, out, folder):
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
 def reading(data, out):
     """Compare reading recordings again with reading each of their files by pandas, in one run."""
-    from smellkit.odour import speed
+    from smellkit.odour.data import speed
 
     result = speed.reading(data)
     click.echo(
@@ -51,7 +51,7 @@ def reading(data, out):
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
 def audit(folder, out):
     """Say how much of the accuracy on DIR may come from the session rather than from the smell."""
-    from smellkit.odour import audit as audits
+    from smellkit.odour.encoder import audit as audits
 
     result = audits.run(folder)
     click.echo(audits.report(result))
@@ -70,7 +70,7 @@ def audit(folder, out):
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; parts not run now are kept.")
 def smellnet_mixture(data, part, seeds, folder, out):
     """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
-    from smellkit.odour import mixture_bench
+    from smellkit.odour.mixture import bench as mixture_bench
 
     parts = [name for name in part.split(",") if name]
     before = mixture_bench.earlier(out) if str(out) not in ("", ".") else {}
@@ -87,7 +87,7 @@ def smellnet_mixture(data, part, seeds, folder, out):
 def calibrate(folder, labels, out, name):
     """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
     from smellkit import paths
-    from smellkit.odour import mixture_calibration
+    from smellkit.odour.mixture import calibration as mixture_calibration
 
     using = Path(name) if Path(name).is_dir() else paths.weights() / name
     click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=using))

@@ -20,8 +20,8 @@ from smellkit.device.ports import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import data as recordings
-from smellkit.odour.live import Recogniser
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.data.scents import CHANNELS
+from smellkit.odour.encoder.live import Recogniser
 from smellkit.panel import drawings
 from smellkit.panel.loop import Outcome, Sniff, aired, perform, reproduce, sniff, stop_delay
 from smellkit.panel.session import SPAN, Session

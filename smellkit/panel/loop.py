@@ -16,8 +16,8 @@ from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
-from smellkit.odour.live import Recogniser, Recognition
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.data.scents import CHANNELS
+from smellkit.odour.encoder.live import Recogniser, Recognition
 
 
 @dataclass(frozen=True)

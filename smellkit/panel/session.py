@@ -20,7 +20,7 @@ from smellkit.device.errors import LinkError
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import SmellkitError
-from smellkit.odour.live import Recogniser, Recognition
+from smellkit.odour.encoder.live import Recogniser, Recognition
 from smellkit.panel.loop import Outcome, perform
 
 SPAN = 120  # rows that are drawn

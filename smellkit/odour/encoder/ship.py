@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from smellkit import runs, weights
-from smellkit.odour import bench, calibration, systems
 from smellkit.odour import data as recordings
-from smellkit.odour.encoder import RECIPES, make
-from smellkit.odour.predict import Recogniser
-from smellkit.odour.protocol import cut
-from smellkit.odour.sessions import other_sessions
+from smellkit.odour.encoder import bench, calibration, systems
+from smellkit.odour.encoder.predict import Recogniser
+from smellkit.odour.encoder.protocol import cut
+from smellkit.odour.encoder.sessions import other_sessions
+from smellkit.odour.encoder.task import RECIPES, make
 
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
 SHIPPED = "confounded/conductance"  # the system whose network comes with the kit

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from smellkit.errors import DataError
 from smellkit.odour.data import ODORANTS
-from smellkit.odour.mixture import Windows, groups, label, log_conductance
+from smellkit.odour.mixture.task import Windows, groups, label, log_conductance
 
 Array = NDArray[np.float32]
 MANY, MINORITY = 10, 0.2  # an eighth of the recordings of a left-out day lie near a known one by chance
@@ -87,8 +87,8 @@ class Neighbours:
         Best is the sum of both published scores, components within 0.1 and dynamic top-k: neither is traded for the
         other, and the answer is always a mixture that exists.
         """
-        from smellkit.odour.mixture_scores import dynamic_top_k
-        from smellkit.odour.mixture_scores import within as close
+        from smellkit.odour.mixture.scores import dynamic_top_k
+        from smellkit.odour.mixture.scores import within as close
 
         m = len(self.mixtures)
         said, real = np.repeat(self.mixtures, m, axis=0), np.tile(self.mixtures, (m, 1))

@@ -13,8 +13,8 @@ from smellkit import paths, weights
 from smellkit.checks import Report
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour.data import ODORANTS, read_mixture_files
-from smellkit.odour.mixture import LENGTH, Windows, cut
-from smellkit.odour.mixture_models import Hybrid
+from smellkit.odour.mixture.models import Hybrid
+from smellkit.odour.mixture.task import LENGTH, Windows, cut
 
 COLUMNS = ["file", "window", "start", *(f"ratio_{name}" for name in ODORANTS)]
 
@@ -26,7 +26,7 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
     made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
     """
-    from smellkit.odour.mixture_calibration import Calibration
+    from smellkit.odour.mixture.calibration import Calibration
 
     model = load_model(weights)
     today = Calibration.load(Path(calibration)) if calibration else None

@@ -24,9 +24,9 @@ from torch import Tensor
 from smellkit import paths
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.data import ALIASES, CHANNELS, ODORANTS, find, list_pictures, odorant, read_scents, to_channels
-from smellkit.odour.mixture import Windows, groups, load_encoder, pooled, read_windows, training_split
-from smellkit.odour.scene import SceneEncoder, scene_encoder
-from smellkit.odour.scents import Scent
+from smellkit.odour.data.scents import Scent
+from smellkit.odour.fusion.scene import SceneEncoder, scene_encoder
+from smellkit.odour.mixture.task import Windows, groups, load_encoder, pooled, read_windows, training_split
 from smellkit.task import Batch, Tensors
 
 FOLDS, FLOOR = 5, 0.01
@@ -264,7 +264,7 @@ def load(
     data: str, *, scene: str, revision: str, without: str, encoder: str, seed: int
 ) -> tuple[dict[str, Tensors], tuple[int, int, int]]:
     """Return the splits of the fusion task and the sizes of its embeddings; `without` is a modality left out."""
-    from smellkit.odour.fusion import MODALITIES
+    from smellkit.odour.fusion.task import MODALITIES
 
     if without and without not in MODALITIES:
         raise OptionError(f"There is no modality {without!r}", hint=f"one of {', '.join(MODALITIES)}")

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from smellkit import metrics, runs
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.data import ODORANTS, find, parse_label, read_mixtures
-from smellkit.odour.mixture import Windows, groups, label, read_windows, training_split
-from smellkit.odour.mixture_calibration import Calibration
-from smellkit.odour.mixture_models import Forest, Hybrid, Neighbours, level_and_slope, levels, look_up
-from smellkit.odour.mixture_scores import by_group, dynamic_top_k, summary
-from smellkit.odour.mixture_scores import within as close
+from smellkit.odour.mixture.calibration import Calibration
+from smellkit.odour.mixture.models import Forest, Hybrid, Neighbours, level_and_slope, levels, look_up
+from smellkit.odour.mixture.scores import by_group, dynamic_top_k, summary
+from smellkit.odour.mixture.scores import within as close
+from smellkit.odour.mixture.task import Windows, groups, label, read_windows, training_split
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
     "seen": {"top1_at_0.1": 50.3, "dynamic_top_k": 88.0},
@@ -211,7 +211,7 @@ def calibrations(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
 def networks(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
     """The alpha stage: an encoder's 50 channels, frozen or fine-tuned, against one that learnt with it from nothing."""
     from smellkit import train, weights
-    from smellkit.odour.mixture import load_encoder, task
+    from smellkit.odour.mixture.task import load_encoder, task
 
     found: dict[str, Any] = {}
     for stage in ("encoder", "frozen", "fine-tuned", "joint"):
@@ -239,7 +239,7 @@ def networks(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
 
 def fusion(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
     """Smell, picture and text: all seven subsets, the strategies, models without one of them, and conflicts."""
-    from smellkit.odour.fusion_scores import study
+    from smellkit.odour.fusion.scores import study
 
     return study(str(folder), seeds=range(1, min(seeds, 3) + 1), progress=progress)
 
@@ -311,8 +311,8 @@ def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.b
 def keep_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
     """Train the hybrid and the encoder of the alpha stage on the larger training split and keep them in `out`."""
     from smellkit import train
-    from smellkit.odour.mixture import load_encoder, task
-    from smellkit.odour.mixture_predict import save_model
+    from smellkit.odour.mixture.predict import save_model
+    from smellkit.odour.mixture.task import load_encoder, task
 
     settings = train.Settings(epochs=epochs, batch=128, learning_rate=3e-3, seed=seed)
     made = train.fit(task(data=str(folder), stage="joint"), settings, name="bench-mixture/weights")

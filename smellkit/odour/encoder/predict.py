@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from smellkit import paths, weights
 from smellkit.checks import read_table
 from smellkit.errors import DataError, SmellkitError, WeightsError
-from smellkit.odour.calibration import ABSTAIN, Calibration, decide, softmax
 from smellkit.odour.data import SPANS
-from smellkit.odour.encoder import make
-from smellkit.odour.models import Encoder
-from smellkit.odour.protocol import Protocol
+from smellkit.odour.encoder.calibration import ABSTAIN, Calibration, decide, softmax
+from smellkit.odour.encoder.models import Encoder
+from smellkit.odour.encoder.protocol import Protocol
+from smellkit.odour.encoder.task import make
 
 log = logging.getLogger(__name__)
 SHOWN = 5

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from smellkit.device import playlist
 from smellkit.errors import DataError
 from smellkit.odour import data as recordings
-from smellkit.odour.calibration import ABSTAIN, Thresholds, decide, fit_temperature, softmax
-from smellkit.odour.features import Normal, summarise
-from smellkit.odour.protocol import Protocol, cut
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.data.scents import CHANNELS
+from smellkit.odour.encoder.calibration import ABSTAIN, Thresholds, decide, fit_temperature, softmax
+from smellkit.odour.encoder.features import Normal, summarise
+from smellkit.odour.encoder.protocol import Protocol, cut
 
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
@@ -138,7 +138,7 @@ class Recogniser:
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Recogniser:
         """Return a recogniser with trained weights, by default those of the kit; WeightsError when they do not fit."""
-        from smellkit.odour import predict
+        from smellkit.odour.encoder import predict
 
         trained = predict.Recogniser.load(Path(folder) if folder else None)
         return cls(

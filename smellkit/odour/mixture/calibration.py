@@ -21,8 +21,8 @@ from smellkit import weights
 from smellkit.checks import fault, nearest
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour.data import ALIASES, ODORANTS, read_mixture_files
-from smellkit.odour.mixture import Array, Windows, cut
-from smellkit.odour.mixture_models import Hybrid, Neighbours, level_and_slope, log_levels
+from smellkit.odour.mixture.models import Hybrid, Neighbours, level_and_slope, log_levels
+from smellkit.odour.mixture.task import Array, Windows, cut
 
 POWER = np.array([8.0, 8.0, 6.0, 1.0])  # of NO2, C2H5OH, VOC, CO: the whole numbers nearest to 72 same-day mixtures
 SPREAD = np.array([0.10, 0.10, 0.12, 0.35])  # how far the law is off, in log-conductance
@@ -205,7 +205,7 @@ def read_references(folder: Path, labels: Path) -> Windows:
 
 def calibrate(folder: Path, *, labels: Path, out: Path, using: Path) -> str:
     """Make a calibration in `out` from the references in `folder` and say what it holds; `using` are the weights."""
-    from smellkit.odour.mixture_predict import load_model
+    from smellkit.odour.mixture.predict import load_model
 
     windows = read_references(Path(folder), Path(labels))
     made = Calibration.fit(windows, load_model(using))

@@ -20,11 +20,11 @@ from smellkit import metrics
 from smellkit.errors import DataError, OptionError
 from smellkit.losses import focal
 from smellkit.odour import data as recordings
-from smellkit.odour.augment import Augment
-from smellkit.odour.models import BODIES, SUMMARIES, Encoder
-from smellkit.odour.peers import describe
-from smellkit.odour.protocol import LEVELS, Protocol, Windows, cut
-from smellkit.odour.sessions import other_sessions
+from smellkit.odour.encoder.augment import Augment
+from smellkit.odour.encoder.models import BODIES, SUMMARIES, Encoder
+from smellkit.odour.encoder.peers import describe
+from smellkit.odour.encoder.protocol import LEVELS, Protocol, Windows, cut
+from smellkit.odour.encoder.sessions import other_sessions
 from smellkit.options import nearest
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings

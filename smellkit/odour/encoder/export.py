@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from smellkit import paths
 from smellkit.errors import OptionError, SmellkitError
-from smellkit.odour.predict import Recogniser
-from smellkit.odour.protocol import FULL, GROVE, Protocol
+from smellkit.odour.encoder.predict import Recogniser
+from smellkit.odour.encoder.protocol import FULL, GROVE, Protocol
 
 CLOSE = 1e-4  # how far an output may be from torch's
 

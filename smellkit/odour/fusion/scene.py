@@ -98,7 +98,7 @@ def scene_encoder(name: str = "light", *, revision: str = "", batch: int = 8) ->
     """Return the encoder `name`: "light", or a Qwen-VL model's folder or hub name (which needs a `revision`)."""
     if name == "light":
         return LightScene()
-    from smellkit.odour.scene_qwen import QwenScene
+    from smellkit.odour.fusion.qwen import QwenScene
 
     return QwenScene(name, revision=revision, batch=batch)
 

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from smellkit import train, weights
 from smellkit.odour.data import CHANNELS
-from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, right
-from smellkit.odour.fusion_data import Scenes, read_scenes
-from smellkit.odour.mixture import joined
+from smellkit.odour.fusion.scenes import Scenes, read_scenes
+from smellkit.odour.fusion.task import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, right
+from smellkit.odour.mixture.task import joined
 from smellkit.task import Task
 
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
@@ -64,7 +64,7 @@ def by_session(model: nn.Module, scenes: Scenes, part: str, *, seed: int = 7) ->
     A nose from another day is sure and wrong. Whether a session is known, the hybrid of `mixture_models` tells from the
     smell alone, fitted on all windows of the training split.
     """
-    from smellkit.odour.mixture_models import Hybrid
+    from smellkit.odour.mixture.models import Hybrid
 
     windows = scenes.smells[part][2]
     known = joined([scenes.smells[name][2] for name in ("train", "valid")])

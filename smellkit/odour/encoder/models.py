@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smellkit.odour.features import Normal, summarise
+from smellkit.odour.encoder.features import Normal, summarise
 from smellkit.task import Batch
 
 CHANNELS = 50  # of the odour embedding z

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import metrics, plots
-from smellkit.odour.bench import combine
 from smellkit.odour.data import GAS, RATE, stuck
-from smellkit.odour.protocol import CATEGORIES, Protocol, Windows, category
+from smellkit.odour.encoder.bench import combine
+from smellkit.odour.encoder.protocol import CATEGORIES, Protocol, Windows, category
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,8 +64,8 @@ def landscape(windows: Windows, *, method: str = "pca", seed: int = 0, most: int
     """Windows in the plane, coloured by category: "pca" or "tsne" of their normal summary features."""
     import torch
 
-    from smellkit.odour.features import Normal
-    from smellkit.odour.peers import describe
+    from smellkit.odour.encoder.features import Normal
+    from smellkit.odour.encoder.peers import describe
 
     chosen = np.random.default_rng(seed).permutation(len(windows))[:most]
     with torch.no_grad():
@@ -116,7 +116,7 @@ def sniffing_lines(table: pd.DataFrame) -> Figure:
 
 def abstention(probabilities: NDArray, target: NDArray) -> Figure:
     """How often answers are right when only the surest share is answered, by the lead of the first over the second."""
-    from smellkit.odour.calibration import margin
+    from smellkit.odour.encoder.calibration import margin
 
     order = np.argsort(-margin(probabilities), kind="stable")
     right = (probabilities.argmax(1) == target)[order]

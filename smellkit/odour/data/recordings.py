@@ -17,46 +17,6 @@ import pandas as pd
 from smellkit import cache, paths
 from smellkit.checks import Report, Span, fault, nearest, read_table, readable
 from smellkit.errors import DataError
-from smellkit.odour.blends import MIXTURE_GAS, MIXTURE_RATE, parse_label, read_mixture_files, read_mixtures
-from smellkit.odour.scents import (
-    ALIASES,
-    CHANNELS,
-    ODORANTS,
-    Scent,
-    from_channels,
-    list_pictures,
-    odorant,
-    read_scents,
-    substance,
-    to_channels,
-)
-
-__all__ = [
-    "ALIASES",
-    "CHANNELS",
-    "ENVIRONMENT",
-    "GAS",
-    "MIXTURE_GAS",
-    "MIXTURE_RATE",
-    "ODORANTS",
-    "RATE",
-    "SENSORS",
-    "SPANS",
-    "Scent",
-    "find",
-    "from_channels",
-    "list_pictures",
-    "odorant",
-    "parse_label",
-    "read_files",
-    "read_mixture_files",
-    "read_mixtures",
-    "read_recordings",
-    "read_scents",
-    "stuck",
-    "substance",
-    "to_channels",
-]
 
 log = logging.getLogger(__name__)
 RATE = 1.0  # Hz, about: the files have no time column

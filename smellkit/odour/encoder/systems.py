@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from smellkit.errors import OptionError
 from smellkit.odour.data import ENVIRONMENT, GAS
-from smellkit.odour.models import BODIES
-from smellkit.odour.peers import PEERS
-from smellkit.odour.protocol import Protocol, Windows
+from smellkit.odour.encoder.models import BODIES
+from smellkit.odour.encoder.peers import PEERS
+from smellkit.odour.encoder.protocol import Protocol, Windows
 from smellkit.windows import Array
 
 Scorer = Callable[[Array], Array]  # windows (windows, steps, channels) -> log-probabilities (windows, classes)
@@ -76,7 +76,7 @@ def fit_network(
 ) -> Scorer:
     """Train a network on all of `train` and return its scorer; `changes` replace settings of its recipe."""
     from smellkit import weights
-    from smellkit.odour.encoder import RECIPES, make, of_windows, settled
+    from smellkit.odour.encoder.task import RECIPES, make, of_windows, settled
     from smellkit.train import fit as fit_task
 
     some = train[np.arange(0, len(train), max(1, len(train) // 500))]

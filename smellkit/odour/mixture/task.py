@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from smellkit import weights, windows
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.alpha import AlphaMixture, mixture_loss
 from smellkit.odour.data import MIXTURE_GAS, ODORANTS, find, read_mixtures
+from smellkit.odour.mixture.alpha import AlphaMixture, mixture_loss
 from smellkit.task import Batch, Task, Tensors
 
 LENGTH, STRIDE, STEPS = 100, 50, 600  # a window, the way to the next, and how much of a recording counts
@@ -187,7 +187,7 @@ def blend(batch: Batch, *, chance: float = 0.3, drift: float = 0.05) -> Batch:
 
 def scores(outputs: Batch, batch: Batch) -> dict[str, float]:
     """All scores of predicted ratios over a split (see `mixture_scores`)."""
-    from smellkit.odour.mixture_scores import summary
+    from smellkit.odour.mixture.scores import summary
 
     return summary(outputs["beta"].numpy(), batch["ratios"].numpy())
 

@@ -18,7 +18,7 @@ import pandas as pd
 from smellkit import cache
 from smellkit.checks import Report, Span, fault, nearest, read_table, readable
 from smellkit.errors import DataError
-from smellkit.odour.scents import ALIASES, ODORANTS
+from smellkit.odour.data.scents import ALIASES, ODORANTS
 
 MIXTURE_GAS = ("NO2", "C2H5OH", "VOC", "CO")  # 10-bit counts of the four Grove v2 sensors
 MIXTURE_RATE = 10.0  # Hz

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smellkit import plots
 from smellkit.odour.data import CHANNELS, ODORANTS
-from smellkit.odour.mixture import Windows, label
+from smellkit.odour.mixture.task import Windows, label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from smellkit import metrics, runs
 from smellkit.checks import Report
 from smellkit.errors import DataError
-from smellkit.odour import calibration, systems
 from smellkit.odour import data as recordings
-from smellkit.odour.protocol import Protocol, Windows, category, cut
-from smellkit.odour.sessions import other_sessions
+from smellkit.odour.encoder import calibration, systems
+from smellkit.odour.encoder.protocol import Protocol, Windows, category, cut
+from smellkit.odour.encoder.sessions import other_sessions
 
 PUBLISHED = {  # top-1 of windows on the official split, Feng et al., arXiv 2506.00239
     "ScentFormer, sensors only": 58.5,

@@ -19,9 +19,9 @@ from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.odour import data as recordings
 from smellkit.odour.data import ENVIRONMENT, GAS, SENSORS
-from smellkit.odour.peers import describe
-from smellkit.odour.protocol import Protocol, Windows, cut
-from smellkit.odour.sessions import other_sessions, sittings
+from smellkit.odour.encoder.peers import describe
+from smellkit.odour.encoder.protocol import Protocol, Windows, cut
+from smellkit.odour.encoder.sessions import other_sessions, sittings
 
 CLIMATE = ("Temperature", "Pressure", "Humidity", "Altitude")
 

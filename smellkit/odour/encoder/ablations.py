@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FACTORY = "smellkit.odour.encoder:task"
+FACTORY = "smellkit.odour.encoder.task:task"
 
 
 def run(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit.errors import OptionError
-from smellkit.odour.features import Normal, summarise
+from smellkit.odour.encoder.features import Normal, summarise
 from smellkit.windows import Array
 
 FLOOR = 1e-3  # added to probabilities that a forest counts, before the logarithm

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from smellkit.odour.alpha import AlphaSum
+from smellkit.odour.mixture.alpha import AlphaSum
 from smellkit.task import Batch, Task
 
 MODALITIES = ("smell", "picture", "text")  # the order of the columns of `present`
@@ -101,7 +101,7 @@ def fusion_loss(outputs: Batch, batch: Batch) -> Tensor:
 
 def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
     """Scores of a split: accuracy of the loudest scent (any of them where several are), and the mixture's scores."""
-    from smellkit.odour.mixture_scores import summary
+    from smellkit.odour.mixture.scores import summary
 
     beta, ratios = outputs["beta"].detach(), batch["ratios"]
     return {"accuracy": float(right(beta, ratios).float().mean()), **summary(beta.numpy(), ratios.numpy())}
@@ -132,7 +132,7 @@ def task(
     without: a modality that is absent throughout ("smell", "picture" or "text"), for comparisons; encoder: whose 50
     channels are the smell; seed: of the splits of pictures and descriptions.
     """
-    from smellkit.odour.fusion_data import load
+    from smellkit.odour.fusion.scenes import load
 
     held: dict[str, tuple[int, int, int]] = {}
 

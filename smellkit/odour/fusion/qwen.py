@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smellkit.errors import OptionError, SmellkitError, WeightsError
-from smellkit.odour.scene import Array, SceneEncoder
+from smellkit.odour.fusion.scene import Array, SceneEncoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour import simulate
-from smellkit.odour.blends import EPOCH, parse_label
-from smellkit.odour.scents import CHANNELS, substance
+from smellkit.odour.data.blends import EPOCH, parse_label
+from smellkit.odour.data.scents import CHANNELS, substance
+from smellkit.odour.simulate import nose as simulate
 from smellkit.paths import write_json, write_text
 
 SEED = 2026
@@ -169,7 +169,7 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
 
 
 def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> None:
-    from smellkit.odour.drawings import draw
+    from smellkit.odour.simulate.drawings import draw
 
     kinds = ("webp", "jpg", "png")
     for name in sorted(CHANNELS):
@@ -181,7 +181,7 @@ def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> No
 
 
 def _descriptions(folder: Path, *, texts: bool = True) -> None:
-    from smellkit.odour.words import MANNERS, SMELLS
+    from smellkit.odour.simulate.words import MANNERS, SMELLS
 
     keys = ("key_molecules", "qualitative_descriptors", "hedonic_valence", "long_description")
     scents = [

@@ -1,0 +1,55 @@
+"""Recordings, mixtures and scents: from folders to tables."""
+
+from smellkit.odour.data.blends import MIXTURE_GAS, MIXTURE_RATE, parse_label, read_mixture_files, read_mixtures
+from smellkit.odour.data.recordings import (
+    ENVIRONMENT,
+    GAS,
+    RATE,
+    SENSORS,
+    SPANS,
+    find,
+    read_files,
+    read_recordings,
+    schema,
+    stuck,
+)
+from smellkit.odour.data.scents import (
+    ALIASES,
+    CHANNELS,
+    ODORANTS,
+    Scent,
+    from_channels,
+    list_pictures,
+    odorant,
+    read_scents,
+    substance,
+    to_channels,
+)
+
+__all__ = [
+    "ALIASES",
+    "CHANNELS",
+    "ENVIRONMENT",
+    "GAS",
+    "MIXTURE_GAS",
+    "MIXTURE_RATE",
+    "ODORANTS",
+    "RATE",
+    "SENSORS",
+    "SPANS",
+    "Scent",
+    "find",
+    "from_channels",
+    "list_pictures",
+    "odorant",
+    "parse_label",
+    "read_files",
+    "read_mixture_files",
+    "read_mixtures",
+    "read_recordings",
+    "read_scents",
+    "schema",
+    "stuck",
+    "substance",
+    "to_channels",
+]

@@ -1,0 +1,1 @@
+"""Smell, picture and text into one mixture; any of them may be missing."""
