@@ -101,6 +101,15 @@ def summary(found: dict[str, Result]) -> str:
     return "\n\n".join(["## Results", *parts]) if parts else ""
 
 
+def readme(text: str, found: dict[str, Result]) -> str:
+    """Return the README `text` with the first page's results between its two `results` marks."""
+    before, mark, rest = text.partition("<!-- results -->\n")
+    _, end, after = rest.partition("<!-- /results -->")
+    if not (mark and end):
+        raise DataError("The README has no <!-- results --> and <!-- /results --> lines", hint="put them back")
+    return f"{before}{mark}{summary(found)}\n{end}{after}"
+
+
 def markdown(table: Table) -> str:
     """The table as markdown; a figure is bold when its interval stands clear of all others in its column."""
     best = [table.best(column) for column in range(len(table.columns))]

@@ -123,7 +123,10 @@ def assemble(notebooks: Path, stage: Path, *, home: Path = paths.HOME) -> tuple[
 
 
 def publish(source: str = "", *, home: Path = paths.HOME) -> int:
-    """Copy the executed notebooks of `source` to site/notebooks, without paths of this machine; return how many."""
+    """Copy the executed notebooks of `source` to site/notebooks, and the results to the README; return how many.
+
+    Paths of this machine are taken out.
+    """
     folder, out = executed(source, home=home), home / "site" / "notebooks"
     if folder == out:
         raise OptionError(
@@ -135,6 +138,10 @@ def publish(source: str = "", *, home: Path = paths.HOME) -> int:
         for there, here in {**_data(path), str(home): ".", str(Path.home()): "~"}.items():
             text = text.replace(there, here) if len(there) > 5 else text
         paths.write_text(out / path.name, text)
+    front = home / "README.md"
+    if front.exists():
+        found = results.read(home / "site" / "results")
+        paths.write_text(front, results.readme(front.read_text(encoding="utf-8"), found))
     return len(names)
 
 

@@ -46,7 +46,7 @@ def run(notebooks, profile, pairs, data, force, timeout):
 @click.option("--profile", default="", help="The profile of the run to show, as for `run`.")
 @click.option("--preview", is_flag=True, help="Do without Quarto even where it is installed.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when the log holds a warning.")
-@click.option("--publish", is_flag=True, help="Also copy the executed notebooks to site/notebooks, to be committed.")
+@click.option("--publish", is_flag=True, help="Also copy notebooks to site/notebooks and results to README.md.")
 def site(source, data, profile, preview, strict, publish):
     """Build the pages from executed notebooks; the last run's unless --from, --profile or --data say otherwise."""
     from smellkit import batch

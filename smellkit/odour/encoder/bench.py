@@ -63,7 +63,7 @@ def run(
         began = time.monotonic()
         try:
             measured[name] = measure(name, training, testing, away, seeds=seeds, folds=folds)
-            measured[name]["command"] = command(name, seeds=seeds, folds=folds)
+            measured[name] |= {"command": command(name, seeds=seeds, folds=folds), "revision": runs.revision()}
         except ImportError as why:
             progress(f"{name}: left out, {why}")
             continue
@@ -73,7 +73,6 @@ def run(
         "made_by": {
             "command": "smellkit bench smellnet-base --data DIR",
             "machine": f"{os.cpu_count()} cores, CPU",
-            "revision": runs.revision(),
             "memory_mib": max(_memory(), ((before or {}).get("made_by") or {}).get("memory_mib", 0)),
         },
         "published": PUBLISHED,
