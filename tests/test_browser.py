@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from smellkit import paths
+from smellkit.device.errors import PortError
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer
 from smellkit.device.virtual import VirtualNeckWear
@@ -214,7 +215,16 @@ def test_deleting_the_cell_ends_the_scent_and_frees_the_port(connected, device):
     connected.keyboard.press("d")
     connected.keyboard.press("d")
     until(lambda: not device.emitting)
-    NeckWear.open(device.port).close()  # a port that is still open would refuse
+    until(lambda: free(device.port))  # the last two stops are still on their way
+
+
+def free(port):
+    """Whether the port can be opened: one that is still held refuses."""
+    try:
+        NeckWear.open(port).close()
+    except PortError:
+        return False
+    return True
 
 
 def until(condition, seconds=20):
