@@ -193,6 +193,18 @@ def test_the_tcp_device_listens_on_this_machine_only_and_takes_the_next_client()
                 assert neck.probe().channel == 150
 
 
+def test_a_client_that_leaves_as_the_next_one_comes_does_not_take_it_along():
+    device = VirtualNeckWear(now=Clock.now)
+    with TcpServer(device, now=Clock.now) as served:
+        address = ("127.0.0.1", int(served.port.rpartition(":")[2]))
+        for _ in range(20):
+            first = socket.create_connection(address)
+            first.close()
+            with socket.create_connection(address, timeout=5) as second:
+                second.sendall(frames.read_channel())
+                assert second.recv(64)[1] == 0xA7
+
+
 def test_an_rfc2217_link_knows_that_ff_is_doubled_there():
     link = open_link("loop://")
     assert not link.telnet and link.fileno() is None and not link.wakes

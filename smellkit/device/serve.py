@@ -69,9 +69,9 @@ class _Server:
                     if wire is not None and wire in ready:
                         self._read(wire)  # what was sent before the end was heard
                     return
-                self._accept(ready)
                 if wire is not None and wire in ready:
-                    self._read(wire)
+                    self._read(wire)  # before the next client takes its place
+                self._accept(ready)
                 self._speak()
         finally:
             self._hang_up()
