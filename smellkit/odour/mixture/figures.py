@@ -42,7 +42,7 @@ def true_and_predicted(windows: Windows, ratios: NDArray, *, most: int = 12) -> 
     axes[0].set_yticks(range(len(chosen)), chosen)
     axes[0].invert_yaxis()
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour[odorant]) for odorant in ODORANTS]
-    figure.legend(handles, ODORANTS, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, ODORANTS, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
