@@ -13,7 +13,6 @@ LAYERS = [
         "windows",
         "checks",
         "cache",
-        "pictures",
         "losses",
         "metrics",
         "fetch",
@@ -23,7 +22,7 @@ LAYERS = [
         "device",
     },
     {"runs", "weights", "train", "sweep"},
-    {"odour", "gcode", "plume"},
+    {"odour", "gcode"},
     {"notebook", "batch", "parameters", "site", "preview", "pages", "results", "panel", "doctor"},
     {"cli", "__main__"},
 ]
