@@ -108,7 +108,7 @@ def _ports() -> list[Finding]:
 
     ports = [port for port in list_ports.comports() if port.vid is not None or os.name == "nt"]
     if not ports:
-        hint = "plug the scent player in; the port `sim` needs none"
+        hint = "plug the scent player in; the port `virtual` needs none"
         return [Finding("Serial", "optional", "no port of a USB device", hint)]
     hint = "add yourself to the dialout group and log in again"
     return [

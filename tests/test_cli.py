@@ -57,3 +57,9 @@ def test_a_mistake_is_one_message_with_a_way_out(words, says, tmp_path):
     assert result.returncode != 0
     assert says in result.stderr and "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_called_like_the_weights_is_not_taken_for_them(tmp_path):
+    (tmp_path / "odour").mkdir()
+    result = smellkit("export", "odour", "--onnx", "odour.onnx", cwd=tmp_path)
+    assert result.returncode == 0 and (tmp_path / "odour.onnx").exists(), result.stderr

@@ -106,7 +106,7 @@ def _weights(name: str) -> tuple[str, Path]:
     from smellkit import paths, weights
     from smellkit.errors import WeightsError
 
-    folder = Path(name) if Path(name).is_dir() else paths.weights() / name
+    folder = Path(name) if (Path(name) / weights.MANIFEST).is_file() else paths.weights() / name
     if not folder.is_dir():
         known = sorted(path.name for path in paths.weights().glob("*/") if path.is_dir())
         raise WeightsError(f"There are no weights {name!r}", hint=f"a folder, or one of {', '.join(known)}")

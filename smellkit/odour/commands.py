@@ -89,7 +89,7 @@ def calibrate(folder, labels, out, name):
     from smellkit import paths
     from smellkit.odour.mixture import calibration as mixture_calibration
 
-    using = Path(name) if Path(name).is_dir() else paths.weights() / name
+    using = Path(name) if (Path(name) / "manifest.json").is_file() else paths.weights() / name
     click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=using))
 
 
