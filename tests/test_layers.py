@@ -22,7 +22,7 @@ LAYERS = [
         "device",
     },
     {"runs", "weights", "train", "sweep"},
-    {"odour", "gcode"},
+    {"odour", "gcode", "plume"},
     {"notebook", "batch", "parameters", "site", "preview", "pages", "results", "panel", "doctor"},
     {"cli", "__main__"},
 ]
