@@ -127,4 +127,4 @@ def resize(x: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-ENCODERS = {"fast-scnn": FastSCNN, "resnet": ResNet}
+ENCODERS: dict[str, type[ResNet] | type[FastSCNN]] = {"fast-scnn": FastSCNN, "resnet": ResNet}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -88,4 +90,4 @@ def _conv(inputs: int, outputs: int, size: int, *, dilation: int = 1) -> nn.Sequ
     )
 
 
-HEADS = {"simple": SimpleHead, "deeplab": DeepLabHead, "fusion": FusionHead}
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"simple": SimpleHead, "deeplab": DeepLabHead, "fusion": FusionHead}
