@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from smellkit import paths, runs, weights
 from smellkit.errors import OptionError
@@ -72,7 +73,11 @@ def fit(
     set_seed(settings.seed)  # after loading, so that what loading draws does not move the first weights
     model = task.build()
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    loader = DataLoader(splits["train"], batch_size=settings.batch, shuffle=True, collate_fn=collate)
+    odds = getattr(splits["train"], "weights", None)  # how often to draw each sample, where a data set has a say
+    sampler = None if odds is None else WeightedRandomSampler(odds, len(odds))
+    loader = DataLoader(
+        splits["train"], batch_size=settings.batch, shuffle=sampler is None, sampler=sampler, collate_fn=collate
+    )
     model, optimiser, loader = accelerator.prepare(model, optimiser, loader)
     steps = settings.epochs * len(loader)
     schedule = LambdaLR(optimiser, lambda step: cosine(step, steps=steps, warmup=settings.warmup))
@@ -131,22 +136,30 @@ def parameters(task: Task, settings: Settings, params: dict[str, Any] | None = N
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Dataset, *, task: Task, batch: int = 256) -> dict[str, float]:
+def evaluate(model: nn.Module, data: Dataset, *, task: Task, batch: int = 0) -> dict[str, float]:
     """Scores of the whole of `data` at once, so that they do not depend on the size of a batch."""
-    outputs, batches = predict(model, data, batch=batch)
+    outputs, batches = predict(model, data, batch=batch or task.batch, keep=task.keep)
     return task.score(outputs, batches)
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: Dataset, *, batch: int = 256) -> tuple[Batch, Batch]:
-    """Outputs for all of `data` and the samples themselves, both on the CPU, in order."""
+def predict(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    batch: int = 256,
+    keep: Callable[[Batch, Batch], tuple[Batch, Batch]] | None = None,
+) -> tuple[Batch, Batch]:
+    """Outputs for all of `data` and the samples themselves, or what `keep` leaves of both, on the CPU, in order."""
     place = next((p.device for p in model.parameters()), torch.device("cpu"))
     was_training = model.training
     model.eval()
     outputs, batches = [], []
     for samples in DataLoader(data, batch_size=batch, collate_fn=collate):
         result = model({name: tensor.to(place) for name, tensor in samples.items()})
-        outputs.append({name: tensor.cpu() for name, tensor in result.items()})
+        result = {name: tensor.cpu() for name, tensor in result.items()}
+        result, samples = keep(result, samples) if keep else (result, samples)
+        outputs.append(result)
         batches.append(samples)
     model.train(was_training)
     return _join(outputs), _join(batches)

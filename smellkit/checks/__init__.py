@@ -7,7 +7,7 @@ was found, and what to try. Nothing is skipped unless asked for.
 from smellkit.checks.documents import long_text, read_json
 from smellkit.checks.pictures import PIXELS, read_picture
 from smellkit.checks.report import Report, fault, nearest, readable
-from smellkit.checks.tables import Span, read_table
+from smellkit.checks.tables import Span, read_table, read_texts
 
 __all__ = [
     "PIXELS",
@@ -19,5 +19,6 @@ __all__ = [
     "read_json",
     "read_picture",
     "read_table",
+    "read_texts",
     "readable",
 ]

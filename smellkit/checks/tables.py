@@ -72,6 +72,29 @@ def read_table(
     return pd.DataFrame(values, columns=list(spans))
 
 
+def read_texts(path: Path | str, *, columns: Sequence[str], report: Report | None = None) -> pd.DataFrame:
+    """Return the `columns` of a CSV file as trimmed text, in the order asked for; the index is the line in the file.
+
+    What a cell must be is the caller's business; the file itself is checked as `read_table` does it.
+    """
+    path, report = Path(path), report if report is not None else Report()
+    text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    _no_nul(path, text)
+    header = _header(path, text, wanted=list(columns), aliases={}, report=report)
+    _rows(path, text, width=len(header), first_row="refuse")
+    reader = csv.reader(io.StringIO(text))
+    places = [header.index(name) for name in columns]
+    next(reader)
+    rows, lines, line = [], [], reader.line_num + 1
+    for row in reader:
+        rows.append([row[place].strip() for place in places])
+        lines.append(line)
+        line = reader.line_num + 1
+    if not rows:
+        raise fault(path, line=2, expected="rows", found="a header only", hint="write the file again")
+    return pd.DataFrame(rows, columns=list(columns), index=pd.Index(lines, name="line"), dtype=str)
+
+
 def _no_nul(path: Path, text: str) -> None:
     if (at := text.find("\0")) >= 0:
         line = text.count("\n", 0, at) + 1

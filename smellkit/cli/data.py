@@ -75,6 +75,61 @@ def odour(out, seed, recordings, rows, pictures, sessions):
     click.echo(f"Wrote {folder / 'smellnet'} and {folder / 'scents'}.")
 
 
+@simulate.command()
+@click.option("--out", type=FOLDER, required=True, help="A new folder for frames, masks and annotations.")
+@click.option("--pairs", default=300, show_default=True, help="Pairs of frames in all.")
+@click.option("--size", default="160x120", show_default=True, metavar="WxH", help="Pixels of a frame.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same scenes at every size.")
+@click.option("--frames", default=5, show_default=True, help="Frames a video; a video is in one split only.")
+@click.option(
+    "--missing",
+    default="fume",
+    show_default=True,
+    help="Missing gases: fume (as published), independent (of the class), none, even (none; classes alike).",
+)
+@click.option("--variety", default=0.0, show_default=True, help="Share of videos with other cameras and other barns.")
+@click.option("--shares", default="70,15,15", show_default=True, help="Of training, validation and test.")
+def plume(out, pairs, size, seed, frames, missing, variety, shares):
+    """Simulate two gas cameras at a rumen vessel: CO2 and CH4 frames, masks, and the health of the rumen."""
+    from smellkit.plume import simulate as plumes
+
+    counts = plumes.write(
+        out,
+        pairs=pairs,
+        size=plumes.pixels(size),
+        seed=seed,
+        frames=frames,
+        missing=missing,
+        variety=variety,
+        shares=plumes.numbers(shares, ",", name="--shares", example="70,15,15"),
+        progress=sys.stderr.isatty(),
+    )
+    click.echo(f"{counts['pairs'].sum()} pairs in {out}:\n{counts.T.to_string()}")
+
+
+@data.command()
+@click.argument("folder", type=FOLDER)
+@click.option(
+    "--how",
+    default="original_based",
+    show_default=True,
+    help="original_based (the same moment) or random (within one pH and class).",
+)
+@click.option("--regroup", is_flag=True, help="Deal the originals out anew: no copies of one in two splits.")
+@click.option("--seed", default=7, show_default=True, help="Of the random pairing and of the new splits.")
+def pair(folder, how, regroup, seed):
+    """Pair the CO2 and CH4 frames in FOLDER: annotations in, paired annotations out, and a count of both."""
+    from smellkit.plume import annotations as tables
+
+    shared = tables.shared_originals(
+        {split: tables.read(folder, split) for split in tables.splits_in(tables.find(folder))}
+    )
+    if shared:
+        click.echo(f"{shared} originals have copies in several splits" + ("." if regroup else ": see --regroup."))
+    counts = tables.pair_folder(folder, how, regroup=regroup, seed=seed)
+    click.echo(counts.T.to_string())
+
+
 @data.command()
 @click.argument("folder", type=FOLDER, required=False)
 def check(folder):

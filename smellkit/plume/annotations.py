@@ -1,0 +1,320 @@
+"""From annotation files to pairs: read them strictly, pair CO2 with CH4 frames, split by original, count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from smellkit import paths
+from smellkit.checks import Report, fault, read_texts
+from smellkit.errors import DataError, OptionError
+from smellkit.plume.physics import GASES
+
+CLASSES = ("Healthy", "Transitional", "Acidotic")
+SPLITS = {"train": "train", "valid": "val", "test": "test"}  # name in the kit -> name in the files
+COLUMNS = (
+    *("frame_path", "mask_path", "gas_type", "ph_value", "class_id", "class_name"),
+    *("original_sample_id", "augmentation_id"),
+)
+PAIRED = (
+    *("co2_frame", "co2_mask", "ch4_frame", "ch4_mask", "ph_value", "class_id", "class_name"),
+    *("is_paired", "missing_modality"),
+)
+ORIGINAL = ["original_sample_id", "augmentation_id"]
+PREFIX = "mmseg_dataset/"  # of the published files
+NONE = ("", "none", "nan")
+PAIRINGS = {
+    "original_based": "frames of the same original_sample_id and augmentation_id: the same moment",
+    "random": "as many as there are of the rarer gas, drawn within one pH and class; the rest stay alone",
+}
+PAIR_ = "paired_"
+HINT = "`smellkit data pair FOLDER` writes it from the annotations"
+
+
+def find(folder: str | Path | None = None) -> Path:
+    """Folder to use: "" is the sample; else `folder`, or `plume` inside it."""
+    if folder is None or str(folder) == "":
+        return paths.sample() / "plume"
+    here = Path(folder)
+    for place in (here, here / "plume"):
+        if any((place / f"{kind}{name}_annotations.csv").is_file() for name in SPLITS.values() for kind in ("", PAIR_)):
+            return place
+    hint = "`smellkit data simulate plume --out FOLDER`, or leave --data out for the sample"
+    raise DataError(f"No annotations (train_annotations.csv, ...) in {here}", hint=hint)
+
+
+def splits_in(folder: Path, *, paired: bool = False) -> list[str]:
+    """The splits of which `folder` has an annotation file, by their names in the kit."""
+    return [name for name in SPLITS if annotation_file(folder, name, paired=paired).is_file()]
+
+
+def annotation_file(folder: str | Path, split: str, *, paired: bool = False) -> Path:
+    """Where the annotations of a split are."""
+    if split not in SPLITS:
+        raise OptionError(f"There is no split {split!r}", hint=f"one of {', '.join(SPLITS)}")
+    return Path(folder) / f"{PAIR_ if paired else ''}{SPLITS[split]}_annotations.csv"
+
+
+def read(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
+    """Return one row a frame of `split`: COLUMNS, with paths below `folder` that have slashes, and numbers as numbers.
+
+    The index is the line in the file. With `pictures` each file must be there (not: be whole). Raises `DataError`.
+    """
+    path = annotation_file(find(folder), split)
+    table = read_texts(path, columns=COLUMNS, report=report)
+    for column in ("frame_path", "mask_path"):
+        table[column] = _paths(table[column], path=path, pictures=pictures)
+    wrong = ~table["gas_type"].str.lower().isin(GASES)
+    _refuse(table["gas_type"], wrong, path=path, expected="co2 or ch4")
+    table["gas_type"] = table["gas_type"].str.lower()
+    _classes(table, path=path)
+    _refuse(table["original_sample_id"], table["original_sample_id"] == "", path=path, expected="a name")
+    table["augmentation_id"] = _numbers(table["augmentation_id"], path=path, low=0, high=1e9, whole=True)
+    for keys, what in ((["frame_path"], "each frame once"), ([*ORIGINAL, "gas_type"], "each augmentation once a gas")):
+        again = table.duplicated(keys)
+        if again.any():
+            line = int(again.idxmax())
+            same = (table[keys] == table.loc[line, keys]).all(axis=1)
+            found = f"{' '.join(str(value) for value in table.loc[line, keys])!r} in line {int(same.idxmax())} too"
+            raise fault(path, line=line, column=keys[0], expected=what, found=found, hint="delete one of the two lines")
+    return table
+
+
+def read_pairs(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
+    """Return one row a pair of `split`: PAIRED, "" where a gas has no frame; the index is the row from 0.
+
+    Frames that occur in several pairs, as in files of the published code, are counted in the report.
+    """
+    folder, report = find(folder), report if report is not None else Report()
+    path = annotation_file(folder, split, paired=True)
+    if not path.is_file():
+        raise DataError(f"No {path}", hint=HINT)
+    table = read_texts(path, columns=PAIRED, report=report)
+    for column in ("missing_modality", *(f"{gas}_{what}" for gas in GASES for what in ("frame", "mask"))):
+        table[column] = table[column].where(~table[column].str.lower().isin(NONE), "")
+    table["missing_modality"] = table["missing_modality"].str.lower()
+    missing = table["missing_modality"]
+    _refuse(missing, ~missing.isin(["", *GASES]), path=path, expected="co2, ch4 or nothing")
+    for gas in GASES:
+        for column in (f"{gas}_frame", f"{gas}_mask"):
+            gone = missing == gas
+            _refuse(
+                table[column], ~gone & (table[column] == ""), path=path, expected="a path (missing_modality says so)"
+            )
+            _refuse(
+                table[column], gone & (table[column] != ""), path=path, expected="nothing, since the gas is missing"
+            )
+            table.loc[~gone, column] = _paths(table.loc[~gone, column], path=path, pictures=pictures)
+        frames = table.loc[missing != gas, f"{gas}_frame"]
+        if repeated := int(frames.duplicated().sum()):
+            report.note(path, f"{gas} frames in several pairs", repeated)
+    flags = table["is_paired"].str.lower().map({"true": True, "1": True, "false": False, "0": False})
+    _refuse(table["is_paired"], flags != (missing == ""), path=path, expected="true if and only if no gas is missing")
+    table["is_paired"] = missing == ""
+    _classes(table, path=path)
+    report.files += 1
+    return table.reset_index(drop=True)
+
+
+def clean_path(text: str) -> str:
+    r"""Return a path of the published files below their folder: `mmseg_dataset\img\a.png` is `img/a.png`.
+
+    Raises ValueError where a path is empty, absolute, or leaves the folder.
+    """
+    parts = [part for part in text.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    if text.strip().replace("\\", "/").startswith("/") or re.match(r"[A-Za-z]:", text.strip()):
+        raise ValueError("an absolute path")
+    if not parts:
+        raise ValueError("no path")
+    if ".." in parts:
+        raise ValueError("a path that leaves the folder")
+    if any(ord(letter) < 32 for part in parts for letter in part):
+        raise ValueError("a control character")
+    if parts[0].lower() + "/" == PREFIX and len(parts) > 1:
+        parts = parts[1:]
+    return "/".join(parts)
+
+
+def located(folder: str | Path, relative: str) -> Path:
+    """The file that a cleaned path means: below the folder, or below its `mmseg_dataset`."""
+    folder = Path(folder)
+    return next((file for file in (folder / relative, folder / PREFIX / relative) if file.is_file()), folder / relative)
+
+
+def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> pd.DataFrame:
+    """Return pairs of the frames in `table` (columns of `read`): PAIRED. Every frame is in exactly one of them.
+
+    Frames are paired within one pH and class only; those without a partner stay alone. See PAIRINGS.
+    """
+    if how not in PAIRINGS:
+        raise OptionError(f"There is no pairing {how!r}", hint=f"one of {', '.join(PAIRINGS)}")
+    random, rows = np.random.default_rng(seed), []
+    for (ph, name), group in table.sort_values("frame_path").groupby(["ph_value", "class_name"], sort=True):
+        first, second = (group[group["gas_type"] == gas] for gas in GASES)
+        couples = _random(first, second, random=random) if how == "random" else _same(first, second)
+        for couple in couples:
+            cells = {}
+            for gas, row in zip(GASES, couple, strict=True):
+                there = row is not None
+                cells |= {
+                    f"{gas}_frame": row["frame_path"] if there else "",
+                    f"{gas}_mask": row["mask_path"] if there else "",
+                }
+            missing = next((gas for gas, row in zip(GASES, couple, strict=True) if row is None), "")
+            number = CLASSES.index(str(name))
+            cells |= {"ph_value": ph, "class_id": number, "class_name": name, "is_paired": not missing}
+            rows.append(cells | {"missing_modality": missing})
+    return pd.DataFrame(rows, columns=list(PAIRED))
+
+
+def _random(first: pd.DataFrame, second: pd.DataFrame, *, random: np.random.Generator) -> list[tuple]:
+    """Couples of rows (None where one is alone); the surplus is what the sample left: nothing is lost."""
+    shuffled = [[rows[place] for place in random.permutation(len(rows))] for rows in map(_rows, (first, second))]
+    both = min(map(len, shuffled))
+    one, other = shuffled
+    return [
+        *zip(one[:both], other[:both], strict=True),
+        *((row, None) for row in one[both:]),
+        *((None, row) for row in other[both:]),
+    ]
+
+
+def _same(first: pd.DataFrame, second: pd.DataFrame) -> list[tuple]:
+    """Couples of rows with the same original and augmentation."""
+    one, other = ({tuple(row[key] for key in ORIGINAL): row for row in _rows(rows)} for rows in (first, second))
+    return [(one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])]
+
+
+def _rows(table: pd.DataFrame) -> list[dict]:
+    return table.to_dict("records")
+
+
+def pair_folder(
+    folder: str | Path, how: str = "original_based", *, regroup: bool = False, seed: int = 7
+) -> pd.DataFrame:
+    """Write paired_{split}_annotations.csv beside the annotations in `folder`; return `statistics` of them.
+
+    `regroup` deals the originals out anew, so that the copies of one never lie in two splits.
+    """
+    folder = find(folder)
+    tables = {split: read(folder, split) for split in splits_in(folder)}
+    if regroup:
+        everything = pd.concat(tables.values(), ignore_index=True)
+        shares = {split: len(table) / len(everything) for split, table in tables.items()}
+        tables = grouped(everything, shares=shares, seed=seed)
+    found = {split: pair(table, how, seed=seed) for split, table in tables.items()}
+    for split, pairs in found.items():
+        write(pairs, annotation_file(folder, split, paired=True))
+    return statistics(found)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write an annotation table as CSV by rename."""
+    with paths.replacing(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
+
+
+def grouped(table: pd.DataFrame, *, shares: Mapping[str, float], seed: int = 7) -> dict[str, pd.DataFrame]:
+    """Split frames so that all copies of an original are in one split: split -> rows, about `shares` of each class."""
+    random = np.random.default_rng(seed)
+    owner: dict[str, str] = {}
+    first = table.drop_duplicates("original_sample_id").sort_values("original_sample_id")
+    wanted = np.array(list(shares.values())) / sum(shares.values())
+    for _, rows in first.groupby("class_id", sort=True):
+        names = random.permutation(rows["original_sample_id"].to_numpy())
+        ends = np.round(np.cumsum(wanted) * len(names)).astype(int)[:-1]
+        for split, part in zip(shares, np.split(names, ends), strict=True):
+            owner |= dict.fromkeys(part, split)
+    split_of = table["original_sample_id"].map(owner)
+    return {split: table[split_of == split] for split in shares}
+
+
+def shared_originals(tables: Mapping[str, pd.DataFrame]) -> int:
+    """How many originals have copies in more than one split: 0 in an honest one."""
+    places = [table["original_sample_id"].drop_duplicates() for table in tables.values()]
+    return int(pd.concat(places).duplicated().sum()) if places else 0
+
+
+def statistics(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a split: pairs, both gases, co2 only, ch4 only, then pairs by class and by pH."""
+    rows = {}
+    for split, pairs in tables.items():
+        missing = pairs["missing_modality"].value_counts()
+        row = {"pairs": len(pairs), "both": missing.get("", 0)}
+        row |= {"co2 only": missing.get("ch4", 0), "ch4 only": missing.get("co2", 0)}
+        row |= {name: (pairs["class_name"] == name).sum() for name in CLASSES}
+        rows[split] = row | {f"pH {ph:g}": count for ph, count in pairs["ph_value"].value_counts().sort_index().items()}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna(0).astype(int)
+
+
+def _paths(column: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
+    cleaned = []
+    for line, text in column.items():
+        try:
+            cleaned.append(clean_path(str(text)))
+        except ValueError as why:
+            hint = "write it from this folder on, for example frames/a.png"
+            raise fault(
+                path,
+                line=_line(line),
+                column=str(column.name),
+                expected="a path",
+                found=f"{why}: {str(text)[:60]!r}",
+                hint=hint,
+            ) from None
+        if pictures and not (file := located(path.parent, cleaned[-1])).is_file():
+            hint = "copy the pictures beside the annotations; capitals count"
+            raise fault(
+                path,
+                line=_line(line),
+                column=str(column.name),
+                expected="a picture",
+                found=f"no file {file}",
+                hint=hint,
+            )
+    return pd.Series(cleaned, index=column.index, dtype=str)
+
+
+def _classes(table: pd.DataFrame, *, path: Path) -> None:
+    """Make ph_value, class_id and class_name what they are, in place; id and name must agree."""
+    table["ph_value"] = _numbers(table["ph_value"], path=path, low=0, high=14)
+    table["class_id"] = _numbers(table["class_id"], path=path, low=0, high=2, whole=True)
+    names = table["class_name"].str.capitalize()
+    _refuse(table["class_name"], ~names.isin(CLASSES), path=path, expected=", ".join(CLASSES))
+    expected = table["class_id"].map(dict(enumerate(CLASSES)))
+    _refuse(
+        table["class_name"],
+        names != expected,
+        path=path,
+        expected="the name of the class_id (0 Healthy, 1 Transitional, 2 Acidotic)",
+    )
+    table["class_name"] = names
+
+
+def _numbers(column: pd.Series, *, path: Path, low: float, high: float, whole: bool = False) -> pd.Series:
+    kind = "a whole number" if whole else "a number"
+    plain = column.str.fullmatch(r"\d+(\.0*)?" if whole else r"[+-]?(\d+\.?\d*|\.\d+)")
+    _refuse(column, ~plain, path=path, expected=f"{kind} from {low:g} to {high:g}")
+    values = column.astype(float)
+    _refuse(column, ~values.between(low, high), path=path, expected=f"{kind} from {low:g} to {high:g}")
+    return values.astype(np.int64) if whole else values
+
+
+def _refuse(column: pd.Series, wrong: pd.Series, *, path: Path, expected: str) -> None:
+    """Refuse the file at the first wrong cell, and say how many there are."""
+    if not wrong.any():
+        return
+    line = wrong.idxmax()
+    more = f" (and {int(wrong.sum()) - 1} more cells like it)" if wrong.sum() > 1 else ""
+    found = f"{str(column[line])[:40]!r}{more}"
+    raise fault(
+        path, line=_line(line), column=str(column.name), expected=expected, found=found, hint="correct the cell"
+    )
+
+
+def _line(line: object) -> int:
+    return int(str(line))

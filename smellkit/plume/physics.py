@@ -1,0 +1,341 @@
+"""What two gas cameras see at a vessel's outlet: emission, puffs in a decaying side jet, radiometry, camera.
+
+emission of a pH -> puffs (mass, place, size) -> optical depth a CL -> (1 - exp(-a CL)) (T_gas - T_background) -> counts
+
+Lengths are in heights of the frame, temperatures in kelvin, times in seconds. Everything that makes the scene is drawn
+before anything depends on the number of pixels, so a seed is the same scene at every resolution; all that is smooth is
+a Gaussian or a sigmoid in closed form, so the optics' blur is only a wider one, and a frame is a product of matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+GASES = ("co2", "ch4")
+PUFFS = 90  # alive at a time
+STEP = 0.045  # seconds between puffs
+STRIDE = 5  # puffs between frames: 4.4 frames a second
+WAVES = 14  # of the stream function of the eddies
+VESSEL, OWN, JITTER = 0.45, 0.15, 0.08  # deviations: ln Q shared by the gases, ln Q of each gas, pH
+VISIBLE = 1.2  # contrast in units of hypot(NETD, clutter) from which a pixel belongs to the plume
+BACKGROUND, TUBE, GAS = 0, 1, 2
+CENTRE_COLUMNS, CENTRE_ROWS = 48, 36  # of the lattice of a coarse random field
+FINE = 3  # times as many in the lattice of the clutter
+
+# What is drawn evenly between two ends for each video. STANDARD is the task; WIDE covers what another simulator, or
+# another barn, may do differently, so that what is trained on it does not learn one camera by heart.
+STANDARD: dict[str, tuple[float, float]] = {
+    "tube_width": (0.06, 0.11),
+    "tube_length": (0.16, 0.30),  # share of the frame's width (or height) that the tube reaches into it
+    "tube_place": (0.32, 0.68),  # along the edge that it comes from
+    "tube_angle": (-12, 12),  # degrees
+    "tube_kelvin": (0.7, 1.6),
+    "roundness": (0.3, 0.8),  # how much darker the tube's rims are
+    "upright": (0, 0),  # chance that the tube comes from above or below instead of a side
+    "speed": (0.35, 0.60),  # heights a second at the nozzle
+    "reach": (0.35, 0.75),  # heights over which the jet decays
+    "drift": (0.02, 0.08),  # what remains of the speed
+    "wind": (-0.02, 0.02),
+    "spread": (0.075, 0.125),  # growth of a puff's radius a height
+    "buoyancy": (0.015, 0.05),  # heights / s^2: CH4 up, CO2 down
+    "eddies": (0.03, 0.06),  # heights
+    "meander": (4, 11),  # degrees
+    "shared_pulse": (0.25, 0.45),  # deviations of ln Q(t)
+    "own_pulse": (0.3, 0.5),
+    "clumps": (0.25, 0.5),  # deviation of ln mass from puff to puff
+    "own_depth": (0.42, 0.42),  # deviation of ln optical depth of each gas in each video: line of sight, humidity
+    "depth": (0.0034, 0.0034),  # absorption: optical depth of a unit of emission
+    "gas_kelvin": (4.5, 5.5),  # the gas above the wall behind it
+    "inverted": (0, 0),  # chance that the gas is colder than the wall
+    "slope": (0.1, 0.8),  # of the wall from one side to the other
+    "patches": (0.06, 0.18),
+    "clutter": (0.015, 0.035),
+    "patch_size": (0.15, 0.4),
+    "clutter_size": (0.012, 0.03),
+    "panels": (0, 1.99),  # rectangles of another temperature
+    "panel_kelvin": (-0.15, 0.25),
+    "psf": (0.004, 0.008),
+    "netd": (0.015, 0.030),
+    "stripes": (0.2, 0.5),  # row and column noise in units of the NETD
+    "vignette": (0.0, 0.25),  # kelvin in the corners
+    "dead": (0.0, 0.0006),
+    "kelvins": (4.0, 4.0),  # from black to white
+    "level": (0.32, 0.42),  # grey of the wall
+    "gamma": (1, 1),
+    "stretch": (0, 0),  # chance that a camera sets its range from each frame
+}
+WIDE = STANDARD | {
+    "tube_width": (0.025, 0.17),
+    "tube_length": (0.05, 0.45),
+    "tube_place": (0.15, 0.85),
+    "tube_angle": (-40, 40),
+    "tube_kelvin": (-1.2, 2.6),
+    "roundness": (0, 1),
+    "upright": (0.35, 0.35),
+    "speed": (0.2, 0.9),
+    "reach": (0.25, 1.2),
+    "drift": (0, 0.15),
+    "wind": (-0.08, 0.08),
+    "spread": (0.05, 0.22),
+    "buoyancy": (0, 0.09),
+    "eddies": (0.005, 0.08),
+    "meander": (2, 18),
+    "own_depth": (0.5, 0.5),
+    "depth": (0.002, 0.014),
+    "gas_kelvin": (2, 8),
+    "inverted": (0.25, 0.25),
+    "slope": (0, 1.5),
+    "patches": (0, 0.35),
+    "clutter": (0.004, 0.08),
+    "patch_size": (0.06, 0.6),
+    "clutter_size": (0.006, 0.06),
+    "panels": (0, 4.99),
+    "panel_kelvin": (-0.6, 0.6),
+    "psf": (0.001, 0.018),
+    "netd": (0.008, 0.06),
+    "stripes": (0, 1.2),
+    "vignette": (-0.2, 0.8),
+    "dead": (0, 0.003),
+    "kelvins": (1.5, 10),
+    "level": (0.15, 0.7),
+    "gamma": (0.7, 1.4),
+    "stretch": (0.5, 0.5),
+}
+
+
+def emission(ph: Array | float, *, random: np.random.Generator | None = None) -> Array:
+    """ln Q of CO2 and CH4 (..., 2) at a pH; with `random`, of vessels: shared by both gases, own, and pH jitter."""
+    ph = np.asarray(ph, float)
+    own, shared = np.zeros((*ph.shape, 2)), np.zeros(ph.shape)
+    if random is not None:
+        ph = ph + JITTER * random.standard_normal(ph.shape)
+        shared = VESSEL * random.standard_normal(ph.shape)
+        own = OWN * random.standard_normal(own.shape)
+    methane = 1 / (1 + np.exp(-(ph - 5.9) / 0.12)) - 0.5
+    return np.stack([-0.5 * (ph - 5.9), methane], axis=-1) + shared[..., None] + own
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One video before any pixel: what was drawn for it."""
+
+    chosen: dict[str, float]  # of STANDARD or WIDE
+    camera: tuple[dict[str, float], dict[str, float]]  # the same names, drawn again for each gas
+    log_emission: Array  # (2,) ln Q
+    depth: Array  # (2,) optical depth of a unit of emission
+    kelvin: float  # of the gas above the wall
+    edge: str  # left, right, top or bottom: where the tube comes from
+    masses: Array  # (2, puffs emitted) in time order
+    angles: Array  # (puffs emitted,) radians around the tube's direction
+    jitter: Array  # (puffs emitted, 2) sideways, in radii of the puff
+    waves: Array  # (5, waves) of the stream function: kx, ky, phase, frequency, amplitude
+    patches: Array
+    clutter: Array
+    panels: Array  # (panels, 5): centre, half sizes, kelvin
+    shift: Array  # (2, 2) where each camera points, in heights
+    frames: int
+
+
+class Video(NamedTuple):
+    """Frames (frames, gases, rows, columns) of 8 bits, their masks, and the true contrast summed over each plume."""
+
+    frames: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    contrast: Array  # (frames, gases): kelvin x heights^2
+
+
+def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = False) -> Scene:
+    """Draw everything about a video of a vessel at `ph` but the noise of its pixels."""
+    ranges = WIDE if wide else STANDARD
+    low, high = np.array(list(ranges.values())).T
+    one, *both = (dict(zip(ranges, row, strict=True)) for row in random.uniform(low, high, (3, len(low))).tolist())
+    emitted = PUFFS + STRIDE * (frames - 1)
+    log_emission = emission(ph, random=random)
+    pulses = _walk(random.standard_normal((3, emitted)), seconds=1.5)
+    pulse = one["shared_pulse"] * pulses[0] + one["own_pulse"] * pulses[1:]
+    clumps = one["clumps"] * random.standard_normal((2, emitted))
+    length = 1 / random.uniform(1.2, 8.0, WAVES)  # heights
+    turn = random.uniform(0, 2 * np.pi, (3, WAVES))
+    strength = length ** (4 / 3)
+    waves = np.array(
+        [
+            2 * np.pi / length * np.cos(turn[0]),
+            2 * np.pi / length * np.sin(turn[0]),
+            turn[1],
+            random.normal(0, 1.5, WAVES),
+            strength / np.sqrt((strength**2).sum()),
+        ]
+    )
+    upright, second = random.random() < one["upright"], random.random() < 0.5
+    panels = random.uniform([0, 0, 0.04, 0.04, 0], [1.4, 1, 0.4, 0.4, 1], (5, 5))[: int(one["panels"])]
+    panels[:, 4] = np.interp(panels[:, 4], [0, 1], ranges["panel_kelvin"])
+    return Scene(
+        chosen=one,
+        camera=(both[0], both[1]),
+        log_emission=log_emission,
+        depth=one["depth"] * np.exp(one["own_depth"] * random.standard_normal(2)),
+        kelvin=one["gas_kelvin"] * (-1 if random.random() < one["inverted"] else 1),
+        edge=(("top", "bottom") if upright else ("left", "right"))[second],
+        masses=np.exp(pulse + clumps - clumps.var() / 2),
+        angles=np.radians(one["meander"]) * _walk(random.standard_normal(emitted), seconds=2.0),
+        jitter=0.6 * random.standard_normal((emitted, 2)),
+        waves=waves,
+        patches=random.standard_normal((CENTRE_ROWS, CENTRE_COLUMNS)),
+        clutter=random.standard_normal((FINE * CENTRE_ROWS, FINE * CENTRE_COLUMNS)),
+        panels=panels,
+        shift=0.01 * random.standard_normal((2, 2)),
+        frames=frames,
+    )
+
+
+def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator) -> Video:
+    """What both cameras make of a scene at `size` (width, height); `random` is the noise of the pixels alone."""
+    width, height = size
+    aspect = width / height
+    x, y = (np.arange(width) + 0.5) / height, (np.arange(height) + 0.5) / height
+    depth, places = _optical_depth(scene, x, y, aspect=aspect)
+    frames = np.empty(depth.shape, np.uint8)
+    masks = np.empty(depth.shape, np.uint8)
+    contrast = np.empty(depth.shape[:2])
+    for gas in range(len(GASES)):
+        camera = scene.camera[gas]
+        wall = _wall(scene, camera, x + scene.shift[gas, 0], y + scene.shift[gas, 1], aspect=aspect)
+        tube, profile = _tube(scene, camera, x + scene.shift[gas, 0], y + scene.shift[gas, 1], aspect=aspect)
+        seen = (1 - np.exp(-depth[:, gas])) * (scene.kelvin - wall) * (1 - tube)
+        threshold = VISIBLE * np.hypot(camera["netd"], scene.chosen["clutter"])
+        masks[:, gas] = np.where(tube > 0.5, TUBE, np.where(np.abs(seen) > threshold, GAS, BACKGROUND))
+        contrast[:, gas] = np.abs(seen).sum(axis=(1, 2)) / height**2
+        still = wall * (1 - tube) + scene.chosen["tube_kelvin"] * profile * tube
+        frames[:, gas] = _counts(still + seen, camera, random=random)
+    return Video(frames, masks, contrast)
+
+
+def _walk(noise: Array, *, seconds: float) -> Array:
+    """Ornstein-Uhlenbeck walks of unit deviation along the last axis, a step every `STEP` seconds."""
+    from scipy.signal import lfilter
+
+    keep = np.exp(-STEP / seconds)
+    driven = noise * np.sqrt(1 - keep**2)
+    driven[..., 0] = noise[..., 0]  # stationary from the start
+    return lfilter([1], [1, -keep], driven, axis=-1)
+
+
+def _nozzle(scene: Scene, aspect: float) -> tuple[Array, float]:
+    """Where the tube ends, (x, y), and the direction in which it points (radians; y grows downwards)."""
+    one = scene.chosen
+    along, angle = one["tube_place"], np.radians(one["tube_angle"])
+    reach = one["tube_length"] * (aspect if scene.edge in ("left", "right") else 1)
+    place, direction = {
+        "left": ((reach, along), angle),
+        "right": ((aspect - reach, along), np.pi - angle),
+        "top": ((along * aspect, reach), np.pi / 2 + angle),
+        "bottom": ((along * aspect, 1 - reach), -np.pi / 2 - angle),
+    }[scene.edge]
+    return np.array(place), float(direction)
+
+
+def _optical_depth(scene: Scene, x: Array, y: Array, *, aspect: float) -> tuple[Array, Array]:
+    """Optical depth of each gas, (frames, gases, rows, columns), and where the puffs are, (frames, gases, puffs, 2)."""
+    one = scene.chosen
+    nozzle, direction = _nozzle(scene, aspect)
+    age = STEP * (np.arange(PUFFS)[::-1] + 0.5)  # the newest puff is the last
+    emitted = STRIDE * np.arange(scene.frames)[:, None] + np.arange(PUFFS)  # (frames, puffs)
+    run = one["reach"] * np.log1p(one["speed"] * age / one["reach"]) + one["drift"] * age
+    heading = direction + scene.angles[emitted]
+    place = nozzle + run[:, None] * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+    place[..., 0] += one["wind"] * age
+    radius = 0.3 * one["tube_width"] + one["spread"] * run
+    place = place + radius[:, None] * scene.jitter[emitted]
+    kx, ky, phase, frequency, amplitude = scene.waves
+    time = STEP * STRIDE * np.arange(scene.frames)[:, None, None]
+    turn = place[..., :1] * kx + place[..., 1:] * ky + phase + frequency * time
+    curl = np.stack([np.cos(turn) @ (amplitude * ky), -np.cos(turn) @ (amplitude * kx)], axis=-1)
+    curl /= np.sqrt((amplitude**2 * (kx**2 + ky**2)).sum() / 2)
+    place = place + one["eddies"] * (1 - np.exp(-age / 0.8))[:, None] * curl
+    places = np.repeat(place[:, None], 2, axis=1)
+    fall = 0.5 * one["buoyancy"] * age**2 / (1 + age / 2)
+    places[..., 1] += fall * np.array([1.0, -1.0])[:, None]  # CO2 sinks, CH4 rises
+    places -= scene.shift[:, None]
+    masses = np.exp(scene.log_emission)[:, None, None] * scene.depth[:, None, None] * scene.masses[:, emitted]
+    blur = np.array([camera["psf"] for camera in scene.camera])
+    sigma = np.hypot(radius, blur[:, None])  # (gases, puffs)
+    weight = masses.swapaxes(0, 1) * STEP / (2 * np.pi * sigma**2)
+    columns = _bell((x - places[..., 0, None]) / sigma[..., None])
+    rows = _bell((y - places[..., 1, None]) / sigma[..., None])
+    return np.matmul((rows * weight[..., None]).swapaxes(-1, -2), columns), places
+
+
+def _bell(z: Array) -> Array:
+    return np.exp(-0.5 * z**2)
+
+
+def _wall(scene: Scene, camera: dict[str, float], x: Array, y: Array, *, aspect: float) -> Array:
+    """Temperature of what lies behind the gas, (rows, columns): a slope, soft patches, clutter, panels."""
+    one = scene.chosen
+    patches = one["patches"] * _field(scene.patches, x, y, size=one["patch_size"], blur=camera["psf"])
+    clutter = one["clutter"] * _field(scene.clutter, x, y, size=one["clutter_size"], blur=camera["psf"])
+    wall = one["slope"] * (x / aspect - 0.5) * (1 if scene.waves[2, 0] > np.pi else -1) + patches + clutter
+    soft = 0.5 * camera["psf"] + 1e-4
+    for left, top, half_width, half_height, kelvin in scene.panels:
+        across = _step((half_width - np.abs(x - left)) / soft)
+        down = _step((half_height - np.abs(y - top)) / soft)
+        wall += kelvin * down[:, None] * across
+    return wall
+
+
+def _field(lattice: Array, x: Array, y: Array, *, size: float, blur: float) -> Array:
+    """A smooth random field of unit deviation and correlation length `size`, blurred, the same at every resolution."""
+    places = [np.linspace(-0.2, end, count) for count, end in zip(lattice.shape, (1.2, 1.8), strict=True)]
+    kernels = []
+    for pixels, centres in ((y, places[0]), (x, places[1])):
+        step = centres[1] - centres[0]
+        width = max(size / np.sqrt(2), 0.6 * step)
+        sharp = _bell((pixels[:, None] - centres) / width)
+        scale = np.sqrt((sharp**2).sum(axis=1, keepdims=True))
+        wide = np.hypot(width, blur)
+        kernels.append(_bell((pixels[:, None] - centres) / wide) * (width / wide) / scale)
+    return kernels[0] @ lattice @ kernels[1].T
+
+
+def _tube(scene: Scene, camera: dict[str, float], x: Array, y: Array, *, aspect: float) -> tuple[Array, Array]:
+    """How much of each pixel the tube covers (0 to 1), and the tube's temperature across it, both (rows, columns)."""
+    nozzle, direction = _nozzle(scene, aspect)
+    right, down = x - nozzle[0], (y - nozzle[1])[:, None]
+    along = right * np.cos(direction) + down * np.sin(direction)
+    across = down * np.cos(direction) - right * np.sin(direction)
+    half = scene.chosen["tube_width"] / 2
+    soft = 0.5 * camera["psf"] + 1e-4
+    cover = _step(-along / soft) * _step((half - np.abs(across)) / soft)
+    profile = 1 - scene.chosen["roundness"] * np.clip(across / half, -1, 1) ** 2
+    return cover, profile
+
+
+def _step(z: Array) -> Array:
+    return 0.5 * (1 + np.tanh(z))
+
+
+def _counts(kelvin: Array, camera: dict[str, float], *, random: np.random.Generator) -> NDArray[np.uint8]:
+    """8-bit frames of temperatures (frames, rows, columns): vignetting, noise, range, dead pixels."""
+    frames, rows, columns = kelvin.shape
+    down, right = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)
+    noise = random.standard_normal(kelvin.shape, dtype=np.float32)
+    stripes = random.standard_normal((frames, rows, 1)), random.standard_normal((frames, 1, columns))
+    stuck = random.random((rows, columns))
+    seen = kelvin - camera["vignette"] * (down**2 + right**2) / 2
+    seen = seen + camera["netd"] * (noise + camera["stripes"] * (stripes[0] + stripes[1]))
+    if camera["stretch"] > 0 and camera["level"] * 1000 % 1 < camera["stretch"]:
+        low, high = np.percentile(seen, [1, 99], axis=(1, 2), keepdims=True)
+        share = np.clip((seen - low) / np.maximum(high - low, 0.2), 0, 1)
+    else:
+        share = np.clip(seen / camera["kelvins"] + camera["level"], 0, 1)
+    if camera["gamma"] != 1:
+        share = share ** camera["gamma"]
+    counts = np.round(255 * share).astype(np.uint8)
+    counts[:, stuck < camera["dead"] / 2] = 0
+    counts[:, stuck > 1 - camera["dead"] / 2] = 255
+    return counts

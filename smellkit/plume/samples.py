@@ -1,0 +1,224 @@
+"""Pairs of frames as batches: kept as bytes, a missing gas blank and marked, augmented a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from smellkit.checks import Report, fault, read_picture
+from smellkit.errors import DataError, OptionError
+from smellkit.plume import annotations as tables
+from smellkit.plume.augment import Augment
+from smellkit.plume.physics import GASES
+from smellkit.task import Batch
+
+SIZE = (120, 160)  # rows, columns
+CODES = ((0, 1, 2), (0, 127, 255), (0, 128, 255))  # background, tube, gas in a mask's file: the first that fits
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Pairs(Dataset):
+    """Pairs of one split. A batch has `co2`, `ch4`, `co2_mask`, `ch4_mask`, `present`, `label` and `index`.
+
+    Frames are (B, 1, H, W) from -1 to 1, and 0 everywhere where the gas is missing; masks are (B, H, W); `present`
+    (B, 2) is 1 where a gas was filmed. `dropout` hides one gas of a full pair that often; `change` augments.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        frames: Tensor,
+        masks: Tensor,
+        *,
+        change: Change | None = None,
+        dropout: float = 0.0,
+        gases: str = "both",
+    ):
+        present = np.stack([table["missing_modality"] != gas for gas in GASES], axis=1)
+        rows = _rows(present, gases)
+        if not len(rows):
+            raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(GASES_ASKED)}")
+        if gases in GASES:
+            present = present & (np.array(GASES) == gases)
+        self.table, self.frames, self.masks = table, frames, masks
+        self.row = torch.as_tensor(rows)
+        self.present = torch.as_tensor(present, dtype=torch.float32)
+        self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
+        self.change, self.dropout = change, dropout
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        row = self.row[torch.as_tensor(indices)]
+        present = hide(self.present[row], chance=self.dropout) if self.dropout else self.present[row]
+        frames, masks = self.frames[row].float() / 255, self.masks[row].long()
+        if self.change:
+            frames, masks = self.change(frames, masks)
+        frames = normalise(frames) * present[:, :, None, None]
+        masks = masks * present[:, :, None, None].long()
+        batch = {gas: frames[:, place, None] for place, gas in enumerate(GASES)}
+        batch |= {f"{gas}_mask": masks[:, place] for place, gas in enumerate(GASES)}
+        return batch | {"present": present, "label": self.label[row], "index": row}
+
+    @property
+    def weights(self) -> Tensor:
+        """How often to draw each sample, so that every class comes equally often."""
+        return inverse_frequency(self.label[self.row])
+
+
+class Single(Dataset):
+    """Frames of one split, each alone. A batch has `frame`, `mask`, `gas` (0 co2, 1 ch4), `label`, `index`."""
+
+    def __init__(self, pairs: Pairs):
+        self.pairs = pairs
+        found = torch.nonzero(pairs.present[pairs.row])
+        self.row, self.gas = pairs.row[found[:, 0]], found[:, 1]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(indices)
+        row, gas, pairs = self.row[chosen], self.gas[chosen], self.pairs
+        frame, mask = pairs.frames[row, gas, None].float() / 255, pairs.masks[row, gas, None].long()
+        if pairs.change:
+            frame, mask = pairs.change(frame, mask)
+        return {"frame": normalise(frame), "mask": mask[:, 0], "gas": gas, "label": pairs.label[row], "index": row}
+
+    @property
+    def weights(self) -> Tensor:
+        """How often to draw each sample, so that every class comes equally often."""
+        return inverse_frequency(self.pairs.label[self.row])
+
+
+GASES_ASKED = ("both", "full", *GASES)
+
+
+def paired(
+    folder: str | Path = "",
+    split: str = "train",
+    *,
+    size: tuple[int, int] = SIZE,
+    augment: bool | Augment = False,
+    dropout: float = 0.0,
+    gases: str = "both",
+) -> Pairs:
+    """Return the pairs of a split at `size` (rows, columns).
+
+    `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
+    and the other one hidden.
+    """
+    table, frames, masks = _load(str(tables.find(folder)), split, tuple(size))
+    change = (augment if isinstance(augment, Augment) else Augment()) if augment else None
+    return Pairs(table, frames, masks, change=change, dropout=dropout, gases=gases)
+
+
+def single(
+    folder: str | Path = "",
+    split: str = "train",
+    *,
+    size: tuple[int, int] = SIZE,
+    augment: bool | Augment = False,
+    gases: str = "both",
+) -> Single:
+    """Return the frames of a split, each alone, of `gases` (both, co2 or ch4)."""
+    return Single(paired(folder, split, size=size, augment=augment, gases=gases))
+
+
+def hide(present: Tensor, *, chance: float) -> Tensor:
+    """Modality dropout: in rows with both gases, with `chance`, one of the two (each as often) becomes missing."""
+    drawn = (torch.rand(len(present)) < chance) & (present.sum(dim=1) == 2)
+    which = torch.randint(0, 2, (len(present),))
+    gone = torch.nn.functional.one_hot(which, 2) * drawn[:, None]
+    return present * (1 - gone)
+
+
+def inverse_frequency(label: Tensor) -> Tensor:
+    """Weights (n,) that sum to 1 for each label."""
+    return 1 / torch.bincount(label).clamp(min=1)[label].double()
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """From 0..1 to -1..1."""
+    return (frames - 0.5) / 0.5
+
+
+@lru_cache(maxsize=4)
+def _load(folder: str, split: str, size: tuple[int, int]) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    table, frames, masks = read(folder, split, size=size)
+    return table, torch.as_tensor(frames), torch.as_tensor(masks)
+
+
+def read(
+    folder: str | Path, split: str, *, size: tuple[int, int] = SIZE, report: Report | None = None
+) -> tuple[pd.DataFrame, NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
+    folder = tables.find(folder)
+    table = tables.read_pairs(folder, split, report=report)
+    frames = np.zeros((len(table), len(GASES), *size), np.uint8)
+    masks = np.zeros_like(frames)
+    for place, gas in enumerate(GASES):
+        for row, (frame, mask) in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
+            if frame:
+                frames[row, place] = read_frame(tables.located(folder, frame), size=size, report=report)
+                masks[row, place] = read_mask(tables.located(folder, mask), size=size, report=report)
+    return table, frames, masks
+
+
+def read_frame(path: Path, *, size: tuple[int, int] | None = None, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a picture as grey (rows, columns) of 8 bits, resized to `size` (rows, columns)."""
+    picture = read_picture(path, report=report).convert("L")
+    if size and picture.size != size[::-1]:
+        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def read_mask(path: Path, *, size: tuple[int, int] | None = None, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a mask (rows, columns) of 0 background, 1 tube, 2 gas, resized to the nearest pixel.
+
+    The file may hold 0 1 2 (also as a palette's indices), or 0 127 255, or 0 128 255; anything else is refused.
+    """
+    read_picture(path, report=report)  # refuses what is damaged or too large
+    with Image.open(path) as picture:
+        values = np.asarray(picture)
+    if values.ndim == 3:
+        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        if (colours != colours[..., :1]).any():
+            raise fault(path, expected="a grey mask", found="colours", hint="save the class numbers 0, 1, 2 as grey")
+        values = colours[..., 0]
+    seen = np.unique(values)
+    for codes in CODES:
+        if np.isin(seen, codes).all():
+            break
+    else:
+        listed = ", ".join(map(str, seen[:8].tolist())) + (", ..." if len(seen) > 8 else "")
+        hint = "save 0 background, 1 tube, 2 gas, without smoothing, as png"
+        raise fault(path, expected="the values 0, 1, 2 or 0, 127, 255", found=listed, hint=hint)
+    mask = np.searchsorted(codes, values).astype(np.uint8)
+    if size and mask.shape != tuple(size):
+        mask = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+    return mask
+
+
+def _rows(present: NDArray[np.bool_], gases: str) -> NDArray[np.int64]:
+    if gases not in GASES_ASKED:
+        raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(GASES_ASKED)}")
+    if gases in GASES:
+        return np.flatnonzero(present[:, GASES.index(gases)])
+    return np.flatnonzero(present.all(axis=1)) if gases == "full" else np.arange(len(present))
