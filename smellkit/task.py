@@ -26,6 +26,8 @@ class Task:
     loss: Callable[[Batch, Batch], Tensor]  # (outputs, batch) -> scalar
     score: Callable[[Batch, Batch], dict[str, float]]  # (outputs, batch) of a whole split, on the CPU
     watch: str = "accuracy"  # the score that picks the best epoch; larger is better
+    keep: Callable[[Batch, Batch], tuple[Batch, Batch]] | None = None  # less of a batch, where all is too much
+    batch: int = 256  # samples that a model is shown at a time for the scores
 
 
 class Tensors(Dataset):

@@ -30,7 +30,7 @@ class ResNet(nn.Module):
         except ImportError as why:
             raise OptionError("The ResNet-50 encoder needs transformers", hint="pip install smellkit[vlm]") from why
         stages = ["stage1", "stage4"]
-        self.backbone = ResNetBackbone(ResNetConfig(num_channels=channels, out_features=stages))
+        self.backbone = ResNetBackbone(ResNetConfig(num_channels=channels, out_features=stages))  # type: ignore[call-arg]
 
     def forward(self, frame: Tensor) -> Features:
         return Features(*self.backbone(frame).feature_maps)
