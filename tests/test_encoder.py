@@ -8,8 +8,10 @@ import torch
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import data as recordings
 from smellkit.odour.encoder.augment import Augment, warped
+from smellkit.odour.encoder.models import Opponent
+from smellkit.odour.encoder.peers import describe
 from smellkit.odour.encoder.protocol import Protocol, category, conductance, cut, join
-from smellkit.odour.encoder.task import hold_out, of_windows, pooled, settled, task
+from smellkit.odour.encoder.task import hold_out, of_windows, pooled, samples, settled, task
 from smellkit.train import Settings, fit
 
 
@@ -158,3 +160,49 @@ def test_the_lstm_learns_the_sample(tmp_path, monkeypatch):
     run = fit(task(model="lstm"), Settings(epochs=10, batch=16, learning_rate=1e-2), name="sample")
     assert set(run.scores["test"]) == {"accuracy", "top5", "macro_f1", "recording", "likelihood"}
     assert run.scores["test"]["accuracy"] > 0.2  # chance is 1 in 14
+
+
+def test_a_rebuilt_window_has_exactly_the_strict_differences_and_sees_nothing_else():
+    low = table(1, 1)
+    drift = low[list(recordings.GAS)].to_numpy() + 250 + 9 * np.sin(np.arange(200) % 25)[:, None]  # no difference shows
+    first, second = (Protocol("rebuilt").windows(v) for v in (low[list(recordings.GAS)].to_numpy(), drift))
+    strict = Protocol().windows(drift)
+    assert np.allclose(first, second, atol=1e-2)
+    assert np.allclose(first[:, 25:] - first[:, :-25], strict, atol=1e-2)
+    assert (first[:, 0] == 0).all()
+
+
+def test_slow_curves_come_back_from_their_differences():
+    time = np.linspace(0, 1, 125)[None, :, None]
+    curve = 300 + 80 * time**2 + 20 * np.sin(4 * time)
+    found = Protocol("rebuilt", ("CO",)).represent(curve)
+    assert np.abs(found - (curve - curve[:, :1])).max() < 0.5
+
+
+def test_a_recording_shows_its_own_baseline_and_scale():
+    values = table(1, 1)[list(recordings.GAS)].to_numpy()
+    baseline, scaled = (Protocol(kind).windows(values, stride=25) for kind in ("baseline", "normalised"))
+    assert np.allclose(baseline[2, 0], values[50] - values[0], atol=1e-3)
+    again = Protocol("normalised").windows(5000 * values, stride=25)
+    assert np.allclose(Protocol("normalised").windows(9000 * values + 70, stride=25), again, atol=1e-2)
+    assert np.abs(scaled).max() < 5
+
+
+def test_changed_windows_keep_their_targets_and_change_every_time():
+    windows = cut(table(), Protocol())
+    copies = samples(windows, change=Augment(3, gain=0.5), lag=0)
+    rows = list(range(len(windows)))
+    first, second = copies.__getitems__(rows), copies.__getitems__(rows)
+    assert torch.equal(first["target"], torch.from_numpy(windows.target))
+    assert not torch.equal(first["window"], second["window"])
+    assert torch.allclose(first["summary"], describe(first["window"].numpy()), atol=1e-2, rtol=1e-3)
+
+
+def test_an_opponent_turns_its_gradient_round():
+    opponent = Opponent(3, 4)
+    z = torch.randn(8, 50, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(opponent(z, torch.arange(8) % 3), torch.arange(8) % 4)
+    (turned,) = torch.autograd.grad(loss, z)
+    with torch.no_grad():
+        better = opponent(z + 1e-2 * turned / turned.norm(), torch.arange(8) % 3)
+    assert torch.nn.functional.cross_entropy(better, torch.arange(8) % 4) < loss

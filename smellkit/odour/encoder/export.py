@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from smellkit import paths
 from smellkit.errors import OptionError, SmellkitError
 from smellkit.odour.encoder.predict import Recogniser
-from smellkit.odour.encoder.protocol import FULL, GROVE, Protocol
+from smellkit.odour.encoder.protocol import FULL, GROVE, Protocol, integral
 
 CLOSE = 1e-4  # how far an output may be from torch's
 
@@ -42,16 +42,23 @@ class Recorded(nn.Module):
 
 def represent(rows: Tensor, protocol: Protocol) -> Tensor:
     """`Protocol.represent` in torch."""
-    if protocol.representation == "fotd":
-        return rows[:, protocol.lag :] - rows[:, : -protocol.lag]
+    if protocol.representation in ("fotd", "rebuilt"):
+        strict = rows[:, protocol.lag :] - rows[:, : -protocol.lag]
+        return strict if protocol.representation == "fotd" else rebuilt(strict, protocol)
     if protocol.representation == "level-free":
         return rows - rows[:, :1]
-    if protocol.representation == "absolute":
+    if protocol.representation != "conductance":
         return rows
     grove = torch.tensor([name in GROVE for name in protocol.columns])
     counts = ((rows + 0.5) / (FULL + 0.5 - rows.clamp(max=FULL))).clamp_min(1e-12).log()
     logs = rows.clamp_min(0).log1p()
     return 100 * torch.where(grove, counts, logs - logs[:, :1])
+
+
+def rebuilt(differences: Tensor, protocol: Protocol) -> Tensor:
+    """`protocol.rebuild` in torch."""
+    back = torch.from_numpy(integral(differences.shape[1], protocol.lag)).to(differences)
+    return (differences.transpose(1, 2) @ back.T).transpose(1, 2)
 
 
 def odour(weights: Path, *, out: Path, opset: int = 18) -> str:

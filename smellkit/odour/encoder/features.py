@@ -14,18 +14,22 @@ import torch
 from torch import Tensor, nn
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+LAG = 25  # steps of the strict protocol's differences
 LAGS = (1, 5, 10, 20)  # steps, for the autocorrelation
 BANDS = 6  # of the spectrum, equally wide on a logarithmic axis
 SEGMENTS = 8
 TINY = 1e-6
 
 
-def summarise(windows: Tensor) -> Tensor:
+def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     """Return the summary features of `windows` (batch, steps, channels) as (batch, features), called as in `names`.
 
     A channel gives quantiles, polynomial trends, segment means, the size and roughness of its changes, autocorrelations
     and spectral bands; pairs of channels give correlations; all channels together give the direction of the response.
+    With a `lag`, the differences over so many steps are summarised as well, and follow.
     """
+    if lag:
+        return torch.cat([summarise(windows), summarise(windows[:, lag:] - windows[:, :-lag])], -1)
     steps, channels = windows.shape[1], windows.shape[2]
     x = windows.transpose(1, 2)  # (batch, channels, steps)
     change = x[..., 1:] - x[..., :-1]

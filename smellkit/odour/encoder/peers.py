@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit.errors import OptionError
-from smellkit.odour.encoder.features import Normal, summarise
+from smellkit.odour.encoder.features import LAG, Normal, summarise
 from smellkit.windows import Array
 
 FLOOR = 1e-3  # added to probabilities that a forest counts, before the logarithm
@@ -21,20 +21,25 @@ FLOOR = 1e-3  # added to probabilities that a forest counts, before the logarith
 class Peer:
     """A scikit-learn style classifier on the summary features of a window."""
 
+    lag = 0  # rows over which differences are summarised as well
+
     def __init__(self, *, seed: int = 0, threads: int = 1):
         self.seed = seed
         self.threads = threads
 
     def fit(self, windows: Array, target: NDArray[np.int64]) -> Peer:
         """Fit on windows (windows, steps, channels) whose classes are 0, 1, ..., each of them present."""
-        x = describe(windows)
+        x = self._describe(windows)
         self.normal = Normal(x.shape[1]).fit(x)
         self.model = self._fit(self._inputs(x), np.asarray(target))
         return self
 
     def scores(self, windows: Array) -> Array:
         """Log-probabilities (windows, classes)."""
-        return np.log(self.model.predict_proba(self._inputs(describe(windows))) + FLOOR).astype(np.float32)
+        return np.log(self.model.predict_proba(self._inputs(self._describe(windows))) + FLOOR).astype(np.float32)
+
+    def _describe(self, windows: Array) -> torch.Tensor:
+        return describe(windows, lag=self.lag)
 
     def _inputs(self, x: torch.Tensor) -> Array:
         return x.numpy()
@@ -53,7 +58,7 @@ class Lda(Peer):
         return discriminants().fit(x, target)
 
     def scores(self, windows):
-        return self.model.predict_log_proba(self._inputs(describe(windows))).astype(np.float32)
+        return self.model.predict_log_proba(self._inputs(self._describe(windows))).astype(np.float32)
 
 
 class ExtraTrees(Peer):
@@ -70,13 +75,19 @@ class ExtraTreesLda(ExtraTrees):
     """Trees that see the linear discriminants' scores beside the features: a tree alone can't add features up."""
 
     def fit(self, windows, target):
-        x = describe(windows)
+        x = self._describe(windows)
         self.linear = discriminants().fit(Normal(x.shape[1]).fit(x)(x).numpy(), target)
         return super().fit(windows, target)
 
     def _inputs(self, x):
         scores = self.linear.decision_function(self.normal(x).numpy())
         return np.concatenate([x.numpy(), scores.reshape(len(x), -1)], axis=1)
+
+
+class CurveTrees(ExtraTreesLda):
+    """The same on whole curves (level-free, or rebuilt), with the differences of the strict protocol beside them."""
+
+    lag = LAG
 
 
 class LightGbm(Peer):
@@ -99,7 +110,7 @@ class LightGbm(Peer):
         return model.fit(x, target)
 
     def scores(self, windows):
-        return np.log(self.model.predict_proba(describe(windows).numpy()) + 1e-6).astype(np.float32)
+        return np.log(self.model.predict_proba(self._describe(windows).numpy()) + 1e-6).astype(np.float32)
 
 
 class Rocket(Peer):
@@ -133,16 +144,17 @@ PEERS: dict[str, Callable[..., Peer]] = {
     "lda": Lda,
     "extratrees": ExtraTrees,
     "extratrees-lda": ExtraTreesLda,
+    "curve-trees": CurveTrees,
     "lightgbm": LightGbm,
     "minirocket": Rocket,
     "hydra": Hydra,
 }
 
 
-def describe(windows: Array, *, batch: int = 1024) -> torch.Tensor:
+def describe(windows: Array, *, lag: int = 0, batch: int = 1024) -> torch.Tensor:
     """Summary features of many windows, (windows, features), a batch at a time to keep memory small."""
     with torch.no_grad():
-        return torch.cat([summarise(part) for part in torch.from_numpy(np.asarray(windows)).split(batch)])
+        return torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(np.asarray(windows)).split(batch)])
 
 
 def discriminants():

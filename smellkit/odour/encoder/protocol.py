@@ -1,13 +1,17 @@
 """SmellNet's protocol: from recordings to windows of sensor values, with every choice in one place.
 
 Strict: six gas channels, first row subtracted, difference over 25 rows, windows of 100 every 50 rows. So a window spans
-125 rows of the recording. "level-free" shows the same 125 rows less the first of them; "absolute" shows them as they
-are, with the session in them. "conductance" turns the four Grove channels into log-conductance, level and all, and
-shows the other channels less their first row: what drifts between days is not looked at, what saturates is.
+125 rows of the recording. "rebuilt" is the strict input again, put back together: 125 rows made from its 100 rows of
+differences and from nothing else (see `integral`). "level-free" shows the same 125 rows less the first of them;
+"absolute" shows them as they are, with the session in them. "conductance" turns the four Grove channels into
+log-conductance, level and all, and shows the other channels less their first row: what drifts between days is not
+looked at, what saturates is. Two adapt to the recording that a window is from: "baseline" shows rows less the
+recording's first, "normalised" in units of its own deviation about its own mean.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +25,7 @@ from smellkit.odour.data import GAS
 from smellkit.windows import Array, sliding
 
 COLUMNS = ("values", "target", "recording", "start", "fold")  # of Windows, one row a window
-REPRESENTATIONS = ("fotd", "level-free", "absolute", "conductance")
+REPRESENTATIONS = ("fotd", "rebuilt", "level-free", "absolute", "conductance", "baseline", "normalised")
 LEVELS = ("absolute", "conductance")  # those that show where a window starts
 GROVE = ("NO2", "C2H5OH", "VOC", "CO")  # 10-bit counts over a load resistor; they keep their scale between days
 FULL = 1023.0  # counts of a sensor that conducts without resistance
@@ -62,16 +66,48 @@ class Protocol:
 
     def windows(self, values: NDArray, *, stride: int = 0) -> Array:
         """Windows (windows, steps, channels) of one recording `values` (rows, channels); none when it is too short."""
-        raw = sliding(values, length=self.span, stride=stride or self.stride)
+        raw = sliding(self._adapted(values), length=self.span, stride=stride or self.stride)
         return self.represent(raw)
+
+    def _adapted(self, values: NDArray) -> NDArray:
+        if self.representation == "baseline":
+            return values - values[:1]
+        if self.representation == "normalised":  # one count keeps a still sensor still
+            return (values - values.mean(0)) / (values.std(0) + 1)
+        return values
 
     def represent(self, raw: NDArray) -> Array:
         """Turn rows of a recording (windows, span, channels) into what the model sees (windows, steps, channels)."""
-        if self.representation == "fotd":  # the first row cancels in the difference
-            return raw[:, self.lag :] - raw[:, : -self.lag]
+        if self.representation in ("fotd", "rebuilt"):  # the first row cancels in the difference
+            strict = raw[:, self.lag :] - raw[:, : -self.lag]
+            return strict if self.representation == "fotd" else rebuild(strict, lag=self.lag)
         if self.representation == "level-free":
             return raw - raw[:, :1]
         return conductance(raw, self.columns) if self.representation == "conductance" else raw
+
+
+def rebuild(differences: NDArray, *, lag: int) -> Array:
+    """Rows less the first of them (windows, rows + lag, channels), from `differences` over `lag` rows alone."""
+    back = integral(np.shape(differences)[1], lag)
+    return np.ascontiguousarray(np.einsum("st,btc->bsc", back, differences, optimize=True), np.float32)
+
+
+@functools.cache
+def integral(rows: int, lag: int) -> Array:
+    """The map (rows + lag, rows) from differences over `lag` rows back to the curve that they came from.
+
+    Differences fix a curve up to its level and a pattern that repeats every `lag` rows. Sensors are slow, so of all
+    curves with exactly these differences it takes the one with the least squared change from row to row.
+    """
+    span = rows + lag
+    sums = np.zeros((span, rows))
+    for row in range(lag, span):  # a curve that starts with `lag` zeros
+        sums[row] = sums[row - lag]
+        sums[row, row - lag] += 1
+    pattern = np.eye(lag)[np.arange(span) % lag]
+    change = np.diff(np.eye(span), axis=0)
+    back = sums - pattern @ np.linalg.lstsq(change @ pattern, change @ sums, rcond=None)[0]
+    return (back - back[:1]).astype(np.float32)
 
 
 def conductance(raw: NDArray, columns: Sequence[str]) -> Array:

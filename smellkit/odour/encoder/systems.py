@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from smellkit.errors import OptionError
 from smellkit.odour.data import ENVIRONMENT, GAS
-from smellkit.odour.encoder.models import BODIES
-from smellkit.odour.encoder.peers import PEERS
+from smellkit.odour.encoder import adapt
+from smellkit.odour.encoder.models import BODIES, SUMMARIES, Encoder
+from smellkit.odour.encoder.peers import PEERS, describe
 from smellkit.odour.encoder.protocol import Protocol, Windows
 from smellkit.windows import Array
 
@@ -30,14 +31,18 @@ class System:
     train_stride: int = 20
     calibrated: bool = False  # worth more fits, on parts of the training split
     augment: dict[str, Any] = field(default_factory=dict)  # of the networks, see `Augment`
+    adversary: float = 0.0  # of the networks, see `Opponent`
+    adapt: str = ""  # how summary features of a scored set are brought near those of the training: a key of ADAPT
 
 
-FREE = Protocol("level-free")
-TEAM = ("extratrees-lda", "summary-mlp", "summary-mlp")
+FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the strict differences alone
+CURVES = ("curve-mlp", "curve-trees")  # look at whole curves, and at differences beside them
+TEAM = ("curve-trees", "curve-mlp", "curve-mlp", "curve-mlp")
 SYSTEMS: dict[str, System] = {
-    **{name: System((name,), calibrated=name == "summary-mlp") for name in [*BODIES, *PEERS]},
-    "ensemble": System(TEAM, calibrated=True),
-    "level-free/summary-mlp": System(("summary-mlp",), FREE, "level-free"),
+    **{name: System((name,)) for name in [*BODIES, *PEERS]},
+    **{name: System((name,), REBUILT, calibrated=name == "curve-mlp") for name in CURVES},
+    "ensemble": System(TEAM, REBUILT, calibrated=True),
+    "level-free/curve-mlp": System(("curve-mlp",), FREE, "level-free"),
     "level-free/ensemble": System(TEAM, FREE, "level-free", calibrated=True),
     "confounded/11 level-free": System(TEAM, Protocol("level-free", (*GAS, *ENVIRONMENT)), "confounded"),
     "confounded/12 absolute": System(
@@ -67,24 +72,40 @@ def fit(system: System, train: Windows, *, seed: int = 1, name: str = "bench") -
         if member in PEERS:
             scorers.append(PEERS[member](seed=seed + number).fit(train.values, train.target).scores)
         else:
-            scorers.append(fit_network(member, train, seed=seed + 100 * number, name=name, augment=system.augment))
-    return scorers[0] if len(scorers) == 1 else lambda windows: _average([scorer(windows) for scorer in scorers])
+            scorers.append(fit_network(member, train, system=system, seed=seed + 100 * number, name=name))
+    return lambda windows: _average(system.members, [scorer(windows) for scorer in scorers])
 
 
 def fit_network(
-    model: str, train: Windows, *, seed: int, name: str, augment: dict[str, Any] | None = None, **changes: Any
+    model: str, train: Windows, *, seed: int, name: str, system: System = System(()), **changes: Any
 ) -> Scorer:
-    """Train a network on all of `train` and return its scorer; `changes` replace settings of its recipe."""
+    """Train a network on all of `train`, as `system` augments it, and return its scorer.
+
+    `changes` replace settings of the network's recipe.
+    """
     from smellkit import weights
     from smellkit.odour.encoder.task import RECIPES, make, of_windows, settled
     from smellkit.train import fit as fit_task
 
     some = train[np.arange(0, len(train), max(1, len(train) // 500))]
-    task = settled(of_windows(lambda: {"train": train, "valid": some}, model=model, augment=augment))
-    run = fit_task(task, replace(RECIPES[model], seed=seed, **changes), name=f"{name}/{model}")
+    splits = {"train": train, "valid": some}
+    task = of_windows(lambda: splits, model=model, augment=system.augment, adversary=system.adversary)
+    run = fit_task(settled(task), replace(RECIPES[model], seed=seed, **changes), name=f"{name}/{model}")
     network = make(model, train.values.shape[1:], classes=len(train.classes))
-    weights.fill(network, weights.load(run.folder)[0], where=str(run.folder)).eval()
-    return scorer_of(network)
+    kept = {key: value for key, value in weights.load(run.folder)[0].items() if not key.startswith("opponent.")}
+    weights.fill(network, kept, where=str(run.folder)).eval()
+    return adapting(network, model, train, system.adapt) if system.adapt else scorer_of(network)
+
+
+def adapting(network: Encoder, model: str, train: Windows, how: str) -> Scorer:
+    """What scores the windows of a day after it has looked at all of them, see `adapt`."""
+    lag = SUMMARIES[model]
+    source = describe(train.values, lag=lag)
+
+    def scores(windows: Array) -> Array:
+        return scorer_of(adapt.adapted(network, how, source, describe(windows, lag=lag)))(windows)
+
+    return scores
 
 
 def scorer_of(network: torch.nn.Module, *, batch: int = 512) -> Scorer:
@@ -98,7 +119,9 @@ def scorer_of(network: torch.nn.Module, *, batch: int = 512) -> Scorer:
     return scores
 
 
-def _average(parts: list[NDArray]) -> Array:
+def _average(members: Sequence[str], parts: list[NDArray]) -> Array:
+    """Mean log-probabilities of equal members, then of different ones: each kind has the same say."""
     from scipy.special import log_softmax
 
-    return log_softmax(np.mean(parts, axis=0), axis=1).astype(np.float32)
+    kinds = [[part for other, part in zip(members, parts, strict=True) if other == member] for member in set(members)]
+    return log_softmax(np.mean([np.mean(kind, axis=0) for kind in kinds], axis=0), axis=1).astype(np.float32)

@@ -29,9 +29,11 @@ from smellkit.options import nearest
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings
 
+VARIANTS = 4  # changed copies of a training window, for models of summary features
 RECIPES = {  # what cross-validation on the training recordings chose
     "twopath": Settings(epochs=24, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
     "summary-mlp": Settings(epochs=32, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
+    "curve-mlp": Settings(epochs=16, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
     "cnn": Settings(epochs=16, batch=128, learning_rate=2e-3, weight_decay=0.02),
     "lstm": Settings(epochs=24, batch=128, learning_rate=3e-3, weight_decay=0.01),
     "scentformer": Settings(epochs=24, batch=128, learning_rate=1e-3, weight_decay=0.02, warmup=0.2),
@@ -59,6 +61,7 @@ def task(
     sensor_dropout: float = 0.0,
     mixup: float = 0.0,
     alignment: float = 0.0,
+    adversary: float = 0.0,
     hidden: int = 0,
     dropout: float = -1.0,
     noise: float = -1.0,
@@ -69,14 +72,15 @@ def task(
 
     `sensors` are columns joined by commas, the six gas channels by default. Recording number `fold` of every substance
     is held out for validation; with -1 none is, and "valid" are training windows. `gamma` and `smoothing` shape the
-    loss; `jitter` to `mixup` are augmentations (see `Augment`); `alignment` weighs the GC-MS loss. `hidden` 0, and
-    `dropout` and `noise` below 0, leave a model's own defaults; `positions` and `pool` are the transformer's.
+    loss; `jitter` to `mixup` are augmentations (see `Augment`); `alignment` weighs the GC-MS loss, `adversary` the
+    guess at the recording (see `Opponent`). `hidden` 0, and `dropout` and `noise` below 0, leave a model's own
+    defaults; `positions` and `pool` are the transformer's.
     """
     protocol = Protocol(representation, columns_of(sensors), length, stride, lag)
     options = {
         "hidden": hidden or None,
         "dropout": dropout if dropout >= 0 else None,
-        "noise": noise if noise >= 0 and model in ("twopath", "summary-mlp") else None,
+        "noise": noise if noise >= 0 and model in SUMMARIES else None,
         "positions": positions if model == "scentformer" else None,
         "pool": pool if model == "scentformer" else None,
     }
@@ -108,6 +112,7 @@ def task(
         gamma=gamma,
         smoothing=smoothing,
         alignment=alignment,
+        adversary=adversary,
         data=data,
     )
     return settled(found) if fold < 0 else found
@@ -127,6 +132,7 @@ def of_windows(
     gamma: float = 0.0,
     smoothing: float = 0.05,
     alignment: float = 0.0,
+    adversary: float = 0.0,
     data: str | Path = "",
 ) -> Task:
     """Return the task over windows: `splits()` gives those of "train", "valid", and of others to score at the end."""
@@ -134,40 +140,86 @@ def of_windows(
         raise OptionError(f"There is no model {model!r}", hint=nearest(model, BODIES))
 
     changed = any(value for name, value in (augment or {}).items() if name != "levels")
-    summaries = model in SUMMARIES and not changed
 
     def load() -> dict:
         windows = splits()
-        change = Augment(len(windows["train"].classes), **(augment or {}))
-        found = {"train": samples(windows["train"], change=change, summary=summaries)}
-        return found | {name: samples(part) for name, part in windows.items() if name != "train"}
+        change = Augment(len(windows["train"].classes), **(augment or {})) if changed else None
+        lag = SUMMARIES.get(model)
+        found = {"train": samples(windows["train"], change=change, lag=lag)}
+        return found | {name: samples(part, lag=lag) for name, part in windows.items() if name != "train"}
 
     def build() -> Encoder:
         train = splits()["train"]
         table = chemistry(data, train.classes) if alignment else None
-        return make(model, train.values.shape[1:], classes=len(train.classes), table=table, **(options or {})).prepare(
-            torch.from_numpy(train.values)
-        )
+        count = int(train.fold.max()) + 1 if adversary else 0
+        shape, classes = train.values.shape[1:], len(train.classes)
+        network = make(model, shape, classes=classes, table=table, recordings=count, **(options or {}))
+        return network.prepare(torch.from_numpy(train.values))
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
         value = focal(outputs["logits"], batch["target"], gamma=gamma, smoothing=smoothing)
-        return value + alignment * focal(outputs["match"], batch["target"]) if "match" in outputs else value
+        if "match" in outputs:
+            value = value + alignment * focal(outputs["match"], batch["target"])
+        if "recording" in outputs:
+            value = value + adversary * focal(outputs["recording"], batch["fold"])
+        return value
 
     return Task("odour-encoder", load, build, loss, score)
 
 
-def make(model: str, shape: tuple[int, ...], *, classes: int, table: Tensor | None = None, **options: Any) -> Encoder:
-    """Build a model by name for windows of `shape` (steps, channels)."""
+def make(
+    model: str,
+    shape: tuple[int, ...],
+    *,
+    classes: int,
+    table: Tensor | None = None,
+    recordings: int = 0,
+    **options: Any,
+) -> Encoder:
+    """Build a model by name for windows of `shape` (steps, channels); `table` and `recordings` are for training."""
     if model not in BODIES:
         raise OptionError(f"There is no model {model!r}", hint=nearest(model, BODIES))
-    return Encoder(BODIES[model](steps=shape[0], channels=shape[1], **options), classes=classes, table=table)
+    body = BODIES[model](steps=shape[0], channels=shape[1], **options)
+    return Encoder(body, classes=classes, table=table, recordings=recordings)
 
 
-def samples(windows: Windows, *, change: Augment | None = None, summary: bool = False) -> Tensors:
-    """Windows as samples {"window", "target", "recording"}, with their "summary" features if they never change."""
-    known = {"summary": describe(windows.values)} if summary else {}
-    change = None if summary else change
-    return Tensors(window=windows.values, target=windows.target, recording=windows.recording, change=change, **known)
+def samples(windows: Windows, *, change: Augment | None = None, lag: int | None = None) -> Tensors:
+    """Windows as samples {"window", "target", "recording", "fold"}; with a `lag`, their "summary" features too."""
+    whole: dict[str, Any] = {"window": windows.values, "target": windows.target}
+    whole |= {"recording": windows.recording, "fold": windows.fold}
+    if lag is None:
+        return Tensors(change=change, **whole)
+    if change is None:
+        return Tensors(summary=describe(windows.values, lag=lag), **whole)
+    return Variants([{**part, "summary": describe(part["window"].numpy(), lag=lag)} for part in varied(whole, change)])
+
+
+def varied(whole: Mapping[str, Any], change: Augment, *, batch: int = 256) -> list[Batch]:
+    """`VARIANTS` changed copies of the samples `whole`, always the same ones."""
+    tensors = {name: torch.as_tensor(values) for name, values in whole.items()}
+    found = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(VARIANTS):
+            order = torch.randperm(len(tensors["target"]))
+            parts = [change({name: tensor[rows] for name, tensor in tensors.items()}) for rows in order.split(batch)]
+            back = order.argsort()
+            found.append({name: torch.cat([part[name] for part in parts])[back] for name in tensors})
+    return found
+
+
+class Variants(Tensors):
+    """Samples that were changed beforehand, because summary features take long: a batch draws one copy of each."""
+
+    def __init__(self, copies: list[Batch]):
+        first: dict[str, Any] = copies[0]
+        super().__init__(**first)
+        self.copies = {name: torch.stack([copy[name] for copy in copies]) for name in copies[0]}
+
+    def __getitems__(self, indices):
+        rows = torch.as_tensor(indices)
+        which = torch.randint(len(next(iter(self.copies.values()))), rows.shape)
+        return {name: copies[which, rows] for name, copies in self.copies.items()}
 
 
 def score(outputs: Batch, batch: Batch) -> dict[str, float]:
