@@ -66,6 +66,25 @@ def test_the_published_two_stages_have_their_claimed_shape(batch):
     assert outputs["restored"].shape == batch["continuous"].shape
 
 
+def test_the_two_stages_see_the_position_as_waves_when_asked(batch):
+    encoder = tasks.encoder(waves=True).build().eval()
+    moved = batch["continuous"].clone()
+    moved[..., PLACES] += 1.0 / encoder.spread  # 1 mm
+    with torch.no_grad():
+        here, there = (encoder(batch | {"continuous": x})["memory"] for x in (batch["continuous"], moved))
+    assert encoder.continuous[0].in_features == len(CONTINUOUS) + 48 and not torch.allclose(here, there, atol=1e-3)
+
+
+def test_every_structured_head_is_scored_on_the_tokens_that_have_its_field():
+    grammar = Grammar(["G1 X-0.1254", "Z0."], tokens.default())
+    fields = grammar.fields[grammar.lines]
+    perfect = torch.nn.functional.one_hot(fields.clamp(min=0), 10)
+    logits = torch.cat([perfect[..., place, :size] for place, size in enumerate(tasks.PIECES)], dim=-1).float()
+    assert tasks.head_scores(logits, fields) == {"type": 1, "command": 1, "parameter": 1, "digits": 1}
+    logits[..., sum(tasks.PIECES[:3])] += 2  # now every number is positive
+    assert tasks.head_scores(logits, fields)["digits"] == 0.5
+
+
 def test_frozen_means_frozen_and_the_memory_is_computed_once():
     first = fit(tasks.encoder(), QUICK, name="encoder")
     before = weights.fingerprint(tasks.trained_encoder("encoder"))

@@ -13,10 +13,12 @@ import click
 @click.option(
     "--channels", "channel_set", default="all", show_default=True, help="Or no-position, no-position-z, centred."
 )
-@click.option("--system", default="reader", show_default=True, type=click.Choice(["reader", "two-stage"]))
+@click.option(
+    "--system", default="reader", show_default=True, type=click.Choice(["reader", "two-stage", "two-stage-waves"])
+)
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
 @click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
-@click.option("--epochs", default=24, show_default=True, help="Passes over the training part.")
+@click.option("--epochs", default=0, help="Passes over the training part: 24 for the reader, 40 for two stages.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def bench(folder, protocol, channel_set, system, folds, seed, epochs, out):
     """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
@@ -28,8 +30,9 @@ def bench(folder, protocol, channel_set, system, folds, seed, epochs, out):
         numbers = [int(fold) for fold in folds.split(",")]
     except ValueError as why:
         raise OptionError(f"--folds {folds!r} are no numbers", hint="for example 0,1") from why
+    how = {"epochs": epochs} if epochs else {}
     result = benches.bench(
-        str(folder), protocol=protocol, channel_set=channel_set, system=system, folds=numbers, seed=seed, epochs=epochs
+        str(folder), protocol=protocol, channel_set=channel_set, system=system, folds=numbers, seed=seed, **how
     )
     click.echo(benches.text(result))
     if out:

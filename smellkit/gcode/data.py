@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import paths, windows
+from smellkit import cache, paths, windows
 from smellkit.checks import Report, fault
 from smellkit.errors import DataError
 from smellkit.gcode import channels, recordings
@@ -60,13 +60,36 @@ def load(
     stride: int = STRIDE,
     report: Report | None = None,
 ) -> Machine:
-    """Recordings of `folder` ("" is the sample) as windows; a recording shorter than one window is counted.
+    """Recordings of `folder` ("" is the sample) as windows, kept in the cache by content.
 
-    The label of a window is its most frequent line, the earliest of those that tie.
+    The label of a window is its most frequent line, the earliest of those that tie. A recording shorter than one window
+    is counted.
     """
-    report = report if report is not None else Report()
-    table = recordings.read(folder, labels=labels, skip=skip, report=report)
-    return cut(table, stride=stride, report=report)
+    folder = recordings.find(folder)
+
+    def build(notes: Report) -> dict[str, NDArray]:
+        return _arrays(
+            cut(recordings.read(folder, labels=labels, skip=skip, report=notes), stride=stride, report=notes)
+        )
+
+    digests = cache.digests({path.name: path for path in recordings.files(folder)})
+    options = f"{recordings.VERSION} labels={labels} skip={skip} stride={stride}"
+    return _machine(cache.arrays("gcode", build, files=digests, options=options, report=report))
+
+
+def _arrays(machine: Machine) -> dict[str, NDArray]:
+    """A machine as arrays by name; each column of the table is one."""
+    columns = {f"windows.{name}": column.to_numpy() for name, column in machine.windows.items()}
+    texts = {name: column.astype(str) for name, column in columns.items() if column.dtype.kind not in "biuf"}
+    fields = {name: getattr(machine, name) for name in ("values", "categories", "row_lines")}
+    return {**fields, "lines": np.array(machine.lines, dtype=str), **columns, **texts}
+
+
+def _machine(arrays: dict[str, NDArray]) -> Machine:
+    """The inverse of `_arrays`."""
+    columns = {name.removeprefix("windows."): arrays[name] for name in arrays if name.startswith("windows.")}
+    lines = tuple(arrays["lines"].tolist())
+    return Machine(arrays["values"], arrays["categories"], lines, pd.DataFrame(columns), arrays["row_lines"])
 
 
 def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = None) -> Machine:

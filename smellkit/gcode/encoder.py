@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smellkit import paths, weights
-from smellkit.gcode.channels import CONTINUOUS, OPERATIONS
+from smellkit.gcode.channels import CONTINUOUS, OPERATIONS, PLACES
+from smellkit.gcode.layers import WAVES, in_waves
 from smellkit.gcode.samples import Prepared, Windows
 from smellkit.losses import focal
 from smellkit.task import Batch
@@ -27,13 +28,26 @@ class MachineEncoder(nn.Module):
         categorical (64, 4) -> embeddings -> linear -----+                                  -> continuous again
                                -> norm -> ReLU
 
-    In training the continuous input is noisy and the clean one is to be restored (the DTAE part).
+    In training the continuous input is noisy and the clean one is to be restored (the DTAE part). With `waves` (not as
+    claimed) the position, scaled by `spread` mm, is also there as sines and cosines of several wavelengths.
     """
 
-    def __init__(self, *, cardinalities: Sequence[int], noise: float = 0.1, dropout: float = 0.2):
+    spread: Tensor
+
+    def __init__(
+        self,
+        *,
+        cardinalities: Sequence[int],
+        spread: Sequence[float] = (1.0, 1.0, 1.0),
+        noise: float = 0.1,
+        dropout: float = 0.2,
+        waves: bool = False,
+    ):
         super().__init__()
-        self.noise = noise
-        self.continuous = nn.Sequential(nn.Linear(len(CONTINUOUS), WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
+        self.noise, self.waves = noise, waves
+        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False)
+        features = len(CONTINUOUS) + 6 * len(WAVES) * waves
+        self.continuous = nn.Sequential(nn.Linear(features, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
         self.embeddings = nn.ModuleList(nn.Embedding(n, 4) for n in cardinalities)
         self.categorical = nn.Sequential(nn.Linear(4 * len(cardinalities), WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
         self.pass_through = nn.LSTM(
@@ -47,6 +61,8 @@ class MachineEncoder(nn.Module):
         x = batch["continuous"]
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
+        if self.waves:
+            x = torch.cat([x, in_waves(x[..., PLACES], self.spread)], dim=-1)
         embedded = [table(batch["categorical"][..., place]) for place, table in enumerate(self.embeddings)]
         x = self.continuous(x) + self.categorical(torch.cat(embedded, dim=-1))
         memory = self.pass_through(x)[0]
@@ -93,4 +109,4 @@ def memory_folder(model: MachineEncoder, *, key: str) -> Path:
 
 def build(prepared: Prepared, **options) -> MachineEncoder:
     """An encoder whose embeddings fit the categories that training has."""
-    return MachineEncoder(cardinalities=prepared.scaling.cardinalities, **options)
+    return MachineEncoder(cardinalities=prepared.scaling.cardinalities, spread=prepared.spread, **options)

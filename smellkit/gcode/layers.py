@@ -1,10 +1,25 @@
-"""One decoder layer whose keys and values can be kept: training sees a whole line, decoding one token at a time."""
+"""What the networks share: position as waves, and a decoder layer whose keys and values can be kept."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+WAVES = tuple(2.0**power for power in range(1, 9))  # mm: from 2 to 256, the width of the bed
+
+
+def in_waves(position: Tensor, spread: Tensor) -> Tensor:
+    """Sine and cosine of a scaled position (..., 3) at every wavelength, (..., 48); nothing at all where it is hidden.
+
+    `spread` (3,) are the millimetres in one unit of it.
+    """
+    known = (position != 0).any(dim=-1, keepdim=True)
+    lengths = torch.tensor(WAVES, dtype=position.dtype, device=position.device)
+    phase = (position * spread)[..., None] * (2 * math.pi / lengths)
+    return torch.cat([phase.sin().flatten(-2), phase.cos().flatten(-2)], dim=-1) * known
 
 
 class Layer(nn.Module):

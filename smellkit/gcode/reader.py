@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,10 +9,9 @@ from torch import Tensor, nn
 
 from smellkit.gcode.channels import CONTINUOUS, OPERATIONS, PLACES, node
 from smellkit.gcode.grammar import OUTPUTS, STEPS, Grammar, spoken
+from smellkit.gcode.layers import WAVES, Layer, in_waves
 from smellkit.gcode.tokens import BOS
 from smellkit.task import Batch
-
-WAVES = tuple(2.0**power for power in range(1, 9))  # mm: from 2 to 256, the width of the bed
 
 
 class MachineReader(nn.Module):
@@ -92,7 +90,7 @@ class MachineReader(nn.Module):
         """Memory (B, 16, width); outputs `operation`, `line` and `context` (B, width)."""
         x = self._hide(continuous) if self.training else continuous
         if self.waves:
-            x = torch.cat([x, self._wave(x[..., PLACES])], dim=-1)
+            x = torch.cat([x, in_waves(x[..., PLACES], self.spread)], dim=-1)
         x = self.stem(x)
         for place, table in enumerate(self.categories):
             x = x + table(categorical[..., place])
@@ -113,13 +111,6 @@ class MachineReader(nn.Module):
     def scored(self, parts: Tensor, token: Tensor) -> Tensor:
         """Scores of tokens (..., V): the flat head, plus what the structured heads say."""
         return token + spoken(parts, self.grammar) if self.structure else token
-
-    def _wave(self, position: Tensor) -> Tensor:
-        """Sine and cosine of the position at every wavelength; nothing at all where the position is hidden."""
-        known = (position != 0).any(dim=-1, keepdim=True)
-        lengths = torch.tensor(WAVES, dtype=position.dtype, device=position.device)
-        phase = (position * self.spread)[..., None] * (2 * math.pi / lengths)
-        return torch.cat([phase.sin().flatten(-2), phase.cos().flatten(-2)], dim=-1) * known
 
     def _hide(self, x: Tensor) -> Tensor:
         chance = torch.full((len(x), self.nodes), self.hide_node, device=x.device)
@@ -175,8 +166,6 @@ class Decoder(nn.Module):
 
     def __init__(self, grammar: Grammar, *, width: int, layers: int, heads: int, dropout: float):
         super().__init__()
-        from smellkit.gcode.layers import Layer
-
         self.embed = nn.Embedding(len(grammar.vocabulary), width)
         self.place = nn.Parameter(torch.randn(STEPS, width) * 0.02)
         self.layers = nn.ModuleList(Layer(width, heads=heads, dropout=dropout, inner=2) for _ in range(layers))

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smellkit import cache, paths
+from smellkit import paths
 from smellkit.checks import Report, fault
 from smellkit.errors import DataError
 from smellkit.gcode import channels
 
 RATE = 1 / 0.257  # rows a second
-VERSION = "2"  # of what this module makes of a file; part of the key of the cache
+VERSION = "3"  # of what this module and `data.cut` make of a file; part of the key of the cache
 FROZEN = 8  # rows without any change of what moves, after which a node is taken as dead; a live one repeats 1 row
 MOVING = ("accelerometer", "gyroscope", "current")  # never constant while they work; the others may be
 CURRENT = {name.removesuffix("_A"): name for name in channels.CURRENT}  # the same values under an older name
@@ -42,7 +42,7 @@ def files(folder: Path) -> list[Path]:
 def read(
     folder: str | Path | None = None, *, labels: bool = True, skip: bool = False, report: Report | None = None
 ) -> pd.DataFrame:
-    """Return every row of every recording in `folder`, kept in the cache by content.
+    """Return every row of every recording in `folder`.
 
     Columns: recording, operation (the name before the last `_`), group, row, the 155 continuous channels (float32, NaN
     where a node is absent), the 4 categorical ones (float32), line (G-code; missing where the controller gave none).
@@ -51,26 +51,18 @@ def read(
     """
     folder = find(folder)
     report = report if report is not None else Report()
-    found = {path.name: path for path in files(folder)}
-    if not found:
-        raise DataError(f"No recordings (*.parquet or *_aligned.csv) in {folder}", hint=HINT)
-
-    def build(notes: Report) -> pd.DataFrame:
-        tables = []
-        for path in found.values():
-            try:
-                tables.append(read_one(path, labels=labels, report=notes))
-                notes.files += 1
-            except DataError as why:
-                if not skip:
-                    raise
-                notes.skip(path, why)
-        if not tables:
-            raise DataError(f"No recording in {folder} could be read", hint="; ".join(notes.skipped.values())[:300])
-        return _grouped(pd.concat(tables, ignore_index=True), notes)
-
-    options = f"{VERSION} labels={labels} skip={skip}"
-    return cache.table("gcode", build, files=cache.digests(found), options=options, report=report)
+    tables = []
+    for path in files(folder):
+        try:
+            tables.append(read_one(path, labels=labels, report=report))
+            report.files += 1
+        except DataError as why:
+            if not skip:
+                raise
+            report.skip(path, why)
+    if not tables:
+        raise DataError(f"No recording in {folder} could be read", hint="; ".join(report.skipped.values())[:300])
+    return _grouped(pd.concat(tables, ignore_index=True), report)
 
 
 def read_one(path: Path, *, labels: bool = True, report: Report | None = None) -> pd.DataFrame:
@@ -142,6 +134,10 @@ def _numbers(table: pd.DataFrame, name: str, *, path: Path) -> np.ndarray:
     if name not in table:
         return np.full(len(table), np.nan, np.float32)
     column = table[name]
+    if column.dtype.kind in "fiu":
+        values = column.to_numpy(np.float32, copy=True)
+        values[~np.isfinite(values)] = np.nan
+        return values
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
     wrong = np.flatnonzero(np.isnan(values) & column.notna().to_numpy())
     if len(wrong):
