@@ -8,8 +8,8 @@ import torch
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import data as recordings
 from smellkit.odour.encoder.augment import Augment, warped
+from smellkit.odour.encoder.features import describe
 from smellkit.odour.encoder.models import Opponent
-from smellkit.odour.encoder.peers import describe
 from smellkit.odour.encoder.protocol import Protocol, category, conductance, cut, join
 from smellkit.odour.encoder.task import hold_out, of_windows, pooled, samples, settled, task
 from smellkit.train import Settings, fit
@@ -190,7 +190,7 @@ def test_a_recording_shows_its_own_baseline_and_scale():
 
 def test_changed_windows_keep_their_targets_and_change_every_time():
     windows = cut(table(), Protocol())
-    copies = samples(windows, change=Augment(3, gain=0.5), lag=0)
+    copies = samples(windows, change=Augment(3, gain=0.5), view=describe)
     rows = list(range(len(windows)))
     first, second = copies.__getitems__(rows), copies.__getitems__(rows)
     assert torch.equal(first["target"], torch.from_numpy(windows.target))

@@ -19,7 +19,7 @@ from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.odour import data as recordings
 from smellkit.odour.data import ENVIRONMENT, GAS, SENSORS
-from smellkit.odour.encoder.peers import describe
+from smellkit.odour.encoder.features import describe
 from smellkit.odour.encoder.protocol import Protocol, Windows, cut
 from smellkit.odour.encoder.sessions import other_sessions, sittings
 

@@ -8,9 +8,11 @@ Written with matrix products and sorts only, so that a network which holds it ca
 from __future__ import annotations
 
 import functools
+import hashlib
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
@@ -19,6 +21,8 @@ LAGS = (1, 5, 10, 20)  # steps, for the autocorrelation
 BANDS = 6  # of the spectrum, equally wide on a logarithmic axis
 SEGMENTS = 8
 TINY = 1e-6
+KEEP = 200e6  # bytes of features that `describe` remembers
+_KEPT: dict[tuple, Tensor] = {}
 
 
 def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
@@ -59,6 +63,21 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     together = [_correlations(centred, upper), _correlations(change, upper)]
     together += [_direction(linear[..., 0]), _direction(linear[..., 1]), _direction(deviation[..., 0])]
     return torch.cat([alone, *together], -1)
+
+
+def describe(windows: NDArray[np.float32], *, lag: int = 0, batch: int = 1024) -> Tensor:
+    """Summary features of many windows, (windows, features), a batch at a time to keep memory small.
+
+    The last few answers are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
+    """
+    windows = np.ascontiguousarray(windows, np.float32)
+    key = (hashlib.blake2b(windows, digest_size=16).digest(), windows.shape, lag)
+    if key not in _KEPT:
+        with torch.no_grad():
+            _KEPT[key] = torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(windows).split(batch)])
+        while sum(kept.nbytes for kept in _KEPT.values()) > KEEP and len(_KEPT) > 1:
+            _KEPT.pop(next(iter(_KEPT)))
+    return _KEPT[key]
 
 
 def names(steps: int, channels: tuple[str, ...]) -> list[str]:

@@ -64,8 +64,7 @@ def landscape(windows: Windows, *, method: str = "pca", seed: int = 0, most: int
     """Windows in the plane, coloured by category: "pca" or "tsne" of their normal summary features."""
     import torch
 
-    from smellkit.odour.encoder.features import Normal
-    from smellkit.odour.encoder.peers import describe
+    from smellkit.odour.encoder.features import Normal, describe
 
     chosen = np.random.default_rng(seed).permutation(len(windows))[:most]
     with torch.no_grad():

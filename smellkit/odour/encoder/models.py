@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smellkit.odour.encoder.features import LAG, Normal, summarise
+from smellkit.odour.encoder.features import LAG, Normal, describe, summarise
 from smellkit.task import Batch
 
 CHANNELS = 50  # of the odour embedding z
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> Batch:
-        known = {"summary": batch["summary"]} if "summary" in batch else {}  # computed once, where nothing changes it
+        known = {"summary": batch["summary"]} if "summary" in batch else {}  # what `body.normal` gave, computed once
         z = self.embed(self.body(batch["window"], **known))
         outputs = {"z": z, "logits": self.head(z)}
         if self.alignment is not None and self.training:
@@ -230,10 +230,10 @@ class TwoPath(Body):
 
     def prepare(self, windows: Tensor) -> None:
         super().prepare(windows)
-        self.normal.fit(torch.cat([summarise(part, lag=self.lag) for part in windows.split(1024)]))
+        self.normal.fit(describe(windows.numpy(), lag=self.lag))
 
     def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
-        seen = [self.noise(self.normal(summarise(x, lag=self.lag) if summary is None else summary))]
+        seen = [self.noise(self.normal(summarise(x, lag=self.lag)) if summary is None else summary)]
         if self.convolutions is not None:
             seen.append(self.convolutions(views(self.scale(x), x)))
         return self.dense(torch.cat(seen, -1))
@@ -311,4 +311,4 @@ BODIES: dict[str, Callable[..., Body]] = {
     "curve-mlp": _curve,
     "twopath": TwoPath,
 }
-SUMMARIES = {"summary-mlp": 0, "twopath": 0, "curve-mlp": LAG}  # take summary features computed before, with this lag
+SUMMARIES = {"summary-mlp": 0, "twopath": 0, "curve-mlp": LAG}  # may be given summary features, with this lag

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit.errors import OptionError
-from smellkit.odour.encoder.features import LAG, Normal, summarise
+from smellkit.odour.encoder.features import LAG, Normal, describe
 from smellkit.windows import Array
 
 FLOOR = 1e-3  # added to probabilities that a forest counts, before the logarithm
@@ -149,12 +149,6 @@ PEERS: dict[str, Callable[..., Peer]] = {
     "minirocket": Rocket,
     "hydra": Hydra,
 }
-
-
-def describe(windows: Array, *, lag: int = 0, batch: int = 1024) -> torch.Tensor:
-    """Summary features of many windows, (windows, features), a batch at a time to keep memory small."""
-    with torch.no_grad():
-        return torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(np.asarray(windows)).split(batch)])
 
 
 def discriminants():

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from smellkit.errors import OptionError
 from smellkit.odour.data import ENVIRONMENT, GAS
 from smellkit.odour.encoder import adapt
+from smellkit.odour.encoder.features import describe
 from smellkit.odour.encoder.models import BODIES, SUMMARIES, Encoder
-from smellkit.odour.encoder.peers import PEERS, describe
+from smellkit.odour.encoder.peers import PEERS
 from smellkit.odour.encoder.protocol import Protocol, Windows
 from smellkit.windows import Array
 

@@ -21,14 +21,15 @@ from smellkit.errors import DataError, OptionError
 from smellkit.losses import focal
 from smellkit.odour import data as recordings
 from smellkit.odour.encoder.augment import Augment
+from smellkit.odour.encoder.features import Normal, describe
 from smellkit.odour.encoder.models import BODIES, SUMMARIES, Encoder
-from smellkit.odour.encoder.peers import describe
 from smellkit.odour.encoder.protocol import LEVELS, Protocol, Windows, cut
 from smellkit.odour.encoder.sessions import other_sessions
 from smellkit.options import nearest
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings
 
+View = Callable[[NDArray[np.float32]], Tensor]  # windows -> their features, (windows, features)
 VARIANTS = 4  # changed copies of a training window, for models of summary features
 RECIPES = {  # what cross-validation on the training recordings chose
     "twopath": Settings(epochs=24, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
@@ -144,9 +145,14 @@ def of_windows(
     def load() -> dict:
         windows = splits()
         change = Augment(len(windows["train"].classes), **(augment or {})) if changed else None
-        lag = SUMMARIES.get(model)
-        found = {"train": samples(windows["train"], change=change, lag=lag)}
-        return found | {name: samples(part, lag=lag) for name, part in windows.items() if name != "train"}
+        view = None
+        if model in SUMMARIES:
+            lag = SUMMARIES[model]
+            known = describe(windows["train"].values, lag=lag)
+            normal = Normal(known.shape[1]).fit(known)
+            view = lambda values: normal(describe(values, lag=lag))  # noqa: E731
+        found = {"train": samples(windows["train"], change=change, view=view)}
+        return found | {name: samples(part, view=view) for name, part in windows.items() if name != "train"}
 
     def build() -> Encoder:
         train = splits()["train"]
@@ -183,15 +189,15 @@ def make(
     return Encoder(body, classes=classes, table=table, recordings=recordings)
 
 
-def samples(windows: Windows, *, change: Augment | None = None, lag: int | None = None) -> Tensors:
-    """Windows as samples {"window", "target", "recording", "fold"}; with a `lag`, their "summary" features too."""
+def samples(windows: Windows, *, change: Augment | None = None, view: View | None = None) -> Tensors:
+    """Windows as samples {"window", "target", "recording", "fold"}; with a `view`, its features as "summary" too."""
     whole: dict[str, Any] = {"window": windows.values, "target": windows.target}
     whole |= {"recording": windows.recording, "fold": windows.fold}
-    if lag is None:
+    if view is None:
         return Tensors(change=change, **whole)
     if change is None:
-        return Tensors(summary=describe(windows.values, lag=lag), **whole)
-    return Variants([{**part, "summary": describe(part["window"].numpy(), lag=lag)} for part in varied(whole, change)])
+        return Tensors(summary=view(windows.values), **whole)
+    return Variants([{**part, "summary": view(part["window"].numpy())} for part in varied(whole, change)])
 
 
 def varied(whole: Mapping[str, Any], change: Augment, *, batch: int = 256) -> list[Batch]:
