@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from smellkit.losses import focal
@@ -56,15 +56,9 @@ def of_class(outputs: Batch, batch: Batch, *, alpha: Tensor, gamma: float = 2.0)
     return alpha_focal(outputs["each_class_logits"][there], label[there], alpha=alpha, gamma=gamma)
 
 
-class Uncertainty(nn.Module):
+def uncertain(losses: list[Tensor], log_variance: Tensor) -> Tensor:
     """Learned weights of tasks: sum of exp(-s) loss + s / 2, one s a task. Source: Kendall et al., arXiv 1705.07115."""
-
-    def __init__(self, tasks: int):
-        super().__init__()
-        self.log_variance = nn.Parameter(torch.zeros(tasks))
-
-    def forward(self, losses: list[Tensor]) -> Tensor:
-        return (torch.exp(-self.log_variance) * torch.stack(losses) + 0.5 * self.log_variance).sum()
+    return (torch.exp(-log_variance) * torch.stack(losses) + 0.5 * log_variance).sum()
 
 
 def together(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

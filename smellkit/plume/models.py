@@ -12,6 +12,7 @@ from torch import nn
 from smellkit.errors import OptionError
 from smellkit.options import nearest
 from smellkit.plume.baselines import ClassificationOnly, EarlyFusion, GasAware, SegmentationOnly
+from smellkit.plume.better import PlumeNet
 from smellkit.plume.network import FUME
 from smellkit.task import Batch
 
@@ -26,6 +27,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "fume-resnet": partial(resnet, shared=False),
     "fume-resnet-shared": resnet,
     "fume-resnet-plain": partial(resnet, shared=False, fusion="concat"),
+    "plumenet": PlumeNet,
     "segmentation-only": SegmentationOnly,
     "classification-only": ClassificationOnly,
     "gas-aware": GasAware,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from smellkit.errors import OptionError
 from smellkit.plume.attention import ChannelAttention, CrossModalAttention, SelfAttention
@@ -86,6 +87,34 @@ def _join(channels: int, *, attentive: bool) -> nn.Sequential:
     convolution = nn.Conv2d(2 * channels, channels, size, padding=size // 2, bias=attentive)  # as counted
     loud = [ChannelAttention(2 * channels)] if attentive else []
     return nn.Sequential(*loud, convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+class Sized(nn.Module):
+    """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has.
+
+    `tasks` are as many learned weights of losses, handed on as `log_variance`.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int], *, tasks: int = 0):
+        super().__init__()
+        self.model, self.size = model, size
+        self.log_variance = nn.Parameter(torch.zeros(tasks)) if tasks else None
+
+    def forward(self, batch: Batch) -> Batch:
+        size = batch[GASES[0]].shape[-2:]
+        if size != torch.Size(self.size):
+            batch = batch | {gas: to_size(batch[gas], self.size) for gas in GASES}
+        outputs = self.model(batch)
+        if self.log_variance is not None:
+            outputs["log_variance"] = self.log_variance
+        return {name: resize(x, size) if x.ndim == 4 and x.shape[-2:] != size else x for name, x in outputs.items()}
+
+
+def to_size(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames (B, 1, H, W) at `size`: means over pixels where they become fewer, bilinear where they become more."""
+    if frames.shape[-2] > size[0] and frames.shape[-1] > size[1]:
+        return F.adaptive_avg_pool2d(frames, size)
+    return resize(frames, size)
 
 
 def encode(encoders: nn.ModuleList, frames: list[Tensor]) -> list[Features]:
