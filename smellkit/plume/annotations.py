@@ -157,7 +157,7 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
         first, second = (group[group["gas_type"] == gas] for gas in GASES)
         couples = _random(first, second, random=random) if how == "random" else _same(first, second)
         for couple in couples:
-            cells = {}
+            cells: dict[str, object] = {}
             for gas, row in zip(GASES, couple, strict=True):
                 there = row is not None
                 cells |= {
@@ -168,7 +168,7 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
             number = CLASSES.index(str(name))
             cells |= {"ph_value": ph, "class_id": number, "class_name": name, "is_paired": not missing}
             rows.append(cells | {"missing_modality": missing})
-    return pd.DataFrame(rows, columns=list(PAIRED))
+    return pd.DataFrame(rows, columns=list(PAIRED)).astype({"is_paired": bool})
 
 
 def _random(first: pd.DataFrame, second: pd.DataFrame, *, random: np.random.Generator) -> list[tuple]:
@@ -297,7 +297,7 @@ def _classes(table: pd.DataFrame, *, path: Path) -> None:
 
 def _numbers(column: pd.Series, *, path: Path, low: float, high: float, whole: bool = False) -> pd.Series:
     kind = "a whole number" if whole else "a number"
-    plain = column.str.fullmatch(r"\d+(\.0*)?" if whole else r"[+-]?(\d+\.?\d*|\.\d+)")
+    plain = column.str.fullmatch(r"[0-9]+(\.0*)?" if whole else r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
     _refuse(column, ~plain, path=path, expected=f"{kind} from {low:g} to {high:g}")
     values = column.astype(float)
     _refuse(column, ~values.between(low, high), path=path, expected=f"{kind} from {low:g} to {high:g}")

@@ -9,6 +9,7 @@ a Gaussian or a sigmoid in closed form, so the optics' blur is only a wider one,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ STANDARD: dict[str, tuple[float, float]] = {
     "tube_angle": (-12, 12),  # degrees
     "tube_kelvin": (0.7, 1.6),
     "roundness": (0.3, 0.8),  # how much darker the tube's rims are
-    "upright": (0, 0),  # chance that the tube comes from above or below instead of a side
+    "upright": (-1, -1),  # above 0 the tube comes from above or below instead of a side
     "speed": (0.35, 0.60),  # heights a second at the nozzle
     "reach": (0.35, 0.75),  # heights over which the jet decays
     "drift": (0.02, 0.08),  # what remains of the speed
@@ -51,7 +52,7 @@ STANDARD: dict[str, tuple[float, float]] = {
     "own_depth": (0.42, 0.42),  # deviation of ln optical depth of each gas in each video: line of sight, humidity
     "depth": (0.0034, 0.0034),  # absorption: optical depth of a unit of emission
     "gas_kelvin": (4.5, 5.5),  # the gas above the wall behind it
-    "inverted": (0, 0),  # chance that the gas is colder than the wall
+    "inverted": (-1, -1),  # above 0 the gas is colder than the wall
     "slope": (0.1, 0.8),  # of the wall from one side to the other
     "patches": (0.06, 0.18),
     "clutter": (0.015, 0.035),
@@ -67,7 +68,7 @@ STANDARD: dict[str, tuple[float, float]] = {
     "kelvins": (4.0, 4.0),  # from black to white
     "level": (0.32, 0.42),  # grey of the wall
     "gamma": (1, 1),
-    "stretch": (0, 0),  # chance that a camera sets its range from each frame
+    "stretch": (-1, -1),  # above 0 a camera sets its range from each frame
 }
 WIDE = STANDARD | {
     "tube_width": (0.025, 0.17),
@@ -76,7 +77,7 @@ WIDE = STANDARD | {
     "tube_angle": (-40, 40),
     "tube_kelvin": (-1.2, 2.6),
     "roundness": (0, 1),
-    "upright": (0.35, 0.35),
+    "upright": (-1, 0.55),
     "speed": (0.2, 0.9),
     "reach": (0.25, 1.2),
     "drift": (0, 0.15),
@@ -85,10 +86,10 @@ WIDE = STANDARD | {
     "buoyancy": (0, 0.09),
     "eddies": (0.005, 0.08),
     "meander": (2, 18),
-    "own_depth": (0.5, 0.5),
+    "own_depth": (0.3, 0.7),
     "depth": (0.002, 0.014),
     "gas_kelvin": (2, 8),
-    "inverted": (0.25, 0.25),
+    "inverted": (-1, 0.33),
     "slope": (0, 1.5),
     "patches": (0, 0.35),
     "clutter": (0.004, 0.08),
@@ -104,20 +105,20 @@ WIDE = STANDARD | {
     "kelvins": (1.5, 10),
     "level": (0.15, 0.7),
     "gamma": (0.7, 1.4),
-    "stretch": (0.5, 0.5),
+    "stretch": (-1, 1),
 }
 
 
 def emission(ph: Array | float, *, random: np.random.Generator | None = None) -> Array:
     """ln Q of CO2 and CH4 (..., 2) at a pH; with `random`, of vessels: shared by both gases, own, and pH jitter."""
-    ph = np.asarray(ph, float)
-    own, shared = np.zeros((*ph.shape, 2)), np.zeros(ph.shape)
+    above = np.asarray(ph, float) - 5.9
+    varied = np.zeros((*above.shape, 2))
     if random is not None:
-        ph = ph + JITTER * random.standard_normal(ph.shape)
-        shared = VESSEL * random.standard_normal(ph.shape)
-        own = OWN * random.standard_normal(own.shape)
-    methane = 1 / (1 + np.exp(-(ph - 5.9) / 0.12)) - 0.5
-    return np.stack([-0.5 * (ph - 5.9), methane], axis=-1) + shared[..., None] + own
+        above = above + JITTER * random.standard_normal(above.shape)
+        varied += VESSEL * random.standard_normal((*above.shape, 1))
+        varied += OWN * random.standard_normal(varied.shape)
+    methane = 1 / (1 + np.exp(-above / 0.12)) - 0.5
+    return np.stack([-0.5 * above, methane], axis=-1) + varied
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,6 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
             strength / np.sqrt((strength**2).sum()),
         ]
     )
-    upright, second = random.random() < one["upright"], random.random() < 0.5
     panels = random.uniform([0, 0, 0.04, 0.04, 0], [1.4, 1, 0.4, 0.4, 1], (5, 5))[: int(one["panels"])]
     panels[:, 4] = np.interp(panels[:, 4], [0, 1], ranges["panel_kelvin"])
     return Scene(
@@ -179,8 +179,8 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
         camera=(both[0], both[1]),
         log_emission=log_emission,
         depth=one["depth"] * np.exp(one["own_depth"] * random.standard_normal(2)),
-        kelvin=one["gas_kelvin"] * (-1 if random.random() < one["inverted"] else 1),
-        edge=(("top", "bottom") if upright else ("left", "right"))[second],
+        kelvin=one["gas_kelvin"] * (-1 if one["inverted"] > 0 else 1),
+        edge=(("top", "bottom") if one["upright"] > 0 else ("left", "right"))[int(random.integers(2))],
         masses=np.exp(pulse + clumps - clumps.var() / 2),
         angles=np.radians(one["meander"]) * _walk(random.standard_normal(emitted), seconds=2.0),
         jitter=0.6 * random.standard_normal((emitted, 2)),
@@ -193,25 +193,28 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
     )
 
 
-def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator) -> Video:
-    """What both cameras make of a scene at `size` (width, height); `random` is the noise of the pixels alone."""
+def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator, gases: Sequence[str] = GASES) -> Video:
+    """What both cameras make of a scene at `size` (width, height); `random` is the noise of the pixels alone.
+
+    Only `gases` are rendered; frames and masks of the other one are 0.
+    """
     width, height = size
     aspect = width / height
     x, y = (np.arange(width) + 0.5) / height, (np.arange(height) + 0.5) / height
-    depth, places = _optical_depth(scene, x, y, aspect=aspect)
-    frames = np.empty(depth.shape, np.uint8)
-    masks = np.empty(depth.shape, np.uint8)
-    contrast = np.empty(depth.shape[:2])
-    for gas in range(len(GASES)):
+    depth = _optical_depth(scene, x, y, aspect=aspect)
+    frames, masks = (np.zeros(depth.shape, np.uint8) for _ in range(2))
+    contrast = np.zeros(depth.shape[:2])
+    for gas in map(GASES.index, gases):
         camera = scene.camera[gas]
         wall = _wall(scene, camera, x + scene.shift[gas, 0], y + scene.shift[gas, 1], aspect=aspect)
         tube, profile = _tube(scene, camera, x + scene.shift[gas, 0], y + scene.shift[gas, 1], aspect=aspect)
-        seen = (1 - np.exp(-depth[:, gas])) * (scene.kelvin - wall) * (1 - tube)
+        behind = ((scene.kelvin - wall) * (1 - tube)).astype(np.float32)
+        seen = -np.expm1(-depth[:, gas]) * behind
         threshold = VISIBLE * np.hypot(camera["netd"], scene.chosen["clutter"])
         masks[:, gas] = np.where(tube > 0.5, TUBE, np.where(np.abs(seen) > threshold, GAS, BACKGROUND))
         contrast[:, gas] = np.abs(seen).sum(axis=(1, 2)) / height**2
         still = wall * (1 - tube) + scene.chosen["tube_kelvin"] * profile * tube
-        frames[:, gas] = _counts(still + seen, camera, random=random)
+        frames[:, gas] = _counts(seen + still.astype(np.float32), camera, random=random)
     return Video(frames, masks, contrast)
 
 
@@ -239,8 +242,8 @@ def _nozzle(scene: Scene, aspect: float) -> tuple[Array, float]:
     return np.array(place), float(direction)
 
 
-def _optical_depth(scene: Scene, x: Array, y: Array, *, aspect: float) -> tuple[Array, Array]:
-    """Optical depth of each gas, (frames, gases, rows, columns), and where the puffs are, (frames, gases, puffs, 2)."""
+def _optical_depth(scene: Scene, x: Array, y: Array, *, aspect: float) -> NDArray[np.float32]:
+    """Optical depth of each gas, (frames, gases, rows, columns): the sum of all puffs."""
     one = scene.chosen
     nozzle, direction = _nozzle(scene, aspect)
     age = STEP * (np.arange(PUFFS)[::-1] + 0.5)  # the newest puff is the last
@@ -267,7 +270,7 @@ def _optical_depth(scene: Scene, x: Array, y: Array, *, aspect: float) -> tuple[
     weight = masses.swapaxes(0, 1) * STEP / (2 * np.pi * sigma**2)
     columns = _bell((x - places[..., 0, None]) / sigma[..., None])
     rows = _bell((y - places[..., 1, None]) / sigma[..., None])
-    return np.matmul((rows * weight[..., None]).swapaxes(-1, -2), columns), places
+    return np.matmul((rows * weight[..., None]).swapaxes(-1, -2), columns, dtype=np.float32)
 
 
 def _bell(z: Array) -> Array:
@@ -319,23 +322,21 @@ def _step(z: Array) -> Array:
     return 0.5 * (1 + np.tanh(z))
 
 
-def _counts(kelvin: Array, camera: dict[str, float], *, random: np.random.Generator) -> NDArray[np.uint8]:
+def _counts(kelvin: NDArray[np.float32], camera: dict[str, float], *, random: np.random.Generator) -> NDArray[np.uint8]:
     """8-bit frames of temperatures (frames, rows, columns): vignetting, noise, range, dead pixels."""
     frames, rows, columns = kelvin.shape
     down, right = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)
     noise = random.standard_normal(kelvin.shape, dtype=np.float32)
-    stripes = random.standard_normal((frames, rows, 1)), random.standard_normal((frames, 1, columns))
-    stuck = random.random((rows, columns))
-    seen = kelvin - camera["vignette"] * (down**2 + right**2) / 2
-    seen = seen + camera["netd"] * (noise + camera["stripes"] * (stripes[0] + stripes[1]))
-    if camera["stretch"] > 0 and camera["level"] * 1000 % 1 < camera["stretch"]:
+    stripes = [random.standard_normal(shape, dtype=np.float32) for shape in ((frames, rows, 1), (frames, 1, columns))]
+    stuck = random.random((rows, columns), dtype=np.float32)
+    seen = kelvin - (camera["vignette"] * (down**2 + right**2) / 2).astype(np.float32)
+    seen += camera["netd"] * (noise + camera["stripes"] * (stripes[0] + stripes[1]))
+    if camera["stretch"] > 0:
         low, high = np.percentile(seen, [1, 99], axis=(1, 2), keepdims=True)
-        share = np.clip((seen - low) / np.maximum(high - low, 0.2), 0, 1)
+        share = (seen - low) / np.maximum(high - low, 0.2)
     else:
-        share = np.clip(seen / camera["kelvins"] + camera["level"], 0, 1)
-    if camera["gamma"] != 1:
-        share = share ** camera["gamma"]
-    counts = np.round(255 * share).astype(np.uint8)
+        share = seen / camera["kelvins"] + camera["level"]
+    counts = np.round(255 * np.clip(share, 0, 1) ** camera["gamma"]).astype(np.uint8)
     counts[:, stuck < camera["dead"] / 2] = 0
     counts[:, stuck > 1 - camera["dead"] / 2] = 255
     return counts

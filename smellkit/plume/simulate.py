@@ -95,7 +95,7 @@ def write(
                     place = GASES.index(gas)
                     file = f"{video.name}_f{frame:02d}_{gas}.png"
                     for kind, pixels in (("frames", made.frames), ("masks", made.masks)):
-                        Image.fromarray(pixels[frame, place]).save(part / kind / file, compress_level=6)
+                        Image.fromarray(pixels[frame, place]).save(part / kind / file, compress_level=4)
                     original = {"original_sample_id": video.name, "augmentation_id": frame}
                     paths = {"frame_path": f"frames/{file}", "mask_path": f"masks/{file}", "gas_type": gas}
                     health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
@@ -120,7 +120,7 @@ def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple
     """Make one planned video, the `number`-th of its seed."""
     drawn = np.random.default_rng([seed, number])
     scene = physics.scene(video.ph, frames=video.frames, random=drawn, wide=video.wide)
-    return scene, physics.render(scene, size=size, random=np.random.default_rng([seed, number, 1]))
+    return scene, physics.render(scene, size=size, random=np.random.default_rng([seed, number, 1]), gases=video.gases)
 
 
 def plan(
