@@ -13,6 +13,7 @@ from smellkit import cli, paths, runs, weights
 from smellkit.errors import OptionError, WeightsError
 from smellkit.gcode import bench, data, decode, export, predict, recordings, samples, scores, shipping, tasks, tokens
 from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS, PLACES
+from smellkit.gcode.follow import Courses
 from smellkit.gcode.grammar import Grammar, spoken
 from smellkit.gcode.reader import Recall
 from smellkit.train import Settings, fit
@@ -184,11 +185,27 @@ def test_hiding_the_position_changes_the_answer_but_nothing_else_may_be_asked(pa
     assert not (tmp_path / "c.csv").exists()
 
 
+def test_a_recording_is_followed_through_the_course_that_it_takes():
+    lines, operations = [0, 1, 2, 3, 1, 4, 5, 1, 6, 3, 1, 7], [0] * 6 + [1] * 6
+    courses = Courses.of(["a"] * 6 + ["b"] * 6, [*range(6)] * 2, lines, operations)
+    alone = torch.full((6, 8), 1 / 8)
+    alone[0] = torch.nn.functional.one_hot(torch.tensor(5), 8) * 0.92 + 0.01  # only its beginning is told
+    line, operation = courses(alone, torch.full((6, 9), 1 / 9))
+    assert line.argmax(dim=1).tolist() == lines[6:] and (operation.argmax(dim=1) == 1).all()
+    assert torch.allclose(line.sum(dim=1), torch.ones(6)) and torch.allclose(operation.sum(dim=1), torch.ones(6))
+
+
+def test_a_recording_may_begin_in_the_middle_of_a_course():
+    courses = Courses.of(["a"] * 6, range(6), [0, 1, 2, 3, 4, 5], [0] * 6)
+    alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
+    assert courses(alone, torch.full((3, 9), 1 / 9))[0].argmax(dim=1)[[0, 2]].tolist() == [3, 5]
+
+
 def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
     reader = shipping.unpack(packed)
     table = recordings.read_one(SAMPLE / "pocket_002.parquet", labels=False)
     machine = data.cut(table.assign(group="pocket_002"))
-    wanted, _ = reader.read(*machine.take(machine.windows["row"].to_numpy()))
+    wanted = reader.read(*machine.take(machine.windows["row"].to_numpy()))
     raw = pd.read_parquet(SAMPLE / "pocket_002.parquet").to_dict("records")
     stream = predict.Stream(reader)
     before = sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray))
@@ -245,7 +262,7 @@ def test_the_shipped_reader_is_small_and_reads_every_channel():
         np.full((1, 64, len(CONTINUOUS)), np.nan, np.float32),
         np.full((1, 64, len(CATEGORICAL)), np.nan, np.float32),
     )
-    assert reader.mask.all() and reader.read(*empty)[0][0].line in reader.model.grammar.texts
+    assert reader.mask.all() and reader.read(*empty)[0].line in reader.model.grammar.texts
 
 
 def test_paths_of_the_sample_are_found():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from smellkit import metrics, paths, runs, weights
@@ -63,9 +64,12 @@ def bench(
     folds: Sequence[int] = range(splits.FOLDS),
     seed: int = 7,
     system: str = "reader",
+    context: str = "window",
     **training: Any,
 ) -> dict[str, Any]:
     """Scores of `system` under a protocol and a channel set, beside the baselines that need no learning.
+
+    With the `context` "recording" the reader follows each test recording from its beginning to its end.
 
     Fits that have been made before with the same parameters are taken up again. For the reader `all` and `no-position`
     are one fit (and so are `centred` and `no-position-z`): it hides the position in most of its training windows, and
@@ -82,7 +86,7 @@ def bench(
         run, prepared = trained(
             folder, protocol=protocol, channel_set=channel_set, fold=fold, seed=seed, system=system, **training
         )
-        told.append(say(run, prepared, mask=mask))
+        told.append(say(run, prepared, mask=mask, context=context))
         floor.append(floors(prepared))
     joined = told[0]
     for more in told[1:]:
@@ -94,6 +98,7 @@ def bench(
             "protocol": protocol,
             "about": splits.PROTOCOLS[protocol],
             "channels": channel_set,
+            "context": context,
             "folds": folds,
             "seed": seed,
             "windows": len(joined.table),
@@ -143,24 +148,40 @@ def model_of(run: Run) -> MachineReader:
 
 
 @torch.no_grad()
-def say(run: Run, prepared: Prepared, *, mask: NDArray[np.bool_], part: str = "test") -> Told:
-    """What the model of `run` says of a part of its split, seeing only the channels of `mask`."""
+def say(run: Run, prepared: Prepared, *, mask: NDArray[np.bool_], part: str = "test", context: str = "window") -> Told:
+    """What the model of `run` says of a part of its split, seeing only the channels of `mask`.
+
+    By itself a window is all it sees; with the `context` "recording" it sees all windows of the recording.
+    """
     rows = getattr(prepared.parts, part)
     windows = Windows(prepared, rows, mask=prepared.mask & mask)
     table = prepared.machine.windows.iloc[rows].reset_index(drop=True)
     if run.params["task"] == "gcode-decoder":
         return _say_two(run, prepared, windows, table)
-    model, found = model_of(run), []
-    grammar = model.grammar
-    for batch in DataLoader(windows, batch_size=256, collate_fn=collate):
-        free, operation = decode.decode(model, batch["continuous"], batch["categorical"])
-        outputs = model(batch)
-        forced = decode.forced(grammar, outputs["line"], outputs["token"], batch["open"])
-        found.append((operation.softmax(dim=1), grammar.published[forced], free, batch["published"]))
-    operation, forced, free, target = (torch.cat(parts) for parts in zip(*found, strict=True))
+    model = model_of(run)
+    grammar, batches = model.grammar, list(DataLoader(windows, batch_size=256, collate_fn=collate))
+    outputs = [model(batch) for batch in batches]
+    line, operation = (torch.cat([one[name] for one in outputs]).softmax(dim=1) for name in ("line", "operation"))
+    if context == "recording":
+        line, operation = _followed(prepared, table, line, operation)
+    found = []
+    for batch, one, told in zip(batches, outputs, line.split(256), strict=True):
+        free, _ = decode.decode(model, batch["continuous"], batch["categorical"], line=told)
+        forced = decode.forced(grammar, told.log(), one["token"], batch["open"])
+        found.append((grammar.published[forced], free, batch["published"]))
+    forced, free, target = (torch.cat(parts) for parts in zip(*found, strict=True))
     published = torch.where(free == 0, 0, grammar.published[free])
     said = decode.lines(grammar, free)
     return Told(table, operation.numpy(), forced.numpy(), published.numpy(), target.numpy(), said)
+
+
+def _followed(prepared: Prepared, table: pd.DataFrame, line: Tensor, operation: Tensor) -> tuple[Tensor, Tensor]:
+    """Line and operation of every window, each recording followed by itself; `table` is in order of time."""
+    courses = prepared.courses()
+    line, operation = line.clone(), operation.clone()
+    for rows in table.groupby("recording", sort=False).indices.values():
+        line[rows], operation[rows] = courses(line[rows], operation[rows])
+    return line, operation
 
 
 def _say_two(run: Run, prepared: Prepared, windows: Windows, table: pd.DataFrame) -> Told:
@@ -270,7 +291,8 @@ def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
     old = read_json(file) if file.exists() else {}
     folds = f", fold {', '.join(map(str, result['folds']))}" if result["protocol"] == "G" else ""
     place = f"{result['protocol']}{folds}: "
-    name = f"{place}{result['system']}, {result['channels']}"
+    whole = ", whole recording" if result["context"] == "recording" else ""
+    name = f"{place}{result['system']}, {result['channels']}{whole}"
     named = {"program" if result["protocol"] == "X" else "operation": result["operation"]}
     told = {name: result["tokens"] | named}
     told |= {f"{place}{floor} ({result['channels']})": row for floor, row in result["baselines"].items()}

@@ -16,11 +16,18 @@ import click
 @click.option(
     "--system", default="reader", show_default=True, type=click.Choice(["reader", "two-stage", "two-stage-waves"])
 )
+@click.option(
+    "--context",
+    default="window",
+    show_default=True,
+    type=click.Choice(["window", "recording"]),
+    help="What it may see.",
+)
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
 @click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
 @click.option("--epochs", default=0, help="Passes over the training part: 24 for the reader, 40 for two stages.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
-def bench(folder, protocol, channel_set, system, folds, seed, epochs, out):
+def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, out):
     """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
     from smellkit import paths
     from smellkit.errors import OptionError
@@ -31,9 +38,8 @@ def bench(folder, protocol, channel_set, system, folds, seed, epochs, out):
     except ValueError as why:
         raise OptionError(f"--folds {folds!r} are no numbers", hint="for example 0,1") from why
     how = {"epochs": epochs} if epochs else {}
-    result = benches.bench(
-        str(folder), protocol=protocol, channel_set=channel_set, system=system, folds=numbers, seed=seed, **how
-    )
+    asked = {"protocol": protocol, "channel_set": channel_set, "system": system, "context": context}
+    result = benches.bench(str(folder), **asked, folds=numbers, seed=seed, **how)
     click.echo(benches.text(result))
     if out:
         click.echo(paths.write_json(out, benches.added(out, result)))

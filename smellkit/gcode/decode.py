@@ -14,15 +14,22 @@ WEIGHT = 0.3  # of the decoder beside the lines' prior; chosen on the validation
 
 @torch.no_grad()
 def decode(
-    model: MachineReader, continuous: Tensor, categorical: Tensor, *, prior: float = 1.0, weight: float = WEIGHT
+    model: MachineReader,
+    continuous: Tensor,
+    categorical: Tensor,
+    *,
+    line: Tensor | None = None,
+    prior: float = 1.0,
+    weight: float = WEIGHT,
 ) -> tuple[Tensor, Tensor]:
     """Free-running tokens (B, 8) in the grammar's open vocabulary, padded after EOS, and `operation` logits (B, 9).
 
-    `prior` weighs the line head, `weight` the decoder; a `prior` of 0 leaves only what the lines allow.
+    `line` are probabilities of lines (B, L) in place of the window's own. `prior` weighs the line head, `weight` the
+    decoder; a `prior` of 0 leaves only what the lines allow.
     """
     model.eval()
     memory, outputs = model.encode(continuous, categorical)
-    line = (prior * outputs["line"]).softmax(dim=1)
+    line = (prior * outputs["line"]).softmax(dim=1) if line is None else line
     alive = torch.ones_like(line)
     keys = model.decoder.remember(memory)
     token = torch.full((len(line),), BOS, device=line.device)

@@ -12,7 +12,7 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.gcode import channels, data, recordings, shipping
-from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS, OPERATIONS
+from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS
 from smellkit.gcode.data import LENGTH, STRIDE
 from smellkit.gcode.shipping import Read, Reader
 
@@ -26,8 +26,8 @@ def gcode(
     """Write one row a window of 64 rows, every 16: file, start (row), operation, p, line, tokens; say what happened.
 
     `line` has all its digits; `tokens` are those of the published vocabulary, UNK where it has none, without EOS.
-    `channels=no-position` hides the machine position. `context=recording` names the operation from all windows of the
-    recording together (a recording is one operation); `skip` leaves out files that can't be read.
+    `channels=no-position` hides the machine position. A window is judged by itself; with `context=recording` the
+    windows of a recording are judged together, as one run of a known program. `skip` leaves out what can't be read.
     """
     if context not in CONTEXTS:
         raise OptionError(f"There is no context {context!r}", hint="window or recording")
@@ -41,9 +41,7 @@ def gcode(
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for name, rows in machine.windows.groupby("recording", sort=True):
-            said, chances = reader.read(*machine.take(rows["row"].to_numpy()))
-            if context == "recording":
-                said = _agreed(said, chances)
+            said = reader.read(*machine.take(rows["row"].to_numpy()), context=context)
             for start, one in zip(rows["start"], said, strict=True):
                 tokens = " ".join(one.tokens)
                 writer.writerow([names[str(name)], start, one.operation, f"{one.p:.4f}", one.line, tokens])
@@ -52,15 +50,6 @@ def gcode(
     left = f"; {len(report.skipped)} files skipped" if report.skipped else ""
     left += f"; {short} recordings shorter than {LENGTH} rows" if short else ""
     return f"{out}: {count} windows of {machine.windows['recording'].nunique()} recordings{left}"
-
-
-def _agreed(said: list[Read], chances: np.ndarray) -> list[Read]:
-    """Every window of a recording gets the operation that all of them together make most likely."""
-    logs = np.log(chances + 1e-9).mean(axis=0)
-    together = np.exp(logs - logs.max())
-    together /= together.sum()
-    best = int(together.argmax())
-    return [Read(OPERATIONS[best], float(together[best]), one.line, one.tokens) for one in said]
 
 
 class Stream:
@@ -92,7 +81,7 @@ class Stream:
         self.seen += 1
         if self.seen < LENGTH or (self.seen - LENGTH) % self.stride:
             return None
-        return self.reader.read(self._values[None], self._categories[None])[0][0]
+        return self.reader.read(self._values[None], self._categories[None])[0]
 
 
 def _row(row: dict[str, float] | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

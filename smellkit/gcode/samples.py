@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from smellkit.gcode import channels, data, splits, tokens
 from smellkit.gcode.data import LENGTH, Machine, Scaling
+from smellkit.gcode.follow import Courses
 from smellkit.gcode.grammar import Grammar
 from smellkit.task import Batch
 
@@ -88,6 +89,12 @@ class Prepared:
         numbers = {line: number for number, line in enumerate(self.grammar.texts)}
         line = torch.tensor([numbers[self.machine.lines[number]] for number in table["line"]])
         return self.values[rows][..., channels.PLACES] * torch.tensor(self.spread), line
+
+    def courses(self) -> Courses:
+        """The lines and operations of the training recordings, window after window."""
+        table = self.machine.windows.iloc[self.parts.train]
+        line = data.line_numbers(replace(self.machine, windows=table), self.grammar.texts)
+        return Courses.of(table["recording"], table["start"], line, table["operation_id"])
 
     @property
     def spread(self) -> list[float]:

@@ -7,7 +7,7 @@ python -m smellkit.gcode.shipping gcode-all data/weights/gcode
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from smellkit.errors import WeightsError
 from smellkit.gcode import bench, channels, decode, samples, tasks
 from smellkit.gcode.channels import OPERATIONS
 from smellkit.gcode.data import Scaling
+from smellkit.gcode.follow import Courses
 from smellkit.gcode.grammar import Grammar
 from smellkit.gcode.reader import MachineReader, Recall
 from smellkit.gcode.tokens import Vocabulary, default
 from smellkit.options import accepted
 from smellkit.runs import Run
 
+BATCH = 128  # windows at once
+COURSES = ("line", "operation", "first")
 SHAPE = ("width", "layers", "waves", "structure")  # options of the task that decide which tensors there are
 
 
@@ -47,28 +50,38 @@ class Reader:
     scaling: Scaling
     vocabulary: Vocabulary
     mask: np.ndarray  # (155,) channels in use
+    courses: Courses  # of the training recordings
 
     def inputs(self, values: np.ndarray, categories: np.ndarray) -> tuple[Tensor, Tensor]:
         """Scaled windows (n, 64, 155) and category numbers (n, 64, 4) from raw ones with NaN where nothing was."""
         scaled = self.scaling(values) * self.mask.astype(np.float32)
         return torch.as_tensor(scaled), torch.as_tensor(self.scaling.codes(categories))
 
-    def read(self, values: np.ndarray, categories: np.ndarray) -> tuple[list[Read], np.ndarray]:
-        """One `Read` a window, and the probabilities of all operations (n, 9)."""
-        said: list[Read] = []
-        chances: list[np.ndarray] = []
-        for start in range(0, len(values), 128):
-            chosen = slice(start, start + 128)
-            tokens, operation = decode.decode(self.model, *self.inputs(values[chosen], categories[chosen]))
-            probability = operation.softmax(dim=1).numpy()
-            chances.append(probability)
-            for row, line, chance in zip(tokens, decode.lines(self.model.grammar, tokens), probability, strict=True):
-                said.append(Read(OPERATIONS[chance.argmax()], float(chance.max()), line, self._published(row)))
-        return said, np.concatenate(chances) if chances else np.empty((0, len(OPERATIONS)))
+    @torch.no_grad()
+    def read(self, values: np.ndarray, categories: np.ndarray, *, context: str = "window") -> list[Read]:
+        """One `Read` a window; with the `context` "recording" they are all of one recording, and judged together."""
+        blocks = [
+            self.inputs(values[at : at + BATCH], categories[at : at + BATCH]) for at in range(0, len(values), BATCH)
+        ]
+        if not blocks:
+            return []
+        outputs = [self.model.eval().encode(*block)[1] for block in blocks]
+        line, operation = (torch.cat([one[name] for one in outputs]).softmax(dim=1) for name in ("line", "operation"))
+        if context == "recording":
+            line, operation = self.courses(line, operation)
+        told = line.split(BATCH)
+        rows = torch.cat(
+            [decode.decode(self.model, *block, line=own)[0] for block, own in zip(blocks, told, strict=True)]
+        )
+        texts = decode.lines(self.model.grammar, rows)
+        return [
+            Read(OPERATIONS[int(chance.argmax())], float(chance.max()), text, self._published(row))
+            for row, text, chance in zip(rows, texts, operation, strict=True)
+        ]
 
     def without(self, channel_set: str) -> Reader:
         """The same reader, blind to what a channel set leaves out."""
-        return Reader(self.model, self.scaling, self.vocabulary, self.mask & channels.keep(channel_set))
+        return replace(self, mask=self.mask & channels.keep(channel_set))
 
     def _published(self, row: Tensor) -> tuple[str, ...]:
         numbers = [int(n) for n in torch.where(row == 0, 0, self.model.grammar.published[row])]
@@ -79,7 +92,7 @@ def of(run: Run) -> Reader:
     """The reader of a finished run of `gcode-reader`."""
     options = {name: value for name, value in run.params.items() if name in accepted(tasks.reader)}
     prepared = prepared_of(options)
-    return Reader(bench.model_of(run), prepared.scaling, prepared.vocabulary, prepared.mask)
+    return Reader(bench.model_of(run), prepared.scaling, prepared.vocabulary, prepared.mask, prepared.courses())
 
 
 def pack(run: Run, folder: Path) -> Path:
@@ -96,6 +109,8 @@ def pack(run: Run, folder: Path) -> Path:
         "scaling.centre": torch.as_tensor(prepared.scaling.centre),
         "scaling.spread": torch.as_tensor(prepared.scaling.spread),
     }
+    courses = prepared.courses()
+    tensors |= {f"courses.{name}": getattr(courses, name).to(torch.int16) for name in COURSES}
     shape = {name: options[name] for name in SHAPE if name in options}
     table = prepared.machine.windows.iloc[prepared.parts.train]
     manifest = {
@@ -139,6 +154,7 @@ def unpack(folder: Path) -> Reader:
             raise WeightsError(f"{where} reads other channels or operations", hint="train it again")
         categories = tuple(tuple(known) for known in manifest["categories"])
         scaling = Scaling(tensors.pop("scaling.centre").numpy(), tensors.pop("scaling.spread").numpy(), categories)
+        courses = Courses(*(tensors.pop(f"courses.{name}") for name in COURSES))
         state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         vocabulary = default()
         grammar = Grammar(manifest["lines"], vocabulary)
@@ -155,7 +171,7 @@ def unpack(folder: Path) -> Reader:
             f"{where} holds no reader of G-code: {why!r}", hint="python -m smellkit.gcode.shipping"
         ) from why
     weights.fill(model, state, where=where).eval()
-    return Reader(model, scaling, vocabulary, np.array(manifest["used"], dtype=bool))
+    return Reader(model, scaling, vocabulary, np.array(manifest["used"], dtype=bool), courses)
 
 
 if __name__ == "__main__":

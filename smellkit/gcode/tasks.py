@@ -131,8 +131,8 @@ def encoder(
 ) -> Task:
     """The published encoder: operation of a window, with its input restored from a noisy copy.
 
-    `waves` (not as claimed) shows it the position as waves too. The best epoch is the one with the largest accuracy less
-    the weighted error of the restored input, both as scored.
+    `waves` (not as claimed) shows it the position as waves too. The best epoch has the largest accuracy less the
+    weighted error of the restored input.
     """
     prepared = samples.prepare(
         data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without
