@@ -27,6 +27,28 @@ def test_pooling_never_crosses_a_recording():
         assert (pooled.argmax(1) == target).all()
 
 
+def test_test_time_windows_average_near_ones_of_the_same_recording():
+    windows = cut(table(2, 2, rows=275), Protocol(), stride=10)
+    scores = windows.start[:, None] + 1000.0 * windows.recording[:, None]
+    found = bench.around(scores, windows)
+    inner = (windows.start >= 20) & (windows.start <= windows.start.max() - 20)
+    assert np.allclose(found[inner], scores[inner])
+    assert np.allclose(found[windows.start == 0] - scores[windows.start == 0], 10)  # of 0, 10 and 20
+
+
+def test_calibration_leaves_a_recording_more_out_of_the_lesser_fit(monkeypatch):
+    windows = cut(table(3, 5), Protocol())
+    seen = []
+
+    def spy(system, train, **_):
+        seen.append(set(train.fold))
+        return lambda values: np.random.default_rng(0).normal(size=(len(values), 3))
+
+    monkeypatch.setattr(systems, "fit", spy)
+    bench.calibrate(systems.find("lda"), windows)
+    assert seen == [{2, 3, 4}, {0, 3, 4}, {0, 1, 4}, {1, 2, 3, 4}, {0, 2, 3, 4}, {0, 1, 3, 4}]
+
+
 def test_figures_have_intervals_around_their_value():
     windows = cut(table(3, 4), Protocol())
     random = np.random.default_rng(0)

@@ -13,7 +13,9 @@ from smellkit.odour.encoder.calibration import (
     Calibration,
     Thresholds,
     abstention,
+    ahead_of,
     calibrate,
+    calibrate_ahead,
     conformal_quantile,
     decide,
     entropy,
@@ -81,6 +83,18 @@ def test_abstention_does_its_best_where_the_precision_is_out_of_reach():
     random = np.random.default_rng(0)
     probabilities, target = softmax(random.normal(size=(300, 5))), random.integers(0, 5, 300)
     assert selective(probabilities, target, abstention(probabilities, target, precision=0.99))["answered"] >= 0.2
+
+
+def test_a_calibration_is_learnt_for_a_fit_on_all_recordings():
+    one, target, group = answers(2000, sharpness=3.0)
+    two = one + 0.5 * np.eye(10)[target]  # knows a bit more
+    few, many = calibrate(one, target, group), calibrate(two, target, group)
+    found = calibrate_ahead((one, target, group), (two, target, group), ahead=0.6)
+    assert found.temperature < many.temperature < few.temperature
+    assert calibrate_ahead((two, target, group), (two, target, group), ahead=0.6).quantile == pytest.approx(
+        many.quantile
+    )
+    assert ahead_of(5) == pytest.approx(0.6)
 
 
 def test_a_calibration_survives_its_manifest():

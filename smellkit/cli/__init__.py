@@ -28,10 +28,14 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
 
 BENCHES = {
     "smellnet-base": "smellkit.odour.commands:smellnet_base",
+    "smellnet-sessions": "smellkit.odour.commands:smellnet_sessions",
+    "smellnet-ablations": "smellkit.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.odour.commands:smellnet_mixture",
     "reading": "smellkit.odour.commands:reading",
     "neckwear": "smellkit.device.commands:bench",
     "gcode": "smellkit.gcode.commands:bench",
+    "gcode-ablations": "smellkit.gcode.commands:ablations",
+    "plume": "smellkit.plume.commands:bench",
 }
 
 

@@ -31,6 +31,35 @@ def smellnet_base(data, model, seeds, folds, out, folder):
     _keep(result, out)
 
 
+@click.command("smellnet-sessions")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option("--method", default="", metavar="NAME", help="One method; all else. See `encoder/transfer.py`.")
+@click.option("--seeds", default=1, show_default=True, help="Fits that score other sessions; 0 is none.")
+@click.option("--folds", default=3, show_default=True, help="Recordings of each substance held out for simulated days.")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other methods there are kept.")
+def smellnet_sessions(data, method, seeds, folds, out):
+    """Choose a method for another day on training recordings alone, and score all of them on other sessions."""
+    from smellkit.odour.encoder import transfer
+
+    names = [method] if method else []
+    result = transfer.run(data, methods=names, folds=folds, seeds=seeds, progress=click.echo, before=_known(out))
+    click.echo(transfer.report(result))
+    _keep(result, out)
+
+
+@click.command("smellnet-ablations")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option("--seeds", default=5, show_default=True, help="Repetitions of each case, seeds 1, 2, ...")
+@click.option("--workers", default=2, show_default=True, help="Processes on this machine.")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
+def smellnet_ablations(data, seeds, workers, out):
+    """Run the encoder's sweeps of notebooks/sweeps in full: technique, sensors, tricks, sessions."""
+    from smellkit.odour.encoder import ablations
+
+    result = ablations.measure(data, seeds=seeds, workers=workers, progress=click.echo)
+    _keep(result, out)
+
+
 @click.command("reading")
 @click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")

@@ -34,6 +34,7 @@ TABLES = {
     "level-free": "Six gas channels, the same 125 rows less the first of them",
     "confounded": "SESSION-CONFOUNDED: the input shows which session a recording comes from",
 }
+DENSE = 10  # rows between test windows that are averaged for "test-time windows"
 CALIBRATION_FOLDS = 3  # of the training recordings: 150 of SmellNet's 250
 Say = Callable[[str], object]
 
@@ -92,14 +93,16 @@ def measure(
     """Fit system `name` with `seeds` seeds and return all its figures, see `figures`."""
     system = systems.find(name)
     train = cut(training, system.protocol, stride=system.train_stride)
-    test = cut(testing, system.protocol, classes=train.classes)
+    dense = cut(testing, system.protocol, stride=DENSE, classes=train.classes)
+    test = dense.every(system.protocol.stride)
     other = cut(away, system.protocol, classes=train.classes) if away is not None else None
-    scores, scores_away, seconds = [], [], []
+    scores, scores_dense, scores_away, seconds = [], [], [], []
     for seed in range(1, seeds + 1):
         began = time.monotonic()
         scorer = systems.fit(system, train, seed=seed, name=f"bench/{name}")
         seconds.append(time.monotonic() - began)
-        scores.append(scorer(test.values))
+        scores_dense.append(scorer(dense.values))
+        scores.append(scores_dense[-1][dense.start % system.protocol.stride == 0])
         scores_away += [scorer(other.values)] if other is not None else []
     found: dict[str, Any] = {
         "table": system.table,
@@ -110,6 +113,8 @@ def measure(
         "fit_seconds": round(float(np.median(seconds)), 1),
         "test": figures(scores, test),
     }
+    smooth = [around(part, dense)[dense.start % system.protocol.stride == 0] for part in scores_dense]
+    found["test"]["test-time windows"] = at_level(smooth, test)
     if other is not None:
         found["other_session"] = at_level(scores_away, other, 1) | {"windows_of": int(len(np.unique(other.recording)))}
     if folds:
@@ -118,8 +123,7 @@ def measure(
         found["cross_validated"] = at_level([held_out], graded)
     if system.calibrated:
         inside = cut(training, system.protocol, stride=_common(system.protocol, system))
-        held_out, graded = cross_validate(system, inside, name=name, folds=CALIBRATION_FOLDS)
-        learnt = calibration.calibrate(held_out, graded.target, graded.recording)
+        learnt = calibrate(system, inside, name=name)
         found["calibration"] = {"learnt": learnt.asdict(), **calibrated(scores[0], test, learnt)}
     return found
 
@@ -156,6 +160,16 @@ def at_level(scores: Sequence[NDArray], test: Windows, count: int = 1) -> dict[s
     return found
 
 
+def around(scores: NDArray, windows: Windows, *, reach: int = 20) -> NDArray:
+    """Mean log-probabilities of all windows of the recording that start at most `reach` rows before or after."""
+    found = np.empty_like(scores)
+    for number in np.unique(windows.recording):
+        rows = np.flatnonzero(windows.recording == number)
+        near = np.abs(windows.start[rows, None] - windows.start[rows]) <= reach
+        found[rows] = near @ scores[rows] / near.sum(1, keepdims=True)
+    return found
+
+
 def combine(scores: NDArray, test: Windows, count: int) -> tuple[NDArray, NDArray, NDArray]:
     """Mean log-probabilities over every run of `count` windows in a recording, their targets and recordings.
 
@@ -174,19 +188,41 @@ def combine(scores: NDArray, test: Windows, count: int) -> tuple[NDArray, NDArra
     return np.concatenate(found), np.array(target), np.array(recording)
 
 
+def calibrate(
+    system: systems.System, windows: Windows, *, name: str = "bench", seed: int = 1, precision: float = 0.75
+) -> calibration.Calibration:
+    """The calibration of a fit of `system` on `windows`, learnt on recordings that other fits did not see.
+
+    With four recordings of every substance or more it is learnt for a fit on all of them, see `calibrate_ahead`.
+    """
+
+    def held_out(fewer: int) -> calibration.Held:
+        scores, graded = cross_validate(system, windows, name=name, seed=seed, folds=CALIBRATION_FOLDS, fewer=fewer)
+        return scores, graded.target, graded.recording
+
+    count = int(windows.fold.max()) + 1
+    if count < 4:
+        return calibration.calibrate(*held_out(0), precision=precision)
+    ahead = calibration.ahead_of(count)
+    return calibration.calibrate_ahead(held_out(1), held_out(0), ahead=ahead, precision=precision)
+
+
 def cross_validate(
-    system: systems.System, windows: Windows, *, name: str = "bench", seed: int = 1, folds: int = 0
+    system: systems.System, windows: Windows, *, name: str = "bench", seed: int = 1, folds: int = 0, fewer: int = 0
 ) -> tuple[NDArray, Windows]:
     """Log-probabilities of windows at the protocol's stride, each from a fit without its recording's fold.
 
-    With `folds`, only the recordings of the first so many folds are scored. Returns those windows too.
+    With `folds`, only the recordings of the first so many folds are scored. Returns those windows too. `fewer` folds
+    after the scored one are left out of its fit as well.
     """
-    folds = min(folds or 99, int(windows.fold.max()) + 1)
+    count = int(windows.fold.max()) + 1
+    folds = min(folds or count, count)
     graded = windows.every(system.protocol.stride)
     graded = graded[graded.fold < folds]
     scores = np.zeros((len(graded), len(windows.classes)), np.float32)
     for fold in range(folds):
-        train = windows[windows.fold != fold].every(system.train_stride)
+        apart = [(fold + more) % count for more in range(fewer + 1)]
+        train = windows[~np.isin(windows.fold, apart)].every(system.train_stride)
         held = graded.fold == fold
         if len(np.unique(train.target)) < len(windows.classes):
             raise DataError("Cross-validation needs two recordings of every substance", hint="--folds 0 leaves it out")

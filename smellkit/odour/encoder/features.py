@@ -71,7 +71,7 @@ def describe(windows: NDArray[np.float32], *, lag: int = 0, batch: int = 1024) -
     The last few answers are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
     """
     windows = np.ascontiguousarray(windows, np.float32)
-    key = (hashlib.blake2b(windows, digest_size=16).digest(), windows.shape, lag)
+    key = (hashlib.blake2b(windows.tobytes(), digest_size=16).digest(), windows.shape, lag)
     if key not in _KEPT:
         with torch.no_grad():
             _KEPT[key] = torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(windows).split(batch)])

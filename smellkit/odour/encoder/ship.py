@@ -11,7 +11,7 @@ import numpy as np
 
 from smellkit import runs, weights
 from smellkit.odour import data as recordings
-from smellkit.odour.encoder import bench, calibration, systems
+from smellkit.odour.encoder import bench, systems
 from smellkit.odour.encoder.predict import Recogniser
 from smellkit.odour.encoder.protocol import cut
 from smellkit.odour.encoder.sessions import other_sessions
@@ -45,8 +45,7 @@ def make_weights(
     stride = int(np.gcd(chosen.protocol.stride, chosen.train_stride))
     inside = cut(training, chosen.protocol, stride=stride)
     progress(f"calibrating {model} on held-out recordings")
-    held_out, graded = bench.cross_validate(chosen, inside, name="ship", seed=seed, folds=bench.CALIBRATION_FOLDS)
-    learnt = calibration.calibrate(held_out, graded.target, graded.recording, precision=PRECISION)
+    learnt = bench.calibrate(chosen, inside, name="ship", seed=seed, precision=PRECISION)
     progress(f"training {model} on all {training['file'].nunique()} recordings")
     train = inside.every(chosen.train_stride)
     systems.fit(chosen, train, seed=seed, name="ship")

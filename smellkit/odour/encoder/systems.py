@@ -38,7 +38,7 @@ class System:
 
 FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the strict differences alone
 CURVES = ("curve-mlp", "curve-trees")  # look at whole curves, and at differences beside them
-TEAM = ("curve-trees", "curve-mlp", "curve-mlp", "curve-mlp")
+TEAM = ("curve-trees", "curve-mlp", "curve-mlp")
 SYSTEMS: dict[str, System] = {
     **{name: System((name,)) for name in [*BODIES, *PEERS]},
     **{name: System((name,), REBUILT, calibrated=name == "curve-mlp") for name in CURVES},
