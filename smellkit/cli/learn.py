@@ -13,6 +13,7 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
     "gcode-reader": "smellkit.gcode.tasks:reader",
     "gcode-encoder": "smellkit.gcode.tasks:encoder",
     "gcode-decoder": "smellkit.gcode.tasks:decoder",
+    "plume": "smellkit.plume.tasks:plume",
 }
 
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
