@@ -21,6 +21,7 @@ PH = 5.9  # of the class in the middle, from which the learned pH is counted
 def plume(
     *,
     data: str = "",
+    test: str = "",
     model: str = "fume",
     fusion: str = "",
     shared: bool = True,
@@ -39,7 +40,7 @@ def plume(
     smooth: float = 1.0,
     uncertainty: bool = False,
 ) -> Task:
-    """Train `model` (a name in `smellkit.plume.models`) on the pairs of `data` ("" is the sample).
+    """Train `model` (a name in `smellkit.plume.models`) on the pairs of `data` ("" is the sample), test on `test`'s.
 
     `gases` is both, full, co2 or ch4; `dropout` hides one gas of a full pair; `balance` draws every class equally
     often. Frames are seen at `height` rows (4:3) and answered at `test_height` (0 is the same). `masks`, `health` and
@@ -54,14 +55,15 @@ def plume(
         change = Augment(invert=invert) if augment else False
         train = samples.paired(data, "train", size=size, augment=change, dropout=dropout, gases=gases)
         found: dict[str, Dataset] = {"train": Training(train, balance=balance)}
-        for split in ("valid", "test"):
-            found[split] = samples.paired(data, split, size=test_size, gases=gases)
+        found["valid"] = samples.paired(data, "valid", size=size, gases=gases)
+        found["test"] = samples.paired(test or data, "test", size=test_size, gases=gases)
         return found
 
     def build() -> nn.Module:
         own: dict[str, object] = {"fusion": fusion} if fusion else {}
         own |= {} if shared else {"shared": False}
-        return Sized(models.build(model, **own), size, tasks=2 if uncertainty else 0)
+        network = Sized(models.build(model, **own), size, tasks=2 if uncertainty else 0)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
         parts = {}
@@ -83,7 +85,7 @@ class Training(Dataset):
 
     def __init__(self, pairs: Pairs, *, balance: bool):
         self.pairs = pairs
-        self.ph = torch.as_tensor(pairs.table["ph_value"].to_numpy(), dtype=torch.float32)
+        self.ph = torch.tensor(pairs.table["ph_value"].tolist())
         self.weights = pairs.weights if balance else None
 
     def __len__(self) -> int:

@@ -1,0 +1,314 @@
+"""All models on equal terms: train (or take up) the runs, score them on one test set, and set baselines beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from smellkit import options, paths, runs, weights
+from smellkit.checks import read_json
+from smellkit.errors import OptionError
+from smellkit.plume import annotations as tables
+from smellkit.plume import forest, models, samples, scores, tasks
+from smellkit.plume.network import GASES
+from smellkit.plume.pattern import Pattern
+from smellkit.plume.samples import Pairs
+from smellkit.runs import Run
+from smellkit.task import Batch
+from smellkit.train import Settings, fit, parameters, predict
+
+TRAINING: dict[str, Any] = {"epochs": 24, "batch": 16, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.05}
+OURS = "ours"
+ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the same pairs, size and epochs
+    "FUME": {"model": "fume"},
+    OURS: {"model": "plumenet", "alpha": "1,1,1", "ph": 0.5},
+    "FUME, attention": {"model": "fume-attention"},
+    "FUME, separate encoders": {"model": "fume-separate"},
+    "segmentation only": {"model": "segmentation-only"},
+    "classification only": {"model": "classification-only"},
+    "gas-aware": {"model": "gas-aware"},
+    "gas-aware, 128": {"model": "gas-aware-128"},
+    "early fusion": {"model": "early-fusion"},
+    "FUME, CO2 only": {"model": "fume", "gases": "co2"},
+    "FUME, CH4 only": {"model": "fume", "gases": "ch4"},
+}
+ALONE = {"co2": "FUME, CO2 only", "ch4": "FUME, CH4 only"}  # what has never had the other gas
+MEASURES: tuple[str, ...] = ("miou", "balanced", "joint", "dice", "pixels", "accuracy", "macro_f1", "kappa")
+MEASURES += (
+    *(f"{what}_{gas}" for gas in GASES for what in ("iou", "plume", "tube")),
+    *(f"f1_{n}" for n in scores.NAMES),
+)
+ROUNDS = 300
+HEIGHT = 240  # rows of the test frames
+
+
+class Told(NamedTuple):
+    """What a model said of the test pairs, beside what is true: all that scores need."""
+
+    counts: NDArray[np.int64] | None  # (pairs, 2, 3, 3)
+    chance: NDArray[np.float64] | None  # (pairs, 3)
+    present: NDArray[np.float32]
+    label: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+    def of(self, rows: NDArray[np.int64]) -> Told:
+        """What was said of these rows."""
+        counts = None if self.counts is None else self.counts[rows]
+        chance = None if self.chance is None else self.chance[rows]
+        return Told(counts, chance, self.present[rows], self.label[rows], self.row[rows])
+
+    def score(self, rows: NDArray[np.int64]) -> dict[str, float]:
+        """Every score of these rows; a row may come several times."""
+        kept: Batch = {}
+        if self.counts is not None:
+            kept["counts"] = torch.as_tensor(self.counts[rows])
+        if self.chance is not None:
+            kept["class_logits"] = torch.as_tensor(np.log(self.chance[rows] + 1e-12))
+        known = {"present": torch.as_tensor(self.present[rows]), "label": torch.as_tensor(self.label[rows])}
+        return scores.score(kept, known)
+
+
+def bench(
+    data: str = "",
+    *,
+    test: str = "",
+    names: Sequence[str] = (),
+    seeds: int = 3,
+    surfaces: bool = True,
+    say: Callable[[str], object] = print,
+    **training: Any,
+) -> dict[str, Any]:
+    """Scores of every row in `names` (all without any) on the test split of `test` (or `data`), over `seeds` seeds.
+
+    Runs that are there with the same parameters are taken up, and an unfinished one goes on where it stopped.
+    """
+    truth = samples.paired(test or data, "test", size=_size(HEIGHT))
+    groups = videos(test or data, truth)
+    rows: dict[str, Any] = {}
+    gone: dict[str, Any] = {}
+    for name in names or ROWS:
+        fits = [trained(name, data=data, test=test, seed=seed, **training) for seed in range(1, seeds + 1)]
+        gases = ROWS[name].get("gases", "both")
+        pairs = truth if gases == "both" else _only(test or data, gases)
+        told = [say_of(run, pairs) for run in fits]
+        rows[name] = summary(told, groups=videos(test or data, pairs))
+        rows[name] |= models.counts(ROWS[name]["model"])._asdict() | {"seconds": _seconds(fits)}
+        if surfaces and told[0].counts is not None and gases == "both":
+            rows[name] |= outlines(fits[0], truth, groups)
+        if name in ("FUME", OURS, *ALONE.values()):
+            gone[name] = missing(fits, test or data)
+        say(line(name, rows[name]))
+    mask = trained("FUME", data=data, test=test, **training) if "FUME" in rows else None
+    floor = baselines(data, test, truth, groups, seeds=seeds, mask=mask)
+    for name, row in floor.items():
+        say(line(name, row))
+    return runs.plain(
+        {
+            "data": {
+                "train": _about(data, "train"),
+                "valid": _about(data, "valid"),
+                "test": _about(test or data, "test"),
+            },
+            "training": {**TRAINING, **training, "seeds": seeds, "height": 120, "test_height": HEIGHT},
+            "rows": rows | floor,
+            "missing": gone,
+            "stamp": runs.stamp(),
+        }
+    )
+
+
+def rows_of(names: Iterable[str]) -> list[str]:
+    """The rows called `names`, or which have the model of that name and nothing else; OptionError for another name."""
+    models_of = {values["model"]: row for row, values in reversed(ROWS.items())}
+    found = [name if name in ROWS else models_of.get(name, "") for name in names]
+    for name, row in zip(names, found, strict=True):
+        if not row:
+            raise OptionError(
+                f"There is no row or trained model {name!r}", hint=options.nearest(name, [*ROWS, *models_of])
+            )
+    return found
+
+
+def trained(row: str, *, data: str, test: str = "", seed: int = 1, **training: Any) -> Run:
+    """The finished run of a row, made now unless it is there with the same parameters."""
+    asked = {"data": data, "test": test, "test_height": HEIGHT, **ROWS[row]}
+    settings = Settings(**{**TRAINING, "seed": seed, **training})
+    task = tasks.plume(**asked)
+    name = f"bench/plume-{row.replace(', ', '-').replace(' ', '-')}-{Path(data).name or 'sample'}-{seed}"
+    old = Run(name, paths.runs() / name)
+    same = (old.folder / "params.json").exists() and old.params == parameters(task, settings, asked)
+    if same and old.finished:
+        return old
+    return fit(task, settings, name=name, params=asked, resume=same)
+
+
+def model_of(run: Run) -> nn.Module:
+    """The trained model of a finished run of the task `plume`."""
+    own = {name: value for name, value in run.params.items() if name in options.accepted(tasks.plume)}
+    model = tasks.plume(**own).build()
+    return weights.fill(model, weights.load(run.folder)[0], where=str(run.folder)).eval()
+
+
+def say_of(run: Run, pairs: Pairs) -> Told:
+    """What the model of `run` says of these pairs."""
+    kept, batch = predict(model_of(run), pairs, batch=32, keep=scores.keep)
+    counts = kept["counts"].numpy() if "counts" in kept else None
+    chance = kept["class_logits"].softmax(dim=1).double().numpy() if "class_logits" in kept else None
+    return Told(counts, chance, *(batch[name].numpy() for name in ("present", "label", "index")))
+
+
+def summary(told: Sequence[Told], *, groups: NDArray, measures: Iterable[str] = MEASURES) -> dict[str, Any]:
+    """Each measure as value, low, high: mean over the seeds, 95 % interval from drawing videos again."""
+    names, which = np.unique(groups, return_inverse=True)
+    own = [np.flatnonzero(which == number) for number in range(len(names))]
+    random = np.random.default_rng(0)
+    draws = [np.concatenate([own[i] for i in random.integers(0, len(own), len(own))]) for _ in range(ROUNDS)]
+    everything = _means(told, np.arange(len(groups)))
+    table = pd.DataFrame([_means(told, draw) for draw in draws])
+    low, high = table.quantile(0.025), table.quantile(0.975)
+    found = {
+        name: {"value": everything[name], "low": low[name], "high": high[name]}
+        for name in measures
+        if name in everything
+    }
+    return found | {"by_seed": {name: [one.score(np.arange(len(groups)))[name] for one in told] for name in found}}
+
+
+def missing(fits: Sequence[Run], folder: str) -> dict[str, Any]:
+    """Scores on the pairs that have both gases: with both, and with one of them hidden."""
+    full = samples.paired(folder, "test", size=_size(HEIGHT), gases="full").row
+    found = {}
+    for left in ("both", *GASES):
+        pairs = _only(folder, left)
+        rows = np.flatnonzero(np.isin(pairs.row.numpy(), full.numpy()))
+        told = [say_of(run, pairs).of(rows) for run in fits]
+        measures = ("miou", "balanced", "accuracy", *(f"iou_{gas}" for gas in GASES))
+        found[left] = summary(told, groups=videos(folder, pairs)[rows], measures=measures)
+    return found
+
+
+def outlines(run: Run, pairs: Pairs, groups: NDArray) -> dict[str, Any]:
+    """HD95 and mean surface distance in pixels, on the first pair of every video."""
+    first = np.unique(groups, return_index=True)[1]
+    cut = _Rows(pairs, first)
+
+    def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
+        said = {f"{gas}_mask": outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES}
+        return said, {name: batch[name] for name in ("present", *said)}
+
+    said, true = predict(model_of(run), cut, batch=32, keep=keep)
+    there = true["present"] > 0
+    answer = torch.cat([said[f"{g}_mask"][there[:, i]] for i, g in enumerate(GASES)])
+    target = torch.cat([true[f"{g}_mask"][there[:, i]] for i, g in enumerate(GASES)])
+    return scores.surface(answer.numpy(), target.numpy())
+
+
+def baselines(
+    data: str, test: str, truth: Pairs, groups: NDArray, *, seeds: int, mask: Run | None
+) -> dict[str, dict[str, Any]]:
+    """Rows without a trained network: which gases were filmed, the most frequent class, and the forests."""
+    train = samples.paired(data, "train", size=_size(120))
+    pattern = Pattern.fit(train.table)
+    known = truth.present.numpy()[truth.row], truth.label.numpy()[truth.row], truth.row.numpy()
+
+    def of(chance: NDArray) -> Told:
+        return Told(None, chance, *known)
+
+    rows = truth.table.iloc[truth.row.numpy()]
+    found = {
+        "pattern of missing gases": [of(pattern.probabilities(rows))],
+        "pattern of missing gases, balanced": [of(pattern.probabilities(rows, even=True))],
+    }
+    sources: dict[str, Callable[[Pairs], NDArray]] = {"true masks": forest.true_masks}
+    if mask is not None:
+        sources["FUME's masks"] = partial(said_masks, model_of(mask))
+    for name, source in sources.items():
+        one, other = source(train), source(truth)
+        trees = [forest.fit(train, one, seed=seed) for seed in range(1, seeds + 1)]
+        found[f"random forest, {name}"] = [of(forest.predict(tree, truth, other)) for tree in trees]
+    return {name: summary(told, groups=groups) for name, told in found.items()}
+
+
+def said_masks(model: nn.Module, pairs: Pairs) -> NDArray[np.uint8]:
+    """The masks that a model says of these pairs, (pairs, 2, H, W)."""
+
+    def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
+        masks = [outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES]
+        return {"masks": torch.stack(masks, dim=1)}, {"index": batch["index"]}
+
+    return predict(model, pairs, batch=32, keep=keep)[0]["masks"].numpy()
+
+
+def videos(folder: str, pairs: Pairs) -> NDArray[np.object_]:
+    """The original (a video) of every pair: what is drawn anew for an interval."""
+    table = pairs.table.iloc[pairs.row.numpy()]
+    frames = tables.read(folder, "test", pictures=False).set_index("frame_path")["original_sample_id"]
+    first = table["co2_frame"].where(table["co2_frame"] != "", table["ch4_frame"])
+    return first.map(frames).fillna(first).to_numpy(object)
+
+
+def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """What a file of results holds once `result` is in it; rows of the same name are replaced."""
+    old = read_json(file) if Path(file).exists() else {}
+    if old.get("data") != result["data"] or old.get("training") != result["training"]:
+        old = {}
+    joined = {key: old.get(key, {}) | result[key] for key in ("rows", "missing")}
+    return {"made_by": {"command": "smellkit bench plume --data DIR"}} | result | joined
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """One row as a line to read: per cent, with intervals, parameters and multiply-accumulates."""
+
+    def cell(measure: str) -> str:
+        figure = row.get(measure)
+        return (
+            "-"
+            if figure is None
+            else f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+        )
+
+    size = f"{row['parameters']:>10,} parameters {row['macs'] / 1e9:6.3f} G MACs" if "parameters" in row else ""
+    told = "  ".join(f"{measure} {cell(measure):>19}" for measure in ("miou", "balanced", "accuracy"))
+    return f"{name:36} {told}  {size}"
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Some of the pairs."""
+
+    def __init__(self, pairs: Pairs, rows: NDArray[np.int64]):
+        self.pairs, self.rows = pairs, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return self.pairs.__getitems__([int(self.rows[i]) for i in indices])
+
+
+def _means(told: Sequence[Told], rows: NDArray[np.int64]) -> dict[str, float]:
+    each = [one.score(rows) for one in told]
+    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+
+
+def _only(folder: str, gases: str) -> Pairs:
+    return samples.paired(folder, "test", size=_size(HEIGHT), gases=gases)
+
+
+def _about(folder: str, split: str) -> dict[str, int]:
+    return tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
+
+
+def _seconds(fits: Sequence[Run]) -> float:
+    return float(np.mean([cast(float, run.stamp.get("seconds", np.nan)) for run in fits]))
+
+
+def _size(height: int) -> tuple[int, int]:
+    return height, height * 4 // 3
