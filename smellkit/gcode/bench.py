@@ -124,14 +124,15 @@ def trained(
         settings = TWO_STAGE | {"seed": seed} | training
         options = asked | ({"waves": True} if system == "two-stage-waves" else {})
         first = Settings(**settings | {"learning_rate": 1e-3, "epochs": max(1, settings["epochs"] // 2)})
-        _fitted(tasks.encoder, options, first, name=f"{where}/encoder")
-        run = _fitted(tasks.decoder, {"encoder": f"{where}/encoder"}, Settings(**settings), name=f"{where}/decoder")
+        fitted(tasks.encoder, options, first, name=f"{where}/encoder")
+        run = fitted(tasks.decoder, {"encoder": f"{where}/encoder"}, Settings(**settings), name=f"{where}/decoder")
     else:
-        run = _fitted(tasks.reader, asked, Settings(**settings), name=f"{where}/reader")
+        run = fitted(tasks.reader, asked, Settings(**settings), name=f"{where}/reader")
     return run, samples.prepare(folder, protocol=protocol, fold=fold, seed=7, channel_set=trains_on)
 
 
-def _fitted(factory, options: dict[str, Any], settings: Settings, *, name: str) -> Run:
+def fitted(factory, options: dict[str, Any], settings: Settings, *, name: str) -> Run:
+    """The finished run `name` with these parameters, made now unless it is there."""
     task = factory(**options)
     old = Run(name, paths.runs() / name)
     if old.finished and old.params == parameters(task, settings, options):

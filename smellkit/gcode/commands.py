@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench gcode`."""
+"""The commands of this system: `smellkit bench gcode` and `smellkit bench gcode-ablations`."""
 
 from __future__ import annotations
 
@@ -43,3 +43,26 @@ def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, o
     click.echo(benches.text(result))
     if out:
         click.echo(paths.write_json(out, benches.added(out, result)))
+
+
+@click.command()
+@click.option("--data", "folder", default="", help="Folder of recordings; the simulated sample by default.")
+@click.option("--only", default="", help="Names of sweeps with commas, as in notebooks/sweeps; all by default.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of every case.")
+@click.option("--workers", default=1, show_default=True, help="Processes on this machine.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the files fix for all runs.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def ablations(folder, only, seeds, workers, pairs, out):
+    """Losses, kinds of sensor and parts of the G-code reader, each with several seeds, and what of it is noise."""
+    from smellkit import options, paths
+    from smellkit.errors import OptionError
+    from smellkit.gcode import ablations as studies
+
+    names = [name.strip() for name in only.split(",") if name.strip()] or list(studies.SWEEPS)
+    for name in names:
+        if name not in studies.SWEEPS:
+            raise OptionError(f"There is no sweep {name!r}", hint=options.nearest(name, studies.SWEEPS))
+    found = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
+    click.echo(studies.text(found))
+    if out:
+        click.echo(paths.write_json(out, studies.added(out, found)))

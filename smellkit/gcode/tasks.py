@@ -164,11 +164,13 @@ def decoder(
     heads: float = 0.3,
     dropout: float = 0.3,
     frozen: bool = True,
+    width: int = 192,
+    layers: int = 4,
 ) -> Task:
     """The published decoder over the memory of a finished run of `gcode-encoder`, on the same data and split.
 
     With `frozen` the memory is computed once into data/work and the encoder is not even in the model; without it
-    encoder and decoder are trained together, from the encoder's weights on.
+    encoder and decoder are trained together, from the encoder's weights on. `width` and `layers` are as claimed.
     """
     asked, prepared = _split_of(encoder)
     table = fields(prepared.vocabulary)
@@ -192,7 +194,7 @@ def decoder(
         return sets
 
     def build() -> nn.Module:
-        model = SensorDecoder(prepared.vocabulary, dropout=dropout)
+        model = SensorDecoder(prepared.vocabulary, dropout=dropout, width=width, layers=layers)
         return model if frozen else Together(trained(), model)
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
@@ -240,7 +242,8 @@ def trained_encoder(name: str) -> MachineEncoder:
 def two_stages(run: Run) -> tuple[MachineEncoder, SensorDecoder]:
     """Encoder and decoder of a finished run of `gcode-decoder`."""
     encoder, (_, prepared) = trained_encoder(run.params["encoder"]), _split_of(run.params["encoder"])
-    decoder, kept = SensorDecoder(prepared.vocabulary), weights.load(run.folder)[0]
+    size = {name: run.params[name] for name in ("width", "layers") if name in run.params}
+    decoder, kept = SensorDecoder(prepared.vocabulary, **size), weights.load(run.folder)[0]
     whole = decoder if run.params.get("frozen", True) else Together(encoder, decoder)
     weights.fill(whole, kept, where=str(run.folder)).eval()
     return encoder, decoder
