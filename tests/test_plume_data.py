@@ -449,3 +449,15 @@ def test_an_unseen_pattern_gets_the_shares_of_training():
     train = pd.DataFrame({"missing_modality": ["", "", "ch4"], "class_id": [0, 0, 2]})
     other = pd.DataFrame({"missing_modality": ["co2"], "class_id": [1]})
     assert np.allclose(Pattern.fit(train).probabilities(other), [[2 / 3, 0, 1 / 3]])
+
+
+def test_the_check_command_lists_every_fault_of_a_folder(folder):
+    done = CliRunner().invoke(cli, ["data", "check", str(SAMPLE)])
+    assert done.exit_code == 0 and "0 skipped" in done.output
+    (folder / "frames" / "v0000_f00_co2.png").write_bytes(b"")
+    Image.new("L", (96, 72), 7).save(folder / "masks" / "v0001_f00_co2.png")
+    (folder / "val_annotations.csv").write_text("frame_path;mask_path\n")
+    done = CliRunner().invoke(cli, ["data", "check", str(folder)])
+    assert done.exit_code == 1 and "3 skipped" in done.output
+    for name in ("v0000_f00_co2.png", "v0001_f00_co2.png", "val_annotations.csv"):
+        assert name in done.output

@@ -135,8 +135,9 @@ def pair(folder, how, regroup, seed):
 def check(folder):
     """Read everything in FOLDER (default: the sample), count what was forgiven, and list every fault."""
     from smellkit.odour.data.survey import survey
+    from smellkit.plume import survey as plumes
 
-    report = survey(folder)
+    report = plumes.check(folder) if folder and plumes.tables.holds(folder) else survey(folder)
     click.echo(str(report))
     if report.skipped:
         sys.exit(1)

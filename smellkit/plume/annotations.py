@@ -41,10 +41,15 @@ def find(folder: str | Path | None = None) -> Path:
         return paths.sample() / "plume"
     here = Path(folder)
     for place in (here, here / "plume"):
-        if any((place / f"{kind}{name}_annotations.csv").is_file() for name in SPLITS.values() for kind in ("", PAIR_)):
+        if holds(place):
             return place
     hint = "`smellkit data simulate plume --out FOLDER`, or leave --data out for the sample"
     raise DataError(f"No annotations (train_annotations.csv, ...) in {here}", hint=hint)
+
+
+def holds(folder: Path) -> bool:
+    """Whether a folder has annotations of any split, paired or not."""
+    return any((folder / f"{kind}{name}_annotations.csv").is_file() for name in SPLITS.values() for kind in ("", PAIR_))
 
 
 def splits_in(folder: Path, *, paired: bool = False) -> list[str]:

@@ -43,7 +43,7 @@ class Pairs(Dataset):
         dropout: float = 0.0,
         gases: str = "both",
     ):
-        present = np.stack([table["missing_modality"] != gas for gas in GASES], axis=1)
+        present = present_in(table)
         rows = _rows(present, gases)
         if not len(rows):
             raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(GASES_ASKED)}")
@@ -214,6 +214,11 @@ def read_mask(path: Path, *, size: tuple[int, int] | None = None, report: Report
     if size and mask.shape != tuple(size):
         mask = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
     return mask
+
+
+def present_in(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which frames there are, (pairs, 2)."""
+    return np.stack([table["missing_modality"] != gas for gas in GASES], axis=1)
 
 
 def _rows(present: NDArray[np.bool_], gases: str) -> NDArray[np.int64]:

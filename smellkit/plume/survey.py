@@ -1,0 +1,123 @@
+"""What is in a set of frames before any model: how much gas, which gas is missing, and how far no learning gets."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from smellkit.checks import Report, readable
+from smellkit.errors import DataError
+from smellkit.plume import annotations as tables
+from smellkit.plume import samples, simulate
+from smellkit.plume.annotations import CLASSES
+from smellkit.plume.physics import GAS, GASES
+
+SEEN = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
+
+
+def amounts(folder: str | Path = "") -> pd.DataFrame:
+    """One row a frame of all splits: gas_type, ph_value, class_name, area (share of its pixels that are gas).
+
+    A simulated set knows more, in emission.csv: log_emission of the vessel, and contrast in kelvin x heights squared.
+    """
+    folder = tables.find(folder)
+    table = pd.concat([tables.read(folder, split) for split in tables.splits_in(folder)], ignore_index=True)
+    table["area"] = [(samples.read_mask(tables.located(folder, path)) == GAS).mean() for path in table["mask_path"]]
+    kept = ["gas_type", "ph_value", "class_name", "area"]
+    if not (folder / "emission.csv").is_file():
+        return table[kept]
+    truth = pd.read_csv(folder / "emission.csv", dtype={"original_sample_id": str})
+    keys = ["original_sample_id", "augmentation_id", "gas_type"]
+    return table.merge(truth, on=keys, how="left")[[*kept, "log_emission", "contrast"]]
+
+
+def check(folder: str | Path = "") -> Report:
+    """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`."""
+    folder, report = tables.find(folder), Report()
+    for split in tables.splits_in(folder):
+        try:
+            table = tables.read(folder, split, report=report)
+        except DataError as why:
+            report.skip(tables.annotation_file(folder, split), why)
+            continue
+        report.files += 1
+        for column, read in (("frame_path", samples.read_frame), ("mask_path", samples.read_mask)):
+            files = [tables.located(folder, name) for name in table[column]]
+            for _ in readable(files, partial(read, report=report), skip=True, report=report):
+                pass
+    for split in tables.splits_in(folder, paired=True):
+        try:
+            tables.read_pairs(folder, split, report=report)
+        except DataError as why:
+            report.skip(tables.annotation_file(folder, split, paired=True), why)
+    return report
+
+
+def patterns(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs by which gases were filmed (rows) and class (columns)."""
+    count = pd.crosstab(pairs["missing_modality"].map(SEEN), pairs["class_name"])
+    return count.reindex(index=[name for name in SEEN.values() if name in count.index], columns=list(CLASSES)).fillna(0)
+
+
+def otsu(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels above the grey level that splits a frame into its two most even groups (Otsu, 1979)."""
+    count = np.bincount(frame.ravel(), minlength=256).astype(float)
+    below, sums = np.cumsum(count), np.cumsum(count * np.arange(256))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (sums[-1] * below / below[-1] - sums) ** 2 / (below * (below[-1] - below))
+    return frame > np.nanargmax(between)
+
+
+def surface(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels that lie 1.5 deviations above a quadratic surface, fitted again and again to what is not above it."""
+    from scipy.ndimage import gaussian_filter
+
+    down, right = np.meshgrid(*(np.linspace(-1, 1, count) for count in frame.shape), indexing="ij")
+    terms = np.stack([down**0, down, right, down**2, right**2, down * right], axis=-1).reshape(-1, 6)
+    grey, wall = frame.astype(float).ravel(), np.ones(frame.size, bool)
+    for _ in range(4):
+        weights = np.linalg.lstsq(terms[wall], grey[wall], rcond=None)[0]
+        rest = grey - terms @ weights
+        spread = 1.48 * np.median(np.abs(rest[wall])) + 1e-9
+        wall = rest < 1.5 * spread
+    return gaussian_filter(rest.reshape(frame.shape), 1.5) > 1.5 * spread
+
+
+def difficulty(*, videos: int = 300, frames: int = 60, seed: int = 7) -> dict[str, dict[str, float]]:
+    """How hard the simulated task is: IoU of the gas by thresholds, accuracy of the class from true amounts.
+
+    IoU is pooled over the first frame of `frames` videos at 160x120. Accuracy is that of a linear discriminant, five
+    parts, on ln contrast of one moment of `videos` videos with both gases; `emission` knows the vessel's ln Q instead.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.model_selection import cross_val_predict
+
+    plans = simulate.plan(videos, seed=seed, frames=1, missing="none", shares=(1, 0, 0))
+    shared, either = np.zeros((2, len(GASES))), np.zeros((2, len(GASES)))
+    for number, video in enumerate(plans[:frames]):
+        film = simulate.film(video, number=number, size=(160, 120), seed=seed)[1]
+        for gas in range(len(GASES)):
+            true = film.masks[0, gas] == GAS
+            for place, method in enumerate((otsu, surface)):
+                found = method(film.frames[0, gas])
+                shared[place, gas] += (found & true).sum()
+                either[place, gas] += (found | true).sum()
+    names = [f"{method} {gas}" for method in ("otsu", "surface") for gas in GASES]
+    films = [simulate.film(video, number=number, size=(32, 24), seed=seed) for number, video in enumerate(plans)]
+    label = np.array([CLASSES.index(video.health) for video in plans])
+    seen = np.log(np.array([film.contrast[0] for _, film in films]) + 1e-9)
+    sets = {
+        "co2": seen[:, :1],
+        "ch4": seen[:, 1:],
+        "both": seen,
+        "emission": [scene.log_emission for scene, _ in films],
+    }
+    accuracy = {"majority": float(np.bincount(label).max() / len(label))}
+    for name, values in sets.items():
+        found = cross_val_predict(LinearDiscriminantAnalysis(), np.asarray(values), label, cv=5)
+        accuracy[name] = float((found == label).mean())
+    return {"iou": dict(zip(names, (shared / either).ravel().tolist(), strict=True)), "accuracy": accuracy}
