@@ -46,10 +46,10 @@ STANDARD: dict[str, tuple[float, float]] = {
     "buoyancy": (0.015, 0.05),  # heights / s^2: CH4 up, CO2 down
     "eddies": (0.03, 0.06),  # heights
     "meander": (4, 11),  # degrees
-    "shared_pulse": (0.25, 0.45),  # deviations of ln Q(t)
-    "own_pulse": (0.3, 0.5),
+    "shared_pulse": (0.2, 0.4),  # deviations of ln Q(t)
+    "own_pulse": (0.1, 0.2),
     "clumps": (0.25, 0.5),  # deviation of ln mass from puff to puff
-    "own_depth": (0.42, 0.42),  # deviation of ln optical depth of each gas in each video: line of sight, humidity
+    "own_depth": (0, 0),  # deviation of ln optical depth of each gas in each video: line of sight, humidity
     "depth": (0.0034, 0.0034),  # absorption: optical depth of a unit of emission
     "gas_kelvin": (4.5, 5.5),  # the gas above the wall behind it
     "inverted": (-1, -1),  # above 0 the gas is colder than the wall
@@ -86,7 +86,7 @@ WIDE = STANDARD | {
     "buoyancy": (0, 0.09),
     "eddies": (0.005, 0.08),
     "meander": (2, 18),
-    "own_depth": (0.3, 0.7),
+    "own_depth": (0, 0.7),
     "depth": (0.002, 0.014),
     "gas_kelvin": (2, 8),
     "inverted": (-1, 0.33),
@@ -157,7 +157,7 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
     one, *both = (dict(zip(ranges, row, strict=True)) for row in random.uniform(low, high, (3, len(low))).tolist())
     emitted = PUFFS + STRIDE * (frames - 1)
     log_emission = emission(ph, random=random)
-    pulses = _walk(random.standard_normal((3, emitted)), seconds=1.5)
+    pulses = _walk(random.standard_normal((3, emitted)), seconds=0.4)
     pulse = one["shared_pulse"] * pulses[0] + one["own_pulse"] * pulses[1:]
     clumps = one["clumps"] * random.standard_normal((2, emitted))
     length = 1 / random.uniform(1.2, 8.0, WAVES)  # heights
