@@ -81,14 +81,14 @@ def test_the_command_scores_the_sample_and_keeps_other_methods(tmp_path, monkeyp
 
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
-    monkeypatch.setitem(transfer.METHODS, "trees", systems.System(("lda",)))
+    monkeypatch.setitem(transfer.METHODS, "CORAL", systems.System(("lda",)))
     monkeypatch.setitem(transfer.METHODS, "rebuilt", systems.System(("lda",), systems.REBUILT))
     sat = lambda rows: rows.groupby("file").size() * 0 + np.arange(rows["file"].nunique()) % 2  # noqa: E731
     monkeypatch.setattr(transfer, "sittings", sat)
     out = tmp_path / "sessions.json"
-    for name in ("trees", "rebuilt"):
+    for name in ("CORAL", "rebuilt"):
         command = ["bench", "smellnet-sessions", "--method", name, "--folds", "1", "--json", str(out)]
         done = CliRunner().invoke(cli, command)
         assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
-    assert set(found["methods"]) == {"trees", "rebuilt"} >= set(found["chosen"])
+    assert set(found["methods"]) == {"CORAL", "rebuilt"} >= set(found["chosen"])

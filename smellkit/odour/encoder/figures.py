@@ -60,6 +60,27 @@ def views(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     return figure
 
 
+def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
+    """Rows of one recording (rows, channels) less their first, and the same rebuilt from their differences alone."""
+    rows = np.asarray(values, np.float32)[None, : Protocol().span]
+    kinds = {"recorded": "level-free", "rebuilt from differences": "rebuilt"}
+    shown = {name: Protocol(kind, tuple(columns)).represent(rows)[0] for name, kind in kinds.items()}
+    figure = _figure(height=1.7 * int(np.ceil(len(columns) / 3)) + 0.7)
+    panels = figure.subplots(int(np.ceil(len(columns) / 3)), 3, sharex=True, squeeze=False)
+    colour = plots.colours(shown)
+    for number, axes in enumerate(panels.ravel()[: len(columns)]):
+        for (name, part), width in zip(shown.items(), (3.0, 1.2), strict=True):
+            axes.plot(part[:, number], color=colour[name], linewidth=width, label=name)
+        axes.set_title(columns[number])
+        axes.grid(axis="y")
+    for axes in panels.ravel()[len(columns) :]:
+        axes.set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel("seconds")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 def landscape(windows: Windows, *, method: str = "pca", seed: int = 0, most: int = 1500) -> Figure:
     """Windows in the plane, coloured by category: "pca" or "tsne" of their normal summary features."""
     import torch

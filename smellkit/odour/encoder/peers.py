@@ -64,10 +64,12 @@ class Lda(Peer):
 class ExtraTrees(Peer):
     """Extremely randomised trees."""
 
+    trees = 300
+
     def _fit(self, x, target):
         from sklearn.ensemble import ExtraTreesClassifier
 
-        model = ExtraTreesClassifier(300, min_samples_leaf=2, random_state=self.seed, n_jobs=self.threads)
+        model = ExtraTreesClassifier(self.trees, min_samples_leaf=2, random_state=self.seed, n_jobs=self.threads)
         return model.fit(x, target)
 
 
@@ -87,7 +89,7 @@ class ExtraTreesLda(ExtraTrees):
 class CurveTrees(ExtraTreesLda):
     """The same on whole curves (level-free, or rebuilt), with the differences of the strict protocol beside them."""
 
-    lag = LAG
+    lag, trees = LAG, 150
 
 
 class LightGbm(Peer):
