@@ -20,11 +20,13 @@ PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> wha
     "odour": "smellkit.odour.encoder.predict:odour",
     "mixture": "smellkit.odour.mixture.predict:mixture",
     "gcode": "smellkit.gcode.predict:gcode",
+    "plume": "smellkit.plume.predict:plume",
 }
 
 EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
     "odour": "smellkit.odour.encoder.export:odour",
     "gcode": "smellkit.gcode.export:gcode",
+    "plume": "smellkit.plume.export:plume",
 }
 
 
@@ -74,7 +76,7 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--weights", "name", required=True, help="odour, mixture, gcode, or a folder of such weights.")
+@click.option("--weights", "name", required=True, help="odour, mixture, gcode, plume, or a folder of such weights.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the predictions go.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of this predictor.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="What `smellkit calibrate` made (mixture).")

@@ -18,14 +18,14 @@ from smellkit.checks import read_json
 from smellkit.errors import OptionError
 from smellkit.plume import annotations as tables
 from smellkit.plume import forest, models, samples, scores, tasks
-from smellkit.plume.network import GASES
+from smellkit.plume.network import GASES, Sized
 from smellkit.plume.pattern import Pattern
 from smellkit.plume.samples import Pairs
 from smellkit.runs import Run
 from smellkit.task import Batch
 from smellkit.train import Settings, fit, parameters, predict
 
-TRAINING: dict[str, Any] = {"epochs": 24, "batch": 16, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.05}
+TRAINING: dict[str, Any] = {"epochs": 12, "batch": 16, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.05}
 OURS = "ours"
 ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the same pairs, size and epochs
     "FUME": {"model": "fume"},
@@ -113,9 +113,9 @@ def bench(
     return runs.plain(
         {
             "data": {
-                "train": _about(data, "train"),
-                "valid": _about(data, "valid"),
-                "test": _about(test or data, "test"),
+                "train": about(data, "train"),
+                "valid": about(data, "valid"),
+                "test": about(test or data, "test"),
             },
             "training": {**TRAINING, **training, "seeds": seeds, "height": 120, "test_height": HEIGHT},
             "rows": rows | floor,
@@ -150,11 +150,11 @@ def trained(row: str, *, data: str, test: str = "", seed: int = 1, **training: A
     return fit(task, settings, name=name, params=asked, resume=same)
 
 
-def model_of(run: Run) -> nn.Module:
+def model_of(run: Run) -> Sized:
     """The trained model of a finished run of the task `plume`."""
     own = {name: value for name, value in run.params.items() if name in options.accepted(tasks.plume)}
     model = tasks.plume(**own).build()
-    return weights.fill(model, weights.load(run.folder)[0], where=str(run.folder)).eval()
+    return cast(Sized, weights.fill(model, weights.load(run.folder)[0], where=str(run.folder)).eval())
 
 
 def say_of(run: Run, pairs: Pairs) -> Told:
@@ -302,7 +302,8 @@ def _only(folder: str, gases: str) -> Pairs:
     return samples.paired(folder, "test", size=_size(HEIGHT), gases=gases)
 
 
-def _about(folder: str, split: str) -> dict[str, int]:
+def about(folder: str, split: str) -> dict[str, int]:
+    """How many pairs a split has, by gases, class and pH."""
     return tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
 
 

@@ -1,0 +1,101 @@
+"""`smellkit export plume --onnx FILE`: the model as one ONNX file, checked against torch before it gets its name.
+
+co2, ch4 (1, 1, 240, 320) grey from 0 to 255; present (1, 2), 1 where there is a frame --> co2_mask, ch4_mask
+(1, 240, 320) of 0 background, 1 tube, 2 gas; chance (1, 3) of Healthy, Transitional, Acidotic
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smellkit import paths
+from smellkit.errors import SmellkitError, WeightsError
+from smellkit.plume import shipping
+from smellkit.plume.network import GASES, Sized
+from smellkit.plume.samples import normalise
+
+SIZE = (240, 320)  # of the frames that the file takes
+INPUTS = (*GASES, "present")
+OUTPUTS = (*(f"{gas}_mask" for gas in GASES), "chance")
+CLOSE = 1e-4  # how far a chance may be from torch's
+SAME = 0.9995  # share of pixels that must be the same: a tie may fall either way
+
+
+class Frames(nn.Module):
+    """A model that takes grey frames from 0 to 255 and gives masks and chances."""
+
+    def __init__(self, model: Sized):
+        super().__init__()
+        self.model = model
+
+    def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+        there = present[:, :, None, None]
+        frames = {
+            gas: normalise(x / 255) * there[:, i, None]
+            for i, (gas, x) in enumerate(zip(GASES, (co2, ch4), strict=True))
+        }
+        outputs = self.model(frames | {"present": present})
+        masks = [outputs[f"{gas}_logits"].argmax(dim=1) for gas in GASES]
+        return (*masks, outputs["class_logits"].softmax(dim=1))
+
+
+def plume(weights: Path, *, out: Path) -> str:
+    """Write `out`, check it against torch on pairs with and without a missing gas, and say how fast it is."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as why:
+        raise SmellkitError("ONNX needs onnx, onnxscript and onnxruntime", hint="pip install smellkit[export]") from why
+    module = Frames(shipping.unpack(weights).model).eval()
+    random = np.random.default_rng(0)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells everyone that torchvision is not there
+    with paths.replacing(Path(out)) as part, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            example(random),
+            str(part),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(part), options)
+        times = []
+        for round in range(12):
+            pair = example(random, present=((1, 1), (1, 0), (0, 1))[round % 3])
+            feed = {name: tensor.numpy() for name, tensor in zip(INPUTS, pair, strict=True)}
+            begin = perf_counter()
+            said = session.run(None, feed)
+            times.append(perf_counter() - begin)
+            with torch.no_grad():
+                true = [tensor.numpy() for tensor in module(*pair)]
+            same = min(float((one == other).mean()) for one, other in zip(said[:2], true[:2], strict=True))
+            if same < SAME or np.abs(said[2] - true[2]).max() > CLOSE:
+                raise WeightsError(
+                    f"{out} does not agree with torch", hint="report it with the versions of torch and onnx"
+                )
+    speed = f"{1000 * float(np.median(times)):.1f} ms a pair of {SIZE[1]}x{SIZE[0]} on one thread"
+    return f"{out}: agrees with torch on {len(times)} pairs, {speed}"
+
+
+def example(random: np.random.Generator, *, present: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor, Tensor]:
+    """Two noisy grey frames with a bright spot, and which of them are there."""
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    frames = []
+    for _ in GASES:
+        place = random.uniform(0.3, 0.7, 2) * SIZE
+        spot = 90 * np.exp(-((rows - place[0]) ** 2 + (columns - place[1]) ** 2) / 2 / random.uniform(10, 40) ** 2)
+        frames.append(np.clip(90 + spot + random.normal(0, 3, SIZE), 0, 255).round())
+    co2, ch4 = (torch.as_tensor(frame, dtype=torch.float32)[None, None] for frame in frames)
+    return co2, ch4, torch.tensor([present], dtype=torch.float32)
