@@ -64,7 +64,7 @@ def pairs(folder: Path, *, split: str = "") -> list[Pair]:
     if not there:
         names = " or ".join(file.name for file in files)
         raise DataError(f"There is no {names} in {folder}", hint="smellkit data pair DIR writes it from annotations")
-    return list(dict.fromkeys(pair for file in there for pair in _read(folder, file)))
+    return [pair for file in there for pair in _read(folder, file)]
 
 
 def _read(folder: Path, file: Path) -> Iterator[Pair]:
