@@ -461,3 +461,12 @@ def test_the_check_command_lists_every_fault_of_a_folder(folder):
     assert done.exit_code == 1 and "3 skipped" in done.output
     for name in ("v0000_f00_co2.png", "v0001_f00_co2.png", "val_annotations.csv"):
         assert name in done.output
+
+
+def test_frames_can_be_paired_at_random_without_a_new_file():
+    as_filed, same, anew = (samples.paired(SAMPLE, "train", pairing=how) for how in ("", "original_based", "random"))
+    columns = ["co2_frame", "ch4_frame"]
+    assert set(map(tuple, as_filed.table[columns].to_numpy())) == set(map(tuple, same.table[columns].to_numpy()))
+    both = anew.table[anew.table["is_paired"]]
+    assert len(both) >= as_filed.table["is_paired"].sum()
+    assert (both["co2_frame"].str[7:16] != both["ch4_frame"].str[7:16]).mean() > 0.8

@@ -31,7 +31,7 @@ PAIRINGS = {
     "original_based": "frames of the same original_sample_id and augmentation_id: the same moment",
     "random": "as many as there are of the rarer gas, drawn within one pH and class; the rest stay alone",
 }
-PAIR_ = "paired_"
+PAIR_PREFIX = "paired_"
 HINT = "`smellkit data pair FOLDER` writes it from the annotations"
 
 
@@ -49,7 +49,9 @@ def find(folder: str | Path | None = None) -> Path:
 
 def holds(folder: Path) -> bool:
     """Whether a folder has annotations of any split, paired or not."""
-    return any((folder / f"{kind}{name}_annotations.csv").is_file() for name in SPLITS.values() for kind in ("", PAIR_))
+    return any(
+        (folder / f"{kind}{name}_annotations.csv").is_file() for name in SPLITS.values() for kind in ("", PAIR_PREFIX)
+    )
 
 
 def splits_in(folder: Path, *, paired: bool = False) -> list[str]:
@@ -61,7 +63,7 @@ def annotation_file(folder: str | Path, split: str, *, paired: bool = False) -> 
     """Where the annotations of a split are."""
     if split not in SPLITS:
         raise OptionError(f"There is no split {split!r}", hint=f"one of {', '.join(SPLITS)}")
-    return Path(folder) / f"{PAIR_ if paired else ''}{SPLITS[split]}_annotations.csv"
+    return Path(folder) / f"{PAIR_PREFIX if paired else ''}{SPLITS[split]}_annotations.csv"
 
 
 def read(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:

@@ -118,13 +118,14 @@ def paired(
     augment: bool | Augment = False,
     dropout: float = 0.0,
     gases: str = "both",
+    pairing: str = "",
 ) -> Pairs:
-    """Return the pairs of a split at `size` (rows, columns).
+    """Return the pairs of a split at `size` (rows, columns), as in its file or anew by `pairing` (annotations.PAIRINGS).
 
     `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
     and the other one hidden.
     """
-    table, frames, masks = _load(str(tables.find(folder)), split, tuple(size))
+    table, frames, masks = _load(str(tables.find(folder)), split, tuple(size), pairing)
     change = (augment if isinstance(augment, Augment) else Augment()) if augment else None
     return Pairs(table, frames, masks, change=change, dropout=dropout, gases=gases)
 
@@ -160,17 +161,25 @@ def normalise(frames: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: str, split: str, size: tuple[int, int]) -> tuple[pd.DataFrame, Tensor, Tensor]:
-    table, frames, masks = read(folder, split, size=size)
+def _load(folder: str, split: str, size: tuple[int, int], pairing: str) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    table, frames, masks = read(folder, split, size=size, pairing=pairing)
     return table, torch.as_tensor(frames), torch.as_tensor(masks)
 
 
 def read(
-    folder: str | Path, split: str, *, size: tuple[int, int] = SIZE, report: Report | None = None
+    folder: str | Path,
+    split: str,
+    *,
+    size: tuple[int, int] = SIZE,
+    pairing: str = "",
+    report: Report | None = None,
 ) -> tuple[pd.DataFrame, NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
     folder = tables.find(folder)
-    table = tables.read_pairs(folder, split, report=report)
+    if pairing:
+        table = tables.pair(tables.read(folder, split, report=report), pairing)
+    else:
+        table = tables.read_pairs(folder, split, report=report)
     frames = np.zeros((len(table), len(GASES), *size), np.uint8)
     masks = np.zeros_like(frames)
     for place, gas in enumerate(GASES):
