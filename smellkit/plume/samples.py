@@ -120,7 +120,7 @@ def paired(
     gases: str = "both",
     pairing: str = "",
 ) -> Pairs:
-    """Return the pairs of a split at `size` (rows, columns), as in its file or anew by `pairing` (annotations.PAIRINGS).
+    """Return the pairs of a split at `size` (rows, columns), as filed, or paired anew (annotations.PAIRINGS).
 
     `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
     and the other one hidden.
