@@ -124,7 +124,7 @@ def measure(
     if system.calibrated:
         inside = cut(training, system.protocol, stride=_common(system.protocol, system))
         learnt = calibrate(system, inside, name=name)
-        found["calibration"] = {"learnt": learnt.asdict(), **calibrated(scores[0], test, learnt)}
+        found["calibration"] = {"learnt": learnt.asdict(), **calibrated(scores, test, learnt)}
     return found
 
 
@@ -230,17 +230,22 @@ def cross_validate(
     return scores, graded
 
 
-def calibrated(scores: NDArray, test: Windows, learnt: calibration.Calibration) -> dict[str, Any]:
-    """How well a calibration learnt on other recordings holds on these: error, coverage, size of sets, abstention."""
-    probabilities = calibration.softmax(scores / learnt.temperature)
-    sets = calibration.prediction_sets(probabilities, learnt.quantile)
-    covered = sets[np.arange(len(sets)), test.target].astype(float)
+def calibrated(scores: Sequence[NDArray], test: Windows, learnt: calibration.Calibration) -> dict[str, Any]:
+    """How well a calibration learnt on other recordings holds on these: error, coverage, size of sets, abstention.
+
+    Each is the mean over `scores`, one array (windows, classes) a seed.
+    """
+    chances = [calibration.softmax(part / learnt.temperature) for part in scores]
+    sets = [calibration.prediction_sets(p, learnt.quantile) for p in chances]
+    covered = np.mean([part[np.arange(len(part)), test.target] for part in sets], axis=0)
+    error = metrics.expected_calibration_error
+    said = [calibration.selective(p, test.target, learnt.thresholds) for p in chances]
     return {
-        "expected_calibration_error": metrics.expected_calibration_error(probabilities, test.target),
-        "before": metrics.expected_calibration_error(calibration.softmax(scores), test.target),
+        "expected_calibration_error": float(np.mean([error(p, test.target) for p in chances])),
+        "before": float(np.mean([error(calibration.softmax(part), test.target) for part in scores])),
         "coverage": metrics.bootstrap(covered, groups=test.recording)._asdict(),
-        "set_size": float(sets.sum(1).mean()),
-        "selective": calibration.selective(probabilities, test.target, learnt.thresholds),
+        "set_size": float(np.mean([part.sum(1).mean() for part in sets])),
+        "selective": {name: float(np.mean([one[name] for one in said])) for name in said[0]},
     }
 
 

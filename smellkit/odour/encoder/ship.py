@@ -90,7 +90,7 @@ def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
             level: {k: round(bench.at_level([values], windows, count)[k]["value"], 4) for k in ("top1", "top5")}
             for level, count in (("window", 1), ("recording", 0))
         }
-        held = bench.calibrated(values, windows, recogniser.calibration)
+        held = bench.calibrated([values], windows, recogniser.calibration)
         found[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
         found[name]["coverage"] = round(held["coverage"]["value"], 4)
         found[name]["selective"] = {k: round(v, 4) for k, v in held["selective"].items()}

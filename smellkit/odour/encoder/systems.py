@@ -44,7 +44,7 @@ SYSTEMS: dict[str, System] = {
     **{name: System((name,), REBUILT, calibrated=name == "curve-mlp") for name in CURVES},
     "ensemble": System(TEAM, REBUILT, calibrated=True),
     "level-free/curve-mlp": System(("curve-mlp",), FREE, "level-free"),
-    "level-free/ensemble": System(TEAM, FREE, "level-free", calibrated=True),
+    "level-free/ensemble": System(TEAM, FREE, "level-free"),
     "confounded/11 level-free": System(TEAM, Protocol("level-free", (*GAS, *ENVIRONMENT)), "confounded"),
     "confounded/12 absolute": System(
         ("extratrees",), Protocol("absolute", (*GAS, "Benzene", *ENVIRONMENT)), "confounded"
