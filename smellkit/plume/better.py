@@ -49,7 +49,7 @@ class PlumeNet(nn.Module):
         self.up = nn.ModuleList([separable(128 + 64, 64), separable(64 + 32, 32), separable(32 + 16, 16)])
         self.masks = nn.ModuleList(nn.Conv2d(16, MASKS, 1) for _ in GASES)
         self.amounts = nn.Conv2d(16, AMOUNTS, 1)
-        self.health = Health(len(GASES) * (AMOUNTS + 2), dropout=dropout)
+        self.health = Health(len(GASES) * (AMOUNTS + 3), dropout=dropout)
 
     def forward(self, batch: Batch) -> Batch:
         frames, present = [batch[gas] for gas in GASES], batch["present"]
@@ -71,12 +71,22 @@ class PlumeNet(nn.Module):
         return outputs | {"class_logits": class_logits, "ph": ph}
 
     def measure(self, frame: Tensor, chance: Tensor, fine: Tensor) -> Tensor:
-        """Logarithms of what a plume holds, (B, AMOUNTS + 2), as shares of the frame."""
+        """Logarithms of what a plume holds, (B, AMOUNTS + 3): its area, contrast against the wall, learned amounts.
+
+        The wall behind the gas is what is seen of it all over the frame, or around the place.
+        """
         wall, plume = chance[:, :1], chance[:, 2:]
         level = (frame * wall).sum(dim=(2, 3), keepdim=True) / wall.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-        contrast = ((frame - level) * plume).mean(dim=(2, 3)).abs()
+        around = (smooth(frame * wall) + 0.02 * level) / (smooth(wall) + 0.02)
+        contrast = [((frame - behind) * plume).mean(dim=(2, 3)).abs() for behind in (level, around)]
         learned = (F.softplus(self.amounts(fine)) * plume).mean(dim=(2, 3))
-        return torch.log(LEAST + torch.cat([plume.mean(dim=(2, 3)), contrast, learned], dim=1))
+        return torch.log(LEAST + torch.cat([plume.mean(dim=(2, 3)), *contrast, learned], dim=1))
+
+
+def smooth(x: Tensor, *, reach: int = 8) -> Tensor:
+    """Mean over a square of 2 `reach` + 1 pixels; beyond the rim there is nothing."""
+    size = 2 * reach + 1
+    return F.avg_pool2d(F.avg_pool2d(x, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
 
 
 class Exchange(nn.Module):
