@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.data import Dataset
 
 from smellkit import options, paths, runs, weights
 from smellkit.checks import read_json
@@ -83,7 +84,7 @@ def bench(
     names: Sequence[str] = (),
     seeds: int = 3,
     surfaces: bool = True,
-    say: Callable[[str], object] = print,
+    tell: Callable[[str], object] = print,
     **training: Any,
 ) -> dict[str, Any]:
     """Scores of every row in `names` (all without any) on the test split of `test` (or `data`), over `seeds` seeds.
@@ -105,11 +106,11 @@ def bench(
             rows[name] |= outlines(fits[0], truth, groups)
         if name in ("FUME", OURS, *ALONE.values()):
             gone[name] = missing(fits, test or data)
-        say(line(name, rows[name]))
+        tell(line(name, rows[name]))
     mask = trained("FUME", data=data, test=test, **training) if "FUME" in rows else None
     floor = baselines(data, test, truth, groups, seeds=seeds, mask=mask)
     for name, row in floor.items():
-        say(line(name, row))
+        tell(line(name, row))
     return runs.plain(
         {
             "data": {
@@ -159,7 +160,12 @@ def model_of(run: Run) -> Sized:
 
 def say_of(run: Run, pairs: Pairs) -> Told:
     """What the model of `run` says of these pairs."""
-    kept, batch = predict(model_of(run), pairs, batch=32, keep=scores.keep)
+    return say(model_of(run), pairs)
+
+
+def say(model: nn.Module, pairs: Dataset) -> Told:
+    """What a model says of these pairs."""
+    kept, batch = predict(model, pairs, batch=32, keep=scores.keep)
     counts = kept["counts"].numpy() if "counts" in kept else None
     chance = kept["class_logits"].softmax(dim=1).double().numpy() if "class_logits" in kept else None
     return Told(counts, chance, *(batch[name].numpy() for name in ("present", "label", "index")))
@@ -198,7 +204,7 @@ def missing(fits: Sequence[Run], folder: str) -> dict[str, Any]:
 def outlines(run: Run, pairs: Pairs, groups: NDArray) -> dict[str, Any]:
     """HD95 and mean surface distance in pixels, on the first pair of every video."""
     first = np.unique(groups, return_index=True)[1]
-    cut = _Rows(pairs, first)
+    cut = Some(pairs, first)
 
     def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
         said = {f"{gas}_mask": outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES}
@@ -280,7 +286,7 @@ def line(name: str, row: dict[str, Any]) -> str:
     return f"{name:36} {told}  {size}"
 
 
-class _Rows(torch.utils.data.Dataset):
+class Some(Dataset):
     """Some of the pairs."""
 
     def __init__(self, pairs: Pairs, rows: NDArray[np.int64]):

@@ -15,7 +15,7 @@ import click
 @click.option("--model", "names", multiple=True, metavar="NAME", help="A row or a model; all rows without it.")
 @click.option("--counts", is_flag=True, help="Only count parameters and multiply-accumulates.")
 @click.option("--seeds", default=3, show_default=True, help="Trainings a row.")
-@click.option("--epochs", default=24, show_default=True, help="Passes over the training pairs, the same for all.")
+@click.option("--epochs", default=12, show_default=True, help="Passes over the training pairs, the same for all.")
 @click.option("--no-outlines", is_flag=True, help="Leave out the distances between outlines (HD95, ASD).")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def bench(folder, test, names, counts, seeds, epochs, no_outlines, out):
@@ -31,7 +31,7 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, out):
         return
     rows = benches.rows_of(names)
     result = benches.bench(
-        folder, test=test, names=rows, seeds=seeds, epochs=epochs, surfaces=not no_outlines, say=click.echo
+        folder, test=test, names=rows, seeds=seeds, epochs=epochs, surfaces=not no_outlines, tell=click.echo
     )
     if out:
         click.echo(paths.write_json(out, benches.added(out, result)))

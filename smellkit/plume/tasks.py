@@ -26,6 +26,7 @@ def plume(
     fusion: str = "",
     shared: bool = True,
     gases: str = "both",
+    pairing: str = "",
     height: int = 120,
     test_height: int = 0,
     augment: bool = True,
@@ -42,10 +43,11 @@ def plume(
 ) -> Task:
     """Train `model` (a name in `smellkit.plume.models`) on the pairs of `data` ("" is the sample), test on `test`'s.
 
-    `gases` is both, full, co2 or ch4; `dropout` hides one gas of a full pair; `balance` draws every class equally
-    often. Frames are seen at `height` rows (4:3) and answered at `test_height` (0 is the same). `masks`, `health` and
-    `ph` weigh the losses of masks, class and (for a model that says one) pH; `gamma`, `alpha` shape the focal loss,
-    `smooth` the Dice loss; `uncertainty` learns the weights instead. `fusion` and `shared` change FUME alone.
+    `gases` is both, full, co2 or ch4; `pairing` original_based or random pairs the training frames anew; `dropout`
+    hides one gas of a full pair; `balance` draws every class equally often. Frames are seen at `height` rows (4:3) and
+    answered at `test_height` (0 is the same). `masks`, `health` and `ph` weigh the losses of masks, class and (for a
+    model that says one) pH; `gamma`, `alpha` shape the focal loss, `smooth` the Dice loss; `uncertainty` learns the
+    weights instead. `fusion` and `shared` change FUME alone.
     """
     weights = {"masks": masks, "class": health, "ph": ph}
     alphas = _numbers(alpha)
@@ -53,7 +55,7 @@ def plume(
 
     def load() -> dict[str, Dataset]:
         change = Augment(invert=invert) if augment else False
-        train = samples.paired(data, "train", size=size, augment=change, dropout=dropout, gases=gases)
+        train = samples.paired(data, "train", size=size, augment=change, dropout=dropout, gases=gases, pairing=pairing)
         found: dict[str, Dataset] = {"train": Training(train, balance=balance)}
         found["valid"] = samples.paired(data, "valid", size=size, gases=gases)
         found["test"] = samples.paired(test or data, "test", size=test_size, gases=gases)

@@ -1,0 +1,79 @@
+"""What a part of the system is worth: trained again without it, or a camera that fails more and more often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from smellkit import paths, sweep
+from smellkit.plume import bench, samples
+from smellkit.plume.bench import Told
+from smellkit.plume.network import GASES, Sized
+
+FOLDER = paths.HOME / "notebooks" / "sweeps"
+SWEEPS = {
+    "plume-fusion": "How the gases meet",
+    "plume-gases": "Which gases there are",
+    "plume-tasks": "Which tasks are learned",
+    "plume-training": "The recipe",
+}
+
+
+def swept(
+    folder: str, *, names: Sequence[str] = tuple(SWEEPS), seeds: int = 3, **fixed: Any
+) -> dict[str, pd.DataFrame]:
+    """Run the sweeps `names` on `folder`: title -> mean, low and high of mIoU and of balanced accuracy by case.
+
+    `fixed` overrides what the files say for all their cases. What is finished is not run again.
+    """
+    found = {}
+    for name in names:
+        plan = sweep.read(FOLDER / f"{name}.yaml")
+        plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | fixed | {"data": folder})
+        ran = sweep.run(plan, "smellkit.plume.tasks:plume", workers=1)
+        scores = [f"test.{score}" for score in ("miou", "balanced") if f"test.{score}" in ran]
+        tables = [sweep.summary(ran.dropna(subset=[score]), score=score).assign(score=score) for score in scores]
+        found[SWEEPS[name]] = pd.concat(tables, ignore_index=True)
+    return found
+
+
+def failing(
+    model: Sized, folder: str, *, shares: Sequence[float] = (0, 0.25, 0.5, 0.75, 1), rows: int = 120, seed: int = 0
+) -> pd.DataFrame:
+    """Scores on the pairs with both gases when one camera fails in a share of them: failing, share, and the scores.
+
+    A mask counts only where there is a frame. Each pair is looked at three times, whole and with either gas hidden.
+    """
+    told = {gases: _seen(model, folder, gases, rows) for gases in ("both", *GASES)}
+    order = np.random.default_rng(seed).permutation(len(told["both"].label))
+    found = []
+    for place, gas in enumerate(GASES):
+        for share in shares:
+            gone = np.zeros(len(order), bool)
+            gone[order[: round(share * len(order))]] = True
+            mixed = _mixed(told["both"], told[GASES[1 - place]], gone)
+            found.append({"failing": gas, "share": share, **mixed.score(np.arange(len(order)))})
+    return pd.DataFrame(found)
+
+
+def _seen(model: Sized, folder: str, gases: str, rows: int) -> Told:
+    """What the model says of the first `rows` pairs that have both gases, when it sees only `gases`."""
+    size = (bench.HEIGHT, bench.HEIGHT * 4 // 3)
+    full = samples.paired(folder, "test", size=size, gases="full").row.numpy()[:rows]
+    pairs = samples.paired(folder, "test", size=size, gases=gases)
+    return bench.say(model, bench.Some(pairs, np.flatnonzero(np.isin(pairs.row.numpy(), full))))
+
+
+def _mixed(one: Told, other: Told, choose: np.ndarray) -> Told:
+    """`other` where `choose`, else `one`."""
+
+    def pick(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+        if a is None or b is None:
+            return None
+        return np.where(choose.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+
+    return Told(*(pick(a, b) for a, b in zip(one, other, strict=True)))  # type: ignore[arg-type]
