@@ -25,6 +25,7 @@ from smellkit.plume.encoders import resize
 from smellkit.plume.network import GASES, Sized, to_size
 from smellkit.plume.samples import normalise
 from smellkit.runs import Run
+from smellkit.task import Batch
 
 Frame = NDArray[np.uint8]
 
@@ -54,13 +55,7 @@ class Watcher:
 
         `steady` averages over three views of each frame, as FUME does in testing.
         """
-        columns = zip(*pairs, strict=True)
-        batch = {
-            gas: torch.cat([self._scaled(frame) for frame in column])
-            for gas, column in zip(GASES, columns, strict=True)
-        }
-        there = [[float(frame is not None) for frame in pair] for pair in pairs]
-        batch["present"] = torch.tensor(there)
+        batch = self._batch(pairs)
         outputs = averaged(self.model, batch) if steady else self.model(batch)
         chance = outputs["class_logits"].softmax(dim=1).numpy()
         found = []
@@ -68,6 +63,18 @@ class Watcher:
             masks = [_mask(outputs[f"{gas}_logits"][row], frame) for gas, frame in zip(GASES, pair, strict=True)]
             found.append(Seen((masks[0], masks[1]), chance[row]))
         return found
+
+    @torch.no_grad()
+    def doubt(self, co2: Frame, ch4: Frame) -> NDArray[np.float32]:
+        """The chance (2, H, W) that a pixel of each frame is of another class than the likeliest one."""
+        outputs = self.model(self._batch([(co2, ch4)]))
+        logits = [resize(outputs[f"{gas}_logits"], frame.shape) for gas, frame in zip(GASES, (co2, ch4), strict=True)]
+        return torch.cat([1 - one.softmax(dim=1).amax(dim=1) for one in logits]).numpy()
+
+    def _batch(self, pairs: Sequence[tuple[Frame | None, Frame | None]]) -> Batch:
+        frames = zip(GASES, zip(*pairs, strict=True), strict=True)
+        batch = {gas: torch.cat([self._scaled(frame) for frame in column]) for gas, column in frames}
+        return batch | {"present": torch.tensor([[float(frame is not None) for frame in pair] for pair in pairs])}
 
     def _scaled(self, frame: Frame | None) -> Tensor:
         if frame is None:
