@@ -35,7 +35,6 @@ TABLES = {
     "confounded": "SESSION-CONFOUNDED: the input shows which session a recording comes from",
 }
 DENSE = 10  # rows between test windows that are averaged for "test-time windows"
-CALIBRATION_FOLDS = 3  # of the training recordings: 150 of SmellNet's 250
 Say = Callable[[str], object]
 
 
@@ -197,7 +196,7 @@ def calibrate(
     """
 
     def held_out(fewer: int) -> calibration.Held:
-        scores, graded = cross_validate(system, windows, name=name, seed=seed, folds=CALIBRATION_FOLDS, fewer=fewer)
+        scores, graded = cross_validate(system, windows, name=name, seed=seed, fewer=fewer)
         return scores, graded.target, graded.recording
 
     count = int(windows.fold.max()) + 1
