@@ -1,0 +1,159 @@
+"""The task, the bench and its baselines without a network: on the sample, one short training."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from smellkit import cli, paths
+from smellkit.errors import OptionError
+from smellkit.plume import ablations, bench, forest, models, samples, tasks
+from smellkit.plume.bench import Told
+from smellkit.plume.better import ordered
+from smellkit.plume.network import GASES, Sized
+
+QUICK = {"epochs": 1, "batch": 32, "learning_rate": 3e-3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_runs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SMELLKIT_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("TQDM_DISABLE", "1")
+        patch.setattr(bench, "HEIGHT", 72)
+        patch.setitem(bench.ROWS, bench.OURS, bench.ROWS[bench.OURS] | {"height": 48})
+        torch.set_num_threads(1)
+        yield
+
+
+@pytest.fixture(scope="module")
+def result(own_runs):
+    lines = []
+    found = bench.bench("", names=["ours"], seeds=1, surfaces=False, tell=lines.append, **QUICK)
+    assert len(lines) == len(found["rows"])
+    return found
+
+
+def told(label, chance, counts=None):
+    rows = len(label)
+    return Told(counts, np.array(chance, float), np.ones((rows, 2), np.float32), np.array(label), np.arange(rows))
+
+
+def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(result):
+    rows = result["rows"]
+    assert {"ours", "pattern of missing gases", "random forest, true masks"} <= set(rows)
+    for row in rows.values():
+        for name in ("miou", "balanced"):
+            if name in row:
+                assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
+    assert rows["ours"]["parameters"] == models.counts("plumenet").parameters
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_finished_row_is_not_trained_again(result, monkeypatch):
+    monkeypatch.setattr(bench, "fit", lambda *_, **__: pytest.fail("trained again"))
+    assert bench.trained("ours", data="", seed=1, **QUICK).finished
+
+
+def test_the_pairs_with_both_gases_are_scored_whole_and_with_either_hidden(result):
+    gone = result["missing"]["ours"]
+    assert set(gone) == {"both", "co2", "ch4"}
+    assert "iou_ch4" not in gone["co2"] and "iou_co2" in gone["co2"]
+
+
+def test_a_camera_that_never_fails_or_always_does_is_what_the_bench_says(result):
+    run = bench.trained("ours", data="", seed=1, **QUICK)
+    table = ablations.failing(bench.model_of(run), "", shares=(0, 1)).set_index(["failing", "share"])
+    gone = result["missing"]["ours"]
+    for gas, other in zip(GASES, GASES[::-1], strict=True):
+        assert table.loc[(gas, 0), "miou"] == pytest.approx(gone["both"]["miou"]["value"])
+        assert table.loc[(gas, 1), "accuracy"] == pytest.approx(gone[other]["accuracy"]["value"])
+
+
+def test_a_file_of_results_takes_up_rows_of_the_same_bench_only(result, tmp_path):
+    file = tmp_path / "plume.json"
+    paths.write_json(file, bench.added(file, result))
+    more = bench.added(file, result | {"rows": {"other": {}}})
+    assert {"ours", "other"} <= set(more["rows"])
+    assert set(bench.added(file, result | {"rows": {"other": {}}, "training": {"epochs": 99}})["rows"]) == {"other"}
+
+
+def test_an_interval_is_drawn_over_videos_not_over_frames():
+    label = np.tile([0, 2], 40)
+    chance = np.eye(3)[np.where(np.arange(80) < 40, label, 1)]
+    alone = bench.summary([told(label, chance)], groups=np.arange(80), measures=("accuracy",))["accuracy"]
+    few = bench.summary([told(label, chance)], groups=np.arange(80) // 10, measures=("accuracy",))["accuracy"]
+    assert alone["value"] == few["value"] == 0.5
+    assert few["high"] - few["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_a_row_that_is_not_there_is_refused_with_the_nearest():
+    with pytest.raises(OptionError, match="early fusion"):
+        bench.rows_of(["early fusoin"])
+    assert bench.rows_of(["plumenet", "FUME", "fume"]) == ["ours", "FUME", "FUME"]
+
+
+def test_the_command_counts_without_training():
+    said = CliRunner().invoke(cli.cli, ["bench", "plume", "--counts", "--model", "fume"], catch_exceptions=False)
+    assert "1,278,681 parameters" in said.output and "1.862 G" in said.output
+
+
+def test_ours_is_smaller_than_the_published_headline():
+    ours, published = models.counts("plumenet"), models.counts("fume")
+    assert ours.parameters <= published.parameters and ours.macs <= published.macs
+
+
+def test_a_forest_sees_size_brightness_and_shape():
+    frame, mask = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
+    mask[10:20, 5:25], frame[10:20, 5:15], frame[10:20, 15:25] = 2, 51, 102
+    mask[0:5, 0:5] = 1  # the tube is no gas
+    found = dict(zip(forest.NAMES, forest.describe(frame, mask), strict=True))
+    assert found["area"] == pytest.approx(200 / 2400) and found["mean"] == pytest.approx(0.3)
+    assert (
+        found["aspect"] == 2 and found["extent"] == 1 and found["compactness"] == pytest.approx(4 * np.pi * 200 / 60**2)
+    )
+    assert not forest.describe(frame, np.zeros_like(mask)).any()
+
+
+def test_a_forest_names_the_class_of_pairs_with_one_frame_or_two():
+    train = samples.paired("", "train", size=(72, 96))
+    trees = forest.fit(train, forest.true_masks(train))
+    chance = forest.predict(trees, train, forest.true_masks(train))
+    assert chance.shape == (len(train), 3) and np.allclose(chance.sum(axis=1), 1)
+    assert (chance.argmax(axis=1) == train.label.numpy()).mean() > 0.9
+
+
+def test_ordered_classes_are_sure_between_their_thresholds_and_add_up_to_one():
+    ph = torch.tensor([0.6, 0.0, -0.6])
+    sharp = ordered(ph, torch.tensor([0.15, 0.15]), scale=torch.full((3,), 0.01))
+    assert sharp.exp().argmax(dim=1).tolist() == [0, 1, 2] and torch.isfinite(sharp).all()
+    soft = ordered(torch.linspace(-3, 3, 50), torch.tensor([0.2, 0.3]), scale=torch.full((50,), 0.4))
+    torch.testing.assert_close(soft.exp().sum(dim=1), torch.ones(50))
+
+
+def test_a_model_answers_at_the_size_of_the_frame_whatever_size_it_sees():
+    model = Sized(models.build("plumenet"), (48, 64)).eval()
+    batch = models.blank(2, size=(90, 120))
+    with torch.no_grad():
+        outputs = model(batch)
+    assert outputs["co2_logits"].shape == (2, 3, 90, 120) and outputs["class_logits"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("options", [{"alpha": "1,2"}, {"alpha": "a,b,c"}, {"height": 8}])
+def test_an_option_that_makes_no_sense_is_refused(options):
+    with pytest.raises(OptionError):
+        tasks.plume(**options)
+
+
+def test_learned_weights_are_trained_and_a_task_can_be_left_out():
+    task = tasks.plume(height=48, uncertainty=True)
+    model = task.build().train()
+    batch = task.load()["train"].__getitems__(range(8))
+    task.loss(model(batch), batch).backward()
+    assert model.log_variance.grad.abs().min() > 0
+    alone = tasks.plume(height=48, masks=0)
+    model.zero_grad()
+    alone.loss(model(batch), batch).backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.model.heads.parameters())
