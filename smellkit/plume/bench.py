@@ -221,6 +221,10 @@ def baselines(
     data: str, test: str, truth: Pairs, groups: NDArray, *, seeds: int, mask: Run | None
 ) -> dict[str, dict[str, Any]]:
     """Rows without a trained network: which gases were filmed, the most frequent class, and the forests."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     train = samples.paired(data, "train", size=_size(120))
     pattern = Pattern.fit(train.table)
     known = truth.present.numpy()[truth.row], truth.label.numpy()[truth.row], truth.row.numpy()
@@ -233,6 +237,11 @@ def baselines(
         "pattern of missing gases": [of(pattern.probabilities(rows))],
         "pattern of missing gases, balanced": [of(pattern.probabilities(rows, even=True))],
     }
+    given, asked = emissions(data, train, split="train"), emissions(test or data, truth, split="test")
+    if given is not None and asked is not None:
+        rule = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
+        rule.fit(given, train.label.numpy()[train.row])
+        found["true emission, which no camera tells"] = [of(rule.predict_proba(asked))]
     sources: dict[str, Callable[[Pairs], NDArray]] = {"true masks": forest.true_masks}
     if mask is not None:
         sources["FUME's masks"] = partial(said_masks, model_of(mask))
@@ -241,6 +250,20 @@ def baselines(
         trees = [forest.fit(train, one, seed=seed) for seed in range(1, seeds + 1)]
         found[f"random forest, {name}"] = [of(forest.predict(tree, truth, other)) for tree in trees]
     return {name: summary(told, groups=groups) for name, told in found.items()}
+
+
+def emissions(folder: str, pairs: Pairs, *, split: str) -> NDArray[np.float64] | None:
+    """What only a simulator knows, (pairs, 4): ln Q of each gas, 0 where it was not filmed, and whether it was."""
+    file = tables.find(folder) / "emission.csv"
+    if not file.is_file():
+        return None
+    table = pd.read_csv(file, dtype={"original_sample_id": str})
+    known = table.drop_duplicates(["original_sample_id", "gas_type"]).pivot(
+        index="original_sample_id", columns="gas_type", values="log_emission"
+    )
+    found = known.reindex(videos(folder, pairs, split=split))[list(GASES)].to_numpy(float)
+    there = pairs.present[pairs.row].numpy()
+    return np.hstack([np.where(there > 0, np.nan_to_num(found), 0), there])
 
 
 def said_masks(model: nn.Module, pairs: Pairs) -> NDArray[np.uint8]:
@@ -253,10 +276,10 @@ def said_masks(model: nn.Module, pairs: Pairs) -> NDArray[np.uint8]:
     return predict(model, pairs, batch=32, keep=keep)[0]["masks"].numpy()
 
 
-def videos(folder: str, pairs: Pairs) -> NDArray[np.object_]:
+def videos(folder: str, pairs: Pairs, *, split: str = "test") -> NDArray[np.object_]:
     """The original (a video) of every pair: what is drawn anew for an interval."""
     table = pairs.table.iloc[pairs.row.numpy()]
-    frames = tables.read(folder, "test", pictures=False).set_index("frame_path")["original_sample_id"]
+    frames = tables.read(folder, split, pictures=False).set_index("frame_path")["original_sample_id"]
     first = table["co2_frame"].where(table["co2_frame"] != "", table["ch4_frame"])
     return first.map(frames).fillna(first).to_numpy(object)
 
