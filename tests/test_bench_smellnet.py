@@ -102,6 +102,19 @@ def test_each_peer_separates_what_is_apart(name):
     assert (scores.argmax(1) == test.target).mean() > 0.9
 
 
+@pytest.mark.parametrize("name", ["minirocket", "hydra"])
+def test_random_kernels_separate_what_is_apart_or_say_what_to_install(name):
+    windows = cut(table(3, 6, rows=500), Protocol())
+    train, test = windows[windows.fold > 1], windows[windows.fold <= 1]
+    try:
+        import aeon  # noqa: F401
+    except ImportError:
+        with pytest.raises(OptionError, match="aeon"):
+            systems.fit(systems.find(name), train)
+    else:
+        assert (systems.fit(systems.find(name), train)(test.values).argmax(1) == test.target).mean() > 0.9
+
+
 def test_the_command_measures_the_sample_and_keeps_other_models(tmp_path):
     from smellkit.cli import cli
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from smellkit.errors import OptionError
 from smellkit.odour.encoder.features import LAG, Normal, describe
-from smellkit.windows import Array
+from smellkit.windows import Array, Standard
 
+SHARPNESS = 5.0  # of a ridge classifier's margins, -1 to 1, as scores
 FLOOR = 1e-3  # added to probabilities that a forest counts, before the logarithm
 
 
@@ -116,30 +118,39 @@ class LightGbm(Peer):
 
 
 class Rocket(Peer):
-    """MiniRocket features and a ridge classifier, from aeon (the extra `rocket`)."""
+    """MiniRocket's convolutions and a ridge classifier on windows in standard units, from aeon (the extra `rocket`)."""
 
-    name = "MiniRocketClassifier"
+    name = "MiniRocket"
 
     def fit(self, windows, target):
         try:
-            from aeon.classification import convolution_based
+            from aeon.transformations.collection import convolution_based
         except ImportError as why:
             raise OptionError(
                 "aeon is not installed", hint="pip install smellkit[rocket], in its own environment"
             ) from why
-        self.model = getattr(convolution_based, self.name)(random_state=self.seed, n_jobs=self.threads)
-        self.model.fit(np.ascontiguousarray(windows.transpose(0, 2, 1)), target)
+        from sklearn.linear_model import RidgeClassifierCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        self.standard = Standard.fit(windows)
+        self.kernels = getattr(convolution_based, self.name)(random_state=self.seed, n_jobs=self.threads)
+        seen = np.asarray(self.kernels.fit_transform(self._inputs(windows)))
+        self.model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(1, 5, 9))).fit(seen, target)
         return self
 
+    def _inputs(self, x):
+        return np.ascontiguousarray(self.standard(x).transpose(0, 2, 1))
+
     def scores(self, windows):
-        proba = self.model.predict_proba(np.ascontiguousarray(windows.transpose(0, 2, 1)))
-        return np.log(proba + FLOOR).astype(np.float32)
+        margins = self.model.decision_function(np.asarray(self.kernels.transform(self._inputs(windows))))
+        return log_softmax(SHARPNESS * margins, axis=1).astype(np.float32)
 
 
 class Hydra(Rocket):
     """Hydra's competing kernels and a ridge classifier, from aeon."""
 
-    name = "HydraClassifier"
+    name = "HydraTransformer"
 
 
 PEERS: dict[str, Callable[..., Peer]] = {

@@ -42,6 +42,7 @@ TEAM = ("curve-trees", "curve-mlp", "curve-mlp")
 SYSTEMS: dict[str, System] = {
     **{name: System((name,)) for name in [*BODIES, *PEERS]},
     **{name: System((name,), REBUILT, calibrated=name == "curve-mlp") for name in CURVES},
+    **{name: System((name,), train_stride=50) for name in ("minirocket", "hydra")},
     "ensemble": System(TEAM, REBUILT, calibrated=True),
     "level-free/curve-mlp": System(("curve-mlp",), FREE, "level-free"),
     "level-free/ensemble": System(TEAM, FREE, "level-free"),
