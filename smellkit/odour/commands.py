@@ -35,7 +35,7 @@ def smellnet_base(data, model, seeds, folds, out, folder):
 @click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
 @click.option("--method", default="", metavar="NAME", help="One method; all else. See `encoder/transfer.py`.")
 @click.option("--seeds", default=1, show_default=True, help="Fits that score other sessions; 0 is none.")
-@click.option("--folds", default=2, show_default=True, help="Recordings of each substance held out for simulated days.")
+@click.option("--folds", default=1, show_default=True, help="Recordings of each substance held out for simulated days.")
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other methods there are kept.")
 def smellnet_sessions(data, method, seeds, folds, out):
     """Choose a method for another day on training recordings alone, and score all of them on other sessions."""

@@ -27,7 +27,7 @@ from smellkit.odour.encoder.protocol import FULL, GROVE, Protocol, Windows, cate
 from smellkit.odour.encoder.sessions import other_sessions, sittings
 from smellkit.odour.encoder.systems import FREE, REBUILT, TEAM, System
 
-DAYS = 1  # simulated for each category and fold
+DAYS = 3  # simulated for each category and fold
 NET = ("curve-mlp",)
 METHODS: dict[str, System] = {
     "strict differences": System(("summary-mlp",)),
@@ -49,7 +49,7 @@ def run(
     data: str | Path = "",
     *,
     methods: Sequence[str] = (),
-    folds: int = 2,
+    folds: int = 1,
     seeds: int = 1,
     progress: Callable[[str], object] = lambda _: None,
     before: dict[str, Any] | None = None,
