@@ -40,10 +40,11 @@ FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the 
 CURVES = ("curve-mlp", "curve-trees")  # look at whole curves, and at differences beside them
 TEAM = ("curve-trees", "curve-mlp", "curve-mlp")
 SYSTEMS: dict[str, System] = {
-    **{name: System((name,)) for name in [*BODIES, *PEERS]},
+    **{name: System((name,), calibrated=name == "summary-mlp") for name in [*BODIES, *PEERS]},
     **{name: System((name,), REBUILT, calibrated=name == "curve-mlp") for name in CURVES},
     **{name: System((name,), train_stride=50) for name in ("minirocket", "hydra")},
     "ensemble": System(TEAM, REBUILT, calibrated=True),
+    "level-free/summary-mlp": System(("summary-mlp",), FREE, "level-free"),
     "level-free/curve-mlp": System(("curve-mlp",), FREE, "level-free"),
     "level-free/ensemble": System(TEAM, FREE, "level-free"),
     "confounded/11 level-free": System(TEAM, Protocol("level-free", (*GAS, *ENVIRONMENT)), "confounded"),
