@@ -58,13 +58,13 @@ def failing(table: pd.DataFrame) -> Figure:
 
     plots.style()
     figure = Figure(figsize=(plots.WIDTH, 3.2), layout="constrained")
-    labels = {"miou": "mean IoU of frames that are there", "belief": "chance given to the right class"}
+    labels = {"miou": "mean IoU, frames there", "belief": "chance of the right class"}
     for axes, (name, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
         for gas in GASES:
             rows = table[table["failing"] == gas]
             axes.plot(100 * rows["share"], rows[name], "o-", color=SHADES[gas], label=f"no {NAMES[gas]}")
         axes.set(xlabel="pairs in which it fails, %", title=label, ylim=(0, 1))
-        axes.title.set_fontsize(10.5)
+        axes.title.set_fontsize(11)
         axes.grid(axis="y")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -90,7 +90,7 @@ def cases(tables: pd.DataFrame) -> Figure:
         known = np.isfinite(rows["low"].to_numpy(float))
         half = np.where(known, rows["mean"] - rows["low"], 0)
         axes.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", color=plots.PALETTE[0], capsize=3)
-        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5))
+        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5), xlim=(0, 1))
         axes.set_yticks(range(len(names)), names)
         axes.grid(axis="x")
     return figure
