@@ -168,7 +168,9 @@ def _table(raw: dict[str, Any], view: dict[str, Any]) -> Table:
         (str(name), tuple(_figure(row, place, times) for place in columns.values())) for name, row in kept.items()
     )
     rows = tuple((name, figures) for name, figures in rows if any(figure is not None for figure in figures))
-    return Table(view["title"], view["of"], tuple(columns), rows, view.get("note", ""), view.get("home", False))
+    said = _at(raw, view["says"]) if "says" in view else ""
+    note = " ".join(part for part in (view.get("note", ""), said) if part)
+    return Table(view["title"], view["of"], tuple(columns), rows, note, view.get("home", False))
 
 
 def _plain(raw: dict[str, Any]) -> Table:

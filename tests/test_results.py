@@ -18,3 +18,14 @@ def test_a_readme_without_its_marks_is_refused():
 
 def test_every_result_names_the_command_that_made_it():
     assert all(result.command.startswith("smellkit ") for result in results.read().values())
+
+
+def test_a_table_says_what_the_command_concluded(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "a.json").write_text('{"rows": {"x": {"score": 0.5}}, "why": {"says": "All of it is noise."}}')
+    folder.with_suffix(".yaml").write_text(
+        "a: {command: smellkit bench a, tables: [{title: T, of: case, rows: rows, note: Shares., says: why / says,"
+        " columns: {S: score}}]}"
+    )
+    assert results.read(folder)["a"].tables[0].note == "Shares. All of it is noise."

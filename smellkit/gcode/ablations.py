@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from smellkit import paths, runs, sweep
-from smellkit.gcode import bench, channels, samples, scores, tasks
+from smellkit.gcode import bench, channels, scores, shipping, tasks
 from smellkit.gcode.channels import MODALITIES
 from smellkit.gcode.samples import Prepared
 from smellkit.metrics import over_seeds
@@ -49,7 +49,7 @@ def bench_all(
             "says": sentence(rows),
         }
         if name == "gcode-modalities":
-            rows = compared(zeroed_all(ran, folder), score="TF")
+            rows = compared(zeroed_all(ran), score="TF")
             found["Kind of sensor, zeroed in testing"] = {
                 "sweep": name,
                 "score": "TF",
@@ -61,7 +61,7 @@ def bench_all(
 
 def _encoder(folder: str, *, epochs: int) -> str:
     """The frozen encoder that all the decoders of `gcode-frozen` share, by the name of its run."""
-    options = {"data": folder, "protocol": "G", "fold": 0}
+    options = {"data": folder, "protocol": "G", "fold": 0, "thin": 2}
     settings = Settings(epochs=epochs, batch=64, learning_rate=1e-3, seed=1)
     return bench.fitted(tasks.encoder, options, settings, name="gcode-ablations-encoder").name
 
@@ -114,14 +114,14 @@ def zeroed(run: Run, prepared: Prepared) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def zeroed_all(table: pd.DataFrame, folder: str) -> pd.DataFrame:
+def zeroed_all(table: pd.DataFrame) -> pd.DataFrame:
     """`zeroed` of every fit with everything in a sweep's table: one row a seed and a modality (case)."""
     found = []
     for row in table[table["case"] == table["case"].iloc[0]].itertuples():
         run = runs.latest(str(row.run))
-        options = run.params
-        prepared = samples.prepare(folder, protocol=options["protocol"], fold=options["fold"], seed=7)
-        found.append(zeroed(run, prepared).rename(columns={"without": "case"}).assign(seed=row.seed))
+        found.append(
+            zeroed(run, shipping.prepared_of(run.params)).rename(columns={"without": "case"}).assign(seed=row.seed)
+        )
     return pd.concat(found, ignore_index=True)
 
 

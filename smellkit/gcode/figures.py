@@ -97,10 +97,32 @@ def protocols(results: Sequence[Mapping[str, Any]], *, measures: Sequence[str] =
     return figure
 
 
+def cases(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
+    """Means of the cases of an ablation in per cent, with their intervals; the shade is the first case's interval."""
+    from matplotlib.figure import Figure
+
+    plots.style()
+    figure = Figure(figsize=(plots.WIDTH, 1.0 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    mean, low, high = (100 * np.array([row[name] for row in rows], float) for name in ("mean", "low", "high"))
+    places = np.arange(len(rows))
+    axes.axvspan(low[0], high[0], color=plots.PALETTE[0], alpha=0.12, linewidth=0)
+    for place, row in enumerate(rows):
+        shade = plots.PALETTE[1] if row["apart"] else plots.PALETTE[0]
+        axes.errorbar(mean[place], place, xerr=[[mean[place] - low[place]], [high[place] - mean[place]]], fmt="o",
+                      color=shade, ecolor=shade, capsize=3)  # fmt: skip
+    axes.set_yticks(places, [row["case"] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(label)
+    axes.grid(axis="x")
+    return figure
+
+
 def label(result: Mapping[str, Any]) -> str:
     """Name of a bench result: protocol, system, channels."""
     system = "" if result["system"] == "reader" else f"{result['system']}, "
-    return f"{result['protocol']}: {system}{result['channels']}"
+    whole = ", whole recording" if result.get("context") == "recording" else ""
+    return f"{result['protocol']}: {system}{result['channels']}{whole}"
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

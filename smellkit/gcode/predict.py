@@ -21,13 +21,13 @@ CONTEXTS = ("window", "recording")
 
 
 def gcode(
-    folder: Path, *, weights: Path, out: Path, channels: str = "all", context: str = "window", skip: bool = False
+    folder: Path, *, weights: Path, out: Path, channels: str = "all", context: str = "recording", skip: bool = False
 ) -> str:
     """Write one row a window of 64 rows, every 16: file, start (row), operation, p, line, tokens; say what happened.
 
     `line` has all its digits; `tokens` are those of the published vocabulary, UNK where it has none, without EOS.
-    `channels=no-position` hides the machine position. A window is judged by itself; with `context=recording` the
-    windows of a recording are judged together, as one run of a known program. `skip` leaves out what can't be read.
+    `channels=no-position` hides the machine position. The windows of a recording are judged together, as one run of a
+    known program; with `context=window` each by itself, as a stream has to. `skip` leaves out what can't be read.
     """
     if context not in CONTEXTS:
         raise OptionError(f"There is no context {context!r}", hint="window or recording")

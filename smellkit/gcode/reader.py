@@ -18,9 +18,10 @@ class MachineReader(nn.Module):
     """Name the operation, the line, and the line's tokens, from one window.
 
         continuous (64, 155) + waves of position + categorical (64, 4)
-          -> linear -> two convolutions, 64 -> 16 steps -> BiGRU -> memory (16, 128)
-          -> mean and maximum -> operation (9), line (L); each step -> place (3), also where the position is hidden
-          -> decoder of two layers -> flat token (V) + type, command, parameter, sign, digits (82)
+          -> linear -> two convolutions, 64 -> 16 steps -> BiGRU -> memory (16, 96)
+          -> mean and maximum -> operation (9), line (L)
+          -> of each step: place (3), also where the position is hidden, and the line just then (L + 1)
+          -> decoder of one layer -> flat token (V) + type, command, parameter, sign, digits (82)
 
     A token's score is the flat head plus what the digit heads say of it plus the prior of lines not yet ruled out.
     The lines' probabilities are those of the line head, pulled to the lines of training windows on the same path.
@@ -37,8 +38,8 @@ class MachineReader(nn.Module):
         *,
         cardinalities: Sequence[int],
         spread: Sequence[float],
-        width: int = 128,
-        layers: int = 2,
+        width: int = 96,
+        layers: int = 1,
         heads: int = 4,
         dropout: float = 0.1,
         hide_node: float = 0.1,
@@ -65,6 +66,7 @@ class MachineReader(nn.Module):
         self.pass_through = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
         self.norm = nn.LayerNorm(width)
         self.locate = nn.Linear(width, 3)
+        self.moment = nn.Linear(width, len(grammar) + 1)  # the last is any other line
         self.operation = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, len(OPERATIONS)))
         self.line = nn.Sequential(
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, len(grammar))
@@ -73,7 +75,9 @@ class MachineReader(nn.Module):
         self.context = nn.Linear(2 * width, width)
 
     def forward(self, batch: Batch) -> Batch:
-        """Outputs `operation` (B, 9), `line`, `learned` (B, L), `place` (B, 16, 3); with `open` `token` and `parts`.
+        """Outputs `operation` (B, 9), `line`, `learned` (B, L), `place` (B, 16, 3), `moment` (B, 16, L + 1).
+
+        With `open` in the batch also `token` and `parts`.
 
         `line` are log-probabilities with the recall, `learned` the line head's own logits (in training both are).
         """
@@ -105,6 +109,7 @@ class MachineReader(nn.Module):
             "line": line,
             "learned": learned,
             "place": self.locate(memory),
+            "moment": self.moment(memory),
             "context": self.context(summary),
         }
 
@@ -128,21 +133,20 @@ class Recall(nn.Module):
     """Which lines were executed where the tool now moves: training windows on the same path, softly counted.
 
         p(line) = sure * share of the line among the nearest paths + (1 - sure) * p_network(line)
-        share ~ exp(-(distance^2 - nearest^2) / 2 reach^2),   sure = 0.99 exp(-nearest^2 / 2 far^2)
+        share ~ exp(-(distance^2 - nearest^2) / 2 reach^2),   sure = 0.99
 
-    `distance` is the root mean square in mm over 16 places of the path. Without a position the network's word stands,
-    and more and more so far from every known path. `places` (M, 64, 3) in mm, `line` (M,); nothing here is learned.
-    `reach` was chosen on the validation part of fold 0 of protocol G; `far` after the test of protocol X, where the
-    session's offset is up to 14 mm (free-running tokens there: 73 % with 10 mm, 87 with 20, 94 with 40 or more).
+    `distance` is the root mean square in mm over 16 places of the path; without a position the network's word stands.
+    `places` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `reach` was chosen on the validation part of fold 0
+    of protocol G. How far the nearest path is plays no part: no recording that may be looked at is far from the others.
     """
 
     keys: Tensor
     line: Tensor
     middle: Tensor
 
-    def __init__(self, places: Tensor, line: Tensor, *, lines: int, reach: float = 0.5, far: float = 40.0):
+    def __init__(self, places: Tensor, line: Tensor, *, lines: int, reach: float = 0.5):
         super().__init__()
-        self.lines, self.reach, self.far = lines, reach, far
+        self.lines, self.reach = lines, reach
         middle = places.mean(dim=(0, 1))
         self.register_buffer("middle", middle)
         self.register_buffer("keys", (places - middle)[:, ::4].flatten(1))
@@ -157,7 +161,7 @@ class Recall(nn.Module):
         nearest = square.amin(dim=1, keepdim=True)
         near = torch.exp((nearest - square) / (2 * self.reach**2))
         counted = near @ nn.functional.one_hot(self.line, self.lines).to(near.dtype)
-        sure = 0.99 * torch.exp(-nearest / (2 * self.far**2)) * known
+        sure = 0.99 * known
         return sure * counted / counted.sum(dim=1, keepdim=True) + (1 - sure) * probability + 1e-12
 
 

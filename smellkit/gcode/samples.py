@@ -19,8 +19,9 @@ from smellkit.task import Batch
 
 
 class Windows(Dataset):
-    """Windows of one split. A batch has `continuous`, `categorical`, `operation`, `line`, `open` and `published`.
+    """Windows of one split. A batch has continuous, categorical, operation, line, moment, open and published.
 
+    `moment` are the lines of the reader's 16 steps of a window, as numbers; the last number is any other line.
     `shift` moves every window by up to so many rows each time it is seen, within its recording; the label moves along.
     """
 
@@ -35,6 +36,8 @@ class Windows(Dataset):
         self.mask = torch.as_tensor(mask, dtype=torch.float32) if not mask.all() else None
         numbers = {line: number for number, line in enumerate(grammar.texts)}
         self.line_of = torch.tensor([numbers.get(line, -1) for line in machine.lines] + [-1])
+        moment = torch.where(self.line_of < 0, len(grammar), self.line_of)
+        self.moment_of = moment[torch.as_tensor(machine.row_lines.astype(np.int64))]  # (rows,)
         opened = [grammar.vocabulary.numbers(tokens.split(line)) for line in machine.lines]
         self.open = torch.as_tensor(np.array([*opened, np.zeros_like(opened[0])]))
         coded = [prepared.vocabulary.encode(line) for line in machine.lines]
@@ -62,6 +65,7 @@ class Windows(Dataset):
             "categorical": self.prepared.codes[index],
             "operation": self.operation[chosen],
             "line": self.line_of[label],
+            "moment": self.moment_of[index[:, ::4]],
             "open": self.open[label],
             "published": self.published[label],
         }
@@ -104,7 +108,15 @@ class Prepared:
 
 @lru_cache(maxsize=2)
 def prepare(
-    folder: str, *, protocol: str, fold: int, seed: int, channel_set: str = "all", without: str = "", shift: int = 0
+    folder: str,
+    *,
+    protocol: str,
+    fold: int,
+    seed: int,
+    channel_set: str = "all",
+    without: str = "",
+    shift: int = 0,
+    thin: int = 1,
 ) -> Prepared:
     """Read `folder`, split it (protocol "all": everything but repeats, for weights to ship), scale, list the lines."""
     machine = data.load(folder).labelled()
@@ -117,6 +129,7 @@ def prepare(
         parts = splits.Split(honest[~held], honest[held], honest[held])
     else:
         parts = splits.split(table, protocol, fold=fold, seed=seed)
+    parts = parts._replace(train=parts.train[::thin])
     owner = np.full(len(machine.values), -1)
     for number, (_, rows) in enumerate(table.groupby("recording", sort=True)):
         owner[rows["row"].min() : rows["row"].max() + LENGTH] = number

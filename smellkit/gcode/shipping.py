@@ -142,6 +142,7 @@ def prepared_of(options: dict[str, Any]) -> samples.Prepared:
         channel_set=options.get("channels", "all"),
         without=options.get("without", ""),
         shift=options.get("shift", 0),
+        thin=options.get("thin", 1),
     )
 
 

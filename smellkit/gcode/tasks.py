@@ -31,8 +31,8 @@ def reader(
     split_seed: int = 7,
     channels: str = "all",
     without: str = "",
-    width: int = 128,
-    layers: int = 2,
+    width: int = 96,
+    layers: int = 1,
     dropout: float = 0.2,
     hide_node: float = 0.15,
     hide_position: float = 0.7,
@@ -45,15 +45,25 @@ def reader(
     smoothing: float = 0.05,
     heads: float = 0.3,
     locate: float = 3.0,
+    moment: float = 1.0,
+    thin: int = 1,
 ) -> Task:
     """Encoder and decoder as one: operation, line and tokens of a window of `data` ("" is the sample).
 
     `channels` and `without` choose the inputs (see `smellkit.gcode.channels.keep`); `gamma` and `smoothing` shape the
-    token loss, `heads` weighs the structured heads, `locate` the guess of the (perhaps hidden) position; `shift` moves
-    training windows by up to so many rows each way (never under protocol S).
+    token loss, `heads` weighs the structured heads, `locate` the guess of the (perhaps hidden) position, `moment` that
+    of the line at each step; `shift` moves training windows by up to so many rows each way (never under protocol S);
+    `thin` keeps one training window in so many.
     """
     prepared = samples.prepare(
-        data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without, shift=shift
+        data,
+        protocol=protocol,
+        fold=fold,
+        seed=split_seed,
+        channel_set=channels,
+        without=without,
+        shift=shift,
+        thin=thin,
     )
     grammar = prepared.grammar
     remembers = recall and bool(prepared.mask[PLACES].all())
@@ -83,6 +93,8 @@ def reader(
         if locate:
             place = batch["continuous"][:, ::4, PLACES]
             total = total + locate * F.smooth_l1_loss(outputs["place"], place)
+        if moment:
+            total = total + moment * F.cross_entropy(outputs["moment"].flatten(0, 1), batch["moment"].flatten())
         return total + heads * structured_loss(outputs["parts"][said], grammar.fields[batch["open"][said]], gamma)
 
     def score(outputs: Batch, batch: Batch) -> dict[str, float]:
@@ -128,14 +140,15 @@ def encoder(
     noise: float = 0.1,
     reconstruction: float = 0.3,
     waves: bool = False,
+    thin: int = 1,
 ) -> Task:
     """The published encoder: operation of a window, with its input restored from a noisy copy.
 
     `waves` (not as claimed) shows it the position as waves too. The best epoch has the largest accuracy less the
-    weighted error of the restored input.
+    weighted error of the restored input. `thin` keeps one training window in so many.
     """
     prepared = samples.prepare(
-        data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without
+        data, protocol=protocol, fold=fold, seed=split_seed, channel_set=channels, without=without, thin=thin
     )
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
@@ -260,6 +273,7 @@ def _split_of(name: str) -> tuple[dict, samples.Prepared]:
         seed=asked.get("split_seed", 7),
         channel_set=asked.get("channels", "all"),
         without=asked.get("without", ""),
+        thin=asked.get("thin", 1),
     )
     return asked, prepared
 

@@ -1,0 +1,44 @@
+"""Ablations: what stands apart from the first case over the seeds, and what is noise."""
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from smellkit import cli
+from smellkit.gcode import ablations
+
+
+def table(**cases):
+    rows = [{"case": case, "seed": seed, "score": value} for case, values in cases.items() for seed, value in values]
+    return pd.DataFrame(rows)
+
+
+def test_a_case_stands_apart_when_its_difference_is_the_same_for_every_seed():
+    seeds = (1, 2, 3)
+    base = [(seed, 0.9 - 0.1 * seed) for seed in seeds]  # seeds differ by far more than the cases
+    worse = [(seed, value - 0.05 - 0.001 * seed) for seed, value in base]
+    same = [(seed, value + (0.02 if seed == 2 else -0.01)) for seed, value in base]
+    rows = ablations.compared(table(whole=base, less=worse, other=same), score="score")
+    assert rows["apart"].tolist() == [False, True, False]
+    assert rows["difference"].tolist() == pytest.approx([0, -0.052, 0])
+    assert ablations.sentence(rows) == (
+        "Against 'whole', points: less (-5.2). Noise, within 3 seeds: other (differences of up to 0.0 points)."
+    )
+
+
+def test_a_single_seed_says_nothing():
+    rows = ablations.compared(table(whole=[(1, 0.9)], less=[(1, 0.1)]), score="score")
+    assert not rows["apart"].any()
+
+
+def test_an_unknown_sweep_is_refused():
+    result = CliRunner().invoke(cli.cli, ["bench", "gcode-ablations", "--only", "gcode-loss"])
+    assert result.exit_code != 0 and "gcode-losses" in str(result.exception)
+
+
+def test_every_sweep_has_three_seeds_and_a_case_to_compare_with():
+    from smellkit import sweep
+
+    for name in ablations.SWEEPS:
+        plan = sweep.read(ablations.FOLDER / f"{name}.yaml")
+        assert len(plan.seeds) >= 3 and len(plan.cases()) >= 2, name
