@@ -29,7 +29,7 @@ from smellkit.train import Settings, fit, parameters
 Numbers = NDArray[np.int64]
 TRAINING = {"epochs": 18, "batch": 128, "learning_rate": 3e-3, "averaging": 0.98}
 ENCODER = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "patience": 10}
-DECODER = {"epochs": 16, "batch": 64, "learning_rate": 1e-3}
+DECODER = {"epochs": 12, "batch": 64, "learning_rate": 1e-3}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the reader learns to do without the position
 FLOOR = "1-NN on position"  # the baseline that stands beside every result
 SYSTEMS = {"reader": "one", "two-stage": "as claimed", "two-stage-waves": "two stages, position as waves"}

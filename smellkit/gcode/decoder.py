@@ -22,12 +22,21 @@ class SensorDecoder(nn.Module):
                                                                              ---> type, command, parameter, digits
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, width: int = 192, layers: int = 4, heads: int = 8, dropout=0.3):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        memory: int = WIDTH,
+        width: int = 192,
+        layers: int = 4,
+        heads: int = 8,
+        dropout: float = 0.3,
+    ):
         super().__init__()
         self.embed = nn.Embedding(len(vocabulary), width)
         self.place = nn.Parameter(torch.randn(STEPS, width) * 0.02)
         self.operation = nn.Linear(len(OPERATIONS), width)
-        self.memory = nn.Linear(WIDTH, width)
+        self.memory = nn.Linear(memory, width)
         self.layers = nn.ModuleList(Layer(width, heads=heads, dropout=dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.token = nn.Linear(width, len(vocabulary))

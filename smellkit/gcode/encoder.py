@@ -29,7 +29,8 @@ class MachineEncoder(nn.Module):
                                -> norm -> ReLU
 
     In training the continuous input is noisy and the clean one is to be restored (the DTAE part). With `waves` (not as
-    claimed) the position, scaled by `spread` mm, is also there as sines and cosines of several wavelengths.
+    claimed) the position, scaled by `spread` mm, is also there as sines and cosines of several wavelengths: at the
+    entrance and, since a memory that is trained for the operation blurs it, once more behind the memory (64, 128 + 48).
     """
 
     spread: Tensor
@@ -45,6 +46,7 @@ class MachineEncoder(nn.Module):
     ):
         super().__init__()
         self.noise, self.waves = noise, waves
+        self.width = WIDTH + 6 * len(WAVES) * waves  # of the memory
         self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32), persistent=False)
         features = len(CONTINUOUS) + 6 * len(WAVES) * waves
         self.continuous = nn.Sequential(nn.Linear(features, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
@@ -57,17 +59,17 @@ class MachineEncoder(nn.Module):
         self.restore = nn.Linear(WIDTH, len(CONTINUOUS))
 
     def forward(self, batch: Batch) -> Batch:
-        """Outputs `memory` (B, 64, 128), `operation` (B, 9), `restored` (B, 64, 155)."""
+        """Outputs `memory` (B, 64, width), `operation` (B, 9), `restored` (B, 64, 155)."""
         x = batch["continuous"]
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
-        if self.waves:
-            x = torch.cat([x, in_waves(x[..., PLACES], self.spread)], dim=-1)
+        behind = in_waves(x[..., PLACES], self.spread) if self.waves else x[..., :0]
+        x = torch.cat([x, behind], dim=-1)
         embedded = [table(batch["categorical"][..., place]) for place, table in enumerate(self.embeddings)]
         x = self.continuous(x) + self.categorical(torch.cat(embedded, dim=-1))
         memory = self.pass_through(x)[0]
         return {
-            "memory": memory,
+            "memory": torch.cat([memory, behind], dim=-1),
             "operation": self.operation(memory.mean(dim=1)),
             "restored": self.restore(memory),
         }
@@ -103,7 +105,7 @@ def remember(model: MachineEncoder, windows: Windows, *, key: str) -> dict[str, 
 
 def memory_folder(model: MachineEncoder, *, key: str) -> Path:
     """Where the memory of these weights over these windows lies."""
-    name = sha256(f"{weights.fingerprint(model)} {key}".encode()).hexdigest()[:24]
+    name = sha256(f"{weights.fingerprint(model)} {model.width} {key}".encode()).hexdigest()[:24]
     return paths.work() / "gcode-memory" / name
 
 

@@ -207,8 +207,10 @@ def decoder(
         return sets
 
     def build() -> nn.Module:
-        model = SensorDecoder(prepared.vocabulary, dropout=dropout, width=width, layers=layers)
-        return model if frozen else Together(trained(), model)
+        first = trained()
+        size = {"memory": first.width, "width": width, "layers": layers}
+        model = SensorDecoder(prepared.vocabulary, dropout=dropout, **size)
+        return model if frozen else Together(first, model)
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
         target = batch["published"]
@@ -256,7 +258,8 @@ def two_stages(run: Run) -> tuple[MachineEncoder, SensorDecoder]:
     """Encoder and decoder of a finished run of `gcode-decoder`."""
     encoder, (_, prepared) = trained_encoder(run.params["encoder"]), _split_of(run.params["encoder"])
     size = {name: run.params[name] for name in ("width", "layers") if name in run.params}
-    decoder, kept = SensorDecoder(prepared.vocabulary, **size), weights.load(run.folder)[0]
+    decoder = SensorDecoder(prepared.vocabulary, memory=encoder.width, **size)
+    kept = weights.load(run.folder)[0]
     whole = decoder if run.params.get("frozen", True) else Together(encoder, decoder)
     weights.fill(whole, kept, where=str(run.folder)).eval()
     return encoder, decoder
