@@ -16,23 +16,24 @@ AMOUNTS = 6  # learned maps whose sum over the plume is an amount of gas
 
 
 class PlumeNet(nn.Module):
-    """Half a U-Net a frame, with one encoder for both gases, which tell each other what they see at its bottom.
+    """A small U-Net a frame, the same for both gases, which tell each other what they see at its top and its bottom.
 
-        frame -- /2 16 -- /4 32 -- /8 64 -- /16 128 -- exchange between gases
-                  |        |        |          |
-           mask <-+ 16 <---+ 32 <---+ 64 <-----+         (separable convolutions, skips by concatenation)
-                  |
+        own, other -- /2 16 -- /4 32 -- /8 64 -- /16 128 -- exchange between gases
+                       |        |        |          |
+                mask <-+ 16 <---+ 32 <---+ 64 <-----+    (separable convolutions, skips by concatenation)
+                       |
         amounts in the mask: area, contrast against the wall, learned ones; their logarithms, of both gases
                   --> pH and its doubt --> class_logits by two thresholds on the pH
 
-    What decides the class is how much gas there is, which is a sum over the plume, not the look of any place in it; and
-    the classes are ordered. `ph` (B,) is counted from the middle class.
+    The other camera sees the same wall behind other amounts of gas, so its frame is the second channel of the input:
+    what differs between the two is gas. What decides the class is how much gas there is, which is a sum over the plume,
+    not the look of any place in it; and the classes are ordered. `ph` (B,) is counted from the middle class.
     """
 
     def __init__(self, *, dropout: float = 0.2):
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False),
+            nn.Conv2d(2, 16, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(16),
             nn.ReLU(inplace=True),
             separable(16, 16),
@@ -54,7 +55,8 @@ class PlumeNet(nn.Module):
     def forward(self, batch: Batch) -> Batch:
         frames, present = [batch[gas] for gas in GASES], batch["present"]
         size = frames[0].shape[-2:]
-        levels = [self.stem(torch.cat(frames))]
+        known = [frame * there[:, None, None, None] for frame, there in zip(frames, present.unbind(dim=1), strict=True)]
+        levels = [self.stem(torch.cat([torch.cat(known), torch.cat(known[::-1])], dim=1))]
         for level in self.down:
             levels.append(level(levels[-1]))
         co2, ch4 = (x + own[:, None, None] for x, own in zip(levels[-1].chunk(2), self.gas, strict=True))
