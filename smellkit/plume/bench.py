@@ -49,6 +49,7 @@ MEASURES += (
 )
 ROUNDS = 300
 HEIGHT = 240  # rows of the test frames
+ROWS_SEEN = 120  # rows that every model sees of them
 
 
 class Told(NamedTuple):
@@ -83,6 +84,7 @@ def bench(
     test: str = "",
     names: Sequence[str] = (),
     seeds: int = 3,
+    height: int = ROWS_SEEN,
     surfaces: bool = True,
     tell: Callable[[str], object] = print,
     **training: Any,
@@ -96,7 +98,9 @@ def bench(
     rows: dict[str, Any] = {}
     gone: dict[str, Any] = {}
     for name in names or ROWS:
-        fits = [trained(name, data=data, test=test, seed=seed, **training) for seed in range(1, seeds + 1)]
+        fits = [
+            trained(name, data=data, test=test, seed=seed, height=height, **training) for seed in range(1, seeds + 1)
+        ]
         gases = ROWS[name].get("gases", "both")
         pairs = truth if gases == "both" else _only(test or data, gases)
         told = [say_of(run, pairs) for run in fits]
@@ -107,7 +111,7 @@ def bench(
         if name in ("FUME", OURS, *ALONE.values()):
             gone[name] = missing(fits, test or data)
         tell(line(name, rows[name]))
-    mask = trained("FUME", data=data, test=test, **training) if "FUME" in rows else None
+    mask = trained("FUME", data=data, test=test, height=height, **training) if "FUME" in rows else None
     floor = baselines(data, test, truth, groups, seeds=seeds, mask=mask)
     for name, row in floor.items():
         tell(line(name, row))
@@ -118,7 +122,7 @@ def bench(
                 "valid": about(data, "valid"),
                 "test": about(test or data, "test"),
             },
-            "training": {**TRAINING, **training, "seeds": seeds, "height": 120, "test_height": HEIGHT},
+            "training": {**TRAINING, **training, "seeds": seeds, "height": height, "test_height": HEIGHT},
             "rows": rows | floor,
             "missing": gone,
             "stamp": runs.stamp(),
@@ -138,9 +142,10 @@ def rows_of(names: Iterable[str]) -> list[str]:
     return found
 
 
-def trained(row: str, *, data: str, test: str = "", seed: int = 1, **training: Any) -> Run:
+def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int = ROWS_SEEN, **training: Any) -> Run:
     """The finished run of a row, made now unless it is there with the same parameters."""
     asked = {"data": data, "test": test, "test_height": HEIGHT, **ROWS[row]}
+    asked |= {"height": height} if height != ROWS_SEEN else {}
     settings = Settings(**{**TRAINING, "seed": seed, **training})
     task = tasks.plume(**asked)
     name = f"bench/plume-{row.replace(', ', '-').replace(' ', '-')}-{Path(data).name or 'sample'}-{seed}"
