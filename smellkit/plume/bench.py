@@ -41,6 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the 
     "FUME, CO2 only": {"model": "fume", "gases": "co2"},
     "FUME, CH4 only": {"model": "fume", "gases": "ch4"},
 }
+RECIPES: dict[str, dict[str, Any]] = {OURS: {"learning_rate": 3e-3}}  # where a row does not train as FUME does
 ALONE = {"co2": "FUME, CO2 only", "ch4": "FUME, CH4 only"}  # what has never had the other gas
 MEASURES: tuple[str, ...] = ("miou", "balanced", "joint", "dice", "pixels", "accuracy", "macro_f1", "kappa")
 MEASURES += (
@@ -122,7 +123,14 @@ def bench(
                 "valid": about(data, "valid"),
                 "test": about(test or data, "test"),
             },
-            "training": {**TRAINING, **training, "seeds": seeds, "height": height, "test_height": HEIGHT},
+            "training": {
+                **TRAINING,
+                **training,
+                "recipes": RECIPES,
+                "seeds": seeds,
+                "height": height,
+                "test_height": HEIGHT,
+            },
             "rows": rows | floor,
             "missing": gone,
             "stamp": runs.stamp(),
@@ -146,7 +154,7 @@ def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int =
     """The finished run of a row, made now unless it is there with the same parameters."""
     asked = {"data": data, "test": test, "test_height": HEIGHT, **ROWS[row]}
     asked |= {"height": height} if height != ROWS_SEEN else {}
-    settings = Settings(**{**TRAINING, "seed": seed, **training})
+    settings = Settings(**{**TRAINING, **RECIPES.get(row, {}), "seed": seed, **training})
     task = tasks.plume(**asked)
     name = f"bench/plume-{row.replace(', ', '-').replace(' ', '-')}-{Path(data).name or 'sample'}-{seed}"
     old = Run(name, paths.runs() / name)
