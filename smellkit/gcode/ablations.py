@@ -90,11 +90,11 @@ def sentence(rows: pd.DataFrame) -> str:
     alike = [str(case) for case in others.loc[~others["apart"], "case"]]
     said = []
     if apart:
-        said.append(f"Against {first['case']!r}, points: {', '.join(apart)}.")
+        said.append(f"Against {first['case']!r}, points: {'; '.join(apart)}.")
     if alike:
         spread = 100 * others.loc[~others["apart"], "difference"].abs().max()
         said.append(
-            f"Noise, within {first['seeds']} seeds: {', '.join(alike)} (differences of up to {spread:.1f} points)."
+            f"Noise, within {first['seeds']} seeds: {'; '.join(alike)} (differences of up to {spread:.1f} points)."
         )
     return " ".join(said)
 

@@ -305,7 +305,8 @@ def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
     name = f"{place}{result['system']}, {result['channels']}{whole}"
     named = {"program" if result["protocol"] == "X" else "operation": result["operation"]}
     told = {name: result["tokens"] | named}
-    told |= {f"{place}{floor} ({result['channels']})": row for floor, row in result["baselines"].items()}
+    inputs = TRAINED_ON.get(result["channels"], result["channels"])  # a baseline sees the position all the same
+    told |= {f"{place}{floor} ({inputs})": row for floor, row in result["baselines"].items()}
     keys = ("value", "low", "high")
     figures = {
         row: {measure: dict(zip(keys, value, strict=True)) for measure, value in measures.items()}
