@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from smellkit import weights
+from smellkit.errors import OptionError
 from smellkit.odour.encoder.export import Recorded, duration, example, odour, represent
 from smellkit.odour.encoder.predict import Recogniser
 from smellkit.odour.encoder.protocol import REPRESENTATIONS, Protocol
+from smellkit.odour.encoder.task import make
 from tests.test_predict import trained  # noqa: F401 - a fixture
 
 
@@ -40,3 +43,13 @@ def test_onnx_runtime_agrees_with_torch(trained, tmp_path):  # noqa: F811
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["classes"])[0] == "smell 0"
     assert duration(session, recogniser.protocol, rounds=5) < 200  # ms; the figure itself is measured, not tested
+
+
+def test_a_network_that_needs_the_whole_recording_is_not_exported(trained, tmp_path):  # noqa: F811
+    pytest.importorskip("onnxruntime")
+    _, manifest = weights.load(trained)
+    manifest["protocol"] |= {"representation": "baseline"}
+    network = make("summary-mlp", (Protocol("baseline").steps, 6), classes=8)
+    folder = weights.save(tmp_path / "weights", network.state_dict(), manifest)
+    with pytest.raises(OptionError, match="whole recording"):
+        odour(folder, out=tmp_path / "odour.onnx")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from smellkit import paths
 from smellkit.errors import OptionError, SmellkitError
 from smellkit.odour.encoder.predict import Recogniser
-from smellkit.odour.encoder.protocol import FULL, GROVE, Protocol, integral
+from smellkit.odour.encoder.protocol import FULL, GROVE, RECORDING, Protocol, integral
 
 CLOSE = 1e-4  # how far an output may be from torch's
 
@@ -69,6 +69,11 @@ def odour(weights: Path, *, out: Path, opset: int = 18) -> str:
     except ImportError as why:
         raise OptionError("Export needs ONNX", hint="pip install smellkit[export]") from why
     recogniser = Recogniser.load(weights)
+    if recogniser.protocol.representation in RECORDING:
+        raise OptionError(
+            f"A network on {recogniser.protocol.representation} windows needs the whole recording",
+            hint="`smellkit predict` gives it that; ONNX sees the rows of one window",
+        )
     module = Recorded(recogniser).eval()
     rows = example(recogniser.protocol, windows=3)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells everyone that torchvision is not there

@@ -26,6 +26,7 @@ from smellkit.windows import Array, sliding
 
 COLUMNS = ("values", "target", "recording", "start", "fold")  # of Windows, one row a window
 REPRESENTATIONS = ("fotd", "rebuilt", "level-free", "absolute", "conductance", "baseline", "normalised")
+RECORDING = ("baseline", "normalised")  # those that need more of the recording than the rows of a window
 LEVELS = ("absolute", "conductance")  # those that show where a window starts
 GROVE = ("NO2", "C2H5OH", "VOC", "CO")  # 10-bit counts over a load resistor; they keep their scale between days
 FULL = 1023.0  # counts of a sensor that conducts without resistance
