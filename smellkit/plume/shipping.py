@@ -4,9 +4,9 @@ The kit's own weights, trained on simulated cameras of many kinds (three quarter
 
 smellkit data simulate plume --out DIR --pairs 1400 --frames 1 --shares 1200,100,100 --seed 31
     --missing none --variety 0.75
-smellkit train plume --name plume-wide --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5 --set invert=0.15
-    --set dropout=0.3 --set epochs=12 --set batch=16 --set learning_rate=0.002 --set weight_decay=0.0001
-    --set warmup=0.05 --set seed=1
+smellkit train plume --name plume-wide --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5
+    --set invert=0.15 --set dropout=0.3 --set epochs=12 --set batch=16 --set learning_rate=0.002
+    --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
 python -m smellkit.plume.shipping plume-wide data/weights/plume
 """
 
