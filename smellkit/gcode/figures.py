@@ -49,7 +49,8 @@ def toolpaths(paths: Mapping[str, Sequence[str]]) -> Figure:
     for axes, (name, lines), shade in zip(panels, paths.items(), plots.PALETTE, strict=False):
         places = coordinates(lines)
         axes.plot(places[:, 0], places[:, 1], ".-", color=shade, linewidth=1, markersize=4, alpha=0.8)
-        axes.set(title=name, xlabel="X, inches", aspect="equal")
+        axes.set(xlabel="X, inches", aspect="equal")
+        axes.set_title(name, fontsize=10)
     panels[0].set_ylabel("Y, inches")
     return figure
 
