@@ -12,8 +12,10 @@ import io
 import json
 import logging
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,20 @@ log = logging.getLogger(__name__)
 KEEP = 24  # tables of one name; the oldest go first
 SETTLED = 2e9  # ns: a file that was written to more recently could change again within the grain of its time stamp
 NOTES = b"smellkit.report"
+
+
+@contextmanager
+def empty() -> Iterator[None]:
+    """Within it, an empty cache that is thrown away: what is read first is read from its source."""
+    before = os.environ.get("SMELLKIT_WORK")
+    with tempfile.TemporaryDirectory() as work:
+        os.environ["SMELLKIT_WORK"] = work
+        try:
+            yield
+        finally:
+            os.environ.pop("SMELLKIT_WORK")
+            if before is not None:
+                os.environ["SMELLKIT_WORK"] = before
 
 
 def named(files: Iterable[Path], *, root: Path) -> dict[str, Path]:

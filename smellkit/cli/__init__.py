@@ -34,6 +34,7 @@ BENCHES = {
     "reading": "smellkit.odour.commands:reading",
     "neckwear": "smellkit.device.commands:bench",
     "gcode": "smellkit.gcode.commands:bench",
+    "gcode-reading": "smellkit.gcode.commands:reading",
     "gcode-ablations": "smellkit.gcode.commands:ablations",
     "plume": "smellkit.plume.commands:bench",
 }

@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench gcode` and `smellkit bench gcode-ablations`."""
+"""The commands of this system: `smellkit bench gcode`, `gcode-ablations` and `gcode-reading`."""
 
 from __future__ import annotations
 
@@ -66,3 +66,17 @@ def ablations(folder, only, seeds, workers, pairs, out):
     click.echo(studies.text(found))
     if out:
         click.echo(paths.write_json(out, studies.added(out, found)))
+
+
+@click.command()
+@click.option("--data", "folder", default="", help="Folder of recordings; the simulated sample by default.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def reading(folder, out):
+    """Compare making windows of all recordings from the files with taking them from the cache."""
+    from smellkit import paths
+    from smellkit.gcode import speed
+
+    result = speed.reading(str(folder))
+    click.echo("{first_s:.2f} s first, {again_s:.2f} s from the cache: {ratio:.1f} times as fast".format(**result))
+    if out:
+        click.echo(paths.write_json(out, result))

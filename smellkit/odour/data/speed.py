@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from smellkit import cache
 from smellkit.odour import data
 
 
@@ -29,16 +28,9 @@ def reading(folder: str | Path = "", *, rounds: int = 7) -> dict[str, float]:
     def theirs() -> None:
         pd.concat([pd.read_csv(path) for path in files])
 
-    with tempfile.TemporaryDirectory() as work:
-        before = os.environ.get("SMELLKIT_WORK")
-        os.environ["SMELLKIT_WORK"] = work
-        try:
-            first = _milliseconds(ours)
-            pairs = [(_milliseconds(ours), _milliseconds(theirs)) for _ in range(rounds)]  # in turn: the load is shared
-        finally:
-            os.environ.pop("SMELLKIT_WORK")
-            if before is not None:
-                os.environ["SMELLKIT_WORK"] = before
+    with cache.empty():
+        first = _milliseconds(ours)
+        pairs = [(_milliseconds(ours), _milliseconds(theirs)) for _ in range(rounds)]  # in turn: the load is shared
     again, pandas = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)
     return {"files": len(files), "first_ms": first, "again_ms": again, "pandas_ms": pandas, "ratio": ratio}
