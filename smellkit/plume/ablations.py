@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch.utils.data import Subset
 
 from smellkit import paths, sweep
 from smellkit.plume import bench, samples
@@ -65,7 +66,7 @@ def _seen(model: Sized, folder: str, gases: str, rows: int) -> Told:
     size = (bench.HEIGHT, bench.HEIGHT * 4 // 3)
     full = samples.paired(folder, "test", size=size, gases="full").row.numpy()[:rows]
     pairs = samples.paired(folder, "test", size=size, gases=gases)
-    return bench.say(model, bench.Some(pairs, np.flatnonzero(np.isin(pairs.row.numpy(), full))))
+    return bench.say(model, Subset(pairs, np.flatnonzero(np.isin(pairs.row.numpy(), full)).tolist()))
 
 
 def _mixed(one: Told, other: Told, choose: np.ndarray) -> Told:

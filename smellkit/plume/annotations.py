@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -261,28 +262,15 @@ def statistics(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def _paths(column: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
     cleaned = []
     for line, text in column.items():
+        refused = partial(fault, path, line=_line(line), column=str(column.name))
         try:
             cleaned.append(clean_path(str(text)))
         except ValueError as why:
             hint = "write it from this folder on, for example frames/a.png"
-            raise fault(
-                path,
-                line=_line(line),
-                column=str(column.name),
-                expected="a path",
-                found=f"{why}: {str(text)[:60]!r}",
-                hint=hint,
-            ) from None
+            raise refused(expected="a path", found=f"{why}: {str(text)[:60]!r}", hint=hint) from None
         if pictures and not (file := located(path.parent, cleaned[-1])).is_file():
             hint = "copy the pictures beside the annotations; capitals count"
-            raise fault(
-                path,
-                line=_line(line),
-                column=str(column.name),
-                expected="a picture",
-                found=f"no file {file}",
-                hint=hint,
-            )
+            raise refused(expected="a picture", found=f"no file {file}", hint=hint)
     return pd.Series(cleaned, index=column.index, dtype=str)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from smellkit import options, paths, runs, weights
 from smellkit.checks import read_json
@@ -216,8 +216,7 @@ def missing(fits: Sequence[Run], folder: str) -> dict[str, Any]:
 
 def outlines(run: Run, pairs: Pairs, groups: NDArray) -> dict[str, Any]:
     """HD95 and mean surface distance in pixels, on the first pair of every video."""
-    first = np.unique(groups, return_index=True)[1]
-    cut = Some(pairs, first)
+    cut = Subset(pairs, np.unique(groups, return_index=True)[1].tolist())
 
     def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
         said = {f"{gas}_mask": outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES}
@@ -320,19 +319,6 @@ def line(name: str, row: dict[str, Any]) -> str:
     size = f"{row['parameters']:>10,} parameters {row['macs'] / 1e9:6.3f} G MACs" if "parameters" in row else ""
     told = "  ".join(f"{measure} {cell(measure):>19}" for measure in ("miou", "balanced", "accuracy"))
     return f"{name:36} {told}  {size}"
-
-
-class Some(Dataset):
-    """Some of the pairs."""
-
-    def __init__(self, pairs: Pairs, rows: NDArray[np.int64]):
-        self.pairs, self.rows = pairs, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        return self.pairs.__getitems__([int(self.rows[i]) for i in indices])
 
 
 def _means(told: Sequence[Told], rows: NDArray[np.int64]) -> dict[str, float]:
