@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ LAGS = (1, 5, 10, 20)  # steps, for the autocorrelation
 BANDS = 6  # of the spectrum, equally wide on a logarithmic axis
 SEGMENTS = 8
 TINY = 1e-6
-KEEP = 200e6  # bytes of features that `describe` remembers
-_KEPT: dict[tuple, Tensor] = {}
+KEEP = 4  # answers that `describe` remembers
 
 
 def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
@@ -65,19 +65,13 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     return torch.cat([alone, *together], -1)
 
 
-def describe(windows: NDArray[np.float32], *, lag: int = 0, batch: int = 1024) -> Tensor:
+def describe(windows: NDArray[np.float32], *, lag: int = 0) -> Tensor:
     """Summary features of many windows, (windows, features), a batch at a time to keep memory small.
 
     The last few answers are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
     """
     windows = np.ascontiguousarray(windows, np.float32)
-    key = (hashlib.blake2b(windows.tobytes(), digest_size=16).digest(), windows.shape, lag)
-    if key not in _KEPT:
-        with torch.no_grad():
-            _KEPT[key] = torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(windows).split(batch)])
-        while sum(kept.nbytes for kept in _KEPT.values()) > KEEP and len(_KEPT) > 1:
-            _KEPT.pop(next(iter(_KEPT)))
-    return _KEPT[key]
+    return _described(_Same(windows.shape, hashlib.blake2b(windows.tobytes()).digest(), windows), lag)
 
 
 def names(steps: int, channels: tuple[str, ...]) -> list[str]:
@@ -91,6 +85,21 @@ def names(steps: int, channels: tuple[str, ...]) -> list[str]:
     found = [f"{channel}: {what}" for channel in channels for what in each]
     found += [f"{a}, {b}: correlation" for a, b in pairs] + [f"{a}, {b}: correlation of changes" for a, b in pairs]
     return found + [f"{c}: share of {what}" for what in ("mean", "slope", "deviation") for c in channels]
+
+
+@dataclass(frozen=True)
+class _Same:
+    """Windows that are equal when what they hold is."""
+
+    shape: tuple[int, ...]
+    digest: bytes
+    windows: NDArray[np.float32] = field(compare=False)
+
+
+@functools.lru_cache(maxsize=KEEP)
+@torch.no_grad()
+def _described(given: _Same, lag: int, *, batch: int = 1024) -> Tensor:
+    return torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(given.windows).split(batch)])
 
 
 class Normal(nn.Module):

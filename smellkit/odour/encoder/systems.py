@@ -38,16 +38,23 @@ class System:
 
 FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the strict differences alone
 CURVES = ("curve-mlp", "curve-trees")  # look at whole curves, and at differences beside them
-TEAM = ("curve-trees", "curve-mlp", "curve-mlp")
+TEAM = ("curve-trees", *3 * ("curve-mlp",))
+
+
+def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -> System:
+    """A system that looks at whole curves, trained on a window every 10 rows."""
+    return System(members, protocol, **{"train_stride": 10, **how})
+
+
 SYSTEMS: dict[str, System] = {
     **{name: System((name,), calibrated=name == "summary-mlp") for name in [*BODIES, *PEERS]},
-    **{name: System((name,), REBUILT, calibrated=name == "curve-mlp") for name in CURVES},
+    **{name: curves((name,), calibrated=name == "curve-mlp") for name in CURVES},
     **{name: System((name,), train_stride=50) for name in ("minirocket", "hydra")},
-    "ensemble": System(TEAM, REBUILT, calibrated=True),
+    "ensemble": curves(TEAM, calibrated=True),
     "level-free/summary-mlp": System(("summary-mlp",), FREE, "level-free"),
-    "level-free/curve-mlp": System(("curve-mlp",), FREE, "level-free"),
-    "level-free/ensemble": System(TEAM, FREE, "level-free"),
-    "confounded/11 level-free": System(TEAM, Protocol("level-free", (*GAS, *ENVIRONMENT)), "confounded"),
+    "level-free/curve-mlp": curves(("curve-mlp",), FREE, table="level-free"),
+    "level-free/ensemble": curves(TEAM, FREE, table="level-free"),
+    "confounded/11 level-free": curves(TEAM, Protocol("level-free", (*GAS, *ENVIRONMENT)), table="confounded"),
     "confounded/12 absolute": System(
         ("extratrees",), Protocol("absolute", (*GAS, "Benzene", *ENVIRONMENT)), "confounded"
     ),

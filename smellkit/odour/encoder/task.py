@@ -34,7 +34,7 @@ VARIANTS = 4  # changed copies of a training window, for models of summary featu
 RECIPES = {  # what cross-validation on the training recordings chose
     "twopath": Settings(epochs=24, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
     "summary-mlp": Settings(epochs=32, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
-    "curve-mlp": Settings(epochs=16, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
+    "curve-mlp": Settings(epochs=10, batch=256, learning_rate=3e-3, weight_decay=0.05, warmup=0.25, clip=0.0),
     "cnn": Settings(epochs=16, batch=128, learning_rate=2e-3, weight_decay=0.02),
     "lstm": Settings(epochs=24, batch=128, learning_rate=3e-3, weight_decay=0.01),
     "scentformer": Settings(epochs=24, batch=128, learning_rate=1e-3, weight_decay=0.02, warmup=0.2),

@@ -25,23 +25,23 @@ from smellkit.odour.data import GAS
 from smellkit.odour.encoder import bench, systems
 from smellkit.odour.encoder.protocol import FULL, GROVE, Protocol, Windows, category, cut
 from smellkit.odour.encoder.sessions import other_sessions, sittings
-from smellkit.odour.encoder.systems import FREE, REBUILT, TEAM, System
+from smellkit.odour.encoder.systems import FREE, TEAM, System, curves
 
 DAYS = 3  # simulated for each category and fold
 NET = ("curve-mlp",)
 METHODS: dict[str, System] = {
     "strict differences": System(("summary-mlp",)),
-    "rebuilt": System(NET, REBUILT),
-    "level-free": System(NET, FREE),
-    "conductance": System(NET, Protocol("conductance")),
-    "per-recording baseline": System(NET, Protocol("baseline")),
-    "per-recording scale": System(NET, Protocol("normalised")),
-    "gain augmentation 0.5": System(NET, REBUILT, augment={"gain": 0.5}),
-    "adaptive normalisation": System(NET, REBUILT, adapt="standard"),
-    "CORAL": System(NET, REBUILT, adapt="coral"),
-    "session-adversarial": System(NET, REBUILT, adversary=0.3),
-    "ensemble": System(TEAM, REBUILT),
-    "ensemble, gain augmentation 0.3": System(TEAM, REBUILT, augment={"gain": 0.3}),
+    "rebuilt": curves(NET),
+    "level-free": curves(NET, FREE),
+    "conductance": curves(NET, Protocol("conductance")),
+    "per-recording baseline": curves(NET, Protocol("baseline")),
+    "per-recording scale": curves(NET, Protocol("normalised")),
+    "gain augmentation 0.5": curves(NET, augment={"gain": 0.5}),
+    "adaptive normalisation": curves(NET, adapt="standard"),
+    "CORAL": curves(NET, adapt="coral"),
+    "session-adversarial": curves(NET, adversary=0.3),
+    "ensemble": curves(TEAM),
+    "ensemble, gain augmentation 0.3": curves(TEAM, augment={"gain": 0.3}),
 }
 
 
