@@ -16,6 +16,7 @@ from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS, PLACES
 from smellkit.gcode.follow import Courses
 from smellkit.gcode.grammar import Grammar, spoken
 from smellkit.gcode.reader import Recall
+from smellkit.gcode.sums import Sums, summarised
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "gcode"
@@ -58,6 +59,33 @@ def test_every_part_of_the_reader_gets_a_gradient(batch):
     assert outputs["token"].shape == (6, 8, len(model.grammar.vocabulary)) and outputs["parts"].shape == (6, 8, 82)
     task.loss(outputs, batch).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_what_the_reader_says_is_the_mean_of_its_two_views(batch):
+    model = tasks.reader(recall=False, **SMALL).build().eval()
+    with torch.no_grad():
+        outputs = model(batch)
+    assert outputs["lines"].shape == (6, 2, len(model.grammar)) and outputs["operations"].shape == (6, 2, 9)
+    assert torch.allclose(outputs["line"], outputs["lines"].mean(dim=1))
+    assert torch.allclose(outputs["operation"], outputs["operations"].mean(dim=1))
+
+
+def test_a_reader_without_sums_has_one_view_and_can_be_packed(batch, tmp_path):
+    options = {"protocol": "all", "sums": False, **SMALL}
+    alone = fit(tasks.reader(**options), QUICK, name="alone", params=options)
+    model = shipping.unpack(shipping.pack(alone, tmp_path)).model.eval()
+    with torch.no_grad():
+        assert model(batch)["lines"].shape[1] == 1
+
+
+def test_sums_are_in_the_units_of_the_training_windows(batch):
+    x = batch["continuous"]
+    sums = Sums(x.shape[2], operations=9, lines=4)
+    sums.prepare(x)
+    scaled = (summarised(x) - sums.centre) / sums.scale
+    spread = scaled.std(dim=0)
+    assert scaled.mean(dim=0).abs().max() < 1e-3
+    assert ((spread - 1).abs() < 1e-2)[spread > 1e-3].all() and (spread > 1e-3).any()
 
 
 def test_the_published_two_stages_have_their_claimed_shape(batch):

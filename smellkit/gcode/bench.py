@@ -27,7 +27,7 @@ from smellkit.task import collate
 from smellkit.train import Settings, fit, parameters
 
 Numbers = NDArray[np.int64]
-TRAINING = {"epochs": 18, "batch": 128, "learning_rate": 3e-3, "averaging": 0.98}
+TRAINING = {"epochs": 24, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
 ENCODER = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "patience": 10}
 DECODER = {"epochs": 12, "batch": 64, "learning_rate": 1e-3}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the reader learns to do without the position

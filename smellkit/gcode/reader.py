@@ -1,4 +1,4 @@
-"""The better variant: encoder and decoder trained as one, position as waves, numbers as digits, lines as a grammar."""
+"""The better variant: one network, two views of a window, position as waves, numbers as digits, lines as a grammar."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from smellkit.gcode.channels import CONTINUOUS, OPERATIONS, PLACES, node
 from smellkit.gcode.grammar import OUTPUTS, STEPS, Grammar, spoken
 from smellkit.gcode.layers import WAVES, Layer, in_waves
+from smellkit.gcode.sums import Sums
 from smellkit.gcode.tokens import BOS
 from smellkit.task import Batch
 
@@ -18,8 +19,8 @@ class MachineReader(nn.Module):
     """Name the operation, the line, and the line's tokens, from one window.
 
         continuous (64, 155) + waves of position + categorical (64, 4)
-          -> linear -> two convolutions, 64 -> 16 steps -> BiGRU -> memory (16, 96)
-          -> mean and maximum -> operation (9), line (L)
+          -> linear -> two convolutions, 64 -> 16 steps -> BiGRU -> memory (16, 128)
+          -> mean and maximum -> operation (9), line (L); a second word on both from `Sums`, and the mean of the two
           -> of each step: place (3), also where the position is hidden, and the line just then (L + 1)
           -> decoder of one layer -> flat token (V) + type, command, parameter, sign, digits (82)
 
@@ -38,7 +39,7 @@ class MachineReader(nn.Module):
         *,
         cardinalities: Sequence[int],
         spread: Sequence[float],
-        width: int = 96,
+        width: int = 128,
         layers: int = 1,
         heads: int = 4,
         dropout: float = 0.1,
@@ -47,6 +48,7 @@ class MachineReader(nn.Module):
         jitter: float = 0.0,
         waves: bool = True,
         structure: bool = True,
+        sums: bool = True,
         recall: Recall | None = None,
     ):
         super().__init__()
@@ -71,6 +73,8 @@ class MachineReader(nn.Module):
         self.line = nn.Sequential(
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, len(grammar))
         )
+        own = {"operations": len(OPERATIONS), "lines": len(grammar)}
+        self.sums = Sums(len(CONTINUOUS), **own) if sums else None
         self.decoder = Decoder(grammar, width=width, layers=layers, heads=heads, dropout=dropout)
         self.context = nn.Linear(2 * width, width)
 
@@ -79,7 +83,8 @@ class MachineReader(nn.Module):
 
         With `open` in the batch also `token` and `parts`.
 
-        `line` are log-probabilities with the recall, `learned` the line head's own logits (in training both are).
+        `operations` (B, views, 9) and `lines` (B, views, L) are what each view says, as log-probabilities, `operation`
+        and `learned` the mean of both views; `line` is that with the recall (in training without).
         """
         memory, outputs = self.encode(batch["continuous"], batch["categorical"])
         if "open" not in batch:
@@ -92,7 +97,7 @@ class MachineReader(nn.Module):
 
     def encode(self, continuous: Tensor, categorical: Tensor) -> tuple[Tensor, Batch]:
         """Memory (B, 16, width); outputs `operation`, `line` and `context` (B, width)."""
-        x = self._hide(continuous) if self.training else continuous
+        x = seen = self._hide(continuous) if self.training else continuous
         if self.waves:
             x = torch.cat([x, in_waves(x[..., PLACES], self.spread)], dim=-1)
         x = self.stem(x)
@@ -101,11 +106,17 @@ class MachineReader(nn.Module):
         x = self.squeeze(x.transpose(1, 2)).transpose(1, 2)
         memory = self.norm(x + self.pass_through(x)[0])
         summary = torch.cat([memory.mean(dim=1), memory.amax(dim=1)], dim=1)
-        line = learned = self.line(summary)
+        views = [(self.operation(summary), self.line(summary))]
+        if self.sums is not None:
+            views.append(self.sums(seen))
+        operations, lines = (torch.stack(said, dim=1).log_softmax(dim=-1) for said in zip(*views, strict=True))
+        line = learned = lines.mean(dim=1)
         if self.recall is not None and not self.training:
             line = self.recall(line.softmax(dim=1), continuous[..., PLACES] * self.spread).log()
         return memory, {
-            "operation": self.operation(summary),
+            "operation": operations.mean(dim=1),
+            "operations": operations,
+            "lines": lines,
             "line": line,
             "learned": learned,
             "place": self.locate(memory),

@@ -29,7 +29,7 @@ from smellkit.runs import Run
 
 BATCH = 128  # windows at once
 COURSES = ("line", "operation", "first")
-SHAPE = ("width", "layers", "waves", "structure")  # options of the task that decide which tensors there are
+SHAPE = ("width", "layers", "waves", "structure", "sums")  # options of the task that decide which tensors there are
 
 
 @dataclass(frozen=True)

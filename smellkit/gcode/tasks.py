@@ -31,7 +31,7 @@ def reader(
     split_seed: int = 7,
     channels: str = "all",
     without: str = "",
-    width: int = 96,
+    width: int = 128,
     layers: int = 1,
     dropout: float = 0.2,
     hide_node: float = 0.15,
@@ -39,6 +39,7 @@ def reader(
     jitter: float = 0.0,
     waves: bool = True,
     structure: bool = True,
+    sums: bool = True,
     recall: bool = True,
     shift: int = 0,
     gamma: float = 0.0,
@@ -69,7 +70,7 @@ def reader(
     remembers = recall and bool(prepared.mask[PLACES].all())
 
     def build() -> MachineReader:
-        return MachineReader(
+        model = MachineReader(
             grammar,
             cardinalities=prepared.scaling.cardinalities,
             spread=prepared.spread,
@@ -81,15 +82,21 @@ def reader(
             jitter=jitter,
             waves=waves,
             structure=structure,
+            sums=sums,
             recall=Recall(*prepared.paths(), lines=len(grammar)) if remembers else None,
         )
+        if model.sums is not None:
+            windows = samples.Windows(prepared, prepared.parts.train)
+            model.sums.prepare(windows.__getitems__(range(len(windows)))["continuous"])
+        return model
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
         known = batch["line"] >= 0
         said = batch["open"] != 0
-        total = focal(outputs["operation"], batch["operation"], smoothing=smoothing)
-        total = total + focal(outputs["line"][known], batch["line"][known], smoothing=smoothing)
-        total = total + focal(outputs["token"][said], batch["open"][said], gamma=gamma, smoothing=smoothing)
+        total = focal(outputs["token"][said], batch["open"][said], gamma=gamma, smoothing=smoothing)
+        for operation, line in zip(outputs["operations"].unbind(1), outputs["lines"].unbind(1), strict=True):
+            total = total + focal(operation, batch["operation"], smoothing=smoothing)
+            total = total + focal(line[known], batch["line"][known], smoothing=smoothing)
         if locate:
             place = batch["continuous"][:, ::4, PLACES]
             total = total + locate * F.smooth_l1_loss(outputs["place"], place)
