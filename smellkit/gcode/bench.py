@@ -31,7 +31,7 @@ TRAINING = {"epochs": 24, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
 ENCODER = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "patience": 10}
 DECODER = {"epochs": 12, "batch": 64, "learning_rate": 1e-3}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the reader learns to do without the position
-FLOOR = "1-NN on position"  # the baseline that stands beside every result
+NEAREST, TREES = "1-NN on position", "trees on lines"  # the baselines that stand beside every result
 SYSTEMS = {"reader": "one", "two-stage": "as claimed", "two-stage-waves": "two stages, position as waves"}
 
 
@@ -88,7 +88,7 @@ def bench(
             folder, protocol=protocol, channel_set=channel_set, fold=fold, seed=seed, system=system, **training
         )
         told.append(say(run, prepared, mask=mask, context=context))
-        floor.append(floors(prepared))
+        floor.append(floors(prepared, mask=mask))
     joined = told[0]
     for more in told[1:]:
         joined = joined + more
@@ -260,8 +260,13 @@ def per_operation(told: Told, *, vocabulary) -> list[dict[str, Any]]:
     return rows
 
 
-def floors(prepared: Prepared) -> dict[str, tuple[Numbers | None, Numbers, Numbers, NDArray]]:
-    """(forced, free, target, groups) of every baseline on the test part; `train` is the training part."""
+def floors(
+    prepared: Prepared, *, mask: NDArray[np.bool_]
+) -> dict[str, tuple[Numbers | None, Numbers, Numbers, NDArray]]:
+    """(forced, free, target, groups) of every baseline on the test part; `train` is the training part.
+
+    The trees see the channels of `mask`, the nearest path sees the position all the same, the others no sensor.
+    """
     machine, (train, _, test) = prepared.machine, prepared.parts
     target = data.encode(machine, prepared.vocabulary)
     operation = baselines.programs(machine.windows["operation_id"].to_numpy())
@@ -276,9 +281,19 @@ def floors(prepared: Prepared) -> dict[str, tuple[Numbers | None, Numbers, Numbe
         "trie, no sensors": plain,
         "trie + true program": told,
         "time since start + true program": (None, when),
-        "1-NN on position": (None, near),
+        NEAREST: (None, near),
+        TREES: (None, _trees(prepared, mask, target)),
     }
     return {name: (forced, free, target[test], groups) for name, (forced, free) in rows.items()}
+
+
+def _trees(prepared: Prepared, mask: NDArray[np.bool_], target: Numbers) -> Numbers:
+    machine, (train, _, test) = prepared.machine, prepared.parts
+    sets = [Windows(prepared, rows, mask=prepared.mask & mask) for rows in (train, test)]
+    known, asked = (part.__getitems__(range(len(part)))["continuous"] for part in sets)
+    line = machine.windows["line"].to_numpy()[train]
+    first = dict(zip(line[::-1].tolist(), train[::-1].tolist(), strict=True))  # a training window with each line
+    return target[[first[found] for found in baselines.trees(known, line, asked).tolist()]]
 
 
 def pooled(folds: list[dict], *, vocabulary) -> dict[str, dict[str, list[float]]]:
@@ -305,13 +320,12 @@ def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
     name = f"{place}{result['system']}, {result['channels']}{whole}"
     named = {"program" if result["protocol"] == "X" else "operation": result["operation"]}
     told = {name: result["tokens"] | named}
-    inputs = TRAINED_ON.get(result["channels"], result["channels"])  # a baseline sees the position all the same
-    told |= {f"{place}{floor} ({inputs})": row for floor, row in result["baselines"].items()}
+    seen = {NEAREST: TRAINED_ON.get(result["channels"], result["channels"]), TREES: result["channels"]}
+    told |= {f"{place}{floor} ({inputs})": result["baselines"][floor] for floor, inputs in seen.items()}
     keys = ("value", "low", "high")
     figures = {
         row: {measure: dict(zip(keys, value, strict=True)) for measure, value in measures.items()}
         for row, measures in told.items()
-        if row == name or FLOOR in row
     }
     by_operation = {}
     if place == "G: " and result["system"] == "reader":
