@@ -37,7 +37,7 @@ def bench_all(
         plan = sweep.read(FOLDER / f"{name}.yaml")
         own = {**fixed, "data": folder}
         if factory is tasks.decoder:
-            own = {**fixed, "encoder": _encoder(folder, epochs=int(fixed.get("epochs", 4)))}
+            own = {**fixed, "encoder": _encoder(folder, epochs=int(fixed.get("epochs", 8)))}
         plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | own)
         ran = sweep.run(plan, f"{factory.__module__}:{factory.__name__}", workers=workers)
         rows = compared(ran, score=f"test.{score}")

@@ -29,7 +29,7 @@ from smellkit.train import Settings, fit, parameters
 Numbers = NDArray[np.int64]
 TRAINING = {"epochs": 24, "batch": 64, "learning_rate": 2e-3, "averaging": 0.99}
 ENCODER = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "patience": 10}
-DECODER = {"epochs": 12, "batch": 64, "learning_rate": 1e-3}
+DECODER = {"epochs": 40, "batch": 64, "learning_rate": 1e-3}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the reader learns to do without the position
 NEAREST, TREES = "1-NN on position", "trees on lines"  # the baselines that stand beside every result
 SYSTEMS = {"reader": "one", "two-stage": "as claimed", "two-stage-waves": "two stages, position as waves"}

@@ -25,7 +25,7 @@ import click
 )
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
 @click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
-@click.option("--epochs", default=0, help="Passes over the training part: 24 for the reader, 12 for the decoder.")
+@click.option("--epochs", default=0, help="Passes over the training part: 24 for the reader, 40 for the decoder.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, out):
     """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
