@@ -28,6 +28,7 @@ from smellkit.options import accepted
 from smellkit.runs import Run
 
 BATCH = 128  # windows at once
+LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
 COURSES = ("line", "operation", "first")
 SHAPE = ("width", "layers", "waves", "structure", "sums")  # options of the task that decide which tensors there are
 
@@ -104,7 +105,10 @@ def pack(run: Run, folder: Path) -> Path:
         )
     model = bench.model_of(run)
     prepared = prepared_of(options)
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = {
+        f"model.{name}": tensor.half() if tensor.numel() >= LARGE and name.endswith("weight") else tensor
+        for name, tensor in model.state_dict().items()
+    }
     tensors |= {
         "scaling.centre": torch.as_tensor(prepared.scaling.centre),
         "scaling.spread": torch.as_tensor(prepared.scaling.spread),
@@ -156,7 +160,10 @@ def unpack(folder: Path) -> Reader:
         categories = tuple(tuple(known) for known in manifest["categories"])
         scaling = Scaling(tensors.pop("scaling.centre").numpy(), tensors.pop("scaling.spread").numpy(), categories)
         courses = Courses(*(tensors.pop(f"courses.{name}") for name in COURSES))
-        state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+        state = {
+            name.removeprefix("model."): tensor.float() if tensor.dtype == torch.half else tensor
+            for name, tensor in tensors.items()
+        }
         vocabulary = default()
         grammar = Grammar(manifest["lines"], vocabulary)
         keys = state.get("recall.keys")
