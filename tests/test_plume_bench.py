@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import cli, paths
+from smellkit import cli, paths, sweep
 from smellkit.errors import OptionError
 from smellkit.plume import ablations, bench, forest, models, samples, tasks
 from smellkit.plume.bench import Told
@@ -157,3 +157,29 @@ def test_learned_weights_are_trained_and_a_task_can_be_left_out():
     model.zero_grad()
     alone.loss(model(batch), batch).backward()
     assert all(p.grad is None or not p.grad.any() for p in model.model.heads.parameters())
+
+
+def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path, monkeypatch):
+    plan = "task: plume\nvariants: {both tasks: {}, class only: {masks: 0}}\n"
+    (tmp_path / "plume-tasks.yaml").write_text(plan + "fixed: {model: fume, height: 32, epochs: 1, batch: 32}\n")
+    monkeypatch.setattr(ablations, "FOLDER", tmp_path)
+    out = tmp_path / "ablations.json"
+    out.write_text(json.dumps({"tables": {"Which tasks are learned": {}, "The recipe": {"as it was": {"seeds": 3}}}}))
+    asked = ["bench", "plume-ablations", "--only", "plume-tasks", "--seeds", "1", "--json", str(out)]
+    said = CliRunner().invoke(cli.cli, asked, catch_exceptions=False)
+    tables = json.loads(out.read_text())["tables"]
+    assert "class only" in said.output and tables["The recipe"] == {"as it was": {"seeds": 3}}
+    assert list(tables["Which tasks are learned"]) == ["both tasks", "class only"]
+    row = tables["Which tasks are learned"]["both tasks"]
+    assert row["seeds"] == 1 and 0 < row["miou"]["value"] < 1 and 0 < row["balanced"]["value"] <= 1
+
+
+def test_an_unknown_plume_sweep_is_refused():
+    result = CliRunner().invoke(cli.cli, ["bench", "plume-ablations", "--only", "plume-task"])
+    assert result.exit_code != 0 and "plume-tasks" in str(result.exception)
+
+
+def test_every_plume_sweep_has_three_seeds_and_a_case_to_compare_with():
+    for name in ablations.SWEEPS:
+        plan = sweep.read(ablations.FOLDER / f"{name}.yaml")
+        assert len(plan.seeds) >= 3 and len(plan.cases()) >= 2, name

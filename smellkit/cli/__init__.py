@@ -37,6 +37,7 @@ BENCHES = {
     "gcode-reading": "smellkit.gcode.commands:reading",
     "gcode-ablations": "smellkit.gcode.commands:ablations",
     "plume": "smellkit.plume.commands:bench",
+    "plume-ablations": "smellkit.plume.commands:ablations",
 }
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch.utils.data import Subset
 
-from smellkit import paths, sweep
+from smellkit import paths, runs, sweep
+from smellkit.checks import read_json
 from smellkit.plume import bench, samples
 from smellkit.plume.bench import Told
 from smellkit.plume.network import GASES, Sized
@@ -25,7 +27,7 @@ SWEEPS = {
 
 
 def swept(
-    folder: str, *, names: Sequence[str] = tuple(SWEEPS), seeds: int = 3, **fixed: Any
+    folder: str, *, names: Sequence[str] = tuple(SWEEPS), seeds: int = 3, workers: int = 1, **fixed: Any
 ) -> dict[str, pd.DataFrame]:
     """Run the sweeps `names` on `folder`: title -> mean, low and high of mIoU and of balanced accuracy by case.
 
@@ -35,11 +37,25 @@ def swept(
     for name in names:
         plan = sweep.read(FOLDER / f"{name}.yaml")
         plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | fixed | {"data": folder})
-        ran = sweep.run(plan, "smellkit.plume.tasks:plume", workers=1)
+        ran = sweep.run(plan, "smellkit.plume.tasks:plume", workers=workers)
         scores = [f"test.{score}" for score in ("miou", "balanced") if f"test.{score}" in ran]
         tables = [sweep.summary(ran.dropna(subset=[score]), score=score).assign(score=score) for score in scores]
         found[SWEEPS[name]] = pd.concat(tables, ignore_index=True)
     return found
+
+
+def added(file: Path, found: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """What a file of ablations holds once the tables of `swept` are in it; sweeps of the same title are replaced."""
+    tables: dict[str, Any] = {title: {} for title in found}
+    for title, table in found.items():
+        for row in table.itertuples():
+            figure = {"value": row.mean, "low": row.low, "high": row.high}
+            tables[title].setdefault(row.case, {"seeds": row.seeds})[row.score.removeprefix("test.")] = figure
+    old = read_json(file) if Path(file).exists() else {}
+    command = "smellkit bench plume-ablations --data TRAIN --test TEST"
+    return runs.plain(
+        {"made_by": {"command": command}, "tables": old.get("tables", {}) | tables, "stamp": runs.stamp()}
+    )
 
 
 def failing(

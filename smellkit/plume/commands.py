@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench plume`."""
+"""The commands of this system: `smellkit bench plume` and `plume-ablations`."""
 
 from __future__ import annotations
 
@@ -35,3 +35,28 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, out):
     )
     if out:
         click.echo(paths.write_json(out, benches.added(out, result)))
+
+
+@click.command()
+@click.option("--data", "folder", default="", help="Folder to train on; the simulated sample by default.")
+@click.option("--test", default="", help="Another folder, whose test split is tested on.")
+@click.option("--only", default="", help="Names of sweeps with commas, as in notebooks/sweeps; all by default.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of every case.")
+@click.option("--workers", default=1, show_default=True, help="Processes on this machine.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the files fix for all runs.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def ablations(folder, test, only, seeds, workers, pairs, out):
+    """How the gases meet, which there are, which tasks are learned, and the recipe: a small FUME trained again."""
+    from smellkit import options, paths
+    from smellkit.errors import OptionError
+    from smellkit.plume import ablations as studies
+
+    names = [name.strip() for name in only.split(",") if name.strip()] or list(studies.SWEEPS)
+    for name in names:
+        if name not in studies.SWEEPS:
+            raise OptionError(f"There is no sweep {name!r}", hint=options.nearest(name, studies.SWEEPS))
+    found = studies.swept(folder, names=names, seeds=seeds, workers=workers, test=test, **options.parse(pairs))
+    for title, table in found.items():
+        click.echo(f"{title}\n{table.round(3).to_string(index=False)}\n")
+    if out:
+        click.echo(paths.write_json(out, studies.added(out, found)))
