@@ -220,7 +220,7 @@ def outlines(run: Run, pairs: Pairs, groups: NDArray) -> dict[str, Any]:
 
     def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
         said = {f"{gas}_mask": outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES}
-        return said, {name: batch[name] for name in ("present", *said)}
+        return said, {"present": batch["present"], **{name: batch[name].byte() for name in said}}
 
     said, true = predict(model_of(run), cut, batch=32, keep=keep)
     there = true["present"] > 0

@@ -19,6 +19,7 @@ from smellkit.task import Batch
 
 CLASSES = 3
 NAMES = ("healthy", "transitional", "acidotic")
+SHOWN = 32  # frames whose outlines are measured at a time
 Counts = NDArray[np.int64]
 
 
@@ -121,10 +122,14 @@ def surface(answer: NDArray[np.uint8], target: NDArray[np.uint8]) -> dict[str, f
         from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
     except ImportError as why:
         raise OptionError("Distances between outlines need monai", hint="pip install monai, or --no-outlines") from why
-    eye = torch.eye(CLASSES)
-    one, two = (torch.movedim(eye[torch.as_tensor(masks).long()], -1, 1) for masks in (answer, target))
+    eye, found = torch.eye(CLASSES), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a class is nowhere in a frame is said by the distance itself
-        hd95 = compute_hausdorff_distance(one, two, include_background=False, percentile=95)
-        asd = compute_average_surface_distance(one, two, include_background=False, symmetric=True)
-    return {name: float(x[torch.isfinite(x)].double().mean()) for name, x in (("hd95", hd95), ("asd", asd))}
+        for row in range(0, len(answer), SHOWN):  # one-hot masks of all frames at once would take gigabytes
+            some = slice(row, row + SHOWN)
+            one, two = (torch.movedim(eye[torch.as_tensor(masks[some]).long()], -1, 1) for masks in (answer, target))
+            hd95 = compute_hausdorff_distance(one, two, include_background=False, percentile=95)
+            asd = compute_average_surface_distance(one, two, include_background=False, symmetric=True)
+            found.append(torch.stack([hd95, asd]))
+    each = torch.cat(found, dim=1)
+    return {name: float(x[torch.isfinite(x)].double().mean()) for name, x in zip(("hd95", "asd"), each, strict=True)}
