@@ -110,7 +110,7 @@ def bench(
         if surfaces and told[0].counts is not None and gases == "both":
             rows[name] |= outlines(fits[0], truth, groups)
         if name in ("FUME", OURS, *ALONE.values()):
-            gone[name] = missing(fits, test or data)
+            gone[name] = missing(fits, test or data, ("both", *GASES) if gases == "both" else (gases,))
         tell(line(name, rows[name]))
     mask = trained("FUME", data=data, test=test, height=height, **training) if "FUME" in rows else None
     floor = baselines(data, test, truth, groups, seeds=seeds, mask=mask)
@@ -201,16 +201,16 @@ def summary(told: Sequence[Told], *, groups: NDArray, measures: Iterable[str] = 
     return found | {"by_seed": {name: [one.score(np.arange(len(groups)))[name] for one in told] for name in found}}
 
 
-def missing(fits: Sequence[Run], folder: str) -> dict[str, Any]:
-    """Scores on the pairs that have both gases: with both, and with one of them hidden."""
+def missing(fits: Sequence[Run], folder: str, left: Sequence[str] = ("both", *GASES)) -> dict[str, Any]:
+    """Scores on the pairs that have both gases, by what is `left` to see: both, or one with the other hidden."""
     full = samples.paired(folder, "test", size=_size(HEIGHT), gases="full").row
     found = {}
-    for left in ("both", *GASES):
-        pairs = _only(folder, left)
+    for gases in left:
+        pairs = _only(folder, gases)
         rows = np.flatnonzero(np.isin(pairs.row.numpy(), full.numpy()))
         told = [say_of(run, pairs).of(rows) for run in fits]
         measures = ("miou", "balanced", "accuracy", *(f"iou_{gas}" for gas in GASES))
-        found[left] = summary(told, groups=videos(folder, pairs)[rows], measures=measures)
+        found[gases] = summary(told, groups=videos(folder, pairs)[rows], measures=measures)
     return found
 
 
