@@ -215,8 +215,8 @@ def _cell(figure: Figure | None, *, bold: bool) -> str:
     if figure is None:
         return "–"
     value, low, high = figure
-    digits = 1 if abs(value) >= 1 else 3
-    text = f"{value:.{digits}f}"
+    digits = 0 if abs(value) >= 10_000 else 1 if abs(value) >= 1 or not value else 3
+    text = f"{value:,.{digits}f}"
     text = f"**{text}**" if bold else text
     space = "\N{NO-BREAK SPACE}"
     return text if low is None else f"{text}{space}[{low:.{digits}f},{space}{high:.{digits}f}]"
