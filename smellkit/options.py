@@ -31,6 +31,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return "did you mean " + " or ".join(close) + "?" if close else "one of " + ", ".join(names)
 
 
+def listed(text: str, known: Iterable[str], *, what: str) -> list[str]:
+    """The names in `text`, set apart by commas, all of `known` without any; `what` is the word for the error."""
+    known = list(known)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise OptionError(f"There is no {what} {name!r}", hint=nearest(name, known))
+    return names or known
+
+
 def parse(pairs: Iterable[str]) -> dict[str, str]:
     """`["epochs=3", "model=lstm"]` as a dict; the part after the first `=` is the value."""
     wrong = [pair for pair in pairs if "=" not in pair or pair.startswith("=")]

@@ -219,4 +219,4 @@ def _cell(figure: Figure | None, *, bold: bool) -> str:
     text = f"{value:,.{digits}f}"
     text = f"**{text}**" if bold else text
     space = "\N{NO-BREAK SPACE}"
-    return text if low is None else f"{text}{space}[{low:.{digits}f},{space}{high:.{digits}f}]"
+    return text if low is None else f"{text}{space}[{low:,.{digits}f},{space}{high:,.{digits}f}]"

@@ -2,9 +2,7 @@
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from smellkit import cli
 from smellkit.gcode import ablations
 
 
@@ -29,16 +27,3 @@ def test_a_case_stands_apart_when_its_difference_is_the_same_for_every_seed():
 def test_a_single_seed_says_nothing():
     rows = ablations.compared(table(whole=[(1, 0.9)], less=[(1, 0.1)]), score="score")
     assert not rows["apart"].any()
-
-
-def test_an_unknown_sweep_is_refused():
-    result = CliRunner().invoke(cli.cli, ["bench", "gcode-ablations", "--only", "gcode-loss"])
-    assert result.exit_code != 0 and "gcode-losses" in str(result.exception)
-
-
-def test_every_sweep_has_three_seeds_and_a_case_to_compare_with():
-    from smellkit import sweep
-
-    for name in ablations.SWEEPS:
-        plan = sweep.read(ablations.FOLDER / f"{name}.yaml")
-        assert len(plan.seeds) >= 3 and len(plan.cases()) >= 2, name

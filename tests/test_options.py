@@ -32,6 +32,14 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
         options.split({"epoch": "5"}, task, Settings)
 
 
+def test_names_set_apart_by_commas_are_all_without_any_and_an_unknown_one_is_refused():
+    known = {"gcode-losses": 1, "gcode-parts": 2}
+    assert options.listed("", known, what="sweep") == ["gcode-losses", "gcode-parts"]
+    assert options.listed(" gcode-parts, ", known, what="sweep") == ["gcode-parts"]
+    with pytest.raises(OptionError, match="no sweep 'gcode-loss'"):
+        options.listed("gcode-parts,gcode-loss", known, what="sweep")
+
+
 @pytest.mark.parametrize("name, value", [("epochs", "many"), ("epochs", "2.5"), ("rate", True), ("deep", "maybe")])
 def test_a_value_of_another_type_is_refused_by_name(name, value):
     with pytest.raises(OptionError, match=name):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import cli, paths, sweep
+from smellkit import cli, paths
 from smellkit.errors import OptionError
 from smellkit.plume import ablations, bench, forest, models, samples, tasks
 from smellkit.plume.bench import Told
@@ -172,14 +172,3 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
     assert list(tables["Which tasks are learned"]) == ["both tasks", "class only"]
     row = tables["Which tasks are learned"]["both tasks"]
     assert row["seeds"] == 1 and 0 < row["miou"]["value"] < 1 and 0 < row["balanced"]["value"] <= 1
-
-
-def test_an_unknown_plume_sweep_is_refused():
-    result = CliRunner().invoke(cli.cli, ["bench", "plume-ablations", "--only", "plume-task"])
-    assert result.exit_code != 0 and "plume-tasks" in str(result.exception)
-
-
-def test_every_plume_sweep_has_three_seeds_and_a_case_to_compare_with():
-    for name in ablations.SWEEPS:
-        plan = sweep.read(ablations.FOLDER / f"{name}.yaml")
-        assert len(plan.seeds) >= 3 and len(plan.cases()) >= 2, name

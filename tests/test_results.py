@@ -29,3 +29,17 @@ def test_a_table_says_what_the_command_concluded(tmp_path):
         " columns: {S: score}}]}"
     )
     assert results.read(folder)["a"].tables[0].note == "Shares. All of it is noise."
+
+
+def test_a_figure_shows_as_many_digits_as_it_has_to_say():
+    rows = {
+        "large": (313_244.0, 300_000.0, 320_000.0),
+        "middle": (85.36, 84.9, 85.8),
+        "small": (0.04321, None, None),
+        "none": (0.0, -0.2, 0.2),
+    }
+    table = results.Table("", "of", ("x",), tuple((name, (figure,)) for name, figure in rows.items()))
+    said = [
+        line.split("|")[2].strip().replace("\N{NO-BREAK SPACE}", " ") for line in results.markdown(table).splitlines()
+    ]
+    assert said[2:] == ["313,244 [300,000, 320,000]", "85.4 [84.9, 85.8]", "0.043", "0.0 [-0.2, 0.2]"]

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from smellkit import options, sweep
+from smellkit import options, paths, sweep
+from smellkit.cli.learn import TASKS
 from smellkit.errors import DataError, OptionError
 from smellkit.task import Task, Tensors
+from smellkit.train import Settings
 
 
 def line(*, width: int = 1, channels: str = "a,b,c") -> Task:
@@ -96,3 +98,13 @@ def test_a_file_names_its_sweep(tmp_path):
 def test_the_name_of_an_unknown_task_is_answered_with_the_known_ones():
     with pytest.raises(OptionError, match="odour-encoder"):
         options.find({"odour-encoder": "x:y"}, "odor-encoder", what="task")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((paths.HOME / "notebooks" / "sweeps").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_every_sweep_that_is_shipped_can_be_run_with_three_seeds_and_a_case_to_compare_with(file):
+    plan = sweep.read(file)
+    assert len(plan.seeds) >= 3 and len(plan.cases()) >= 2
+    for values in plan.cases().values():
+        options.split(plan.fixed | values, options.find(TASKS, plan.task, what="task"), Settings)

@@ -55,13 +55,9 @@ def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, o
 def ablations(folder, only, seeds, workers, pairs, out):
     """Losses, kinds of sensor and parts of the G-code reader, each with several seeds, and what of it is noise."""
     from smellkit import options, paths
-    from smellkit.errors import OptionError
     from smellkit.gcode import ablations as studies
 
-    names = [name.strip() for name in only.split(",") if name.strip()] or list(studies.SWEEPS)
-    for name in names:
-        if name not in studies.SWEEPS:
-            raise OptionError(f"There is no sweep {name!r}", hint=options.nearest(name, studies.SWEEPS))
+    names = options.listed(only, studies.SWEEPS, what="sweep")
     found = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
     click.echo(studies.text(found))
     if out:

@@ -48,13 +48,9 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, out):
 def ablations(folder, test, only, seeds, workers, pairs, out):
     """How the gases meet, which there are, which tasks are learned, and the recipe: a small FUME trained again."""
     from smellkit import options, paths
-    from smellkit.errors import OptionError
     from smellkit.plume import ablations as studies
 
-    names = [name.strip() for name in only.split(",") if name.strip()] or list(studies.SWEEPS)
-    for name in names:
-        if name not in studies.SWEEPS:
-            raise OptionError(f"There is no sweep {name!r}", hint=options.nearest(name, studies.SWEEPS))
+    names = options.listed(only, studies.SWEEPS, what="sweep")
     found = studies.swept(folder, names=names, seeds=seeds, workers=workers, test=test, **options.parse(pairs))
     for title, table in found.items():
         click.echo(f"{title}\n{table.round(3).to_string(index=False)}\n")
