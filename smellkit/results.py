@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = paths.HOME / "site" / "results"
+ALL = "A selection. All rows and columns, ablations and published figures are on the results page, in notebook 30."
 Figure = tuple[float, float | None, float | None]  # value, low, high
+
+
+class Part(NamedTuple):
+    """What the first page shows of a table: these rows and columns; all where none are named."""
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
     note: str = ""
-    home: bool = False
+    home: Part | None = None
 
     def best(self, column: int) -> int | None:
         """Row whose interval in `column` stands clear above every other's, or None."""
@@ -95,10 +103,10 @@ def summary(found: dict[str, Result]) -> str:
     """Return the tables for the first page as markdown, each with the command that made it; empty without results."""
     parts = []
     for result in found.values():
-        tables = [markdown(table) for table in result.tables if table.home]
+        tables = [markdown(table, part=table.home) for table in result.tables if table.home is not None]
         if tables:
             parts += [f"### {result.title}", *tables, f"Made by `{result.command}`."]
-    return "\n\n".join(["## Results", *parts]) if parts else ""
+    return "\n\n".join(["## Results", ALL, *parts]) if parts else ""
 
 
 def readme(text: str, found: dict[str, Result]) -> str:
@@ -110,13 +118,18 @@ def readme(text: str, found: dict[str, Result]) -> str:
     return f"{before}{mark}{summary(found)}\n{end}{after}"
 
 
-def markdown(table: Table) -> str:
-    """The table as markdown; a figure is bold when its interval stands clear of all others in its column."""
-    best = [table.best(column) for column in range(len(table.columns))]
-    lines = [f"| {table.of} | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
+def markdown(table: Table, *, part: Part | None = None) -> str:
+    """The table, or a part of it, as markdown.
+
+    A figure is bold when its interval stands clear of all others in its column of the whole table.
+    """
+    part = part or Part()
+    columns = {column: name for column, name in enumerate(table.columns) if name in (part.columns or table.columns)}
+    lines = [f"| {table.of} | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     for number, (name, figures) in enumerate(table.rows):
-        cells = [_cell(figure, bold=best[column] == number) for column, figure in enumerate(figures)]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        if not part.rows or name in part.rows:
+            cells = [_cell(figures[column], bold=table.best(column) == number) for column in columns]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n\n".join(
         part for part in (f"**{table.title}**" if table.title else "", "\n".join(lines), table.note) if part
     )
@@ -170,7 +183,8 @@ def _table(raw: dict[str, Any], view: dict[str, Any]) -> Table:
     rows = tuple((name, figures) for name, figures in rows if any(figure is not None for figure in figures))
     said = _at(raw, view["says"]) if "says" in view else ""
     note = " ".join(part for part in (view.get("note", ""), said) if part)
-    return Table(view["title"], view["of"], tuple(columns), rows, note, view.get("home", False))
+    home = Part(**{name: tuple(kept) for name, kept in view["home"].items()}) if "home" in view else None
+    return Table(view["title"], view["of"], tuple(columns), rows, note, home)
 
 
 def _plain(raw: dict[str, Any]) -> Table:
