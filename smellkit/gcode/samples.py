@@ -1,4 +1,4 @@
-"""Windows as batches: scaled once, cut on the fly, in training shifted by up to half a stride."""
+"""Windows as batches: scaled once, cut on the fly."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ class Windows(Dataset):
     """Windows of one split. A batch has continuous, categorical, operation, line, moment, open and published.
 
     `moment` are the lines of the reader's 16 steps of a window, as numbers; the last number is any other line.
-    `shift` moves every window by up to so many rows each time it is seen, within its recording; the label moves along.
     """
 
-    def __init__(self, prepared: Prepared, rows: np.ndarray, *, shift: int = 0, mask: np.ndarray | None = None):
+    def __init__(self, prepared: Prepared, rows: np.ndarray, *, mask: np.ndarray | None = None):
         machine, grammar = prepared.machine, prepared.grammar
         table = machine.windows.iloc[rows]
-        self.prepared, self.shift = prepared, shift
+        self.prepared = prepared
         self.row = torch.tensor(table["row"].to_numpy(np.int64))
         self.operation = torch.tensor(table["operation_id"].to_numpy(np.int64))
         self.label = torch.tensor(table["line"].to_numpy(np.int64))
@@ -52,12 +51,6 @@ class Windows(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         chosen = torch.as_tensor(indices)
         row, label = self.row[chosen], self.label[chosen]
-        if self.shift:
-            moved = row + torch.randint(-self.shift, self.shift + 1, row.shape)
-            moved = moved.clamp(0, len(self.prepared.label_at) - 1)
-            fits = (self.prepared.label_at[moved] >= 0) & (self.prepared.owner[moved] == self.prepared.owner[row])
-            row = torch.where(fits, moved, row)
-            label = torch.where(fits, self.prepared.label_at[row], label)
         index = row[:, None] + torch.arange(LENGTH)
         values = self.prepared.values[index]
         return {
@@ -83,8 +76,6 @@ class Prepared:
     mask: np.ndarray  # (155,) channels in use
     values: Tensor  # (rows, 155) scaled
     codes: Tensor  # (rows, 4)
-    owner: Tensor  # (rows,) number of the recording
-    label_at: Tensor  # (rows,) line of the window that begins at a row, -1 where none may
 
     def paths(self) -> tuple[Tensor, Tensor]:
         """Where the tool was in each training window, (n, 64, 3) in mm but for the scaling's centre, and its line."""
@@ -115,7 +106,6 @@ def prepare(
     seed: int,
     channel_set: str = "all",
     without: str = "",
-    shift: int = 0,
     thin: int = 1,
 ) -> Prepared:
     """Read `folder`, split it (protocol "all": everything but repeats, for weights to ship), scale, list the lines."""
@@ -130,15 +120,10 @@ def prepare(
     else:
         parts = splits.split(table, protocol, fold=fold, seed=seed)
     parts = parts._replace(train=parts.train[::thin])
-    owner = np.full(len(machine.values), -1)
-    for number, (_, rows) in enumerate(table.groupby("recording", sort=True)):
-        owner[rows["row"].min() : rows["row"].max() + LENGTH] = number
-    moves = shift and protocol != "S"  # a shifted window of S could be a test window
-    label_at = _labels(machine, owner) if moves else np.full(len(owner), -1)
     train = table.iloc[parts.train]
     rows = np.unique(train["row"].to_numpy()[:, None] + np.arange(LENGTH))
     scaling = Scaling.fit(machine.values[rows], machine.categories[rows])
-    seen = np.unique(np.concatenate([train["line"], _shifted(train, owner, label_at, shift=shift)]))
+    seen = np.unique(train["line"])
     vocabulary = tokens.default()
     grammar = Grammar([machine.lines[line] for line in seen if line >= 0], vocabulary)
     return Prepared(
@@ -150,33 +135,13 @@ def prepare(
         channels.keep(channel_set, without=without),
         torch.as_tensor(scaling(machine.values)),
         torch.as_tensor(scaling.codes(machine.categories)),
-        torch.as_tensor(owner),
-        torch.as_tensor(label_at),
     )
 
 
-def _labels(machine: Machine, owner: np.ndarray) -> np.ndarray:
-    """Line of the window that begins at each row; -1 where it would leave its recording."""
-    label = np.full(len(owner), -1)
-    for number in range(owner.max() + 1):
-        rows = np.flatnonzero(owner == number)
-        begins = rows[: len(rows) - LENGTH + 1]
-        label[begins] = data.modes(machine.row_lines, starts=begins)
-    return label
-
-
-def _shifted(train, owner: np.ndarray, label_at: np.ndarray, *, shift: int) -> np.ndarray:
-    """Labels that a training window may get when it is shifted by up to `shift` rows each way."""
-    rows = train["row"].to_numpy()[:, None] + np.arange(-shift, shift + 1)
-    rows = np.clip(rows, 0, len(owner) - 1)
-    same = owner[rows] == owner[train["row"].to_numpy()][:, None]
-    return label_at[rows][same]
-
-
-def windows_of(prepared: Prepared, *, shift: int = 0) -> dict[str, Windows]:
-    """The splits as data sets; only training windows are shifted."""
+def windows_of(prepared: Prepared) -> dict[str, Windows]:
+    """The splits as data sets."""
     return {
-        "train": Windows(prepared, prepared.parts.train, shift=shift),
+        "train": Windows(prepared, prepared.parts.train),
         "valid": Windows(prepared, prepared.parts.valid),
         "test": Windows(prepared, prepared.parts.test),
     }

@@ -145,7 +145,6 @@ def prepared_of(options: dict[str, Any]) -> samples.Prepared:
         seed=options.get("split_seed", 7),
         channel_set=options.get("channels", "all"),
         without=options.get("without", ""),
-        shift=options.get("shift", 0),
         thin=options.get("thin", 1),
     )
 

@@ -41,7 +41,6 @@ def reader(
     structure: bool = True,
     sums: bool = True,
     recall: bool = True,
-    shift: int = 0,
     gamma: float = 0.0,
     smoothing: float = 0.05,
     heads: float = 0.3,
@@ -53,8 +52,7 @@ def reader(
 
     `channels` and `without` choose the inputs (see `smellkit.gcode.channels.keep`); `gamma` and `smoothing` shape the
     token loss, `heads` weighs the structured heads, `locate` the guess of the (perhaps hidden) position, `moment` that
-    of the line at each step; `shift` moves training windows by up to so many rows each way (never under protocol S);
-    `thin` keeps one training window in so many.
+    of the line at each step; `thin` keeps one training window in so many.
     """
     prepared = samples.prepare(
         data,
@@ -63,7 +61,6 @@ def reader(
         seed=split_seed,
         channel_set=channels,
         without=without,
-        shift=shift,
         thin=thin,
     )
     grammar = prepared.grammar
@@ -121,7 +118,7 @@ def reader(
         }
 
     def load() -> dict[str, Dataset]:
-        return dict(samples.windows_of(prepared, shift=shift))
+        return dict(samples.windows_of(prepared))
 
     return Task("gcode-reader", load, build, loss, score)
 
