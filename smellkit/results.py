@@ -24,10 +24,11 @@ Figure = tuple[float, float | None, float | None]  # value, low, high
 
 
 class Part(NamedTuple):
-    """What the first page shows of a table: these rows and columns; all where none are named."""
+    """What the first page shows of a table: these rows and columns in this order, all without any, and its own note."""
 
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,18 @@ def markdown(table: Table, *, part: Part | None = None) -> str:
     A figure is bold when its interval stands clear of all others in its column of the whole table.
     """
     part = part or Part()
-    columns = {column: name for column, name in enumerate(table.columns) if name in (part.columns or table.columns)}
-    lines = [f"| {table.of} | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
-    for number, (name, figures) in enumerate(table.rows):
-        if not part.rows or name in part.rows:
-            cells = [_cell(figures[column], bold=table.best(column) == number) for column in columns]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    numbers = {name: number for number, (name, _) in enumerate(table.rows)}
+    columns = [table.columns.index(name) for name in part.columns or table.columns]
+    lines = [f"| {table.of} | " + " | ".join(table.columns[column] for column in columns) + " |"]
+    lines += ["|---|" + "---:|" * len(columns)]
+    for name in [name for name in part.rows if name in numbers] or numbers:
+        figures = table.rows[numbers[name]][1]
+        cells = [_cell(figures[column], bold=table.best(column) == numbers[name]) for column in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n\n".join(
-        part for part in (f"**{table.title}**" if table.title else "", "\n".join(lines), table.note) if part
+        text
+        for text in (f"**{table.title}**" if table.title else "", "\n".join(lines), part.note or table.note)
+        if text
     )
 
 
@@ -183,8 +188,15 @@ def _table(raw: dict[str, Any], view: dict[str, Any]) -> Table:
     rows = tuple((name, figures) for name, figures in rows if any(figure is not None for figure in figures))
     said = _at(raw, view["says"]) if "says" in view else ""
     note = " ".join(part for part in (view.get("note", ""), said) if part)
-    home = Part(**{name: tuple(kept) for name, kept in view["home"].items()}) if "home" in view else None
-    return Table(view["title"], view["of"], tuple(columns), rows, note, home)
+    return Table(view["title"], view["of"], tuple(columns), rows, note, _home(view))
+
+
+def _home(view: dict[str, Any]) -> Part | None:
+    """What the first page shows of the table of `view`; None where it shows nothing of it."""
+    if "home" not in view:
+        return None
+    said: dict[str, Any] = {name: said if name == "note" else tuple(said) for name, said in view["home"].items()}
+    return Part(**said)
 
 
 def _plain(raw: dict[str, Any]) -> Table:

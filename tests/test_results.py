@@ -48,7 +48,7 @@ def test_a_figure_shows_as_many_digits_as_it_has_to_say():
 def test_what_the_first_page_selects_is_in_the_tables():
     for result in results.read().values():
         for table in result.tables:
-            rows, columns = table.home or results.Part()
+            rows, columns, _ = table.home or results.Part()
             assert set(rows) <= {name for name, _ in table.rows} and set(columns) <= set(table.columns), table.title
 
 
@@ -57,5 +57,11 @@ def test_a_part_of_a_table_is_bold_where_the_whole_is():
     rows = (("best", ((90.0, 88.0, 92.0), (1.0, 0.0, 2.0))), near, ("far", ((10.0, 9.0, 11.0), (2.0, 1.0, 3.0))))
     table = results.Table("", "of", ("x", "y"), rows)
     assert "**9.0**" in results.markdown(table) and "**90.0**" not in results.markdown(table)
-    shown = results.markdown(table, part=results.Part(rows=("best", "far"), columns=("x",)))
-    assert "**" not in shown and "| y |" not in shown and "near" not in shown and "| far | 10.0" in shown
+    shown = results.markdown(table, part=results.Part(rows=("best", "far"), columns=("x",), note="Briefly."))
+    assert (
+        "**" not in shown
+        and "| y |" not in shown
+        and "near" not in shown
+        and "| far | 10.0" in shown
+        and shown.endswith("Briefly.")
+    )
