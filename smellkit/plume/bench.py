@@ -30,7 +30,7 @@ TRAINING: dict[str, Any] = {"epochs": 12, "batch": 16, "learning_rate": 1e-3, "w
 OURS = "ours"
 ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the same pairs, size and epochs
     "FUME": {"model": "fume"},
-    OURS: {"model": "plumenet", "alpha": "1,1,1", "ph": 0.5},
+    OURS: {"model": "plumenet", "alpha": "1,1,1", "masks": 3, "ph": 0.5},
     "FUME, attention": {"model": "fume-attention"},
     "FUME, separate encoders": {"model": "fume-separate"},
     "segmentation only": {"model": "segmentation-only"},
@@ -41,7 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the 
     "FUME, CO2 only": {"model": "fume", "gases": "co2"},
     "FUME, CH4 only": {"model": "fume", "gases": "ch4"},
 }
-RECIPES: dict[str, dict[str, Any]] = {OURS: {"learning_rate": 3e-3, "batch": 8}}  # where a row does not train as FUME
+RECIPES: dict[str, dict[str, Any]] = {OURS: {"learning_rate": 3e-3, "batch": 8}}  # what differs from TRAINING
 ALONE = {"co2": "FUME, CO2 only", "ch4": "FUME, CH4 only"}  # what has never had the other gas
 MEASURES: tuple[str, ...] = ("miou", "balanced", "joint", "dice", "pixels", "accuracy", "macro_f1", "kappa")
 MEASURES += (
