@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = paths.HOME / "site" / "results"
-ALL = "A selection. All rows and columns, ablations and published figures are on the results page, in notebook 30."
+SELECTION = (
+    "A selection. All rows and columns, ablations and published figures are on the results page, in notebook 30."
+)
 Figure = tuple[float, float | None, float | None]  # value, low, high
 
 
@@ -107,7 +109,7 @@ def summary(found: dict[str, Result]) -> str:
         tables = [markdown(table, part=table.home) for table in result.tables if table.home is not None]
         if tables:
             parts += [f"### {result.title}", *tables, f"Made by `{result.command}`."]
-    return "\n\n".join(["## Results", ALL, *parts]) if parts else ""
+    return "\n\n".join(["## Results", SELECTION, *parts]) if parts else ""
 
 
 def readme(text: str, found: dict[str, Result]) -> str:
@@ -127,11 +129,12 @@ def markdown(table: Table, *, part: Part | None = None) -> str:
     part = part or Part()
     numbers = {name: number for number, (name, _) in enumerate(table.rows)}
     columns = [table.columns.index(name) for name in part.columns or table.columns]
+    best = {column: table.best(column) for column in columns}
     lines = [f"| {table.of} | " + " | ".join(table.columns[column] for column in columns) + " |"]
     lines += ["|---|" + "---:|" * len(columns)]
     for name in [name for name in part.rows if name in numbers] or numbers:
         figures = table.rows[numbers[name]][1]
-        cells = [_cell(figures[column], bold=table.best(column) == numbers[name]) for column in columns]
+        cells = [_cell(figures[column], bold=best[column] == numbers[name]) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n\n".join(
         text
