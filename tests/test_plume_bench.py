@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from smellkit import cli, paths
 from smellkit.errors import OptionError
-from smellkit.plume import ablations, bench, forest, models, samples, tasks
+from smellkit.plume import ablations, annotations, bench, forest, models, samples, tasks
 from smellkit.plume.bench import Told
 from smellkit.plume.better import ordered
 from smellkit.plume.network import GASES, Sized
@@ -55,6 +55,7 @@ def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(resu
 def test_a_finished_row_is_not_trained_again(result, monkeypatch):
     monkeypatch.setattr(bench, "fit", lambda *_, **__: pytest.fail("trained again"))
     assert bench.trained("ours", data="", seed=1, **QUICK).finished
+    assert bench.trained("ours", data="", test=str(annotations.find()), seed=1, **QUICK).finished
 
 
 def test_the_pairs_with_both_gases_are_scored_whole_and_with_either_hidden(result):
@@ -87,6 +88,21 @@ def test_an_interval_is_drawn_over_videos_not_over_frames():
     few = bench.summary([told(label, chance)], groups=np.arange(80) // 10, measures=("accuracy",))["accuracy"]
     assert alone["value"] == few["value"] == 0.5
     assert few["high"] - few["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_a_lead_on_the_same_pairs_is_surer_than_two_scores_beside_each_other():
+    random = np.random.default_rng(1)
+    label = random.integers(0, 3, 120)
+    first = np.where(random.random(120) < 0.6, label, (label + 1) % 3)
+    better = np.where(random.random(120) < 0.3, label, first)
+    than, told_ = ([told(label, np.eye(3)[said])] for said in (first, better))
+    kinds = {"groups": np.arange(120), "measures": ("accuracy",)}
+    lead = bench.lead(told_, than, **kinds)["accuracy"]
+    one, other = (bench.summary(each, **kinds)["accuracy"] for each in (told_, than))
+    assert lead["value"] == pytest.approx(one["value"] - other["value"])
+    assert lead["low"] > 0
+    assert lead["high"] - lead["low"] < (one["high"] - one["low"]) + (other["high"] - other["low"])
+    assert bench.lead(than, than, **kinds)["accuracy"] == {"value": 0, "low": 0, "high": 0}
 
 
 def test_a_row_that_is_not_there_is_refused_with_the_nearest():

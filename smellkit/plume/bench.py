@@ -27,9 +27,9 @@ from smellkit.task import Batch
 from smellkit.train import Settings, fit, parameters, predict
 
 TRAINING: dict[str, Any] = {"epochs": 12, "batch": 16, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.05}
-OURS = "ours"
+FIRST, OURS = "FUME", "ours"
 ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the same pairs, size and epochs
-    "FUME": {"model": "fume"},
+    FIRST: {"model": "fume"},
     OURS: {"model": "plumenet", "alpha": "1,1,1", "masks": 3, "ph": 0.5},
     "FUME, attention": {"model": "fume-attention"},
     "FUME, separate encoders": {"model": "fume-separate"},
@@ -98,6 +98,7 @@ def bench(
     groups = videos(test or data, truth)
     rows: dict[str, Any] = {}
     gone: dict[str, Any] = {}
+    said: dict[str, list[Told]] = {}
     for name in names or ROWS:
         fits = [
             trained(name, data=data, test=test, seed=seed, height=height, **training) for seed in range(1, seeds + 1)
@@ -105,14 +106,15 @@ def bench(
         gases = ROWS[name].get("gases", "both")
         pairs = truth if gases == "both" else _only(test or data, gases)
         told = [say_of(run, pairs) for run in fits]
+        said |= {name: told} if gases == "both" else {}
         rows[name] = summary(told, groups=videos(test or data, pairs))
         rows[name] |= models.counts(ROWS[name]["model"])._asdict() | {"seconds": _seconds(fits)}
         if surfaces and told[0].counts is not None and gases == "both":
             rows[name] |= outlines(fits[0], truth, groups)
-        if name in ("FUME", OURS, *ALONE.values()):
+        if name in (FIRST, OURS, *ALONE.values()):
             gone[name] = missing(fits, test or data, ("both", *GASES) if gases == "both" else (gases,))
         tell(line(name, rows[name]))
-    mask = trained("FUME", data=data, test=test, height=height, **training) if "FUME" in rows else None
+    mask = trained(FIRST, data=data, test=test, height=height, **training) if FIRST in rows else None
     floor = baselines(data, test, truth, groups, seeds=seeds, mask=mask)
     for name, row in floor.items():
         tell(line(name, row))
@@ -133,6 +135,9 @@ def bench(
             },
             "rows": rows | floor,
             "missing": gone,
+            "leads": {name: lead(told, said[FIRST], groups=groups) for name, told in said.items() if name != FIRST}
+            if FIRST in said
+            else {},
             "stamp": runs.stamp(),
         }
     )
@@ -151,14 +156,14 @@ def rows_of(names: Iterable[str]) -> list[str]:
 
 
 def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int = ROWS_SEEN, **training: Any) -> Run:
-    """The finished run of a row, made now unless it is there with the same parameters."""
+    """The finished run of a row, made now unless it is there with the same parameters, whatever it was tested on."""
     asked = {"data": data, "test": test, "test_height": HEIGHT, **ROWS[row]}
     asked |= {"height": height} if height != ROWS_SEEN else {}
     settings = Settings(**{**TRAINING, **RECIPES.get(row, {}), "seed": seed, **training})
     task = tasks.plume(**asked)
     name = f"bench/plume-{row.replace(', ', '-').replace(' ', '-')}-{Path(data).name or 'sample'}-{seed}"
     old = Run(name, paths.runs() / name)
-    same = (old.folder / "params.json").exists() and old.params == parameters(task, settings, asked)
+    same = (old.folder / "params.json").exists() and _learned(old.params) == _learned(parameters(task, settings, asked))
     if same and old.finished:
         return old
     return fit(task, settings, name=name, params=asked, resume=same)
@@ -186,19 +191,23 @@ def say(model: nn.Module, pairs: Dataset) -> Told:
 
 def summary(told: Sequence[Told], *, groups: NDArray, measures: Iterable[str] = MEASURES) -> dict[str, Any]:
     """Each measure as value, low, high: mean over the seeds, 95 % interval from drawing videos again."""
-    names, which = np.unique(groups, return_inverse=True)
-    own = [np.flatnonzero(which == number) for number in range(len(names))]
-    random = np.random.default_rng(0)
-    draws = [np.concatenate([own[i] for i in random.integers(0, len(own), len(own))]) for _ in range(ROUNDS)]
-    everything = _means(told, np.arange(len(groups)))
-    table = pd.DataFrame([_means(told, draw) for draw in draws])
-    low, high = table.quantile(0.025), table.quantile(0.975)
-    found = {
-        name: {"value": everything[name], "low": low[name], "high": high[name]}
-        for name in measures
-        if name in everything
-    }
+    found = _interval(lambda rows: _means(told, rows), groups=groups, measures=measures)
     return found | {"by_seed": {name: [one.score(np.arange(len(groups)))[name] for one in told] for name in found}}
+
+
+def lead(
+    told: Sequence[Told], than: Sequence[Told], *, groups: NDArray, measures: Iterable[str] = ("miou", "balanced")
+) -> dict[str, Any]:
+    """By how much `told` is better `than` the other on the same pairs: value, low, high of each measure that both have.
+
+    Both are drawn together, so what makes a draw of videos hard for both of them does not widen the interval.
+    """
+
+    def difference(rows: NDArray[np.int64]) -> dict[str, float]:
+        one, other = _means(told, rows), _means(than, rows)
+        return {name: one[name] - other[name] for name in one.keys() & other.keys()}
+
+    return _interval(difference, groups=groups, measures=measures)
 
 
 def missing(fits: Sequence[Run], folder: str, left: Sequence[str] = ("both", *GASES)) -> dict[str, Any]:
@@ -301,7 +310,7 @@ def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
     old = read_json(file) if Path(file).exists() else {}
     if old.get("data") != result["data"] or old.get("training") != result["training"]:
         old = {}
-    joined = {key: old.get(key, {}) | result[key] for key in ("rows", "missing")}
+    joined = {key: old.get(key, {}) | result[key] for key in ("rows", "missing", "leads")}
     return {"made_by": {"command": "smellkit bench plume --data DIR"}} | result | joined
 
 
@@ -319,6 +328,29 @@ def line(name: str, row: dict[str, Any]) -> str:
     size = f"{row['parameters']:>10,} parameters {row['macs'] / 1e9:6.3f} G MACs" if "parameters" in row else ""
     told = "  ".join(f"{measure} {cell(measure):>19}" for measure in ("miou", "balanced", "accuracy"))
     return f"{name:36} {told}  {size}"
+
+
+def _interval(
+    scores_of: Callable[[NDArray[np.int64]], dict[str, float]], *, groups: NDArray, measures: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Value, low and high of what `scores_of` finds in all rows, and in rows of videos drawn again."""
+    names, which = np.unique(groups, return_inverse=True)
+    own = [np.flatnonzero(which == number) for number in range(len(names))]
+    random = np.random.default_rng(0)
+    draws = [np.concatenate([own[i] for i in random.integers(0, len(own), len(own))]) for _ in range(ROUNDS)]
+    everything = scores_of(np.arange(len(groups)))
+    table = pd.DataFrame([scores_of(draw) for draw in draws])
+    low, high = table.quantile(0.025), table.quantile(0.975)
+    return {
+        name: {"value": everything[name], "low": low[name], "high": high[name]}
+        for name in measures
+        if name in everything
+    }
+
+
+def _learned(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a run that decide what is learned: not what it is tested on."""
+    return {name: value for name, value in params.items() if name not in ("test", "test_height")}
 
 
 def _means(told: Sequence[Told], rows: NDArray[np.int64]) -> dict[str, float]:
