@@ -17,8 +17,9 @@ import click
 @click.option("--seeds", default=3, show_default=True, help="Trainings a row.")
 @click.option("--epochs", default=12, show_default=True, help="Passes over the training pairs, the same for all.")
 @click.option("--no-outlines", is_flag=True, help="Leave out the distances between outlines (HD95, ASD).")
+@click.option("--no-failing", is_flag=True, help="Leave out what is left when either camera fails.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
-def bench(folder, test, names, counts, seeds, epochs, no_outlines, out):
+def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, out):
     """Segment plumes of CO2 and CH4 and name the rumen's health: all models, variants and baselines, on equal terms."""
     from smellkit import paths
     from smellkit.plume import bench as benches
@@ -30,9 +31,8 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, out):
             click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
         return
     rows = benches.rows_of(names)
-    result = benches.bench(
-        folder, test=test, names=rows, seeds=seeds, epochs=epochs, surfaces=not no_outlines, tell=click.echo
-    )
+    shown = {"surfaces": not no_outlines, "failing": not no_failing}
+    result = benches.bench(folder, test=test, names=rows, seeds=seeds, epochs=epochs, tell=click.echo, **shown)
     if out:
         click.echo(paths.write_json(out, benches.added(out, result)))
 
