@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CERTAIN = 1e-8  # left of a probability of 1, where a root of nothing would have no slope
+
 
 def focal(
     logits: Tensor, target: Tensor, *, gamma: float = 0.0, smoothing: float = 0.0, weight: Tensor | None = None
@@ -23,7 +25,7 @@ def focal(
     if weight is not None:
         shape = (1, classes) + (1,) * (logits.ndim - 2)
         soft, hard = soft * weight.view(shape), hard * weight.view(shape)
-    modulation = (1 - log_p.exp()).clamp(min=0) ** gamma if gamma else 1.0
+    modulation = (1 - log_p.exp()).clamp(min=CERTAIN) ** gamma if gamma else 1.0
     loss = -(soft * modulation * log_p).sum(dim=1)
     return loss.sum() / hard.sum() if weight is not None else loss.mean()
 

@@ -157,10 +157,62 @@ def test_a_model_answers_at_the_size_of_the_frame_whatever_size_it_sees():
     assert outputs["co2_logits"].shape == (2, 3, 90, 120) and outputs["class_logits"].shape == (2, 3)
 
 
-@pytest.mark.parametrize("options", [{"alpha": "1,2"}, {"alpha": "a,b,c"}, {"height": 8}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alpha": "1,2"},
+        {"alpha": "a,b,c"},
+        {"height": 8},
+        {"dropout": 3},
+        {"masks": 0, "health": 0},
+        {"model": "plumenet", "fusion": "full"},
+        {"model": "early-fusion", "shared": False},
+    ],
+)
 def test_an_option_that_makes_no_sense_is_refused(options):
     with pytest.raises(OptionError):
-        tasks.plume(**options)
+        tasks.plume(**options).build()
+
+
+@pytest.mark.parametrize("options", [{"masks": 0}, {"uncertainty": True}])
+def test_a_loss_that_the_model_has_not_is_refused_by_name(options):
+    task = tasks.plume(model="segmentation-only", height=48, **options)
+    batch = task.load()["train"].__getitems__(range(2))
+    with pytest.raises(OptionError, match="segmentation-only"):
+        task.loss(task.build()(batch), batch)
+
+
+def test_learned_weights_count_the_loss_of_the_ph_too():
+    task = tasks.plume(model="plumenet", height=48, ph=0.5, uncertainty=True)
+    model = task.build().train()
+    batch = task.load()["train"].__getitems__(range(4))
+    task.loss(model(batch), batch).backward()
+    assert model.log_variance.shape == (3,) and model.log_variance.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize(("options", "scored"), [({"masks": 0}, "balanced"), ({"health": 0}, "miou")])
+def test_what_is_not_learned_is_not_scored_and_has_no_say_in_the_best_epoch(options, scored):
+    task = tasks.plume(height=48, **options)
+    valid = task.load()["valid"].__getitems__(range(4))
+    with torch.no_grad():
+        found = task.score(*task.keep(task.build().eval()(valid), valid))
+    assert {"balanced", "miou"} & found.keys() == {scored} and np.isfinite(found["promise"])
+
+
+def test_training_on_pairs_with_both_gases_is_tested_on_all():
+    full, every = (tasks.plume(height=48, gases=gases).load() for gases in ("full", "both"))
+    assert len(full["train"]) < len(every["train"])
+    assert len(full["valid"]) == len(every["valid"]) and len(full["test"]) == len(every["test"])
+
+
+def test_a_weighted_cross_entropy_can_stand_in_for_the_focal_loss_of_the_class():
+    batch = {"label": torch.tensor([0, 1, 2, 2])}
+    outputs = {"class_logits": torch.randn(4, 3, generator=torch.manual_seed(3))}
+    found = tasks.plume(focal=False, masks=0).loss(outputs, batch)
+    each = torch.nn.functional.cross_entropy(
+        outputs["class_logits"], batch["label"], torch.tensor([1, 8, 1.2]), reduction="sum"
+    )
+    torch.testing.assert_close(found, each / 4)
 
 
 def test_learned_weights_are_trained_and_a_task_can_be_left_out():
@@ -180,11 +232,11 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
     (tmp_path / "plume-tasks.yaml").write_text(plan + "fixed: {model: fume, height: 32, epochs: 1, batch: 32}\n")
     monkeypatch.setattr(ablations, "FOLDER", tmp_path)
     out = tmp_path / "ablations.json"
-    out.write_text(json.dumps({"tables": {"Which tasks are learned": {}, "The recipe": {"as it was": {"seeds": 3}}}}))
+    out.write_text(json.dumps({"tables": {"Which tasks are learned": {}, "Classes and augmentation": {"as it was": {"seeds": 3}}}}))
     asked = ["bench", "plume-ablations", "--only", "plume-tasks", "--seeds", "1", "--json", str(out)]
     said = CliRunner().invoke(cli.cli, asked, catch_exceptions=False)
     tables = json.loads(out.read_text())["tables"]
-    assert "class only" in said.output and tables["The recipe"] == {"as it was": {"seeds": 3}}
+    assert "class only" in said.output and tables["Classes and augmentation"] == {"as it was": {"seeds": 3}}
     assert list(tables["Which tasks are learned"]) == ["both tasks", "class only"]
     row = tables["Which tasks are learned"]["both tasks"]
     assert row["seeds"] == 1 and 0 < row["miou"]["value"] < 1 and 0 < row["balanced"]["value"] <= 1

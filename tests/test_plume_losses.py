@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from smellkit.losses import focal
 from smellkit.plume import losses
 from smellkit.plume.network import GASES
 
@@ -48,6 +49,15 @@ def test_focal_dice_is_half_of_each_of_monais():
 def test_a_weighted_cross_entropy_is_torchs_but_for_its_divisor():
     expected = F.cross_entropy(CLASS_LOGITS, CLASS, weight=ALPHA, reduction="sum") / len(CLASS)
     torch.testing.assert_close(losses.alpha_focal(CLASS_LOGITS, CLASS, alpha=ALPHA, gamma=0), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_a_certain_answer_has_a_loss_of_nothing_and_a_finite_slope(gamma):
+    certain = torch.tensor([[200.0, 0, 0]], requires_grad=True)
+    losses.alpha_focal(certain, torch.tensor([0]), alpha=ALPHA, gamma=gamma).backward()
+    shared = torch.tensor([[200.0, 0, 0]], requires_grad=True)
+    focal(shared, torch.tensor([0]), gamma=gamma).backward()
+    assert torch.isfinite(certain.grad).all() and torch.isfinite(shared.grad).all()
 
 
 def test_only_samples_that_have_the_gas_are_asked_for_its_mask():

@@ -22,7 +22,8 @@ SWEEPS = {
     "plume-fusion": "How the gases meet",
     "plume-gases": "Which gases there are",
     "plume-tasks": "Which tasks are learned",
-    "plume-training": "The recipe",
+    "plume-dropout": "How often a gas is hidden in training",
+    "plume-training": "Classes and augmentation",
 }
 
 

@@ -62,7 +62,7 @@ class FusionHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Means over the picture, then a layer for each of `hidden`, with dropout between."""
+    """From means over the picture (B, C): a layer for each of `hidden`, with dropout after each."""
 
     def __init__(self, channels: int, hidden: tuple[int, ...], *, dropout: float = 0.5):
         super().__init__()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smellkit.losses import focal
+from smellkit.losses import CERTAIN, focal
 from smellkit.plume.network import GASES
 from smellkit.task import Batch
 
@@ -20,7 +20,8 @@ def alpha_focal(logits: Tensor, target: Tensor, *, alpha: Tensor, gamma: float =
     """
     log_p = F.log_softmax(logits, dim=1)
     own = log_p.gather(1, target[:, None]).squeeze(1)
-    return -(alpha.to(logits)[target] * (1 - own.exp()) ** gamma * own).mean()
+    modulation = (1 - own.exp()).clamp(min=CERTAIN) ** gamma
+    return -(alpha.to(logits)[target] * modulation * own).mean()
 
 
 def dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -51,6 +52,9 @@ def build(name: str, **options) -> nn.Module:
     """The model called `name`, untrained."""
     if name not in MODELS:
         raise OptionError(f"There is no model {name!r}", hint=nearest(name, MODELS))
+    other = options.keys() - inspect.signature(MODELS[name]).parameters
+    if other:
+        raise OptionError(f"The model {name} has no {' and no '.join(sorted(other))}", hint="that is for fume alone")
     return MODELS[name](**options)
 
 

@@ -1,4 +1,4 @@
-"""Plumes as a task for the trainer: masks of both gases and the class, with FUME's recipe as the defaults."""
+"""Plumes as a task for the trainer: masks of both gases and the class, with FUME's losses and sampling as defaults."""
 
 from __future__ import annotations
 
@@ -39,47 +39,63 @@ def plume(
     gamma: float = 2.0,
     alpha: str = "1,8,1.2",
     smooth: float = 1.0,
+    focal: bool = True,
     uncertainty: bool = False,
 ) -> Task:
     """Train `model` (a name in `smellkit.plume.models`) on the pairs of `data` ("" is the sample), test on `test`'s.
 
-    `gases` is both, full, co2 or ch4; `pairing` original_based or random pairs the training frames anew; `dropout`
-    hides one gas of a full pair; `balance` draws every class equally often. Frames are seen at `height` rows (4:3) and
-    answered at `test_height` (0 is the same). `masks`, `health` and `ph` weigh the losses of masks, class and (for a
-    model that says one) pH; `gamma`, `alpha` shape the focal loss, `smooth` the Dice loss; `uncertainty` learns the
-    weights instead. `fusion` and `shared` change FUME alone.
+    `gases` is both, co2 or ch4, or full: to train on the pairs that have both (and test on all). `pairing`
+    original_based or random pairs the training frames anew; `dropout` hides one gas of a full pair; `balance` draws
+    every class equally often. Frames are seen at `height` rows (4:3) and answered at `test_height` (0 is the same).
+    `masks`, `health` and `ph` weigh the losses of masks, class and (for a model that says one) pH; what weighs nothing
+    is not scored either. `gamma`, `alpha` shape the focal loss, `smooth` the Dice loss; `focal` false is a weighted
+    cross-entropy of the class. `uncertainty` learns a weight for each loss instead. `fusion` and `shared` change FUME
+    alone.
     """
-    weights = {"masks": masks, "class": health, "ph": ph}
+    weights = {name: weight for name, weight in {"masks": masks, "class": health, "ph": ph}.items() if weight}
     alphas = _numbers(alpha)
+    if not {"masks", "class"} & weights.keys():
+        raise OptionError("Neither masks nor the class are to be learned", hint="masks or health above 0")
+    if not 0 <= dropout <= 1:
+        raise OptionError(f"dropout={dropout} is no share of the full pairs", hint="0 to 1")
     size, test_size = _size(height), _size(test_height or height)
 
     def load() -> dict[str, Dataset]:
         change = Augment(invert=invert) if augment else False
         train = samples.paired(data, "train", size=size, augment=change, dropout=dropout, gases=gases, pairing=pairing)
         found: dict[str, Dataset] = {"train": Training(train, balance=balance)}
-        found["valid"] = samples.paired(data, "valid", size=size, gases=gases)
-        found["test"] = samples.paired(test or data, "test", size=test_size, gases=gases)
+        seen = "both" if gases == "full" else gases
+        found["valid"] = samples.paired(data, "valid", size=size, gases=seen)
+        found["test"] = samples.paired(test or data, "test", size=test_size, gases=seen)
         return found
 
     def build() -> nn.Module:
         own: dict[str, object] = {"fusion": fusion} if fusion else {}
         own |= {} if shared else {"shared": False}
-        network = Sized(models.build(model, **own), size, tasks=2 if uncertainty else 0)
+        network = Sized(models.build(model, **own), size, tasks=len(weights) if uncertainty else 0)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(outputs: Batch, batch: Batch) -> Tensor:
         parts = {}
-        if "co2_logits" in outputs and masks:
+        if "co2_logits" in outputs and "masks" in weights:
             parts["masks"] = losses.of_masks(outputs, batch, gamma=gamma, smooth=smooth)
-        if "class_logits" in outputs and health:
-            parts["class"] = losses.of_class(outputs, batch, alpha=alphas, gamma=gamma)
-        if "ph" in outputs and ph:
+        if "class_logits" in outputs and "class" in weights:
+            parts["class"] = losses.of_class(outputs, batch, alpha=alphas, gamma=gamma if focal else 0)
+        if "ph" in outputs and "ph" in weights:
             parts["ph"] = nn.functional.smooth_l1_loss(outputs["ph"], batch["ph"] - PH, beta=0.3)
-        if "log_variance" in outputs and len(parts) == 2:
+        if not parts or uncertainty and len(parts) < len(weights):
+            what = " and ".join(weights) or "nothing"
+            raise OptionError(f"{what} is to be learned, but {model} has a loss for {' and '.join(parts) or 'nothing'}")
+        if uncertainty:
             return losses.uncertain(list(parts.values()), outputs["log_variance"])
         return losses.together(parts, weights)
 
-    return Task("plume", load, build, loss, scores.score, watch="promise", keep=scores.keep, batch=32)
+    def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
+        untrained = {"counts": "masks", "class_logits": "class"}
+        kept, known = scores.keep(outputs, batch)
+        return {name: x for name, x in kept.items() if untrained[name] in weights}, known
+
+    return Task("plume", load, build, loss, scores.score, watch="promise", keep=keep, batch=32)
 
 
 class Training(Dataset):
