@@ -155,7 +155,7 @@ def _cluster(scheduler: str, *, workers: int) -> Iterator[Any]:
     from distributed import LocalCluster
 
     quiet = {"dashboard_address": None, "silence_logs": "ERROR"}
-    # by default workers hand memory back above 64 KiB, and a training step that asks for it anew takes half as long again
+    # workers would hand back all memory above 64 KiB; a step of training that asks for it anew takes half as long again
     keeping = dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None})
     with keeping, LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", **quiet) as local:
         yield local

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from smellkit import cli, paths
 from smellkit.errors import OptionError
-from smellkit.plume import ablations, annotations, bench, forest, models, samples, tasks
+from smellkit.plume import ablations, annotations, bench, forest, models, samples, simulate, tasks
 from smellkit.plume.bench import Told
 from smellkit.plume.better import ordered
 from smellkit.plume.network import GASES, Sized
@@ -79,6 +79,40 @@ def test_a_file_of_results_takes_up_rows_of_the_same_bench_only(result, tmp_path
     more = bench.added(file, result | {"rows": {"other": {}}})
     assert {"ours", "other"} <= set(more["rows"])
     assert set(bench.added(file, result | {"rows": {"other": {}}, "training": {"epochs": 99}})["rows"]) == {"other"}
+
+
+def test_pairs_that_changed_in_their_folder_are_trained_on_anew_and_not_set_beside_the_old(tmp_path):
+    simulate.write(tmp_path / "one", pairs=30, size=(64, 48), frames=1, seed=1)
+    simulate.write(tmp_path / "two", pairs=30, size=(64, 48), frames=1, seed=2)
+    one, two = (bench.about(str(tmp_path / name), "test") for name in ("one", "two"))
+    assert one | {"sha256": ""} == two | {"sha256": ""} and one != two
+    same = {"seed": 1, "height": 48, **QUICK}
+    assert bench.trained("gas-aware", data=str(tmp_path / "one"), **same).finished
+    (tmp_path / "one").rename(tmp_path / "old")
+    (tmp_path / "two").rename(tmp_path / "one")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="trained again"):
+        patch.setattr(bench, "fit", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("trained again")))
+        bench.trained("gas-aware", data=str(tmp_path / "one"), **same)
+
+
+def test_an_unfinished_fit_with_another_test_set_begins_anew(tmp_path):
+    run = bench.trained("classification only", data="", seed=1, height=48, **QUICK)
+    (run.folder / "scores.json").unlink()
+    again = bench.trained("classification only", data="", test=str(annotations.find()), seed=1, height=48, **QUICK)
+    assert again.finished and again.params["test"] == str(annotations.find())
+
+
+def test_a_drawn_part_of_the_pairs_has_more_than_the_lowest_ph(tmp_path, result):
+    simulate.write(tmp_path / "many", pairs=60, size=(64, 48), frames=1, missing="none", shares=(0, 0, 100), seed=3)
+    pairs = samples.paired(tmp_path / "many", "test", size=(72, 96), gases="full")
+    model = bench.model_of(bench.trained("ours", data="", seed=1, **QUICK))
+    with pytest.MonkeyPatch.context() as patch:
+        asked, say = [], bench.say
+        patch.setattr(
+            bench, "say", lambda model, some: asked.append(pairs.label[pairs.row[some.indices]]) or say(model, some)
+        )
+        ablations.failing(model, str(tmp_path / "many"), shares=(0, 1), rows=20)
+    assert all(len(label) == 20 and {0, 2} <= set(label.tolist()) for label in asked)
 
 
 def test_an_interval_is_drawn_over_videos_not_over_frames():
@@ -232,7 +266,9 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
     (tmp_path / "plume-tasks.yaml").write_text(plan + "fixed: {model: fume, height: 32, epochs: 1, batch: 32}\n")
     monkeypatch.setattr(ablations, "FOLDER", tmp_path)
     out = tmp_path / "ablations.json"
-    out.write_text(json.dumps({"tables": {"Which tasks are learned": {}, "Classes and augmentation": {"as it was": {"seeds": 3}}}}))
+    out.write_text(
+        json.dumps({"tables": {"Which tasks are learned": {}, "Classes and augmentation": {"as it was": {"seeds": 3}}}})
+    )
     asked = ["bench", "plume-ablations", "--only", "plume-tasks", "--seeds", "1", "--json", str(out)]
     said = CliRunner().invoke(cli.cli, asked, catch_exceptions=False)
     tables = json.loads(out.read_text())["tables"]

@@ -103,4 +103,6 @@ def test_outlines_two_pixels_apart_have_that_distance():
     target[0, 4:12, 4:12] = answer[0, 4:12, 6:14] = 2
     found = scores.surface(answer, target)
     assert found["hd95"] == pytest.approx(2) and 0.5 < found["asd"] < 2
-    assert scores.surface(target, target) == {"hd95": 0, "asd": 0}
+    assert scores.surface(target, target) == {"hd95": 0, "asd": 0, "outlined": 1}
+    missed = np.stack([target[0], np.zeros_like(target[0])])
+    assert scores.surface(missed, np.stack([target[0]] * 2)) == {"hd95": 0, "asd": 0, "outlined": 0.5}

@@ -1,5 +1,7 @@
 """Sweeps: what is asked for is what is run, once, on a real dask cluster."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -108,3 +110,10 @@ def test_every_sweep_that_is_shipped_can_be_run_with_three_seeds_and_a_case_to_c
     assert len(plan.seeds) >= 3 and len(plan.cases()) >= 2
     for values in plan.cases().values():
         options.split(plan.fixed | values, options.find(TASKS, plan.task, what="task"), Settings)
+
+
+def test_workers_keep_the_memory_that_the_next_step_will_ask_for():
+    from distributed import Client
+
+    with sweep._cluster("", workers=1) as cluster, Client(cluster) as client:
+        assert client.submit(os.environ.get, "MALLOC_TRIM_THRESHOLD_").result() is None

@@ -1,6 +1,7 @@
 """The training loop, on a task small enough to know the answer."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,18 @@ def line_task(*, stop_at: int = -1, rows: int = 64) -> Task:
         loss=lambda out, batch: nn.functional.cross_entropy(out["logits"], batch["y"]),
         score=lambda out, batch: {"accuracy": (out["logits"].argmax(1) == batch["y"]).float().mean().item()},
     )
+
+
+def test_no_batch_has_one_sample_alone_which_could_not_be_normalised():
+    sizes = []
+
+    def loss(out, batch):
+        sizes.append(len(batch["y"]))
+        return nn.functional.cross_entropy(out["logits"], batch["y"])
+
+    for rows in (65, 66):
+        fit(replace(line_task(rows=rows), loss=loss), replace(SHORT, epochs=1))
+    assert sizes == [16] * 4 + [16] * 4 + [2]
 
 
 def test_a_run_learns_and_leaves_everything_that_a_reader_needs():

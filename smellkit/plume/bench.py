@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,10 +44,11 @@ ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the 
 }
 RECIPES: dict[str, dict[str, Any]] = {OURS: {"learning_rate": 3e-3, "batch": 8}}  # what differs from TRAINING
 ALONE = {"co2": "FUME, CO2 only", "ch4": "FUME, CH4 only"}  # what has never had the other gas
-MEASURES: tuple[str, ...] = ("miou", "balanced", "joint", "dice", "pixels", "accuracy", "macro_f1", "kappa")
+MEASURES: tuple[str, ...] = ("miou", "balanced", "joint", "dice", "pixels", "accuracy")
+MEASURES += ("macro_f1", "weighted_f1", "kappa")
 MEASURES += (
     *(f"{what}_{gas}" for gas in GASES for what in ("iou", "plume", "tube")),
-    *(f"f1_{n}" for n in scores.NAMES),
+    *(f"{what}_{n}" for what in ("f1", "recall", "precision") for n in scores.NAMES),
 )
 ROUNDS = 300
 HEIGHT = 240  # rows of the test frames
@@ -93,24 +95,28 @@ def bench(
 ) -> dict[str, Any]:
     """Scores of every row in `names` (all without any) on the test split of `test` (or `data`), over `seeds` seeds.
 
-    Runs that are there with the same parameters are taken up, and an unfinished one goes on where it stopped.
-    `surfaces` adds the distances between outlines of seed 1, `failing` what is left when either camera fails.
+    `names` are rows, or models, which then train as FUME does. Runs that are there with the same parameters and pairs
+    are taken up, and an unfinished one goes on where it stopped. `surfaces` adds the distances between outlines of seed
+    1, `failing` what is left when either camera fails.
     """
+    names = rows_of(names) or list(ROWS)
     truth = samples.paired(test or data, "test", size=_size(HEIGHT))
     groups = videos(test or data, truth)
     rows: dict[str, Any] = {}
     gone: dict[str, Any] = {}
     said: dict[str, list[Told]] = {}
-    for name in names or ROWS:
+    for name in names:
+        count = models.counts(options_of(name)["model"])
+        tell(f"{name}: {count.parameters:,} parameters, {count.macs / 1e9:.3f} G MACs at 640x480")
         fits = [
             trained(name, data=data, test=test, seed=seed, height=height, **training) for seed in range(1, seeds + 1)
         ]
-        gases = ROWS[name].get("gases", "both")
+        gases = options_of(name).get("gases", "both")
         pairs = truth if gases == "both" else _only(test or data, gases)
         told = [say_of(run, pairs) for run in fits]
         said |= {name: told} if gases == "both" else {}
         rows[name] = summary(told, groups=videos(test or data, pairs))
-        rows[name] |= models.counts(ROWS[name]["model"])._asdict() | {"seconds": _seconds(fits)}
+        rows[name] |= count._asdict() | {"seconds": _seconds(fits)}
         if surfaces and told[0].counts is not None and gases == "both":
             rows[name] |= outlines(fits[0], truth, groups)
         if failing and name in (FIRST, OURS, *ALONE.values()):
@@ -146,29 +152,38 @@ def bench(
 
 
 def rows_of(names: Iterable[str]) -> list[str]:
-    """The rows called `names`, or which have the model of that name and nothing else; OptionError for another name."""
-    models_of = {values["model"]: row for row, values in reversed(ROWS.items())}
-    found = [name if name in ROWS else models_of.get(name, "") for name in names]
-    for name, row in zip(names, found, strict=True):
-        if not row:
-            raise OptionError(
-                f"There is no row or trained model {name!r}", hint=options.nearest(name, [*ROWS, *models_of])
-            )
-    return found
+    """The rows called `names`, each also by its model; a model without a row is one. OptionError for another name."""
+    models_of = {name: name for name in models.MODELS} | {
+        values["model"]: row for row, values in reversed(ROWS.items())
+    }
+    for name in names:
+        if name not in ROWS and name not in models_of:
+            raise OptionError(f"There is no row or model {name!r}", hint=options.nearest(name, [*ROWS, *models_of]))
+    return [name if name in ROWS else models_of[name] for name in names]
+
+
+def options_of(row: str) -> dict[str, Any]:
+    """The options of the task that make a row."""
+    return ROWS.get(row) or {"model": row}
 
 
 def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int = ROWS_SEEN, **training: Any) -> Run:
-    """The finished run of a row, made now unless it is there with the same parameters, whatever it was tested on."""
-    asked = {"data": data, "test": test, "test_height": HEIGHT, **ROWS[row]}
+    """The finished run of a row, made now unless it is there with the same parameters and pairs.
+
+    What it was tested on does not matter, but for an unfinished one, which goes on only as it began.
+    """
+    asked = {"data": data, "test": test, "test_height": HEIGHT, **options_of(row)}
     asked |= {"height": height} if height != ROWS_SEEN else {}
     settings = Settings(**{**TRAINING, **RECIPES.get(row, {}), "seed": seed, **training})
     task = tasks.plume(**asked)
+    asked["pairs_sha256"] = fingerprint(data)
     name = f"bench/plume-{row.replace(', ', '-').replace(' ', '-')}-{Path(data).name or 'sample'}-{seed}"
     old = Run(name, paths.runs() / name)
-    same = (old.folder / "params.json").exists() and _learned(old.params) == _learned(parameters(task, settings, asked))
-    if same and old.finished:
+    before = old.params if (old.folder / "params.json").exists() else {}
+    now = parameters(task, settings, asked)
+    if _learned(before) == _learned(now) and old.finished:
         return old
-    return fit(task, settings, name=name, params=asked, resume=same)
+    return fit(task, settings, name=name, params=asked, resume=before == now)
 
 
 def model_of(run: Run) -> Sized:
@@ -364,9 +379,20 @@ def _only(folder: str, gases: str) -> Pairs:
     return samples.paired(folder, "test", size=_size(HEIGHT), gases=gases)
 
 
-def about(folder: str, split: str) -> dict[str, int]:
-    """How many pairs a split has, by gases, class and pH."""
-    return tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
+def about(folder: str, split: str) -> dict[str, Any]:
+    """How many pairs a split has, by gases, class and pH, and which they are, by the fingerprint of their folder."""
+    counts = tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
+    return counts | {"sha256": fingerprint(folder)}
+
+
+def fingerprint(folder: str) -> str:
+    """SHA-256 of what tells one set of frames from another: its tables, and the name and length of every file."""
+    root = tables.find(folder)
+    digest = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes() if path.suffix == ".csv" else b"")
+    return digest.hexdigest()
 
 
 def _seconds(fits: Sequence[Run]) -> float:

@@ -26,13 +26,12 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, o
     from smellkit.plume import models
 
     if counts:
-        for name in [benches.ROWS.get(name, {"model": name})["model"] for name in names] or models.MODELS:
+        for name in [benches.options_of(row)["model"] for row in benches.rows_of(names)] or models.MODELS:
             count = models.counts(name)
             click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
         return
-    rows = benches.rows_of(names)
     shown = {"surfaces": not no_outlines, "failing": not no_failing}
-    result = benches.bench(folder, test=test, names=rows, seeds=seeds, epochs=epochs, tell=click.echo, **shown)
+    result = benches.bench(folder, test=test, names=names, seeds=seeds, epochs=epochs, tell=click.echo, **shown)
     if out:
         click.echo(paths.write_json(out, benches.added(out, result)))
 

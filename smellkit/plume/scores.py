@@ -87,10 +87,12 @@ def iou(counts: Counts) -> NDArray[np.float64]:
 
 
 def of_class(answer: NDArray, label: NDArray) -> dict[str, float]:
-    """Accuracy, balanced accuracy, macro and weighted F1, kappa, and F1 of each class."""
+    """Accuracy, balanced accuracy, macro and weighted F1, kappa; F1, recall and precision of each class."""
     cells = np.bincount(CLASSES * label + answer, minlength=CLASSES**2).reshape(CLASSES, CLASSES) / len(label)
     was, said, right = cells.sum(axis=1), cells.sum(axis=0), np.diagonal(cells)
-    each = 2 * right / np.maximum(was + said, 1e-12)
+    each, recall, precision = (
+        whole / np.maximum(of, 1e-12) for whole, of in ((2 * right, was + said), (right, was), (right, said))
+    )
     chance = float(was @ said)
     return {
         "accuracy": float(right.sum()),
@@ -98,7 +100,9 @@ def of_class(answer: NDArray, label: NDArray) -> dict[str, float]:
         "macro_f1": float(each[was > 0].mean()),
         "weighted_f1": float(was @ each),
         "kappa": (float(right.sum()) - chance) / (1 - chance) if chance < 1 else 0.0,
-        **{f"f1_{name}": float(f1) for name, f1 in zip(NAMES, each, strict=True)},
+        **{f"f1_{name}": float(x) for name, x in zip(NAMES, each, strict=True)},
+        **{f"recall_{name}": float(x) for name, x in zip(NAMES, recall, strict=True)},
+        **{f"precision_{name}": float(x) for name, x in zip(NAMES, precision, strict=True)},
     }
 
 
@@ -116,7 +120,8 @@ def belief(chance: NDArray, label: NDArray) -> float:
 def surface(answer: NDArray[np.uint8], target: NDArray[np.uint8]) -> dict[str, float]:
     """How far the outlines of tube and plume lie from the true ones, in pixels: HD95 and mean distance (monai's).
 
-    `answer`, `target` (n, H, W) of class numbers. Frames where either lacks the class are left out.
+    `answer`, `target` (n, H, W) of class numbers. `outlined` is the share of true outlines that there is an answer to;
+    the others have no distance, and are left out of both means.
     """
     try:
         from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
@@ -132,4 +137,7 @@ def surface(answer: NDArray[np.uint8], target: NDArray[np.uint8]) -> dict[str, f
             asd = compute_average_surface_distance(one, two, include_background=False, symmetric=True)
             found.append(torch.stack([hd95, asd]))
     each = torch.cat(found, dim=1)
-    return {name: float(x[torch.isfinite(x)].double().mean()) for name, x in zip(("hd95", "asd"), each, strict=True)}
+    asked = np.stack([(target == number).any(axis=(1, 2)) for number in range(1, CLASSES)], axis=1)
+    known = torch.isfinite(each[0]).numpy()
+    means = {name: float(x[torch.isfinite(x)].double().mean()) for name, x in zip(("hd95", "asd"), each, strict=True)}
+    return means | {"outlined": float(known[asked].mean())}
