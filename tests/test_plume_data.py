@@ -18,7 +18,7 @@ from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import annotations as tables
-from smellkit.plume import augment, samples
+from smellkit.plume import augment, samples, survey
 from smellkit.plume.annotations import CLASSES, COLUMNS, PAIRINGS
 from smellkit.plume.pattern import Pattern
 from smellkit.plume.physics import GASES
@@ -127,7 +127,7 @@ CELLS = {
     "class_id": ["3", "1.5", "", "-1", "true"],
     "class_name": ["Sick", "", "Transitional"],
     "original_sample_id": ["", "  "],
-    "augmentation_id": ["x", "-1", "1e3"],
+    "augmentation_id": ["", "  "],
     "frame_path": ["", "frames/none.png", "/frames/v0000_f00_co2.png", "frames/../../a.png"],
     "mask_path": ["", "masks/none.png", "C:\\masks\\a.png"],
 }
@@ -229,6 +229,28 @@ def test_the_command_pairs_and_regroups(folder):
         pairs = tables.read_pairs(folder, split)
         seen[split] = set(pairs["co2_frame"].str[7:12]) | set(pairs["ch4_frame"].str[7:12])
     assert not (seen["train"] - {""}) & (seen["test"] - {""}) and not (seen["train"] - {""}) & (seen["valid"] - {""})
+
+
+def test_the_word_empty_says_that_no_gas_is_missing(folder):
+    before, path = tables.read_pairs(folder, "train"), folder / "paired_train_annotations.csv"
+    for word in ("empty", "Empty"):
+        path.write_text((SAMPLE / path.name).read_text().replace(",True,\n", f",True,{word}\n"))
+        pd.testing.assert_frame_equal(tables.read_pairs(folder, "train"), before)
+
+
+def test_an_augmentation_may_have_a_name_and_numbers_may_have_points(folder):
+    pairs, amounts = tables.pair(tables.read(folder, "train")), survey.amounts(folder)
+    for split in tables.SPLITS:
+        path = tables.annotation_file(folder, split)
+        table = pd.read_csv(path, dtype=str).replace({"augmentation_id": {"1": "01.0"}})
+        table.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(survey.amounts(folder), amounts)
+    for path in [folder / "emission.csv", *(tables.annotation_file(folder, split) for split in tables.SPLITS)]:
+        table = pd.read_csv(path, dtype=str)
+        table["augmentation_id"] = "flip-" + table["augmentation_id"].replace("01.0", "1")
+        table.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(tables.pair(tables.read(folder, "train")), pairs)
+    pd.testing.assert_frame_equal(survey.amounts(folder), amounts)
 
 
 def test_a_missing_gas_is_blank_and_marked_and_the_other_is_not():

@@ -27,7 +27,7 @@ PAIRED = (
 )
 ORIGINAL = ["original_sample_id", "augmentation_id"]
 PREFIX = "mmseg_dataset/"  # of the published files
-NONE = ("", "none", "nan")
+NONE = ("", "none", "nan", "empty")
 PAIRINGS = {
     "original_based": "frames of the same original_sample_id and augmentation_id: the same moment",
     "random": "as many as there are of the rarer gas, drawn within one pH and class; the rest stay alone",
@@ -70,7 +70,8 @@ def annotation_file(folder: str | Path, split: str, *, paired: bool = False) -> 
 def read(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
     """Return one row a frame of `split`: COLUMNS, with paths below `folder` that have slashes, and numbers as numbers.
 
-    The index is the line in the file. With `pictures` each file must be there (not: be whole). Raises `DataError`.
+    Ids are texts; augmentations 1, 01 and 1.0 are the same. The index is the line in the file. With `pictures` each
+    file must be there (not: be whole). Raises `DataError`.
     """
     path = annotation_file(find(folder), split)
     table = read_texts(path, columns=COLUMNS, report=report)
@@ -80,8 +81,9 @@ def read(folder: str | Path, split: str, *, pictures: bool = True, report: Repor
     _refuse(table["gas_type"], wrong, path=path, expected="co2 or ch4")
     table["gas_type"] = table["gas_type"].str.lower()
     _classes(table, path=path)
-    _refuse(table["original_sample_id"], table["original_sample_id"] == "", path=path, expected="a name")
-    table["augmentation_id"] = _numbers(table["augmentation_id"], path=path, low=0, high=1e9, whole=True)
+    for column in ORIGINAL:
+        _refuse(table[column], table[column] == "", path=path, expected="a name or a number")
+    table["augmentation_id"] = table["augmentation_id"].str.replace(r"^0*([0-9]+)(\.0*)?$", r"\1", regex=True)
     for keys, what in ((["frame_path"], "each frame once"), ([*ORIGINAL, "gas_type"], "each augmentation once a gas")):
         again = table.duplicated(keys)
         if again.any():

@@ -30,9 +30,8 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     kept = ["gas_type", "ph_value", "class_name", "area"]
     if not (folder / "emission.csv").is_file():
         return table[kept]
-    truth = pd.read_csv(folder / "emission.csv", dtype={"original_sample_id": str})
-    keys = ["original_sample_id", "augmentation_id", "gas_type"]
-    return table.merge(truth, on=keys, how="left")[[*kept, "log_emission", "contrast"]]
+    truth = pd.read_csv(folder / "emission.csv", dtype=dict.fromkeys(tables.ORIGINAL, str))
+    return table.merge(truth, on=[*tables.ORIGINAL, "gas_type"], how="left")[[*kept, "log_emission", "contrast"]]
 
 
 def check(folder: str | Path = "") -> Report:
