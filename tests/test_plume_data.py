@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from pathlib import Path
 
 import mutations
 import numpy as np
@@ -18,7 +19,7 @@ from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import annotations as tables
-from smellkit.plume import augment, samples, survey
+from smellkit.plume import augment, bench, samples, simulate, survey
 from smellkit.plume.annotations import CLASSES, COLUMNS, PAIRINGS
 from smellkit.plume.pattern import Pattern
 from smellkit.plume.physics import GASES
@@ -33,6 +34,24 @@ PH = {6.5: 0, 6.2: 0, 5.9: 1, 5.6: 2, 5.3: 2}
 def folder(tmp_path):
     """A copy of the sample that may be damaged."""
     return shutil.copytree(SAMPLE, tmp_path / "plume")
+
+
+@pytest.fixture
+def only_pairs(folder):
+    """A copy of the sample with its pairs, but without the annotations of single frames."""
+    for split in tables.SPLITS:
+        tables.annotation_file(folder, split).unlink()
+    return folder
+
+
+def files_in(pairs) -> set[str]:
+    """The frames of a table of pairs."""
+    return {*pairs["co2_frame"], *pairs["ch4_frame"]} - {""}
+
+
+def videos_in(pairs) -> set[str]:
+    """The videos of the sample that a table of pairs has frames of."""
+    return {Path(name).name[:5] for name in files_in(pairs)}
 
 
 def frames_of(rows) -> pd.DataFrame:
@@ -229,6 +248,98 @@ def test_the_command_pairs_and_regroups(folder):
         pairs = tables.read_pairs(folder, split)
         seen[split] = set(pairs["co2_frame"].str[7:12]) | set(pairs["ch4_frame"].str[7:12])
     assert not (seen["train"] - {""}) & (seen["test"] - {""}) and not (seen["train"] - {""}) & (seen["valid"] - {""})
+
+
+@pytest.fixture
+def regrouped(folder):
+    """A copy of the sample whose originals are dealt out anew."""
+    tables.pair_folder(folder, regroup=True, seed=3)
+    return folder
+
+
+def test_a_regrouped_folder_keeps_its_annotations_and_each_pair_its_video_and_emission(regrouped):
+    for split in tables.SPLITS:
+        name = tables.annotation_file("", split).name
+        assert (regrouped / name).read_bytes() == (SAMPLE / name).read_bytes()
+    pairs = samples.paired(regrouped, "test")
+    assert set(bench.videos(str(regrouped), pairs)) == videos_in(pairs.table)
+    told = bench.emissions(str(regrouped), pairs, split="test")
+    assert ((told[:, :2] != 0) == (told[:, 2:] > 0)).all()
+
+
+@pytest.mark.parametrize("how", sorted(PAIRINGS))
+def test_frames_paired_anew_stay_in_the_split_that_they_were_dealt_to(regrouped, how):
+    filed = tables.read_pairs(regrouped, "train")
+    anew = samples.paired(regrouped, "train", pairing=how).table
+    assert files_in(anew) == files_in(filed)
+    assert not videos_in(anew) & videos_in(tables.read_pairs(regrouped, "test"))
+
+
+def test_the_emission_of_a_pair_at_random_is_that_of_each_of_its_frames(folder):
+    tables.pair_folder(folder, "random")
+    pairs = samples.paired(folder, "train")
+    told = bench.emissions(str(folder), pairs, split="train")
+    known = pd.read_csv(folder / "emission.csv").groupby(["original_sample_id", "gas_type"])["log_emission"].first()
+    for place, gas in enumerate(GASES):
+        frames = pairs.table[f"{gas}_frame"]
+        want = [known[Path(name).name[:5], gas] if name else 0 for name in frames]
+        assert np.allclose(told[:, place], want)
+
+
+def test_a_frame_that_no_annotation_knows_has_no_video_and_is_refused_by_name(folder):
+    pairs = samples.paired(folder, "test")
+    path = folder / "test_annotations.csv"
+    gone = next(name for name in pairs.table["co2_frame"] if name)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if gone not in line))
+    with pytest.raises(DataError, match=rf"paired_test_annotations.csv: .*{gone}.*\n.*smellkit data pair"):
+        bench.videos(str(folder), pairs)
+    with pytest.raises(DataError, match=gone):
+        samples.paired(folder, "test", pairing="random")
+
+
+def test_an_emission_that_is_not_told_is_refused_by_name(folder):
+    pairs = samples.paired(folder, "test")
+    path = folder / "emission.csv"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "v0061" not in line))
+    with pytest.raises(DataError, match="emission.csv: .*v0061"):
+        bench.emissions(str(folder), pairs, split="test")
+
+
+def test_in_a_folder_of_pairs_alone_each_pair_is_its_own_original(only_pairs):
+    pairs = samples.paired(only_pairs, "test")
+    assert len(set(bench.videos(str(only_pairs), pairs))) == len(pairs)
+    assert bench.emissions(str(only_pairs), pairs, split="test") is None
+
+
+def test_a_folder_of_pairs_alone_has_nothing_to_pair_or_to_measure(only_pairs):
+    done = CliRunner().invoke(cli, ["data", "pair", str(only_pairs)])
+    assert done.exit_code and "only pairs" in str(done.exception) and "train_annotations.csv" in str(done.exception)
+    with pytest.raises(DataError, match="only pairs"):
+        survey.amounts(only_pairs)
+
+
+def test_splits_that_would_be_empty_are_refused_and_nothing_is_written(tmp_path):
+    simulate.write(tmp_path / "few", pairs=12, size=(32, 24), frames=3, missing="none")
+    before = {path: path.read_bytes() for path in (tmp_path / "few").glob("*.csv")}
+    with pytest.raises(
+        DataError, match=r"originals in .* too few for 3 splits: (valid|test) would be empty\n.*annotate"
+    ):
+        tables.pair_folder(tmp_path / "few", regroup=True)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "few").glob("*.csv")}
+
+
+def test_a_split_without_annotations_is_not_said_to_be_paired_by_a_command(tmp_path):
+    simulate.write(tmp_path / "train", pairs=6, size=(32, 24), frames=2, shares=(100, 0, 0))
+    with pytest.raises(DataError, match="no val_annotations.csv to pair either") as error:
+        samples.paired(tmp_path / "train", "valid")
+    assert "smellkit data pair" not in str(error.value)
+
+
+def test_copies_with_one_number_in_two_splits_are_refused_instead_of_lost(folder):
+    path = folder / "test_annotations.csv"
+    path.write_text(path.read_text().replace(",v0057,", ",v0000,"))
+    with pytest.raises(DataError, match="Several frames are of v0000 0 co2"):
+        tables.pair_folder(folder, regroup=True)
 
 
 def test_the_word_empty_says_that_no_gas_is_missing(folder):

@@ -120,7 +120,7 @@ def paired(
     gases: str = "both",
     pairing: str = "",
 ) -> Pairs:
-    """Return the pairs of a split at `size` (rows, columns), as filed, or paired anew (annotations.PAIRINGS).
+    """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
 
     `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
     and the other one hidden.
@@ -177,7 +177,7 @@ def read(
     """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
     folder = tables.find(folder)
     if pairing:
-        table = tables.pair(tables.read(folder, split, report=report), pairing)
+        table = tables.pair(tables.read_to_pair(folder, split, report=report), pairing)
     else:
         table = tables.read_pairs(folder, split, report=report)
     frames = np.zeros((len(table), len(GASES), *size), np.uint8)

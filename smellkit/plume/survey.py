@@ -25,7 +25,7 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     A simulated set knows more, in emission.csv: log_emission of the vessel, and contrast in kelvin x heights squared.
     """
     folder = tables.find(folder)
-    table = pd.concat([tables.read(folder, split) for split in tables.splits_in(folder)], ignore_index=True)
+    table = pd.concat(tables.read_all(folder).values(), ignore_index=True)
     table["area"] = [(samples.read_mask(tables.located(folder, path)) == GAS).mean() for path in table["mask_path"]]
     kept = ["gas_type", "ph_value", "class_name", "area"]
     if not (folder / "emission.csv").is_file():
