@@ -522,6 +522,13 @@ def test_averaging_views_of_a_pointwise_model_changes_only_borders():
     assert (mean["co2_logits"].exp() - plain["co2_logits"].softmax(dim=1)).abs().mean() < 0.02
 
 
+def test_a_mask_of_one_bit_shows_gas_as_one_of_eight_bits_does(tmp_path):
+    gas = np.random.default_rng(1).random((20, 30)) < 0.3
+    for mode in ("1", "L"):
+        Image.fromarray(gas.astype(np.uint8) * 255).convert(mode).save(tmp_path / f"{mode}.png")
+        assert (samples.read_mask(tmp_path / f"{mode}.png") == 2 * gas).all()
+
+
 @pytest.mark.parametrize("codes", [(0, 127, 255), (0, 128, 255)])
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "I;16"])
 def test_masks_of_other_codes_and_modes_are_the_same_mask(tmp_path, codes, mode):
@@ -594,6 +601,24 @@ def test_the_check_command_lists_every_fault_of_a_folder(folder):
     assert done.exit_code == 1 and "3 skipped" in done.output
     for name in ("v0000_f00_co2.png", "v0001_f00_co2.png", "val_annotations.csv"):
         assert name in done.output
+
+
+def test_the_check_opens_the_pictures_of_a_folder_of_pairs_alone(only_pairs):
+    assert survey.check(only_pairs).skipped == {}
+    (only_pairs / "frames" / "v0000_f00_co2.png").write_bytes(b"broken")
+    Image.new("L", (96, 72), 7).save(only_pairs / "masks" / "v0001_f00_co2.png")
+    names = {Path(name).name for name in survey.check(only_pairs).skipped}
+    assert names == {"v0000_f00_co2.png", "v0001_f00_co2.png"}
+
+
+def test_a_mask_of_another_size_than_its_frame_is_refused_with_both(folder):
+    name = next(name for name in tables.read_pairs(folder, "test")["co2_mask"] if name)
+    Image.new("L", (90, 40)).save(folder / name)
+    words = rf"{name}: expected 96 x 72 pixels, as .*{name.replace('masks', 'frames')} has, found 90 x 40"
+    with pytest.raises(DataError, match=words):
+        samples.read(folder, "test")
+    done = CliRunner().invoke(cli, ["data", "check", str(folder)])
+    assert done.exit_code == 1 and "1 skipped" in done.output and "found 90 x 40" in done.output
 
 
 def test_frames_can_be_paired_at_random_without_a_new_file():

@@ -185,27 +185,44 @@ def read(
     for place, gas in enumerate(GASES):
         for row, (frame, mask) in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
             if frame:
-                frames[row, place] = read_frame(tables.located(folder, frame), size=size, report=report)
-                masks[row, place] = read_mask(tables.located(folder, mask), size=size, report=report)
+                files = tables.located(folder, frame), tables.located(folder, mask)
+                frames[row, place], masks[row, place] = read_both(*files, size=size, report=report)
     return table, frames, masks
 
 
-def read_frame(path: Path, *, size: tuple[int, int] | None = None, report: Report | None = None) -> NDArray[np.uint8]:
-    """Return a picture as grey (rows, columns) of 8 bits, resized to `size` (rows, columns)."""
-    picture = read_picture(path, report=report).convert("L")
-    if size and picture.size != size[::-1]:
-        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+def read_both(
+    frame: Path, mask: Path, *, size: tuple[int, int], report: Report | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a frame and its mask at `size` (rows, columns). Raises `DataError` where their files differ in size."""
+    picture, labels = read_frame(frame, report=report), read_mask(mask, report=report)
+    if why := unlike((frame, picture), (mask, labels)):
+        raise why
+    return _resized(picture, size, Image.Resampling.BILINEAR), _resized(labels, size, Image.Resampling.NEAREST)
 
 
-def read_mask(path: Path, *, size: tuple[int, int] | None = None, report: Report | None = None) -> NDArray[np.uint8]:
-    """Return a mask (rows, columns) of 0 background, 1 tube, 2 gas, resized to the nearest pixel.
+def unlike(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> DataError | None:
+    """The error where a frame and its mask (file and pixels of each) differ in size, or None."""
+    one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for _, pixels in (frame, mask))
+    if one == other:
+        return None
+    hint = "save the mask with the pixels of its frame, or pair it with the right frame"
+    return fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
 
-    The file may hold 0 1 2 (also as a palette's indices), or 0 127 255, or 0 128 255; anything else is refused.
+
+def read_frame(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a picture as grey (rows, columns) of 8 bits."""
+    return np.asarray(read_picture(path, report=report).convert("L"))
+
+
+def read_mask(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a mask (rows, columns) of 0 background, 1 tube, 2 gas.
+
+    The file may hold 0 1 2 (also as a palette's indices), or 0 127 255, or 0 128 255, or white gas on black (1 bit);
+    anything else is refused.
     """
     read_picture(path, report=report)  # refuses what is damaged or too large
     with Image.open(path) as picture:
-        values = np.asarray(picture)
+        values = np.asarray(picture) * np.uint8(255 if picture.mode == "1" else 1)
     if values.ndim == 3:
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
         if (colours != colours[..., :1]).any():
@@ -219,10 +236,11 @@ def read_mask(path: Path, *, size: tuple[int, int] | None = None, report: Report
         listed = ", ".join(map(str, seen[:8].tolist())) + (", ..." if len(seen) > 8 else "")
         hint = "save 0 background, 1 tube, 2 gas, without smoothing, as png"
         raise fault(path, expected="the values 0, 1, 2 or 0, 127, 255", found=listed, hint=hint)
-    mask = np.searchsorted(codes, values).astype(np.uint8)
-    if size and mask.shape != tuple(size):
-        mask = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
-    return mask
+    return np.searchsorted(codes, values).astype(np.uint8)
+
+
+def _resized(pixels: NDArray[np.uint8], size: tuple[int, int], how: Image.Resampling) -> NDArray[np.uint8]:
+    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
 
 
 def present_in(table: pd.DataFrame) -> NDArray[np.bool_]:

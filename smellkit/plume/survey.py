@@ -37,6 +37,7 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
 def check(folder: str | Path = "") -> Report:
     """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`."""
     folder, report = tables.find(folder), Report()
+    couples: list[tuple[str, str]] = []
     for split in tables.splits_in(folder):
         try:
             table = tables.read(folder, split, report=report)
@@ -44,16 +45,28 @@ def check(folder: str | Path = "") -> Report:
             report.skip(tables.annotation_file(folder, split), why)
             continue
         report.files += 1
-        for column, read in (("frame_path", samples.read_frame), ("mask_path", samples.read_mask)):
-            files = [tables.located(folder, name) for name in table[column]]
-            for _ in readable(files, partial(read, report=report), skip=True, report=report):
-                pass
+        couples += zip(table["frame_path"], table["mask_path"], strict=True)
     for split in tables.splits_in(folder, paired=True):
         try:
-            tables.read_pairs(folder, split, report=report)
+            pairs = tables.read_pairs(folder, split, report=report)
         except DataError as why:
             report.skip(tables.annotation_file(folder, split, paired=True), why)
+            continue
+        for gas in GASES:
+            there = pairs[pairs["missing_modality"] != gas]
+            couples += zip(there[f"{gas}_frame"], there[f"{gas}_mask"], strict=True)
+    for frame, mask in dict.fromkeys(couples):
+        _check(tables.located(folder, frame), tables.located(folder, mask), report)
     return report
+
+
+def _check(frame: Path, mask: Path, report: Report) -> None:
+    found = [
+        *readable([frame], partial(samples.read_frame, report=report), skip=True, report=report),
+        *readable([mask], partial(samples.read_mask, report=report), skip=True, report=report),
+    ]
+    if len(found) == 2 and (why := samples.unlike(*found)):
+        report.skip(mask, why)
 
 
 def patterns(pairs: pd.DataFrame) -> pd.DataFrame:
