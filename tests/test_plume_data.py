@@ -342,6 +342,13 @@ def test_copies_with_one_number_in_two_splits_are_refused_instead_of_lost(folder
         tables.pair_folder(folder, regroup=True)
 
 
+def test_pairing_a_folder_again_is_seen_at_once(folder):
+    before = samples.paired(folder, "train").table
+    tables.pair_folder(folder, "random")
+    after = samples.paired(folder, "train").table
+    assert not after.equals(before) and after.equals(tables.read_pairs(folder, "train"))
+
+
 def test_the_word_empty_says_that_no_gas_is_missing(folder):
     before, path = tables.read_pairs(folder, "train"), folder / "paired_train_annotations.csv"
     for word in ("empty", "Empty"):

@@ -125,7 +125,8 @@ def paired(
     `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
     and the other one hidden.
     """
-    table, frames, masks = _load(str(tables.find(folder)), split, tuple(size), pairing)
+    folder = tables.find(folder)
+    table, frames, masks = _load(str(folder), split, tuple(size), pairing, state=_state(folder))
     change = (augment if isinstance(augment, Augment) else Augment()) if augment else None
     return Pairs(table, frames, masks, change=change, dropout=dropout, gases=gases)
 
@@ -160,8 +161,16 @@ def normalise(frames: Tensor) -> Tensor:
     return (frames - 0.5) / 0.5
 
 
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every annotation file: what `_load` knows is old once one of them changes."""
+    files = [(file.name, file.stat()) for file in sorted(folder.glob("*_annotations.csv"))]
+    return tuple((name, told.st_mtime_ns, told.st_size) for name, told in files)
+
+
 @lru_cache(maxsize=4)
-def _load(folder: str, split: str, size: tuple[int, int], pairing: str) -> tuple[pd.DataFrame, Tensor, Tensor]:
+def _load(
+    folder: str, split: str, size: tuple[int, int], pairing: str, *, state: tuple
+) -> tuple[pd.DataFrame, Tensor, Tensor]:
     table, frames, masks = read(folder, split, size=size, pairing=pairing)
     return table, torch.as_tensor(frames), torch.as_tensor(masks)
 
