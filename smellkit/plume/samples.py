@@ -43,6 +43,8 @@ class Pairs(Dataset):
         dropout: float = 0.0,
         gases: str = "both",
     ):
+        if gases == "single":
+            table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
         rows = _rows(present, gases)
         if not len(rows):
@@ -79,35 +81,7 @@ class Pairs(Dataset):
         return inverse_frequency(self.label[self.row])
 
 
-class Single(Dataset):
-    """Frames of one split, each alone. A batch has `frame`, `mask`, `gas` (0 co2, 1 ch4), `label`, `index`."""
-
-    def __init__(self, pairs: Pairs):
-        self.pairs = pairs
-        found = torch.nonzero(pairs.present[pairs.row])
-        self.row, self.gas = pairs.row[found[:, 0]], found[:, 1]
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getitem__(self, index: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        chosen = torch.as_tensor(indices)
-        row, gas, pairs = self.row[chosen], self.gas[chosen], self.pairs
-        frame, mask = pairs.frames[row, gas, None].float() / 255, pairs.masks[row, gas, None].long()
-        if pairs.change:
-            frame, mask = pairs.change(frame, mask)
-        return {"frame": normalise(frame), "mask": mask[:, 0], "gas": gas, "label": pairs.label[row], "index": row}
-
-    @property
-    def weights(self) -> Tensor:
-        """How often to draw each sample, so that every class comes equally often."""
-        return inverse_frequency(self.pairs.label[self.row])
-
-
-GASES_ASKED = ("both", "full", *GASES)
+GASES_ASKED = ("both", "full", "single", *GASES)
 
 
 def paired(
@@ -123,7 +97,7 @@ def paired(
     """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
 
     `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
-    and the other one hidden.
+    and the other one hidden; "single" is each frame alone, as a pair whose other gas is missing.
     """
     folder = tables.find(folder)
     table, frames, masks = _load(str(folder), split, tuple(size), pairing, state=_state(folder))
@@ -131,16 +105,17 @@ def paired(
     return Pairs(table, frames, masks, change=change, dropout=dropout, gases=gases)
 
 
-def single(
-    folder: str | Path = "",
-    split: str = "train",
-    *,
-    size: tuple[int, int] = SIZE,
-    augment: bool | Augment = False,
-    gases: str = "both",
-) -> Single:
-    """Return the frames of a split, each alone, of `gases` (both, co2 or ch4)."""
-    return Single(paired(folder, split, size=size, augment=augment, gases=gases))
+def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    """Each frame of these pairs as a pair of its own whose other gas is missing: table, frames and masks of those."""
+    row, gas = present_in(table).nonzero()
+    found = table.iloc[row].reset_index(drop=True)
+    found["is_paired"], found["missing_modality"] = False, np.array(GASES)[1 - gas]
+    for name in GASES:
+        found.loc[found["missing_modality"] == name, [f"{name}_frame", f"{name}_mask"]] = ""
+    found = found.drop_duplicates(["co2_frame", "ch4_frame"])  # of the published files some are in several pairs
+    row, gas = row[found.index], gas[found.index]
+    there = torch.as_tensor(gas[:, None] == np.arange(len(GASES)))[:, :, None, None]
+    return found.reset_index(drop=True), frames[row] * there, masks[row] * there
 
 
 def hide(present: Tensor, *, chance: float) -> Tensor:
