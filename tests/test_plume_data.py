@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from pathlib import Path
 
 import mutations
 import numpy as np
@@ -18,8 +19,9 @@ from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import annotations as tables
-from smellkit.plume import augment, samples
+from smellkit.plume import augment, bench, models, samples, scores, simulate, survey
 from smellkit.plume.annotations import CLASSES, COLUMNS, PAIRINGS
+from smellkit.plume.network import Sized
 from smellkit.plume.pattern import Pattern
 from smellkit.plume.physics import GASES
 from smellkit.task import Task
@@ -33,6 +35,24 @@ PH = {6.5: 0, 6.2: 0, 5.9: 1, 5.6: 2, 5.3: 2}
 def folder(tmp_path):
     """A copy of the sample that may be damaged."""
     return shutil.copytree(SAMPLE, tmp_path / "plume")
+
+
+@pytest.fixture
+def only_pairs(folder):
+    """A copy of the sample with its pairs, but without the annotations of single frames."""
+    for split in tables.SPLITS:
+        tables.annotation_file(folder, split).unlink()
+    return folder
+
+
+def files_in(pairs) -> set[str]:
+    """The frames of a table of pairs."""
+    return {*pairs["co2_frame"], *pairs["ch4_frame"]} - {""}
+
+
+def videos_in(pairs) -> set[str]:
+    """The videos of the sample that a table of pairs has frames of."""
+    return {Path(name).name[:5] for name in files_in(pairs)}
 
 
 def frames_of(rows) -> pd.DataFrame:
@@ -127,7 +147,7 @@ CELLS = {
     "class_id": ["3", "1.5", "", "-1", "true"],
     "class_name": ["Sick", "", "Transitional"],
     "original_sample_id": ["", "  "],
-    "augmentation_id": ["x", "-1", "1e3"],
+    "augmentation_id": ["", "  "],
     "frame_path": ["", "frames/none.png", "/frames/v0000_f00_co2.png", "frames/../../a.png"],
     "mask_path": ["", "masks/none.png", "C:\\masks\\a.png"],
 }
@@ -231,6 +251,127 @@ def test_the_command_pairs_and_regroups(folder):
     assert not (seen["train"] - {""}) & (seen["test"] - {""}) and not (seen["train"] - {""}) & (seen["valid"] - {""})
 
 
+@pytest.fixture
+def regrouped(folder):
+    """A copy of the sample whose originals are dealt out anew."""
+    tables.pair_folder(folder, regroup=True, seed=3)
+    return folder
+
+
+def test_a_regrouped_folder_keeps_its_annotations_and_each_pair_its_video_and_emission(regrouped):
+    for split in tables.SPLITS:
+        name = tables.annotation_file("", split).name
+        assert (regrouped / name).read_bytes() == (SAMPLE / name).read_bytes()
+    pairs = samples.paired(regrouped, "test")
+    assert set(bench.videos(str(regrouped), pairs)) == videos_in(pairs.table)
+    told = bench.emissions(str(regrouped), pairs, split="test")
+    assert ((told[:, :2] != 0) == (told[:, 2:] > 0)).all()
+
+
+@pytest.mark.parametrize("how", sorted(PAIRINGS))
+def test_frames_paired_anew_stay_in_the_split_that_they_were_dealt_to(regrouped, how):
+    filed = tables.read_pairs(regrouped, "train")
+    anew = samples.paired(regrouped, "train", pairing=how).table
+    assert files_in(anew) == files_in(filed)
+    assert not videos_in(anew) & videos_in(tables.read_pairs(regrouped, "test"))
+
+
+def test_the_emission_of_a_pair_at_random_is_that_of_each_of_its_frames(folder):
+    tables.pair_folder(folder, "random")
+    pairs = samples.paired(folder, "train")
+    told = bench.emissions(str(folder), pairs, split="train")
+    known = pd.read_csv(folder / "emission.csv").groupby(["original_sample_id", "gas_type"])["log_emission"].first()
+    for place, gas in enumerate(GASES):
+        frames = pairs.table[f"{gas}_frame"]
+        want = [known[Path(name).name[:5], gas] if name else 0 for name in frames]
+        assert np.allclose(told[:, place], want)
+
+
+def test_a_frame_that_no_annotation_knows_has_no_video_and_is_refused_by_name(folder):
+    pairs = samples.paired(folder, "test")
+    path = folder / "test_annotations.csv"
+    gone = next(name for name in pairs.table["co2_frame"] if name)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if gone not in line))
+    with pytest.raises(DataError, match=rf"paired_test_annotations.csv: .*{gone}.*\n.*smellkit data pair"):
+        bench.videos(str(folder), pairs)
+    with pytest.raises(DataError, match=gone):
+        samples.paired(folder, "test", pairing="random")
+
+
+def test_an_emission_that_is_not_told_is_refused_by_name(folder):
+    pairs = samples.paired(folder, "test")
+    path = folder / "emission.csv"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "v0061" not in line))
+    with pytest.raises(DataError, match="emission.csv: .*v0061"):
+        bench.emissions(str(folder), pairs, split="test")
+
+
+def test_in_a_folder_of_pairs_alone_each_pair_is_its_own_original(only_pairs):
+    pairs = samples.paired(only_pairs, "test")
+    assert len(set(bench.videos(str(only_pairs), pairs))) == len(pairs)
+    assert bench.emissions(str(only_pairs), pairs, split="test") is None
+
+
+def test_a_folder_of_pairs_alone_has_nothing_to_pair_or_to_measure(only_pairs):
+    done = CliRunner().invoke(cli, ["data", "pair", str(only_pairs)])
+    assert done.exit_code and "only pairs" in str(done.exception) and "train_annotations.csv" in str(done.exception)
+    with pytest.raises(DataError, match="only pairs"):
+        survey.amounts(only_pairs)
+
+
+def test_splits_that_would_be_empty_are_refused_and_nothing_is_written(tmp_path):
+    simulate.write(tmp_path / "few", pairs=12, size=(32, 24), frames=3, missing="none")
+    before = {path: path.read_bytes() for path in (tmp_path / "few").glob("*.csv")}
+    with pytest.raises(
+        DataError, match=r"originals in .* too few for 3 splits: (valid|test) would be empty\n.*annotate"
+    ):
+        tables.pair_folder(tmp_path / "few", regroup=True)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "few").glob("*.csv")}
+
+
+def test_a_split_without_annotations_is_not_said_to_be_paired_by_a_command(tmp_path):
+    simulate.write(tmp_path / "train", pairs=6, size=(32, 24), frames=2, shares=(100, 0, 0))
+    with pytest.raises(DataError, match="no val_annotations.csv to pair either") as error:
+        samples.paired(tmp_path / "train", "valid")
+    assert "smellkit data pair" not in str(error.value)
+
+
+def test_copies_with_one_number_in_two_splits_are_refused_instead_of_lost(folder):
+    path = folder / "test_annotations.csv"
+    path.write_text(path.read_text().replace(",v0057,", ",v0000,"))
+    with pytest.raises(DataError, match="Several frames are of v0000 0 co2"):
+        tables.pair_folder(folder, regroup=True)
+
+
+def test_pairing_a_folder_again_is_seen_at_once(folder):
+    before = samples.paired(folder, "train").table
+    tables.pair_folder(folder, "random")
+    after = samples.paired(folder, "train").table
+    assert not after.equals(before) and after.equals(tables.read_pairs(folder, "train"))
+
+
+def test_the_word_empty_says_that_no_gas_is_missing(folder):
+    before, path = tables.read_pairs(folder, "train"), folder / "paired_train_annotations.csv"
+    for word in ("empty", "Empty"):
+        path.write_text((SAMPLE / path.name).read_text().replace(",True,\n", f",True,{word}\n"))
+        pd.testing.assert_frame_equal(tables.read_pairs(folder, "train"), before)
+
+
+def test_an_augmentation_may_have_a_name_and_numbers_may_have_points(folder):
+    pairs, amounts = tables.pair(tables.read(folder, "train")), survey.amounts(folder)
+    for split in tables.SPLITS:
+        path = tables.annotation_file(folder, split)
+        table = pd.read_csv(path, dtype=str).replace({"augmentation_id": {"1": "01.0"}})
+        table.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(survey.amounts(folder), amounts)
+    for path in [folder / "emission.csv", *(tables.annotation_file(folder, split) for split in tables.SPLITS)]:
+        table = pd.read_csv(path, dtype=str)
+        table["augmentation_id"] = "flip-" + table["augmentation_id"].replace("01.0", "1")
+        table.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(tables.pair(tables.read(folder, "train")), pairs)
+    pd.testing.assert_frame_equal(survey.amounts(folder), amounts)
+
+
 def test_a_missing_gas_is_blank_and_marked_and_the_other_is_not():
     data = samples.paired(SAMPLE, "train", augment=True)
     batch = data.__getitems__(range(len(data)))
@@ -268,20 +409,19 @@ def test_one_gas_can_be_asked_for_and_the_other_is_hidden():
         batch = data.__getitems__(range(len(data)))
         assert (batch["present"] == torch.eye(2)[place]).all() and not batch[GASES[1 - place]].any()
         assert len(data) == int(everything.present[:, place].sum())
-        assert len(samples.single(SAMPLE, "train", gases=gas)) == len(data)
-    assert len(samples.single(SAMPLE, "train")) == int(everything.present.sum())
     with pytest.raises(OptionError, match="n2o"):
         samples.paired(SAMPLE, "train", gases="n2o")
 
 
-def test_a_single_frame_is_the_one_in_its_pair():
-    data = samples.paired(SAMPLE, "test").__getitems__(range(30))
-    alone = samples.single(SAMPLE, "test")
-    batch = alone.__getitems__(range(len(alone)))
-    for gas, name in enumerate(GASES):
-        rows = batch["gas"] == gas
-        assert torch.equal(batch["frame"][rows], data[name][batch["index"][rows]])
-        assert torch.equal(batch["mask"][rows], data[f"{name}_mask"][batch["index"][rows]])
+def test_a_frame_alone_is_the_one_in_its_pair():
+    pairs, alone = samples.paired(SAMPLE, "test"), samples.paired(SAMPLE, "test", gases="single")
+    both, one = (data.__getitems__(range(len(data))) for data in (pairs, alone))
+    for gas in GASES:
+        row = {name: row for row, name in enumerate(pairs.table[f"{gas}_frame"])}
+        there = alone.table[f"{gas}_frame"][alone.table[f"{gas}_frame"] != ""]
+        rows = [row[name] for name in there]
+        assert torch.equal(one[gas][there.index], both[gas][rows])
+        assert torch.equal(one[f"{gas}_mask"][there.index], both[f"{gas}_mask"][rows])
 
 
 def test_weights_make_the_classes_equally_frequent():
@@ -389,6 +529,13 @@ def test_averaging_views_of_a_pointwise_model_changes_only_borders():
     assert (mean["co2_logits"].exp() - plain["co2_logits"].softmax(dim=1)).abs().mean() < 0.02
 
 
+def test_a_mask_of_one_bit_shows_gas_as_one_of_eight_bits_does(tmp_path):
+    gas = np.random.default_rng(1).random((20, 30)) < 0.3
+    for mode in ("1", "L"):
+        Image.fromarray(gas.astype(np.uint8) * 255).convert(mode).save(tmp_path / f"{mode}.png")
+        assert (samples.read_mask(tmp_path / f"{mode}.png") == 2 * gas).all()
+
+
 @pytest.mark.parametrize("codes", [(0, 127, 255), (0, 128, 255)])
 @pytest.mark.parametrize("mode", ["L", "RGB", "P", "I;16"])
 def test_masks_of_other_codes_and_modes_are_the_same_mask(tmp_path, codes, mode):
@@ -461,6 +608,50 @@ def test_the_check_command_lists_every_fault_of_a_folder(folder):
     assert done.exit_code == 1 and "3 skipped" in done.output
     for name in ("v0000_f00_co2.png", "v0001_f00_co2.png", "val_annotations.csv"):
         assert name in done.output
+
+
+def test_the_check_opens_the_pictures_of_a_folder_of_pairs_alone(only_pairs):
+    assert survey.check(only_pairs).skipped == {}
+    (only_pairs / "frames" / "v0000_f00_co2.png").write_bytes(b"broken")
+    Image.new("L", (96, 72), 7).save(only_pairs / "masks" / "v0001_f00_co2.png")
+    names = {Path(name).name for name in survey.check(only_pairs).skipped}
+    assert names == {"v0000_f00_co2.png", "v0001_f00_co2.png"}
+
+
+def test_a_mask_of_another_size_than_its_frame_is_refused_with_both(folder):
+    name = next(name for name in tables.read_pairs(folder, "test")["co2_mask"] if name)
+    Image.new("L", (90, 40)).save(folder / name)
+    words = rf"{name}: expected 96 x 72 pixels, as .*{name.replace('masks', 'frames')} has, found 90 x 40"
+    with pytest.raises(DataError, match=words):
+        samples.read(folder, "test")
+    done = CliRunner().invoke(cli, ["data", "check", str(folder)])
+    assert done.exit_code == 1 and "1 skipped" in done.output and "found 90 x 40" in done.output
+
+
+def test_frames_alone_are_pairs_without_the_other_gas_for_every_model_and_score():
+    pairs, alone = samples.paired(SAMPLE, "test"), samples.paired(SAMPLE, "test", gases="single")
+    frames = [name for name in [*alone.table["co2_frame"], *alone.table["ch4_frame"]] if name]
+    assert sorted(frames) == sorted(files_in(pairs.table)) and len(frames) == len(alone)
+    batch = alone.__getitems__(range(len(alone)))
+    assert (batch["present"].sum(dim=1) == 1).all() and (~alone.table["is_paired"]).all()
+    for place, gas in enumerate(GASES):
+        gone = batch["present"][:, place] == 0
+        assert not batch[gas][gone].any() and not batch[f"{gas}_mask"][gone].any()
+        assert not alone.masks[gone, place].any() and (alone.table["missing_modality"][gone.numpy()] == gas).all()
+        assert batch[gas][~gone].std(dim=(1, 2, 3)).min() > 0.001
+    batch = alone.__getitems__([0, 1, len(alone) - 1])
+    with torch.no_grad():
+        outputs = Sized(models.build("segmentation-only"), (48, 64)).eval()(batch)
+    kept, known = scores.keep(outputs, batch)
+    assert kept["counts"].sum() == 3 * 2 * 120 * 160 and 0 <= scores.score(kept, known)["miou"] <= 1
+
+
+def test_a_frame_of_several_pairs_is_alone_only_once(folder):
+    path = folder / "paired_test_annotations.csv"
+    lines = path.read_text().splitlines()
+    before = len(samples.paired(folder, "test", gases="single"))
+    path.write_text("\n".join([*lines, lines[1]]) + "\n")
+    assert len(samples.paired(folder, "test", gases="single")) == before
 
 
 def test_frames_can_be_paired_at_random_without_a_new_file():

@@ -124,9 +124,7 @@ def pair(folder, how, regroup, seed):
     """Pair the CO2 and CH4 frames in FOLDER: annotations in, paired annotations out, and a count of both."""
     from smellkit.plume import annotations as tables
 
-    shared = tables.shared_originals(
-        {split: tables.read(folder, split) for split in tables.splits_in(tables.find(folder))}
-    )
+    shared = tables.shared_originals(tables.read_all(folder))
     if shared:
         click.echo(f"{shared} originals have copies in several splits" + ("." if regroup else ": see --regroup."))
     counts = tables.pair_folder(folder, how, regroup=regroup, seed=seed)

@@ -27,7 +27,7 @@ PAIRED = (
 )
 ORIGINAL = ["original_sample_id", "augmentation_id"]
 PREFIX = "mmseg_dataset/"  # of the published files
-NONE = ("", "none", "nan")
+NONE = ("", "none", "nan", "empty")
 PAIRINGS = {
     "original_based": "frames of the same original_sample_id and augmentation_id: the same moment",
     "random": "as many as there are of the rarer gas, drawn within one pH and class; the rest stay alone",
@@ -70,7 +70,8 @@ def annotation_file(folder: str | Path, split: str, *, paired: bool = False) -> 
 def read(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
     """Return one row a frame of `split`: COLUMNS, with paths below `folder` that have slashes, and numbers as numbers.
 
-    The index is the line in the file. With `pictures` each file must be there (not: be whole). Raises `DataError`.
+    Ids are texts; augmentations 1, 01 and 1.0 are the same. The index is the line in the file. With `pictures` each
+    file must be there (not: be whole). Raises `DataError`.
     """
     path = annotation_file(find(folder), split)
     table = read_texts(path, columns=COLUMNS, report=report)
@@ -80,8 +81,9 @@ def read(folder: str | Path, split: str, *, pictures: bool = True, report: Repor
     _refuse(table["gas_type"], wrong, path=path, expected="co2 or ch4")
     table["gas_type"] = table["gas_type"].str.lower()
     _classes(table, path=path)
-    _refuse(table["original_sample_id"], table["original_sample_id"] == "", path=path, expected="a name")
-    table["augmentation_id"] = _numbers(table["augmentation_id"], path=path, low=0, high=1e9, whole=True)
+    for column in ORIGINAL:
+        _refuse(table[column], table[column] == "", path=path, expected="a name or a number")
+    table["augmentation_id"] = table["augmentation_id"].str.replace(r"^0*([0-9]+)(\.0*)?$", r"\1", regex=True)
     for keys, what in ((["frame_path"], "each frame once"), ([*ORIGINAL, "gas_type"], "each augmentation once a gas")):
         again = table.duplicated(keys)
         if again.any():
@@ -92,6 +94,40 @@ def read(folder: str | Path, split: str, *, pictures: bool = True, report: Repor
     return table
 
 
+def read_all(folder: str | Path, *, pictures: bool = True) -> dict[str, pd.DataFrame]:
+    """Return split -> `read`, of every split that has annotations. Raises `DataError` where a folder has only pairs."""
+    folder = find(folder)
+    if not (splits := splits_in(folder)):
+        hint = "put train_annotations.csv, val_annotations.csv, test_annotations.csv beside the pairs: a row a frame"
+        raise DataError(f"No annotations of single frames in {folder}: it has only pairs", hint=hint)
+    return {split: read(folder, split, pictures=pictures) for split in splits}
+
+
+def annotated(folder: str | Path, frames: pd.Series, *, split: str) -> pd.DataFrame:
+    """Return COLUMNS of `frames` (paths, from the pairs of `split`), a row each.
+
+    They are looked up in all splits, since `pair_folder` may deal them out anew without touching the annotations.
+    """
+    table = pd.concat(read_all(folder, pictures=False).values()).drop_duplicates("frame_path")
+    unknown = frames[~frames.isin(table["frame_path"])]
+    if len(unknown):
+        path = annotation_file(find(folder), split, paired=True)
+        found = f"{unknown.iloc[0]} (and {len(unknown) - 1} more)" if len(unknown) > 1 else unknown.iloc[0]
+        hint = "`smellkit data pair FOLDER` pairs what the annotations hold now"
+        raise fault(path, expected="frames that are annotated in this folder", found=found, hint=hint)
+    return table.set_index("frame_path", drop=False).rename_axis(None).loc[frames]
+
+
+def read_to_pair(folder: str | Path, split: str, *, report: Report | None = None) -> pd.DataFrame:
+    """Return COLUMNS of the frames in the pairs of `split`, each once; where nothing is paired yet, `read`."""
+    folder = find(folder)
+    if not splits_in(folder, paired=True):
+        return read(folder, split, report=report)
+    pairs = read_pairs(folder, split, report=report)
+    frames = pd.concat([pairs[f"{gas}_frame"] for gas in GASES])
+    return annotated(folder, frames[frames != ""].drop_duplicates(), split=split)
+
+
 def read_pairs(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
     """Return one row a pair of `split`: PAIRED, "" where a gas has no frame; the index is the row from 0.
 
@@ -100,7 +136,9 @@ def read_pairs(folder: str | Path, split: str, *, pictures: bool = True, report:
     folder, report = find(folder), report if report is not None else Report()
     path = annotation_file(folder, split, paired=True)
     if not path.is_file():
-        raise DataError(f"No {path}", hint=HINT)
+        alone = annotation_file(folder, split)
+        hint = f"there is no {alone.name} to pair either: annotate frames for {split}, or simulate with a share for it"
+        raise DataError(f"No {path}", hint=HINT if alone.is_file() else hint)
     table = read_texts(path, columns=PAIRED, report=report)
     for column in ("missing_modality", *(f"{gas}_{what}" for gas in GASES for what in ("frame", "mask"))):
         table[column] = table[column].where(~table[column].str.lower().isin(NONE), "")
@@ -160,6 +198,10 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
     """
     if how not in PAIRINGS:
         raise OptionError(f"There is no pairing {how!r}", hint=f"one of {', '.join(PAIRINGS)}")
+    keys = [*ORIGINAL, "gas_type"]
+    if how == "original_based" and (again := table.duplicated(keys)).any():
+        same = " ".join(table.loc[again, keys].iloc[0])
+        raise DataError(f"Several frames are of {same}", hint="number an original's augmentations through all splits")
     random, rows = np.random.default_rng(seed), []
     for (ph, name), group in table.sort_values("frame_path").groupby(["ph_value", "class_name"], sort=True):
         first, second = (group[group["gas_type"] == gas] for gas in GASES)
@@ -206,14 +248,20 @@ def pair_folder(
 ) -> pd.DataFrame:
     """Write paired_{split}_annotations.csv beside the annotations in `folder`; return `statistics` of them.
 
-    `regroup` deals the originals out anew, so that the copies of one never lie in two splits.
+    `regroup` deals the originals out anew, so that the copies of one never lie in two splits. The annotations stay as
+    they are; from then on the pairs say what is in a split.
     """
     folder = find(folder)
-    tables = {split: read(folder, split) for split in splits_in(folder)}
+    tables = read_all(folder)
     if regroup:
-        everything = pd.concat(tables.values(), ignore_index=True)
-        shares = {split: len(table) / len(everything) for split, table in tables.items()}
+        everything = pd.concat(tables.values(), ignore_index=True).drop_duplicates("frame_path")
+        shares = {split: len(table) for split, table in tables.items()}
         tables = grouped(everything, shares=shares, seed=seed)
+        for split in tables:
+            if tables[split].empty:
+                count = everything["original_sample_id"].nunique()
+                what = f"{count} originals in {folder} are too few for {len(tables)} splits: {split} would be empty"
+                raise DataError(what, hint=f"annotate more originals, more of them in {split}, or pair without regroup")
     found = {split: pair(table, how, seed=seed) for split, table in tables.items()}
     for split, pairs in found.items():
         write(pairs, annotation_file(folder, split, paired=True))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset, Subset
 
 from smellkit import options, paths, runs, weights
-from smellkit.checks import read_json
+from smellkit.checks import fault, read_json
 from smellkit.errors import OptionError
 from smellkit.plume import annotations as tables
 from smellkit.plume import forest, models, samples, scores, tasks
@@ -291,17 +291,26 @@ def baselines(
 
 
 def emissions(folder: str, pairs: Pairs, *, split: str) -> NDArray[np.float64] | None:
-    """What only a simulator knows, (pairs, 4): ln Q of each gas, 0 where it was not filmed, and whether it was."""
+    """What only a simulator knows, (pairs, 4): ln Q of each gas, 0 where it was not filmed, and whether it was.
+
+    None where there is no emission.csv, or only pairs, whose originals nobody knows.
+    """
     file = tables.find(folder) / "emission.csv"
-    if not file.is_file():
+    if not file.is_file() or not tables.splits_in(file.parent):
         return None
-    table = pd.read_csv(file, dtype={"original_sample_id": str})
-    known = table.drop_duplicates(["original_sample_id", "gas_type"]).pivot(
-        index="original_sample_id", columns="gas_type", values="log_emission"
-    )
-    found = known.reindex(videos(folder, pairs, split=split))[list(GASES)].to_numpy(float)
-    there = pairs.present[pairs.row].numpy()
-    return np.hstack([np.where(there > 0, np.nan_to_num(found), 0), there])
+    known = pd.read_csv(file, dtype={"original_sample_id": str}).drop_duplicates(["original_sample_id", "gas_type"])
+    table, there = pairs.table.iloc[pairs.row.numpy()], pairs.present[pairs.row].numpy()
+    found = np.zeros(there.shape)
+    for place, gas in enumerate(GASES):
+        rows = there[:, place] > 0
+        originals = tables.annotated(folder, table.loc[rows, f"{gas}_frame"], split=split)["original_sample_id"]
+        own = known[known["gas_type"] == gas].set_index("original_sample_id")["log_emission"].reindex(originals)
+        if own.isna().any():
+            found_none = f"none of {own.index[own.isna()][0]}"
+            hint = "take the file that came with these annotations, or delete it"
+            raise fault(file, expected=f"log_emission of every {gas} video", found=found_none, hint=hint)
+        found[rows, place] = own
+    return np.hstack([found, there])
 
 
 def said_masks(model: nn.Module, pairs: Pairs) -> NDArray[np.uint8]:
@@ -315,11 +324,15 @@ def said_masks(model: nn.Module, pairs: Pairs) -> NDArray[np.uint8]:
 
 
 def videos(folder: str, pairs: Pairs, *, split: str = "test") -> NDArray[np.object_]:
-    """The original (a video) of every pair: what is drawn anew for an interval."""
+    """The original (a video) of every pair: what is drawn anew for an interval.
+
+    In a folder that has only pairs nobody knows it, and each pair is its own. A frame that is not annotated is refused.
+    """
     table = pairs.table.iloc[pairs.row.numpy()]
-    frames = tables.read(folder, split, pictures=False).set_index("frame_path")["original_sample_id"]
     first = table["co2_frame"].where(table["co2_frame"] != "", table["ch4_frame"])
-    return first.map(frames).fillna(first).to_numpy(object)
+    if tables.splits_in(tables.find(folder)):
+        first = tables.annotated(folder, first, split=split)["original_sample_id"]
+    return first.to_numpy(object)
 
 
 def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:

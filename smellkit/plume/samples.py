@@ -43,6 +43,8 @@ class Pairs(Dataset):
         dropout: float = 0.0,
         gases: str = "both",
     ):
+        if gases == "single":
+            table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
         rows = _rows(present, gases)
         if not len(rows):
@@ -79,35 +81,7 @@ class Pairs(Dataset):
         return inverse_frequency(self.label[self.row])
 
 
-class Single(Dataset):
-    """Frames of one split, each alone. A batch has `frame`, `mask`, `gas` (0 co2, 1 ch4), `label`, `index`."""
-
-    def __init__(self, pairs: Pairs):
-        self.pairs = pairs
-        found = torch.nonzero(pairs.present[pairs.row])
-        self.row, self.gas = pairs.row[found[:, 0]], found[:, 1]
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getitem__(self, index: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        chosen = torch.as_tensor(indices)
-        row, gas, pairs = self.row[chosen], self.gas[chosen], self.pairs
-        frame, mask = pairs.frames[row, gas, None].float() / 255, pairs.masks[row, gas, None].long()
-        if pairs.change:
-            frame, mask = pairs.change(frame, mask)
-        return {"frame": normalise(frame), "mask": mask[:, 0], "gas": gas, "label": pairs.label[row], "index": row}
-
-    @property
-    def weights(self) -> Tensor:
-        """How often to draw each sample, so that every class comes equally often."""
-        return inverse_frequency(self.pairs.label[self.row])
-
-
-GASES_ASKED = ("both", "full", *GASES)
+GASES_ASKED = ("both", "full", "single", *GASES)
 
 
 def paired(
@@ -120,26 +94,28 @@ def paired(
     gases: str = "both",
     pairing: str = "",
 ) -> Pairs:
-    """Return the pairs of a split at `size` (rows, columns), as filed, or paired anew (annotations.PAIRINGS).
+    """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
 
     `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
-    and the other one hidden.
+    and the other one hidden; "single" is each frame alone, as a pair whose other gas is missing.
     """
-    table, frames, masks = _load(str(tables.find(folder)), split, tuple(size), pairing)
+    folder = tables.find(folder)
+    table, frames, masks = _load(str(folder), split, tuple(size), pairing, state=_state(folder))
     change = (augment if isinstance(augment, Augment) else Augment()) if augment else None
     return Pairs(table, frames, masks, change=change, dropout=dropout, gases=gases)
 
 
-def single(
-    folder: str | Path = "",
-    split: str = "train",
-    *,
-    size: tuple[int, int] = SIZE,
-    augment: bool | Augment = False,
-    gases: str = "both",
-) -> Single:
-    """Return the frames of a split, each alone, of `gases` (both, co2 or ch4)."""
-    return Single(paired(folder, split, size=size, augment=augment, gases=gases))
+def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    """Each frame of these pairs as a pair of its own whose other gas is missing: table, frames and masks of those."""
+    row, gas = present_in(table).nonzero()
+    found = table.iloc[row].reset_index(drop=True)
+    found["is_paired"], found["missing_modality"] = False, np.array(GASES)[1 - gas]
+    for name in GASES:
+        found.loc[found["missing_modality"] == name, [f"{name}_frame", f"{name}_mask"]] = ""
+    found = found.drop_duplicates(["co2_frame", "ch4_frame"])  # of the published files some are in several pairs
+    row, gas = row[found.index], gas[found.index]
+    there = torch.as_tensor(gas[:, None] == np.arange(len(GASES)))[:, :, None, None]
+    return found.reset_index(drop=True), frames[row] * there, masks[row] * there
 
 
 def hide(present: Tensor, *, chance: float) -> Tensor:
@@ -160,8 +136,16 @@ def normalise(frames: Tensor) -> Tensor:
     return (frames - 0.5) / 0.5
 
 
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every annotation file: what `_load` knows is old once one of them changes."""
+    files = [(file.name, file.stat()) for file in sorted(folder.glob("*_annotations.csv"))]
+    return tuple((name, told.st_mtime_ns, told.st_size) for name, told in files)
+
+
 @lru_cache(maxsize=4)
-def _load(folder: str, split: str, size: tuple[int, int], pairing: str) -> tuple[pd.DataFrame, Tensor, Tensor]:
+def _load(
+    folder: str, split: str, size: tuple[int, int], pairing: str, *, state: tuple
+) -> tuple[pd.DataFrame, Tensor, Tensor]:
     table, frames, masks = read(folder, split, size=size, pairing=pairing)
     return table, torch.as_tensor(frames), torch.as_tensor(masks)
 
@@ -177,7 +161,7 @@ def read(
     """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
     folder = tables.find(folder)
     if pairing:
-        table = tables.pair(tables.read(folder, split, report=report), pairing)
+        table = tables.pair(tables.read_to_pair(folder, split, report=report), pairing)
     else:
         table = tables.read_pairs(folder, split, report=report)
     frames = np.zeros((len(table), len(GASES), *size), np.uint8)
@@ -185,27 +169,44 @@ def read(
     for place, gas in enumerate(GASES):
         for row, (frame, mask) in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
             if frame:
-                frames[row, place] = read_frame(tables.located(folder, frame), size=size, report=report)
-                masks[row, place] = read_mask(tables.located(folder, mask), size=size, report=report)
+                files = tables.located(folder, frame), tables.located(folder, mask)
+                frames[row, place], masks[row, place] = read_both(*files, size=size, report=report)
     return table, frames, masks
 
 
-def read_frame(path: Path, *, size: tuple[int, int] | None = None, report: Report | None = None) -> NDArray[np.uint8]:
-    """Return a picture as grey (rows, columns) of 8 bits, resized to `size` (rows, columns)."""
-    picture = read_picture(path, report=report).convert("L")
-    if size and picture.size != size[::-1]:
-        picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+def read_both(
+    frame: Path, mask: Path, *, size: tuple[int, int], report: Report | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a frame and its mask at `size` (rows, columns). Raises `DataError` where their files differ in size."""
+    picture, labels = read_frame(frame, report=report), read_mask(mask, report=report)
+    if why := unlike((frame, picture), (mask, labels)):
+        raise why
+    return _resized(picture, size, Image.Resampling.BILINEAR), _resized(labels, size, Image.Resampling.NEAREST)
 
 
-def read_mask(path: Path, *, size: tuple[int, int] | None = None, report: Report | None = None) -> NDArray[np.uint8]:
-    """Return a mask (rows, columns) of 0 background, 1 tube, 2 gas, resized to the nearest pixel.
+def unlike(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> DataError | None:
+    """The error where a frame and its mask (file and pixels of each) differ in size, or None."""
+    one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for _, pixels in (frame, mask))
+    if one == other:
+        return None
+    hint = "save the mask with the pixels of its frame, or pair it with the right frame"
+    return fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
 
-    The file may hold 0 1 2 (also as a palette's indices), or 0 127 255, or 0 128 255; anything else is refused.
+
+def read_frame(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a picture as grey (rows, columns) of 8 bits."""
+    return np.asarray(read_picture(path, report=report).convert("L"))
+
+
+def read_mask(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a mask (rows, columns) of 0 background, 1 tube, 2 gas.
+
+    The file may hold 0 1 2 (also as a palette's indices), or 0 127 255, or 0 128 255, or white gas on black (1 bit);
+    anything else is refused.
     """
     read_picture(path, report=report)  # refuses what is damaged or too large
     with Image.open(path) as picture:
-        values = np.asarray(picture)
+        values = np.asarray(picture) * np.uint8(255 if picture.mode == "1" else 1)
     if values.ndim == 3:
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
         if (colours != colours[..., :1]).any():
@@ -219,10 +220,11 @@ def read_mask(path: Path, *, size: tuple[int, int] | None = None, report: Report
         listed = ", ".join(map(str, seen[:8].tolist())) + (", ..." if len(seen) > 8 else "")
         hint = "save 0 background, 1 tube, 2 gas, without smoothing, as png"
         raise fault(path, expected="the values 0, 1, 2 or 0, 127, 255", found=listed, hint=hint)
-    mask = np.searchsorted(codes, values).astype(np.uint8)
-    if size and mask.shape != tuple(size):
-        mask = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
-    return mask
+    return np.searchsorted(codes, values).astype(np.uint8)
+
+
+def _resized(pixels: NDArray[np.uint8], size: tuple[int, int], how: Image.Resampling) -> NDArray[np.uint8]:
+    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
 
 
 def present_in(table: pd.DataFrame) -> NDArray[np.bool_]:

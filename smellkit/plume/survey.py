@@ -25,19 +25,19 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     A simulated set knows more, in emission.csv: log_emission of the vessel, and contrast in kelvin x heights squared.
     """
     folder = tables.find(folder)
-    table = pd.concat([tables.read(folder, split) for split in tables.splits_in(folder)], ignore_index=True)
+    table = pd.concat(tables.read_all(folder).values(), ignore_index=True)
     table["area"] = [(samples.read_mask(tables.located(folder, path)) == GAS).mean() for path in table["mask_path"]]
     kept = ["gas_type", "ph_value", "class_name", "area"]
     if not (folder / "emission.csv").is_file():
         return table[kept]
-    truth = pd.read_csv(folder / "emission.csv", dtype={"original_sample_id": str})
-    keys = ["original_sample_id", "augmentation_id", "gas_type"]
-    return table.merge(truth, on=keys, how="left")[[*kept, "log_emission", "contrast"]]
+    truth = pd.read_csv(folder / "emission.csv", dtype=dict.fromkeys(tables.ORIGINAL, str))
+    return table.merge(truth, on=[*tables.ORIGINAL, "gas_type"], how="left")[[*kept, "log_emission", "contrast"]]
 
 
 def check(folder: str | Path = "") -> Report:
     """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`."""
     folder, report = tables.find(folder), Report()
+    couples: list[tuple[str, str]] = []
     for split in tables.splits_in(folder):
         try:
             table = tables.read(folder, split, report=report)
@@ -45,16 +45,28 @@ def check(folder: str | Path = "") -> Report:
             report.skip(tables.annotation_file(folder, split), why)
             continue
         report.files += 1
-        for column, read in (("frame_path", samples.read_frame), ("mask_path", samples.read_mask)):
-            files = [tables.located(folder, name) for name in table[column]]
-            for _ in readable(files, partial(read, report=report), skip=True, report=report):
-                pass
+        couples += zip(table["frame_path"], table["mask_path"], strict=True)
     for split in tables.splits_in(folder, paired=True):
         try:
-            tables.read_pairs(folder, split, report=report)
+            pairs = tables.read_pairs(folder, split, report=report)
         except DataError as why:
             report.skip(tables.annotation_file(folder, split, paired=True), why)
+            continue
+        for gas in GASES:
+            there = pairs[pairs["missing_modality"] != gas]
+            couples += zip(there[f"{gas}_frame"], there[f"{gas}_mask"], strict=True)
+    for frame, mask in dict.fromkeys(couples):
+        _check(tables.located(folder, frame), tables.located(folder, mask), report)
     return report
+
+
+def _check(frame: Path, mask: Path, report: Report) -> None:
+    found = [
+        *readable([frame], partial(samples.read_frame, report=report), skip=True, report=report),
+        *readable([mask], partial(samples.read_mask, report=report), skip=True, report=report),
+    ]
+    if len(found) == 2 and (why := samples.unlike(*found)):
+        report.skip(mask, why)
 
 
 def patterns(pairs: pd.DataFrame) -> pd.DataFrame:
