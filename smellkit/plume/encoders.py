@@ -1,4 +1,4 @@
-"""The two published encoders: a frame in, features at an eighth and at a thirty-second of its size out."""
+"""The two published encoders: a frame in, its fine and its coarse features out."""
 
 from __future__ import annotations
 

@@ -44,13 +44,13 @@ def plume(
 ) -> Task:
     """Train `model` (a name in `smellkit.plume.models`) on the pairs of `data` ("" is the sample), test on `test`'s.
 
-    `gases` is both, co2 or ch4, or full: to train on the pairs that have both (and test on all). `pairing`
-    original_based or random pairs the training frames anew; `dropout` hides one gas of a full pair; `balance` draws
-    every class equally often. Frames are seen at `height` rows (4:3) and answered at `test_height` (0 is the same).
-    `masks`, `health` and `ph` weigh the losses of masks, class and (for a model that says one) pH; what weighs nothing
-    is not scored either. `gamma`, `alpha` shape the focal loss, `smooth` the Dice loss; `focal` false is a weighted
-    cross-entropy of the class. `uncertainty` learns a weight for each loss instead. `fusion` and `shared` change FUME
-    alone.
+    `gases` is both, co2 or ch4, single (each frame alone), or full: to train on the pairs that have both (and test on
+    all). `pairing` original_based or random pairs the training frames anew; `dropout` hides one gas of a full pair;
+    `balance` draws every class equally often. Frames are seen at `height` rows (4:3) and answered at `test_height` (0
+    is the same). `masks`, `health` and `ph` weigh the losses of masks, class and (for a model that says one) pH; what
+    weighs nothing is not scored either. `gamma`, `alpha` shape the focal loss, `smooth` the Dice loss; `focal` false is
+    a weighted cross-entropy of the class. `uncertainty` learns a weight for each loss instead. `fusion` and `shared`
+    change FUME alone.
     """
     weights = {name: weight for name, weight in {"masks": masks, "class": health, "ph": ph}.items() if weight}
     alphas = _numbers(alpha)
