@@ -32,7 +32,7 @@ def own_runs(tmp_path_factory):
 def result(own_runs):
     lines = []
     found = bench.bench("", names=["ours"], seeds=1, surfaces=False, tell=lines.append, **QUICK)
-    assert len(lines) == len(found["rows"])
+    assert len(lines) == len(found["rows"]) + 1 and "parameters" in lines[0]
     return found
 
 
@@ -48,7 +48,11 @@ def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(resu
         for name in ("miou", "balanced"):
             if name in row:
                 assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
-    assert rows["ours"]["parameters"] == models.counts("plumenet").parameters
+        if "confusion" in row:
+            assert np.sum(row["confusion"]) == pytest.approx(result["data"]["test"]["pairs"])
+            right = np.diagonal(row["confusion"]) / np.sum(row["confusion"], axis=1)
+            assert np.mean(right) == pytest.approx(row["balanced"]["value"])
+    assert "confusion" in rows["ours"] and rows["ours"]["parameters"] == models.counts("plumenet").parameters
     json.dumps(result, allow_nan=False)
 
 

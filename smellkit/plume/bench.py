@@ -207,9 +207,16 @@ def say(model: nn.Module, pairs: Dataset) -> Told:
 
 
 def summary(told: Sequence[Told], *, groups: NDArray, measures: Iterable[str] = MEASURES) -> dict[str, Any]:
-    """Each measure as value, low, high: mean over the seeds, 95 % interval from drawing videos again."""
-    found = _interval(lambda rows: _means(told, rows), groups=groups, measures=measures)
-    return found | {"by_seed": {name: [one.score(np.arange(len(groups)))[name] for one in told] for name in found}}
+    """Each measure as value, low, high: mean over the seeds, 95 % interval from drawing videos again.
+
+    `by_seed` has the values alone, `confusion` (3, 3) the pairs by true class and answer, as a mean over the seeds.
+    """
+    found: dict[str, Any] = _interval(lambda rows: _means(told, rows), groups=groups, measures=measures)
+    found["by_seed"] = {name: [one.score(np.arange(len(groups)))[name] for one in told] for name in found}
+    answers = [(one.label, one.chance.argmax(axis=1)) for one in told if one.chance is not None]
+    if answers:
+        found["confusion"] = np.mean([scores.crossed(*pair) for pair in answers], axis=0)
+    return found
 
 
 def lead(

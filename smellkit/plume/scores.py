@@ -88,7 +88,7 @@ def iou(counts: Counts) -> NDArray[np.float64]:
 
 def of_class(answer: NDArray, label: NDArray) -> dict[str, float]:
     """Accuracy, balanced accuracy, macro and weighted F1, kappa; F1, recall and precision of each class."""
-    cells = np.bincount(CLASSES * label + answer, minlength=CLASSES**2).reshape(CLASSES, CLASSES) / len(label)
+    cells = crossed(label, answer) / len(label)
     was, said, right = cells.sum(axis=1), cells.sum(axis=0), np.diagonal(cells)
     each, recall, precision = (
         whole / np.maximum(of, 1e-12) for whole, of in ((2 * right, was + said), (right, was), (right, said))
@@ -104,6 +104,11 @@ def of_class(answer: NDArray, label: NDArray) -> dict[str, float]:
         **{f"recall_{name}": float(x) for name, x in zip(NAMES, recall, strict=True)},
         **{f"precision_{name}": float(x) for name, x in zip(NAMES, precision, strict=True)},
     }
+
+
+def crossed(label: NDArray, answer: NDArray) -> Counts:
+    """How many rows of each class (rows) were named each class (columns)."""
+    return np.bincount(CLASSES * label + answer, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 def balanced(answer: NDArray, label: NDArray) -> float:
