@@ -268,6 +268,14 @@ def test_weights_of_another_kind_are_refused(packed, tmp_path):
             shipping.unpack(tmp_path / "w")
 
 
+def test_weights_are_those_of_the_kit_or_of_a_folder_wherever_it_lies(packed, monkeypatch):
+    monkeypatch.chdir(Path(packed).parent)
+    assert weights.find(Path(packed).name) == Path(Path(packed).name)
+    assert weights.find("plume") == paths.weights() / "plume"
+    with pytest.raises(WeightsError, match="plume"):
+        weights.find("plmue")
+
+
 def test_only_a_model_with_a_name_can_be_packed(run, tmp_path):
     options = OPTIONS | {"uncertainty": True}
     other = fit(tasks.plume(**options), Settings(epochs=1, batch=64), name="uncertain", params=options)
