@@ -56,6 +56,15 @@ def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[st
     return tensors, described
 
 
+def find(name: str | Path) -> Path:
+    """Folder of the weights `name`: a folder that holds some, or else the one of that name in data/weights."""
+    folder = Path(name) if (Path(name) / MANIFEST).is_file() else paths.weights() / name
+    if not folder.is_dir():
+        known = sorted(path.name for path in paths.weights().glob("*/") if path.is_dir())
+        raise WeightsError(f"There are no weights {str(name)!r}", hint=f"a folder, or one of {', '.join(known)}")
+    return folder
+
+
 def manifest(folder: Path, *, made_by: str = "") -> dict[str, Any]:
     """Return what the manifest of `folder` says, without loading the weights."""
     path = Path(folder) / MANIFEST

@@ -1,6 +1,7 @@
 """The task, the bench and its baselines without a network: on the sample, one short training."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,3 +281,101 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
     assert list(tables["Which tasks are learned"]) == ["both tasks", "class only"]
     row = tables["Which tasks are learned"]["both tasks"]
     assert row["seeds"] == 1 and 0 < row["miou"]["value"] < 1 and 0 < row["balanced"]["value"] <= 1
+
+
+def test_classes_are_drawn_equally_often_unless_that_is_not_wanted():
+    train = tasks.plume(height=48).load()["train"]
+    label = train.pairs.label[train.pairs.row]
+    shares = torch.zeros(3, dtype=torch.double).index_add(0, label, train.weights)
+    torch.testing.assert_close(shares / shares.sum(), torch.full((3,), 1 / 3, dtype=torch.double))
+    assert len(label.bincount().unique()) > 1
+    assert tasks.plume(height=48, balance=False).load()["train"].weights is None
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_dropout_hides_one_gas_of_full_pairs_in_training_alone(split):
+    shown = {}
+    for dropout in (0.0, 1.0):
+        data = tasks.plume(height=48, augment=False, dropout=dropout).load()[split]
+        shown[dropout] = data.__getitems__(range(len(data)))["present"].sum(dim=1)
+    assert (shown[0.0] == 2).any()
+    assert (shown[1.0] == (1 if split == "train" else shown[0.0])).all()
+
+
+def test_alpha_weighs_each_class_in_the_loss():
+    plain, weighed = (tasks.plume(masks=0, alpha=alpha).loss for alpha in ("1,1,1", "2,3,5"))
+    outputs = {"class_logits": torch.tensor([[0.3, -0.2, 0.5]])}
+    for label, weight in enumerate((2, 3, 5)):
+        known = {"label": torch.tensor([label])}
+        torch.testing.assert_close(weighed(outputs, known), weight * plain(outputs, known))
+
+
+def test_a_model_that_says_the_true_ph_has_no_loss_of_it():
+    loss = tasks.plume(masks=0, health=0, ph=2.0).loss
+    known = {"ph": torch.tensor([5.2, 6.6])}
+    assert loss({"ph": known["ph"] - tasks.PH}, known) == 0
+    assert loss({"ph": tasks.PH - known["ph"]}, known) > 1
+    off = loss({"ph": known["ph"] - tasks.PH + 1}, known)
+    assert off == pytest.approx(2 * (1 - 0.3 / 2))  # linear from 0.3 on
+
+
+def test_another_folder_is_tested_on_and_not_trained_on(tmp_path):
+    folder = annotations.find()
+    for kind in ("", "paired_"):
+        rows = (folder / f"{kind}test_annotations.csv").read_text().splitlines()
+        (tmp_path / f"{kind}test_annotations.csv").write_text("\n".join(rows[:4]) + "\n")
+    for name in ("frames", "masks"):
+        (tmp_path / name).symlink_to(folder / name)
+    own, other = (tasks.plume(height=48, test=test).load() for test in ("", str(tmp_path)))
+    assert len(other["test"]) == 3 < len(own["test"])
+    assert [len(other[split]) for split in ("train", "valid")] == [len(own[split]) for split in ("train", "valid")]
+
+
+class Moved(torch.nn.Module):
+    """Says the true masks, so many rows too low."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, batch):
+        above = (torch.arange(batch["co2_mask"].shape[1]) - self.rows).clamp(min=0)
+        masks = {gas: batch[f"{gas}_mask"][:, above] for gas in GASES}
+        return {f"{gas}_logits": torch.movedim(torch.eye(3)[mask], -1, 1) for gas, mask in masks.items()}
+
+
+def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones(monkeypatch):
+    pytest.importorskip("monai")
+    pairs = samples.paired("", "test", size=(72, 96))
+    groups = bench.videos("", pairs)
+    monkeypatch.setattr(bench, "model_of", Moved)
+    assert bench.outlines(0, pairs, groups) == {"hd95": 0, "asd": 0}
+    found = bench.outlines(2, pairs, groups)
+    assert found["hd95"] == pytest.approx(2) and 1.2 < found["asd"] < 1.6  # the sides have not moved
+
+
+def test_the_distances_between_outlines_stand_in_the_row(result, monkeypatch):
+    pytest.importorskip("monai")
+    monkeypatch.setattr(bench, "baselines", lambda *_, **__: {})
+    monkeypatch.setattr(bench, "ROUNDS", 3)
+    row = bench.bench("", names=["ours"], seeds=1, failing=False, tell=len, **QUICK)["rows"]["ours"]
+    run, pairs = bench.trained("ours", data="", seed=1, **QUICK), samples.paired("", "test", size=(72, 96))
+    expected = bench.outlines(run, pairs, bench.videos("", pairs))
+    assert {name: row[name] for name in ("hd95", "asd")} == expected
+    assert 0 < expected["asd"] < expected["hd95"] < 120 and "hd95" not in result["rows"]["ours"]
+
+
+@pytest.mark.parametrize("gases", ["both", "co2"])
+def test_what_was_emitted_is_known_of_each_gas_that_was_filmed(gases):
+    lines = (annotations.find() / "emission.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    known = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
+    true = {(row["original_sample_id"], row["gas_type"]): float(row["log_emission"]) for row in known}
+    pairs = samples.paired("", "test", size=(72, 96), gases=gases)
+    found = bench.emissions("", pairs, split="test")
+    assert found.shape == (len(pairs), 4) and len(pairs) > 10
+    for row, place in zip(found, pairs.row.tolist(), strict=True):
+        frames = {gas: pairs.table[f"{gas}_frame"][place] for gas in GASES if gases in ("both", gas)}
+        videos = {gas: Path(frame).name.split("_")[0] for gas, frame in frames.items() if frame}
+        expected = [true[videos[gas], gas] if gas in videos else 0 for gas in GASES]
+        assert row.tolist() == [*expected, *(float(gas in videos) for gas in GASES)]

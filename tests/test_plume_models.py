@@ -132,3 +132,40 @@ def test_an_unknown_model_or_fusion_is_refused_with_the_nearest_name():
         models.build("early-fusoin")
     with pytest.raises(OptionError, match="concat"):
         network.FUME(fusion="glue")
+
+
+def test_each_stream_hears_the_other_gas_and_not_itself():
+    torch.manual_seed(0)
+    listen = attention.CrossModalAttention(16)
+    listen.gamma.data.fill_(1)
+    co2, ch4 = torch.randn(2, 1, 16, 1, 1)  # at one place the mean over places is what the other says there
+    with torch.no_grad():
+        heard = listen(co2, ch4, torch.ones(1, 2))
+        torch.testing.assert_close(heard, (co2 + listen.value(ch4), ch4 + listen.value(co2)))
+        alone = listen(co2, ch4, torch.tensor([[1.0, 0.0]]))
+        torch.testing.assert_close(alone, (co2, ch4 + listen.value(co2)))
+
+
+def test_a_stream_looks_where_the_other_gas_answers_it():
+    torch.manual_seed(0)
+    listen = attention.CrossModalAttention(16)
+    listen.gamma.data.fill_(1)
+    co2, ch4 = torch.randn(2, 1, 16, 3, 4)
+    answers = torch.einsum("bcq,bck->bqk", listen.query(co2).flatten(2), listen.key(ch4).flatten(2)).softmax(dim=2)
+    expected = torch.einsum("bqk,bck->bcq", answers, listen.value(ch4).flatten(2)).view_as(co2)
+    torch.testing.assert_close(listen(co2, ch4, torch.ones(1, 2))[0], co2 + expected)
+
+
+@pytest.mark.parametrize("name", ["fume-resnet-shared", "gas-aware-resnet", "early-fusion-resnet"])  # all of the parts
+def test_a_model_on_resnet_learns_with_every_parameter(name):
+    pytest.importorskip("transformers")
+    model = models.build(name).train()
+    batch = pair(2, (48, 64))
+    outputs = model(batch)
+    sum(value.square().mean() for value in outputs.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    torch.optim.SGD(model.parameters(), lr=1e-4).step()
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert {gas: outputs[f"{gas}_logits"].shape for gas in GASES if f"{gas}_logits" in outputs} == (
+        {} if "gas-aware" in name else dict.fromkeys(GASES, (2, 3, 48, 64))
+    )

@@ -12,6 +12,7 @@ from PIL import Image
 from smellkit import cli, paths, weights
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import bench, export, predict, samples, shipping, tasks
+from smellkit.plume.network import GASES
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "plume"
@@ -48,12 +49,31 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+def many(folder, count):
+    """`count` CO2 frames 00, 01, ... without a partner."""
+    (folder / "frames").mkdir(parents=True)
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (count, 48, 64), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / "frames" / f"{number:02d}.png")
+    write(folder, [f"{number:02d},,ch4" for number in range(count)])
+    return folder
+
+
 def write(folder, rows):
-    lines = ["co2_frame,ch4_frame,missing_modality"]
+    lines = []
     for row in rows:
         co2, ch4, gone = row.split(",")
         lines.append(",".join([*(f"frames/{name}.png" if name else "" for name in (co2, ch4)), gone]))
+    write_paths(folder, lines)
+
+
+def write_paths(folder, rows):
+    lines = ["co2_frame,ch4_frame,missing_modality", *rows]
     (folder / "paired_test_annotations.csv").write_text("\n".join(lines) + "\n")
+
+
+def files(folder):
+    """Name -> content of every file below a folder."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
 def read(out):
@@ -128,6 +148,110 @@ def test_a_damaged_frame_is_named_and_no_table_is_left(folder, packed, tmp_path)
     assert not (tmp_path / "out" / "predictions.csv").exists()
 
 
+def test_nothing_is_left_when_a_later_frame_is_damaged(packed, tmp_path):
+    folder = many(tmp_path / "data", 20)
+    (folder / "frames" / "18.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(SmellkitError, match=r"18\.png"):
+        predict.plume(folder, weights=packed, out=tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_an_earlier_prediction_is_replaced_only_when_all_is_done_and_other_files_stay(packed, tmp_path):
+    folder, out = many(tmp_path / "data", 20), tmp_path / "out"
+    predict.plume(folder, weights=packed, out=out)
+    (out / "notes.txt").write_text("mine")
+    before = files(out)
+    assert len(before) == 22
+    whole = (folder / "frames" / "18.png").read_bytes()
+    (folder / "frames" / "18.png").write_bytes(whole[:50])
+    with pytest.raises(SmellkitError, match=r"18\.png"):
+        predict.plume(folder, weights=packed, out=out)
+    assert files(out) == before
+    write(folder, ["03,,ch4"])
+    predict.plume(folder, weights=packed, out=out)
+    assert set(files(out)) == {"notes.txt", "predictions.csv", "masks/frames/03.png"} and len(read(out)) == 1
+
+
+def test_masks_stay_with_their_table_when_the_table_is_held_fast(folder, packed, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    predict.plume(folder, weights=packed, out=out)
+    before = files(out)
+
+    def held(self, target):
+        raise PermissionError(f"{target} is open elsewhere")
+
+    monkeypatch.setattr(Path, "replace", held)
+    with pytest.raises(PermissionError):
+        predict.plume(folder, weights=packed, out=out, steady=True)
+    assert files(out) == before
+
+
+def test_the_folder_of_the_frames_is_not_written_into(folder, packed, tmp_path):
+    truth = folder / "masks" / "frames" / "a_co2.png"
+    truth.parent.mkdir(parents=True)
+    truth.write_bytes(b"the true mask")
+    before = files(folder)
+    for out in (folder, folder / "frames" / ".."):
+        with pytest.raises(OptionError, match="would overwrite"):
+            predict.plume(folder, weights=packed, out=out)
+    assert files(folder) == before
+    folder.rename(tmp_path / "masks")
+    with pytest.raises(OptionError, match="would overwrite"):
+        predict.plume(tmp_path / "masks", weights=packed, out=tmp_path)
+    assert files(tmp_path / "masks") == before
+
+
+def test_files_that_no_prediction_has_written_are_not_replaced(folder, packed, tmp_path):
+    for name in ("masks/mine.png", "masks", "predictions.csv"):
+        mine = tmp_path / name.replace("/", "-") / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        with pytest.raises(OptionError, match="another folder"):
+            predict.plume(folder, weights=packed, out=tmp_path / name.replace("/", "-"))
+        assert mine.read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_refused(folder, packed, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OptionError, match="is a file"):
+            predict.plume(folder, weights=packed, out=out)
+
+
+def test_two_frames_that_differ_in_their_ending_get_two_masks(packed, tmp_path):
+    folder = many(tmp_path / "data", 2)
+    Image.new("L", (80, 48)).save(folder / "frames" / "00.bmp")
+    write_paths(folder, ["frames/00.png,frames/00.bmp,", "frames/01.png,,ch4"])
+    predict.plume(folder, weights=packed, out=tmp_path / "out")
+    one, two = read(tmp_path / "out")
+    assert two["co2_mask"] == "masks/frames/01.png"
+    sizes = [Image.open(tmp_path / "out" / one[f"{gas}_mask"]).size for gas in ("co2", "ch4")]
+    assert sizes == [(64, 48), (80, 48)]
+
+
+def test_a_frame_in_several_pairs_keeps_what_is_seen_in_each(packed, tmp_path):
+    folder = many(tmp_path / "data", 3)
+    write(folder, ["00,01,", "00,02,", "00,,ch4"])
+    predict.plume(folder, weights=packed, out=tmp_path / "out")
+    rows = read(tmp_path / "out")
+    assert [row["co2_mask"] for row in rows] == [f"masks/frames/00_{number}_co2.png" for number in (1, 2, 3)]
+    assert [row["ch4_mask"] for row in rows] == ["masks/frames/01.png", "masks/frames/02.png", ""]
+    watcher = shipping.unpack(packed)
+    for row in rows:
+        frames = [samples.read_frame(folder / row[f"{gas}_frame"]) if row[f"{gas}_frame"] else None for gas in GASES]
+        mask = np.asarray(Image.open(tmp_path / "out" / row["co2_mask"]))
+        assert (mask == watcher.look([(frames[0], frames[1])])[0].masks[0]).mean() > 0.999
+
+
+def test_names_of_masks_are_changed_only_where_they_would_be_the_same():
+    found = [("f/a.png", "f/a.bmp"), ("f/b.png", "g/a.png"), ("f/A.tif", ""), ("f/a_1_co2.png", "f/c.v1.png")]
+    names = predict.mask_names([predict.Pair(*pair) for pair in found])
+    assert names[0] == ("masks/f/a_1_co2_.png", "masks/f/a_1_ch4.png")
+    assert names[1] == ("masks/f/b.png", "masks/g/a.png")
+    assert names[2] == ("masks/f/A_3_co2.png", "")
+    assert names[3] == ("masks/f/a_1_co2.png", "masks/f/c.v1.png")
+
+
 def test_a_folder_without_pairs_and_an_unknown_split_are_refused(packed, tmp_path):
     with pytest.raises(DataError, match="paired_train_annotations"):
         predict.plume(tmp_path, weights=packed, out=tmp_path / "out")
@@ -142,6 +266,14 @@ def test_weights_of_another_kind_are_refused(packed, tmp_path):
         weights.save(tmp_path / "w", tensors, other | change)
         with pytest.raises(WeightsError):
             shipping.unpack(tmp_path / "w")
+
+
+def test_weights_are_those_of_the_kit_or_of_a_folder_wherever_it_lies(packed, monkeypatch):
+    monkeypatch.chdir(Path(packed).parent)
+    assert weights.find(Path(packed).name) == Path(Path(packed).name)
+    assert weights.find("plume") == paths.weights() / "plume"
+    with pytest.raises(WeightsError, match="plume"):
+        weights.find("plmue")
 
 
 def test_only_a_model_with_a_name_can_be_packed(run, tmp_path):

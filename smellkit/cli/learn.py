@@ -106,11 +106,7 @@ def export(name, out):
 
 def _weights(name: str) -> tuple[str, Path]:
     """Kind and folder: a name is a folder in data/weights; a folder says its kind in its manifest."""
-    from smellkit import paths, weights
-    from smellkit.errors import WeightsError
+    from smellkit import weights
 
-    folder = Path(name) if (Path(name) / weights.MANIFEST).is_file() else paths.weights() / name
-    if not folder.is_dir():
-        known = sorted(path.name for path in paths.weights().glob("*/") if path.is_dir())
-        raise WeightsError(f"There are no weights {name!r}", hint=f"a folder, or one of {', '.join(known)}")
+    folder = weights.find(name)
     return str(weights.manifest(folder).get("kind", folder.name)), folder

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from smellkit import paths
 from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import annotations as tables
@@ -17,6 +20,7 @@ from smellkit.plume.network import GASES
 from smellkit.plume.shipping import Frame, Seen
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
+TABLE, MASKS = "predictions.csv", "masks"  # what is written
 TOGETHER = 16  # pairs that the model sees at a time
 
 
@@ -30,26 +34,47 @@ class Pair(NamedTuple):
 def plume(folder: Path, *, weights: Path, out: Path, split: str = "", steady: bool = False) -> str:
     """Write predictions.csv and masks/ into the folder `out`, for every pair of DIR's paired annotations.
 
-    The paths of the masks (8-bit PNG: 0 background, 1 tube, 2 gas) are those of the frames, below `out`/masks. `split`
-    is train, valid or test; all that are there without. `steady` averages over three views of each frame.
+    The paths of the masks (8-bit PNG: 0 background, 1 tube, 2 gas) are those of the frames, below `out`/masks; see
+    `mask_names`. All is written or nothing, in place of an earlier prediction; what else is in `out` stays. `split` is
+    train, valid or test; all that are there without. `steady` averages over three views of each frame.
     """
     folder, out = Path(folder), Path(out)
     found = pairs(folder, split=split)
+    _refuse_loss(out, folder=folder, frames=[name for pair in found for name in pair if name])
     watcher = shipping.unpack(weights)
+    named = mask_names(found)
     count = [0, 0, 0]
-    with paths.replacing(out / "predictions.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+    with _all_or_nothing(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for start in range(0, len(found), TOGETHER):
-            cut = found[start : start + TOGETHER]
-            frames = [(_frame(folder, pair.co2), _frame(folder, pair.ch4)) for pair in cut]
-            for pair, seen in zip(cut, watcher.look(frames, steady=steady), strict=True):
-                masks = list(_kept(out, pair, seen))
+            cut = slice(start, start + TOGETHER)
+            frames = [(_frame(folder, pair.co2), _frame(folder, pair.ch4)) for pair in found[cut]]
+            looked = watcher.look(frames, steady=steady)
+            for pair, names, seen in zip(found[cut], named[cut], looked, strict=True):
+                _keep(part, names, seen)
                 chances = [f"{chance:.4f}" for chance in seen.chance]
-                writer.writerow([*pair, seen.health, *chances, *masks])
+                writer.writerow([*pair, seen.health, *chances, *names])
                 count[seen.health] += 1
-    named = ", ".join(f"{number} {name}" for number, name in zip(count, tables.CLASSES, strict=True))
-    return f"{out / 'predictions.csv'}: {len(found)} pairs ({named}), masks in {out / 'masks'}"
+    told = ", ".join(f"{number} {name}" for number, name in zip(count, tables.CLASSES, strict=True))
+    return f"{out / TABLE}: {len(found)} pairs ({told}), masks in {out / MASKS}"
+
+
+def mask_names(found: Sequence[Pair]) -> list[Pair]:
+    """Where the masks of each pair go, "" for a missing frame: `f/a.bmp` has its mask in masks/f/a.png.
+
+    Where several masks would have that name (`f/a.png` is another frame, or `f/a.bmp` is in several pairs), the pair's
+    row in the table and the gas are added to each of them: masks/f/a_3_co2.png.
+    """
+    usual = [[_below_masks(name) for name in pair] for pair in found]
+    taken = Counter(name.casefold() for pair in usual for name in pair)  # a disk may not tell A from a
+    named = []
+    for row, pair in enumerate(usual, start=1):
+        for place, gas in enumerate(GASES):
+            if pair[place] and taken[pair[place].casefold()] > 1:
+                pair[place] = _unlike(taken, f"{pair[place].removesuffix('.png')}_{row}_{gas}")
+        named.append(Pair(*pair))
+    return named
 
 
 def pairs(folder: Path, *, split: str = "") -> list[Pair]:
@@ -102,15 +127,81 @@ def _frame(folder: Path, name: str) -> Frame | None:
     return samples.read_frame(tables.located(folder, name)) if name else None
 
 
-def _kept(out: Path, pair: Pair, seen: Seen) -> Iterator[str]:
-    """Write the masks and give their paths below `out`; "" where there is no frame."""
+def _below_masks(frame: str) -> str:
+    return (Path(MASKS) / frame).with_suffix(".png").as_posix() if frame else ""
+
+
+def _unlike(taken: Counter[str], stem: str) -> str:
+    """`stem`.png, longer where that is `taken`, which it is from now on."""
+    while f"{stem}.png".casefold() in taken:
+        stem += "_"
+    taken[f"{stem}.png".casefold()] = 1
+    return f"{stem}.png"
+
+
+def _keep(folder: Path, names: Pair, seen: Seen) -> None:
     from PIL import Image
 
-    for name, mask in zip(pair, seen.masks, strict=True):
-        if mask is None:
-            yield ""
-            continue
-        path = (Path("masks") / name).with_suffix(".png")
-        with paths.replacing(out / path) as part:
-            Image.fromarray(mask).save(part)
-        yield path.as_posix()
+    for name, mask in zip(names, seen.masks, strict=True):
+        if mask is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(folder / name)
+
+
+def _refuse_loss(out: Path, *, folder: Path, frames: Sequence[str]) -> None:
+    """Refuse an `out` that is no folder, where the frames come from, or whose masks no prediction has written."""
+    file = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
+    if file:
+        raise OptionError(f"--out {out}: {file} is a file", hint="name a folder")
+    read = {tables.located(folder, name).resolve() for name in frames}
+    if folder.resolve() == out.resolve() or any(path.is_relative_to((out / MASKS).resolve()) for path in read):
+        raise OptionError(f"--out {out} would overwrite what is in {folder}", hint="name another folder")
+    earlier = _earlier(out / TABLE)
+    for path in [*out.glob(MASKS), *(out / MASKS).rglob("*")]:
+        plain_folder = path.is_dir() and not path.is_symlink()
+        if not plain_folder and path.relative_to(out).as_posix() not in earlier:
+            raise OptionError(f"{path} is no mask of an earlier prediction", hint="name another folder for --out")
+
+
+def _earlier(table: Path) -> set[str]:
+    """The masks that an earlier prediction says it has written."""
+    if not table.exists():
+        return set()
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"other columns: {header}")
+        return {name for row in rows for name in row[-len(GASES) :]}
+    except (OSError, ValueError, csv.Error) as why:
+        raise OptionError(f"{table} is no earlier prediction: {why}", hint="name another folder for --out") from why
+
+
+@contextmanager
+def _all_or_nothing(out: Path) -> Iterator[Path]:
+    """Yield an empty folder; its table and its masks take their places in `out` only when the block succeeds."""
+    beside = out if out.is_dir() else out.parent  # a folder that is there may be all that can be written to
+    beside.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".predictions.", dir=beside))
+    try:
+        (part / MASKS).mkdir()
+        yield part
+        out.mkdir(exist_ok=True)
+        _take_place(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _take_place(part: Path, out: Path) -> None:
+    """Move the table and the masks of `part` to `out`; where a file there is held fast, all stays as it was."""
+    masks, old = out / MASKS, part / "earlier"
+    was = masks.exists()
+    if was:
+        masks.rename(old)
+    try:
+        (part / TABLE).replace(out / TABLE)
+    except OSError:
+        if was:
+            old.rename(masks)
+        raise
+    (part / MASKS).rename(masks)
