@@ -311,7 +311,7 @@ def test_alpha_weighs_each_class_in_the_loss():
 
 
 def test_a_model_that_says_the_true_ph_has_no_loss_of_it():
-    loss = tasks.plume(masks=0, health=0, ph=2.0).loss
+    loss = tasks.plume(ph=2.0).loss
     known = {"ph": torch.tensor([5.2, 6.6])}
     assert loss({"ph": known["ph"] - tasks.PH}, known) == 0
     assert loss({"ph": tasks.PH - known["ph"]}, known) > 1
@@ -349,7 +349,7 @@ def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones(monke
     pairs = samples.paired("", "test", size=(72, 96))
     groups = bench.videos("", pairs)
     monkeypatch.setattr(bench, "model_of", Moved)
-    assert bench.outlines(0, pairs, groups) == {"hd95": 0, "asd": 0}
+    assert bench.outlines(0, pairs, groups) == {"hd95": 0, "asd": 0, "outlined": 1}
     found = bench.outlines(2, pairs, groups)
     assert found["hd95"] == pytest.approx(2) and 1.2 < found["asd"] < 1.6  # the sides have not moved
 
@@ -361,7 +361,7 @@ def test_the_distances_between_outlines_stand_in_the_row(result, monkeypatch):
     row = bench.bench("", names=["ours"], seeds=1, failing=False, tell=len, **QUICK)["rows"]["ours"]
     run, pairs = bench.trained("ours", data="", seed=1, **QUICK), samples.paired("", "test", size=(72, 96))
     expected = bench.outlines(run, pairs, bench.videos("", pairs))
-    assert {name: row[name] for name in ("hd95", "asd")} == expected
+    assert {name: row[name] for name in ("hd95", "asd", "outlined")} == expected
     assert 0 < expected["asd"] < expected["hd95"] < 120 and "hd95" not in result["rows"]["ours"]
 
 
