@@ -115,11 +115,10 @@ def smellnet_mixture(data, part, seeds, folder, out):
 @click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
 def calibrate(folder, labels, out, name):
     """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
-    from smellkit import paths
+    from smellkit import weights
     from smellkit.odour.mixture import calibration as mixture_calibration
 
-    using = Path(name) if (Path(name) / "manifest.json").is_file() else paths.weights() / name
-    click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=using))
+    click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=weights.find(name)))
 
 
 def _known(out: Path | str) -> dict:
