@@ -75,14 +75,14 @@ def fit(
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     odds = getattr(splits["train"], "weights", None)  # how often to draw each sample, where a data set has a say
     sampler = None if odds is None else WeightedRandomSampler(odds, len(odds))
-    alone = len(splits["train"]) % settings.batch == 1  # a last batch of one sample, which can't be normalised
+    count = len(splits["train"])  # type: ignore[arg-type]
     loader = DataLoader(
         splits["train"],
         batch_size=settings.batch,
         shuffle=sampler is None,
         sampler=sampler,
         collate_fn=collate,
-        drop_last=alone and len(splits["train"]) > 1,
+        drop_last=count > 1 and count % settings.batch == 1,  # one sample alone can't be normalised
     )
     model, optimiser, loader = accelerator.prepare(model, optimiser, loader)
     steps = settings.epochs * len(loader)
