@@ -151,16 +151,6 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
             read_table(path, columns=["CO"])
 
 
-def test_three_hundred_clean_files_are_read_in_seconds(tmp_path):
-    columns = [f"c{number}" for number in range(12)]
-    path = tmp_path / "smell.csv"
-    pd.DataFrame(np.random.default_rng(1).integers(0, 1000, (600, 12)), columns=columns).to_csv(path, index=False)
-    start = time.perf_counter()
-    for _ in range(300):
-        read_table(path, columns=columns)
-    assert time.perf_counter() - start < 5  # 0.5 s on two quiet cores
-
-
 def json_refusal(tmp_path, text):
     with pytest.raises(DataError) as error:
         read_json(write(tmp_path / "smell.json", text.encode("utf-8", "surrogatepass")))
