@@ -5,7 +5,6 @@ import random
 import time
 
 import mutations
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
