@@ -23,8 +23,9 @@ from typing import Any
 
 import yaml
 
-from smellkit import batch, paths, results
+from smellkit import batch, paths
 from smellkit.errors import DataError, OptionError, SmellkitError
+from smellkit.study import published as results
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
 PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network

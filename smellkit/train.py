@@ -20,7 +20,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from smellkit import paths, runs, weights
+from smellkit import checkpoint as weights
+from smellkit import paths, runs
 from smellkit.errors import OptionError
 from smellkit.runs import Run
 from smellkit.task import Batch, Task, collate

@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from smellkit import train, weights
-from smellkit.odour.mixture.alpha import AlphaMixture, AlphaSum, MixtureHead, mixture_loss
-from smellkit.odour.mixture.task import MixtureEncoder
+from smellkit import checkpoint as weights
+from smellkit import train
+from smellkit.odour.alpha import AlphaMixture, AlphaSum, MixtureHead, mixture_loss
+from smellkit.odour.mixture_task import MixtureEncoder
 from smellkit.task import Task, Tensors
 
 
@@ -97,7 +98,7 @@ def test_the_loss_is_smallest_at_the_true_ratios():
 
 
 def test_alpha_takes_any_encoder_of_the_kit_that_gives_z():
-    from smellkit.odour.encoder import models
+    from smellkit.odour import encoder as models
 
     encoder = models.Encoder(models.BODIES["lstm"](steps=100, channels=4), classes=12)
     model = AlphaMixture(encoder, dim=8).train()

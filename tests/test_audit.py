@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smellkit.odour.data import SENSORS
-from smellkit.odour.encoder import audit
-from smellkit.odour.encoder.sessions import sittings
+from smellkit.odour.recordings import SENSORS
+from smellkit.odour.sessions import sittings
+from smellkit.study.odour import audit
 
 
 def room(substances=4, files=3, confounded=True, seed=0, rows=140):

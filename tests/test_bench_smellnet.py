@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from test_encoder import table
 
 from smellkit.errors import OptionError
-from smellkit.odour.encoder import bench, systems
-from smellkit.odour.encoder.protocol import Protocol, cut
+from smellkit.odour.windows import Protocol, cut
+from smellkit.study.odour import smellnet as bench
+from smellkit.study.odour import systems
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +82,8 @@ def test_cross_validation_never_scores_what_it_learnt_from(monkeypatch):
 
 
 def test_every_system_names_what_exists():
-    from smellkit.odour.encoder.models import BODIES
-    from smellkit.odour.encoder.peers import PEERS
+    from smellkit.odour.encoder import BODIES
+    from smellkit.study.odour.baselines import PEERS
 
     for system in systems.SYSTEMS.values():
         assert set(system.members) <= set(BODIES) | set(PEERS)

@@ -5,12 +5,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from smellkit import paths, weights
+from smellkit import checkpoint as weights
+from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, SmellkitError, WeightsError
-from smellkit.odour.data import ODORANTS
-from smellkit.odour.mixture.bench import draw_references
-from smellkit.odour.mixture.calibration import (
+from smellkit.odour.calibration import (
     POWER,
     Calibration,
     power_law,
@@ -20,9 +19,11 @@ from smellkit.odour.mixture.calibration import (
     reference_file,
     settled,
 )
-from smellkit.odour.mixture.predict import load_model
-from smellkit.odour.mixture.scores import dynamic_top_k, within
-from smellkit.odour.mixture.task import read_windows
+from smellkit.odour.mixture_scores import dynamic_top_k, within
+from smellkit.odour.mixture_task import read_windows
+from smellkit.odour.predict_mixture import load_model
+from smellkit.odour.scents import ODORANTS
+from smellkit.study.odour.mixtures import draw_references
 
 SAMPLE = paths.sample() / "smellnet" / "mixture"
 LABELS = [f"label_{name}" for name in ODORANTS]

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from smellkit.errors import DataError
 from smellkit.metrics import expected_calibration_error
-from smellkit.odour.encoder.calibration import (
+from smellkit.odour.confidence import (
     ABSTAIN,
     Calibration,
     Thresholds,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from smellkit.checks import Report, Span, read_json, read_table, readable
 from smellkit.errors import DataError, SmellkitError
-from smellkit.odour.data.scents import read_scents
+from smellkit.odour.scents import read_scents
 
 SPANS = {**{name: Span(0, 1023) for name in mutations.COLUMNS[:-1]}, "Temperature": Span(-40, 85)}
 

@@ -15,9 +15,9 @@ from serial import SerialException
 from smellkit.device import frames, playlist
 from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.errors import ArgumentError, NoReply, PortError, PortLost, Refused, WriteBlocked
+from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, _diagnosis, open_link
 from smellkit.device.neckwear import NeckWear
-from smellkit.device.orders import Timing
 from smellkit.device.serve import MemoryPort, PtyServer
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError

@@ -10,16 +10,16 @@ import time
 import pytest
 
 from smellkit.device import frames
-from smellkit.device.bench import await_silence, kill_latency
 from smellkit.device.clock import Clock
-from smellkit.device.guard import Guard
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
+from smellkit.device.watchdog import Guard
+from smellkit.study.device.bench import await_silence, kill_latency
 
 START = """
 import os, signal, sys, time
-from smellkit.device.orders import Timing
+from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
 
 def begin():
@@ -160,7 +160,7 @@ def test_the_guard_follows_the_port_to_another_descriptor_and_lets_go_of_a_lost_
 
 def test_the_guard_imports_nothing_heavy():
     heavy = ("torch", "numpy", "pandas", "serial")
-    code = f"import smellkit.device.guard, sys; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import smellkit.device.watchdog, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -15,17 +15,17 @@ from serial.rfc2217 import PortManager
 from test_device_faults import World, until
 
 from smellkit.device import frames
-from smellkit.device.bench import frame_seconds, parser_rate, streams
 from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.commands import neckwear
 from smellkit.device.errors import Closed, PortLost
+from smellkit.device.jobs import Timing
 from smellkit.device.link import open_link
 from smellkit.device.neckwear import NeckWear
-from smellkit.device.orders import Timing
 from smellkit.device.ports import Port, StableName, list_ports
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear, read_faults
 from smellkit.errors import OptionError
+from smellkit.study.device.bench import frame_seconds, parser_rate, streams
 
 
 def test_the_first_play_wakes_the_device_three_times_a_second_apart():

@@ -1,6 +1,7 @@
-"""Seeded ways to go wrong. More of them: `python -m smellkit.device.scenarios --count 10000`, or `--pty`."""
+"""Seeded ways to go wrong. More of them: `python -m smellkit.study.device.scenarios --count 10000`, or `--pty`."""
 
-from smellkit.device import engine, frames, scenarios
+from smellkit.device import engine, frames
+from smellkit.study.device import scenarios
 
 
 def test_a_thousand_seeded_scenarios_break_no_rule():

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour import data as recordings
-from smellkit.odour.encoder.augment import Augment, warped
-from smellkit.odour.encoder.features import describe
-from smellkit.odour.encoder.models import Opponent
-from smellkit.odour.encoder.protocol import Protocol, category, conductance, cut, join
-from smellkit.odour.encoder.task import hold_out, of_windows, pooled, samples, settled, task
+from smellkit.odour import recordings
+from smellkit.odour.augment import Augment, warped
+from smellkit.odour.encoder import Opponent
+from smellkit.odour.encoder_task import hold_out, of_windows, pooled, samples, settled, task
+from smellkit.odour.features import describe
+from smellkit.odour.windows import Protocol, category, conductance, cut, join
 from smellkit.train import Settings, fit
 
 
@@ -139,7 +139,7 @@ def test_pooling_averages_the_windows_of_a_recording():
 
 
 def test_categories_hold_ten_substances_each():
-    from smellkit.odour.encoder.protocol import CATEGORIES
+    from smellkit.odour.windows import CATEGORIES
 
     assert [len(members.split()) for members in CATEGORIES.values()] == [10] * 5
     assert category("nutmeg") == "spices" and category("paint") == "other"

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from smellkit import options, paths, sweep
-from smellkit.odour.encoder import ablations
+from smellkit.study.odour import ablations
 from smellkit.train import Settings
 
 

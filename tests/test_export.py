@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from smellkit import weights
+from smellkit import checkpoint as weights
 from smellkit.errors import OptionError
-from smellkit.odour.encoder.export import Recorded, duration, example, odour, represent
-from smellkit.odour.encoder.predict import Recogniser
-from smellkit.odour.encoder.protocol import REPRESENTATIONS, Protocol
-from smellkit.odour.encoder.task import make
+from smellkit.odour.encoder_task import make
+from smellkit.odour.export import Recorded, duration, example, odour, represent
+from smellkit.odour.predict import Recogniser
+from smellkit.odour.windows import REPRESENTATIONS, Protocol
 from tests.test_predict import trained  # noqa: F401 - a fixture
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smellkit.odour.encoder.features import Normal, names, summarise
+from smellkit.odour.features import Normal, names, summarise
 
 GAS = ("NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG")
 

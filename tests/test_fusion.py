@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.data import CHANNELS, find, read_scents
-from smellkit.odour.data.scents import Scent
-from smellkit.odour.fusion import scenes as fusion_data
-from smellkit.odour.fusion.scenes import Bank, Scenes, descriptors, paraphrases, split_pictures
-from smellkit.odour.fusion.scores import SUBSETS, behind, by_class, conflict, subsets
-from smellkit.odour.fusion.task import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, hide, right, task
+from smellkit.odour import scenes as fusion_data
+from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, hide, right, task
+from smellkit.odour.recordings import find
+from smellkit.odour.scenes import Bank, Scenes, descriptors, paraphrases, split_pictures
+from smellkit.odour.scents import CHANNELS, Scent, read_scents
+from smellkit.study.odour.fusion import SUBSETS, behind, by_class, conflict, subsets
 
 SIZES = (50, 30, 40)
 
@@ -148,7 +148,7 @@ def test_each_of_several_loudest_scents_counts_as_right():
 
 
 def test_all_seven_subsets_are_scored_and_all_three_are_not_behind_the_best_one():
-    from smellkit.odour.fusion.scores import fit
+    from smellkit.study.odour.fusion import fit
 
     scenes = small_scenes()
     model = fit(scenes, name="fusion", epochs=30, seed=1)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from smellkit.gcode import ablations
+from smellkit.study.gcode import ablations
 
 
 def table(**cases):

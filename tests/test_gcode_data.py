@@ -11,7 +11,7 @@ import pytest
 from smellkit import paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
-from smellkit.gcode import channels, data, recordings, speed, splits, tokens
+from smellkit.gcode import channels, data, recordings, splits, tokens
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "gcode_fingerprint"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="SMELLKIT_DATA has no gcode_fingerprint")
@@ -191,8 +191,3 @@ def test_what_is_wrong_with_real_recordings_is_counted():
     assert report.counts["repeats the status rows of face150025_008"] == 1
     honest = machine.labelled().windows
     assert len(honest[~splits.repeats(honest)]) == 3429  # of 3,880 with the recordings that are held back
-
-
-def test_windows_come_faster_from_the_cache_than_from_the_files():
-    measured = speed.reading()
-    assert measured["ratio"] == measured["first_s"] / measured["again_s"] > 1

@@ -9,14 +9,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import cli, paths, runs, weights
+from smellkit import checkpoint as weights
+from smellkit import cli, paths, runs
 from smellkit.errors import OptionError, WeightsError
-from smellkit.gcode import bench, data, decode, export, predict, recordings, samples, scores, shipping, tasks, tokens
+from smellkit.gcode import data, decode, export, predict, recordings, samples, scores, shipping, tasks, tokens
 from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS, PLACES
-from smellkit.gcode.follow import Courses
 from smellkit.gcode.grammar import Grammar, spoken
-from smellkit.gcode.reader import Recall
-from smellkit.gcode.sums import Sums, summarised
+from smellkit.gcode.hmm import Courses
+from smellkit.gcode.summary import Sums, summarised
+from smellkit.gcode.window_decoder import Recall
+from smellkit.study.gcode import protocols as bench
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "gcode"

@@ -8,15 +8,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from smellkit import paths, weights
+from smellkit import checkpoint as weights
+from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.odour.data import ODORANTS
-from smellkit.odour.mixture import bench as mixture_bench
-from smellkit.odour.mixture.models import Forest, Hybrid, Neighbours, shared_prior
-from smellkit.odour.mixture.predict import COLUMNS, load_model, mixture, save_model
-from smellkit.odour.mixture.scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
-from smellkit.odour.mixture.task import (
+from smellkit.odour.mixture import Forest, Hybrid, Neighbours, shared_prior
+from smellkit.odour.mixture_scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
+from smellkit.odour.mixture_task import (
     blend,
     cut,
     groups,
@@ -27,6 +25,9 @@ from smellkit.odour.mixture.task import (
     read_windows,
     task,
 )
+from smellkit.odour.predict_mixture import COLUMNS, load_model, mixture, save_model
+from smellkit.odour.scents import ODORANTS
+from smellkit.study.odour import mixtures as mixture_bench
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "nowhere")) / "smellnet"
 

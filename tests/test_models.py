@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from smellkit import weights
+from smellkit import checkpoint as weights
 from smellkit.errors import OptionError, WeightsError
-from smellkit.odour.encoder.models import BODIES, CHANNELS
-from smellkit.odour.encoder.task import make
+from smellkit.odour.encoder import BODIES, CHANNELS
+from smellkit.odour.encoder_task import make
 
 SHAPE = (60, 6)
 
@@ -63,7 +63,7 @@ def test_alignment_matches_classes_in_training_only():
 
 
 def test_summaries_known_before_change_nothing():
-    from smellkit.odour.encoder.features import summarise
+    from smellkit.odour.features import summarise
 
     made, window = model("twopath").eval(), torch.randn(4, *SHAPE)
     known = made({"window": window, "summary": made.body.normal(summarise(window))})["logits"]

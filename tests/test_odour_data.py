@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from smellkit import cache, paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, SmellkitError
-from smellkit.odour import data
+from smellkit.odour import mixtures, recordings, scents
 
 SAMPLE = paths.sample() / "smellnet"
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "smellnet"
@@ -38,48 +38,48 @@ def small(tmp_path):
 
 
 def test_the_sample_is_read_as_one_tidy_table():
-    table = data.read_recordings()
-    assert list(table.columns) == ["substance", "recording", "step", "file", *data.SENSORS]
+    table = recordings.read_recordings()
+    assert list(table.columns) == ["substance", "recording", "step", "file", *recordings.SENSORS]
     assert table["substance"].nunique() == 14
     assert (table.groupby("file")["step"].max() == 299).all()
     assert table["file"].iloc[0].startswith("base/training/almond/almond.")
     assert not table.isna().any().any()
     one = pd.read_csv(SAMPLE / table["file"].iloc[0])
     np.testing.assert_array_equal(
-        table.loc[table["file"] == table["file"].iloc[0], list(data.GAS)], one[list(data.GAS)]
+        table.loc[table["file"] == table["file"].iloc[0], list(recordings.GAS)], one[list(recordings.GAS)]
     )
-    data.schema().validate(table)
+    recordings.schema().validate(table)
 
 
 def test_the_twelve_scent_layout_is_read_into_the_same_table():
-    table = data.read_recordings(paths.sample() / "scents")
-    assert list(table.columns) == ["substance", "recording", "step", "file", *data.SENSORS]
-    assert set(table["substance"]) == set(data.CHANNELS)
+    table = recordings.read_recordings(paths.sample() / "scents")
+    assert list(table.columns) == ["substance", "recording", "step", "file", *recordings.SENSORS]
+    assert set(table["substance"]) == set(scents.CHANNELS)
 
 
 def test_the_data_folder_is_found_by_its_content(tmp_path):
-    assert data.find() == data.find("") == SAMPLE
-    assert data.find(SAMPLE) == data.find(paths.sample()) == SAMPLE
+    assert recordings.find() == recordings.find("") == SAMPLE
+    assert recordings.find(SAMPLE) == recordings.find(paths.sample()) == SAMPLE
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match="smellkit data get smellnet"):
-            data.find(folder)
+            recordings.find(folder)
 
 
 def test_a_misnamed_split_is_refused_with_the_nearest(small):
     with pytest.raises(DataError, match="splits here: training"):
-        data.read_recordings(small, "trainin")
+        recordings.read_recordings(small, "trainin")
     with pytest.raises(DataError, match="splits here: test_seen"):
-        data.read_mixtures(small, "test_sen")
+        mixtures.read_mixtures(small, "test_sen")
 
 
 def test_a_broken_recording_stops_the_reading_unless_skipping_was_asked_for(small):
     bad = sorted((small / "base/training/banana").glob("*.csv"))[1]
     bad.write_text(bad.read_text().replace("NO2", "N02", 1))
     with pytest.raises(DataError, match=r"N02"):
-        data.read_recordings(small)
+        recordings.read_recordings(small)
     for _ in range(2):  # the second time from the cache, which tells the same
         report = Report()
-        table = data.read_recordings(small, skip=True, report=report)
+        table = recordings.read_recordings(small, skip=True, report=report)
         assert table.groupby("substance")["file"].nunique().to_dict() == {"banana": 2, "garlic": 3}
         assert (report.files, list(report.skipped)) == (5, [str(bad)])
 
@@ -88,9 +88,9 @@ def test_a_misnamed_recording_is_refused(small):
     lost = sorted((small / "base/training/banana").glob("*.csv"))[0]
     lost.rename(lost.with_suffix(".csv.txt"))
     with pytest.raises(DataError, match=r"\.csv\.txt"):
-        data.read_recordings(small)
+        recordings.read_recordings(small)
     report = Report()
-    assert data.read_recordings(small, skip=True, report=report)["file"].nunique() == 5
+    assert recordings.read_recordings(small, skip=True, report=report)["file"].nunique() == 5
     assert len(report.skipped) == 1
 
 
@@ -99,7 +99,7 @@ def test_a_truncated_first_row_goes_before_any_baseline_is_taken(small):
     header, _, *rows = path.read_text().splitlines()
     path.write_text("\n".join([header, ",,,,12,3.1", *rows]) + "\n")
     report = Report()
-    table = data.read_recordings(small, report=report)
+    table = recordings.read_recordings(small, report=report)
     mine = table[table["recording"] == path.stem]
     assert mine["step"].tolist() == list(range(len(rows)))
     assert mine["NO2"].iloc[0] == float(rows[0].split(",")[0])
@@ -108,9 +108,9 @@ def test_a_truncated_first_row_goes_before_any_baseline_is_taken(small):
 
 def test_overflow_and_a_stuck_environment_sensor_are_counted():
     report = Report()
-    table = data.read_recordings(report=report)
+    table = recordings.read_recordings(report=report)
     assert report.counts["environment sensor stuck at 688.6 hPa, 100 %"] == 3
-    stuck = data.stuck(table)
+    stuck = recordings.stuck(table)
     assert {file.split("/")[2] for file in stuck[stuck].index} == {"apple"}
     assert table["Benzene"].max() == 65535
     overflows = sum(
@@ -121,7 +121,7 @@ def test_overflow_and_a_stuck_environment_sensor_are_counted():
 
 def test_a_substance_missing_from_a_split_is_said(small, caplog):
     report = Report()
-    data.read_recordings(small, "testing", report=report)
+    recordings.read_recordings(small, "testing", report=report)
     assert report.counts == {"substance only in training": 1}
     assert "garlic" in caplog.text
 
@@ -129,33 +129,33 @@ def test_a_substance_missing_from_a_split_is_said(small, caplog):
 @pytest.mark.parametrize("settled", [cache.SETTLED, -1e18])
 def test_a_cached_table_is_the_same_and_a_changed_file_is_seen(small, monkeypatch, settled):
     monkeypatch.setattr(cache, "SETTLED", settled)  # with the second, hashes are remembered at once
-    first = data.read_recordings(small)
-    pd.testing.assert_frame_equal(data.read_recordings(small), first)
+    first = recordings.read_recordings(small)
+    pd.testing.assert_frame_equal(recordings.read_recordings(small), first)
     path = sorted((small / "base/training/banana").glob("*.csv"))[0]
     stamp = path.stat()
     text = path.read_text()
     changed = text.replace("\n", "\n9", 1) if text.split("\n")[1][0] != "9" else text.replace("\n9", "\n1", 1)
     path.write_text(changed[: len(text)] if len(changed) == len(text) else changed)
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # content counts, not dates
-    assert data.read_recordings(small)["NO2"].iloc[0] != first["NO2"].iloc[0]
+    assert recordings.read_recordings(small)["NO2"].iloc[0] != first["NO2"].iloc[0]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"", lambda b: b[:50] + bytes([b[50] ^ 1]) + b[51:]])
 def test_a_damaged_cache_is_rebuilt(small, work, damage, caplog):
-    first = data.read_recordings(small)
+    first = recordings.read_recordings(small)
     (kept,) = (work / "tables").glob("recordings-*")
     kept.write_bytes(damage(kept.read_bytes()))
-    pd.testing.assert_frame_equal(data.read_recordings(small), first)
+    pd.testing.assert_frame_equal(recordings.read_recordings(small), first)
     assert "damaged" in caplog.text
     caplog.clear()
-    pd.testing.assert_frame_equal(data.read_recordings(small), first)
+    pd.testing.assert_frame_equal(recordings.read_recordings(small), first)
     assert "damaged" not in caplog.text
 
 
 def test_a_cache_that_can_not_be_written_costs_time_only(small, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "file"))
-    assert len(data.read_recordings(small))
+    assert len(recordings.read_recordings(small))
 
 
 LABELS = {
@@ -176,7 +176,7 @@ LABELS = {
 
 @pytest.mark.parametrize("name", LABELS)
 def test_a_label_is_read_from_the_file_name(name):
-    assert data.parse_label(name) == LABELS[name]
+    assert mixtures.parse_label(name) == LABELS[name]
 
 
 @pytest.mark.parametrize(
@@ -200,13 +200,13 @@ def test_a_label_is_read_from_the_file_name(name):
 )
 def test_a_name_that_is_no_label_is_refused(name, why):
     with pytest.raises(DataError) as error:
-        data.parse_label(name)
+        mixtures.parse_label(name)
     assert why in str(error.value)
 
 
 @given(
     parts=st.lists(
-        st.tuples(st.sampled_from(data.ODORANTS), st.integers(1, 9)), min_size=2, max_size=3, unique_by=lambda p: p[0]
+        st.tuples(st.sampled_from(scents.ODORANTS), st.integers(1, 9)), min_size=2, max_size=3, unique_by=lambda p: p[0]
     ),
     between=st.sampled_from(["", "_"]),
     change=st.sampled_from([str, str.title, str.upper]),
@@ -218,25 +218,25 @@ def test_every_way_to_write_a_mixture_is_read(parts, between, change, tail):
     name = change("_".join(f"{name}{between}{share}" for (name, _), share in zip(parts, shares, strict=True))) + tail
     if min(shares) > 0:
         expected = {name: share / 100 for (name, _), share in zip(parts, shares, strict=True)}
-        assert data.parse_label(name) == expected
+        assert mixtures.parse_label(name) == expected
     else:
         with pytest.raises(DataError):
-            data.parse_label(name)
+            mixtures.parse_label(name)
 
 
 @given(st.text(max_size=30))
 def test_any_name_is_a_label_or_refused(name):
     try:
-        assert abs(sum(data.parse_label(name).values()) - 1) < 0.02
+        assert abs(sum(mixtures.parse_label(name).values()) - 1) < 0.02
     except DataError as why:
         assert "Try: " in str(why)
 
 
 def test_mixtures_of_the_sample_are_read_with_their_labels():
-    values, index = data.read_mixtures(None, "training_seen")
+    values, index = mixtures.read_mixtures(None, "training_seen")
     assert values.shape == (len(index), 600, 4)
     assert values.dtype == np.float32
-    np.testing.assert_allclose(index[list(data.ODORANTS)].sum(axis=1), 1, atol=0.011)
+    np.testing.assert_allclose(index[list(scents.ODORANTS)].sum(axis=1), 1, atol=0.011)
     assert index["kind"].value_counts().to_dict() == {"real": 34, "synthetic": 3}
     assert set(index.loc[index["kind"] == "synthetic", "origin"]) == {"bootstrap"}
     assert set(index["recorded_at"].dt.date.astype(str)) == {"2025-07-21", "2025-07-22"}
@@ -245,7 +245,7 @@ def test_mixtures_of_the_sample_are_read_with_their_labels():
 
 
 def test_a_copy_is_traced_to_its_original():
-    _, index = data.read_mixtures(None, "test_unseen")
+    _, index = mixtures.read_mixtures(None, "test_unseen")
     (copy,) = index[index["duplicate_of"] != ""].itertuples()
     assert copy.file.replace(" (1)", "") == copy.duplicate_of
 
@@ -253,9 +253,9 @@ def test_a_copy_is_traced_to_its_original():
 def test_a_mistyped_mixture_is_refused_or_skipped(small):
     shutil.copy(next((small / "mixture/test_seen").glob("banana.*")), small / "mixture/test_seen/garlic50_banan50.csv")
     with pytest.raises(DataError, match="banana"):
-        data.read_mixtures(small, "test_seen")
+        mixtures.read_mixtures(small, "test_seen")
     report = Report()
-    values, index = data.read_mixtures(small, "test_seen", skip=True, report=report)
+    values, index = mixtures.read_mixtures(small, "test_seen", skip=True, report=report)
     assert len(values) == len(index) == report.files == 17
     assert len(report.skipped) == 1
 
@@ -264,50 +264,50 @@ def test_recordings_of_other_lengths_and_without_labels_are_read(small):
     files = sorted((small / "mixture/test_seen").glob("*.csv"))[:2]
     nameless = files[0].with_name("monday.csv")
     nameless.write_text("".join(files[0].read_text().splitlines(keepends=True)[:201]))
-    values, index = data.read_mixture_files([nameless, files[1]], root=small, labelled=False)
+    values, index = mixtures.read_mixture_files([nameless, files[1]], root=small, labelled=False)
     assert [value.shape for value in values] == [(200, 4), (600, 4)]
-    assert index[list(data.ODORANTS)].isna().all().all()
+    assert index[list(scents.ODORANTS)].isna().all().all()
 
 
 def test_scents_are_in_the_order_of_the_device():
-    scents = data.read_scents()
-    assert [scent.name for scent in scents] == list(data.CHANNELS)
-    assert [scent.id for scent in scents] == list(range(1, 13))
-    assert all(scent.long_description for scent in scents)
+    listed = scents.read_scents()
+    assert [scent.name for scent in listed] == list(scents.CHANNELS)
+    assert [scent.id for scent in listed] == list(range(1, 13))
+    assert all(scent.long_description for scent in listed)
 
 
 def test_ratios_go_to_the_channels_of_the_device_and_back():
     ratios = np.eye(12)
-    beta = data.to_channels(ratios)
-    for row, odorant in zip(beta, data.ODORANTS, strict=True):
-        assert data.CHANNELS[row.argmax()] == data.substance(odorant)
-        assert data.odorant(data.CHANNELS[row.argmax()]) == odorant
-    np.testing.assert_array_equal(data.from_channels(beta), ratios)
-    assert data.to_channels(np.zeros((3, 5, 12))).shape == (3, 5, 12)
+    beta = scents.to_channels(ratios)
+    for row, odorant in zip(beta, scents.ODORANTS, strict=True):
+        assert scents.CHANNELS[row.argmax()] == scents.substance(odorant)
+        assert scents.odorant(scents.CHANNELS[row.argmax()]) == odorant
+    np.testing.assert_array_equal(scents.from_channels(beta), ratios)
+    assert scents.to_channels(np.zeros((3, 5, 12))).shape == (3, 5, 12)
 
 
 def test_an_unknown_odorant_is_refused_with_the_nearest():
     with pytest.raises(SmellkitError, match="banana"):
-        data.odorant("banan")
+        scents.odorant("banan")
 
 
 def test_pictures_are_listed_by_scent(tmp_path):
-    table = data.list_pictures()
-    assert set(table["scent"]) == set(data.CHANNELS)
+    table = scents.list_pictures()
+    assert set(table["scent"]) == set(scents.CHANNELS)
     assert all(Path(file).is_file() for file in table["file"])
     with pytest.raises(DataError, match="images/"):
-        data.list_pictures(tmp_path)
+        scents.list_pictures(tmp_path)
 
 
 def test_ids_of_scents_without_a_gap_are_demanded(tmp_path):
     scents = [{"id": n, "name": f"n{n}", "long_description": "smells"} for n in (1, 3)]
     (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": scents}))
     with pytest.raises(DataError, match="without a gap"):
-        data.read_scents(tmp_path)
+        scents.read_scents(tmp_path)
 
 
 def test_a_survey_counts_what_is_there_and_lists_every_fault(small):
-    from smellkit.odour.data.survey import survey
+    from smellkit.odour.survey import survey
 
     (small / "images/banana").mkdir(parents=True)
     (small / "images/banana/a.jpg").write_bytes(b"no picture")
@@ -320,7 +320,7 @@ def test_a_survey_counts_what_is_there_and_lists_every_fault(small):
 @real
 def test_the_real_recordings_are_all_read():
     report = Report()
-    tables = {split: data.read_recordings(REAL, split, report=report) for split in ("training", "testing")}
+    tables = {split: recordings.read_recordings(REAL, split, report=report) for split in ("training", "testing")}
     assert {split: (table["file"].nunique(), len(table)) for split, table in tables.items()} == {
         "training": (250, 150_711),
         "testing": (50, 30_007),
@@ -334,10 +334,10 @@ def test_the_real_recordings_are_all_read():
 @pytest.mark.parametrize("split", ["training_new", "test_seen", "test_unseen"])  # training_seen is part of the first
 def test_labels_kinds_times_and_duplicates_of_the_real_mixtures_agree_with_their_list(split):
     known = pd.read_csv(REAL / "mixture/recordings.csv", keep_default_na=False).query("split == @split")
-    values, index = data.read_mixtures(REAL, split)
+    values, index = mixtures.read_mixtures(REAL, split)
     index = index.set_index(index["file"].str.removeprefix("mixture/")).loc[known["path"]]
     assert len(values) == len(known) == len(index)
-    for odorant in data.ODORANTS:
+    for odorant in scents.ODORANTS:
         np.testing.assert_allclose(index[odorant], known[f"label_{odorant}"], atol=1e-6)
     kinds = {"synthetic_bootstrap": "bootstrap", "synthetic_balanced": "balanced", "recording": "recording"}
     same = known["kind"].isin(kinds).to_numpy()  # a numbered copy is of the kind of its original

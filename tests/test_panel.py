@@ -13,9 +13,9 @@ from smellkit.device.enose import COLUMNS, Nose
 from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import OptionError
-from smellkit.odour import data as recordings
-from smellkit.odour.data.scents import CHANNELS
-from smellkit.odour.encoder.live import EVERY, Recogniser
+from smellkit.odour import recordings
+from smellkit.odour.live import EVERY, Recogniser
+from smellkit.odour.scents import CHANNELS
 from smellkit.panel import drawings
 
 

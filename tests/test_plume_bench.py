@@ -10,10 +10,14 @@ from click.testing import CliRunner
 
 from smellkit import cli, paths
 from smellkit.errors import OptionError
-from smellkit.plume import ablations, annotations, bench, forest, models, samples, simulate, tasks
-from smellkit.plume.bench import Told
-from smellkit.plume.better import ordered
-from smellkit.plume.network import GASES, Sized
+from smellkit.plume import annotations, models
+from smellkit.plume import data as samples
+from smellkit.plume import task as tasks
+from smellkit.plume.fume import GASES, Sized
+from smellkit.plume.plumenet import ordered
+from smellkit.simulate import plume as simulate
+from smellkit.study.plume import ablations, bench, forest
+from smellkit.study.plume.bench import Told
 
 QUICK = {"epochs": 1, "batch": 32, "learning_rate": 3e-3}
 

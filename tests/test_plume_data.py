@@ -19,11 +19,14 @@ from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import annotations as tables
-from smellkit.plume import augment, bench, models, samples, scores, simulate, survey
+from smellkit.plume import augment, models, scores
+from smellkit.plume import data as samples
 from smellkit.plume.annotations import CLASSES, COLUMNS, PAIRINGS
-from smellkit.plume.network import Sized
-from smellkit.plume.pattern import Pattern
-from smellkit.plume.physics import GASES
+from smellkit.plume.fume import Sized
+from smellkit.simulate import plume as simulate
+from smellkit.simulate.plume_physics import GASES
+from smellkit.study.plume import bench, survey
+from smellkit.study.plume.pattern import Pattern
 from smellkit.task import Task
 from smellkit.train import Settings, fit
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from smellkit.losses import focal
 from smellkit.plume import losses
-from smellkit.plume.network import GASES
+from smellkit.plume.fume import GASES
 
 monai = pytest.importorskip("monai.losses")
 torch.manual_seed(0)

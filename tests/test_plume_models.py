@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from smellkit import weights
+from smellkit import checkpoint as weights
 from smellkit.errors import OptionError
-from smellkit.plume import attention, encoders, heads, models, network
-from smellkit.plume.network import GASES
+from smellkit.plume import attention, encoders, heads, models
+from smellkit.plume import fume as network
+from smellkit.plume.fume import GASES
 
 SMALL = [name for name in models.MODELS if "resnet" not in name]
 

@@ -9,10 +9,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from smellkit import cli, paths, weights
+from smellkit import checkpoint as weights
+from smellkit import cli, paths
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.plume import bench, export, predict, samples, shipping, tasks
-from smellkit.plume.network import GASES
+from smellkit.plume import data as samples
+from smellkit.plume import export, predict, shipping
+from smellkit.plume import task as tasks
+from smellkit.plume.fume import GASES
+from smellkit.study.plume import bench
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "plume"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from smellkit.plume import scores
-from smellkit.plume.network import GASES
+from smellkit.plume.fume import GASES
 
 ROWS = 24
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import paths, weights
+from smellkit import checkpoint as weights
+from smellkit import paths
 from smellkit.errors import DataError, WeightsError
-from smellkit.odour.data import SENSORS
-from smellkit.odour.encoder import predict
-from smellkit.odour.encoder.calibration import Calibration, Thresholds
-from smellkit.odour.encoder.export import example
-from smellkit.odour.encoder.protocol import Protocol
-from smellkit.odour.encoder.task import make
+from smellkit.odour import predict
+from smellkit.odour.confidence import Calibration, Thresholds
+from smellkit.odour.encoder_task import make
+from smellkit.odour.export import example
+from smellkit.odour.recordings import SENSORS
+from smellkit.odour.windows import Protocol
 
 HEADER = "file,window,start,top1,top2,top3,top4,top5,p1,p2,p3,p4,p5"
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from smellkit import paths, results
+from smellkit import paths
 from smellkit.errors import DataError
+from smellkit.study import published as results
 
 
 def test_the_readme_says_what_the_results_say():

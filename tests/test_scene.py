@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.odour.fusion.scene import LightScene, SceneEncoder, in_batches, scene_encoder
+from smellkit.odour.scene_encoder import LightScene, SceneEncoder, in_batches, scene_encoder
 
 WORDS = [
     "[UNK]",

@@ -10,10 +10,10 @@ from PIL import Image
 
 from smellkit import paths
 from smellkit.errors import SmellkitError
-from smellkit.odour import data
-from smellkit.odour.simulate import nose as simulate
-from smellkit.odour.simulate.drawings import draw
-from smellkit.odour.simulate.sample import Size, write_sample
+from smellkit.odour import recordings
+from smellkit.simulate import nose as simulate
+from smellkit.simulate.drawings import draw
+from smellkit.simulate.odour import Size, write_sample
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(tmp_path, monke
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("smellkit.odour.simulate.sample._pictures", full)
+    monkeypatch.setattr("smellkit.simulate.odour._pictures", full)
     with pytest.raises(OSError, match="No space"):
         write_sample(tmp_path / "other", size=size)
     assert not list((tmp_path / "other").iterdir())
@@ -144,7 +144,7 @@ def test_counts_are_whole_numbers_of_ten_bits():
 
 
 def test_a_simulated_mixture_is_told_from_a_resampled_one():
-    from smellkit.odour.data.blends import origin
+    from smellkit.odour.mixtures import origin
 
     rng = np.random.default_rng(1)
     table = simulate.mixture_recording({"banana": 1.0}, simulate.session(rng), rng)
@@ -158,7 +158,7 @@ def nearest_substance(train: pd.DataFrame, test: pd.DataFrame) -> float:
 
     def first(table):
         rows = table.groupby("file", sort=False).first()
-        return rows[["Temperature", "Pressure", "Humidity", *data.GAS]].to_numpy(), rows["substance"].to_numpy()
+        return rows[["Temperature", "Pressure", "Humidity", *recordings.GAS]].to_numpy(), rows["substance"].to_numpy()
 
     (x, y), (other, truth) = first(train), first(test)
     mean, scale = x.mean(axis=0), x.std(axis=0)
@@ -170,8 +170,8 @@ def test_one_session_a_substance_gives_it_away_and_one_a_recording_does_not(tmp_
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
     size = Size(training=3, rows=40, mixtures=0, pictures=1, scent_rows=30)
     folder = write_sample(tmp_path / "free", size=size, sessions="recording")
-    confounded = nearest_substance(data.read_recordings(None), data.read_recordings(None, "testing"))
-    free = nearest_substance(data.read_recordings(folder), data.read_recordings(folder, "testing"))
+    confounded = nearest_substance(recordings.read_recordings(None), recordings.read_recordings(None, "testing"))
+    free = nearest_substance(recordings.read_recordings(folder), recordings.read_recordings(folder, "testing"))
     assert confounded > 0.9
     assert free < 0.5
 

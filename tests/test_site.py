@@ -9,9 +9,10 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from smellkit import batch, pages, paths, preview, results, site
+from smellkit import batch, pages, paths, preview, site
 from smellkit.cli.publish import site as command
 from smellkit.errors import DataError, OptionError, SmellkitError
+from smellkit.study import published as results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]

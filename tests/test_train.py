@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from smellkit import runs, train, weights
+from smellkit import checkpoint as weights
+from smellkit import runs, train
 from smellkit.errors import OptionError, WeightsError
 from smellkit.task import Task, Tensors
 from smellkit.train import Settings, fit

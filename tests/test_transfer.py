@@ -9,9 +9,10 @@ from click.testing import CliRunner
 from test_encoder import table
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.data import GAS
-from smellkit.odour.encoder import adapt, systems, transfer
-from smellkit.odour.encoder.protocol import Protocol, cut
+from smellkit.odour.recordings import GAS
+from smellkit.odour.windows import Protocol, cut
+from smellkit.study.odour import adapt, systems
+from smellkit.study.odour import sessions as transfer
 
 
 def sat_twice():

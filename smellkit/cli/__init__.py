@@ -21,23 +21,21 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "predict": "smellkit.cli.learn:predict",
     "export": "smellkit.cli.learn:export",
     "bench": "smellkit.cli:bench",
-    "audit": "smellkit.odour.commands:audit",
-    "calibrate": "smellkit.odour.commands:calibrate",
+    "audit": "smellkit.study.odour.commands:audit",
+    "calibrate": "smellkit.study.odour.commands:calibrate",
     "neckwear": "smellkit.device.commands:neckwear",
 }
 
 BENCHES = {
-    "smellnet-base": "smellkit.odour.commands:smellnet_base",
-    "smellnet-sessions": "smellkit.odour.commands:smellnet_sessions",
-    "smellnet-ablations": "smellkit.odour.commands:smellnet_ablations",
-    "smellnet-mixture": "smellkit.odour.commands:smellnet_mixture",
-    "reading": "smellkit.odour.commands:reading",
+    "smellnet-base": "smellkit.study.odour.commands:smellnet_base",
+    "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
+    "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
+    "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
     "neckwear": "smellkit.device.commands:bench",
-    "gcode": "smellkit.gcode.commands:bench",
-    "gcode-reading": "smellkit.gcode.commands:reading",
-    "gcode-ablations": "smellkit.gcode.commands:ablations",
-    "plume": "smellkit.plume.commands:bench",
-    "plume-ablations": "smellkit.plume.commands:ablations",
+    "gcode": "smellkit.study.gcode.commands:bench",
+    "gcode-ablations": "smellkit.study.gcode.commands:ablations",
+    "plume": "smellkit.study.plume.commands:bench",
+    "plume-ablations": "smellkit.study.plume.commands:ablations",
 }
 
 

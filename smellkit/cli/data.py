@@ -49,7 +49,7 @@ def simulate():
 @click.option("--rows", default=128, show_default=True, help="Rows a recording, at 3.9 a second.")
 def gcode(out, seed, recordings, rows):
     """Simulate a milling machine: programs, trajectories, and what 12 sensor nodes make of them."""
-    from smellkit.gcode.simulate import machine
+    from smellkit.simulate.gcode import machine
 
     click.echo(f"{machine(out, recordings=recordings, rows=rows, seed=seed)} recordings in {out}.")
 
@@ -69,7 +69,7 @@ def gcode(out, seed, recordings, rows):
 )
 def odour(out, seed, recordings, rows, pictures, sessions):
     """Simulate an electronic nose: SmellNet's layout and the twelve-scent layout."""
-    from smellkit.odour.simulate.sample import Size, write_sample
+    from smellkit.simulate.odour import Size, write_sample
 
     size = Size(training=recordings, rows=rows, pictures=pictures)
     folder = write_sample(out, seed=seed, size=size, sessions=sessions)
@@ -92,7 +92,7 @@ def odour(out, seed, recordings, rows, pictures, sessions):
 @click.option("--shares", default="70,15,15", show_default=True, help="Of training, validation and test.")
 def plume(out, pairs, size, seed, frames, missing, variety, shares):
     """Simulate two gas cameras at a rumen vessel: CO2 and CH4 frames, masks, and the health of the rumen."""
-    from smellkit.plume import simulate as plumes
+    from smellkit.simulate import plume as plumes
 
     began = time.process_time()
     counts = plumes.write(
@@ -135,8 +135,8 @@ def pair(folder, how, regroup, seed):
 @click.argument("folder", type=FOLDER, required=False)
 def check(folder):
     """Read everything in FOLDER (default: the sample), count what was forgiven, and list every fault."""
-    from smellkit.odour.data.survey import survey
-    from smellkit.plume import survey as plumes
+    from smellkit.odour.survey import survey
+    from smellkit.study.plume import survey as plumes
 
     report = plumes.check(folder) if folder and plumes.tables.holds(folder) else survey(folder)
     click.echo(str(report))

@@ -7,24 +7,24 @@ from pathlib import Path
 import click
 
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
-    "odour-encoder": "smellkit.odour.encoder.task:task",
-    "odour-mixture": "smellkit.odour.mixture.task:task",
-    "odour-fusion": "smellkit.odour.fusion.task:task",
+    "odour-encoder": "smellkit.odour.encoder_task:task",
+    "odour-mixture": "smellkit.odour.mixture_task:task",
+    "odour-fusion": "smellkit.odour.fusion:task",
     "gcode-reader": "smellkit.gcode.tasks:reader",
     "gcode-encoder": "smellkit.gcode.tasks:encoder",
     "gcode-decoder": "smellkit.gcode.tasks:decoder",
-    "plume": "smellkit.plume.tasks:plume",
+    "plume": "smellkit.plume.task:plume",
 }
 
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
-    "odour": "smellkit.odour.encoder.predict:odour",
-    "mixture": "smellkit.odour.mixture.predict:mixture",
+    "odour": "smellkit.odour.predict:odour",
+    "mixture": "smellkit.odour.predict_mixture:mixture",
     "gcode": "smellkit.gcode.predict:gcode",
     "plume": "smellkit.plume.predict:plume",
 }
 
 EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
-    "odour": "smellkit.odour.encoder.export:odour",
+    "odour": "smellkit.odour.export:odour",
     "gcode": "smellkit.gcode.export:gcode",
     "plume": "smellkit.plume.export:plume",
 }
@@ -106,7 +106,7 @@ def export(name, out):
 
 def _weights(name: str) -> tuple[str, Path]:
     """Kind and folder: a name is a folder in data/weights; a folder says its kind in its manifest."""
-    from smellkit import weights
+    from smellkit import checkpoint as weights
 
     folder = weights.find(name)
     return str(weights.manifest(folder).get("kind", folder.name)), folder

@@ -135,8 +135,8 @@ def virtual(tcp, link, faults, seed, log, seconds, list_faults):
 @click.option("--long", is_flag=True, help="Also play a list of 300 s in real time.")
 def bench(out, long):
     """Measure frames, parser, stop, guard and the fault scenarios of the NeckWear."""
-    from smellkit.device.bench import measure
     from smellkit.paths import write_json
+    from smellkit.study.device.bench import measure
 
     figures = measure(say=click.echo, long=long)
     if out:

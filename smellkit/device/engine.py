@@ -22,9 +22,9 @@ from smellkit.device import frames
 from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
 from smellkit.device.frames import Frame, Parser
+from smellkit.device.jobs import NEVER, Job, Kind, Note, Request, Score, Stopped, Timing
 from smellkit.device.link import Link
 from smellkit.device.log import Log
-from smellkit.device.orders import NEVER, Job, Kind, Note, Request, Score, Stopped, Timing
 
 
 @dataclass

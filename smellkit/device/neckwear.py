@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smellkit.device import endings, frames
+from smellkit.device import frames
+from smellkit.device import shutdown as endings
 from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.engine import Engine
 from smellkit.device.errors import ArgumentError, LinkError, Refused
 from smellkit.device.frames import Frame
-from smellkit.device.guard import Guard
+from smellkit.device.jobs import Note, Request, Score, Stopped, Timing
 from smellkit.device.link import Link, open_link
 from smellkit.device.log import Latency, Log
-from smellkit.device.orders import Note, Request, Score, Stopped, Timing
 from smellkit.device.ports import StableName
+from smellkit.device.watchdog import Guard
 
 if TYPE_CHECKING:
     from smellkit.device.playlist import Playlist

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from smellkit.gcode.grammar import STEPS, Grammar
-from smellkit.gcode.reader import MachineReader
 from smellkit.gcode.tokens import BOS, EOS, PAD
+from smellkit.gcode.window_decoder import MachineReader
 
 WEIGHT = 0.3  # of the decoder beside the lines' prior; chosen on the validation part of fold 0 of protocol G
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smellkit import paths, weights
+from smellkit import checkpoint as weights
+from smellkit import paths
 from smellkit.gcode.channels import CONTINUOUS, OPERATIONS, PLACES
 from smellkit.gcode.layers import WAVES, in_waves
 from smellkit.gcode.samples import Prepared, Windows

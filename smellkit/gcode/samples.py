@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from smellkit.gcode import channels, data, splits, tokens
 from smellkit.gcode.data import LENGTH, Machine, Scaling
-from smellkit.gcode.follow import Courses
 from smellkit.gcode.grammar import Grammar
+from smellkit.gcode.hmm import Courses
 from smellkit.task import Batch
 
 

@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smellkit import runs, weights
+from smellkit import checkpoint as weights
+from smellkit import runs
 from smellkit.errors import WeightsError
-from smellkit.gcode import bench, channels, decode, samples, tasks
+from smellkit.gcode import channels, decode, samples, tasks
 from smellkit.gcode.channels import OPERATIONS
 from smellkit.gcode.data import Scaling
-from smellkit.gcode.follow import Courses
 from smellkit.gcode.grammar import Grammar
-from smellkit.gcode.reader import MachineReader, Recall
+from smellkit.gcode.hmm import Courses
 from smellkit.gcode.tokens import Vocabulary, default
+from smellkit.gcode.window_decoder import MachineReader, Recall
 from smellkit.options import accepted
 from smellkit.runs import Run
+from smellkit.study.gcode import protocols as bench
 
 BATCH = 128  # windows at once
 LARGE = 10_000  # numbers in a matrix from which it is kept in half precision

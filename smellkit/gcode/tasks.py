@@ -7,14 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from smellkit import runs, weights
+from smellkit import checkpoint as weights
+from smellkit import runs
 from smellkit.gcode import decode, samples, scores
 from smellkit.gcode.channels import PLACES
 from smellkit.gcode.decoder import SensorDecoder, fields
 from smellkit.gcode.encoder import MachineEncoder, encoder_loss, remember
 from smellkit.gcode.encoder import build as build_encoder
 from smellkit.gcode.grammar import HEADS
-from smellkit.gcode.reader import MachineReader, Recall
+from smellkit.gcode.window_decoder import MachineReader, Recall
 from smellkit.losses import focal
 from smellkit.options import accepted
 from smellkit.runs import Run

@@ -19,11 +19,11 @@ from smellkit.device.enose import COLUMNS
 from smellkit.device.ports import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
-from smellkit.odour import data as recordings
-from smellkit.odour.data.scents import CHANNELS
-from smellkit.odour.encoder.live import Recogniser
+from smellkit.odour import recordings
+from smellkit.odour.live import Recogniser
+from smellkit.odour.loop import Outcome, Sniff, aired, perform, reproduce, sniff, stop_delay
+from smellkit.odour.scents import CHANNELS
 from smellkit.panel import drawings
-from smellkit.panel.loop import Outcome, Sniff, aired, perform, reproduce, sniff, stop_delay
 from smellkit.panel.session import SPAN, Session
 
 __all__ = ["Outcome", "Panel", "Session", "Sniff", "aired", "perform", "reproduce", "show", "sniff", "stop_delay"]

@@ -20,8 +20,8 @@ from smellkit.device.errors import LinkError
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import SmellkitError
-from smellkit.odour.encoder.live import Recogniser, Recognition
-from smellkit.panel.loop import Outcome, perform
+from smellkit.odour.live import Recogniser, Recognition
+from smellkit.odour.loop import Outcome, perform
 
 SPAN = 120  # rows that are drawn
 SILENCE = 5.0  # seconds without a row that are worth a word

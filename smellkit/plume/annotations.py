@@ -13,7 +13,7 @@ import pandas as pd
 from smellkit import paths
 from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError, OptionError
-from smellkit.plume.physics import GASES
+from smellkit.simulate.plume_physics import GASES
 
 CLASSES = ("Healthy", "Transitional", "Acidotic")
 SPLITS = {"train": "train", "valid": "val", "test": "test"}  # name in the kit -> name in the files

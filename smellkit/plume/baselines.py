@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from smellkit.plume.encoders import ENCODERS, Features, resize
+from smellkit.plume.fume import GASES, where_present
 from smellkit.plume.heads import HEADS, Classifier, mean
-from smellkit.plume.network import GASES, where_present
 from smellkit.task import Batch
 
 WIDTHS = {"fast-scnn": (256, 128), "resnet": (512, 256)}

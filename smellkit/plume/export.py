@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from smellkit import paths
 from smellkit.errors import SmellkitError, WeightsError
 from smellkit.plume import shipping
-from smellkit.plume.network import GASES, Sized
-from smellkit.plume.samples import normalise
+from smellkit.plume.data import normalise
+from smellkit.plume.fume import GASES, Sized
 
 SIZE = (240, 320)  # of the frames that the file takes
 INPUTS = (*GASES, "present")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smellkit.losses import CERTAIN, focal
-from smellkit.plume.network import GASES
+from smellkit.plume.fume import GASES
 from smellkit.task import Batch
 
 

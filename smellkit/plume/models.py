@@ -13,8 +13,8 @@ from torch import nn
 from smellkit.errors import OptionError
 from smellkit.options import nearest
 from smellkit.plume.baselines import ClassificationOnly, EarlyFusion, GasAware, SegmentationOnly
-from smellkit.plume.better import PlumeNet
-from smellkit.plume.network import FUME
+from smellkit.plume.fume import FUME
+from smellkit.plume.plumenet import PlumeNet
 from smellkit.task import Batch
 
 SIZE = (480, 640)  # of the published counts

@@ -14,9 +14,10 @@ from typing import NamedTuple
 from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import annotations as tables
-from smellkit.plume import samples, shipping
+from smellkit.plume import data as samples
+from smellkit.plume import shipping
 from smellkit.plume.annotations import SPLITS
-from smellkit.plume.network import GASES
+from smellkit.plume.fume import GASES
 from smellkit.plume.shipping import Frame, Seen
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")

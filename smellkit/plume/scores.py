@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smellkit.errors import OptionError
-from smellkit.plume.network import GASES
+from smellkit.plume.fume import GASES
 from smellkit.task import Batch
 
 CLASSES = 3

@@ -22,15 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smellkit import runs, weights
+from smellkit import checkpoint as weights
+from smellkit import runs
 from smellkit.errors import SmellkitError, WeightsError
-from smellkit.plume import bench, models
+from smellkit.plume import models
 from smellkit.plume.annotations import CLASSES
 from smellkit.plume.augment import averaged
+from smellkit.plume.data import normalise
 from smellkit.plume.encoders import resize
-from smellkit.plume.network import GASES, Sized, to_size
-from smellkit.plume.samples import normalise
+from smellkit.plume.fume import GASES, Sized, to_size
 from smellkit.runs import Run
+from smellkit.study.plume import bench
 from smellkit.task import Batch
 
 Frame = NDArray[np.uint8]

@@ -1,0 +1,148 @@
+"""Smell, picture and text, fused into mixture ratios over the twelve scents; any of them may be missing.
+
+    smell  z (50) -- alpha --+
+    vision (dv)  -- linear --+-- tokens + modality embeddings -- strategy --> odour scene -- softmax --> beta (12)
+    text   (dt)  -- linear --+
+
+A missing modality is masked: its token is never looked at, so that its content, whatever it is, changes nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from smellkit.odour.alpha import AlphaSum
+from smellkit.task import Batch, Task
+
+MODALITIES = ("smell", "picture", "text")  # the order of the columns of `present`
+STRATEGIES = ("attention", "concatenation", "addition")
+
+
+class Fusion(nn.Module):
+    """Three embeddings in, beta over twelve scents out.
+
+    A batch holds "smell" (batch, 50), "picture" (batch, dv), "text" (batch, dt) and "present" (batch, 3), a mask in the
+    order of `MODALITIES`. Strategies:
+
+    - attention: a summary token and the present modalities' tokens through a TransformerEncoder;
+    - concatenation: tokens side by side, a learned stand-in for each missing one, through a small network;
+    - addition: the mean of the present tokens, through the same small network.
+
+    In training each modality is hidden with probability `dropout`, but never the last one that is there.
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[int, int, int],
+        *,
+        strategy: str = "attention",
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        dropout: float = 0.2,
+        scents: int = 12,
+    ):
+        super().__init__()
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy {strategy!r}, not one of {STRATEGIES}")
+        self.strategy, self.dropout = strategy, dropout
+        smell, picture, text = sizes
+        self.alpha = AlphaSum(smell, width)
+        self.picture = nn.Sequential(nn.Linear(picture, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
+        self.text = nn.Sequential(nn.Linear(text, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
+        self.modality = nn.Parameter(torch.randn(len(MODALITIES), width) / width**0.5)
+        self.norm = nn.LayerNorm(width)
+        if strategy == "attention":
+            self.summary = nn.Parameter(torch.randn(width) / width**0.5)
+            layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.1, "gelu", batch_first=True, norm_first=True)
+            self.mix: nn.Module = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        else:
+            inputs = width * (len(MODALITIES) if strategy == "concatenation" else 1)
+            self.stand_in = nn.Parameter(torch.randn(len(MODALITIES), width) / width**0.5)
+            self.mix = nn.Sequential(
+                nn.Linear(inputs, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width)
+            )
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, scents))
+
+    def forward(self, batch: Batch) -> Batch:
+        present = batch["present"].bool()
+        if self.training and self.dropout:
+            present = hide(present, self.dropout)
+        inputs = [torch.where(present[:, i : i + 1], batch[name], 0.0) for i, name in enumerate(MODALITIES)]
+        tokens = torch.stack([self.alpha(inputs[0]), self.picture(inputs[1]), self.text(inputs[2])], dim=1)
+        scene = self.fuse(self.norm(tokens) + self.modality, present)
+        logits = self.head(scene)
+        return {"scene": scene, "log_beta": logits.log_softmax(dim=-1), "beta": logits.softmax(dim=-1)}
+
+    def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Blend tokens (batch, 3, width), of which only the `present` (batch, 3) may count, into (batch, width)."""
+        there = present.unsqueeze(-1)
+        if self.strategy == "attention":
+            summary = self.summary.expand(len(tokens), 1, -1)
+            absent = torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1)
+            return self.mix(torch.cat([summary, tokens], dim=1), src_key_padding_mask=absent)[:, 0]
+        if self.strategy == "concatenation":
+            return self.mix(torch.where(there, tokens, self.stand_in).flatten(1))
+        mean = torch.where(there, tokens, 0.0).sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1)
+        return self.mix(mean)
+
+
+def hide(present: Tensor, probability: float) -> Tensor:
+    """Hide each present modality with `probability`; where that would hide all of them, all stay."""
+    kept = present & (torch.rand(present.shape, device=present.device) >= probability)
+    return torch.where(kept.any(dim=1, keepdim=True), kept, present)
+
+
+def fusion_loss(outputs: Batch, batch: Batch) -> Tensor:
+    """Cross-entropy between true ratios and beta."""
+    return -(batch["ratios"] * outputs["log_beta"]).sum(dim=-1).mean()
+
+
+def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
+    """Scores of a split: accuracy of the loudest scent (any of them where several are), and the mixture's scores."""
+    from smellkit.odour.mixture_scores import summary
+
+    beta, ratios = outputs["beta"].detach(), batch["ratios"]
+    return {"accuracy": float(right(beta, ratios).float().mean()), **summary(beta.numpy(), ratios.numpy())}
+
+
+def right(beta: Tensor, ratios: Tensor) -> Tensor:
+    """Whether the largest beta is a scent of the largest true ratio, (n,)."""
+    chosen = ratios.gather(1, beta.argmax(dim=1, keepdim=True)).squeeze(1)
+    return chosen >= ratios.max(dim=1).values - 1e-6
+
+
+def task(
+    *,
+    data: str = "",
+    scene: str = "light",
+    revision: str = "",
+    strategy: str = "attention",
+    dropout: float = 0.2,
+    width: int = 64,
+    layers: int = 2,
+    without: str = "",
+    encoder: str = "mixture",
+    seed: int = 7,
+) -> Task:
+    """Fusion of smell, picture and text on mixture recordings, as a task for the trainer.
+
+    data: a SmellNet folder, "" for the sample; scene: "light", or a Qwen-VL folder or hub name (with `revision`);
+    without: a modality that is absent throughout ("smell", "picture" or "text"), for comparisons; encoder: whose 50
+    channels are the smell; seed: of the splits of pictures and descriptions.
+    """
+    from smellkit.odour.scenes import load
+
+    held: dict[str, tuple[int, int, int]] = {}
+
+    def splits():
+        sets, held["sizes"] = load(data, scene=scene, revision=revision, without=without, encoder=encoder, seed=seed)
+        return sets
+
+    def build() -> nn.Module:
+        if "sizes" not in held:
+            splits()
+        return Fusion(held["sizes"], strategy=strategy, width=width, layers=layers, dropout=dropout)
+
+    return Task("odour-fusion", splits, build, fusion_loss, fusion_scores, watch="accuracy")

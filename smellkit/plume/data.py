@@ -1,0 +1,240 @@
+"""Pairs of frames as batches: kept as bytes, a missing gas blank and marked, augmented a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from smellkit.checks import Report, fault, read_picture
+from smellkit.errors import DataError, OptionError
+from smellkit.plume import annotations as tables
+from smellkit.plume.augment import Augment
+from smellkit.simulate.plume_physics import GASES
+from smellkit.task import Batch
+
+SIZE = (120, 160)  # rows, columns
+CODES = ((0, 1, 2), (0, 127, 255), (0, 128, 255))  # background, tube, gas in a mask's file: the first that fits
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Pairs(Dataset):
+    """Pairs of one split. A batch has `co2`, `ch4`, `co2_mask`, `ch4_mask`, `present`, `label` and `index`.
+
+    Frames are (B, 1, H, W) from -1 to 1, and 0 everywhere where the gas is missing; masks are (B, H, W); `present`
+    (B, 2) is 1 where a gas was filmed. `dropout` hides one gas of a full pair that often; `change` augments.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        frames: Tensor,
+        masks: Tensor,
+        *,
+        change: Change | None = None,
+        dropout: float = 0.0,
+        gases: str = "both",
+    ):
+        if gases == "single":
+            table, frames, masks = alone(table, frames, masks)
+        present = present_in(table)
+        rows = _rows(present, gases)
+        if not len(rows):
+            raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(GASES_ASKED)}")
+        if gases in GASES:
+            present = present & (np.array(GASES) == gases)
+        self.table, self.frames, self.masks = table, frames, masks
+        self.row = torch.as_tensor(rows)
+        self.present = torch.as_tensor(present, dtype=torch.float32)
+        self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
+        self.change, self.dropout = change, dropout
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        row = self.row[torch.as_tensor(indices)]
+        present = hide(self.present[row], chance=self.dropout) if self.dropout else self.present[row]
+        frames, masks = self.frames[row].float() / 255, self.masks[row].long()
+        if self.change:
+            frames, masks = self.change(frames, masks)
+        frames = normalise(frames) * present[:, :, None, None]
+        masks = masks * present[:, :, None, None].long()
+        batch = {gas: frames[:, place, None] for place, gas in enumerate(GASES)}
+        batch |= {f"{gas}_mask": masks[:, place] for place, gas in enumerate(GASES)}
+        return batch | {"present": present, "label": self.label[row], "index": row}
+
+    @property
+    def weights(self) -> Tensor:
+        """How often to draw each sample, so that every class comes equally often."""
+        return inverse_frequency(self.label[self.row])
+
+
+GASES_ASKED = ("both", "full", "single", *GASES)
+
+
+def paired(
+    folder: str | Path = "",
+    split: str = "train",
+    *,
+    size: tuple[int, int] = SIZE,
+    augment: bool | Augment = False,
+    dropout: float = 0.0,
+    gases: str = "both",
+    pairing: str = "",
+) -> Pairs:
+    """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
+
+    `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
+    and the other one hidden; "single" is each frame alone, as a pair whose other gas is missing.
+    """
+    folder = tables.find(folder)
+    table, frames, masks = _load(str(folder), split, tuple(size), pairing, state=_state(folder))
+    change = (augment if isinstance(augment, Augment) else Augment()) if augment else None
+    return Pairs(table, frames, masks, change=change, dropout=dropout, gases=gases)
+
+
+def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    """Each frame of these pairs as a pair of its own whose other gas is missing: table, frames and masks of those."""
+    row, gas = present_in(table).nonzero()
+    found = table.iloc[row].reset_index(drop=True)
+    found["is_paired"], found["missing_modality"] = False, np.array(GASES)[1 - gas]
+    for name in GASES:
+        found.loc[found["missing_modality"] == name, [f"{name}_frame", f"{name}_mask"]] = ""
+    found = found.drop_duplicates(["co2_frame", "ch4_frame"])  # of the published files some are in several pairs
+    row, gas = row[found.index], gas[found.index]
+    there = torch.as_tensor(gas[:, None] == np.arange(len(GASES)))[:, :, None, None]
+    return found.reset_index(drop=True), frames[row] * there, masks[row] * there
+
+
+def hide(present: Tensor, *, chance: float) -> Tensor:
+    """Modality dropout: in rows with both gases, with `chance`, one of the two (each as often) becomes missing."""
+    drawn = (torch.rand(len(present)) < chance) & (present.sum(dim=1) == 2)
+    which = torch.randint(0, 2, (len(present),))
+    gone = torch.nn.functional.one_hot(which, 2) * drawn[:, None]
+    return present * (1 - gone)
+
+
+def inverse_frequency(label: Tensor) -> Tensor:
+    """Weights (n,) that sum to 1 for each label."""
+    return 1 / torch.bincount(label).clamp(min=1)[label].double()
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """From 0..1 to -1..1."""
+    return (frames - 0.5) / 0.5
+
+
+def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every annotation file: what `_load` knows is old once one of them changes."""
+    files = [(file.name, file.stat()) for file in sorted(folder.glob("*_annotations.csv"))]
+    return tuple((name, told.st_mtime_ns, told.st_size) for name, told in files)
+
+
+@lru_cache(maxsize=4)
+def _load(
+    folder: str, split: str, size: tuple[int, int], pairing: str, *, state: tuple
+) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    table, frames, masks = read(folder, split, size=size, pairing=pairing)
+    return table, torch.as_tensor(frames), torch.as_tensor(masks)
+
+
+def read(
+    folder: str | Path,
+    split: str,
+    *,
+    size: tuple[int, int] = SIZE,
+    pairing: str = "",
+    report: Report | None = None,
+) -> tuple[pd.DataFrame, NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
+    folder = tables.find(folder)
+    if pairing:
+        table = tables.pair(tables.read_to_pair(folder, split, report=report), pairing)
+    else:
+        table = tables.read_pairs(folder, split, report=report)
+    frames = np.zeros((len(table), len(GASES), *size), np.uint8)
+    masks = np.zeros_like(frames)
+    for place, gas in enumerate(GASES):
+        for row, (frame, mask) in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
+            if frame:
+                files = tables.located(folder, frame), tables.located(folder, mask)
+                frames[row, place], masks[row, place] = read_both(*files, size=size, report=report)
+    return table, frames, masks
+
+
+def read_both(
+    frame: Path, mask: Path, *, size: tuple[int, int], report: Report | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a frame and its mask at `size` (rows, columns). Raises `DataError` where their files differ in size."""
+    picture, labels = read_frame(frame, report=report), read_mask(mask, report=report)
+    if why := unlike((frame, picture), (mask, labels)):
+        raise why
+    return _resized(picture, size, Image.Resampling.BILINEAR), _resized(labels, size, Image.Resampling.NEAREST)
+
+
+def unlike(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> DataError | None:
+    """The error where a frame and its mask (file and pixels of each) differ in size, or None."""
+    one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for _, pixels in (frame, mask))
+    if one == other:
+        return None
+    hint = "save the mask with the pixels of its frame, or pair it with the right frame"
+    return fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
+
+
+def read_frame(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a picture as grey (rows, columns) of 8 bits."""
+    return np.asarray(read_picture(path, report=report).convert("L"))
+
+
+def read_mask(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
+    """Return a mask (rows, columns) of 0 background, 1 tube, 2 gas.
+
+    The file may hold 0 1 2 (also as a palette's indices), or 0 127 255, or 0 128 255, or white gas on black (1 bit);
+    anything else is refused.
+    """
+    read_picture(path, report=report)  # refuses what is damaged or too large
+    with Image.open(path) as picture:
+        values = np.asarray(picture) * np.uint8(255 if picture.mode == "1" else 1)
+    if values.ndim == 3:
+        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        if (colours != colours[..., :1]).any():
+            raise fault(path, expected="a grey mask", found="colours", hint="save the class numbers 0, 1, 2 as grey")
+        values = colours[..., 0]
+    seen = np.unique(values)
+    for codes in CODES:
+        if np.isin(seen, codes).all():
+            break
+    else:
+        listed = ", ".join(map(str, seen[:8].tolist())) + (", ..." if len(seen) > 8 else "")
+        hint = "save 0 background, 1 tube, 2 gas, without smoothing, as png"
+        raise fault(path, expected="the values 0, 1, 2 or 0, 127, 255", found=listed, hint=hint)
+    return np.searchsorted(codes, values).astype(np.uint8)
+
+
+def _resized(pixels: NDArray[np.uint8], size: tuple[int, int], how: Image.Resampling) -> NDArray[np.uint8]:
+    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
+
+
+def present_in(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which frames there are, (pairs, 2)."""
+    return np.stack([table["missing_modality"] != gas for gas in GASES], axis=1)
+
+
+def _rows(present: NDArray[np.bool_], gases: str) -> NDArray[np.int64]:
+    if gases not in GASES_ASKED:
+        raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(GASES_ASKED)}")
+    if gases in GASES:
+        return np.flatnonzero(present[:, GASES.index(gases)])
+    return np.flatnonzero(present.all(axis=1)) if gases == "full" else np.arange(len(present))

@@ -1,0 +1,139 @@
+"""Our own model: fine masks by skips from early layers, and a class from how much gas the masks hold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smellkit.plume.encoders import InvertedResidual, PyramidPooling, resize, separable
+from smellkit.plume.fume import GASES, where_present
+from smellkit.plume.heads import MASKS
+from smellkit.task import Batch
+
+LEAST = 1e-3  # of the frame: what the logarithm of an amount begins at
+AMOUNTS = 6  # learned maps whose sum over the plume is an amount of gas
+
+
+class PlumeNet(nn.Module):
+    """A small U-Net a frame, the same for both gases, which tell each other what they see at its top and its bottom.
+
+        own, other -- /2 16 -- /4 32 -- /8 64 -- /16 128 -- exchange between gases
+                       |        |        |          |
+                mask <-+ 16 <---+ 32 <---+ 64 <-----+    (separable convolutions, skips by concatenation)
+                       |
+        amounts in the mask: area, contrast against the wall, learned ones; their logarithms, of both gases
+                  --> pH and its doubt --> class_logits by two thresholds on the pH
+
+    The other camera sees the same wall behind other amounts of gas, so its frame is the second channel of the input:
+    what differs between the two is gas. What decides the class is how much gas there is, which is a sum over the plume,
+    not the look of any place in it; and the classes are ordered. `ph` (B,) is counted from the middle class.
+    """
+
+    def __init__(self, *, dropout: float = 0.2):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(2, 16, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(inplace=True),
+            separable(16, 16),
+        )
+        self.down = nn.ModuleList(
+            [
+                nn.Sequential(separable(16, 32, stride=2), _residual(32)),
+                nn.Sequential(separable(32, 64, stride=2), _residual(64), _residual(64)),
+                nn.Sequential(separable(64, 128, stride=2), _residual(128), _residual(128), PyramidPooling(128)),
+            ]
+        )
+        self.gas = nn.Parameter(torch.zeros(len(GASES), 128))
+        self.exchange = Exchange(128)
+        self.up = nn.ModuleList([separable(128 + 64, 64), separable(64 + 32, 32), separable(32 + 16, 16)])
+        self.masks = nn.ModuleList(nn.Conv2d(16, MASKS, 1) for _ in GASES)
+        self.amounts = nn.Conv2d(16, AMOUNTS, 1)
+        self.health = Health(len(GASES) * (AMOUNTS + 3), dropout=dropout)
+
+    def forward(self, batch: Batch) -> Batch:
+        frames, present = [batch[gas] for gas in GASES], batch["present"]
+        size = frames[0].shape[-2:]
+        known = [frame * there[:, None, None, None] for frame, there in zip(frames, present.unbind(dim=1), strict=True)]
+        levels = [self.stem(torch.cat([torch.cat(known), torch.cat(known[::-1])], dim=1))]
+        for level in self.down:
+            levels.append(level(levels[-1]))
+        co2, ch4 = (x + own[:, None, None] for x, own in zip(levels[-1].chunk(2), self.gas, strict=True))
+        x = torch.cat(self.exchange(co2, ch4, present))
+        for level, skip in zip(self.up, levels[-2::-1], strict=True):
+            x = level(torch.cat([resize(x, skip.shape[-2:]), skip], dim=1))
+        outputs, seen = {}, []
+        for place, fine in enumerate(x.chunk(2)):
+            logits = self.masks[place](fine)
+            outputs[f"{GASES[place]}_logits"] = where_present(resize(logits, size), present[:, place])
+            told = self.measure(resize(frames[place], fine.shape[-2:]), logits.detach().softmax(dim=1), fine)
+            seen.append(told)
+        ph, class_logits = self.health(torch.stack(seen, dim=1), present)
+        return outputs | {"class_logits": class_logits, "ph": ph}
+
+    def measure(self, frame: Tensor, chance: Tensor, fine: Tensor) -> Tensor:
+        """Logarithms of what a plume holds, (B, AMOUNTS + 3): its area, contrast against the wall, learned amounts.
+
+        The wall behind the gas is what is seen of it all over the frame, or around the place.
+        """
+        wall, plume = chance[:, :1], chance[:, 2:]
+        level = (frame * wall).sum(dim=(2, 3), keepdim=True) / wall.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        around = (smooth(frame * wall) + 0.02 * level) / (smooth(wall) + 0.02)
+        contrast = [((frame - behind) * plume).mean(dim=(2, 3)).abs() for behind in (level, around)]
+        learned = (F.softplus(self.amounts(fine)) * plume).mean(dim=(2, 3))
+        return torch.log(LEAST + torch.cat([plume.mean(dim=(2, 3)), *contrast, learned], dim=1))
+
+
+def smooth(x: Tensor, *, reach: int = 8) -> Tensor:
+    """Mean over a square of 2 `reach` + 1 pixels; beyond the rim there is nothing."""
+    size = 2 * reach + 1
+    return F.avg_pool2d(F.avg_pool2d(x, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
+
+
+class Exchange(nn.Module):
+    """Each gas takes from the other what its own features let through; nothing from one that is not there."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gate = nn.Conv2d(2 * channels, channels, 1)
+        self.tell = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        there = present[:, :, None, None, None]
+        return self.hear(co2, ch4 * there[:, 1]), self.hear(ch4, co2 * there[:, 0])
+
+    def hear(self, own: Tensor, other: Tensor) -> Tensor:
+        """`own` and what it takes of `other`."""
+        return own + self.gate(torch.cat([own, other], dim=1)).sigmoid() * self.tell(other)
+
+
+class Health(nn.Module):
+    """From what both plumes hold to a pH with a doubt of its own, and to the classes that two thresholds make of it."""
+
+    def __init__(self, inputs: int, *, dropout: float):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(inputs)
+        self.body = nn.Sequential(
+            nn.Linear(inputs + len(GASES), 64), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(64, 2)
+        )
+        self.threshold = nn.Parameter(torch.tensor([0.15, 0.15]).log())  # half way to the next pH
+
+    def forward(self, seen: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        known = self.norm(seen.flatten(1)).view_as(seen) * present[:, :, None]
+        ph, doubt = self.body(torch.cat([known.flatten(1), present], dim=1)).unbind(dim=1)
+        return ph, ordered(ph, self.threshold.exp(), scale=0.1 + F.softplus(doubt - 2))
+
+
+def ordered(ph: Tensor, threshold: Tensor, *, scale: Tensor) -> Tensor:
+    """Log-probabilities (B, 3) of above, between and below: a logistic of width `scale` about `ph`, cut in two places.
+
+    >>> ordered(torch.tensor([0.0]), torch.tensor([1.0, 1.0]), scale=torch.tensor([1e-3])).exp()  # (0, 1, 0)
+    """
+    above, below = (ph - threshold[0]) / scale, (ph + threshold[1]) / scale
+    between = F.logsigmoid(below) + F.logsigmoid(-above) + torch.log(-torch.expm1(above - below))
+    return torch.stack([F.logsigmoid(above), between, F.logsigmoid(-below)], dim=1)
+
+
+def _residual(channels: int) -> InvertedResidual:
+    return InvertedResidual(channels, channels, stride=1, expansion=2)

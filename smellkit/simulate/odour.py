@@ -1,0 +1,217 @@
+"""Write a simulated sample in SmellNet's layout and in the twelve-scent layout: the same seed, the same files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from smellkit.errors import DataError, OptionError
+from smellkit.odour.mixtures import EPOCH, parse_label
+from smellkit.odour.scents import CHANNELS, substance
+from smellkit.paths import write_json, write_text
+from smellkit.simulate import nose as simulate
+
+SEED = 2026
+STUCK = "apple"  # its environment sensor does not answer, as in nine substances of SmellNet
+ELSEWHERE = ("cinnamon", "cloves", "coriander", "cumin", "garlic", "mint")  # sniffed again on another day
+SEEN = (
+    *("peach", "apple", "banana", "orange", "mango", "almond", "clove", "garlic"),
+    *("Almond50_Orange50", "almond80_clove20", "pear50_apple50", "peach50_strawberry50", "banana20_mango80"),
+    *("clove50_garlic50", "orange20_coriander80", "almond_50_cumin_50", "strawberry33_clove33_coriander33"),
+)
+NEW = ("banana50_peach50", "cumin80_pear20", "Garlic20_Mango80", "coriander50_apple50")  # in training_new alone
+UNSEEN = ("almond20_coriander80", "banana_50_cumin_50", "garlic50_orange50", "peach80_clove20", "mango50_pear50")
+ELEMENTS = ("C", "Ca", "Cl", "Co", "Cr", "Fe", "H", "K", "Mg", "Mn", "N", "Na", "O", "P", "S", "V", "Zn")
+FORMULAS = {  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecule of each of simulate.COMPOUNDS
+    "esters": (7, 14, 0, 2, 0),
+    "aldehydes": (7, 6, 0, 1, 0),
+    "terpenes": (10, 16, 0, 0, 0),
+    "alcohols": (6, 14, 0, 1, 0),
+    "sulphides": (6, 10, 0, 0, 2),
+    "phenols": (10, 12, 0, 2, 0),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is written: recordings a substance and split, rows a recording, pictures a scent.
+
+    `mixtures` counts recordings of each seen mixture; 0 leaves the mixtures out.
+    """
+
+    training: int = 3
+    testing: int = 1
+    rows: int = 300
+    mixtures: int = 2
+    pictures: int = 5
+    scents: int = 1
+    scent_rows: int = 200
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            least = 0 if name == "mixtures" else 1
+            if value < least:
+                raise OptionError(f"{name} is {value}", hint=f"{least} or more")
+
+
+def write_sample(folder: Path, *, seed: int = SEED, size: Size | None = None, sessions: str = "substance") -> Path:
+    """Write `folder`/smellnet and `folder`/scents and return the folder; it must not hold them yet.
+
+    `sessions` is "substance" (all recordings of one in one sitting, as in SmellNet: the sitting gives it away) or
+    "recording" (a new sitting for each). The same arguments give the same files.
+    """
+    if sessions not in ("substance", "recording"):
+        raise OptionError(f"sessions is {sessions!r}", hint="substance or recording")
+    folder, size = Path(folder), size or Size()
+    for part, write in (("smellnet", write_smellnet), ("scents", write_scents)):
+        if (folder / part).exists():
+            raise DataError(f"{folder / part} exists already", hint="delete it, or choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{part}-") as half:
+            write(Path(half) / part, seed=seed, size=size, sessions=sessions)
+            shutil.move(Path(half) / part, folder / part)
+    return folder
+
+
+def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
+    """Write the layout of SmellNet: base, mixture, images, descriptions and a table of elements."""
+    _base(folder / "base", _generator(seed, 1), size=size, sessions=sessions)
+    if size.mixtures:
+        _mixtures(folder / "mixture", _generator(seed, 2), size=size)
+    _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
+    _descriptions(folder)
+    rows = {name: _elements(name) for name in sorted(simulate.SUBSTANCES)}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(ELEMENTS)).rename_axis("food_name")
+    write_text(folder / "gcms.csv", table.to_csv(lineterminator="\n"))
+
+
+def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
+    """Write the twelve-scent layout: smell_data/<odour>/*.csv, images/<odour>/*, smell_descriptions.json."""
+    generator = _generator(seed, 4)
+    for name in sorted(CHANNELS):
+        sitting = simulate.session(generator)
+        for _ in range(size.scents):
+            sitting = sitting if sessions == "substance" else simulate.session(generator)
+            _recording(folder / "smell_data" / name, name, sitting, generator, rows=size.scent_rows, since=0)
+    _pictures(folder / "images", generator, count=min(size.pictures, 2))
+    _descriptions(folder, texts=False)
+
+
+def _generator(seed: int, part: int) -> np.random.Generator:
+    """Parts have their own stream: more pictures don't change the recordings."""
+    return np.random.default_rng([seed, part])
+
+
+def _base(folder: Path, generator: np.random.Generator, *, size: Size, sessions: str) -> None:
+    for name in sorted(simulate.SUBSTANCES):
+        sitting = simulate.session(generator, stuck=name == STUCK)
+        for number in range(size.training + size.testing):
+            split = "training" if number < size.training else "testing"
+            sitting = sitting if sessions == "substance" else simulate.session(generator)
+            _recording(folder / split / name, name, sitting, generator, rows=size.rows, since=number * size.rows)
+    for name in ELSEWHERE:
+        sitting = simulate.session(generator)
+        _recording(folder / "online_other" / name, name, sitting, generator, rows=size.rows, since=0)
+
+
+def _recording(folder: Path, name: str, sitting, generator: np.random.Generator, *, rows: int, since: int) -> None:
+    table = simulate.recording(
+        {name: 1.0},
+        sitting,
+        generator,
+        seconds=rows,
+        onset=generator.uniform(5, 25),
+        puff=(generator.uniform(50, 70), generator.uniform(30, 45)),
+        strength=generator.lognormal(0, 0.2),
+        since=since,
+    )
+    _write(folder / f"{name}.{generator.bytes(6).hex()}.csv", table)
+
+
+def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> None:
+    """Seen mixtures in training and test on two days in July, new ones in August, unseen ones a week later."""
+    sittings = {day: simulate.session(generator, spread=0.15) for day in ("21", "22", "11", "16")}
+    times = {day: datetime(2025, 7 if day > "20" else 8, int(day), 9) for day in sittings}
+
+    def sniff(label: str, day: str) -> tuple[str, pd.DataFrame]:
+        times[day] += timedelta(seconds=generator.uniform(80, 120))
+        since = (times[day] - times[day].replace(hour=9, minute=0, second=0)).total_seconds() / 4
+        ratios = {substance(name): ratio for name, ratio in parse_label(label).items()}
+        strength = generator.lognormal(0, 0.12)
+        table = simulate.mixture_recording(ratios, sittings[day], generator, strength=strength, since=since)
+        number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
+        return f"{label}.{_base32(number)}.simulated", table
+
+    for number, label in enumerate(SEEN):
+        for _ in range(size.mixtures):
+            name, table = sniff(label, "21" if number % 2 else "22")
+            for split in ("training_seen", "training_new"):
+                _write(folder / split / f"{name}.csv", table)
+        if number % 6 == 0:  # a few are synthetic
+            for split in ("training_seen", "training_new"):
+                _write(folder / split / f"{name}_1.csv", simulate.bootstrap(table, _generator(number, 5)))
+        name, table = sniff(label, "21" if number % 2 else "22")
+        _write(folder / "test_seen" / f"{name}.csv", table)
+    for label in NEW:
+        name, table = sniff(label, "11")
+        _write(folder / "training_new" / f"{name}.csv", table)
+    for label in UNSEEN:
+        for _ in range(2):
+            name, table = sniff(label, "16")
+            _write(folder / "test_unseen" / label / f"{name}.csv", table)
+    _write(folder / "test_unseen" / label / f"{name} (1).csv", table)  # a browser's copy, to be found
+
+
+def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> None:
+    from smellkit.simulate.drawings import draw
+
+    kinds = ("webp", "jpg", "png")
+    for name in sorted(CHANNELS):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            picture, suffix = draw(name, generator), kinds[number % len(kinds)]
+            picture = picture.quantize(64) if suffix == "png" else picture  # a third of the bytes
+            picture.save(folder / name / f"{name}{number + 1:02d}.{suffix}", quality=85)
+
+
+def _descriptions(folder: Path, *, texts: bool = True) -> None:
+    from smellkit.simulate.words import MANNERS, SMELLS
+
+    keys = ("key_molecules", "qualitative_descriptors", "hedonic_valence", "long_description")
+    scents = [
+        {"id": number, "name": name, **dict(zip(keys, SMELLS[name], strict=True))}
+        for number, name in enumerate(CHANNELS, 1)
+    ]
+    write_json(folder / "smell_descriptions.json", {"odors": scents})
+    if texts:
+        manners = {
+            name: MANNERS[simulate.COMPOUNDS[int(np.argmax(given))]] for name, given in simulate.SUBSTANCES.items()
+        }
+        write_json(
+            folder / "text_description.json", {name: f"{SMELLS[name][3]} {manners[name]}" for name in sorted(SMELLS)}
+        )
+
+
+def _elements(name: str) -> list[float]:
+    """How much of each element the molecules of a substance hold, without a unit: only ratios mean something."""
+    amounts = np.array(simulate.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in simulate.COMPOUNDS])
+    found = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
+    return [found.get(element, 0.0) for element in ELEMENTS]
+
+
+def _base32(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 32)
+        digits = "0123456789abcdefghijklmnopqrstuv"[digit] + digits
+    return digits
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,183 @@
+"""Figures of the NeckWear's driver, each by the code that measures it.
+
+Frames and parser are in CPU time, best of some rounds: the rest of a busy machine is not theirs. Scenarios run by the
+fake clock or on a pty; everything else is real time.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from smellkit.device import frames
+from smellkit.device.clock import Clock
+from smellkit.device.errors import LinkError
+from smellkit.device.frames import Parser
+from smellkit.device.serve import PtyServer, TcpServer
+from smellkit.device.virtual import VirtualNeckWear
+
+CHILD = """
+import sys, time
+from smellkit.device.jobs import Timing
+from smellkit.device.neckwear import NeckWear
+neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
+neck.play(3, seconds=30)
+print("guarded" if neck.guarded else "alone", flush=True)
+time.sleep(60)
+"""
+
+
+def measure(*, say: Callable[[str], None], long: bool = False) -> dict[str, Any]:
+    """Return every figure by name. About two minutes; `long` adds a playlist of 300 s in real time."""
+    from smellkit.study.device.scenarios import run_all
+
+    figures: dict[str, Any] = {}
+    logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of the scenarios
+
+    def add(name: str, value: Any) -> None:
+        figures[name] = value
+        say(f"{name}: {value}")
+
+    add("frame_microseconds", round(frame_seconds() * 1e6, 2))
+    for name, stream in streams().items():
+        add(f"parser_{name}_megabytes_per_second", round(parser_rate(stream) / 1e6, 1))
+    add("fuzzed_bytes_without_exception", fuzz(1_000_000))
+    for kind in ("pty", "tcp"):
+        times = [kill_latency(kind, signal.SIGKILL) for _ in range(40)]
+        add(f"sigkill_{kind}_silent_within_100_ms", f"{sum(value <= 0.1 for value in times)} of 40")
+        add(f"sigkill_{kind}_median_ms", round(statistics.median(times) * 1000, 1))
+        add(f"sigkill_{kind}_worst_ms", round(max(times) * 1000, 1))
+    stops = stop_latencies(20)
+    add("stop_to_silence_median_ms", round(statistics.median(stops) * 1000, 2))
+    add("stop_to_silence_worst_ms", round(max(stops) * 1000, 2))
+    for name, count, pty in (("fake_clock", 10_000, False), ("pty", 300, True)):
+        began = time.monotonic()
+        summary = run_all(count, pty=pty)
+        add(
+            f"scenarios_{name}",
+            {
+                "run": summary.scenarios,
+                "broken": [outcome.seed for outcome in summary.broken],
+                "silent_by_own_timer": summary.late_silence,
+                "slowest_call_of_its_bound": round(summary.slowest, 3),
+                "threads_left": summary.threads,
+                "descriptors_left": summary.descriptors,
+                "seconds": round(time.monotonic() - began, 1),
+            },
+        )
+    if long:
+        drift, worst = playlist_drift()
+        add("playlist_300_s_cumulative_drift_ms", round(drift * 1000, 2))
+        add("playlist_300_s_latest_slot_ms", round(worst * 1000, 2))
+    return figures
+
+
+def frame_seconds(count: int = 20_000) -> float:
+    """Seconds of CPU time to build one play frame: the best of five rounds."""
+    rounds = []
+    for _ in range(5):
+        began = time.thread_time()
+        for _ in range(count):
+            frames.play(3, 10_000)
+        rounds.append((time.thread_time() - began) / count)
+    return min(rounds)
+
+
+def streams() -> dict[str, bytes]:
+    """About a megabyte each of short replies, long replies, both in turn, and noise."""
+    short = bytes.fromhex("F5A796013D55")
+    long = bytes.fromhex("F5D10018F5010001020000A256FF6A0678755356582612670004F855082755")
+    return {
+        "short": short * 170_000,
+        "long": long * 33_000,
+        "mixed": (short * 5 + long) * 17_000,
+        "noise": random.Random(5).randbytes(1_000_000),
+    }
+
+
+def parser_rate(stream: bytes, *, chunk: int = 4096) -> float:
+    """Bytes a second through the parser: of CPU time, the best of five rounds."""
+    rates = []
+    for _ in range(5):
+        parser, began = Parser(), time.thread_time()
+        for at in range(0, len(stream), chunk):
+            parser.feed(stream[at : at + chunk])
+        rates.append(len(stream) / (time.thread_time() - began))
+    return max(rates)
+
+
+def fuzz(count: int) -> int:
+    """Feed `count` random bytes that look like frames and return the count; any exception comes through."""
+    draw, parser, fed = random.Random(5), Parser(), 0
+    while fed < count:
+        chunk = bytes(draw.choices(b"\xf5\x55\xa6\xa7\xd1\x00\x18\xff\x01\x96", k=draw.randrange(1, 300)))
+        parser.feed(chunk)
+        fed += len(chunk)
+        if draw.random() < 0.2:
+            parser.expire()
+    return fed
+
+
+def kill_latency(kind: str, number: int) -> float:
+    """Seconds from the signal to a program that plays, on a pty or over TCP, until the scent is out of the air."""
+    device = VirtualNeckWear(now=Clock.now)
+    server = PtyServer(device, now=Clock.now) if kind == "pty" else TcpServer(device, now=Clock.now)
+    with server, subprocess.Popen([sys.executable, "-c", CHILD, server.port], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        if child.stdout.readline() != b"guarded\n":
+            raise LinkError("The guard did not start", port=server.port)
+        await_silence(device, False)
+        killed = Clock.now()
+        child.send_signal(number)
+        child.wait()
+        await_silence(device, True)
+        end = device.air[-1].end
+        return (end or Clock.now()) - killed
+
+
+def stop_latencies(count: int) -> list[float]:
+    """Seconds from `stop()` to silence on a pty."""
+    from smellkit.device.neckwear import NeckWear
+
+    times = []
+    with NeckWear.open("virtual") as neck:
+        assert neck.virtual is not None
+        for _ in range(count):
+            neck.play(3, seconds=30)
+            await_silence(neck.virtual, False)
+            began = Clock.now()
+            neck.stop()
+            times.append((neck.virtual.air[-1].end or Clock.now()) - began)
+    return times
+
+
+def playlist_drift(seconds: float = 300.0) -> tuple[float, float]:
+    """A playlist in real time: what lateness adds up to from its first ten slots to its last, and the latest slot.
+
+    The first is the driver's (medians, seconds); the second is how long a busy machine kept one waking.
+    """
+    from smellkit.device.neckwear import NeckWear
+
+    with NeckWear.open("virtual") as neck:
+        assert neck.virtual is not None
+        plan = neck.play_mixture([0.4, 0.3, 0.2, 0.1] + [0.0] * 8, seconds=seconds)
+        neck.wait()
+        air = neck.virtual.air
+    late = [one.start - air[0].start - slot[0] for one, slot in zip(air, plan.slots, strict=True)]
+    return abs(statistics.median(late[-10:]) - statistics.median(late[:10])), max(map(abs, late))
+
+
+def await_silence(device: VirtualNeckWear, silent: bool, seconds: float = 30.0) -> None:
+    """Wait until the device emits nothing, or something."""
+    deadline = Clock.now() + seconds
+    while bool(device.emitting) == silent:
+        if Clock.now() > deadline:
+            raise LinkError(f"The virtual device {'still' if silent else 'never'} plays", elapsed=seconds)
+        Clock.sleep(0.002)

@@ -1,0 +1,399 @@
+"""Ten thousand ways to go wrong: a seed gives a device, its faults and what a person does; the rules must hold.
+
+    python -m smellkit.study.device.scenarios --count 10000          fake clock
+    python -m smellkit.study.device.scenarios --count 300 --pty      a real pseudo-terminal, real time
+    python -m smellkit.study.device.scenarios --first 4711 --tell    one again, with its log
+
+The rules: every call ends within its bound + 100 ms; every failure is a DeviceError; nothing plays that was not asked
+for; no frame is damaged; the device is silent when the driver is closed, or, where no stop could reach it (radio,
+unplugged, blocked), when the bound that the driver reported is over; no thread and no descriptor is left.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from smellkit.device.clock import Clock, FakeClock
+from smellkit.device.errors import PortError, PortLost
+from smellkit.device.jobs import Timing
+from smellkit.device.link import Link, open_link
+from smellkit.device.log import Log
+from smellkit.device.neckwear import NeckWear
+from smellkit.device.serve import MemoryPort, PtyServer
+from smellkit.device.virtual import FAULTS, VirtualNeckWear
+from smellkit.errors import DeviceError
+
+SLACK = 0.1  # seconds beyond a bound
+FAST = Timing(gap=0.02, reply=0.1, late=0.2, wake_gap=0.05, stop_gap=0.02, frame=1.0, renew=0.2, patience=0.3, cap=0.3)
+TIMED = ("unplug", "replug", "reset", "nap", "blocked", "low_battery", "empty")
+
+
+def _gone(kind: int) -> Exception:
+    """What a port raises when it goes away: one of the families that pyserial lets through."""
+    import termios
+
+    from serial import SerialException
+
+    return [
+        SerialException("device reports readiness to read but returned no data"),
+        OSError(5, "Input/output error"),
+        termios.error(5, "Input/output error"),
+        TypeError("'NoneType' object cannot be interpreted as an integer"),
+    ][kind]
+
+
+@dataclass
+class Outcome:
+    """What one scenario showed: `broken` names the rules that did not hold."""
+
+    seed: int
+    faults: dict[str, float]
+    acts: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    silent_at_end: bool = True  # when close returned
+    slowest: float = 0.0  # largest part of its bound that a call took
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _World:
+    """Device, driver and time of one scenario; `pace` makes the real one faster than life."""
+
+    def __init__(self, seed: int, *, pty: bool):
+        self.draw = random.Random(seed)
+        self.pace = 0.1 if pty else 1.0
+        self.timing = FAST if pty else Timing()
+        names = self.draw.sample(sorted(FAULTS), self.draw.choice([0, 1, 1, 2, 2, 3]))
+        faults = {}
+        for name in names:
+            if name in TIMED:
+                faults[name] = self.draw.uniform(0, 25) * self.pace
+            else:
+                faults[name] = self.draw.choice([0.1, 0.3, 0.6, 1.0]) if name != "radio_loss" else 0.3
+        self.clock: Any = (
+            Clock() if pty else FakeClock(jitter=random.Random(seed) if self.draw.random() < 0.3 else None)
+        )
+        self.device = VirtualNeckWear(now=self.clock.now, faults=faults, seed=seed)
+        self.outcome = Outcome(seed, faults)
+        self.port: MemoryPort | None = None
+        self.busy = self.draw.random() < 0.03  # D10
+        self.close: Callable[[], None] = lambda: None
+        if pty:
+            folder = tempfile.TemporaryDirectory(prefix="smellkit-")
+            served = PtyServer(self.device, now=self.clock.now, link=Path(folder.name) / "neckwear")
+            self._path = served.port
+
+            def close() -> None:
+                served.close()
+                folder.cleanup()
+
+            self.close = close
+            self.connect = self._connect_pty
+        else:
+            if isinstance(self.clock, FakeClock):
+                self.clock.watch(self.device.due)
+            self.connect = self._connect_memory
+
+    def _connect_memory(self) -> Link:
+        if self.busy:
+            raise PortError("Could not open memory: another program uses it", port="memory", remedy="close it")
+        self.port = MemoryPort(self.device, clock=self.clock)
+        return Link(self.port, name="memory")
+
+    def _connect_pty(self) -> Link:
+        if self.busy:
+            raise PortError("Could not open the port: another program uses it", port=self._path, remedy="close it")
+        return open_link(self._path, write_timeout=self.timing.write)
+
+
+def run(seed: int, *, pty: bool = False) -> Outcome:
+    """Run the scenario of `seed` and return what it showed."""
+    world = _World(seed, pty=pty)
+    full = world.draw.random() < 0.05  # D18
+    log = Log("/dev/full" if full and Path("/dev/full").exists() else None, now=world.clock.now, run=f"seed-{seed}")
+    try:
+        neck = NeckWear(world.connect, name="the port", clock=world.clock, timing=world.timing, log=log)
+    except DeviceError as why:
+        world.outcome.errors.append(type(why).__name__)
+        if not world.busy and world.device.plugged:
+            world.outcome.broken.append(f"could not open: {why}")
+        world.close()
+        log.close()
+        return world.outcome
+    try:
+        _Person(world, neck).live()
+    finally:
+        neck.close()
+        world.close()
+        log.close()
+        world.outcome.log = list(log.entries)
+    return world.outcome
+
+
+class _Person:
+    """Somebody who plays, stops, asks, makes mistakes and leaves; and who checks the rules."""
+
+    def __init__(self, world: _World, neck: NeckWear):
+        self.world, self.neck, self.draw = world, neck, world.draw
+        self.out, self.now = world.outcome, world.clock.now
+        self.asked: list[list[Any]] = []  # [from, until, scents]: when which scent may be played
+        self.channels = {150}  # what a handset may answer
+
+    def live(self) -> None:
+        """Do a few things, leave, look back."""
+        acts: list[Callable[[], None]]
+        acts = [self._play, self._play, self._mix, self._probe, self._handset, self._uid, self._stop, self._wait]
+        acts += [self._pause, self._pause, self._pause, self._mistake, self._wake, self._pull]
+        for _ in range(self.draw.randint(1, 10)):
+            if self._act(self.draw.choice(acts)) == "left":
+                break
+        if self.draw.random() < 0.6:  # leave in the middle of a scent
+            self._act(self._play)
+            self.world.clock.sleep(self.draw.uniform(0, 6) * self.world.pace)
+        self._leave()
+
+    def _act(self, act: Callable[[], None]) -> str:
+        name = act.__name__[1:]
+        self.out.acts.append(name)
+        bound, began, left = self._bound(name), self.now(), ""
+        try:
+            act()
+        except DeviceError as why:
+            self.out.errors.append(type(why).__name__)
+            if "worker" in str(why) or "did not end" in str(why):
+                self.out.broken.append(f"{name} hung: {why}")
+            if isinstance(why, PortLost):
+                self._until_now()
+            if self.draw.random() < 0.2:  # D12: most people do not catch it
+                left = "left"
+        except Exception as why:
+            self.out.broken.append(f"{name} raised {why!r}")
+        if name not in ("pause", "pull"):
+            self._timely(name, self.now() - began, bound)
+        return left
+
+    def _timely(self, name: str, elapsed: float, bound: float) -> None:
+        self.out.slowest = max(self.out.slowest, elapsed / (bound + SLACK))
+        if elapsed > bound + SLACK:
+            self.out.broken.append(f"{name} took {elapsed:.3f} s, bound {bound:.3f} s")
+
+    def _bound(self, name: str) -> float:
+        t = self.neck.timing
+        # a fake thread that wakes late is late at every deadline
+        late = 0.05 if self.world.clock.__class__ is FakeClock and self.world.clock.jitter else 0.0
+        stop = t.stops * t.stop_gap + (t.stops + 1) * t.write + t.stops * late
+        wake = t.wakes * (t.wake_gap + t.write + late) + 2 * t.gap
+        request = t.late + t.tries * (t.reply + t.write + late) + t.gap + stop
+        return {
+            "stop": stop,
+            "wake": wake + stop,
+            "probe": request,
+            "handset": 2 * request,
+            "uid": request + wake,
+            "close": stop + t.patience + t.write + stop,
+            "wait": wake + stop + max([0.0, *(until - self.now() for _, until, _ in self.asked[-1:])]) + 2.0,
+        }.get(name, t.write)
+
+    # acts
+
+    def _play(self) -> None:
+        scent, seconds = self.draw.randint(1, 12), self.draw.choice([0.5, 2, 9, 25, 61]) * self.world.pace
+        self._until_now()
+        began = self.now()
+        self.neck.play(scent, seconds=max(0.05, seconds))
+        self._ask(began, {scent}, seconds)
+
+    def _mix(self) -> None:
+        shares = [self.draw.random() if self.draw.random() < 0.4 else 0.0 for _ in range(12)]
+        total = sum(shares) or 1.0
+        if not any(shares):
+            shares[3] = 1.0
+        self._until_now()
+        began = self.now()
+        plan = self.neck.play_mixture([share / total for share in shares], seconds=2.2 if self.world.pace < 1 else 20)
+        self._ask(began, {scent for _, scent, _ in plan.slots}, plan.seconds)
+
+    def _probe(self) -> None:
+        channel = self.neck.probe().channel
+        if channel not in self.channels and self.world.pace == 1:
+            self.out.broken.append(f"probe gave {channel}, the handset has {self.channels}")
+
+    def _handset(self) -> None:
+        channel = self.draw.randint(0, 255)
+        self.channels.add(channel)  # even if no answer comes it may be set
+        self.neck.set_handset(channel)
+        self.channels = {channel, 150}
+        self.neck.set_handset(150)
+        self.channels = {150}
+
+    def _uid(self) -> None:
+        self.neck.set_channel(150, self.world.device.uid)
+
+    def _stop(self) -> None:
+        self._until_now()
+        self.neck.stop()
+
+    def _wait(self) -> None:
+        if self.world.pace == 1 or self.draw.random() < 0.5:
+            self.neck.wait()
+
+    def _wake(self) -> None:
+        self.neck.wake()
+
+    def _pause(self) -> None:
+        self.world.clock.sleep(
+            self.draw.choice([0.01, 0.3, 1, 3, 12, 250 if self.world.pace == 1 else 5]) * self.world.pace
+        )
+
+    def _mistake(self) -> None:
+        heard = len(self.world.device.heard)
+        scent: Any
+        seconds: Any
+        scent, seconds = self.draw.choice([(0, 1), (13, 1), (True, 1), ("3", 1), (3, -1), (3, float("nan")), (3, "8")])
+        try:
+            self.neck.play(scent, seconds=seconds)
+            self.out.broken.append(f"play({scent!r}, seconds={seconds!r}) was taken")
+        except DeviceError:
+            if len(self.world.device.heard) != heard and not self.asked:
+                self.out.broken.append("a bad argument sent bytes")
+
+    def _pull(self) -> None:
+        """The port goes away in one of its four ways, or is really pulled out and put back."""
+        port = self.world.port
+        if port is not None and self.draw.random() < 0.5:
+            port.fail = _gone(self.draw.randrange(4))
+        else:
+            self.world.device.unplug()
+            self.world.clock.sleep(self.draw.choice([0.05, 1.0]) * self.world.pace)
+            self.world.device.plug()
+        self.lost_at = self.now()
+
+    # rules
+
+    def _ask(self, began: float, scents: set[int], seconds: float) -> None:
+        """May be played from before the call, since the worker is another thread."""
+        self.asked.append([began, self.now() + self.neck._wake_bound + seconds + 1.0, scents])
+
+    def _until_now(self) -> None:
+        """What was asked before ends here."""
+        for window in self.asked:
+            window[1] = min(window[1], self.now() + self.neck.timing.write + SLACK)
+
+    def _leave(self) -> None:
+        world, device = self.world, self.world.device
+        bound = self.neck.status().bound
+        self._until_now()
+        began, limit = self.now(), self._bound("close")
+        notes = len([entry for entry in self.neck.log.entries if entry["what"].startswith("lost")])
+        reached = self.neck.status().connected and device.plugged and device.takes_bytes
+        self.neck.close()
+        self._timely("close", self.now() - began, limit)
+        reached &= notes == len([entry for entry in self.neck.log.entries if entry["what"].startswith("lost")])
+        reached &= "radio_loss" not in device.faults and device.handset_channel == device.neck_channel
+        self.out.silent_at_end = not device.emitting
+        if device.emitting:
+            if reached:
+                self.out.broken.append("nothing kept the stop from the device, and it plays")
+            world.clock.sleep(max(0.0, bound - (self.now() - began)) + SLACK)
+            if device.emitting:
+                self.out.broken.append(f"the device plays {bound:.1f} s after the end, its bound")
+        if device.damaged:
+            self.out.broken.append(f"{device.damaged} damaged bytes")
+        # on a pty a frame waits in the kernel while the device is blocked, or its thread has no turn on a busy machine
+        waits = 0.0 if world.pace == 1 else 3.5 if "blocked" in device.faults else 1.0
+        for at, raw in device.heard:
+            if raw[1] == 0x51 and len(raw) == 26 and raw[11] == 0x01:
+                scent = raw[15]
+                if not any(since <= at <= until + waits and scent in scents for since, until, scents in self.asked):
+                    self.out.broken.append(f"scent {scent} was sent at {at:.3f} and nobody asked for it")
+        if not self.neck._engine.ended:
+            self.out.broken.append("the worker lives on")
+
+
+@dataclass
+class Summary:
+    """Many scenarios together."""
+
+    scenarios: int = 0
+    broken: list[Outcome] = field(default_factory=list)
+    late_silence: int = 0  # no stop could arrive: silent by the device's own timer, within the reported bound
+    errors: int = 0  # errors that the person saw
+    slowest: float = 0.0
+    threads: int = 0
+    descriptors: int = 0
+
+
+def run_all(count: int, *, first: int = 0, pty: bool = False, together: int = 8) -> Summary:
+    """Run the scenarios `first` to `first + count - 1`; on a pty, `together` at a time."""
+    run(first, pty=pty)  # what is imported and opened once does not count as left behind
+    threads, descriptors = threading.active_count(), _descriptors()
+    summary = Summary()
+    seeds = range(first, first + count)
+    if pty:
+        with ThreadPoolExecutor(together) as pool:
+            outcomes = pool.map(lambda seed: run(seed, pty=True), seeds)
+            for outcome in outcomes:
+                _count(summary, outcome)
+    else:
+        for seed in seeds:
+            _count(summary, run(seed))
+    summary.threads = threading.active_count() - threads
+    summary.descriptors = _descriptors() - descriptors
+    return summary
+
+
+def _count(summary: Summary, outcome: Outcome) -> None:
+    summary.scenarios += 1
+    summary.errors += len(outcome.errors)
+    summary.late_silence += not outcome.silent_at_end
+    summary.slowest = max(summary.slowest, outcome.slowest)
+    if outcome.broken:
+        summary.broken.append(replace(outcome, log=[]))
+
+
+def _descriptors() -> int:
+    folder = Path("/proc/self/fd")
+    return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
+
+
+def main() -> None:
+    """Run scenarios from the command line; exit with 1 when a rule broke."""
+    import argparse
+    import logging
+    import sys
+    import time
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--pty", action="store_true")
+    parser.add_argument("--tell", action="store_true", help="show the log of the first")
+    options = parser.parse_args()
+    if options.tell:
+        outcome = run(options.first, pty=options.pty)
+        for entry in outcome.log:
+            print(entry["at"], entry["direction"], entry["what"], entry["hex"])
+        print(replace(outcome, log=[]))
+        sys.exit(bool(outcome.broken))
+    logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of it
+    began = time.monotonic()
+    summary = run_all(options.count, first=options.first, pty=options.pty)
+    for outcome in summary.broken[:20]:
+        print(outcome.seed, outcome.broken, outcome.faults, outcome.acts)
+    print(
+        f"{summary.scenarios} scenarios in {time.monotonic() - began:.1f} s: {len(summary.broken)} broken, "
+        f"{summary.errors} errors seen, {summary.late_silence} silent by the device's own timer, slowest call "
+        f"{summary.slowest:.0%} of its bound, {summary.threads} threads and {summary.descriptors} descriptors left"
+    )
+    sys.exit(bool(summary.broken))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The commands of this system: `smellkit bench gcode`, `gcode-ablations` and `gcode-reading`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--data", "folder", default="", help="Folder of recordings; the simulated sample by default.")
+@click.option("--protocol", default="G", show_default=True, type=click.Choice(["S", "G", "X"]))
+@click.option(
+    "--channels", "channel_set", default="all", show_default=True, help="Or no-position, no-position-z, centred."
+)
+@click.option(
+    "--system", default="reader", show_default=True, type=click.Choice(["reader", "two-stage", "two-stage-waves"])
+)
+@click.option(
+    "--context",
+    default="window",
+    show_default=True,
+    type=click.Choice(["window", "recording"]),
+    help="What it may see.",
+)
+@click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
+@click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
+@click.option("--epochs", default=0, help="Passes over the training part: 24 for the reader, 40 for the decoder.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, out):
+    """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
+    from smellkit import paths
+    from smellkit.errors import OptionError
+    from smellkit.study.gcode import protocols as benches
+
+    try:
+        numbers = [int(fold) for fold in folds.split(",")]
+    except ValueError as why:
+        raise OptionError(f"--folds {folds!r} are no numbers", hint="for example 0,1") from why
+    how = {"epochs": epochs} if epochs else {}
+    asked = {"protocol": protocol, "channel_set": channel_set, "system": system, "context": context}
+    result = benches.bench(str(folder), **asked, folds=numbers, seed=seed, **how)
+    click.echo(benches.text(result))
+    if out:
+        click.echo(paths.write_json(out, benches.added(out, result)))
+
+
+@click.command()
+@click.option("--data", "folder", default="", help="Folder of recordings; the simulated sample by default.")
+@click.option("--only", default="", help="Names of sweeps with commas, as in notebooks/sweeps; all by default.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of every case.")
+@click.option("--workers", default=1, show_default=True, help="Processes on this machine.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the files fix for all runs.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def ablations(folder, only, seeds, workers, pairs, out):
+    """Losses, kinds of sensor and parts of the G-code reader, each with several seeds, and what of it is noise."""
+    from smellkit import options, paths
+    from smellkit.study.gcode import ablations as studies
+
+    names = options.listed(only, studies.SWEEPS, what="sweep")
+    found = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
+    click.echo(studies.text(found))
+    if out:
+        click.echo(paths.write_json(out, studies.added(out, found)))

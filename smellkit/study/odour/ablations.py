@@ -1,0 +1,79 @@
+"""The encoder's ablations: the sweeps of notebooks/sweeps, in full or cut down to what a notebook has time for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from smellkit import paths, plots, runs, sweep
+from smellkit.errors import OptionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+FACTORY = "smellkit.odour.encoder_task:task"
+SCORES = {"test window": "test.accuracy", "test top-5": "test.top5", "other session": "other_session.accuracy"}
+SWEEPS = ("technique", "sensors", "tricks", "sessions")
+
+
+def run(
+    name: str,
+    *,
+    fixed: dict[str, Any] | None = None,
+    seeds: int = 5,
+    workers: int = 2,
+    cases: Sequence[str] = (),
+    score: str = "test.accuracy",
+) -> pd.DataFrame:
+    """Run the sweep notebooks/sweeps/<name>.yaml and return name, mean, low, high and seeds of each case.
+
+    `fixed` overrides what the file fixes; `cases` keeps some of its variants. A run that is finished is not run again.
+    """
+    plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
+    unknown = [case for case in cases if case not in plan.variants]
+    if unknown:
+        raise OptionError(f"The sweep {name} has no case {unknown[0]!r}", hint="one of " + ", ".join(plan.variants))
+    chosen = {case: plan.variants[case] for case in cases} or plan.variants
+    plan = replace(plan, fixed=plan.fixed | (fixed or {}), seeds=list(range(1, seeds + 1)), variants=chosen)
+    table = sweep.run(plan, FACTORY, workers=workers)
+    return sweep.summary(table, score=score).rename(columns={"case": "name"})
+
+
+def measure(
+    data: str = "", *, seeds: int = 5, workers: int = 2, progress: Callable[[str], object] = lambda _: None
+) -> dict[str, Any]:
+    """All of `SWEEPS` on the recordings in `data`: {"sweeps": {sweep: {case: {score: {value, low, high}}}}}.
+
+    Intervals are over seeds, by Student's t: how much training varies, not how much other recordings would.
+    """
+    found: dict[str, Any] = {}
+    for name in SWEEPS:
+        plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
+        plan = replace(plan, fixed=plan.fixed | {"data": data}, seeds=list(range(1, seeds + 1)))
+        table = sweep.run(plan, FACTORY, workers=workers)
+        parts = {said: sweep.summary(table, score=score).set_index("case") for said, score in SCORES.items()}
+        found[name] = {
+            case: {said: _interval(part.loc[case]) for said, part in parts.items()}
+            | {"seeds": int(next(iter(parts.values())).loc[case, "seeds"]), "runs": list(rows["run"])}
+            for case, rows in table.groupby("case", sort=False)
+        }
+        best = max(found[name], key=lambda case: found[name][case]["test window"]["value"])
+        progress(f"{name}: {len(found[name])} cases, the highest {best}")
+    return {
+        "made_by": {"command": "smellkit bench smellnet-ablations --data DIR", "revision": runs.revision()},
+        "sweeps": found,
+    }
+
+
+def _interval(row: pd.Series) -> dict[str, float]:
+    return {"value": float(row["mean"]), "low": float(row["low"]), "high": float(row["high"])}
+
+
+def bars(table: pd.DataFrame, *, label: str = "accuracy") -> Figure:
+    """The table of `run` as bars with their intervals, where more than one seed was run."""
+    means = table.set_index("name")["mean"]
+    known = table["seeds"].min() > 1
+    low, high = (table.set_index("name")[column].clip(0, 1) if known else None for column in ("low", "high"))
+    return plots.bars(means, low=low, high=high, label=label, limits=(0, 1.08))

@@ -1,0 +1,121 @@
+"""The commands of the odour system: `smellkit bench smellnet-base`, `smellkit audit`. Each calls one function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command("smellnet-base")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option("--model", default="", metavar="NAME", help="One model, or several with commas; the whole table else.")
+@click.option("--seeds", default=5, show_default=True, help="Repetitions of each model, seeds 1, 2, ...")
+@click.option("--folds", default=6, show_default=True, help="Parts of the cross-validation; 0 leaves it out.")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other models there are kept.")
+@click.option("--save", "folder", default="", metavar="FOLDER", help="Only train the network to ship; keep it there.")
+def smellnet_base(data, model, seeds, folds, out, folder):
+    """Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions."""
+    if folder:
+        from smellkit.study.odour import release as ship
+
+        click.echo(ship.make_weights(data, Path(folder), progress=click.echo))
+        return
+    from smellkit.study.odour import smellnet as bench
+
+    names = [name for name in model.split(",") if name]
+    result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, before=_known(out))
+    click.echo(bench.report(result))
+    _keep(result, out)
+
+
+@click.command("smellnet-sessions")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option("--method", default="", metavar="NAME", help="One method; all else. See `encoder/transfer.py`.")
+@click.option("--seeds", default=1, show_default=True, help="Fits that score other sessions; 0 is none.")
+@click.option("--folds", default=1, show_default=True, help="Recordings of each substance held out for simulated days.")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other methods there are kept.")
+def smellnet_sessions(data, method, seeds, folds, out):
+    """Choose a method for another day on training recordings alone, and score all of them on other sessions."""
+    from smellkit.study.odour import sessions as transfer
+
+    names = [method] if method else []
+    result = transfer.run(data, methods=names, folds=folds, seeds=seeds, progress=click.echo, before=_known(out))
+    click.echo(transfer.report(result))
+    _keep(result, out)
+
+
+@click.command("smellnet-ablations")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option("--seeds", default=5, show_default=True, help="Repetitions of each case, seeds 1, 2, ...")
+@click.option("--workers", default=2, show_default=True, help="Processes on this machine.")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
+def smellnet_ablations(data, seeds, workers, out):
+    """Run the encoder's sweeps of notebooks/sweeps in full: technique, sensors, tricks, sessions."""
+    from smellkit.study.odour import ablations
+
+    result = ablations.measure(data, seeds=seeds, workers=workers, progress=click.echo)
+    _keep(result, out)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", required=False, default="")
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
+def audit(folder, out):
+    """Say how much of the accuracy on DIR may come from the session rather than from the smell."""
+    from smellkit.study.odour import audit as audits
+
+    result = audits.run(folder)
+    click.echo(audits.report(result))
+    _keep(result, out)
+
+
+@click.command("smellnet-mixture")
+@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@click.option(
+    "--part", default="", metavar="NAME", help="official, validation, calibration, networks or fusion; or all."
+)
+@click.option("--seeds", default=5, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@click.option(
+    "--save", "folder", default="", metavar="FOLDER", help="Train on all there is and keep the weights there."
+)
+@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; parts not run now are kept.")
+def smellnet_mixture(data, part, seeds, folder, out):
+    """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
+    from smellkit.study.odour import mixtures as mixture_bench
+
+    parts = [name for name in part.split(",") if name]
+    before = mixture_bench.earlier(out) if str(out) not in ("", ".") else {}
+    result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=before)
+    click.echo(mixture_bench.report(result))
+    _keep(result, out)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--labels", required=True, type=FOLDER, help="CSV: filepath and label_<odorant> of each reference.")
+@click.option("--out", required=True, type=FOLDER, help="The folder that `smellkit predict --calibration` takes.")
+@click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
+def calibrate(folder, labels, out, name):
+    """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
+    from smellkit import checkpoint as weights
+    from smellkit.odour import calibration as mixture_calibration
+
+    click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=weights.find(name)))
+
+
+def _known(out: Path | str) -> dict:
+    """What an earlier run left in the file `out`."""
+    from smellkit.checks import read_json
+
+    return read_json(Path(out)) if str(out) not in ("", ".") and Path(out).is_file() else {}
+
+
+def _keep(result: dict, out: Path | str) -> None:
+    """Write `result` as JSON when a file was asked for, and say so."""
+    from smellkit import paths, runs
+
+    if str(out) not in ("", "."):
+        click.echo(f"{paths.write_json(Path(out), runs.plain(result))}")

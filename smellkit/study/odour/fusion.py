@@ -1,0 +1,203 @@
+"""How much each sense is worth: all seven subsets, models that never had one of them, and senses that disagree."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from smellkit import checkpoint as weights
+from smellkit import train
+from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, right
+from smellkit.odour.mixture_task import joined
+from smellkit.odour.scenes import Scenes, read_scenes
+from smellkit.odour.scents import CHANNELS
+from smellkit.task import Task
+
+SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
+Say = Callable[[str], object]
+
+
+def name_of(subset: Sequence[int]) -> str:
+    """Return a subset of the modalities in words: `smell + text`."""
+    return " + ".join(MODALITIES[i] for i in subset)
+
+
+@torch.no_grad()
+def beta(model: nn.Module, scenes: Scenes, part: str, *, subset: Sequence[int] = (0, 1, 2), seed: int = 7) -> Tensor:
+    """Return the model's beta (n, 12) for a split when only the modalities in `subset` are there."""
+    samples = scenes.tensors(part, present=[i in subset for i in range(len(MODALITIES))], seed=seed).tensors
+    return model.eval()(samples)["beta"]
+
+
+def subsets(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int = 7) -> dict[str, dict[str, Any]]:
+    """Return the scores of all seven subsets, each with its accuracy for every scent in "classes"."""
+    ratios = scenes.smells[part][1]
+    found = {}
+    for subset in SUBSETS:
+        said = beta(model, scenes, part, subset=subset, seed=seed)
+        scores: dict[str, Any] = fusion_scores({"beta": said}, {"ratios": ratios})
+        found[name_of(subset)] = scores | {"classes": by_class(said, ratios)}
+    return found
+
+
+def by_class(said: Tensor, ratios: Tensor) -> dict[str, float]:
+    """Return for each scent the accuracy over the windows where it is (one of) the loudest."""
+    good, loudest = right(said, ratios), ratios >= ratios.max(dim=1, keepdim=True).values - 1e-6
+    return {name: float(good[loudest[:, i]].float().mean()) for i, name in enumerate(CHANNELS) if loudest[:, i].any()}
+
+
+def behind(table: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return for each scent how far all three senses lie ahead of the best single one; below 0 is behind."""
+    whole, single = table[name_of((0, 1, 2))]["classes"], [table[name]["classes"] for name in MODALITIES]
+    return {scent: whole[scent] - max(one[scent] for one in single) for scent in whole}
+
+
+@torch.no_grad()
+def by_session(model: nn.Module, scenes: Scenes, part: str, *, seed: int = 7) -> dict[str, float]:
+    """Return the accuracy with all three senses, and with the nose masked where it does not know the session.
+
+    A nose from another day is sure and wrong. Whether a session is known, the hybrid of `mixture_models` tells from the
+    smell alone, fitted on all windows of the training split.
+    """
+    from smellkit.odour.mixture import Hybrid
+
+    windows = scenes.smells[part][2]
+    known = joined([scenes.smells[name][2] for name in ("train", "valid")])
+    answer = Hybrid.fit(known, trees=1).explain(windows.counts, recording=windows.recording)
+    familiar = torch.from_numpy(answer["familiar"] >= 0.5)
+    samples = dict(scenes.tensors(part, seed=seed).tensors)
+    found = {"always": float(right(model.eval()(samples)["beta"], samples["ratios"]).float().mean())}
+    samples["present"] = torch.stack([familiar, *torch.ones(2, len(familiar), dtype=torch.bool)], dim=1)
+    found["only in known sessions"] = float(right(model(samples)["beta"], samples["ratios"]).float().mean())
+    return found | {"known": float(familiar.float().mean())}
+
+
+@torch.no_grad()
+def conflict(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int = 7) -> dict[str, Any]:
+    """Return whom the model follows when one sense shows another scent than the two others.
+
+    Pure recordings only. For each sense: the share of windows in which beta's largest scent is the one that this sense
+    shows alone ("follows it"), the one that the two others show ("follows the others"), or a third; and the mean margin
+    between the two largest scents, which tells whether the device should stay silent.
+    """
+    z, ratios, _ = scenes.smells[part]
+    pure = ratios.max(dim=1).values > 0.99
+    z, ratios = z[pure], ratios[pure]
+    if not len(z):
+        return {}
+    generator = torch.Generator().manual_seed(seed)
+    own = ratios.argmax(dim=1)
+    other = (own + torch.randint(1, ratios.shape[1], own.shape, generator=generator)) % ratios.shape[1]
+    wrong = torch.eye(ratios.shape[1])[other]
+    kind = part if part in scenes.pictures else "test"
+    found: dict[str, Any] = {}
+    agreed = {"smell": z, **scenes.draw(kind, ratios, generator=generator)}
+    liar = {"smell": _smell_of(z, own, other, generator), **scenes.draw(kind, wrong, generator=generator)}
+    known = torch.ones(len(z), len(MODALITIES), dtype=torch.bool)
+    for odd in ("nobody", *MODALITIES):
+        batch = {name: liar[name] if name == odd else agreed[name] for name in MODALITIES} | {"present": known}
+        said = model.eval()(batch)["beta"]
+        first, second = said.topk(2, dim=1).values.unbind(1)
+        chosen = said.argmax(dim=1)
+        found[odd] = {
+            "follows it": float((chosen == other).float().mean()),
+            "follows the others": float((chosen == own).float().mean()),
+            "margin": float((first - second).mean()),
+        }
+    return found
+
+
+def _smell_of(z: Tensor, own: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
+    """Return for each row a smell of the scent `other`, or its own smell where nobody recorded that scent."""
+    rows = torch.arange(len(z))
+    for scent in other.unique():
+        asked, known = torch.nonzero(other == scent).ravel(), torch.nonzero(own == scent).ravel()
+        if len(known):
+            rows[asked] = known[torch.randint(len(known), asked.shape, generator=generator)]
+    return z[rows]
+
+
+def fit(
+    scenes: Scenes,
+    *,
+    name: str,
+    strategy: str = "attention",
+    without: str = "",
+    only: str = "",
+    dropout: float = 0.2,
+    epochs: int = 14,
+    seed: int = 1,
+) -> nn.Module:
+    """Train a fusion on scenes that are read already and return the model; the run is called `name`."""
+    present = [(not only or modality == only) and modality != without for modality in MODALITIES]
+    sets: dict[str, Dataset] = {part: scenes.tensors(part, present=present) for part in ("train", "valid")}
+    task = Task(
+        "odour-fusion",
+        lambda: sets,
+        lambda: Fusion(scenes.sizes, strategy=strategy, dropout=dropout),
+        fusion_loss,
+        lambda outputs, batch: {"score": -float(fusion_loss(outputs, batch)), **fusion_scores(outputs, batch)},
+        watch="score",
+    )
+    settings = train.Settings(epochs=epochs, batch=128, learning_rate=2e-3, seed=seed)
+    params = {"strategy": strategy, "without": without, "dropout": dropout}
+    run = train.fit(task, settings, name=name, params=params)
+    model = Fusion(scenes.sizes, strategy=strategy, dropout=dropout)
+    return weights.fill(model, weights.load(run.folder)[0], where=str(run.folder)).eval()
+
+
+def study(
+    data: str = "", *, seeds: Iterable[int] = (1,), epochs: int = 14, progress: Say = lambda _: None
+) -> dict[str, Any]:
+    """Return the fusion's part of the bench, means over `seeds`, for "test" and (where there is one) "unseen".
+
+    "subsets": for each strategy, all seven; "without": a model trained without a sense beside one that had it and now
+    lacks it; "behind": all three senses against the best single one, by scent; "conflict";
+    "nose": heard always, or in known sessions only.
+    """
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        scenes = read_scenes(data, seed=seed)
+        parts = [part for part in ("test", "unseen") if part in scenes.smells]
+        models = {
+            s: fit(scenes, name=f"bench-fusion/{s}-{seed}", strategy=s, epochs=epochs, seed=seed) for s in STRATEGIES
+        }
+        row: dict[str, Any] = {"subsets": {}, "behind": {}, "without": {}, "conflict": {}, "nose": {}}
+        for part in parts:
+            row["subsets"][part] = {s: subsets(model, scenes, part, seed=seed) for s, model in models.items()}
+            row["behind"][part] = behind(row["subsets"][part]["attention"])
+            row["conflict"][part] = conflict(models["attention"], scenes, part, seed=seed)
+            row["nose"][part] = by_session(models["attention"], scenes, part, seed=seed)
+        for modality in MODALITIES:
+            never = fit(scenes, name=f"bench-fusion/no-{modality}-{seed}", without=modality, epochs=epochs, seed=seed)
+            left = tuple(i for i, name in enumerate(MODALITIES) if name != modality)
+            for part in parts:
+                ratios = scenes.smells[part][1]
+                told = beta(never, scenes, part, subset=left, seed=seed)
+                lacking = row["subsets"][part]["attention"][name_of(left)]["accuracy"]
+                row["without"].setdefault(part, {})[modality] = {
+                    "never had it": fusion_scores({"beta": told}, {"ratios": ratios})["accuracy"],
+                    "lacks it now": lacking,
+                }
+        rows.append(row)
+        for part in parts:
+            for name, scores in row["subsets"][part]["attention"].items():
+                progress(f"  {part:7} {name:24} accuracy {scores['accuracy']:.3f} top-k {scores['dynamic_top_k']:.1f}")
+            progress(f"  {part}: behind {min(row['behind'][part].values()):+.3f}; {row['without'][part]}")
+    return _means(rows)
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Average dictionaries of one shape, leaf by leaf."""
+    return {
+        key: _means([row[key] for row in rows])
+        if isinstance(value, dict)
+        else float(np.mean([row[key] for row in rows]))
+        for key, value in rows[0].items()
+    }

@@ -1,0 +1,57 @@
+"""The commands of this system: `smellkit bench plume` and `plume-ablations`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--data", "folder", default="", help="Folder to train on (and to test on); the simulated sample by default."
+)
+@click.option("--test", default="", help="Another folder, whose test split is tested on.")
+@click.option("--model", "names", multiple=True, metavar="NAME", help="A row or a model; all rows without it.")
+@click.option("--counts", is_flag=True, help="Only count parameters and multiply-accumulates.")
+@click.option("--seeds", default=3, show_default=True, help="Trainings a row.")
+@click.option("--epochs", default=12, show_default=True, help="Passes over the training pairs, the same for all.")
+@click.option("--no-outlines", is_flag=True, help="Leave out the distances between outlines (HD95, ASD).")
+@click.option("--no-failing", is_flag=True, help="Leave out what is left when either camera fails.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, out):
+    """Segment plumes of CO2 and CH4 and name the rumen's health: all models, variants and baselines, on equal terms."""
+    from smellkit import paths
+    from smellkit.plume import models
+    from smellkit.study.plume import bench as benches
+
+    if counts:
+        for name in [benches.options_of(row)["model"] for row in benches.rows_of(names)] or models.MODELS:
+            count = models.counts(name)
+            click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
+        return
+    shown = {"surfaces": not no_outlines, "failing": not no_failing}
+    result = benches.bench(folder, test=test, names=names, seeds=seeds, epochs=epochs, tell=click.echo, **shown)
+    if out:
+        click.echo(paths.write_json(out, benches.added(out, result)))
+
+
+@click.command()
+@click.option("--data", "folder", default="", help="Folder to train on; the simulated sample by default.")
+@click.option("--test", default="", help="Another folder, whose test split is tested on.")
+@click.option("--only", default="", help="Names of sweeps with commas, as in notebooks/sweeps; all by default.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of every case.")
+@click.option("--workers", default=1, show_default=True, help="Processes on this machine.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the files fix for all runs.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def ablations(folder, test, only, seeds, workers, pairs, out):
+    """How the gases meet, which there are, which tasks are learned, and the recipe: a small FUME trained again."""
+    from smellkit import options, paths
+    from smellkit.study.plume import ablations as studies
+
+    names = options.listed(only, studies.SWEEPS, what="sweep")
+    found = studies.swept(folder, names=names, seeds=seeds, workers=workers, test=test, **options.parse(pairs))
+    for title, table in found.items():
+        click.echo(f"{title}\n{table.round(3).to_string(index=False)}\n")
+    if out:
+        click.echo(paths.write_json(out, studies.added(out, found)))
