@@ -26,7 +26,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixture_task import Windows, groups, load_encoder, pooled, read_windows, training_split
 from smellkit.odour.recordings import find
 from smellkit.odour.scene_encoder import SceneEncoder, scene_encoder
-from smellkit.odour.scents import ALIASES, CHANNELS, ODORANTS, Scent, list_pictures, odorant, read_scents, to_channels
+from smellkit.odour.scents import ALIASES, SCENTS, ODORANTS, Scent, list_pictures, odorant, read_scents, to_channels
 from smellkit.task import Batch, Tensors
 
 FOLDS, FLOOR = 5, 0.01
@@ -71,7 +71,7 @@ class Bank:
 
 def descriptors(scent: Scent) -> list[str]:
     """Return the words that describe a scent, without any name of a scent in them, sorted."""
-    names = {name[:4] for known in (*CHANNELS, *ODORANTS, *ALIASES.values(), scent.name) for name in known.split("_")}
+    names = {name[:4] for known in (*SCENTS, *ODORANTS, *ALIASES.values(), scent.name) for name in known.split("_")}
     source = " ".join(scent.qualitative_descriptors) or scent.long_description
     words = {word for word in re.findall(r"[a-z]{4,}", source.lower()) if word[:4] not in names}
     if not words:
