@@ -111,22 +111,31 @@ def integral(rows: int, lag: int) -> Array:
     return (back - back[:1]).astype(np.float32)
 
 
+def log_conductance(counts: NDArray, *, half: float = 0.5, clip: float = 0.0) -> Array:
+    """Return ln(c / (1023 - c)) of converter counts: the log of a sensor's conductance, up to a constant.
+
+    A sensor of conductance G in series with a load gives counts c with G ~ c / (full - c). Both ends stay finite by
+    `half` a count on either side, or by counts that are clipped to `clip` ... full - `clip`.
+    """
+    counts = np.clip(np.asarray(counts, np.float32), clip, FULL - clip)
+    return np.log((counts + half) / (FULL + half - counts))
+
+
 def conductance(raw: NDArray, columns: Sequence[str]) -> Array:
     """Hundredths of log-conductance of the Grove channels, and of log(1 + reading) of others less their first row.
 
-    A sensor of conductance G in series with a load gives counts V with G ~ V / (full - V); half a count keeps both ends
-    finite. `raw` is (..., rows, channels).
+    `raw` is (..., rows, channels).
     """
     raw = np.asarray(raw, np.float32)
-    found = np.empty_like(raw)
+    logs = np.empty_like(raw)
     for channel, name in enumerate(columns):
         x = raw[..., channel]
         if name in GROVE:
-            found[..., channel] = np.log((x + 0.5) / (FULL + 0.5 - np.minimum(x, FULL)))
+            logs[..., channel] = log_conductance(x)
         else:
-            logs = np.log1p(np.maximum(x, 0))
-            found[..., channel] = logs - logs[..., :1]
-    return 100 * found
+            other = np.log1p(np.maximum(x, 0))
+            logs[..., channel] = other - other[..., :1]
+    return 100 * logs
 
 
 @dataclass(frozen=True)
