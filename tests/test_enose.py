@@ -168,14 +168,14 @@ def test_a_second_reader_is_refused():
     with (
         Board(RECORDING) as board,
         Nose(board.port),
-        pytest.raises(PortError, match="another program or notebook"),
+        pytest.raises(PortError, match="another program uses it"),
     ):
         Nose(board.port)
 
 
 @pytest.mark.parametrize("port", ["/dev/nonesuch", "/tmp", "", "nonesuch://x", "/etc/hostname"])
 def test_a_port_that_is_none_is_refused_with_its_name(port):
-    with pytest.raises(PortError, match=port or "No port ''"):
+    with pytest.raises(PortError, match=port or "port is ''"):
         Nose.open(port)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from smellkit import paths
 from smellkit.device.enose import COLUMNS
-from smellkit.device.ports import list_ports
+from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import recordings

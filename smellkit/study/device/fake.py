@@ -1,0 +1,146 @@
+"""Fake time and a fake port: one thread, no luck, a day in a second, and the same again from its seed."""
+
+from __future__ import annotations
+
+import errno
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+from smellkit.device.clock import Step
+from smellkit.device.errors import PortError
+from smellkit.device.serve import Device
+
+
+class FakeClock:
+    """Time that passes only when somebody waits: one thread, no luck, a day in a second.
+
+    `watch(due)` adds a source of deadlines that is not a driver, such as a virtual device. With `jitter` every
+    waking is up to 20 ms late, as on a busy machine.
+    """
+
+    def __init__(self, start: float = 1000.0, *, jitter: random.Random | None = None):
+        self.jitter = jitter
+        self._now = start
+        self._runners: list[FakeRunner] = []
+        self._sources: list[Callable[[], float]] = []
+
+    def now(self) -> float:
+        """Seconds."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Let `seconds` pass, with everything that is due in them."""
+        self.pass_until(lambda: False, seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass while nothing runs: what a blocked write does to its thread."""
+        self._now += seconds
+
+    def run(self, step: Step, *, inputs: Callable[[], int | None], name: str) -> FakeRunner:
+        """A runner that steps whenever somebody waits."""
+        self._runners.append(FakeRunner(self, step))
+        return self._runners[-1]
+
+    def watch(self, due: Callable[[], float]) -> None:
+        """Never jump over the moment that `due()` names (inf: none)."""
+        self._sources.append(due)
+
+    def pass_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Let time pass until `done()`, at most `seconds`; return whether it is done."""
+        end = self._now + seconds
+        still = 0
+        while True:
+            dues = [runner.step() for runner in self._runners if runner.alive]
+            if any(due() <= self._now for due in self._sources):  # what a step made happen may be for the driver
+                dues = [runner.step() for runner in self._runners if runner.alive]
+            if done():
+                return True
+            if self._now >= end:
+                return False
+            dues += [when for when in (due() for due in self._sources) if when > self._now]  # the others had their turn
+            late = self.jitter.uniform(0, 0.02) if self.jitter else 0.0
+            before, self._now = self._now, max(self._now, min(end, min(dues, default=end) + late))
+            still = still + 1 if self._now == before else 0
+            if still > 1000:
+                raise RuntimeError("a driver asks to be called at once for ever")
+
+
+class FakeRunner:
+    """What `Runner` is, without a thread."""
+
+    def __init__(self, clock: FakeClock, step: Step):
+        self._clock, self._step = clock, step
+        self.alive = True
+
+    def step(self) -> float:
+        """One step; its next deadline."""
+        due = self._step()
+        if due is None:
+            self.alive = False
+            return math.inf
+        return due
+
+    def kick(self) -> None:
+        """Nothing to do: whoever waits steps first."""
+
+    def wait(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Let fake time pass until `done()`, at most `seconds`."""
+        return self._clock.pass_until(lambda: done() or not self.alive, seconds) and done()
+
+    def join(self, seconds: float) -> bool:
+        """Let fake time pass until the driver has ended."""
+        return self._clock.pass_until(lambda: not self.alive, seconds)
+
+
+class MemoryPort:
+    """What pyserial's Serial is to the driver, straight into a device: for the fake clock.
+
+    `fail` makes the next call raise that exception, as a port that goes away does. `clock.advance` is called when
+    a write blocks.
+    """
+
+    def __init__(self, device: Device, *, clock, write_timeout: float = 0.2):
+        if not device.plugged:
+            raise PortError("Could not open memory: it is not there", port="memory", remedy="plug it in")
+        self._device, self._clock, self._timeout = device, clock, write_timeout
+        self.fail: BaseException | None = None
+        self.is_open = True
+        self._pending = b""
+
+    def read(self, size: int = 1) -> bytes:
+        """Bytes that are due, at most `size`."""
+        self._check("read")
+        self._pending += self._device.send()
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
+
+    def write(self, data: bytes) -> int:
+        """All of `data`, or SerialTimeoutException after the write timeout."""
+        self._check("write")
+        self._device.tick()
+        if not self._device.takes_bytes:
+            from serial import SerialTimeoutException
+
+            self._clock.advance(self._timeout)
+            raise SerialTimeoutException("Write timeout")
+        self._device.receive(data)
+        return len(data)
+
+    def reset_output_buffer(self) -> None:
+        """Nothing waits here."""
+
+    def close(self) -> None:
+        """Forget the device."""
+        self.is_open = False
+
+    def _check(self, doing: str) -> None:
+        self._device.tick()
+        error: Any = self.fail
+        if error is None and not self._device.plugged:
+            from serial import SerialException
+
+            error = SerialException(f"{doing} failed: [Errno {errno.EIO}] Input/output error")
+        if error is not None:
+            raise error
