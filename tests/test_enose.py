@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smellkit.device.board import FAULTS, Board
-from smellkit.device.enose import COLUMNS, KEPT, LONGEST, Lines, Nose
+from smellkit.device.board import COLUMNS, Board
+from smellkit.device.enose import KEPT, LONGEST, Lines, Nose
 from smellkit.device.errors import Closed, NoReply, PortError, PortLost
 from smellkit.errors import DataError, OptionError
+from smellkit.study.device.fake import BOARD_FAULTS, FaultyBoard
 
 LINE = b"40,62,83,733,2,10,0,33.59,688.6,100.0,0.0,3170.54\r\n"
 VALUES = (40, 62, 83, 733, 2, 10, 0, 33.59, 688.6, 100.0, 0.0, 3170.54)
@@ -120,9 +121,9 @@ def test_a_table_is_replayed_and_changed():
         wait(lambda: nose.read().values[0] == 41)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", BOARD_FAULTS)
 def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
-    with Board(RECORDING, rate=400, faults=fault, seed=3) as board, Nose(board.port) as nose:
+    with FaultyBoard(RECORDING, rate=400, faults=fault, seed=3) as board, Nose(board.port) as nose:
         rows = [nose.read() for _ in range(60)]
         status = nose.status()
     assert all(row.values[1:] == (62, 83, 733, 2, 10, 4294967295, 33.5, 688.6, 100.0, 0.0, 3170.5) for row in rows)
@@ -209,7 +210,7 @@ def test_rows_that_nobody_reads_are_dropped_and_counted_and_a_new_run_begins():
 def test_closing_ends_every_thread_and_file_soon(open_files):
     threads, files = threading.active_count(), open_files()
     for seed in range(3):
-        with Board(RECORDING, rate=100, faults=FAULTS, seed=seed) as board, Nose(board.port) as nose:
+        with FaultyBoard(RECORDING, rate=100, faults=BOARD_FAULTS, seed=seed) as board, Nose(board.port) as nose:
             nose.read()
             began = time.monotonic()
             nose.close()
@@ -228,7 +229,7 @@ def test_a_reader_on_another_thread_wakes_up_when_the_board_is_closed():
 
 def test_wrong_boards_are_refused(tmp_path):
     with pytest.raises(OptionError, match="No fault smoke"):
-        Board(RECORDING, faults=["smoke"])
+        FaultyBoard(RECORDING, faults=["smoke"])
     with pytest.raises(OptionError, match="rate"):
         Board(RECORDING, rate=0)
     with pytest.raises(DataError, match="no rows"):

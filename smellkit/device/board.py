@@ -1,4 +1,4 @@
-"""The sensor board: the twelve columns that it prints, and a virtual one that replays recordings, with faults by name.
+"""The sensor board: the twelve columns that it prints, and a virtual one that replays recordings.
 
 `Board` has no thread and no port of its own: `serve.py` gives it both, as it does for the virtual player.
 """
@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import collections
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +19,18 @@ COLUMNS = (
     "NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG", "Benzene",
     "Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude",
 )  # fmt: skip
-FAULTS = {  # name -> what the board does about every tenth line
-    "truncated": "the first line lacks its beginning",
-    "header": "the names of the columns come first",
-    "garbage": "random bytes between the lines",
-    "partial": "a line lacks its middle",
-    "long": "ten thousand bytes without an end",
-    "nan": "a sensor answers nan",
-    "reset": "the board starts again inside a line",
-    "split": "a line comes in pieces",
-    "silence": "nothing comes for thirty lines",
-    "unplug": "the port goes away and comes back two lines later",
-}
-EVERY = 10
-ONCE = {"truncated", "header"}  # faults of the start
 
 
 class Board:
     """A board that prints `source` over and over, with a header in between, until `close`.
 
     `source` is a recording: a CSV file, a table, or lines of text; a sample recording when there is none. `rate` is in
-    lines a second, `faults` are names out of FAULTS, `seed` decides when they come. `port` is the address to open.
-    `printed` has the last 10,000 lines that went out whole, with their times.
+    lines a second, `port` is the address to open. `printed` has the last 10,000 lines that went out whole, with times.
     """
 
     takes_bytes = True
 
-    def __init__(
-        self,
-        source: Any = None,
-        *,
-        rate: float = 1.0,
-        faults: Iterable[str] = (),
-        seed: int = 0,
-        columns: tuple[str, ...] = COLUMNS,
-    ):
-        self.faults = frozenset([faults] if isinstance(faults, str) else faults)
-        if unknown := sorted(self.faults - FAULTS.keys()):
-            raise OptionError(f"No fault {', '.join(unknown)}", hint=f"one of {', '.join(FAULTS)}")
+    def __init__(self, source: Any = None, *, rate: float = 1.0, columns: tuple[str, ...] = COLUMNS):
         if not 0 < rate <= 1000:
             raise OptionError(f"rate is {rate!r}", hint="lines a second, above 0 and at most 1000")
         self.columns, self.rate = columns, rate
@@ -65,7 +38,6 @@ class Board:
         self.plugged = True
         self._lines = lines(source, columns=columns)
         self._header = ",".join(columns).encode() + b"\r\n"
-        self._random = random.Random(seed)
         self._pieces = self._print()
         self._began, self._count = Clock.now(), 0
         self._out = b""
@@ -122,41 +94,8 @@ class Board:
     # what is printed
 
     def _print(self) -> Iterator[bytes]:
-        """Yield what goes out at each tick: mostly a line, sometimes what a fault makes of it."""
-        timed = sorted(self.faults - ONCE)
-        if "header" in self.faults:
-            yield self._header
-        if "truncated" in self.faults:
-            line = next(self._replay())
-            yield line[self._random.randrange(1, len(line)) :]
-        for number, line in enumerate(self._replay(), 1):
-            fault = self._random.choice(timed) if timed and number % EVERY == 0 else ""
-            yield from self._spoil(line, fault)
-
-    def _spoil(self, line: bytes, fault: str) -> Iterator[bytes]:
-        """Yield what `fault` makes of a line."""
-        cut = self._random.randrange(1, max(2, len(line) - 2))
-        if fault == "garbage":
-            yield self._random.randbytes(self._random.randrange(1, 100)).replace(b"\n", b"") + b"\n" + line
-        elif fault == "partial":
-            yield line[: cut // 2] + line[cut // 2 + line[cut // 2 :].index(b",") + 1 :]
-        elif fault == "long":
-            yield bytes(self._random.choices(b"0123456789,", k=10_000)) + b"\r\n"
-        elif fault == "nan":
-            yield b",".join([b"nan", *line.split(b",")[1:]])
-        elif fault == "reset":
-            yield line[:cut] + b"ets Jul 29 2019 12:21:46\r\n" + self._header
-        elif fault == "split":
-            yield line[:cut]
-            yield line[cut:]
-        elif fault == "silence":
-            yield from [b""] * 30
-        elif fault == "unplug":
-            self.unplug()
-            yield from [b""] * 2
-            self.plug()
-        else:
-            yield line
+        """Yield what goes out at each tick."""
+        return self._replay()
 
     def _replay(self) -> Iterator[bytes]:
         """Yield the lines of the recording, and from the second time on the header before: here the series breaks."""

@@ -99,7 +99,7 @@ class NeckWear:
         self._watchdog: Watchdog | None = None
         try:
             if watchdog:
-                self._start_watchdog(frames.stop(channel=channel))
+                self._watchdog = Watchdog.start(frames.stop(channel=channel), note=self.log.note)
             self._engine = Engine(
                 connect,
                 clock=self._clock,
@@ -141,9 +141,8 @@ class NeckWear:
             virtual = virtual or VirtualNeckWear()
             server = serve_here(virtual, name="neckwear")
             url, close = server.port, server.close
-        connect = connector(url, write_timeout=timing.write)
         return cls(
-            connect,
+            connector(url, write_timeout=timing.write),
             name=port,
             timing=timing,
             log=log,
@@ -166,10 +165,7 @@ class NeckWear:
 
     def play_mixture(self, beta: Sequence[float], *, seconds: float = 60.0, **options: Any) -> Playlist:
         """Start the rendered sequence of a mixture (12 shares, sum 1) and return it at once; see `playlist.render`."""
-        return self.play_list(playlist.render(beta, seconds=_seconds(seconds), **options))
-
-    def play_list(self, plan: Playlist) -> Playlist:
-        """Start a playlist that was rendered before and return at once: one frame a slot, stop at the end."""
+        plan = playlist.render(beta, seconds=_seconds(seconds), **options)
         pulses = [Pulse(start, scent, seconds) for start, scent, seconds in plan.slots]
         shares = {scent: round(share, 4) for scent, share in enumerate(plan.planned, 1) if share}
         self.log.note(f"planned shares {shares}, lost {plan.lost:.4f}")
@@ -182,13 +178,8 @@ class NeckWear:
         schedule = self._schedule
         if schedule is None:
             return
-        bound = (
-            self._engine.wake_bound()
-            + self.timing.gap
-            + schedule.seconds
-            + self.timing.stops * self.timing.stop_gap
-            + 2.0
-        )
+        stops = self.timing.stops * self.timing.stop_gap
+        bound = self._engine.wake_bound() + schedule.seconds + stops + 2.0
         if not self._engine.wait(schedule, bound):
             self._engine.stop()
             raise LinkError("The play did not end in time", port=self._engine.name, elapsed=bound, remedy="probe it")
@@ -234,8 +225,7 @@ class NeckWear:
         frame = frames.set_handset(channel)
 
         def read(reply: Frame) -> None:
-            if reply.value:
-                raise _refused(frame, "A6 with 0", f"A6 with {reply.value}")
+            _accepted(frame, "A6", reply.value)
 
         self._engine.ask(Request(f"set handset channel {channel}", frame, (0xA6, 0), read=read))
         self._channel = int(channel)
@@ -246,9 +236,7 @@ class NeckWear:
         mine = frame[12:24]
 
         def read(reply: Frame) -> None:
-            status = reply.inner.status if reply.inner else None
-            if status:
-                raise _refused(frame, "A2 with status 0", f"A2 with status {status}")
+            _accepted(frame, "A2", reply.inner.status if reply.inner else None)
 
         def matches(reply: Frame) -> bool:
             return reply.inner is not None and reply.inner.uid == mine
@@ -319,23 +307,10 @@ class NeckWear:
             self.log.close()
         self._on_close()
 
-    def _start_watchdog(self, stop: bytes) -> None:
-        try:
-            self._watchdog = Watchdog(stop)
-            if not self._watchdog.ready():
-                raise OSError("it does not answer")
-        except OSError as why:
-            self.log.note(f"no watchdog: {why}")
-            if self._watchdog:
-                self._watchdog.close()
-            self._watchdog = None
-
     def _point_watchdog(self, link: Link | None) -> None:
-        if self._watchdog is None:
-            return
-        if link is None:
+        if self._watchdog and link is None:
             self._watchdog.release()
-        else:
+        elif self._watchdog and link:
             self._watchdog.follow(url=link.name, fileno=link.fileno(), telnet=link.telnet)
 
     @property
@@ -354,16 +329,18 @@ class NeckWear:
 
 
 def _seconds(value: float) -> float:
-    if isinstance(value, bool | str):
-        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number above 0, at most {LONGEST:g}")
     try:
-        seconds = float(value)
+        seconds = math.nan if isinstance(value, bool | str) else float(value)
     except (TypeError, ValueError):
-        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number above 0, at most {LONGEST:g}") from None
-    if not (math.isfinite(seconds) and 0.05 <= seconds <= LONGEST):
-        raise ArgumentError(f"seconds is {seconds:g}", remedy=f"from 0.05 to {LONGEST:g}")
+        seconds = math.nan
+    if not 0.05 <= seconds <= LONGEST:  # NaN neither
+        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number from 0.05 to {LONGEST:g}")
     return seconds
 
 
-def _refused(frame: bytes, expected: str, got: str) -> Refused:
-    return Refused("The device refused", frame=frame, expected=expected, got=got, remedy="another channel, or a reset")
+def _accepted(frame: bytes, command: str, status: int | None) -> None:
+    """Raise Refused unless the status of a reply is 0."""
+    if status:
+        expected, got = f"{command} with 0", f"{command} with {status}"
+        remedy = "another channel, or a reset"
+        raise Refused("The device refused", frame=frame, expected=expected, got=got, remedy=remedy)

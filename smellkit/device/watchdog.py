@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 STOPS, STOP_GAP = 3, 0.05
@@ -46,6 +47,20 @@ class Watchdog:
             theirs.close()
             ours.settimeout(1.0)
         self._line = ours
+
+    @classmethod
+    def start(cls, stop: bytes, *, note: Callable[[str], None]) -> Watchdog | None:
+        """A watchdog that watches, or None and a note why there is none: playing goes on without."""
+        try:
+            watchdog = cls(stop)
+        except OSError as why:
+            note(f"no watchdog: {why}")
+            return None
+        if watchdog.ready():
+            return watchdog
+        note("no watchdog: it does not answer")
+        watchdog.close()
+        return None
 
     @property
     def pid(self) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import paths
-from smellkit.device.enose import COLUMNS
+from smellkit.device.board import COLUMNS
 from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
