@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smellkit.device.board import COLUMNS, Board
+from smellkit.device.board import Board
 from smellkit.device.enose import KEPT, LONGEST, Lines, Nose
 from smellkit.device.errors import Closed, NoReply, PortError, PortLost
 from smellkit.errors import DataError, OptionError
+from smellkit.sensors import SENSORS
 from smellkit.study.device.fake import BOARD_FAULTS, FaultyBoard
 
 LINE = b"40,62,83,733,2,10,0,33.59,688.6,100.0,0.0,3170.54\r\n"
@@ -40,7 +41,7 @@ def test_the_first_line_is_never_believed():
 
 def test_a_header_gives_the_order_of_the_columns():
     lines = Lines()
-    assert lines.feed(b"time," + ",".join(reversed(COLUMNS)).encode() + b"\n") == []
+    assert lines.feed(b"time," + ",".join(reversed(SENSORS)).encode() + b"\n") == []
     assert lines.feed(b"9," + b",".join(reversed(LINE.strip().split(b","))) + b"\n") == [VALUES]
     assert not lines.dropped
 
@@ -107,14 +108,14 @@ def test_rows_come_from_a_virtual_board_in_order_and_in_time():
 
 def test_a_recording_is_replayed_byte_for_byte(tmp_path):
     path = tmp_path / "smell.csv"
-    path.write_text(",".join(COLUMNS) + "\n" + "\n".join(RECORDING[:5]) + "\n")
+    path.write_text(",".join(SENSORS) + "\n" + "\n".join(RECORDING[:5]) + "\n")
     with Board(path, rate=200) as board, Nose(board.port) as nose:
         assert nose.read().values[7:] == (33.5, 688.6, 100.0, 0.0, 3170.5)
     assert board.printed[0][1] == RECORDING[0]
 
 
 def test_a_table_is_replayed_and_changed():
-    table = pd.DataFrame([VALUES] * 3, columns=COLUMNS)
+    table = pd.DataFrame([VALUES] * 3, columns=SENSORS)
     with Board(table, rate=200) as board, Nose(board.port) as nose:
         assert nose.read().values == VALUES
         board.change(table + 1)
@@ -235,7 +236,7 @@ def test_wrong_boards_are_refused(tmp_path):
     with pytest.raises(DataError, match="no rows"):
         Board([])
     with pytest.raises(DataError, match="no column LPG"):
-        Board(pd.DataFrame([VALUES], columns=COLUMNS).drop(columns="LPG"))
+        Board(pd.DataFrame([VALUES], columns=SENSORS).drop(columns="LPG"))
     with pytest.raises(DataError, match=r"none\.csv"):
         Board(tmp_path / "none.csv")
 

@@ -1,4 +1,4 @@
-"""The sensor board: the twelve columns that it prints, and a virtual one that replays recordings.
+"""A virtual sensor board that replays recordings, line by line as the real one prints them.
 
 `Board` has no thread and no port of its own: `serve.py` gives it both, as it does for the virtual player.
 """
@@ -14,11 +14,7 @@ from smellkit import paths
 from smellkit.device.clock import Clock
 from smellkit.device.serve import serve_here
 from smellkit.errors import DataError, OptionError
-
-COLUMNS = (
-    "NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG", "Benzene",
-    "Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude",
-)  # fmt: skip
+from smellkit.sensors import SENSORS
 
 
 class Board:
@@ -30,7 +26,7 @@ class Board:
 
     takes_bytes = True
 
-    def __init__(self, source: Any = None, *, rate: float = 1.0, columns: tuple[str, ...] = COLUMNS):
+    def __init__(self, source: Any = None, *, rate: float = 1.0, columns: tuple[str, ...] = SENSORS):
         if not 0 < rate <= 1000:
             raise OptionError(f"rate is {rate!r}", hint="lines a second, above 0 and at most 1000")
         self.columns, self.rate = columns, rate
@@ -110,7 +106,7 @@ class Board:
                 yield line.encode() + b"\r\n"
 
 
-def lines(source: Any, *, columns: tuple[str, ...] = COLUMNS) -> list[str]:
+def lines(source: Any, *, columns: tuple[str, ...] = SENSORS) -> list[str]:
     """Return the lines that a board prints for `source`: a CSV file, a table or lines of text, without the header."""
     if source is None:
         source = _example()

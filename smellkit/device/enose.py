@@ -17,10 +17,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smellkit.device.board import COLUMNS, Board
+from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
 from smellkit.device.link import BackOff, Link, connector
+from smellkit.sensors import SENSORS
 
 LONGEST = 512  # bytes of a line; the longest that the firmware can print has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
@@ -47,7 +48,7 @@ class Lines:
     names, may give the columns in another order, and begins another `run`; rows come out in the order of `columns`.
     """
 
-    def __init__(self, columns: tuple[str, ...] = COLUMNS):
+    def __init__(self, columns: tuple[str, ...] = SENSORS):
         self.columns = columns
         self.dropped: collections.Counter[str] = collections.Counter()
         self.run = 0
@@ -129,7 +130,7 @@ class Nose:
     A port that goes away is opened again, with growing pauses, until `close`. Meanwhile `read` raises PortLost.
     """
 
-    def __init__(self, port: str, *, baud: int = 9600, columns: tuple[str, ...] = COLUMNS, board: Board | None = None):
+    def __init__(self, port: str, *, baud: int = 9600, columns: tuple[str, ...] = SENSORS, board: Board | None = None):
         self.port, self.baud, self.columns = port, baud, columns
         self.connections = 0
         self.overrun = 0  # rows that were dropped because nobody read them
@@ -148,7 +149,7 @@ class Nose:
         self._runner = self._clock.run(self._step, inputs=self._inputs, name=f"nose {port}")
 
     @classmethod
-    def open(cls, port: str = "virtual", *, baud: int = 9600, columns: tuple[str, ...] = COLUMNS) -> Nose:
+    def open(cls, port: str = "virtual", *, baud: int = 9600, columns: tuple[str, ...] = SENSORS) -> Nose:
         """Return a reader of the board on `port`: any pyserial address, or `virtual` for a replayed recording.
 
         `baud` is 9600 unless you changed the firmware. Raises PortError when the port can't be opened.
