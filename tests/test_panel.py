@@ -9,7 +9,7 @@ import pytest
 
 from smellkit import panel
 from smellkit.device.board import Board
-from smellkit.device.enose import COLUMNS, Nose
+from smellkit.device.enose import Nose
 from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import OptionError
@@ -18,6 +18,7 @@ from smellkit.odour.live import EVERY, Recogniser
 from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.scents import SCENTS
 from smellkit.panel import drawings
+from smellkit.sensors import SENSORS
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def wait(condition, seconds=20):
 
 def test_answers_come_with_the_first_window_and_then_every_few_rows(recogniser):
     recogniser.restart()
-    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(COLUMNS)].to_numpy()
+    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(SENSORS)].to_numpy()
     answers = {n: answer for n, row in enumerate(rows, 1) if (answer := recogniser.add(row))}
     span = recogniser.span
     assert list(answers)[:3] == [span, span + EVERY, span + 2 * EVERY]
@@ -74,7 +75,7 @@ def test_a_smell_that_the_player_has_not_or_that_is_uncertain_is_not_played(reco
 
 def test_trained_weights_recognise_row_by_row_too():
     trained = Recogniser(Pipeline.load())
-    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(COLUMNS)].to_numpy()
+    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(SENSORS)].to_numpy()
     answers = [answer for row in rows if (answer := trained.add(row))]
     assert len(trained.pipeline.smell.classes) == 50 and set(SCENTS) <= set(trained.pipeline.smell.classes)
     assert sum(answers[0].probabilities) == pytest.approx(1)  # what they say of a simulated smell means nothing

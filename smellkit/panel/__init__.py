@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import paths
-from smellkit.device.enose import COLUMNS
-from smellkit.device.ports import list_ports
+from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import recordings
@@ -25,6 +24,7 @@ from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.scents import SCENTS
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
+from smellkit.sensors import SENSORS
 
 __all__ = ["Panel", "Session", "show"]
 
@@ -176,7 +176,7 @@ class Panel:
         rows = [row.values for row in list(session.rows)]
         answer, (playing, _) = session.answer, session.playing
         pictures["now"].value = self._now()
-        pictures["traces"].value = drawings.traces(COLUMNS, rows, drawn=recordings.GAS, span=SPAN)
+        pictures["traces"].value = drawings.traces(SENSORS, rows, drawn=recordings.GAS, span=SPAN)
         pictures["bars"].value = drawings.bars(SCENTS, answer.shares if answer else None, playing=playing, keep=KEEP)
         at = time.monotonic() - session.plan_began if session.plan and playing else None
         pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)

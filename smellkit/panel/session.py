@@ -63,7 +63,7 @@ class Session:
     def playing(self) -> tuple[int, float]:
         """The scent that the player was asked to emit at this moment, 0 for none, and the seconds left of the play."""
         status = self.player.status() if self.player else None
-        return (status.asked or 0, status.left) if status else (0, 0.0)
+        return (status.requested or 0, status.left) if status else (0, 0.0)
 
     def connect(
         self,
