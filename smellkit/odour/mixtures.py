@@ -90,7 +90,6 @@ def read_mixture_files(
     With `labelled` False names are not read as labels: the twelve ratios are NaN.
     """
     names = cache.named(files, root=root)
-    digests = cache.digests(names)
 
     def build(notes: Report) -> pd.DataFrame:
         def read(file: Path) -> pd.DataFrame:
@@ -107,7 +106,7 @@ def read_mixture_files(
         return pd.concat(tables, ignore_index=True)
 
     options = f"{_VERSION} labelled={labelled} skip={skip}"
-    table = cache.table("mixtures", build, files=digests, options=options, report=report)
+    table = cache.table("mixtures", build, files=cache.digests(names), options=options, report=report)
     ends = np.cumsum(np.bincount(table["number"]))
     values = np.split(table[list(MIXTURE_GAS)].to_numpy(), ends[:-1])
     index = pd.DataFrame(
@@ -121,7 +120,7 @@ def read_mixture_files(
         kind=["real" if made == "recording" else "synthetic" for made in origins],
         origin=origins,
         recorded_at=pd.to_datetime([recorded_at(file) for file in index["file"]]),
-        duplicate_of=_duplicates(index["file"], digests),
+        duplicate_of=_duplicates(index["file"], {f: v.tobytes() for f, v in zip(index["file"], values, strict=True)}),
     )
     columns = ["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows"]
     same = len({len(value) for value in values}) == 1
@@ -162,7 +161,7 @@ def _known(name: str, word: str) -> str:
 
 
 def _duplicates(files: pd.Series, digests: dict[str, str]) -> list[str]:
-    """Return for each file the one with the same bytes that counts as first (well named, then by name), or ""."""
+    """Return for each file the one with the same content that counts as first (well named, then by name), or ""."""
     first: dict[str, str] = {}
     often = Counter(digests[file] for file in files)
     twins = [file for file in files if often[digests[file]] > 1]
