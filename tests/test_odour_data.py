@@ -300,8 +300,8 @@ def test_pictures_are_listed_by_scent(tmp_path):
 
 
 def test_ids_of_scents_without_a_gap_are_demanded(tmp_path):
-    scents = [{"id": n, "name": f"n{n}", "long_description": "smells"} for n in (1, 3)]
-    (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": scents}))
+    entries = [{"id": n, "name": f"n{n}", "long_description": "smells"} for n in (1, 3)]
+    (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": entries}))
     with pytest.raises(DataError, match="without a gap"):
         scents.read_scents(tmp_path)
 

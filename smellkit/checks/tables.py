@@ -80,7 +80,7 @@ def read_texts(path: Path | str, *, columns: Sequence[str], report: Report | Non
 
 @dataclass
 class _Rows:
-    """The rows below the header, the wanted cells of each, and the line it begins on; `cut`: a short one was dropped."""
+    """The wanted cells of each row below the header, and the line it begins on; `cut`: a first one was dropped."""
 
     cells: list[list[str]]
     lines: list[int]
@@ -150,7 +150,7 @@ def _nul(path: Path, rows: list[list[str]], lines: list[int]) -> Exception:
 def _header(
     path: Path, names: list[str], line: str, *, wanted: list[str], aliases: Mapping[str, str], report: Report
 ) -> list[str]:
-    """Return the `names` of the first `line`, trimmed, by their usual spelling; every one `wanted` is there, and once."""
+    """Return the `names` of the first `line`, trimmed, in their usual spelling; all `wanted` are there, once."""
     header = [name.strip() for name in names]
     if header != names:
         report.note(path, "header trimmed")

@@ -76,7 +76,7 @@ class Calibration:
         tensors, manifest = weights.load(folder, made_by=made_by)
         names = ("features", "ratios", "recording", "metric")
         if manifest.get("kind") != KIND or set(tensors) != set(names):
-            raise WeightsError(f"{folder} is no calibration of a mixture model", hint=made_by)
+            raise WeightsError(f"{folder} is not a calibration of a mixture model", hint=made_by)
         arrays = {name: tensors[name].numpy() for name in names}
         n = len(arrays["features"])
         if [a.shape for a in arrays.values()] != [(n, 8), (n, len(ODORANTS)), (n,), (8, 8)] or not n:
@@ -142,7 +142,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError, pd.errors.ParserError) as why:
-        raise DataError(f"{path} is no readable CSV: {why}", hint="columns filepath, label_peach, ...") from why
+        raise DataError(f"{path} is not valid CSV: {why}", hint="columns filepath, label_peach, ...") from why
     table.columns = [str(name).strip() for name in table.columns]
     names = [name for name in table.columns if name.startswith("label_")]
     if "filepath" not in table.columns or not names or table.empty:

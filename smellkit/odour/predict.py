@@ -85,7 +85,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     """Predict every CSV under `folder` into the CSV `out`, windows every `stride` rows, and return what happened.
 
     A file that can't be read, or is too short for a window, is left out and named in the answer. DataError when there
-    is no CSV, or none can be used.
+    is not CSV, or none can be used.
     """
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
@@ -138,7 +138,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     if folder.is_file():
         return [(folder.name, folder)]
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", hint="a folder with CSV recordings in it, at any depth")
+        raise DataError(f"{folder} is not a folder", hint="a folder with CSV recordings in it, at any depth")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv" and path.is_file())
     found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not found:

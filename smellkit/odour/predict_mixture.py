@@ -51,7 +51,7 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
 
 
 def read_folder(folder: Path, *, skip: bool = False, report: Report | None = None) -> Windows:
-    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is no recording."""
+    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording."""
     folder, report = Path(folder), report if report is not None else Report()
     if not folder.is_dir():
         raise DataError(
