@@ -26,7 +26,7 @@ PALETTE = ("#0f84c4", "#e69f00", "#00a37a", "#d9600f", "#cc79a7", "#56b4e9", "#b
 TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for the scents of one player
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
 GOOD, BAD = PALETTE[2], PALETTE[3]
-DASHED = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1}
+DASHED: dict[str, Any] = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1}
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
 
 STYLE: dict[str, Any] = {
@@ -183,9 +183,10 @@ def heat(
         values, annot=numbers, fmt=f".{digits}f", annot_kws={"fontsize": 9}, cbar_kws=bar, ax=axes, rasterized=True,
         xticklabels=list(columns) or "auto", yticklabels=list(rows) or "auto", **scale,
     )  # fmt: skip
-    shades = axes.collections[0].get_facecolors()[~np.isnan(values).ravel()]
-    for text, shade in zip(axes.texts, shades, strict=False):  # no texts without `numbers`
-        text.set_color(INK if shade[3] < 0.4 else text.get_color())  # the page shows through
+    if numbers:
+        cells = np.asarray(axes.collections[0].get_facecolor())[~np.isnan(values).ravel()]
+        for text, (*_, alpha) in zip(axes.texts, cells, strict=True):
+            text.set_color(INK if alpha < 0.4 else text.get_color())  # the page shows through
     axes.tick_params(axis="y", labelsize=_fitting(len(rows)), rotation=0)
     axes.tick_params(axis="x", labelsize=_fitting(len(columns)), rotation=0)
     if len(columns) and max(map(len, map(str, columns))) > 3:

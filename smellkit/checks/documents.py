@@ -64,9 +64,8 @@ def _parsed(path: Path, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
     except json.JSONDecodeError as why:
-        place, what = {"line": why.lineno, "column": str(why.colno)}, f"{why.msg} at {text[why.pos : why.pos + 20]!r}"
-        hint = "the file is damaged or cut off: copy it again"
-        raise fault(path, **place, expected="JSON", found=what, hint=hint) from why
+        what, hint = f"{why.msg} at {text[why.pos : why.pos + 20]!r}", "the file is damaged or cut off: copy it again"
+        raise fault(path, line=why.lineno, column=str(why.colno), expected="JSON", found=what, hint=hint) from why
     except RecursionError as why:
         deep = "[" if text.lstrip().startswith("[") else "{"
         raise _too_deep(path, f"$ and below, from {deep!r}") from why

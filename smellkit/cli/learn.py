@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 FOLDER = click.Path(path_type=Path)
-SET = {"multiple": True, "metavar": "NAME=VALUE"}
+SET: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
     "odour-encoder": "smellkit.odour.encoder_task:task",
