@@ -335,7 +335,7 @@ def _named_rows(axes: Axes, names: Iterable[Any], *, label: str) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=label, ylabel="")
     axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _band(values: pd.Series) -> tuple[float, float]:
