@@ -75,8 +75,7 @@ def table(
         result = pd.read_parquet(source)
         return result, result.attrs.pop("report")
 
-    path = _path(name, files=files, options=options)
-    return _kept(path, build, write, read, report=report)
+    return _kept(_path(name, files, options), build, write, read, report=report)
 
 
 def arrays(
@@ -97,11 +96,10 @@ def arrays(
             result = {name: file[name] for name in file}
         return result, str(result.pop("report"))
 
-    path = _path(name, files=files, options=options)
-    return _kept(path, build, write, read, report=report)
+    return _kept(_path(name, files, options), build, write, read, report=report)
 
 
-def _path(name: str, *, files: Mapping[str, str], options: str) -> Path:
+def _path(name: str, files: Mapping[str, str], options: str) -> Path:
     key = hashlib.sha256(json.dumps([name, options, sorted(files.items())]).encode()).hexdigest()
     return paths.work() / "tables" / f"{name}-{key[:32]}.checked"
 

@@ -1,7 +1,7 @@
 """House style and generic charts on seaborn: colours for everyone, readable on light and dark pages and on a phone.
 
-Every chart takes plain data, returns a matplotlib `Figure`, and draws into `axes` instead when one is given. Text and
-axes are drawn in `INK`, a grey that reads on both pages in a PNG; `svg` turns it into the page's own text colour.
+Every chart takes plain data and returns a matplotlib `Figure`. Text and axes are drawn in `INK`, a grey that reads on
+both pages in a PNG; `svg` turns it into the page's own text colour.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ PALETTE = ("#0f84c4", "#e69f00", "#00a37a", "#d9600f", "#cc79a7", "#56b4e9", "#b
 TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for the scents of one player
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
 GOOD, BAD = PALETTE[2], PALETTE[3]
-DASHED: dict[str, Any] = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1}
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
 
 STYLE: dict[str, Any] = {
@@ -100,19 +99,16 @@ def bars(
     low: Mapping[str, float] | pd.Series | None = None,
     high: Mapping[str, float] | pd.Series | None = None,
     label: str = "",
-    reference: float | None = None,
-    reference_name: str = "chance",
     highlight: Sequence[str] = (),
     digits: int = 2,
     limits: tuple[float, float] | None = None,
-    axes: Axes | None = None,
 ) -> Figure:
     """Horizontal bars, one a name, top to bottom as given, with intervals from `low` to `high` where known.
 
-    `reference` draws a dashed line, say at chance; bars not in `highlight` are paler when it is not empty.
+    Bars not in `highlight` are paler when it is not empty.
     """
     names, heights = list(values.keys()), np.array([values[name] for name in values.keys()], float)  # noqa: SIM118
-    figure, axes = _axes(axes, height=1.1 + 0.36 * len(names))
+    figure, axes = _axes(height=1.1 + 0.36 * len(names))
     shades = [(PALETTE[0], 0.9) if not highlight or name in highlight else (INK, 0.45) for name in names]
     rows, ends = np.arange(len(names)), heights
     axes.barh(rows, heights, color=shades, height=0.66)
@@ -124,10 +120,6 @@ def bars(
     for row, (end, height) in enumerate(zip(ends, heights, strict=True)):
         text = "n/a" if np.isnan(height) else f"{height:.{digits}f}"
         axes.annotate(text, (np.nan_to_num(end), row), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
-    if reference is not None:
-        axes.axvline(reference, **DASHED)
-        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-        axes.annotate(reference_name, (reference, 1), (3, 2), fontsize=9.5, **place)
     _named_rows(axes, names, label=label)
     axes.margins(x=0.12)
     axes.grid(axis="x")
@@ -138,24 +130,15 @@ def bars(
     return figure
 
 
-def confusion(
-    matrix: np.ndarray,
-    *,
-    names: Sequence[str],
-    label: str = "share of a row",
-    normalise: bool = True,
-    axes: Axes | None = None,
-) -> Figure:
+def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
     """Confusion matrix: rows are the truth, columns the prediction; numbers in the cells up to 12 names.
 
-    `matrix` holds counts, (names, names); each row is divided by its sum unless `normalise` is off.
+    `matrix` holds counts, (names, names); each row is divided by its sum.
     """
-    matrix = np.asarray(matrix, float)
-    if normalise:
-        matrix = matrix / np.clip(matrix.sum(axis=1, keepdims=True), 1e-12, None)
+    shares = np.asarray(matrix, float) / np.clip(np.sum(matrix, axis=1, keepdims=True), 1e-12, None)
     size = float(np.clip(1.6 + 0.3 * len(names), 3.4, 6.2))
-    figure, axes = _axes(axes, height=size, width=min(WIDTH + 0.6, size + 1.2))
-    heat(matrix, rows=names, columns=names, label=label, numbers=len(names) <= 12, axes=axes)
+    figure, axes = _axes(height=size, width=min(WIDTH + 0.6, size + 1.2))
+    _heat(axes, shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, cmap=ramp())
     axes.set(ylabel="truth", xlabel="prediction", aspect="equal")
     return figure
 
@@ -168,24 +151,37 @@ def heat(
     label: str = "",
     centre: float | None = None,
     numbers: bool = False,
-    digits: int = 2,
-    axes: Axes | None = None,
 ) -> Figure:
-    """Heat map of `values`, (rows, columns); blue to orange around `centre` when given, one colour ramp otherwise."""
+    """Heat map of `values`, (rows, columns); blue to red around `centre` when given, one colour ramp otherwise."""
+    values = np.asarray(values, float)
+    figure, axes = _axes(height=float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
+    scale: dict[str, Any] = {"cmap": ramp()}
+    if centre is not None:
+        reach = float(np.nanmax(np.abs(values - centre))) or 1.0
+        scale = {"cmap": "RdBu_r", "vmin": centre - reach, "vmax": centre + reach}
+    _heat(axes, values, rows=rows, columns=columns, label=label, numbers=numbers, **scale)
+    return figure
+
+
+def _heat(
+    axes: Axes,
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    label: str,
+    numbers: bool,
+    **scale: Any,
+) -> None:
     import seaborn
 
-    values = np.asarray(values, float)
-    figure, axes = _axes(axes, height=float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
-    reach = 0.0 if centre is None else float(np.nanmax(np.abs(values - centre))) or 1.0
-    scale = {"cmap": ramp()} if centre is None else {"cmap": "RdBu_r", "vmin": centre - reach, "vmax": centre + reach}
     bar = {"label": label, "shrink": 0.7, "pad": 0.02, "aspect": 22, "fraction": 0.06}
-    seaborn.heatmap(
-        values, annot=numbers, fmt=f".{digits}f", annot_kws={"fontsize": 9}, cbar_kws=bar, ax=axes, rasterized=True,
-        xticklabels=list(columns) or "auto", yticklabels=list(rows) or "auto", **scale,
-    )  # fmt: skip
+    names = {"xticklabels": list(columns) or "auto", "yticklabels": list(rows) or "auto"}
+    cells = {"annot": numbers, "fmt": ".2f", "annot_kws": {"fontsize": 9}, "rasterized": True}
+    seaborn.heatmap(values, cbar_kws=bar, ax=axes, **names, **cells, **scale)
     if numbers:
-        cells = np.asarray(axes.collections[0].get_facecolor())[~np.isnan(values).ravel()]
-        for text, (*_, alpha) in zip(axes.texts, cells, strict=True):
+        shades = np.asarray(axes.collections[0].get_facecolor())[~np.isnan(values).ravel()]
+        for text, (*_, alpha) in zip(axes.texts, shades, strict=True):
             text.set_color(INK if alpha < 0.4 else text.get_color())  # the page shows through
     axes.tick_params(axis="y", labelsize=_fitting(len(rows)), rotation=0)
     axes.tick_params(axis="x", labelsize=_fitting(len(columns)), rotation=0)
@@ -193,23 +189,21 @@ def heat(
         for tick in axes.get_xticklabels():
             tick.set(rotation=60, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
-    axes.grid(False)
-    return figure
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10, axes: Axes | None = None) -> Figure:
+def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> Figure:
     """Reliability diagram: accuracy of the answers against their confidence; a bar's strength is its share of answers.
 
     `confidence` holds the probability of the chosen answer, (answers,); `correct` whether it was right, (answers,).
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
-    figure, axes = _axes(axes, height=4.4, width=4.8)
+    figure, axes = _axes(height=4.4, width=4.8)
     position = np.clip((confidence * bins).astype(int), 0, bins - 1)
     counts = np.bincount(position, minlength=bins)
     accuracy = np.bincount(position, weights=correct, minlength=bins) / np.clip(counts, 1, None)
     shades = [(PALETTE[0], 0.25 + 0.7 * count / max(counts.max(), 1)) for count in counts]
     axes.bar(np.arange(bins) / bins, accuracy, width=0.94 / bins, align="edge", color=shades)
-    axes.plot([0, 1], [0, 1], **DASHED)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
     axes.annotate("calibrated", (0.97, 0.97), (-4, 0), textcoords="offset points", ha="right", fontsize=9.5)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
     axes.grid(True)
@@ -224,7 +218,6 @@ def lines(
     group: str | None = None,
     label: str = "",
     x_label: str = "",
-    axes: Axes | None = None,
 ) -> Figure:
     """Lines of `y` over `x`, one a `group`; several rows at one `x` give their mean with a 95 % band.
 
@@ -233,7 +226,7 @@ def lines(
     import seaborn
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _axes(axes)
+    figure, axes = _axes()
     names = [] if group is None else list(table[group].drop_duplicates())
     shades = dict(zip(names, colours(map(str, names)).values(), strict=True))
     look: dict[str, Any] = {"hue": group, "palette": shades} if names else {"color": PALETTE[0]}
@@ -249,11 +242,9 @@ def lines(
     return figure
 
 
-def signals(
-    values: np.ndarray, *, names: Sequence[str], rate: float = 1.0, label: str = "reading", axes: Axes | None = None
-) -> Figure:
+def signals(values: np.ndarray, *, names: Sequence[str], rate: float = 1.0, label: str = "reading") -> Figure:
     """Sensor channels over time: `values` (steps, channels), `rate` in samples a second."""
-    figure, axes = _axes(axes)
+    figure, axes = _axes()
     colour = colours(names)
     for channel, name in zip(np.asarray(values, float).T, names, strict=True):
         axes.plot(np.arange(len(channel)) / rate, channel, color=colour[name], label=name)
@@ -264,9 +255,9 @@ def signals(
     return figure
 
 
-def stacked(table: pd.DataFrame, *, label: str = "share", axes: Axes | None = None) -> Figure:
+def stacked(table: pd.DataFrame, *, label: str = "share") -> Figure:
     """Stacked horizontal bars: one row of `table` a bar, one column a part, each part named in the legend."""
-    figure, axes = _axes(axes, height=1.5 + 0.38 * len(table))
+    figure, axes = _axes(height=1.5 + 0.38 * len(table))
     table.plot.barh(
         stacked=True, color=list(colours(map(str, table.columns)).values()), width=0.7, legend=False, ax=axes
     )
@@ -276,10 +267,10 @@ def stacked(table: pd.DataFrame, *, label: str = "share", axes: Axes | None = No
     return figure
 
 
-def timeline(table: pd.DataFrame, *, label: str = "seconds", axes: Axes | None = None) -> Figure:
+def timeline(table: pd.DataFrame, *, label: str = "seconds") -> Figure:
     """What happened when: rows of `name`, `start`, `end` in seconds, and perhaps `strength` from 0 to 1."""
     colour = colours(map(str, table["name"]))
-    figure, axes = _axes(axes, height=1.2 + 0.36 * len(colour))
+    figure, axes = _axes(height=1.2 + 0.36 * len(colour))
     strength = table["strength"].clip(0, 1) if "strength" in table else np.ones(len(table))
     rows = [list(colour).index(str(name)) for name in table["name"]]
     shades = [(colour[str(name)], 0.3 + 0.7 * strong) for name, strong in zip(table["name"], strength, strict=True)]
@@ -289,15 +280,15 @@ def timeline(table: pd.DataFrame, *, label: str = "seconds", axes: Axes | None =
     return figure
 
 
-def scatter(points: np.ndarray, *, groups: Sequence[str], label: str = "", axes: Axes | None = None) -> Figure:
+def scatter(points: np.ndarray, *, groups: Sequence[str]) -> Figure:
     """Points in the plane, (points, 2), one colour a group: a map of an embedding."""
     import seaborn
 
-    figure, axes = _axes(axes, height=4.4)
+    figure, axes = _axes(height=4.4)
     shades = colours(groups)
     x, y = np.asarray(points, float).T
     seaborn.scatterplot(x=x, y=y, hue=list(groups), palette=shades, s=16, alpha=0.75, linewidth=0, ax=axes)
-    axes.set(xticks=[], yticks=[], title=label)
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     _legend(axes, len(shades))
     return figure
@@ -318,10 +309,8 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
 
 
-def _axes(axes: Axes | None, *, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return the figure and axes to draw into: those given, or new ones in the house style."""
-    if axes is not None:
-        return axes.figure, axes  # type: ignore[return-value]
+def _axes(*, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Return a new figure in the house style, and its axes."""
     from matplotlib.figure import Figure
 
     style()
@@ -345,14 +334,11 @@ def _band(values: pd.Series) -> tuple[float, float]:
 
 def _legend(axes: Axes, entries: int) -> None:
     """Put the legend below the axes, where a narrow page has room for it."""
-    figure, (handles, labels) = axes.get_figure(root=True), axes.get_legend_handles_labels()
-    shape: dict[str, Any] = {"columnspacing": 1.2, "handlelength": 1.2}
+    handles, labels = axes.get_legend_handles_labels()
     if old := axes.get_legend():
         old.remove()
-    if figure is not None and figure.get_layout_engine() and len(figure.axes) == 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(entries, 4), **shape)
-    else:
-        axes.legend(handles, labels, ncols=2, **shape)
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": min(entries, 4)}
+    axes.get_figure(root=True).legend(handles, labels, columnspacing=1.2, handlelength=1.2, **place)  # type: ignore[union-attr]
 
 
 def _fitting(names: int) -> float:
