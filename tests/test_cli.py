@@ -43,6 +43,9 @@ def test_the_kit_itself_loads_nothing_and_its_names_are_there():
     code += "from smellkit import NeckWear, Nose\nassert 'torch' not in sys.modules\n"
     code += "assert {'Nose', 'NeckWear', 'Pipeline'} <= set(dir(smellkit))"
     subprocess.run([sys.executable, "-c", code], check=True)
+    from smellkit import Pipeline
+
+    assert callable(Pipeline)
     with pytest.raises(ImportError, match="Nosé"):
         from smellkit import Nosé  # noqa: F401
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -251,3 +252,40 @@ def check_modality(name: str) -> None:
     """Refuse a `name` that is neither a modality nor ""."""
     if name and name not in MODALITIES:
         raise OptionError(f"There is no modality {name!r}", hint=f"one of {', '.join(MODALITIES)}")
+
+
+class SceneProbes:
+    """What a picture or a text says of the twelve scents, learned from the pictures and descriptions of a folder.
+
+    Each is read when it is first asked about, and no scent's own name stands in the texts that are learned from.
+    """
+
+    def __init__(self, folder: Path, scene: str = "light", *, seed: int = 7):
+        self.folder, self.scene, self.seed = folder, scene, seed
+
+    @functools.cached_property
+    def encoder(self) -> SceneEncoder:
+        """Who looks and reads."""
+        return load_scene_encoder(self.scene)
+
+    @functools.cached_property
+    def pictures(self) -> LinearProbe:
+        """The probe of picture embeddings, fitted to all pictures of the folder."""
+        table = list_pictures(self.folder)
+        scent = table["scent"].map(odorant).map(PLAYED.index).to_numpy()
+        return LinearProbe(self.encoder.vision([Path(file) for file in table["file"]]), scent)
+
+    @functools.cached_property
+    def texts(self) -> LinearProbe:
+        """The probe of text embeddings, fitted to paraphrases of the folder's descriptions."""
+        lines = [paraphrases(scent, part="train", count=56, seed=self.seed) for scent in read_scents(self.folder)]
+        scent = np.repeat([PLAYED.index(odorant(each.name)) for each in read_scents(self.folder)], 56)
+        return LinearProbe(self.encoder.text([line for some in lines for line in some]), scent)
+
+    def picture(self, file: str | Path) -> Array:
+        """Shares of the twelve scents for a picture, (12,); DataError when it can't be read."""
+        return self.pictures(self.encoder.vision([Path(file)]))[0]
+
+    def text(self, words: str) -> Array:
+        """Shares of the twelve scents for a text, (12,)."""
+        return self.texts(self.encoder.text([words]))[0]
