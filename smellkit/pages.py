@@ -70,7 +70,7 @@ def front_matter(text: str, *, where: str = "page") -> tuple[dict[str, Any], str
         return yaml.safe_load(match[1]) or {}, text[match.end() :]
     except yaml.YAMLError as why:
         raise DataError(
-            f"{where} has a front matter that is no YAML: {why}", hint="name: value lines between ---"
+            f"{where} has a front matter that is not valid YAML: {why}", hint="name: value lines between ---"
         ) from why
 
 

@@ -74,7 +74,7 @@ def defaults(path: Path) -> dict[str, Value]:
                 value = ast.literal_eval(statement.value)
         if not isinstance(value, (str, int, float, bool)):
             raise DataError(
-                f"{path}, parameters, line {statement.lineno}: {ast.unparse(statement)!r} is no plain parameter",
+                f"{path}, parameters, line {statement.lineno}: {ast.unparse(statement)!r} is not a plain parameter",
                 hint="one `name: type = literal  # help` a line; papermill passes over anything else without a word",
             )
         found[name] = value
@@ -124,10 +124,10 @@ def profiles(file: Path) -> dict[str, dict[str, Any]]:
     try:
         table = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
     except yaml.YAMLError as why:
-        raise DataError(f"{file} is no YAML: {why}", hint="profile, then notebook, then name: value") from why
+        raise DataError(f"{file} is not valid YAML: {why}", hint="profile, then notebook, then name: value") from why
     table = {"quick": {}} | {name: values or {} for name, values in (table or {}).items() if name != "data"}
     if not all(isinstance(values, dict) for values in table.values()):
-        raise DataError(f"{file} has a profile that is no table", hint="profile, then notebook, then name: value")
+        raise DataError(f"{file} has a profile that is not a table", hint="profile, then notebook, then name: value")
     return table
 
 

@@ -60,7 +60,7 @@ def test_notebooks_are_chosen_by_name_number_or_file(books):
 
 @pytest.mark.parametrize("line", ["epochs: int | None = f()", "a = b = 1", "a: list = [1]", "print(1)"])
 def test_a_parameter_that_papermill_would_pass_over_is_refused(tmp_path, line):
-    with pytest.raises(DataError, match="no plain parameter"):
+    with pytest.raises(DataError, match="not a plain parameter"):
         parameters.defaults(write(tmp_path / "01_x.ipynb", line))
 
 

@@ -172,5 +172,5 @@ def test_a_reference_listed_twice_and_a_short_one_are_refused(tmp_path):
 def test_something_else_than_a_calibration_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="smellkit calibrate"):
         Calibration.load(tmp_path)
-    with pytest.raises(WeightsError, match="no calibration"):
+    with pytest.raises(WeightsError, match="not a calibration"):
         Calibration.load(paths.weights() / "mixture")

@@ -93,6 +93,6 @@ def _row(row: dict[str, float] | Sequence[float]) -> tuple[np.ndarray, np.ndarra
     try:
         values = np.array([np.nan if value is None else value for value in row], dtype=np.float32)
     except (TypeError, ValueError) as why:
-        raise DataError(f"A row holds what is no number: {why}", hint="leave absent channels out") from why
+        raise DataError(f"A row holds a cell that is not a number: {why}", hint="leave absent channels out") from why
     values[~np.isfinite(values)] = np.nan
     return values[: len(CONTINUOUS)], values[len(CONTINUOUS) :]

@@ -130,7 +130,7 @@ def _wanted() -> tuple[str, ...]:
 
 
 def _numbers(table: pd.DataFrame, name: str, *, path: Path) -> np.ndarray:
-    """A column as float32 with NaN where it has nothing; a cell that is no number is refused with its row."""
+    """A column as float32 with NaN where it has nothing; a cell that is not a number is refused with its row."""
     if name not in table:
         return np.full(len(table), np.nan, np.float32)
     column = table[name]

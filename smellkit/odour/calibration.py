@@ -142,7 +142,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
     except (OSError, ValueError, pd.errors.ParserError) as why:
-        raise DataError(f"{path} is not a readable CSV: {why}", hint="columns filepath, label_peach, ...") from why
+        raise DataError(f"{path} is not valid CSV: {why}", hint="columns filepath, label_peach, ...") from why
     names = [name for name in table.columns if name.startswith("label_")]
     if "filepath" not in table.columns or not names or table.empty:
         columns = ", ".join(map(repr, table.columns[:6])) or "nothing"

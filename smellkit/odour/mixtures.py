@@ -90,18 +90,17 @@ def read_mixture_files(
     With `labelled` False names are not read as labels: the twelve ratios are NaN.
     """
     names = cache.named(files, root=root)
-    digests = cache.digests(names)
 
     def build(notes: Report) -> pd.DataFrame:
         return _rows(names, root=root, labelled=labelled, skip=skip, notes=notes)
 
     options = f"{_VERSION} labelled={labelled} skip={skip}"
-    table = cache.table("mixtures", build, files=digests, options=options, report=report)
+    table = cache.table("mixtures", build, files=cache.digests(names), options=options, report=report)
     ends = np.cumsum(np.bincount(table["number"]))
     values = np.split(table[list(MIXTURE_GAS)].to_numpy(), ends[:-1])
     index = table[["file", "rows"]].iloc[ends - 1].reset_index(drop=True)
     same = len({len(value) for value in values}) == 1
-    return (np.stack(values) if same else values), _index(index, values, digests, labelled=labelled)
+    return (np.stack(values) if same else values), _index(index, values, labelled=labelled)
 
 
 def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, notes: Report) -> pd.DataFrame:
@@ -121,7 +120,7 @@ def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, not
     return pd.concat(tables, ignore_index=True)
 
 
-def _index(index: pd.DataFrame, values: list, digests: dict[str, str], *, labelled: bool) -> pd.DataFrame:
+def _index(index: pd.DataFrame, values: list[np.ndarray], *, labelled: bool) -> pd.DataFrame:
     """The index of `read_mixtures` from the `file` and `rows` of each recording."""
     labels = [parse_label(file) if labelled else {} for file in index["file"]]
     blank = 0.0 if labelled else np.nan
@@ -131,7 +130,7 @@ def _index(index: pd.DataFrame, values: list, digests: dict[str, str], *, labell
         kind=["real" if made == "recording" else "synthetic" for made in origins],
         origin=origins,
         recorded_at=pd.to_datetime([recorded_at(file) for file in index["file"]]),
-        duplicate_of=_duplicates(index["file"], digests),
+        duplicate_of=_duplicates(index["file"], values),
     )
     return index[["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows"]]
 
@@ -188,14 +187,15 @@ def _known(name: str, word: str) -> str:
     return word
 
 
-def _duplicates(files: pd.Series, digests: dict[str, str]) -> list[str]:
-    """Return for each file the one with the same bytes that counts as first (well named, then by name), or ""."""
-    first: dict[str, str] = {}
-    often = Counter(digests[file] for file in files)
-    twins = [file for file in files if often[digests[file]] > 1]
+def _duplicates(files: pd.Series, values: list[np.ndarray]) -> list[str]:
+    """Return for each file the one with the same values that counts as first (well named, then by name), or ""."""
+    content = {file: rows.tobytes() for file, rows in zip(files, values, strict=True)}
+    often = Counter(content.values())
+    twins = [file for file in files if often[content[file]] > 1]
+    first: dict[bytes, str] = {}
     for file in sorted(twins, key=lambda file: (_misplaced(file), " (" in file, file)):
-        first.setdefault(digests[file], file)
-    return ["" if first.get(digests[file], file) == file else first[digests[file]] for file in files]
+        first.setdefault(content[file], file)
+    return ["" if first.get(content[file], file) == file else first[content[file]] for file in files]
 
 
 def _misplaced(file: str) -> bool:

@@ -36,7 +36,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     """Predict every CSV under `folder` into the CSV `out`, windows every `stride` rows, and return what happened.
 
     A file that can't be read, or is too short for a window, is left out and named in the answer. DataError when there
-    is no CSV, or none can be used.
+    is not CSV, or none can be used.
     """
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
@@ -81,7 +81,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     if folder.is_file():
         return [(folder.name, folder)]
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", hint="a folder with CSV recordings in it, at any depth")
+        raise DataError(f"{folder} is not a folder", hint="a folder with CSV recordings in it, at any depth")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv" and path.is_file())
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not files:
@@ -122,7 +122,7 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
 
 
 def read_folder(folder: Path, *, skip: bool = False, report: Report | None = None) -> MixtureWindows:
-    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is no recording."""
+    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording."""
     folder, report = Path(folder), report if report is not None else Report()
     if not folder.is_dir():
         raise DataError(

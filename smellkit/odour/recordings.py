@@ -36,7 +36,7 @@ def find(folder: str | Path | None = None) -> Path:
     for candidate in (folder, folder / "smellnet"):
         if any((candidate / part).is_dir() for part in ("base", "mixture", "smell_data")):
             return candidate
-    what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is no folder"
+    what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is not a folder"
     raise DataError(
         f"No recordings in {folder}: it {what}",
         hint="`smellkit data get smellnet` fetches the real ones; leave the folder away to use data/sample/smellnet",

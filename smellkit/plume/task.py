@@ -58,7 +58,7 @@ def plume(
     if not {"masks", "class"} & weights.keys():
         raise OptionError("Neither masks nor the class are to be learned", hint="masks or health above 0")
     if not 0 <= dropout <= 1:
-        raise OptionError(f"dropout={dropout} is no share of the full pairs", hint="0 to 1")
+        raise OptionError(f"dropout={dropout} is not a share of the full pairs", hint="0 to 1")
     size, test_size = _size(height), _size(test_height or height)
 
     def load() -> dict[str, Dataset]:
@@ -128,7 +128,7 @@ def _numbers(text: str) -> Tensor:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError as why:
-        raise OptionError(f"alpha={text!r} are no numbers", hint="alpha=1,8,1.2") from why
+        raise OptionError(f"alpha={text!r} are not numbers", hint="alpha=1,8,1.2") from why
     if len(numbers) != scores.CLASSES or min(numbers) <= 0:
         raise OptionError(f"alpha={text!r}", hint="a weight above 0 for each of three classes")
     return torch.tensor(numbers)

@@ -172,7 +172,7 @@ def _read(path: Path, view: dict[str, Any]) -> Result:
         tables = tuple(table for part in view.get("tables", []) if (table := _table(raw, part)).rows) or (_plain(raw),)
         command = command or (raw.get("made_by") or {}).get("command", "")
     except (ValueError, AttributeError, TypeError, OSError) as why:
-        raise DataError(f"{path} is no result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
+        raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
     return Result(path.stem, view.get("title", path.stem.replace("-", " ")), command, tables)
 
 

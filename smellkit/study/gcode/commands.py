@@ -36,7 +36,7 @@ def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, o
     try:
         numbers = [int(fold) for fold in folds.split(",")]
     except ValueError as why:
-        raise OptionError(f"--folds {folds!r} are no numbers", hint="for example 0,1") from why
+        raise OptionError(f"--folds {folds!r} are not numbers", hint="for example 0,1") from why
     how = {"epochs": epochs} if epochs else {}
     asked = {"protocol": protocol, "channel_set": channel_set, "system": system, "context": context}
     result = benches.bench(str(folder), **asked, folds=numbers, seed=seed, **how)

@@ -93,19 +93,6 @@ def smellnet_mixture(data, part, seeds, folder, out):
     _keep(result, out)
 
 
-@click.command()
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--labels", required=True, type=FOLDER, help="CSV: filepath and label_<odorant> of each reference.")
-@click.option("--out", required=True, type=FOLDER, help="The folder that `smellkit predict --calibration` takes.")
-@click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
-def calibrate(folder, labels, out, name):
-    """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
-    from smellkit import checkpoint as weights
-    from smellkit.odour import calibration as mixture_calibration
-
-    click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=weights.find(name)))
-
-
 def _known(out: Path | str) -> dict:
     """What an earlier run left in the file `out`."""
     from smellkit.checks import read_json

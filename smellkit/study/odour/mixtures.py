@@ -91,7 +91,7 @@ def earlier(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as why:
-        raise DataError(f"{path} is no result of a bench: {why}", hint="give another --json file") from why
+        raise DataError(f"{path} is not a result of a bench: {why}", hint="give another --json file") from why
 
 
 def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def validation(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
 def calibrations(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
     """References of the same day: 1 or 3 a mixture, drawn or the first ones of the day; and base scents alone.
 
-    Mixture references: the test_unseen recordings, each once; what is no reference is predicted. Base scents alone: the
-    training days that have them, with that day left out of the training.
+    Mixture references: the test_unseen recordings, each once; what is not a reference is predicted. Base scents alone:
+    the training days that have them, with that day left out of the training.
     """
     train = read_windows(folder, training_split(folder))
     model = Hybrid.fit(train)
