@@ -102,9 +102,7 @@ def test_recordings_shorter_than_a_window_are_counted_or_refused():
         cut(table(rows=60), Protocol())
 
 
-@pytest.mark.parametrize(
-    "options", [{"jitter": 0.1}, {"scale": 0.3}, {"gain": 0.3}, {"sensor_dropout": 0.5}]
-)
+@pytest.mark.parametrize("options", [{"jitter": 0.1}, {"scale": 0.3}, {"gain": 0.3}, {"sensor_dropout": 0.5}])
 def test_each_augmentation_changes_windows_and_keeps_targets(options):
     batch = {"window": torch.randn(16, 50, 6).cumsum(1), "target": torch.arange(16) % 3}
     found = Augment(3, levels=True, **options)(batch)

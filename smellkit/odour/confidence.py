@@ -29,7 +29,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How sure to be, learnt on held-out recordings; `asdict` goes into a manifest and `Confidence.of` comes back from it."""
+    """How sure to be, learnt on held-out recordings; `asdict` goes into a manifest, `Confidence.of` comes back."""
 
     temperature: float = 1.0
     quantile: float = 1.0  # of conformal scores: a prediction set adds up to at least this much probability

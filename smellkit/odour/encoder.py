@@ -1,6 +1,6 @@
 """Every network of the odour encoder behind one registry.
 
-    window (batch, steps, channels) --- backbone ---> (batch, width) --- linear ---> z (batch, 50) --- linear ---> logits
+    window (batch, steps, channels) -- backbone --> (batch, width) -- linear --> z (batch, 50) -- linear --> logits
 
 A backbone sees what the protocol gives it (say, differences over 25 s) and scales it itself, with statistics that it
 took from the training windows in `prepare`. No loss, no optimiser and no file in here.
@@ -132,7 +132,7 @@ class ScentFormer(Backbone):
 class FeatureMLP(Backbone):
     """Two dense layers on what a window sums up to.
 
-        window -> summarise (batch, features) -> normalizer, about N(0, 1) each -> noise -> dense -> dense -> (batch, hidden)
+        window -> summarise (batch, features) -> normalizer, about N(0, 1) -> noise -> 2 x dense -> (batch, hidden)
 
     The noise (in units of a feature's deviation, training only) keeps the dense layers from learning a session by
     heart. With a `lag`, differences over so many steps are summarised beside the window itself.

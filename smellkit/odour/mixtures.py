@@ -105,7 +105,7 @@ def read_mixture_files(
 
 
 def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, notes: Report) -> pd.DataFrame:
-    """Read the first `STEPS` rows of files by name into one table, numbered in order; `notes` takes what is forgiven."""
+    """Read the first `STEPS` rows of files by name into one table, numbered; `notes` takes what is forgiven."""
 
     def read(file: Path) -> pd.DataFrame:
         if labelled:

@@ -26,7 +26,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixture_task import Windows, groups, load_encoder, pooled, read_windows, training_split
 from smellkit.odour.recordings import find
 from smellkit.odour.scene_encoder import SceneEncoder, scene_encoder
-from smellkit.odour.scents import ALIASES, SCENTS, ODORANTS, Scent, list_pictures, odorant, read_scents, to_channels
+from smellkit.odour.scents import ALIASES, ODORANTS, SCENTS, Scent, list_pictures, odorant, read_scents, to_channels
 from smellkit.task import Batch, Tensors
 
 FOLDS, FLOOR = 5, 0.01
