@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smellkit.odour.recordings import SENSORS, number_sessions
+from smellkit.sensors import SENSORS
 from smellkit.study.odour import audit
+from smellkit.study.odour.survey import number_sessions
 
 
 def room(substances=4, files=3, confounded=True, seed=0, rows=140):

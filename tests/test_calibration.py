@@ -11,20 +11,16 @@ from scipy import special
 
 from smellkit.errors import DataError
 from smellkit.metrics import expected_calibration_error
-from smellkit.odour.confidence import (
-    ABSTAIN,
-    Confidence,
-    Thresholds,
+from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
+from smellkit.study.odour.calibrated import (
     abstention,
+    ahead_of,
     calibrate,
+    calibrate_ahead,
     conformal_quantile,
-    decide,
-    entropy,
-    fit_temperature,
-    margin,
     prediction_sets,
+    selective,
 )
-from smellkit.study.odour.calibrated import ahead_of, calibrate_ahead, selective
 
 softmax = partial(special.softmax, axis=-1)
 

@@ -9,6 +9,7 @@ took from the training windows in `prepare`. No loss, no optimiser and no file i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -164,15 +165,6 @@ class FeatureMLP(Backbone):
         return self.dense(self.noise(features))
 
 
-class CurveMLP(FeatureMLP):
-    """The same on whole curves (rebuilt, or level-free), with the differences of the strict protocol beside them."""
-
-    def __init__(
-        self, *, steps: int, channels: int, hidden: int = 256, dropout: float = 0.4, noise: float = 0.6, lag: int = LAG
-    ):
-        super().__init__(steps=steps, channels=channels, hidden=hidden, dropout=dropout, noise=noise, lag=lag)
-
-
 class Noise(nn.Module):
     """Add normal noise of a given deviation while training."""
 
@@ -200,7 +192,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "lstm": Lstm,
     "scentformer": ScentFormer,
     "summary-mlp": FeatureMLP,
-    "curve-mlp": CurveMLP,
+    "curve-mlp": partial(FeatureMLP, lag=LAG),  # on whole curves, with the strict differences beside them
 }
 FEATURE_LAG = {"summary-mlp": 0, "curve-mlp": LAG}  # those that may be given summary features, with this lag
 

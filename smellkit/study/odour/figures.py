@@ -10,9 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import evaluate, plots
-from smellkit.odour.recordings import GAS, RATE, stuck
+from smellkit.odour.recordings import GAS, RATE
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study.odour.smellnet import CATEGORIES, category, outcome
+from smellkit.study.odour.survey import stuck
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,7 +150,7 @@ def abstention(probabilities: NDArray, target: NDArray) -> Figure:
 
 
 def confound(audited: dict[str, Any]) -> Figure:
-    """What `audit.run` found: top-1 within the session and on another day, input by input."""
+    """What `audit.run` measured: top-1 within the session and on another day, input by input."""
     names = list(audited["windows"])
     figure = _figure(height=1.4 + 0.62 * len(names))
     axes = figure.subplots()

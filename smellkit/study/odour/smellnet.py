@@ -22,6 +22,7 @@ from smellkit.odour import recordings
 from smellkit.odour.recordings import other_sessions
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study.odour import calibrated, systems
+from smellkit.study.odour.survey import stuck
 
 PUBLISHED = {  # top-1 of windows on the official split, Feng et al., arXiv 2506.00239
     "ScentFormer, sensors only": 58.5,
@@ -70,15 +71,15 @@ def run(
     fits = {name: Fits(name, training, testing, away, seeds, folds) for name in models or systems.SYSTEMS}
     earlier = earlier or {}
     kept = {name: row for name, row in earlier.get("models", {}).items() if name not in fits}
-    found = evaluate.evaluate(
+    result = evaluate.evaluate(
         fits,
         seeds=seeds,
         about=describe(training, testing, away, report),
         earlier={"about": earlier.get("data"), "rows": kept},
         progress=progress,
     )
-    rows = {name: fits[name].published(row) if name in fits else row for name, row in found["rows"].items()}
-    return {"data": found["about"], "published": PUBLISHED, "models": rows}
+    rows = {name: fits[name].published(row) if name in fits else row for name, row in result["rows"].items()}
+    return {"data": result["about"], "published": PUBLISHED, "models": rows}
 
 
 @dataclass
@@ -219,7 +220,7 @@ def describe(
         "windows": windows,
         "faults": {
             "notes": {str(note): int(count) for note, count in report.counts.items()},
-            "environment_sensor_stuck": int(pd.concat(splits.values()).pipe(recordings.stuck).sum()),
+            "environment_sensor_stuck": int(pd.concat(splits.values()).pipe(stuck).sum()),
             "substances_missing_from_a_split": sorted(set(training["substance"]) ^ set(testing["substance"])),
             "recordings_too_short": int(sum((rows < strict.span).sum() for rows in lengths.values())),
         },
