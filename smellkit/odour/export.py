@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from smellkit import paths
 from smellkit.errors import OptionError, SmellkitError
-from smellkit.odour.predict import Recogniser
+from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import Protocol
 from smellkit.sensors import FULL
 
@@ -27,13 +27,13 @@ CLOSE = 1e-4  # how far an output may be from torch's
 
 
 class Recorded(nn.Module):
-    """A recogniser that takes rows as they were recorded (batch, span, channels) and does all the rest itself."""
+    """An encoder that takes rows as they were recorded (batch, span, channels) and does all the rest itself."""
 
-    def __init__(self, recogniser: Recogniser):
+    def __init__(self, smell: SubstanceSmell):
         super().__init__()
-        self.network = recogniser.network
-        self.protocol = recogniser.protocol
-        self.temperature = recogniser.calibration.temperature
+        self.network = smell.network
+        self.protocol = smell.protocol
+        self.temperature = smell.confidence.temperature
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network({"window": self.protocol.represent(rows)})
@@ -42,29 +42,29 @@ class Recorded(nn.Module):
 
 
 def odour(weights: Path, *, out: Path, opset: int = 18) -> str:
-    """Write the recogniser in the folder `weights` as ONNX to `out`; SmellkitError when ONNX Runtime disagrees."""
+    """Write the encoder in the folder `weights` as ONNX to `out`; SmellkitError when ONNX Runtime disagrees."""
     try:
         import onnx
         import onnxruntime
     except ImportError as why:
         raise OptionError("Export needs ONNX", hint="pip install smellkit[export]") from why
-    recogniser = Recogniser.load(weights)
-    module = Recorded(recogniser).eval()
-    rows = example(recogniser.protocol, windows=3)
+    smell = SubstanceSmell.load(weights)
+    module = Recorded(smell).eval()
+    rows = example(smell.protocol, windows=3)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells everyone that torchvision is not there
     with paths.replacing(Path(out)) as part:
         write(module, rows, part, opset=opset)
         model = onnx.load(str(part))
-        facts = {"columns": recogniser.protocol.columns, "classes": recogniser.classes, "rate_hz": 1}
+        facts = {"columns": smell.protocol.columns, "classes": smell.classes, "rate_hz": 1}
         onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
         onnx.save(model, str(part))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(part), options, providers=["CPUExecutionProvider"])
-        worst = difference(module, session, recogniser.protocol)
+        worst = difference(module, session, smell.protocol)
         if not worst <= CLOSE:
             raise SmellkitError(f"ONNX Runtime is {worst:.1e} away from torch", hint="another opset, or report it")
-        milliseconds = duration(session, recogniser.protocol)
+        milliseconds = duration(session, smell.protocol)
     size = Path(out).stat().st_size / 2**20
     return f"{out}: {size:.1f} MiB, at most {worst:.0e} from torch, {milliseconds:.2f} ms a window on one core"
 

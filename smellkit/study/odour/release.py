@@ -11,8 +11,8 @@ from smellkit import checkpoint, runs
 from smellkit.odour import recordings
 from smellkit.odour.encoder import make
 from smellkit.odour.encoder_task import RECIPES
-from smellkit.odour.predict import Recogniser
 from smellkit.odour.recordings import other_sessions
+from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.study.odour import calibrated, smellnet, systems
 
@@ -68,13 +68,13 @@ def make_weights(
     }
     network = make(model, train.values.shape[1:], classes=len(train.classes))
     checkpoint.fill(network, tensors)
-    recogniser = Recogniser(network.eval(), chosen.protocol, train.classes, learnt)
-    manifest["scores"] = scores(recogniser, data)
+    smell = SubstanceSmell(network.eval(), chosen.protocol, train.classes, learnt)
+    manifest["scores"] = scores(smell, data)
     checkpoint.save(folder, tensors, runs.plain(manifest))
     return f"{folder}: {manifest['scores']}"
 
 
-def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
+def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     """Top-1, top-5 of windows and recordings on the test split and on other sessions, and how the calibration holds."""
     figures: dict[str, Any] = {}
     away = other_sessions(data)
@@ -82,13 +82,13 @@ def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
     for name, table in tables.items():
         if table is None:
             continue
-        windows = cut(table, recogniser.protocol, classes=recogniser.classes)
-        values = recogniser.scores(windows.values)
+        windows = cut(table, smell.protocol, classes=smell.classes)
+        values = smell.scores(windows.values)
         figures[name] = {
             level: {k: round(smellnet.at_level([values], windows, count)[k]["value"], 4) for k in ("top1", "top5")}
             for level, count in (("window", 1), ("recording", 0))
         }
-        held = calibrated.holds([values], windows, recogniser.calibration)
+        held = calibrated.holds([values], windows, smell.confidence)
         figures[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
         figures[name]["coverage"] = round(held["coverage"]["value"], 4)
         figures[name]["selective"] = {k: round(v, 4) for k, v in held["selective"].items()}
