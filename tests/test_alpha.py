@@ -100,7 +100,7 @@ def test_the_loss_is_smallest_at_the_true_ratios():
 def test_alpha_takes_any_encoder_of_the_kit_that_gives_z():
     from smellkit.odour import encoder as models
 
-    encoder = models.Encoder(models.BODIES["lstm"](steps=100, channels=4), classes=12)
+    encoder = models.Encoder(models.BACKBONES["lstm"](steps=100, channels=4), classes=12)
     model = AlphaMixture(encoder, dim=8).train()
     before = weights.fingerprint(encoder)
     batch = samples().__getitems__(range(8)) | {"window": torch.randn(8, 100, 4)}

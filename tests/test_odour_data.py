@@ -15,6 +15,7 @@ from smellkit import cache, paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour import mixtures, recordings, scents
+from smellkit.study.odour import survey
 
 SAMPLE = paths.sample() / "smellnet"
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "smellnet"
@@ -110,7 +111,7 @@ def test_overflow_and_a_stuck_environment_sensor_are_counted():
     report = Report()
     table = recordings.read_recordings(report=report)
     assert report.counts["environment sensor stuck at 688.6 hPa, 100 %"] == 3
-    stuck = recordings.stuck(table)
+    stuck = survey.stuck(table)
     assert {file.split("/")[2] for file in stuck[stuck].index} == {"apple"}
     assert table["Benzene"].max() == 65535
     overflows = sum(
@@ -307,12 +308,10 @@ def test_ids_of_scents_without_a_gap_are_demanded(tmp_path):
 
 
 def test_a_survey_counts_what_is_there_and_lists_every_fault(small):
-    from smellkit.odour.mixtures import survey
-
     (small / "images/banana").mkdir(parents=True)
     (small / "images/banana/a.jpg").write_bytes(b"no picture")
     (small / "smell_descriptions.json").write_text('{"odors": NaN}')
-    report = survey(small)
+    report = survey.survey(small)
     assert report.files == 24
     assert len(report.skipped) == 2
 

@@ -1,6 +1,6 @@
 """Every network of the odour encoder behind one registry.
 
-    window (batch, steps, channels) --- backbone ---> (batch, width) --- linear ---> z (batch, 50) --- linear ---> logits
+    window (batch, steps, channels) -- backbone --> (batch, width) -- linear --> z (batch, 50) -- linear --> logits
 
 A backbone sees what the protocol gives it (say, differences over 25 s) and scales it itself, with statistics that it
 took from the training windows in `prepare`. No loss, no optimiser and no file in here.
@@ -9,6 +9,7 @@ took from the training windows in `prepare`. No loss, no optimiser and no file i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,7 @@ class ScentFormer(Backbone):
 class FeatureMLP(Backbone):
     """Two dense layers on what a window sums up to.
 
-        window -> summarise (batch, features) -> normalizer, about N(0, 1) each -> noise -> dense -> dense -> (batch, hidden)
+        window -> summarise (batch, features) -> normalizer, about N(0, 1) -> noise -> 2 x dense -> (batch, hidden)
 
     The noise (in units of a feature's deviation, training only) keeps the dense layers from learning a session by
     heart. With a `lag`, differences over so many steps are summarised beside the window itself.
@@ -164,15 +165,6 @@ class FeatureMLP(Backbone):
         return self.dense(self.noise(features))
 
 
-class CurveMLP(FeatureMLP):
-    """The same on whole curves (rebuilt, or level-free), with the differences of the strict protocol beside them."""
-
-    def __init__(
-        self, *, steps: int, channels: int, hidden: int = 256, dropout: float = 0.4, noise: float = 0.6, lag: int = LAG
-    ):
-        super().__init__(steps=steps, channels=channels, hidden=hidden, dropout=dropout, noise=noise, lag=lag)
-
-
 class Noise(nn.Module):
     """Add normal noise of a given deviation while training."""
 
@@ -200,7 +192,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "lstm": Lstm,
     "scentformer": ScentFormer,
     "summary-mlp": FeatureMLP,
-    "curve-mlp": CurveMLP,
+    "curve-mlp": partial(FeatureMLP, lag=LAG),  # on whole curves, with the strict differences beside them
 }
 FEATURE_LAG = {"summary-mlp": 0, "curve-mlp": LAG}  # those that may be given summary features, with this lag
 

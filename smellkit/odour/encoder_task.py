@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 from smellkit import metrics
 from smellkit.errors import DataError, OptionError
@@ -149,7 +150,7 @@ def read_splits(config: EncoderConfig) -> dict[str, LabelledWindows]:
     return {"train": train.every(config.train_stride), "valid": valid.every(config.stride), **rest}
 
 
-def load_samples(splits: Splits, config: EncoderConfig) -> dict[str, Tensors]:
+def load_samples(splits: Splits, config: EncoderConfig) -> dict[str, Dataset]:
     """Samples of every split; for networks on summary features with these, computed once."""
     windows = splits()
     train, features = windows["train"], None

@@ -54,7 +54,7 @@ def _shape(x: Tensor, linear: Tensor, deviation: Tensor) -> list[Tensor]:
 
 
 def _changes(change: Tensor) -> list[Tensor]:
-    """Size of the changes from step to step: mean, root mean square, largest, share of none, and mean in each quarter."""
+    """Size of the changes between steps: mean, root mean square, largest, share of none, and mean in each quarter."""
     size = change.abs()
     return [
         size.mean(-1, keepdim=True),

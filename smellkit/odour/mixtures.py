@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from smellkit import cache
-from smellkit.checks import Report, fault, nearest, read_picture, read_table, readable
+from smellkit.checks import Report, fault, nearest, read_table, readable
 from smellkit.errors import DataError
-from smellkit.odour.recordings import SPANS, find, read_recordings
-from smellkit.odour.scents import ALIASES, ODORANTS, list_pictures, read_scents
+from smellkit.odour.recordings import SPANS, find
+from smellkit.odour.scents import ALIASES, ODORANTS
 from smellkit.sensors import GROVE
 
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
@@ -104,7 +104,7 @@ def read_mixture_files(
 
 
 def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, notes: Report) -> pd.DataFrame:
-    """Read the first `STEPS` rows of files by name into one table, numbered in order; `notes` takes what is forgiven."""
+    """Read the first `STEPS` rows of files by name into one table, numbered; `notes` takes what is forgiven."""
 
     def read(file: Path) -> pd.DataFrame:
         if labelled:
@@ -159,25 +159,6 @@ def recorded_at(name: str) -> datetime | None:
     return EPOCH + timedelta(milliseconds=int(ids[0], 32))
 
 
-def survey(folder: str | Path | None = None) -> Report:
-    """Read all recordings, mixtures, pictures and descriptions of a folder, not stopping at a fault; see `skipped`."""
-    root, report = find(folder), Report()
-    splits = [path.name for path in sorted((root / "base").glob("*/"))] or ["smell_data"] * (
-        root / "smell_data"
-    ).is_dir()
-    for split in splits:
-        _try(root / split, report, lambda split=split: read_recordings(root, split, skip=True, report=report))
-    for path in sorted((root / "mixture").glob("*/")):
-        _try(path, report, lambda split=path.name: read_mixtures(root, split, skip=True, report=report))
-    if (root / "images").is_dir():
-        files = [Path(file) for file in list_pictures(root)["file"]]
-        for _ in readable(files, lambda file: read_picture(file, report=report), skip=True, report=report):
-            pass
-    if (path := root / "smell_descriptions.json").exists():
-        _try(path, report, lambda: read_scents(root, report=report))
-    return report
-
-
 def _known(name: str, word: str) -> str:
     word = {substance: known for known, substance in ALIASES.items()}.get(word, word)
     if word not in ODORANTS:
@@ -204,10 +185,3 @@ def _misplaced(file: str) -> bool:
         return parse_label(file) != parse_label(Path(file).parent.name)
     except DataError:
         return True
-
-
-def _try(path: Path, report: Report, read) -> None:
-    try:
-        read()
-    except DataError as why:
-        report.skip(path, why)

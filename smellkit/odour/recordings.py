@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from smellkit import cache, paths
@@ -24,7 +23,6 @@ log = logging.getLogger(__name__)
 SPANS = {name: Span(*limits, overflow=OVERFLOW if name in PPM else None) for name, limits in RANGES.items()}
 RATE = 1.0  # Hz, about: the files have no time column
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
-SESSION_GAP = {"Pressure": 0.8, "Humidity": 2.5}  # hPa and % between neighbours that start a new session
 _VERSION = "recordings 1"
 
 
@@ -83,27 +81,6 @@ def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFra
     """All recordings of the splits called online_*, made at another time; None when there are none."""
     tables = [read_recordings(data, path.name, report=report) for path in sorted(find(data).glob("base/online_*/"))]
     return pd.concat(tables, ignore_index=True) if tables else None
-
-
-def number_sessions(table: pd.DataFrame) -> pd.Series:
-    """Number of the session in which each file of a tidy table was recorded, counted from 0 for each substance.
-
-    The recordings of a substance are put in order of pressure, then of humidity; a gap above `SESSION_GAP` starts
-    another session. A stuck environment sensor differs from a working one and so counts as another.
-    """
-    means = table.groupby("file", sort=True).agg({"substance": "first", **dict.fromkeys(SESSION_GAP, "median")})
-    number = pd.Series(0, index=means.index)
-    for _, rows in means.groupby("substance"):
-        for column, gap in SESSION_GAP.items():
-            ordered = rows[column].sort_values()
-            number[ordered.index] = number[ordered.index] * 10 + (ordered.diff() > gap).cumsum()
-    return number.groupby(means["substance"]).transform(lambda part: pd.factorize(part, sort=True)[0])
-
-
-def stuck(table: pd.DataFrame) -> pd.Series:
-    """Return for each `file` of a tidy table whether its environment sensor did not answer (688.6 hPa and 100 %)."""
-    at_default = np.isclose(table["Pressure"], STUCK[0]) & (table["Humidity"] == STUCK[1])
-    return at_default.groupby(table["file"], sort=False).all()
 
 
 def schema():

@@ -1,6 +1,6 @@
 """From rows of a recording to the windows that a model sees: the one place for training, batch, live and export.
 
-    recording (rows, channels) -> rows under a window (windows, 125, channels) -> represent -> (windows, steps, channels)
+    recording (rows, channels) -> rows under windows (windows, 125, channels) -> represent -> (windows, steps, channels)
 
 Strict: six gas channels, first row subtracted, difference over 25 rows, windows of 100 every 50 rows. So a window spans
 125 rows of the recording. "rebuilt" is the strict input again, put back together: 125 rows made from its 100 rows of
