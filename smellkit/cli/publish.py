@@ -25,7 +25,7 @@ def run(notebooks, profile, pairs, data, force, timeout):
 
     given = options.parse(pairs)
     results = batch.run(
-        notebooks, profile=profile, given=given, data=data, force=force, timeout=timeout, say=click.echo
+        notebooks, profile=profile, given=given, data=data, force=force, timeout=timeout, progress=click.echo
     )
     table = Table("notebook", "status", box=box.SIMPLE)
     table.add_column("seconds", justify="right")
