@@ -213,7 +213,9 @@ def settle(
         _known(name, ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))],
                f"The profile {profile!r} names a notebook {{!r}}")  # fmt: skip
     for name in given:
-        _known(name, {name for book in chosen for name in book.defaults}, "None of these notebooks has a parameter {!r}")
+        _known(
+            name, {name for book in chosen for name in book.defaults}, "None of these notebooks has a parameter {!r}"
+        )
     if data is not None and not data.is_dir():
         raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
     return {book.name: _values(book, table[profile], dict(given), data_for(book, data, sets)) for book in chosen}

@@ -77,7 +77,7 @@ def page(home, text, *, title="T"):
 
 def test_a_page_has_title_contents_and_tables(home):
     body, warnings = page(home, "## One two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n### Three")
-    assert "<title>T</title>" in body and '<blockquote>\n<p>S</p>' in body
+    assert "<title>T</title>" in body and "<blockquote>\n<p>S</p>" in body
     assert '<li class="h2"><a href="#One-two">One two</a></li><li class="h3"><a href="#Three">Three</a></li>' in body
     assert "<table>" in body
     assert not warnings
@@ -281,7 +281,10 @@ def test_the_real_pages_name_only_files_that_exist():
 
 
 def test_what_quarto_stumbled_over_stays_mended():
-    look = {name: (paths.HOME / name).read_text() for name in ("_quarto.yml", "site/theme.scss", "site/kit.css", ".gitignore")}
+    look = {
+        name: (paths.HOME / name).read_text()
+        for name in ("_quarto.yml", "site/theme.scss", "site/kit.css", ".gitignore")
+    }
     assert "$web-font-path: false" in look["site/theme.scss"]  # no fonts from a network
     assert "](site/about.qmd)" not in look["_quarto.yml"]  # a link in the footer's text is broken on every deeper page
     assert ".steps > div" not in look["site/kit.css"]  # Quarto makes sections of them

@@ -160,7 +160,9 @@ def _read(path: Path, layout: dict[str, Any]) -> Result:
     command = layout.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        tables = tuple(table for part in layout.get("tables", []) if (table := _table(raw, part)).rows) or (_plain(raw),)
+        tables = tuple(table for part in layout.get("tables", []) if (table := _table(raw, part)).rows) or (
+            _plain(raw),
+        )
         command = command or (raw.get("made_by") or {}).get("command", "")
     except (ValueError, AttributeError, TypeError, OSError) as why:
         raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
