@@ -21,7 +21,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,11 @@ class Notebook:
     """A source notebook: its file, and the defaults of its parameters."""
 
     path: Path
-    defaults: dict[str, Value] = field(default_factory=dict)
+    defaults: dict[str, Value]
 
     @property
     def name(self) -> str:
-        """File name without the ending, such as `02_odour_encoder`."""
+        """Such as `02_odour_encoder`."""
         return self.path.stem
 
     @property
@@ -95,17 +95,17 @@ def run(
     results: list[Result] = []
     for notebook in chosen:
         target = executed(name) / notebook.path.name
-        if any(result.status == FAILED for result in results):
-            results.append(Result(notebook.name, LEFT, 0.0, target))
-            continue
-        key = _key(notebook, values[notebook.name], common, _before(notebook, every, target.parent))
+        made = [values[notebook.name], common, _before(notebook, every, target.parent)]
+        key = _digest([("notebook", notebook.path.read_bytes()), ("rest", json.dumps(made, sort_keys=True).encode())])
         if not force and target.exists() and made_from(target).get("key") == key:
             results.append(Result(notebook.name, FRESH, 0.0, target))
         else:
-            kernel = _kernel(target.parent / "unfinished" / f"{notebook.name}.log", _environment(name))
-            results.append(_execute(notebook, values[notebook.name], target, key=key, timeout=timeout, kernel=kernel))
+            results.append(_execute(notebook, values[notebook.name], target, key=key, timeout=timeout))
         progress(f"{notebook.name:<24} {results[-1].status:<10} {results[-1].seconds:6.1f} s")
-    return results
+        if results[-1].status == FAILED:
+            break
+    left = chosen[len(results) :]
+    return results + [Result(notebook.name, LEFT, 0.0, executed(name) / notebook.path.name) for notebook in left]
 
 
 def executed(name: str) -> Path:
@@ -145,13 +145,13 @@ def find(folder: Path) -> list[Notebook]:
 
 def select(notebooks: list[Notebook], names: Iterable[str]) -> list[Notebook]:
     """Return those called `names` (a name, the number `2` or `02`, or a file's path), in number order; all without."""
-    known = {notebook.name for notebook in notebooks}
+    known = [notebook.name for notebook in notebooks]
     numbers = {str(notebook.number): notebook.name for notebook in notebooks}
     chosen = []
     for name in (Path(name).stem for name in names):
         full = numbers.get(str(int(name))) if name.isdigit() else name
         if full not in known:
-            raise OptionError(f"There is no notebook {name!r}", hint=options.nearest(name, sorted(known)))
+            raise OptionError(f"There is no notebook {name!r}", hint=options.nearest(name, known))
         chosen.append(full)
     return [notebook for notebook in notebooks if not chosen or notebook.name in chosen]
 
@@ -209,9 +209,9 @@ def settle(
     """
     table, sets = profiles(file)
     _known(profile, table, "There is no profile {!r}")
+    every = ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))]
     for name in table[profile]:
-        _known(name, ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))],
-               f"The profile {profile!r} names a notebook {{!r}}")  # fmt: skip
+        _known(name, every, f"The profile {profile!r} names a notebook {{!r}}")
     for name in given:
         _known(
             name, {name for book in chosen for name in book.defaults}, "None of these notebooks has a parameter {!r}"
@@ -261,9 +261,7 @@ def _values(notebook: Notebook, profile: Mapping[str, Any], given: dict[str, Any
 # One notebook in one kernel
 
 
-def _execute(
-    notebook: Notebook, values: Mapping[str, Any], target: Path, *, key: str, timeout: int, kernel: dict[str, Any]
-) -> Result:
+def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key: str, timeout: int) -> Result:
     """Run one notebook with papermill; its output lies in `unfinished` and is moved when every cell succeeded."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -275,7 +273,8 @@ def _execute(
     try:
         papermill.execute_notebook(
             notebook.path, part, dict(values), kernel_name="python3", language="python", cwd=notebook.path.parent,
-            progress_bar=bar, execution_timeout=timeout, start_timeout=120, **kernel,
+            progress_bar=bar, execution_timeout=timeout, start_timeout=120,
+            **_kernel(part.with_suffix(".log"), target.parent.name),
         )  # fmt: skip
     except (PapermillExecutionError, TimeoutError, RuntimeError) as why:
         for old in (target, stamp):  # what an older text of the notebook gave is not its result
@@ -290,29 +289,28 @@ def _execute(
     return Result(notebook.name, DONE, seconds, target)
 
 
-def _kernel(log: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """How kernels are started: what they say outside of cells goes to `log`, and only this user can talk to them."""
+def _kernel(log: Path, name: str) -> dict[str, Any]:
+    """How kernels of the set `name` are started: what they say outside of cells goes to `log`.
+
+    They find this checkout and, for any set but `quick`, run folders of their own; only this user can talk to them.
+    """
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.paths import jupyter_runtime_dir
     from traitlets.config import Config
 
     log.parent.mkdir(parents=True, exist_ok=True)
+    search = os.pathsep.join(filter(None, [str(paths.HOME), os.environ.get("PYTHONPATH", "")]))
+    runs = paths.runs() if name == "quick" else paths.runs() / name
+    own = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(runs), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
 
     class Quiet(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("w", encoding="utf-8") as file:
-                await super().start_kernel(**options, env=os.environ | environment, stderr=file)
+                await super().start_kernel(**options, env=os.environ | own, stderr=file)
 
     short = len(jupyter_runtime_dir()) <= 50  # the name of a socket has 107 characters at most
     transport = {"transport": "ipc"} if os.name == "posix" and short else {}
     return {"kernel_manager_class": Quiet, "config": Config({"KernelManager": transport})}
-
-
-def _environment(name: str) -> dict[str, str]:
-    """What the kernels find: quiet progress, this checkout, and run folders of their own for any set but `quick`."""
-    search = os.pathsep.join(filter(None, [str(paths.HOME), os.environ.get("PYTHONPATH", "")]))
-    runs = paths.runs() if name == "quick" else paths.runs() / name
-    return {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(runs), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
 
 
 def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> NotebookError:
@@ -364,11 +362,6 @@ def _cells(path: Path) -> list[dict[str, Any]]:
 # Whether it must run: one digest over all that the result depends on
 
 
-def _key(notebook: Notebook, values: Mapping[str, Any], common: str, before: list[Any]) -> str:
-    text = json.dumps([dict(values), common, before], sort_keys=True)
-    return _digest([("notebook", notebook.path.read_bytes()), ("rest", text.encode())])
-
-
 def _common(data: Path) -> str:
     """Digest of what every notebook may read: package, weights, data, published results and pictures."""
     shown = (paths.HOME / "site" / name for name in ("results", "images"))
@@ -384,7 +377,6 @@ def _before(notebook: Notebook, every: list[Notebook], out: Path) -> list[Any]:
 
 
 def _digest(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over names and contents."""
     total = hashlib.sha256()
     for name, content in files:
         total.update(f"{name}\0{len(content)}\0".encode() + content)

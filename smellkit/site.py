@@ -32,7 +32,6 @@ from smellkit.errors import DataError, OptionError, SmellkitError
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
 PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network
 CAPTION = "The panel, as it looks in JupyterLab. It works there: run this notebook to use it."
-PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,14 @@ def build(
         progress(note)
     lines = [f"made by {by}", *notes, *(f"WARNING: {line}" for line in warnings + trouble), "", log]
     log_file = paths.write_text(paths.work() / "site.log", "\n".join(lines).rstrip() + "\n")
-    _move(stage / "_site", home / "_site", aside=home / ".quarto" / "old-site")
-    return Built(home / "_site" / "index.html", by, log_file, warnings + trouble)
+    out, old = home / "_site", home / ".quarto" / "old-site"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():  # aside, and not away: the site is there while the new one is moved
+        old.parent.mkdir(exist_ok=True)
+        out.replace(old)
+    shutil.move(stage / "_site", out)
+    shutil.rmtree(old, ignore_errors=True)
+    return Built(out / "index.html", by, log_file, warnings + trouble)
 
 
 def executed(source: str, *, home: Path = paths.HOME) -> Path:
@@ -80,7 +85,7 @@ def executed(source: str, *, home: Path = paths.HOME) -> Path:
     sets = {path.name: path for path in (paths.runs() / "notebooks").glob("*") if any(path.glob("*.ipynb"))}
     fresh = list(sets.values())
     if any(published.glob("*.ipynb")):
-        sets[PUBLISHED] = published
+        sets["published"] = published
     if not sets:
         raise DataError("No notebook has been executed yet", hint="`smellkit run`")
     if source not in ("", *sets):
@@ -170,8 +175,8 @@ def assemble(
 def _pictured(book: dict[str, Any]) -> bool:
     """Put one picture of the panel in the place of all widgets in `book`; return whether there were any."""
     book["metadata"].pop("widgets", None)
-    picture = {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": f"![{CAPTION}](../{PANEL})"}}
-    pictures = [picture]
+    data = {"text/markdown": f"![{CAPTION}](../{PANEL})"}
+    pictures = [{"output_type": "display_data", "metadata": {}, "data": data}]
     for cell in book["cells"]:
         kept = []
         for output in cell.get("outputs", []):
@@ -202,7 +207,8 @@ def _staged(cell: dict[str, Any], *, raw: bool) -> list[dict[str, Any]]:
 
 def _navigation(file: Path, stage: Path) -> list[str]:
     """Write _quarto.yml to `stage` without links to pages that are not there; return a note about those."""
-    config, absent = yaml.safe_load(file.read_text(encoding="utf-8")), []
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    absent: list[Any] = []
 
     def present(items: list[Any]) -> list[Any]:
         kept = []
@@ -235,16 +241,6 @@ def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:
         last = "\n  ".join(log.strip().splitlines()[-8:])
         raise SmellkitError(f"Quarto stopped with {done.returncode}:\n  {last}", hint=f"read {file}")
     return [line.strip() for line in log.splitlines() if TROUBLE.search(line)], log
-
-
-def _move(new: Path, out: Path, *, aside: Path) -> None:
-    """Put the folder `new` in the place of `out`, which is whole at any time but for a moment."""
-    shutil.rmtree(aside, ignore_errors=True)
-    if out.exists():
-        aside.parent.mkdir(exist_ok=True)
-        out.replace(aside)
-    shutil.move(new, out)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 # The preview: nbconvert's templates over the pages of _quarto.yml
@@ -320,7 +316,7 @@ def _section(item: Any, titles: Mapping[str, str]) -> tuple[str, list[tuple[str,
     items = item["contents"] if "section" in item else [item]
     entries = [{"href": entry} if isinstance(entry, str) else entry for entry in items]
     words = [(entry["href"], entry.get("text") or titles[entry["href"]]) for entry in entries]
-    return (item["section"] if "section" in item else "", words)
+    return "" if item == items[0] else item["section"], words
 
 
 def _book(path: Path) -> Any:
@@ -363,36 +359,24 @@ def _exporter(source: str, warnings: list[str]) -> Any:
             return self.inline_math(body, "block")
 
     def markdown(text: str) -> str:
-        plain = _plain(text)
-        if only := re.search(r"^:::.*|(?<!\w)@(fig|tbl|sec|eq)-\w+|^```\{=.*", plain, re.MULTILINE):
+        plain = re.sub(r"^:{3,}[ \t]*(\{.*\})?[ \t]*$", _division, text, flags=re.MULTILINE)
+        if only := re.search(r"^:::.*|(?<!\w)@(fig|tbl|sec|eq)-\w+|^```\{=.*|\]\(.*?\)\{.*?\}", plain, re.MULTILINE):
             warnings.append(f"{source}: only Quarto understands {only[0]!r}")
         return MarkdownWithMath(renderer=Renderer(escape=False)).render(plain)
 
-    exporter = HTMLExporter(
+    return HTMLExporter(
         template_name="preview", extra_template_basedirs=[str(paths.HOME / "site")],
         exclude_input_prompt=True, exclude_output_prompt=True, filters={"markdown2html": markdown},
     )  # fmt: skip
-    return exporter
 
 
-def _plain(text: str) -> str:
-    """Quarto's divisions, callouts and attributes of images as HTML, which markdown may be in."""
-
-    def division(match: re.Match) -> str:
-        if not match[1]:
-            return "\n</div>\n"
-        words = re.findall(r"\.([\w-]+)", match[1])
-        title = re.search(r'title="([^"]*)"', match[1])
-        heading = f'<p class="callout-title">{title[1]}</p>\n' if title else ""
-        return f'\n<div class="{" ".join(words)}">\n{heading}'
-
-    def image(match: re.Match) -> str:
-        alt = re.search(r'fig-alt="([^"]*)"', match[3])
-        words = " ".join(re.findall(r"\.([\w-]+)", re.sub(r'"[^"]*"', "", match[3])))
-        return f'<img src="{match[2]}" alt="{alt[1] if alt else match[1]}" class="{words}">'
-
-    text = re.sub(r"^:{3,}[ \t]*(\{.*\})?[ \t]*$", division, text, flags=re.MULTILINE)
-    return re.sub(r"!\[(.*?)\]\((.*?)\)\{(.*?)\}", image, text)
+def _division(mark: re.Match) -> str:
+    """Quarto's `::: {.class}`, a callout's too, as HTML, which markdown may be in."""
+    if not mark[1]:
+        return "\n</div>\n"
+    title = re.search(r'title="([^"]*)"', mark[1])
+    heading = f'<p class="callout-title">{title[1]}</p>\n' if title else ""
+    return f'\n<div class="{" ".join(re.findall(r"[.]([a-z-]+)", mark[1]))}">\n{heading}'
 
 
 def _relinked(text: str, source: str, pages: set[str]) -> str:

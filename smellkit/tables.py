@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 QUIET = "rgba(127,127,127,0.35)"
 CSS = ".gt_table, .gt_table * { color: inherit !important; background-color: transparent !important; }"
-PAINTED = ("table", "heading", "column_labels", "source_notes")
-LINES = ("table_border_bottom", "heading_border_bottom", "column_labels_border_top", "column_labels_border_bottom",
-         "table_body_hlines", "table_body_border_top", "table_body_border_bottom")  # fmt: skip
+PAINTED = [f"{part}_background_color" for part in ("table", "heading", "column_labels", "source_notes")]
+LINES = [f"{side}_color" for side in ("table_border_bottom", "heading_border_bottom", "table_body_hlines")]
+LINES += [f"{part}_border_{side}_color" for part in ("column_labels", "table_body") for side in ("top", "bottom")]
 
 
 def plain(table: pd.DataFrame, *, title: str = "", note: str = "", digits: int = 3) -> GT:
@@ -79,7 +79,7 @@ def _house(gt: GT, *, title: str, note: str) -> GT:
         column_labels_font_weight="600",
         table_border_top_style="none",
         data_row_padding="5px",
-        **{f"{part}_background_color": "transparent" for part in PAINTED},
-        **{f"{line}_color": QUIET for line in LINES},  # type: ignore[arg-type]
+        **dict.fromkeys(PAINTED, "transparent"),  # type: ignore[arg-type]
+        **dict.fromkeys(LINES, QUIET),  # type: ignore[arg-type]
     )
     return gt.opt_css(CSS, allow_duplicates=False)

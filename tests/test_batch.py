@@ -111,7 +111,7 @@ def test_each_system_gets_its_own_data_set(books, tmp_path):
     (books / "profiles.yaml").write_text("data: {0: smellnet, 1: milling}\n")
     table, sets = batch.profiles(books / "profiles.yaml")
     assert set(table) == {"quick"}
-    nose, mill, results = (batch.Notebook(tmp_path / f"{name}.ipynb") for name in ("01_a", "10_b", "30_c"))
+    nose, mill, results = (batch.Notebook(tmp_path / f"{name}.ipynb", {}) for name in ("01_a", "10_b", "30_c"))
     for name in ("root/smellnet", "root/milling", "mine"):
         (tmp_path / name).mkdir(parents=True)
     for folder, expected in {

@@ -95,12 +95,7 @@ def test_maths_is_mathml(home):
     assert body.count("<math") == 2 and "<code>$x$</code>" in body
 
 
-def test_an_image_has_its_attributes(home):
-    body, _ = page(home, '![](site/images/favicon.svg){.big fig-alt="More"}')
-    assert '<img alt="More" class="big" src="site/images/favicon.svg"/>' in body
-
-
-@pytest.mark.parametrize("text", ["See @fig-none.", "::: {.a\nopen", "```{=latex}\nx\n```"])
+@pytest.mark.parametrize("text", ["See @fig-none.", "::: {.a\nopen", "```{=latex}\nx\n```", "![](a.png){.big}"])
 def test_what_only_quarto_understands_is_a_warning(home, text):
     assert any("only Quarto" in warning for warning in page(home, text)[1])
 

@@ -166,7 +166,8 @@ def _read(path: Path, layout: dict[str, Any]) -> Result:
         command = command or (raw.get("made_by") or {}).get("command", "")
     except (ValueError, AttributeError, TypeError, OSError) as why:
         raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
-    return Result(path.stem, layout.get("title", path.stem.replace("-", " ")), command, tables)
+    title = layout.get("title", path.stem.replace("-", " "))
+    return Result(path.stem, title, command, tables or (_plain(raw),))
 
 
 def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
