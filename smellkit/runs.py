@@ -11,6 +11,7 @@ data/runs/<name>/
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import time
@@ -138,6 +139,7 @@ def stamp() -> dict[str, Any]:
         "python": platform.python_version(),
         "revision": revision(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -15,7 +15,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.errors import OptionError
 from smellkit.odour import recordings
 from smellkit.odour.live import EVERY, Recogniser
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.scents import SCENTS
 from smellkit.panel import drawings
 
 
@@ -66,7 +66,7 @@ def test_a_smell_that_the_player_has_not_or_that_is_uncertain_is_not_played(reco
     assert "mint is not one of" in judged(mint=0.9, apple=0.1).reason
     halves = judged(apple=0.5, pear=0.5)
     assert halves.reason == "not sure: pear or apple" and not halves.mixture_reason
-    known = [name for name in recogniser.classes if name in CHANNELS]
+    known = [name for name in recogniser.classes if name in SCENTS]
     assert judged(**dict.fromkeys(known, 1 / len(known))).mixture_reason
     assert not judged(apple=0.7, pear=0.3).abstains
 
@@ -75,7 +75,7 @@ def test_trained_weights_recognise_row_by_row_too():
     trained = Recogniser.load()
     rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(COLUMNS)].to_numpy()
     answers = [answer for row in rows if (answer := trained.add(row))]
-    assert len(trained.classes) == 50 and set(CHANNELS) <= set(trained.classes)
+    assert len(trained.classes) == 50 and set(SCENTS) <= set(trained.classes)
     assert sum(answers[0].probabilities) == pytest.approx(1)  # what they say of a simulated smell means nothing
 
 
@@ -88,7 +88,7 @@ def test_what_was_sniffed_is_in_the_air(recogniser):
         wait(lambda: not player.virtual.emitting)
         air = player.virtual.air
     assert outcome.recognition.name == "mango"
-    assert [piece.scent for piece in air] == [outcome.scent] == [CHANNELS.index("mango") + 1]
+    assert [piece.scent for piece in air] == [outcome.scent] == [SCENTS.index("mango") + 1]
     assert air[0].end - air[0].start == pytest.approx(0.5, abs=0.2)
 
 
@@ -128,7 +128,7 @@ def test_a_session_sniffs_plays_what_it_recognised_and_stops_within_200_ms(sessi
     assert session.connected and session.rows
     air = session.player.virtual
     session.play(seconds=30)
-    wait(lambda: air.emitting == CHANNELS.index("mango") + 1)
+    wait(lambda: air.emitting == SCENTS.index("mango") + 1)
     called = time.monotonic()
     session.stop()
     wait(lambda: not air.emitting)

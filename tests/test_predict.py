@@ -12,8 +12,8 @@ from smellkit import checkpoint as weights
 from smellkit import paths
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour import predict
-from smellkit.odour.confidence import Calibration, Thresholds
-from smellkit.odour.encoder_task import make
+from smellkit.odour.confidence import Confidence, Thresholds
+from smellkit.odour.encoder import make
 from smellkit.odour.export import example
 from smellkit.odour.recordings import SENSORS
 from smellkit.odour.windows import Protocol
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
         "model": "summary-mlp",
         "protocol": asdict(protocol),
         "classes": [f"smell {i}" for i in range(8)],
-        "calibration": Calibration(2.0, 0.9, Thresholds(0.1, 0.95)).asdict(),
+        "calibration": Confidence(2.0, 0.9, Thresholds(0.1, 0.95)).asdict(),
     }
     return weights.save(folder, network.state_dict(), manifest)
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from smellkit.device import playlist
 from smellkit.errors import DataError
 from smellkit.odour import recordings
-from smellkit.odour.confidence import ABSTAIN, Thresholds, decide, fit_temperature, softmax
-from smellkit.odour.features import Normal, summarise
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.confidence import ABSTAIN, Thresholds, decide, fit_temperature
+from smellkit.odour.features import QuantileNormalizer, summarise
+from smellkit.odour.scents import SCENTS
 from smellkit.odour.windows import Protocol, cut
 
 EVERY = 5  # rows between two answers
@@ -79,7 +80,7 @@ class Recogniser:
         self.about = about
         self._classify = classify
         self._places = [list(columns).index(name) for name in protocol.columns]
-        self._channel = np.array([CHANNELS.index(name) if name in CHANNELS else -1 for name in self.classes])
+        self._channel = np.array([SCENTS.index(name) if name in SCENTS else -1 for name in self.classes])
         self._rows: collections.deque[list[float]] = collections.deque(maxlen=protocol.span)
         self.restart()
 
@@ -110,21 +111,21 @@ class Recogniser:
     def judge(self, probabilities: NDArray) -> Recognition:
         """Return what `probabilities` over the classes amount to: a name, beta, and whether to play it."""
         best = int(probabilities.argmax())
-        beta = np.zeros(len(CHANNELS))
+        beta = np.zeros(len(SCENTS))
         np.add.at(beta, self._channel[self._channel >= 0], probabilities[self._channel >= 0])
         inside = float(beta.sum())
-        beta = beta / inside if inside > 0 else np.full(len(CHANNELS), 1 / len(CHANNELS))
+        beta = beta / inside if inside > 0 else np.full(len(SCENTS), 1 / len(SCENTS))
         reason = mixture_reason = ""
         shares = beta.tolist()
         if decide(probabilities[None], self.thresholds)[0] == ABSTAIN:
             reason = mixture_reason = "not sure"
         elif inside < 1 - OUTSIDE:
-            known = self.classes[best] in CHANNELS
+            known = self.classes[best] in SCENTS
             reason = "not sure" if known else f"{self.classes[best]} is not one of the player's scents"
             mixture_reason = reason
         elif playlist.abstains(shares, margin=self.margin):
             first, second = np.argsort(-beta, kind="stable")[:2]
-            reason = f"not sure: {CHANNELS[first]} or {CHANNELS[second]}"
+            reason = f"not sure: {SCENTS[first]} or {SCENTS[second]}"
             mixture_reason = reason if playlist.abstains(shares, margin=self.margin, mixture=True) else ""
         return Recognition(
             self.classes[best],
@@ -163,14 +164,14 @@ class Recogniser:
         if held.all():
             raise DataError("One recording a substance is too few", hint="two or more, so that one can be held out")
         model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
-        normal = Normal(features.shape[1]).fit(features[~held])
+        normal = QuantileNormalizer(features.shape[1]).fit(features[~held])
         model.fit(normal(features[~held]), windows.target[~held])
         temperature = fit_temperature(model.decision_function(normal(features[held])), windows.target[held])
         normal.fit(features)
         model.fit(normal(features), windows.target)
 
         def classify(values: NDArray) -> NDArray:
-            return softmax(model.decision_function(normal(_summaries(values))) / temperature)
+            return softmax(model.decision_function(normal(_summaries(values))) / temperature, axis=-1)
 
         about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
         return cls(classify, windows.classes, protocol=protocol, about=about)

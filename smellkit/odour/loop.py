@@ -17,7 +17,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
 from smellkit.odour.live import Recogniser, Recognition
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.scents import SCENTS
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Sniff:
     def shares(self, *, best: int = 3) -> pd.DataFrame:
         """Return the shares of the `best` scents on the way, with columns rows, scent and share."""
         last = self.recognition.beta
-        chosen = sorted(range(len(CHANNELS)), key=lambda n: -last[n])[:best]
-        found = [(rows, CHANNELS[n], answer.beta[n]) for rows, answer in self.answers for n in chosen]
+        chosen = sorted(range(len(SCENTS)), key=lambda n: -last[n])[:best]
+        found = [(rows, SCENTS[n], answer.beta[n]) for rows, answer in self.answers for n in chosen]
         return pd.DataFrame(found, columns=["rows", "scent", "share"])
 
 
@@ -116,7 +116,7 @@ def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:
         (piece.scent, "in the air", piece.start - begin, (piece.end or time.monotonic()) - begin) for piece in air
     ]
     slots = [(scent, " planned", start, start + seconds) for start, scent, seconds in plan.slots] if plan else []
-    rows = [(f"{CHANNELS[scent - 1]}, {which.strip()}", *when) for scent, which, *when in sorted(slots + pieces)]
+    rows = [(f"{SCENTS[scent - 1]}, {which.strip()}", *when) for scent, which, *when in sorted(slots + pieces)]
     return pd.DataFrame(rows, columns=["name", "start", "end"])
 
 

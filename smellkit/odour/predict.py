@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from smellkit import checkpoint as weights
 from smellkit import paths
 from smellkit.checks import read_table
 from smellkit.errors import DataError, SmellkitError, WeightsError
-from smellkit.odour.confidence import ABSTAIN, Calibration, decide, softmax
-from smellkit.odour.encoder import Encoder
-from smellkit.odour.encoder_task import make
+from smellkit.odour.confidence import ABSTAIN, Confidence, decide
+from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.recordings import SPANS
 from smellkit.odour.windows import Protocol
 
@@ -38,7 +38,7 @@ class Recogniser:
     network: Encoder
     protocol: Protocol
     classes: tuple[str, ...]
-    calibration: Calibration
+    calibration: Confidence
 
     @classmethod
     def load(cls, folder: Path | None = None) -> Recogniser:
@@ -51,12 +51,12 @@ class Recogniser:
             classes = tuple(manifest["classes"])
             shape = (protocol.steps, len(protocol.columns))
             network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
-            learnt = Calibration.of(manifest["calibration"])
+            learnt = Confidence.of(manifest["calibration"])
         except (KeyError, TypeError, AttributeError) as why:
             raise WeightsError(
                 f"{folder} / manifest.json does not describe an odour encoder: {why}", hint="use data/weights/odour"
             ) from why
-        weights.fill(network, tensors, where=str(folder))
+        weights.fill(network, renamed(tensors), where=str(folder))
         return cls(network.eval(), protocol, classes, learnt)
 
     def recognise(self, values: NDArray, *, stride: int = 0) -> NDArray[np.float64]:
@@ -72,7 +72,7 @@ class Recogniser:
 
     def probabilities(self, scores: NDArray) -> NDArray[np.float64]:
         """Calibrated probabilities of log-probabilities."""
-        return softmax(scores / self.calibration.temperature)
+        return softmax(scores / self.calibration.temperature, axis=-1)
 
     @torch.no_grad()
     def channels(self, values: NDArray, *, stride: int = 0) -> NDArray[np.float64]:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smellkit import checkpoint as weights
 from smellkit import paths
 from smellkit.checks import Report
-from smellkit.errors import DataError, WeightsError
-from smellkit.odour.mixture import Hybrid
-from smellkit.odour.mixture_task import LENGTH, Windows, cut
+from smellkit.errors import DataError
+from smellkit.odour.calibration import SessionCalibration
+from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut, load_hybrid
 from smellkit.odour.mixtures import read_mixture_files
 from smellkit.odour.scents import ODORANTS
 
@@ -28,29 +27,27 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
     made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
     """
-    from smellkit.odour.calibration import Calibration
-
-    model = load_model(weights)
-    today = Calibration.load(Path(calibration)) if calibration else None
+    model = load_hybrid(weights)
+    session = SessionCalibration.load(Path(calibration)) if calibration else None
     report = Report()
     windows = read_folder(Path(folder), skip=skip, report=report)
-    if today:
-        ratios, how = today.predict(windows.counts), f"calibrated with {len(np.unique(today.recording))} references"
+    if session:
+        ratios, how = session.predict(windows.counts), f"calibrated with {len(np.unique(session.recording))} references"
     else:
-        found = model.explain(windows.counts, recording=windows.recording)
-        ratios = found["ratios"]
-        known = len(np.unique(windows.recording[found["familiar"] >= 0.5]))
+        answer = model.explain(windows.counts, recording=windows.recording)
+        ratios = answer["ratios"]
+        known = len(np.unique(windows.recording[answer["p_known_session"] >= 0.5]))
         how = f"{known} of them in a session known from training"
         if known < len(windows.index):
             how += ": references made today would help much, see `smellkit calibrate`"
     table = as_table(windows, ratios)
     with paths.replacing(Path(out)) as part:
         table.to_csv(part, index=False, float_format="%.6f")
-    said = f"{len(windows.index)} recordings, {len(windows)} windows; {how}.\n{out}"
-    return f"{said}\n{report}".rstrip()
+    summary = f"{len(windows.index)} recordings, {len(windows)} windows; {how}.\n{out}"
+    return f"{summary}\n{report}".rstrip()
 
 
-def read_folder(folder: Path, *, skip: bool = False, report: Report | None = None) -> Windows:
+def read_folder(folder: Path, *, skip: bool = False, report: Report | None = None) -> MixtureWindows:
     """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is no recording."""
     folder, report = Path(folder), report if report is not None else Report()
     if not folder.is_dir():
@@ -75,7 +72,7 @@ def read_folder(folder: Path, *, skip: bool = False, report: Report | None = Non
     return cut(kept, index[~short].reset_index(drop=True))
 
 
-def as_table(windows: Windows, ratios: np.ndarray) -> pd.DataFrame:
+def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
     """Return predictions (n, 12) as the table of `COLUMNS`: a recording's windows, then its mean as window -1."""
     each = pd.DataFrame(ratios.astype(np.float64), columns=COLUMNS[3:])
     each.insert(0, "start", windows.start)
@@ -86,23 +83,6 @@ def as_table(windows: Windows, ratios: np.ndarray) -> pd.DataFrame:
     table = pd.concat([each, whole], ignore_index=True)
     table = table.sort_values(["recording", "window"], key=lambda column: column.replace(order), kind="stable")
     return table.assign(file=windows.index["file"].to_numpy()[table["recording"]])[COLUMNS]
-
-
-def load_model(folder: Path) -> Hybrid:
-    """Return the mixture model in a folder of weights."""
-    tensors, manifest = weights.load(folder, made_by="`smellkit bench smellnet-mixture --save FOLDER`")
-    if manifest.get("kind") != "mixture":
-        raise WeightsError(f"{folder} holds weights of kind {manifest.get('kind')!r}", hint="--weights mixture")
-    return Hybrid.from_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-
-
-def save_model(model: Hybrid, folder: Path, *, extra: dict | None = None, about: dict | None = None) -> Path:
-    """Write `model` (and `extra` tensors beside it) as weights of kind "mixture"."""
-    import torch
-
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in model.tensors().items()}
-    manifest = {"kind": "mixture", "odorants": list(ODORANTS), "rate_hz": 10, "window": LENGTH, **(about or {})}
-    return weights.save(folder, {**tensors, **(extra or {})}, manifest)
 
 
 def _is_index(file: Path, report: Report) -> bool:

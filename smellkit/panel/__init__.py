@@ -22,7 +22,7 @@ from smellkit.notebook import headless
 from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
 from smellkit.odour.loop import Outcome, Sniff, aired, perform, reproduce, sniff, stop_delay
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.scents import SCENTS
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
 
@@ -89,7 +89,7 @@ class Panel:
         ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
         given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
         choose, button, card, row = self._choose, self._button, self._card, self._row
-        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
+        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(SCENTS, 1))]
         devices = row(
             choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
             choose("file", "Recording", list(files.items()), "What the virtual board replays"),
@@ -177,7 +177,7 @@ class Panel:
         answer, (playing, _) = session.answer, session.playing
         pictures["now"].value = self._now()
         pictures["traces"].value = drawings.traces(COLUMNS, rows, drawn=recordings.GAS, span=SPAN)
-        pictures["bars"].value = drawings.bars(CHANNELS, answer.beta if answer else None, playing=playing, keep=KEEP)
+        pictures["bars"].value = drawings.bars(SCENTS, answer.beta if answer else None, playing=playing, keep=KEEP)
         at = time.monotonic() - session.plan_began if session.plan and playing else None
         pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
         pictures["log"].value = drawings.log(self._log())
@@ -209,7 +209,7 @@ class Panel:
             reason = session.answer.reason.replace("_", " ")
             states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
         playing, left = session.playing
-        said = f"asked for {playing} {CHANNELS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
+        said = f"asked for {playing} {SCENTS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
         states.append((said, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
         if self._stop_latency is not None:
             states.append((f"last stop sent in {1000 * self._stop_latency:.0f} ms", drawings.BLUE))
