@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,12 +32,11 @@ def means(
     note: str = "",
     digits: int = 3,
     larger: bool = True,
-    labels: Mapping[str, str] | None = None,
 ) -> GT:
     """Return a table of means with their intervals; the best is bold only when its interval stands clear of all others.
 
     `table` has the column `name`, `mean`, `low` and `high`, and perhaps more, which follow as they are.
-    `larger` says whether a large value is good; `labels` renames columns.
+    `larger` says whether a large value is good.
     """
     from great_tables import loc, style
 
@@ -51,8 +49,7 @@ def means(
     best = winner(table, larger=larger)
     if best is not None:
         gt = gt.tab_style(style=style.text(weight="bold"), locations=loc.body(rows=[best]))
-    names = {"interval": "95 % interval"} | dict(labels or {})
-    return gt.cols_label(**names).cols_align("right", columns=["mean", "interval"])  # type: ignore[arg-type]
+    return gt.cols_label(interval="95 % interval").cols_align("right", columns=["mean", "interval"])
 
 
 def winner(table: pd.DataFrame, *, larger: bool = True) -> int | None:
