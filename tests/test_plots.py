@@ -86,8 +86,8 @@ def test_the_best_is_bold_only_when_its_interval_stands_clear():
 
 def test_a_table_of_means_shows_intervals_and_what_else_there_is():
     table = frame(("lstm", 0.8, 0.75, 0.85), ("one seed", 0.6, float("-inf"), float("inf"))).assign(seeds=[5, 1])
-    text = tables.means(table, title="Models", note="Five seeds", labels={"name": "model"}).as_raw_html()
-    for word in ("0.750 to 0.850", "95 % interval", "Models", "Five seeds", "model", "seeds", "–"):
+    text = tables.means(table, title="Models", note="Five seeds").as_raw_html()
+    for word in ("0.750 to 0.850", "95 % interval", "Models", "Five seeds", "seeds", "–"):
         assert word in text
 
 
