@@ -104,7 +104,7 @@ def load(
 def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = None) -> Machine:
     """The rows of `recordings.read` as a `Machine`."""
     report = report if report is not None else Report()
-    values = table[list(CONTINUOUS)].to_numpy(np.float32)
+    values = table[list(CONTINUOUS)].to_numpy(np.float32, copy=True)
     codes, lines = pd.factorize(table["line"], sort=True)
     names = table["recording"].to_numpy()
     edges = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1], [True]]))
@@ -122,7 +122,7 @@ def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = No
     frame = frame.assign(start=start, row=row, line=modes(codes, starts=row))
     frame["operation_id"] = [OPERATIONS.index(name) if name in OPERATIONS else -1 for name in frame["operation"]]
     frame["has_sensors"] = sensors[row[:, None] + np.arange(LENGTH)].all(axis=1)
-    categories = table[list(CATEGORICAL)].to_numpy(np.float32)
+    categories = table[list(CATEGORICAL)].to_numpy(np.float32, copy=True)
     return Machine(values, categories, tuple(lines), frame, codes.astype(np.int32))
 
 
@@ -302,7 +302,7 @@ class Prepared:
         open (n, 8) tokens in the grammar's vocabulary, published (n, 8) tokens in the published one.
         """
         table = self.machine.windows.iloc[getattr(self.parts, part)]
-        index = torch.tensor(table["row"].to_numpy())[:, None] + torch.arange(LENGTH)
+        index = torch.tensor(table["row"].to_numpy(copy=True))[:, None] + torch.arange(LENGTH)
         label = table["line"].to_numpy()
         line = self.machine.line_numbers(self.grammar.texts)
         step_line = np.where(line < 0, len(self.grammar), line)[self.machine.row_lines[index[:, ::4].numpy()]]
@@ -310,7 +310,7 @@ class Prepared:
         return Tensors(
             continuous=self.values[index] * torch.as_tensor(self.mask if mask is None else mask),
             categorical=self.codes[index],
-            operation=table["operation_id"].to_numpy(),
+            operation=table["operation_id"].to_numpy(copy=True),
             line=line[label],
             step_line=step_line,
             open=np.array([*lines, np.zeros(tokens.STEPS, int)])[label],

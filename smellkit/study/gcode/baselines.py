@@ -1,4 +1,4 @@
-"""What can be said of a window without a network, and mostly without learning: the scores to beat."""
+"""What a window gives away without a network, and mostly without learning: the scores to beat."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def ablations(folder, only, seeds, workers, pairs, out):
     from smellkit.study.gcode import ablations as studies
 
     names = options.listed(only, studies.SWEEPS, what="sweep")
-    found = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
-    click.echo(studies.text(found))
+    results = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
+    click.echo(studies.text(results))
     if out:
-        click.echo(paths.write_json(out, studies.added(out, found)))
+        click.echo(paths.write_json(out, studies.added(out, results)))

@@ -105,13 +105,13 @@ def cases(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
     figure = Figure(figsize=(plots.WIDTH, 1.0 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
     mean, low, high = (100 * np.array([row[name] for row in rows], float) for name in ("mean", "low", "high"))
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     axes.axvspan(low[0], high[0], color=plots.PALETTE[0], alpha=0.12, linewidth=0)
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         shade = plots.PALETTE[1] if row["apart"] else plots.PALETTE[0]
-        axes.errorbar(mean[place], place, xerr=[[mean[place] - low[place]], [high[place] - mean[place]]], fmt="o",
+        axes.errorbar(mean[number], number, xerr=[[mean[number] - low[number]], [high[number] - mean[number]]], fmt="o",
                       color=shade, ecolor=shade, capsize=3)  # fmt: skip
-    axes.set_yticks(places, [row["case"] for row in rows])
+    axes.set_yticks(positions, [row["case"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(label)
     axes.grid(axis="x")
