@@ -166,7 +166,6 @@ class WindowDecoderTask(DataConfig, _Contract):
     dropout: float = 0.2
     hide_node: float = 0.15
     hide_position: float = 0.7
-    jitter: float = 0.0
     fourier: bool = True
     structure: bool = True
     summary: bool = True
@@ -193,7 +192,6 @@ class WindowDecoderTask(DataConfig, _Contract):
             dropout=self.dropout,
             hide_node=self.hide_node,
             hide_position=self.hide_position,
-            jitter=self.jitter,
             fourier=self.fourier,
             structure=self.structure,
             summary=self.summary,

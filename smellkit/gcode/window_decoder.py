@@ -47,7 +47,6 @@ class WindowDecoder(nn.Module):
         dropout: float = 0.1,
         hide_node: float = 0.1,
         hide_position: float = 0.5,
-        jitter: float = 0.0,
         fourier: bool = True,
         structure: bool = True,
         summary: bool = True,
@@ -55,7 +54,7 @@ class WindowDecoder(nn.Module):
     ):
         super().__init__()
         self.grammar, self.structure, self.fourier, self.path_knn = grammar, structure, fourier, path_knn
-        self.hide_node, self.hide_position, self.jitter = hide_node, hide_position, jitter
+        self.hide_node, self.hide_position = hide_node, hide_position
         nodes = list(dict.fromkeys(node(channel) for channel in CONTINUOUS))
         self.nodes = len(nodes)
         self.register_buffer("node_of", torch.tensor([nodes.index(node(c)) for c in CONTINUOUS]), persistent=False)
@@ -131,15 +130,10 @@ class WindowDecoder(nn.Module):
         return token + self.grammar.head_log_probs(structured) if self.structure else token
 
     def _hide(self, x: Tensor) -> Tensor:
+        """Windows (B, 64, 155) with whole nodes, and the position, set to 0 at random."""
         probability = torch.full((len(x), self.nodes), self.hide_node, device=x.device)
         probability[:, self.node_of[POSITION_COLUMNS[0]]] = self.hide_position
-        x = x * (torch.rand_like(probability) >= probability)[:, self.node_of][:, None]
-        if self.jitter:
-            moved = torch.randn(len(x), 1, 3, device=x.device) * self.jitter / self.millimetres
-            position = x[..., POSITION_COLUMNS]
-            x = x.clone()
-            x[..., POSITION_COLUMNS] = position + moved * (position != 0)
-        return x
+        return x * (torch.rand_like(probability) >= probability)[:, self.node_of][:, None]
 
 
 class PathKNN(nn.Module):
