@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from smellkit.odour.mixture_scores import dynamic_top_k, within
 
 from smellkit import checkpoint as weights
 from smellkit import paths
@@ -19,9 +20,8 @@ from smellkit.odour.calibration import (
     reference_file,
     settled,
 )
-from smellkit.odour.mixture_scores import dynamic_top_k, within
+from smellkit.odour.mixture_task import load_hybrid as load_model
 from smellkit.odour.mixture_task import read_windows
-from smellkit.odour.predict_mixture import load_model
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour.mixtures import draw_references
 

@@ -8,7 +8,7 @@ from smellkit.odour import scenes as fusion_data
 from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, hide, right, task
 from smellkit.odour.recordings import find
 from smellkit.odour.scenes import Bank, Scenes, descriptors, paraphrases, split_pictures
-from smellkit.odour.scents import CHANNELS, Scent, read_scents
+from smellkit.odour.scents import SCENTS, Scent, read_scents
 from smellkit.study.odour.fusion import SUBSETS, behind, by_class, conflict, subsets
 
 SIZES = (50, 30, 40)
@@ -102,11 +102,11 @@ def test_pictures_are_split_by_file_and_no_split_is_empty():
         and not files["train"] & files["valid"]
         and not files["valid"] & files["test"]
     )
-    assert all(file.parent.name == CHANNELS[i] for i, scent in enumerate(split["test"]) for file in scent)
+    assert all(file.parent.name == SCENTS[i] for i, scent in enumerate(split["test"]) for file in scent)
 
 
 def test_no_description_names_a_scent():
-    names = {part[:4] for name in (*CHANNELS, "orange", "clove") for part in name.split("_")}
+    names = {part[:4] for name in (*SCENTS, "orange", "clove") for part in name.split("_")}
     for scent in read_scents(find()):
         for part in ("train", "valid", "test"):
             for text in paraphrases(scent, part=part, count=20, seed=1):

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from smellkit.odour.mixture_scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
 
 from smellkit import checkpoint as weights
 from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.odour.mixture import Forest, Hybrid, Neighbours, shared_prior
-from smellkit.odour.mixture_scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
 from smellkit.odour.mixture_task import (
     blend,
     cut,
@@ -25,7 +25,9 @@ from smellkit.odour.mixture_task import (
     read_windows,
     task,
 )
-from smellkit.odour.predict_mixture import COLUMNS, load_model, mixture, save_model
+from smellkit.odour.mixture_task import load_hybrid as load_model
+from smellkit.odour.mixture_task import save_hybrid as save_model
+from smellkit.odour.predict import COLUMNS, mixture
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour import mixtures as mixture_bench
 

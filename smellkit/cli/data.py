@@ -135,7 +135,7 @@ def pair(folder, how, regroup, seed):
 @click.argument("folder", type=FOLDER, required=False)
 def check(folder):
     """Read everything in FOLDER (default: the sample), count what was forgiven, and list every fault."""
-    from smellkit.odour.survey import survey
+    from smellkit.odour.mixtures import survey
     from smellkit.study.plume import survey as plumes
 
     report = plumes.check(folder) if folder and plumes.tables.holds(folder) else survey(folder)

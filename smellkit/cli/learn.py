@@ -18,7 +18,7 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
 
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
     "odour": "smellkit.odour.predict:odour",
-    "mixture": "smellkit.odour.predict_mixture:mixture",
+    "mixture": "smellkit.odour.predict:mixture",
     "gcode": "smellkit.gcode.predict:gcode",
     "plume": "smellkit.plume.predict:plume",
 }

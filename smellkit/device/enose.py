@@ -21,14 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLost
 from smellkit.device.link import GONE
+from smellkit.sensors import SENSORS as COLUMNS
 
 if TYPE_CHECKING:
     from smellkit.device.board import Board
 
-COLUMNS = (
-    "NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG", "Benzene",
-    "Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude",
-)  # fmt: skip
 LONGEST = 512  # bytes of a line; the longest that the firmware can print has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
 KEPT = 600  # rows that wait for a reader, ten minutes; when nobody comes they are dropped and a new run begins

@@ -5,16 +5,15 @@ Probabilities are (rows, classes); targets and groups are (rows,). Rows that bel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 
 from smellkit.errors import DataError
 
 ABSTAIN = -1
-Held = tuple[ArrayLike, ArrayLike, ArrayLike]  # scores (rows, classes) of recordings not trained on, target, groups
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What was learnt on held-out recordings; `asdict` goes into a manifest and `Calibration.of` comes back from it."""
+class Confidence:
+    """How sure to be, learnt on held-out recordings; `asdict` goes into a manifest and `Confidence.of` comes back from it."""
 
     temperature: float = 1.0
     quantile: float = 1.0  # of conformal scores: a prediction set adds up to at least this much probability
@@ -38,7 +37,7 @@ class Calibration:
     level: float = 0.9  # the share of rows whose set is to hold the truth
 
     @classmethod
-    def of(cls, values: dict) -> Calibration:
+    def of(cls, values: dict) -> Confidence:
         """From the dict that `asdict` made."""
         return cls(**{**values, "thresholds": Thresholds(**values.get("thresholds", {}))})
 
@@ -49,7 +48,7 @@ class Calibration:
 
 def calibrate(
     scores: ArrayLike, target: ArrayLike, groups: ArrayLike, *, level: float = 0.9, precision: float = 0.75
-) -> Calibration:
+) -> Confidence:
     """Learn temperature, prediction sets and abstention from `scores` (rows, classes) of recordings not trained on.
 
     `scores` are logits or log-probabilities. Abstention is set so that what is still answered is right with
@@ -57,51 +56,13 @@ def calibrate(
     """
     scores = np.asarray(scores, np.float64)
     temperature = fit_temperature(scores, target)
-    probabilities = softmax(scores / temperature)
-    return Calibration(
+    probabilities = softmax(scores / temperature, axis=-1)
+    return Confidence(
         temperature=temperature,
         quantile=conformal_quantile(probabilities, target, groups, level=level),
         thresholds=abstention(probabilities, target, precision=precision),
         level=level,
     )
-
-
-def calibrate_ahead(few: Held, many: Held, *, ahead: float, level: float = 0.9, precision: float = 0.75) -> Calibration:
-    """Learn a calibration for a fit on more recordings than any held-out one can have been made of.
-
-    A network that has learnt from one recording more is surer and more often right, so sets that are learnt beside it
-    are too large. `few` and `many` are held-out (scores, target, groups) of fits on n - 1 and n recordings a substance;
-    log-temperature and quantile go on from them by the share `ahead` of their difference. See `ahead_of`.
-    """
-    logs = [np.log(fit_temperature(scores, target)) for scores, target, _ in (few, many)]
-    temperature = float(np.exp(logs[1] + ahead * (logs[1] - logs[0])))
-    chances = [softmax(np.asarray(scores, np.float64) / temperature) for scores, _, _ in (few, many)]
-    quantiles = [
-        conformal_quantile(p, target, groups, level=level)
-        for p, (_, target, groups) in zip(chances, (few, many), strict=True)
-    ]
-    return Calibration(
-        temperature=temperature,
-        quantile=float(np.clip(quantiles[1] + ahead * (quantiles[1] - quantiles[0]), 0, 1)),
-        thresholds=abstention(chances[1], many[1], precision=precision),
-        level=level,
-    )
-
-
-def ahead_of(recordings: int) -> float:
-    """How far a fit on `recordings` lies ahead of one on a recording less, in steps of the one before that.
-
-    What a fit still misses is taken to fall like 1 / recordings.
-    """
-    few, many, all_of = recordings - 2, recordings - 1, recordings
-    return (1 / many - 1 / all_of) / (1 / few - 1 / many)
-
-
-def softmax(scores: ArrayLike) -> NDArray[np.float64]:
-    """Probabilities of `scores` over the last axis."""
-    scores = np.asarray(scores, np.float64)
-    powers = np.exp(scores - scores.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def fit_temperature(scores: ArrayLike, target: ArrayLike) -> float:
@@ -115,12 +76,12 @@ def fit_temperature(scores: ArrayLike, target: ArrayLike) -> float:
     if not len(rows):
         raise DataError("No rows to calibrate on", hint="hold out at least one recording a substance")
 
-    def surprise(log_temperature: float) -> float:
-        chosen = softmax(scores / np.exp(log_temperature))[rows, np.asarray(target)]
+    def nll(log_temperature: float) -> float:
+        chosen = softmax(scores / np.exp(log_temperature), axis=-1)[rows, np.asarray(target)]
         return float(-np.log(chosen.clip(1e-12)).mean())
 
-    found = minimize_scalar(surprise, bounds=(np.log(0.05), np.log(20)), method="bounded")
-    return float(np.exp(found.x))
+    best = minimize_scalar(nll, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(best.x))
 
 
 def conformal_quantile(probabilities: ArrayLike, target: ArrayLike, groups: ArrayLike, *, level: float = 0.9) -> float:
@@ -167,8 +128,8 @@ def margin(probabilities: ArrayLike) -> NDArray[np.float64]:
 def entropy(probabilities: ArrayLike) -> NDArray[np.float64]:
     """Entropy as a share of the largest possible, (rows,): 0 is certain, 1 is flat."""
     probabilities = np.asarray(probabilities, np.float64)
-    surprise = -(probabilities * np.log(probabilities.clip(1e-300))).sum(-1)
-    return surprise / np.log(max(probabilities.shape[-1], 2))
+    nats = -(probabilities * np.log(probabilities.clip(1e-300))).sum(-1)
+    return nats / np.log(max(probabilities.shape[-1], 2))
 
 
 def decide(probabilities: ArrayLike, thresholds: Thresholds = Thresholds()) -> NDArray[np.int64]:
@@ -205,17 +166,6 @@ def abstention(
             if key > best_key:
                 best, best_key = Thresholds(float(low), float(high)), key
     return best
-
-
-def selective(
-    probabilities: ArrayLike, target: ArrayLike, thresholds: Thresholds | Sequence[float]
-) -> dict[str, float]:
-    """Share of rows answered, and how often those answers are right (0 when none is answered)."""
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds(*thresholds)
-    answers = decide(probabilities, limits)
-    given = answers != ABSTAIN
-    right = answers[given] == np.asarray(target)[given]
-    return {"answered": float(given.mean()), "accuracy": float(right.mean()) if given.any() else 0.0}
 
 
 def _needed(probabilities: NDArray, target: NDArray) -> NDArray:

@@ -16,18 +16,20 @@ import numpy as np
 import pandas as pd
 
 from smellkit import cache
-from smellkit.checks import Report, Span, fault, nearest, read_table, readable
+from smellkit.checks import Report, fault, nearest, read_picture, read_table, readable
 from smellkit.errors import DataError
-from smellkit.odour.scents import ALIASES, ODORANTS
+from smellkit.odour.recordings import SPANS, find, read_recordings
+from smellkit.odour.scents import ALIASES, ODORANTS, list_pictures, read_scents
+from smellkit.sensors import GROVE
 
-MIXTURE_GAS = ("NO2", "C2H5OH", "VOC", "CO")  # 10-bit counts of the four Grove v2 sensors
+MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 MIXTURE_RATE = 10.0  # Hz
 STEPS = 600  # of a recording are used, as published: some files go on to 900
 SPLITS = ("training_seen", "training_new", "test_seen", "test_unseen")
 EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
 TOLERANCE = 0.0101  # thirds are written as 33 + 33 + 33
 SMOOTH = 0.15  # lag-1 autocorrelation: 0.21 and more in real recordings, 0.09 and less in resampled ones
-_SPANS = {name: Span(0, 1023) for name in MIXTURE_GAS}
+_SPANS = {name: SPANS[name] for name in MIXTURE_GAS}
 _COMPONENT = re.compile(r"([a-z]+?(?:_[a-z]+)*)_?(\d{1,3})(?:_|$)")
 _VERSION = "blends 2"
 
@@ -70,8 +72,6 @@ def read_mixtures(
     (real or synthetic), `origin` (recording, bootstrap, balanced), `recorded_at`, `duplicate_of` (file with the same
     bytes, or ""), `rows` in the file. With `skip`, a file with a fault is reported and left out.
     """
-    from smellkit.odour.recordings import find
-
     folder = find(folder)
     root = folder / "mixture" / split
     files = sorted(root.rglob("*.csv"), key=lambda file: file.relative_to(folder).as_posix())
@@ -93,26 +93,36 @@ def read_mixture_files(
     digests = cache.digests(names)
 
     def build(notes: Report) -> pd.DataFrame:
-        def read(file: Path) -> pd.DataFrame:
-            if labelled:
-                parse_label(str(file))
-            table = read_table(file, columns=_SPANS, aliases={"C2H5CH": "C2H5OH"}, report=notes)
-            return table.assign(rows=len(table)).iloc[:STEPS].astype({**dict.fromkeys(MIXTURE_GAS, "float32")})
-
-        back = {path: name for name, path in names.items()}
-        found = enumerate(readable(files, read, skip=skip, report=notes))
-        tables = [t.assign(file=back[f], number=number) for number, (f, t) in found]
-        if not tables:
-            raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
-        return pd.concat(tables, ignore_index=True)
+        return _rows(names, root=root, labelled=labelled, skip=skip, notes=notes)
 
     options = f"{_VERSION} labelled={labelled} skip={skip}"
     table = cache.table("mixtures", build, files=digests, options=options, report=report)
     ends = np.cumsum(np.bincount(table["number"]))
     values = np.split(table[list(MIXTURE_GAS)].to_numpy(), ends[:-1])
-    index = pd.DataFrame(
-        {"file": table["file"].iloc[ends - 1].to_numpy(), "rows": table["rows"].iloc[ends - 1].to_numpy()}
-    )
+    index = table[["file", "rows"]].iloc[ends - 1].reset_index(drop=True)
+    same = len({len(value) for value in values}) == 1
+    return (np.stack(values) if same else values), _index(index, values, digests, labelled=labelled)
+
+
+def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, notes: Report) -> pd.DataFrame:
+    """Read the first `STEPS` rows of files by name into one table, numbered in order; `notes` takes what is forgiven."""
+
+    def read(file: Path) -> pd.DataFrame:
+        if labelled:
+            parse_label(str(file))
+        table = read_table(file, columns=_SPANS, aliases={"C2H5CH": "C2H5OH"}, report=notes)
+        return table.assign(rows=len(table)).iloc[:STEPS].astype({**dict.fromkeys(MIXTURE_GAS, "float32")})
+
+    name_of = {path: name for name, path in names.items()}
+    readings = enumerate(readable(names.values(), read, skip=skip, report=notes))
+    tables = [table.assign(file=name_of[file], number=number) for number, (file, table) in readings]
+    if not tables:
+        raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _index(index: pd.DataFrame, values: list, digests: dict[str, str], *, labelled: bool) -> pd.DataFrame:
+    """The index of `read_mixtures` from the `file` and `rows` of each recording."""
     labels = [parse_label(file) if labelled else {} for file in index["file"]]
     blank = 0.0 if labelled else np.nan
     ratios = pd.DataFrame([{name: label.get(name, blank) for name in ODORANTS} for label in labels])
@@ -123,9 +133,7 @@ def read_mixture_files(
         recorded_at=pd.to_datetime([recorded_at(file) for file in index["file"]]),
         duplicate_of=_duplicates(index["file"], digests),
     )
-    columns = ["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows"]
-    same = len({len(value) for value in values}) == 1
-    return (np.stack(values) if same else values), index[columns]
+    return index[["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows"]]
 
 
 def origin(name: str, values: np.ndarray) -> str:
@@ -150,6 +158,25 @@ def recorded_at(name: str) -> datetime | None:
     if not ids or re.search(r"balanced|\.synth", file):  # made files carry random letters
         return None
     return EPOCH + timedelta(milliseconds=int(ids[0], 32))
+
+
+def survey(folder: str | Path | None = None) -> Report:
+    """Read all recordings, mixtures, pictures and descriptions of a folder, not stopping at a fault; see `skipped`."""
+    root, report = find(folder), Report()
+    splits = [path.name for path in sorted((root / "base").glob("*/"))] or ["smell_data"] * (
+        root / "smell_data"
+    ).is_dir()
+    for split in splits:
+        _try(root / split, report, lambda split=split: read_recordings(root, split, skip=True, report=report))
+    for path in sorted((root / "mixture").glob("*/")):
+        _try(path, report, lambda split=path.name: read_mixtures(root, split, skip=True, report=report))
+    if (root / "images").is_dir():
+        files = [Path(file) for file in list_pictures(root)["file"]]
+        for _ in readable(files, lambda file: read_picture(file, report=report), skip=True, report=report):
+            pass
+    if (path := root / "smell_descriptions.json").exists():
+        _try(path, report, lambda: read_scents(root, report=report))
+    return report
 
 
 def _known(name: str, word: str) -> str:
@@ -177,3 +204,10 @@ def _misplaced(file: str) -> bool:
         return parse_label(file) != parse_label(Path(file).parent.name)
     except DataError:
         return True
+
+
+def _try(path: Path, report: Report, read) -> None:
+    try:
+        read()
+    except DataError as why:
+        report.skip(path, why)

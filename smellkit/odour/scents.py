@@ -25,7 +25,7 @@ ODORANTS = (  # in the order of the labels of SmellNet-Mixture
     "cumin",
     "garlic",
 )
-CHANNELS = (  # in the order of the device's scent channels 1 to 12
+SCENTS = (  # in the order of the player's scents 1 to 12
     "banana",
     "mandarin_orange",
     "pear",
@@ -41,7 +41,7 @@ CHANNELS = (  # in the order of the device's scent channels 1 to 12
 )
 ALIASES = {"orange": "mandarin_orange", "clove": "cloves"}  # odorant of a mixture -> substance, picture and channel
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
-_ORDER = np.array([ODORANTS.index({v: k for k, v in ALIASES.items()}.get(name, name)) for name in CHANNELS])
+_ORDER = np.array([ODORANTS.index({v: k for k, v in ALIASES.items()}.get(name, name)) for name in SCENTS])
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
-from smellkit.odour.loop import Outcome, Sniff, aired, perform, reproduce, sniff, stop_delay
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.pipeline import Pipeline
+from smellkit.odour.scents import SCENTS
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
 
-__all__ = ["Outcome", "Panel", "Session", "Sniff", "aired", "perform", "reproduce", "show", "sniff", "stop_delay"]
+__all__ = ["Panel", "Session", "show"]
 
 PICTURE = paths.HOME / "site" / "images" / "panel.png"
 KEEP = 4  # scents of a mixture that are played
@@ -38,7 +38,7 @@ def show(folder: str | Path | None = None, *, recogniser: Callable[[], Recognise
     """Return a live panel; as the last line of a cell it is shown. Nothing is opened before Connect is clicked.
 
     `folder` has the recordings to replay and to learn from, the sample by default. `recogniser` makes another
-    recogniser than `Recogniser.fit(folder)`; the trained weights, for a real nose, are offered beside it. Showing a new
+    recogniser than one fitted to `folder`; the trained weights, for a real nose, are offered beside it. Showing a new
     panel closes the one before; deleting or running its cell again does too. A port in SMELLKIT_PORT is offered first,
     as the command line does.
     """
@@ -54,9 +54,9 @@ class Panel:
         import ipywidgets as widgets
 
         root = recordings.find(folder)
-        models = {"fitted here": recogniser or (lambda: Recogniser.fit(root))}
+        models = {"fitted here": recogniser or (lambda: Recogniser(Pipeline.fit(root)))}
         if (paths.weights() / "odour" / "manifest.json").exists():
-            models["trained weights"] = Recogniser.load
+            models["trained weights"] = lambda: Recogniser(Pipeline.load())
         self.session = Session(recogniser=models["fitted here"], on_change=self._draw)
         self._widgets = widgets
         self.controls: dict[str, Any] = {}
@@ -89,7 +89,7 @@ class Panel:
         ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
         given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
         choose, button, card, row = self._choose, self._button, self._card, self._row
-        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
+        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(SCENTS, 1))]
         devices = row(
             choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
             choose("file", "Recording", list(files.items()), "What the virtual board replays"),
@@ -177,7 +177,7 @@ class Panel:
         answer, (playing, _) = session.answer, session.playing
         pictures["now"].value = self._now()
         pictures["traces"].value = drawings.traces(COLUMNS, rows, drawn=recordings.GAS, span=SPAN)
-        pictures["bars"].value = drawings.bars(CHANNELS, answer.beta if answer else None, playing=playing, keep=KEEP)
+        pictures["bars"].value = drawings.bars(SCENTS, answer.shares if answer else None, playing=playing, keep=KEEP)
         at = time.monotonic() - session.plan_began if session.plan and playing else None
         pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
         pictures["log"].value = drawings.log(self._log())
@@ -196,7 +196,7 @@ class Panel:
             detail = f"the first window is {100 * filled:.0f} % full"
             return drawings.now("Sniffing", detail=detail, chips=chips, share=filled, alert=alert)
         name = answer.name.replace("_", " ")
-        detail = f"{100 * answer.confidence:.0f} % sure, {1000 * answer.took:.0f} ms from the row to the answer"
+        detail = f"{100 * answer.confidence:.0f} % sure, {1000 * answer.seconds:.0f} ms from the row to the answer"
         return drawings.now(name, detail=detail, chips=chips, share=answer.confidence, alert=alert)
 
     def _states(self) -> list[tuple[str, str]]:
@@ -209,7 +209,7 @@ class Panel:
             reason = session.answer.reason.replace("_", " ")
             states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
         playing, left = session.playing
-        said = f"asked for {playing} {CHANNELS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
+        said = f"asked for {playing} {SCENTS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
         states.append((said, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
         if self._stop_latency is not None:
             states.append((f"last stop sent in {1000 * self._stop_latency:.0f} ms", drawings.BLUE))

@@ -16,7 +16,7 @@ from smellkit import train
 from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, right
 from smellkit.odour.mixture_task import joined
 from smellkit.odour.scenes import Scenes, read_scenes
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.scents import SCENTS
 from smellkit.task import Task
 
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
@@ -49,7 +49,7 @@ def subsets(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int =
 def by_class(said: Tensor, ratios: Tensor) -> dict[str, float]:
     """Return for each scent the accuracy over the windows where it is (one of) the loudest."""
     good, loudest = right(said, ratios), ratios >= ratios.max(dim=1, keepdim=True).values - 1e-6
-    return {name: float(good[loudest[:, i]].float().mean()) for i, name in enumerate(CHANNELS) if loudest[:, i].any()}
+    return {name: float(good[loudest[:, i]].float().mean()) for i, name in enumerate(SCENTS) if loudest[:, i].any()}
 
 
 def behind(table: dict[str, dict[str, Any]]) -> dict[str, float]:

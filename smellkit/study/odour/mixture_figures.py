@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smellkit import plots
 from smellkit.odour.mixture_task import Windows, label
-from smellkit.odour.scents import CHANNELS, ODORANTS
+from smellkit.odour.scents import ODORANTS, SCENTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,9 +125,7 @@ def disagreement(table: Mapping[str, Mapping[str, float]]) -> Figure:
 
 def slots(plan: Playlist) -> pd.DataFrame:
     """Return the slots of a playlist as rows of name, start, end: what `plots.timeline` draws."""
-    return pd.DataFrame(
-        [{"name": CHANNELS[scent - 1], "start": at, "end": at + long} for at, scent, long in plan.slots]
-    )
+    return pd.DataFrame([{"name": SCENTS[scent - 1], "start": at, "end": at + long} for at, scent, long in plan.slots])
 
 
 def most_mixed(windows: Windows, *, components: int = 2) -> int:

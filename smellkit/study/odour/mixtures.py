@@ -315,7 +315,7 @@ def keep_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) ->
     """Train the hybrid and the encoder of the alpha stage on the larger training split and keep them in `out`."""
     from smellkit import train
     from smellkit.odour.mixture_task import load_encoder, task
-    from smellkit.odour.predict_mixture import save_model
+    from smellkit.odour.mixture_task import save_hybrid as save_model
 
     settings = train.Settings(epochs=epochs, batch=128, learning_rate=3e-3, seed=seed)
     made = train.fit(task(data=str(folder), stage="joint"), settings, name="bench-mixture/weights")

@@ -13,8 +13,8 @@ from smellkit import checkpoint as weights
 from smellkit import runs
 from smellkit.odour import recordings
 from smellkit.odour.encoder_task import RECIPES, make
-from smellkit.odour.predict import Recogniser
 from smellkit.odour.sessions import other_sessions
+from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.study.odour import smellnet as bench
 from smellkit.study.odour import systems
@@ -72,13 +72,13 @@ def make_weights(
     }
     network = make(model, train.values.shape[1:], classes=len(train.classes))
     weights.fill(network, tensors)
-    recogniser = Recogniser(network.eval(), chosen.protocol, train.classes, learnt)
-    manifest["scores"] = scores(recogniser, data)
+    smell = SubstanceSmell(network.eval(), chosen.protocol, train.classes, learnt)
+    manifest["scores"] = scores(smell, data)
     weights.save(folder, tensors, runs.plain(manifest))
     return f"{folder}: {manifest['scores']}"
 
 
-def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
+def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     """Top-1, top-5 of windows and recordings on the test split and on other sessions, and how the calibration holds."""
     found: dict[str, Any] = {}
     away = other_sessions(data)
@@ -86,13 +86,13 @@ def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
     for name, table in tables.items():
         if table is None:
             continue
-        windows = cut(table, recogniser.protocol, classes=recogniser.classes)
-        values = recogniser.scores(windows.values)
+        windows = cut(table, smell.protocol, classes=smell.classes)
+        values = smell.scores(windows.values)
         found[name] = {
             level: {k: round(bench.at_level([values], windows, count)[k]["value"], 4) for k in ("top1", "top5")}
             for level, count in (("window", 1), ("recording", 0))
         }
-        held = bench.calibrated([values], windows, recogniser.calibration)
+        held = bench.calibrated([values], windows, smell.confidence)
         found[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
         found[name]["coverage"] = round(held["coverage"]["value"], 4)
         found[name]["selective"] = {k: round(v, 4) for k, v in held["selective"].items()}
