@@ -14,9 +14,9 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
     "odour-encoder": "smellkit.odour.encoder_task:task",
     "odour-mixture": "smellkit.odour.mixture_task:task",
     "odour-fusion": "smellkit.odour.fusion:task",
-    "gcode-reader": "smellkit.gcode.tasks:reader",
-    "gcode-encoder": "smellkit.gcode.tasks:encoder",
-    "gcode-decoder": "smellkit.gcode.tasks:decoder",
+    "gcode-window-decoder": "smellkit.gcode.task:WindowDecoderTask",
+    "gcode-encoder": "smellkit.gcode.task:EncoderTask",
+    "gcode-decoder": "smellkit.gcode.task:DecoderTask",
     "plume": "smellkit.plume.task:plume",
 }
 
@@ -41,7 +41,7 @@ EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("--tracker", default="", help="tensorboard, wandb, or both with a comma.")
 def train(task, pairs, name, resume, tracker):
-    """Train TASK (odour-encoder, odour-mixture, gcode-reader, ...) and leave a run folder."""
+    """Train TASK (odour-encoder, odour-mixture, gcode-decoder, ...) and leave a run folder."""
     from smellkit import options
     from smellkit.train import Settings, fit
 
