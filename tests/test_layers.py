@@ -1,4 +1,4 @@
-"""The architecture, held by a test, file by file: imports point downwards, in no circle, and no system knows another."""
+"""The architecture, held by a test, file by file: imports point down, in no circle, and no system knows another."""
 
 import ast
 from pathlib import Path
