@@ -6,7 +6,8 @@ from torch import nn
 
 from smellkit import checkpoint as weights
 from smellkit import train
-from smellkit.odour.mixture_task import MixtureEncoder
+from smellkit.odour.mixture import AlphaMixture, AlphaSum, MixtureEncoder, MixtureHead
+from smellkit.odour.mixture_task import mixture_loss
 from smellkit.task import Task, Tensors
 
 

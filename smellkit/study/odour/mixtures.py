@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from smellkit import metrics, runs
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.calibration import Calibration
-from smellkit.odour.mixture import Forest, Hybrid, Neighbours, level_and_slope, levels, look_up
-from smellkit.odour.mixture_scores import by_group, dynamic_top_k, summary
-from smellkit.odour.mixture_scores import within as close
-from smellkit.odour.mixture_task import Windows, groups, label, read_windows, training_split
+from smellkit.odour.calibration import SessionCalibration
+from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
+from smellkit.odour.mixture_task import MixtureWindows, groups, label, mixture_scores, read_windows, training_split
 from smellkit.odour.mixtures import parse_label, read_mixtures
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
+from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, whitened_neighbours
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
     "seen": {"top1_at_0.1": 50.3, "dynamic_top_k": 88.0},
