@@ -1,7 +1,6 @@
 """The alpha stage: channels weighted and summed, and an encoder that stays frozen when it is said to be."""
 
 import torch
-from smellkit.odour.alpha import AlphaMixture, AlphaSum, MixtureHead, mixture_loss
 from torch import nn
 
 from smellkit import checkpoint as weights

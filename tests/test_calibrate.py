@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from smellkit.odour.mixture_scores import dynamic_top_k, within
 
 from smellkit import checkpoint as weights
 from smellkit import paths
@@ -130,7 +129,7 @@ def test_a_reference_is_found_wherever_the_index_counts_from():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "not a readable CSV"),
+        ("", "not valid CSV"),
         ("file,label_peach\na.csv,1\n", "filepath"),
         ("filepath,label_peach\n", "rows"),
         ("filepath,label_banan\na.csv,1\n", "did you mean label_banana"),

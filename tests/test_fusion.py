@@ -5,7 +5,7 @@ import torch
 
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import scenes as fusion_data
-from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, correct, fusion_scores, hide, task
+from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, correct, fusion_loss, fusion_scores, hide, task
 from smellkit.odour.recordings import find
 from smellkit.odour.scenes import EvidenceBank, Scenes, descriptors, paraphrases, split_pictures
 from smellkit.odour.scents import SCENTS, Scent, read_scents

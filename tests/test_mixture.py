@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from smellkit.odour.mixture_scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
 
 from smellkit import checkpoint as weights
 from smellkit import paths
@@ -194,7 +193,9 @@ def test_the_hybrid_says_when_a_session_is_new(sample):
     drifted = np.clip(test.counts * 0.5 + 120, 0, 1023)
     answer = model.explain(drifted, recording=test.recording)
     assert (answer["p_known_session"] < 0.5).mean() > 0.8
-    assert np.array_equal(answer["ratios"][answer["p_known_session"] < 0.5], answer["posterior_mean"][answer["p_known_session"] < 0.5])
+    assert np.array_equal(
+        answer["ratios"][answer["p_known_session"] < 0.5], answer["posterior_mean"][answer["p_known_session"] < 0.5]
+    )
 
 
 def test_the_shipped_weights_are_small_safetensors_with_an_encoder():

@@ -1,6 +1,6 @@
 """What is in the air and how much of each: a network over odour channels, and a hybrid of look-up and posterior mean.
 
-    window -> MixtureEncoder -> z (50) -> AlphaSum -> odour vector (dim) -> MixtureHead -> beta (12 ratios), presence (12)
+    window -> MixtureEncoder -> z (50) -> AlphaSum -> odour vector (dim) -> MixtureHead -> beta (12), presence (12)
 
     counts (n, 100, 4) --+-- Neighbours: which known mixture is this?           --+-- known session? --> ratios (n, 12)
                          +-- Forest: posterior mean, regardless of the mixture  --+
@@ -199,8 +199,13 @@ class Neighbours:
     def fit(cls, features: NDArray, ratios: NDArray, *, metric: Array, k: int = 15) -> Neighbours:
         """Keep `features` (n, d) and their `ratios` (n, 12)."""
         mixtures, label = np.unique(np.round(ratios, 4), axis=0, return_inverse=True)
-        label = label.ravel().astype(np.int32)
-        return cls((features @ metric).astype(np.float32), label, mixtures.astype(np.float32), metric, k)
+        return cls(
+            (features @ metric).astype(np.float32),
+            np.asarray(label.ravel(), np.int32),
+            mixtures.astype(np.float32),
+            metric,
+            k,
+        )
 
     def votes(self, features: NDArray) -> tuple[FloatArray, FloatArray]:
         """Return each known mixture's share of votes, (n, m), and the mean distance to the 5 nearest windows, (n,)."""
@@ -297,7 +302,7 @@ class Hybrid:
 
     def tensors(self) -> dict[str, NDArray]:
         """Return all arrays of the model by name."""
-        arrays = {"edge": np.array(self.edge, np.float64), "within_day": self.within_day}
+        arrays: dict[str, NDArray] = {"edge": np.array(self.edge, np.float64), "within_day": self.within_day}
         for part in ("known", "session", "forest"):
             table = getattr(self, part)
             arrays |= {f"{part}.{field.name}": np.asarray(getattr(table, field.name)) for field in fields(table)}

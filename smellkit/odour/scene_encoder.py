@@ -76,10 +76,11 @@ class SceneEncoder(ABC):
         known = {key: recall(folder / key, size) for key in dict.fromkeys(keys) if key is not None}
         absent = [keys.index(key) for key, embedding in known.items() if embedding is None]  # each content once
         for row, embedding in in_batches(compute, absent, batch=self.batch):
-            known[keys[row]] = embedding
-            keep(folder / str(keys[row]), embedding)
+            key = str(keys[row])
+            known[key] = embedding
+            keep(folder / key, embedding)
         nothing = np.full(size, np.nan, np.float32)
-        return np.array([known.get(key, nothing) for key in keys], np.float32).reshape(len(keys), size)
+        return np.array([nothing if key is None else known[key] for key in keys], np.float32).reshape(len(keys), size)
 
 
 def load_scene_encoder(name: str = "light", *, revision: str = "", batch: int = 8) -> SceneEncoder:

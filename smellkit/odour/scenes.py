@@ -203,7 +203,7 @@ class Scenes:
         if part == "train":
             return Tensors(smell=z, ratios=ratios, present=mask, change=self.augmented)
         scene = self.draw(part, ratios, generator=torch.Generator().manual_seed(seed))
-        return Tensors(smell=z, ratios=ratios, present=mask, **scene)
+        return Tensors(smell=z, ratios=ratios, present=mask, picture=scene["picture"], text=scene["text"])
 
     def augmented(self, batch: Batch) -> Batch:
         """Return a training batch with noise on its smell, and pictures and texts drawn anew, some of them swapped."""

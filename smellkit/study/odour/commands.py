@@ -90,7 +90,9 @@ def smellnet_mixture(data, part, seeds, folder, out):
     from smellkit.study.odour import mixtures as mixture_bench
 
     parts = [name for name in part.split(",") if name]
-    before = mixture_bench.earlier(out) if str(out) not in ("", ".") else {}
+    from smellkit import evaluate
+
+    before = evaluate.earlier(out)
     result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=before)
     click.echo(mixture_bench.report(result))
     _keep(result, out, "smellkit bench smellnet-mixture --data DIR")
