@@ -16,12 +16,11 @@ from PIL import Image
 from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
+from smellkit.plume import CLASSES, GAS, TUBE
 from smellkit.plume import annotations as tables
 from smellkit.plume import data as samples
-from smellkit.plume.annotations import CLASSES
 from smellkit.simulate import plume as simulate
 from smellkit.simulate import plume_physics as physics
-from smellkit.simulate.plume_physics import GAS, TUBE
 from smellkit.study.plume import figures, survey
 
 SAMPLE = paths.sample() / "plume"
