@@ -12,6 +12,7 @@ The set is `quick` or `full`, and `-<folder>` behind it with another data folder
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import logging
@@ -20,24 +21,43 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smellkit import options, parameters, paths
+from smellkit import options, paths
 from smellkit.errors import DataError, OptionError, SmellkitError
-from smellkit.parameters import Notebook
 
 FOLDER = paths.HOME / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\d%\||FloatProgress|IntProgress")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 DONE, FRESH, FAILED, LEFT = "done", "up to date", "failed", "not reached"
+ASIDE = {"batch.py", "site.py", "doctor.py", "__main__.py"}  # they show and start: no reason to train again
+KINDS = {"str": str, "int": int, "float": float, "bool": bool}
+Value = str | int | float | bool
 
 
 class NotebookError(SmellkitError):
     """A notebook stopped: which, in which cell, and why."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A source notebook: its file, and the defaults of its parameters."""
+
+    path: Path
+    defaults: dict[str, Value]
+
+    @property
+    def name(self) -> str:
+        """Such as `02_odour_encoder`."""
+        return self.path.stem
+
+    @property
+    def number(self) -> int:
+        """The two digits that the name begins with; the decade tells the system."""
+        return int(self.name[:2])
 
 
 @dataclass(frozen=True)
@@ -60,49 +80,32 @@ def run(
     folder: Path = FOLDER,
     force: bool = False,
     timeout: int = 600,
-    say: Callable[[str], object] = lambda text: None,
+    progress: Callable[[str], object] = lambda text: None,
 ) -> list[Result]:
     """Execute the notebooks called `names`, or all, and return one result each; stop at the first that fails.
 
-    Names, profile and parameters are checked before anything runs. `timeout` is seconds a cell; `say` gets one line a
-    notebook. An interrupted or failed batch goes on where it stopped when it is started again.
+    Names, profile and parameters are checked before anything runs. `timeout` is seconds a cell; `progress` gets one
+    line a notebook. An interrupted or failed batch goes on where it stopped when it is started again.
     """
-    table = parameters.profiles(folder / "profiles.yaml")
-    if profile not in table:
-        raise OptionError(f"There is no profile {profile!r}", hint=options.nearest(profile, table))
-    every = parameters.find(folder)
-    known = {notebook.name for notebook in every} | {"every"}
-    for name in table[profile]:
-        if name not in known:
-            raise OptionError(f"The profile {profile!r} names a notebook {name!r}", hint=options.nearest(name, known))
-    chosen = parameters.select(every, names)
-    if data is not None and not data.is_dir():
-        raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
-    sets = parameters.data_sets(folder / "profiles.yaml")
-    settled = parameters.settle(
-        chosen,
-        given=given or {},
-        profile=table[profile],
-        data=lambda notebook: parameters.data_for(notebook, data, sets),
-    )
-    out = executed(set_name(profile, data))
-    shown = [pair for name in ("results", "images") for pair in _files(paths.HOME / "site" / name)]
-    package = digest([*_package(), *_files(paths.weights()), *shown])
-    inputs = digest(_files(data if data is not None else paths.sample()))
+    every = find(folder)
+    chosen = select(every, names)
+    values = settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
+    name = set_name(profile, data)
+    common = _common(data or paths.sample())
     results: list[Result] = []
-    with _environment(set_name(profile, data)):
-        for notebook in chosen:
-            target = out / notebook.path.name
-            if results and results[-1].status == FAILED or any(result.status == LEFT for result in results):
-                results.append(Result(notebook.name, LEFT, 0.0, target))
-                continue
-            key = _key(notebook, settled[notebook.name], package + inputs, _before(notebook, every, out))
-            if not force and target.exists() and made_from(target).get("key") == key:
-                results.append(Result(notebook.name, FRESH, 0.0, target))
-            else:
-                results.append(_execute(notebook, settled[notebook.name], target, key=key, timeout=timeout))
-            say(f"{notebook.name:<24} {results[-1].status:<10} {results[-1].seconds:6.1f} s")
-    return results
+    for notebook in chosen:
+        target = executed(name) / notebook.path.name
+        made = [values[notebook.name], common, _before(notebook, every, target.parent)]
+        key = _digest([("notebook", notebook.path.read_bytes()), ("rest", json.dumps(made, sort_keys=True).encode())])
+        if not force and target.exists() and made_from(target).get("key") == key:
+            results.append(Result(notebook.name, FRESH, 0.0, target))
+        else:
+            results.append(_execute(notebook, values[notebook.name], target, key=key, timeout=timeout))
+        progress(f"{notebook.name:<24} {results[-1].status:<10} {results[-1].seconds:6.1f} s")
+        if results[-1].status == FAILED:
+            break
+    left = chosen[len(results) :]
+    return results + [Result(notebook.name, LEFT, 0.0, executed(name) / notebook.path.name) for notebook in left]
 
 
 def executed(name: str) -> Path:
@@ -115,82 +118,218 @@ def set_name(profile: str, data: Path | None) -> str:
     return f"{profile}-{data.resolve().name}" if data is not None else profile
 
 
-def digest(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over names and contents."""
-    total = hashlib.sha256()
-    for name, content in files:
-        total.update(f"{name}\0{len(content)}\0".encode() + content)
-    return total.hexdigest()
+def made_from(output: Path) -> dict[str, Any]:
+    """What the executed notebook was made from; empty when it isn't known."""
+    try:
+        return json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def is_bar(output: Mapping[str, Any]) -> bool:
+    """Whether a cell's output is a progress bar: a widget, which TQDM_DISABLE does not stop."""
+    data = output.get("data", {})
+    return WIDGET in data and BAR.search("".join(data.get("text/plain", ""))) is not None
+
+
+# Which notebooks, and with which parameters
+
+
+def find(folder: Path) -> list[Notebook]:
+    """Return the notebooks of `folder` in number order; those whose name has no number are left alone."""
+    files = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not files:
+        raise DataError(f"There are no notebooks in {folder}", hint="names begin with two digits: 01_odour_data.ipynb")
+    return [Notebook(path, defaults(path)) for path in files]
+
+
+def select(notebooks: list[Notebook], names: Iterable[str]) -> list[Notebook]:
+    """Return those called `names` (a name, the number `2` or `02`, or a file's path), in number order; all without."""
+    known = [notebook.name for notebook in notebooks]
+    numbers = {str(notebook.number): notebook.name for notebook in notebooks}
+    chosen = []
+    for name in (Path(name).stem for name in names):
+        full = numbers.get(str(int(name))) if name.isdigit() else name
+        if full not in known:
+            raise OptionError(f"There is no notebook {name!r}", hint=options.nearest(name, known))
+        chosen.append(full)
+    return [notebook for notebook in notebooks if not chosen or notebook.name in chosen]
+
+
+def defaults(path: Path) -> dict[str, Value]:
+    """Return name -> default of the cell tagged `parameters`, as papermill reads it: nothing of the notebook is run.
+
+    DataError for a line that papermill would pass over without an error.
+    """
+    import papermill
+
+    try:
+        offered = papermill.inspect_notebook(path)
+        tagged = [cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+        lines = "".join(tagged[0]["source"]).splitlines() if tagged else []
+    except (ValueError, KeyError, TypeError) as why:
+        raise DataError(f"{path} can't be read as a notebook: {why}", hint="open it in JupyterLab and save it") from why
+    values: dict[str, Value] = {}
+    for line in (line for line in lines if line.strip() and not line.startswith("#")):
+        name = line.partition(":")[0].strip()
+        try:
+            kind, value = KINDS[offered[name]["inferred_type_name"]], ast.literal_eval(offered[name]["default"])
+            values[name] = options.convert(value, kind, name=name)
+        except (KeyError, ValueError, SyntaxError, OptionError) as why:
+            hint = "one `name: type = literal  # help` a line; papermill passes over anything else without a word"
+            raise DataError(f"{path}, parameters: {line!r} is not a plain parameter", hint=hint) from why
+    return values
+
+
+def profiles(file: Path) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
+    """Return profile -> notebook -> parameters, and decade -> name of its data set, from profiles.yaml.
+
+    The profile `quick` is always there: the defaults.
+    """
+    import yaml
+
+    try:
+        table = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None) or {}
+    except yaml.YAMLError as why:
+        raise DataError(f"{file} is not valid YAML: {why}", hint="profile, then notebook, then name: value") from why
+    sets = {int(decade): str(name) for decade, name in (table.pop("data", None) or {}).items()}
+    table = {"quick": {}} | {name: values or {} for name, values in table.items()}
+    if not all(isinstance(values, dict) for values in table.values()):
+        raise DataError(f"{file} has a profile that is not a table", hint="profile, then notebook, then name: value")
+    return table, sets
+
+
+def settle(
+    chosen: list[Notebook], *, given: Mapping[str, str], profile: str = "quick", data: Path | None = None, file: Path
+) -> dict[str, dict[str, Value]]:
+    """Return notebook name -> parameters that differ from its defaults; every name and value is checked first.
+
+    `given` (name -> text) holds for every notebook that has the parameter; the `profile` in `file` maps a notebook's
+    name, or `every`, to values of its own. OptionError names the nearest names.
+    """
+    table, sets = profiles(file)
+    _known(profile, table, "There is no profile {!r}")
+    every = ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))]
+    for name in table[profile]:
+        _known(name, every, f"The profile {profile!r} names a notebook {{!r}}")
+    for name in given:
+        _known(
+            name, {name for book in chosen for name in book.defaults}, "None of these notebooks has a parameter {!r}"
+        )
+    if data is not None and not data.is_dir():
+        raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
+    return {book.name: _values(book, table[profile], dict(given), data_for(book, data, sets)) for book in chosen}
+
+
+def data_for(notebook: Notebook, folder: Path | None, sets: Mapping[int, str]) -> str:
+    """Return the folder that `notebook` reads when `--data` is `folder`; empty for the sample.
+
+    `sets` maps a decade of notebooks to the name of its data set. A root has the set below it; a folder that bears no
+    set's name, and has none below it, is taken for recordings of the first system.
+    """
+    own = sets.get(notebook.number // 10)
+    if folder is None or (own is None and sets):
+        return ""
+    folder = folder.resolve()
+    if own is not None and (folder / own).is_dir():
+        return str(folder / own)
+    other = folder.name in sets.values() or any((folder / name).is_dir() for name in sets.values())
+    mine = folder.name == own if other else not sets or notebook.number // 10 == min(sets)
+    return str(folder) if mine else ""
+
+
+def _known(name: str, names: Iterable[str], message: str) -> None:
+    if name not in names:
+        raise OptionError(message.format(name), hint=options.nearest(name, names))
+
+
+def _values(notebook: Notebook, profile: Mapping[str, Any], given: dict[str, Any], folder: str) -> dict[str, Value]:
+    """Every value that differs from its default, of the type that the default has."""
+    own = dict(profile.get(notebook.name) or {})
+    for name in own:
+        _known(name, notebook.defaults, f"The profile sets {{!r}} in {notebook.name}, which has no such parameter")
+    wanted = dict(profile.get("every") or {}) | own | ({"data": folder} if folder else {}) | given
+    values = {}
+    for name in wanted.keys() & notebook.defaults.keys():
+        default, label = notebook.defaults[name], f"{notebook.name}: {name}"
+        if isinstance(default, str) and not isinstance(wanted[name], str):
+            raise OptionError(f"{label}={wanted[name]!r} is not str", hint=f"the default is {default!r}")
+        values[name] = options.convert(wanted[name], type(default), name=label)
+    return {name: value for name, value in values.items() if value != notebook.defaults[name]}
+
+
+# One notebook in one kernel
 
 
 def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key: str, timeout: int) -> Result:
     """Run one notebook with papermill; its output lies in `unfinished` and is moved when every cell succeeded."""
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    part = target.parent / "unfinished" / target.name
-    part.parent.mkdir(parents=True, exist_ok=True)
-    log = part.with_suffix(".log")
+    part, stamp = target.parent / "unfinished" / target.name, target.with_suffix(".json")
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it logs is in the error below
-    began = time.monotonic()
     bar = {"desc": notebook.name, "leave": False, "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
+    began = time.monotonic()
     try:
         papermill.execute_notebook(
             notebook.path, part, dict(values), kernel_name="python3", language="python", cwd=notebook.path.parent,
-            progress_bar=bar, execution_timeout=timeout, start_timeout=120, **_kernel(log),
+            progress_bar=bar, execution_timeout=timeout, start_timeout=120,
+            **_kernel(part.with_suffix(".log"), target.parent.name),
         )  # fmt: skip
-    except PapermillExecutionError as why:
-        error = _explain(notebook, why.source, why.ename, why.evalue, why.traceback)
-    except (CellTimeoutError, TimeoutError):
-        error = _explain(
-            notebook, _running(part), "Timeout", f"no answer for {timeout} s\n  Try: --timeout {timeout * 4}"
-        )
-    except (DeadKernelError, RuntimeError) as why:
-        error = _explain(
-            notebook, _running(part), type(why).__name__, f"{why}\n  Try: more memory, or smaller parameters"
-        )
-    else:
-        seconds = time.monotonic() - began
-        _clean(part)
-        part.replace(target)
-        log.unlink(missing_ok=True)
-        made = {"key": key, "seconds": round(seconds, 2), "at": time.time(), "parameters": dict(values)}
-        paths.write_json(_stamp_file(target), made)
-        return Result(notebook.name, DONE, seconds, target)
-    for old in (target, _stamp_file(target)):  # what an older text of the notebook gave is not its result
-        old.unlink(missing_ok=True)
-    return Result(notebook.name, FAILED, time.monotonic() - began, part, error)
+    except (PapermillExecutionError, TimeoutError, RuntimeError) as why:
+        for old in (target, stamp):  # what an older text of the notebook gave is not its result
+            old.unlink(missing_ok=True)
+        return Result(notebook.name, FAILED, time.monotonic() - began, part, _explain(notebook, why, part, timeout))
+    seconds = time.monotonic() - began
+    _clean(part)
+    part.replace(target)
+    part.with_suffix(".log").unlink(missing_ok=True)
+    made = {"key": key, "seconds": round(seconds, 2), "at": time.time(), "parameters": dict(values)}
+    paths.write_json(stamp, made)
+    return Result(notebook.name, DONE, seconds, target)
 
 
-def _kernel(log: Path) -> dict[str, Any]:
-    """How kernels are started: what they say outside of cells goes to `log`, and only this user can talk to them."""
+def _kernel(log: Path, name: str) -> dict[str, Any]:
+    """How kernels of the set `name` are started: what they say outside of cells goes to `log`.
+
+    They find this checkout and, for any set but `quick`, run folders of their own; only this user can talk to them.
+    """
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.paths import jupyter_runtime_dir
     from traitlets.config import Config
 
+    log.parent.mkdir(parents=True, exist_ok=True)
+    search = os.pathsep.join(filter(None, [str(paths.HOME), os.environ.get("PYTHONPATH", "")]))
+    runs = paths.runs() if name == "quick" else paths.runs() / name
+    own = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(runs), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
+
     class Quiet(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("w", encoding="utf-8") as file:
-                await super().start_kernel(**options, stderr=file)
+                await super().start_kernel(**options, env=os.environ | own, stderr=file)
 
     short = len(jupyter_runtime_dir()) <= 50  # the name of a socket has 107 characters at most
     transport = {"transport": "ipc"} if os.name == "posix" and short else {}
     return {"kernel_manager_class": Quiet, "config": Config({"KernelManager": transport})}
 
 
-def _explain(notebook: Notebook, source: str, kind: str, value: str, trace: Iterable[str] = ()) -> NotebookError:
+def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> NotebookError:
     """Put notebook, cell, line and error into one short message."""
-    cells = [cell for cell in _cells(notebook.path) if cell["cell_type"] == "code"]
-    number = next((n for n, cell in enumerate(cells, 1) if "".join(cell["source"]) == source), 0)
-    cell = f"code cell {number}" if number else "the cell of its parameters"
-    plain = COLOURS.sub("", "\n".join(trace))
-    line = re.search(r"Cell In\s?\[\d+\], line (\d+)", plain)
+    trace = ""
+    if isinstance(why, TimeoutError):
+        source, message = _running(part), f"Timeout: no answer for {timeout} s\n  Try: --timeout {timeout * 4}"
+    elif isinstance(why, RuntimeError):
+        source, message = _running(part), f"{type(why).__name__}: {why}\n  Try: more memory, or smaller parameters"
+    else:
+        source, message = why.source, f"{why.ename}: {COLOURS.sub('', why.evalue).strip()[:1500] or 'no message'}"
+        trace = COLOURS.sub("", "\n".join(why.traceback))
+    code = ["".join(cell["source"]) for cell in _cells(notebook.path) if cell["cell_type"] == "code"]
+    cell = f"code cell {code.index(source) + 1}" if source in code else "the cell of its parameters"
+    line = re.search(r"Cell In\s?\[\d+\], line (\d+)", trace)
     lines = source.splitlines()
     words = [text.strip() for text in lines if text.strip() and not text.startswith("#|")] or [""]
-    said = lines[int(line[1]) - 1].strip() if line and int(line[1]) <= len(lines) else words[0]
-    value = COLOURS.sub("", value).strip() or "no message"
-    return NotebookError(f"{notebook.path.name}, {cell}: `{said}`\n  {kind}: {value[:1500]}")
+    statement = lines[int(line[1]) - 1].strip() if line and int(line[1]) <= len(lines) else words[0]
+    return NotebookError(f"{notebook.path.name}, {cell}: `{statement}`\n  {message}")
 
 
 def _running(output: Path) -> str:
@@ -209,29 +348,24 @@ def _clean(output: Path) -> None:
         cell["metadata"].pop("execution", None)
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if not is_bar(output)]
-    if WIDGET not in json.dumps(book["cells"]):
-        book["metadata"].pop("widgets", None)
         if cell["metadata"].get("tags") == []:
             del cell["metadata"]["tags"]
+    if WIDGET not in json.dumps(book["cells"]):
+        book["metadata"].pop("widgets", None)
     output.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def is_bar(output: Mapping[str, Any]) -> bool:
-    """Whether a cell's output is a progress bar: a widget, which TQDM_DISABLE does not stop."""
-    data = output.get("data", {})
-    return WIDGET in data and BAR.search("".join(data.get("text/plain", ""))) is not None
+def _cells(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-def _key(notebook: Notebook, values: Mapping[str, Any], common: str, before: list[Any]) -> str:
-    """SHA-256 of everything that the result depends on."""
-    return digest(
-        [
-            ("notebook", notebook.path.read_bytes()),
-            ("values", json.dumps(values, sort_keys=True).encode()),
-            ("common", common.encode()),
-            ("before", json.dumps(before).encode()),
-        ]
-    )
+# Whether it must run: one digest over all that the result depends on
+
+
+def _common(data: Path) -> str:
+    """Digest of what every notebook may read: package, weights, data, published results and pictures."""
+    shown = (paths.HOME / "site" / name for name in ("results", "images"))
+    return _digest([*_package(), *(pair for folder in (paths.weights(), *shown, data) for pair in _files(folder))])
 
 
 def _before(notebook: Notebook, every: list[Notebook], out: Path) -> list[Any]:
@@ -242,29 +376,19 @@ def _before(notebook: Notebook, every: list[Notebook], out: Path) -> list[Any]:
     return [(other.name, made_from(out / other.path.name).get("at")) for other in upstream]
 
 
-def made_from(output: Path) -> dict[str, Any]:
-    """What the executed notebook was made from; empty when it isn't known."""
-    try:
-        return json.loads(_stamp_file(output).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _stamp_file(output: Path) -> Path:
-    return output.with_suffix(".json")
-
-
-def _cells(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+def _digest(files: Iterable[tuple[str, bytes]]) -> str:
+    total = hashlib.sha256()
+    for name, content in files:
+        total.update(f"{name}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()
 
 
 def _package() -> Iterator[tuple[str, bytes]]:
     """The package's source, without what only shows and starts: a new colour on the site runs no training again."""
     package = paths.HOME / "smellkit"
-    aside = {"batch.py", "parameters.py", "site.py", "preview.py", "pages.py", "results.py", "doctor.py", "__main__.py"}
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
-        if name not in aside and not name.startswith("cli/"):
+        if name not in ASIDE and not name.startswith("cli/"):
             yield name, path.read_bytes()
 
 
@@ -274,23 +398,3 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
         if path.is_file():
             state = path.stat()
             yield path.relative_to(folder).as_posix(), f"{state.st_size} {state.st_mtime_ns}".encode()
-
-
-@contextmanager
-def _environment(name: str) -> Iterator[None]:
-    """What the kernels find: quiet progress, this checkout, and run folders of their own for any set but `quick`."""
-    import tqdm.auto  # noqa: F401 - before the variable below, which it reads when it is imported: the batch has a bar
-
-    search = os.pathsep.join(filter(None, [str(paths.HOME), os.environ.get("PYTHONPATH", "")]))
-    own = paths.runs() if name == "quick" else paths.runs() / name
-    changed = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(own), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
-    kept = {key: os.environ.get(key) for key in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for key, old in kept.items():
-            if old is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = old

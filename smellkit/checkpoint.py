@@ -50,7 +50,7 @@ def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[st
     try:
         tensors = parse(data)
     except (SafetensorError, ValueError, RecursionError) as why:
-        raise WeightsError(f"{folder / FILE} ({len(data)} bytes) is no safetensors file: {why}", hint=again) from why
+        raise WeightsError(f"{folder / FILE} ({len(data)} bytes) is not a safetensors file: {why}", hint=again) from why
     if described.get("sha256") != sha256(data).hexdigest():
         raise WeightsError(f"{folder / FILE} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
     return tensors, described
@@ -73,9 +73,9 @@ def manifest(folder: Path, *, made_by: str = "") -> dict[str, Any]:
     except FileNotFoundError as why:
         raise WeightsError(f"There is no {path}", hint=made_by or AGAIN) from why
     except (OSError, ValueError, RecursionError) as why:
-        raise WeightsError(f"{path} is no readable JSON: {why}", hint=made_by or AGAIN) from why
+        raise WeightsError(f"{path} is not valid JSON: {why}", hint=made_by or AGAIN) from why
     if not isinstance(described, dict):
-        raise WeightsError(f"{path} is no JSON object", hint=made_by or AGAIN)
+        raise WeightsError(f"{path} is not a JSON object", hint=made_by or AGAIN)
     return described
 
 

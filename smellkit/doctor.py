@@ -10,7 +10,6 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 
 from smellkit import paths
 
@@ -32,7 +31,7 @@ class Finding:
 
     what: str
     level: str
-    found: str
+    state: str
     hint: str = ""
 
 
@@ -48,7 +47,7 @@ def as_text(findings: list[Finding]) -> str:
     width = max(len(finding.what) for finding in findings)
     lines = []
     for finding in findings:
-        lines.append(f"{MARKS[finding.level]} {finding.what:<{width}}  {finding.found}")
+        lines.append(f"{MARKS[finding.level]} {finding.what:<{width}}  {finding.state}")
         if finding.hint and finding.level != "good":
             lines.append(f"  {'':<{width}}  Try: {finding.hint}")
     wrong = [finding.what for finding in findings if finding.level == "missing"]
@@ -62,11 +61,9 @@ def as_json(findings: list[Finding]) -> str:
 
 
 def _python() -> Finding:
-    new = sys.version_info >= (3, 11)
+    level = "good" if sys.version_info >= (3, 11) else "missing"
     hint = "Python 3.11 or newer, or `conda env create -f environment.yml`"
-    return Finding(
-        "Python", "good" if new else "missing", f"{platform.python_version()} on {platform.platform()}", hint
-    )
+    return Finding("Python", level, f"{platform.python_version()} on {platform.platform()}", hint)
 
 
 def _environment() -> Finding:
@@ -96,9 +93,9 @@ def _quarto() -> Finding:
 
 def _browser() -> Finding:
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = next((path for name in names if (path := shutil.which(name))), "")
+    browser = next((path for name in names if (path := shutil.which(name))), "")
     hint = "`apt-get install chromium`; only the browser tests need it"
-    return Finding("Chromium", "good" if found else "optional", found or "not found", hint)
+    return Finding("Chromium", "good" if browser else "optional", browser or "not found", hint)
 
 
 def _ports() -> list[Finding]:
@@ -111,22 +108,19 @@ def _ports() -> list[Finding]:
         hint = "plug the scent player in; the port `virtual` needs none"
         return [Finding("Serial", "optional", "no port of a USB device", hint)]
     hint = "add yourself to the dialout group and log in again"
-    return [
-        Finding("Serial", "good" if _usable(port.device) else "optional", f"{port.device} ({port.description})", hint)
-        for port in ports
-    ]
-
-
-def _usable(device: str) -> bool:
-    return os.name == "nt" or os.access(device, os.R_OK | os.W_OK)
+    findings = []
+    for port in ports:
+        usable = os.name == "nt" or os.access(port.device, os.R_OK | os.W_OK)
+        state = f"{port.device} ({port.description})"
+        findings.append(Finding("Serial", "good" if usable else "optional", state, hint))
+    return findings
 
 
 def _data() -> list[Finding]:
     sample, raw = paths.sample(), paths.raw()
     files = sum(path.is_file() for path in sample.rglob("*")) if sample.exists() else 0
-    first = Finding(
-        "Sample", "good" if files else "missing", f"{files} files in {sample}", "`git checkout data/sample`"
-    )
+    level, hint = "good" if files else "missing", "`git checkout data/sample`"
+    first = Finding("Sample", level, f"{files} files in {sample}", hint)
     sets = sorted(path.name for path in raw.iterdir() if path.is_dir()) if raw.exists() else []
     hint = "`smellkit data get smellnet`, or set SMELLKIT_DATA to the folder that holds smellnet/"
     level = "good" if "smellnet" in sets else "optional"
@@ -144,21 +138,14 @@ def _disk() -> Finding:
     free = shutil.disk_usage(place).free / 1e9
     writable = os.access(place, os.W_OK)
     level = "missing" if not writable or free < 0.5 else "optional" if free < 5 else "good"
-    found = f"{free:.1f} GB free at {paths.work()}" + ("" if writable else ", which can't be written")
-    return Finding("Disk", level, found, "make room, or set SMELLKIT_WORK and SMELLKIT_RUNS to another disk")
+    state = f"{free:.1f} GB free at {paths.work()}" + ("" if writable else ", which can't be written")
+    return Finding("Disk", level, state, "make room, or set SMELLKIT_WORK and SMELLKIT_RUNS to another disk")
 
 
 def _extras() -> list[Finding]:
     findings = []
     for extra, (module, use) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        found = f"{module} {_version(module)}: {use}" if there else f"{module} is not installed: {use}"
-        findings.append(Finding(f"[{extra}]", "good" if there else "optional", found, f"`pip install -e '.[{extra}]'`"))
+        state = f"{module} {metadata.version(module)}: {use}" if there else f"{module} is not installed: {use}"
+        findings.append(Finding(f"[{extra}]", "good" if there else "optional", state, f"`pip install -e '.[{extra}]'`"))
     return findings
-
-
-def _version(module: str) -> str:
-    try:
-        return metadata.version(module)
-    except metadata.PackageNotFoundError:
-        return str(Path(importlib.util.find_spec(module).origin or ""))  # type: ignore[union-attr]

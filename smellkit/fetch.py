@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import shutil
@@ -15,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from smellkit import paths
-from smellkit.checks import nearest
 from smellkit.errors import DataError, OptionError
+from smellkit.options import nearest
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
@@ -72,19 +73,21 @@ def get(
     `folder` is the data root (paths.raw()); `pause` the seconds before a first retry, doubled each time. A file gets
     its name only when its SHA-256 is right; what an interruption left (`*.part`) is resumed.
     """
+    from tqdm.auto import tqdm
+
     known = sources(table, mirror=mirror)
     if name not in known:
-        near = nearest(name, known) or known
-        raise OptionError(f"No data set is called {name!r}", hint=f"one of {', '.join(near)}")
+        raise OptionError(f"No data set is called {name!r}", hint=nearest(name, known))
     source = known[name]
     root = Path(folder or paths.raw()) / source.folder
     targets = {file: _inside(root, file.path) for file in source.files}
     wanted = [file for file, target in targets.items() if _sha256(target) != file.sha256]
-    _room(root, sum(file.size for file in wanted))
-    bar = _bar(sum(file.size for file in wanted), shown=progress, name=name)
+    size = sum(file.size for file in wanted)
+    _room(root, size)
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not progress or not size)
     pool = ThreadPoolExecutor(max(1, workers))
     try:
-        jobs = [pool.submit(_fetch, file, targets[file], pause=pause, tell=bar.update) for file in wanted]
+        jobs = [pool.submit(_fetch, file, targets[file], pause=pause, progress=bar.update) for file in wanted]
         for job in as_completed(jobs):
             job.result()
     finally:
@@ -97,9 +100,8 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
     """Return the source of one table in the list, each of its checksums joined with its address."""
     files, line = [], ""
     try:
-        for line in (table.parent / entry["checksums"]).read_text("utf-8").splitlines():
-            if line.startswith("#") or not line.strip():
-                continue
+        text = (table.parent / entry["checksums"]).read_text("utf-8")
+        for line in (line for line in text.splitlines() if line.strip() and not line.startswith("#")):
             sha256, size, path = line.split(" ", 2)
             files.append(File(path, _url(entry["from"], path, mirror=mirror), sha256, int(size)))
         return Source(name, entry["title"], entry["home"], entry["licence"], entry["folder"], tuple(files))
@@ -144,12 +146,6 @@ def _room(root: Path, size: int) -> None:
         )
 
 
-def _bar(size: int, *, shown: bool, name: str):
-    from tqdm.auto import tqdm
-
-    return tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not shown or not size)
-
-
 def _sha256(path: Path) -> str:
     if not path.is_file():
         return ""
@@ -157,45 +153,45 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch(file: File, target: Path, *, pause: float, tell: Callable[[int], object]) -> None:
+def _fetch(file: File, target: Path, *, pause: float, progress: Callable[[int], object]) -> None:
     """Fetch one file: tried again after a stop or a server's fault, resumed, checked, then given its name."""
-    import requests
-
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part.touch()
-    tell(part.stat().st_size)
+    progress(part.stat().st_size if part.exists() else 0)
+    changed = 0
     for attempt in range(1, ATTEMPTS + 1):
+        part.touch()
         try:
-            _download(file, part, tell=tell)
-        except (requests.RequestException, OSError) as why:
-            status = getattr(getattr(why, "response", None), "status_code", 0)
-            forever = 400 <= status < 500 and status not in (408, 425, 429)
+            _download(file, part, progress=progress)
+        except OSError as why:  # those of requests are OSErrors
             if not part.stat().st_size:
                 part.unlink()
-            if forever or attempt == ATTEMPTS or (isinstance(why, OSError) and why.errno == 28):
-                hint = "run it again to resume" if not forever else f"is {file.url} still public?"
+            if (forever := _forever(why)) or attempt == ATTEMPTS:
+                hint = f"is {file.url} still public?" if forever else "run it again to resume"
                 raise DataError(f"Could not fetch {file.path}: {why}", hint=hint) from why
-            part.touch()
             log.info("%s: %s; trying again", file.path, why)
         else:
-            if _sha256(part) == file.sha256:
+            if (sha256 := _sha256(part)) == file.sha256:
                 part.replace(target)
                 return
-            found, size = _sha256(part), part.stat().st_size
-            tell(-size)
+            size, changed = part.stat().st_size, changed + 1
+            progress(-size)
             part.unlink()
             log.warning("%s came with another SHA-256; fetching it anew", file.path)
-            if attempt >= 2:  # once may be a bad resumption
+            if changed == 2:  # once may be a bad resumption
                 what = f"{file.path} from {file.url}: expected SHA-256 {file.sha256[:16]}... ({file.size} bytes)"
-                raise DataError(
-                    f"{what}, found {found[:16]}... ({size} bytes)", hint="the file has changed there, or on its way"
-                )
-            part.touch()
+                hint = "the file has changed there, or on its way"
+                raise DataError(f"{what}, found {sha256[:16]}... ({size} bytes)", hint=hint)
         time.sleep(pause * 2 ** (attempt - 1))
 
 
-def _download(file: File, part: Path, *, tell: Callable[[int], object]) -> None:
+def _forever(why: OSError) -> bool:
+    """Whether trying again is in vain: the server refuses (but for now), or the disk is full."""
+    status = getattr(getattr(why, "response", None), "status_code", 0)
+    return (400 <= status < 500 and status not in (408, 425, 429)) or why.errno == errno.ENOSPC
+
+
+def _download(file: File, part: Path, *, progress: Callable[[int], object]) -> None:
     """Append to `part` what is missing of the file; a server that can't resume sends all of it again."""
     import requests
 
@@ -204,23 +200,18 @@ def _download(file: File, part: Path, *, tell: Callable[[int], object]) -> None:
     have = part.stat().st_size
     if have == file.size:
         return
-    if have > file.size:
-        part.write_bytes(b"")
-        tell(-have)
-        have = 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    start = have if have < file.size else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with _local.session.get(file.url, headers=headers, stream=True, timeout=PATIENCE) as answer:
         answer.raise_for_status()
-        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if have and not resumed:
-            tell(-have)
-            have = 0
-        with part.open("ab" if have else "wb") as out:
+        if answer.status_code != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            start = 0
+        progress(start - have)
+        with part.open("ab" if start else "wb") as out:
             for block in answer.iter_content(CHUNK):
                 out.write(block)
-                have += len(block)
-                tell(len(block))
-                if have > file.size:  # the checksum can't be right any more
+                progress(len(block))
+                if out.tell() > file.size:  # the checksum can't be right any more
                     return
-    if have < file.size:
-        raise requests.ConnectionError(f"the connection ended after {have} of {file.size} bytes")
+            if out.tell() < file.size:
+                raise requests.ConnectionError(f"the connection ended after {out.tell()} of {file.size} bytes")

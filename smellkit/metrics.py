@@ -44,17 +44,11 @@ def expected_calibration_error(probabilities: ArrayLike, target: ArrayLike, *, b
 
     `probabilities` (rows, classes), `target` (rows,). Source: Guo et al., arXiv 1706.04599, eq. 3.
     """
-    table = reliability(probabilities, target, bins=bins)
-    return float(np.sum(table[:, 2] * np.abs(table[:, 0] - table[:, 1])) / max(table[:, 2].sum(), 1))
-
-
-def reliability(probabilities: ArrayLike, target: ArrayLike, *, bins: int = 15) -> NDArray[np.float64]:
-    """Confidence, accuracy and number of rows for each bin that holds any, (bins, 3): the reliability diagram."""
-    probabilities, target = np.asarray(probabilities), np.asarray(target)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
-    which = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    rows = [(confidence[which == b].mean(), right[which == b].mean(), (which == b).sum()) for b in np.unique(which)]
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+    probabilities = np.asarray(probabilities)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == np.asarray(target)
+    position = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    gaps = np.bincount(position, weights=right - confidence)  # of each bin: its size times (accuracy - confidence)
+    return float(np.abs(gaps).sum() / max(len(right), 1))
 
 
 def bootstrap(
@@ -86,7 +80,7 @@ def bootstrap_of(
     random = np.random.default_rng(seed)
     draws = (random.integers(0, len(names), size=len(names)) for _ in range(rounds))
     sample = [score(np.concatenate([rows[i] for i in draw])) for draw in draws]
-    low, high = np.quantile(sample, [0.025, 0.975])
+    low, high = np.nanquantile(sample, [0.025, 0.975])
     return Interval(float(score(np.arange(len(groups)))), float(low), float(high))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 from smellkit import runs
@@ -31,10 +32,12 @@ class NotebookRun(runs.Run):
         """
         from smellkit import plots
 
+        alt = alt or name.replace("-", " ")
         path = self.keep(f"{name}.png", lambda part: figure.savefig(part, dpi=200))
-        text = plots.svg(figure, alt=alt or name.replace("-", " "))
-        _forget(figure)
-        display(path, text if len(text) <= LARGEST_SVG else "", alt=alt or name.replace("-", " "))
+        text = plots.svg(figure, alt=alt)
+        if "matplotlib.pyplot" in sys.modules:  # which would show it a second time at the end of the cell
+            sys.modules["matplotlib.pyplot"].close(figure)
+        display(path, text if len(text) <= LARGEST_SVG else "", alt=alt)
 
     def finish(self, scores: dict[str, Any]) -> None:  # type: ignore[override]
         """Write scores and stamp; the run is finished when scores.json is there. Nothing for a last cell to show."""
@@ -48,10 +51,16 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
     """
     from smellkit import plots
 
-    if headless():
-        _quiet()
+    if headless():  # no progress bars and no chatter: on a page they are noise, and as widgets they need a network
+        quiet = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        os.environ.update({key: value for key, value in quiet.items() if key not in os.environ})
     if seed is not None:
-        _seed(seed)
+        import numpy as np
+        import torch
+
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
         params = {"seed": seed} | params
     plots.style()
     run = runs.start(name, params)
@@ -65,39 +74,13 @@ def headless() -> bool:
 
 def display(path: Path, svg: str, *, alt: str) -> None:
     """Show a figure in the notebook, as SVG in the page's own colours or else as the PNG at `path`."""
-    try:
-        from IPython.core.getipython import get_ipython
-        from IPython.display import HTML, Image
-        from IPython.display import display as show
-    except ImportError:
-        return
+    from IPython.core.getipython import get_ipython
+    from IPython.display import HTML, Image
+    from IPython.display import display as show
+
     if get_ipython() is None:
         return
     if svg:
         show(HTML(f'<figure class="smell-figure">{svg}</figure>'), metadata={"text/html": {"alt": alt}})
     else:
         show(Image(path.read_bytes(), format="png", retina=True, alt=alt))
-
-
-def _seed(seed: int) -> None:
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _quiet() -> None:
-    """No progress bars and no chatter: on a page they are noise, and as widgets they would need a network."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-def _forget(figure: Figure) -> None:
-    """Close the figure in pyplot, which would otherwise show it a second time at the end of the cell."""
-    import sys
-
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close(figure)

@@ -45,7 +45,7 @@ def parse(pairs: Iterable[str]) -> dict[str, str]:
     """`["epochs=3", "model=lstm"]` as a dict; the part after the first `=` is the value."""
     wrong = [pair for pair in pairs if "=" not in pair or pair.startswith("=")]
     if wrong:
-        raise OptionError(f"{wrong[0]!r} is no name=value", hint="for example --set epochs=3")
+        raise OptionError(f"{wrong[0]!r} is not name=value", hint="for example --set epochs=3")
     return dict(pair.split("=", 1) for pair in pairs)
 
 

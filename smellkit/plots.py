@@ -1,7 +1,7 @@
-"""House style and generic charts: colours for everyone, readable on light and dark pages and on a phone.
+"""House style and generic charts on seaborn: colours for everyone, readable on light and dark pages and on a phone.
 
-Every chart takes plain data, returns a matplotlib `Figure`, and draws into `axes` instead when one is given. Text and
-axes are drawn in `INK`, a grey that reads on both pages in a PNG; `svg` turns it into the page's own text colour.
+Every chart takes plain data and returns a matplotlib `Figure`. Text and axes are drawn in `INK`, a grey that reads on
+both pages in a PNG; `svg` turns it into the page's own text colour.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,45 +99,28 @@ def bars(
     low: Mapping[str, float] | pd.Series | None = None,
     high: Mapping[str, float] | pd.Series | None = None,
     label: str = "",
-    reference: float | None = None,
-    reference_name: str = "chance",
     highlight: Sequence[str] = (),
     digits: int = 2,
     limits: tuple[float, float] | None = None,
-    axes: Axes | None = None,
 ) -> Figure:
     """Horizontal bars, one a name, top to bottom as given, with intervals from `low` to `high` where known.
 
-    `reference` draws a dashed line, say at chance; bars not in `highlight` are paler when it is not empty.
+    Bars not in `highlight` are paler when it is not empty.
     """
-    names, heights = (
-        list(map(str, values.keys())),
-        np.array(list(values.values() if isinstance(values, Mapping) else values), float),
-    )
-    figure, axes = _axes(axes, height=1.1 + 0.36 * len(names))
-    strong = [PALETTE[0] if not highlight or name in highlight else INK for name in names]
-    rows = np.arange(len(names))
-    drawn = axes.barh(rows, heights, color=strong, height=0.66)
-    for bar, name in zip(drawn, names, strict=True):
-        bar.set_alpha(0.9 if not highlight or name in highlight else 0.45)
-    ends = heights.copy()
+    names, heights = list(values.keys()), np.array([values[name] for name in values.keys()], float)  # noqa: SIM118
+    figure, axes = _axes(height=1.1 + 0.36 * len(names))
+    shades = [(PALETTE[0], 0.9) if not highlight or name in highlight else (INK, 0.45) for name in names]
+    rows, ends = np.arange(len(names)), heights
+    axes.barh(rows, heights, color=shades, height=0.66)
     if low is not None and high is not None:
-        below = np.array([_at(low, key) for key in values.keys()], float)  # noqa: SIM118 - a Series iterates over values
-        above = np.array([_at(high, key) for key in values.keys()], float)  # noqa: SIM118
+        below, above = (np.array([side[name] for name in names], float) for side in (low, high))
         spread = np.clip([heights - below, above - heights], 0, None)
         axes.errorbar(heights, rows, xerr=spread, fmt="none", ecolor=INK, elinewidth=1.4, capsize=3)
-        ends = np.fmax(ends, above)
+        ends = np.fmax(heights, above)
     for row, (end, height) in enumerate(zip(ends, heights, strict=True)):
         text = "n/a" if np.isnan(height) else f"{height:.{digits}f}"
         axes.annotate(text, (np.nan_to_num(end), row), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
-    if reference is not None:
-        axes.axvline(reference, color=INK, linestyle=(0, (4, 3)), linewidth=1)
-        axes.annotate(reference_name, (reference, 1), (3, 2), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", fontsize=9.5)  # fmt: skip
-    axes.set_yticks(rows, names)
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    axes.set_xlabel(label)
+    _named_rows(axes, names, label=label)
     axes.margins(x=0.12)
     axes.grid(axis="x")
     if limits:
@@ -146,25 +130,16 @@ def bars(
     return figure
 
 
-def confusion(
-    matrix: np.ndarray,
-    *,
-    names: Sequence[str],
-    label: str = "share of a row",
-    normalise: bool = True,
-    axes: Axes | None = None,
-) -> Figure:
-    """Confusion matrix: rows what it was, columns what was said; numbers in the cells up to 12 names.
+def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
+    """Confusion matrix: rows are the truth, columns the prediction; numbers in the cells up to 12 names.
 
-    `matrix` holds counts, (names, names); each row is divided by its sum unless `normalise` is off.
+    `matrix` holds counts, (names, names); each row is divided by its sum.
     """
-    matrix = np.asarray(matrix, float)
-    if normalise:
-        matrix = matrix / np.clip(matrix.sum(axis=1, keepdims=True), 1e-12, None)
+    shares = np.asarray(matrix, float) / np.clip(np.sum(matrix, axis=1, keepdims=True), 1e-12, None)
     size = float(np.clip(1.6 + 0.3 * len(names), 3.4, 6.2))
-    figure, axes = _axes(axes, height=size, width=min(WIDTH + 0.6, size + 1.2))
-    heat(matrix, rows=names, columns=names, label=label, numbers=len(names) <= 12, axes=axes)
-    axes.set(ylabel="was", xlabel="said", aspect="equal")
+    figure, axes = _axes(height=size, width=min(WIDTH + 0.6, size + 1.2))
+    _heat(axes, shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, cmap=ramp())
+    axes.set(ylabel="truth", xlabel="prediction", aspect="equal")
     return figure
 
 
@@ -176,59 +151,61 @@ def heat(
     label: str = "",
     centre: float | None = None,
     numbers: bool = False,
-    digits: int = 2,
-    axes: Axes | None = None,
 ) -> Figure:
-    """Heat map of `values`, (rows, columns); blue to orange around `centre` when given, one colour ramp otherwise."""
+    """Heat map of `values`, (rows, columns); blue to red around `centre` when given, one colour ramp otherwise."""
     values = np.asarray(values, float)
-    figure, axes = _axes(axes, height=float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
-    if centre is None:
-        image = axes.imshow(values, cmap=ramp(), aspect="auto", interpolation="nearest")
-    else:
+    figure, axes = _axes(height=float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
+    scale: dict[str, Any] = {"cmap": ramp()}
+    if centre is not None:
         reach = float(np.nanmax(np.abs(values - centre))) or 1.0
-        image = axes.imshow(
-            values, cmap="RdBu_r", vmin=centre - reach, vmax=centre + reach, aspect="auto", interpolation="nearest"
-        )
-    if len(rows):
-        axes.set_yticks(range(len(rows)), rows, fontsize=_fitting(len(rows)))
-    if len(columns):
-        long = max(map(len, map(str, columns))) > 3
-        turn: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if long else {}
-        axes.set_xticks(range(len(columns)), columns, fontsize=_fitting(len(columns)), **turn)
-    if numbers:
-        shades = image.to_rgba(values)
-        bright = _luminance(shades) > 0.35
-        for (row, column), value in np.ndenumerate(values):
-            text = "" if np.isnan(value) else f"{value:.{digits}f}"
-            colour = INK if shades[row, column, 3] < 0.4 else "black" if bright[row, column] else "white"
-            axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.grid(False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, label=label, aspect=22, fraction=0.06)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+        scale = {"cmap": "RdBu_r", "vmin": centre - reach, "vmax": centre + reach}
+    _heat(axes, values, rows=rows, columns=columns, label=label, numbers=numbers, **scale)
     return figure
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10, axes: Axes | None = None) -> Figure:
-    """Reliability diagram: how often the answer was right against how sure it was; a bar's strength is its share.
+def _heat(
+    axes: Axes,
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    label: str,
+    numbers: bool,
+    **scale: Any,
+) -> None:
+    import seaborn
+
+    bar = {"label": label, "shrink": 0.7, "pad": 0.02, "aspect": 22, "fraction": 0.06}
+    names = {"xticklabels": list(columns) or "auto", "yticklabels": list(rows) or "auto"}
+    cells = {"annot": numbers, "fmt": ".2f", "annot_kws": {"fontsize": 9}, "rasterized": True}
+    seaborn.heatmap(values, cbar_kws=bar, ax=axes, **names, **cells, **scale)
+    if numbers:
+        shades = np.asarray(axes.collections[0].get_facecolor())[~np.isnan(values).ravel()]
+        for text, (*_, alpha) in zip(axes.texts, shades, strict=True):
+            text.set_color(INK if alpha < 0.4 else text.get_color())  # the page shows through
+    axes.tick_params(axis="y", labelsize=_fitting(len(rows)), rotation=0)
+    axes.tick_params(axis="x", labelsize=_fitting(len(columns)), rotation=0)
+    if len(columns) and max(map(len, map(str, columns))) > 3:
+        for tick in axes.get_xticklabels():
+            tick.set(rotation=60, ha="right", rotation_mode="anchor")
+    axes.tick_params(length=0)
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> Figure:
+    """Reliability diagram: accuracy of the answers against their confidence; a bar's strength is its share of answers.
 
     `confidence` holds the probability of the chosen answer, (answers,); `correct` whether it was right, (answers,).
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
-    figure, axes = _axes(axes, height=4.4, width=4.8)
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    right = np.bincount(place, weights=correct, minlength=bins) / np.clip(counts, 1, None)
-    share = counts / max(counts.max(), 1)
-    for left, height, strength, count in zip(edges, right, share, counts, strict=False):
-        if count:
-            bar = axes.bar(left, height, width=0.94 / bins, align="edge", color=PALETTE[0])
-            bar[0].set_alpha(0.25 + 0.7 * strength)
+    figure, axes = _axes(height=4.4, width=4.8)
+    position = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(position, minlength=bins)
+    accuracy = np.bincount(position, weights=correct, minlength=bins) / np.clip(counts, 1, None)
+    shades = [(PALETTE[0], 0.25 + 0.7 * count / max(counts.max(), 1)) for count in counts]
+    axes.bar(np.arange(bins) / bins, accuracy, width=0.94 / bins, align="edge", color=shades)
     axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
-    axes.annotate("as sure as right", (0.97, 0.97), (-4, 0), textcoords="offset points", ha="right", fontsize=9.5)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share that was right", aspect="equal")
+    axes.annotate("calibrated", (0.97, 0.97), (-4, 0), textcoords="offset points", ha="right", fontsize=9.5)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
     axes.grid(True)
     return figure
 
@@ -241,43 +218,36 @@ def lines(
     group: str | None = None,
     label: str = "",
     x_label: str = "",
-    axes: Axes | None = None,
 ) -> Figure:
     """Lines of `y` over `x`, one a `group`; several rows at one `x` give their mean with a 95 % band.
 
     The interval of n rows is 1.96 standard errors of the mean (n of 3 or more); fewer rows draw no band.
     """
+    import seaborn
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _axes(axes)
-    parts = [("", table)] if group is None else list(table.groupby(group, sort=False, observed=True))
-    colour = colours(str(name) for name, _ in parts)
-    for name, part in parts:
-        by_x = part.groupby(x)[y]
-        mean, count = by_x.mean(), by_x.count()
-        axes.plot(mean.index, mean, color=colour[str(name)], label=str(name) or None)
-        if (count >= 3).any():
-            half = (1.96 * by_x.std() / np.sqrt(count)).where(count >= 3, 0.0)
-            axes.fill_between(mean.index, mean - half, mean + half, color=colour[str(name)], alpha=0.2, linewidth=0)
+    figure, axes = _axes()
+    names = [] if group is None else list(table[group].drop_duplicates())
+    shades = dict(zip(names, colours(map(str, names)).values(), strict=True))
+    look: dict[str, Any] = {"hue": group, "palette": shades} if names else {"color": PALETTE[0]}
+    band = _band if table.duplicated([x, *([group] if group else [])]).any() else None
+    seaborn.lineplot(table, x=x, y=y, errorbar=band, err_kws={"alpha": 0.2, "linewidth": 0}, ax=axes, **look)
     if table[x].dtype.kind in "iu":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=x_label or x, ylabel=label or y)
     axes.grid(axis="y")
     axes.margins(x=0.01)
-    if group is not None:
-        _legend(axes, len(parts))
+    if names:
+        _legend(axes, len(names))
     return figure
 
 
-def signals(
-    values: np.ndarray, *, names: Sequence[str], rate: float = 1.0, label: str = "reading", axes: Axes | None = None
-) -> Figure:
+def signals(values: np.ndarray, *, names: Sequence[str], rate: float = 1.0, label: str = "reading") -> Figure:
     """Sensor channels over time: `values` (steps, channels), `rate` in samples a second."""
-    figure, axes = _axes(axes)
-    seconds = np.arange(len(values)) / rate
+    figure, axes = _axes()
     colour = colours(names)
     for channel, name in zip(np.asarray(values, float).T, names, strict=True):
-        axes.plot(seconds, channel, color=colour[name], label=name)
+        axes.plot(np.arange(len(channel)) / rate, channel, color=colour[name], label=name)
     axes.set(xlabel="seconds", ylabel=label)
     axes.grid(axis="y")
     axes.margins(x=0.01)
@@ -285,51 +255,42 @@ def signals(
     return figure
 
 
-def stacked(table: pd.DataFrame, *, label: str = "share", axes: Axes | None = None) -> Figure:
+def stacked(table: pd.DataFrame, *, label: str = "share") -> Figure:
     """Stacked horizontal bars: one row of `table` a bar, one column a part, each part named in the legend."""
-    figure, axes = _axes(axes, height=1.5 + 0.38 * len(table))
-    colour = colours(map(str, table.columns))
-    left = np.zeros(len(table))
-    for part in table.columns:
-        width = table[part].to_numpy(float)
-        axes.barh(range(len(table)), width, left=left, color=colour[str(part)], height=0.7, label=str(part))
-        left += width
-    axes.set_yticks(range(len(table)), list(map(str, table.index)))
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    axes.set_xlabel(label)
+    figure, axes = _axes(height=1.5 + 0.38 * len(table))
+    table.plot.barh(
+        stacked=True, color=list(colours(map(str, table.columns)).values()), width=0.7, legend=False, ax=axes
+    )
+    _named_rows(axes, table.index, label=label)
     axes.margins(x=0)
     _legend(axes, table.shape[1])
     return figure
 
 
-def timeline(table: pd.DataFrame, *, label: str = "seconds", axes: Axes | None = None) -> Figure:
+def timeline(table: pd.DataFrame, *, label: str = "seconds") -> Figure:
     """What happened when: rows of `name`, `start`, `end` in seconds, and perhaps `strength` from 0 to 1."""
-    names = list(dict.fromkeys(map(str, table["name"])))
-    figure, axes = _axes(axes, height=1.2 + 0.36 * len(names))
-    colour = colours(names)
-    strength = table["strength"] if "strength" in table else [1.0] * len(table)
-    for name, start, end, strong in zip(table["name"].astype(str), table["start"], table["end"], strength, strict=True):
-        bar = axes.barh(names.index(name), end - start, left=start, height=0.62, color=colour[name])
-        bar[0].set_alpha(0.3 + 0.7 * float(np.clip(strong, 0, 1)))
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    axes.set_xlabel(label)
+    colour = colours(map(str, table["name"]))
+    figure, axes = _axes(height=1.2 + 0.36 * len(colour))
+    strength = table["strength"].clip(0, 1) if "strength" in table else np.ones(len(table))
+    rows = [list(colour).index(str(name)) for name in table["name"]]
+    shades = [(colour[str(name)], 0.3 + 0.7 * strong) for name, strong in zip(table["name"], strength, strict=True)]
+    axes.barh(rows, table["end"] - table["start"], left=table["start"], height=0.62, color=shades)
+    _named_rows(axes, list(colour), label=label)
     axes.grid(axis="x")
     return figure
 
 
-def scatter(points: np.ndarray, *, groups: Sequence[str], label: str = "", axes: Axes | None = None) -> Figure:
+def scatter(points: np.ndarray, *, groups: Sequence[str]) -> Figure:
     """Points in the plane, (points, 2), one colour a group: a map of an embedding."""
-    figure, axes = _axes(axes, height=4.4)
-    colour, groups = colours(groups), np.asarray(groups)  # type: ignore[assignment]
-    for name, shade in colour.items():
-        chosen = np.asarray(points, float)[groups == name]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=16, color=shade, alpha=0.75, linewidth=0, label=name)
-    axes.set(xticks=[], yticks=[], title=label)
+    import seaborn
+
+    figure, axes = _axes(height=4.4)
+    shades = colours(groups)
+    x, y = np.asarray(points, float).T
+    seaborn.scatterplot(x=x, y=y, hue=list(groups), palette=shades, s=16, alpha=0.75, linewidth=0, ax=axes)
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    _legend(axes, len(colour))
+    _legend(axes, len(shades))
     return figure
 
 
@@ -339,23 +300,17 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     body = text.getvalue()
     body = body[body.index("<svg") :]
-    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"\s*<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # it would hold for the whole page
+    body = re.sub(r"\s*<(metadata|style)[^>]*>.*?</\1>", "", body, flags=re.DOTALL)  # a style holds for the whole page
     body = re.sub(r'<g id="[a-z0-9]+_\d+"', "<g", body)  # equal in all figures of a page, and nothing refers to them
-    body = body.replace(INK, "currentColor")
-    label = f' role="img" aria-label="{_escape(alt)}"' if alt else ' role="img"'
-    width = re.search(r'width="([\d.]+)pt"', body)
-    limit = f"{float(width[1]) * 1.5:.0f}px" if width else "100%"
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
-    body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
-    look = f"width:100%;max-width:{limit};height:auto;stroke-linejoin:round"
-    return body.replace("<svg", f'<svg style="{look}"{label}', 1)
+    body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1).replace(INK, "currentColor")
+    label = f' aria-label="{escape(alt)}"' if alt else ""
+    look = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px;height:auto;stroke-linejoin:round"
+    return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
 
 
-def _axes(axes: Axes | None, *, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return the figure and axes to draw into: those given, or new ones in the house style."""
-    if axes is not None:
-        return axes.figure, axes  # type: ignore[return-value]
+def _axes(*, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Return a new figure in the house style, and its axes."""
     from matplotlib.figure import Figure
 
     style()
@@ -363,29 +318,29 @@ def _axes(axes: Axes | None, *, height: float = 3.6, width: float = WIDTH) -> tu
     return figure, figure.subplots()
 
 
+def _named_rows(axes: Axes, names: Iterable[Any], *, label: str) -> None:
+    """Name the horizontal bars 0, 1, ... from top to bottom, and their axis."""
+    names = list(map(str, names))
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel=label, ylabel="")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _band(values: pd.Series) -> tuple[float, float]:
+    half = 1.96 * values.sem() if len(values) >= 3 else np.nan
+    return values.mean() - half, values.mean() + half
+
+
 def _legend(axes: Axes, entries: int) -> None:
     """Put the legend below the axes, where a narrow page has room for it."""
-    figure = axes.get_figure(root=True)
-    shape: dict[str, Any] = {"columnspacing": 1.2, "handlelength": 1.2}
-    if figure is not None and figure.get_layout_engine() and len(figure.axes) == 1:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(entries, 4), **shape)
-    else:
-        axes.legend(ncols=2, **shape)
+    handles, labels = axes.get_legend_handles_labels()
+    if old := axes.get_legend():
+        old.remove()
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": min(entries, 4)}
+    axes.get_figure(root=True).legend(handles, labels, columnspacing=1.2, handlelength=1.2, **place)  # type: ignore[union-attr]
 
 
 def _fitting(names: int) -> float:
     """Size of tick labels at which that many names fit side by side."""
     return 11 if names <= 16 else 8 if names <= 30 else 5
-
-
-def _at(values: Mapping | pd.Series, key: Any) -> float:
-    return float(values[key])
-
-
-def _luminance(rgba: np.ndarray) -> np.ndarray:
-    linear = np.where(rgba[..., :3] <= 0.04045, rgba[..., :3] / 12.92, ((rgba[..., :3] + 0.055) / 1.055) ** 2.4)
-    return linear @ np.array([0.2126, 0.7152, 0.0722])
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

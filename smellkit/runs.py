@@ -96,7 +96,7 @@ def start(name: str, params: dict[str, Any] | None = None, *, fresh: bool = True
     A name may hold slashes for runs that belong together, such as `sweep/seed=1`.
     """
     if not name or name.startswith("/") or ".." in Path(name).parts:
-        raise OptionError(f"{name!r} is no name for a run", hint="letters, digits, '-', '=' and '/'")
+        raise OptionError(f"{name!r} is not a name for a run", hint="letters, digits, '-', '=' and '/'")
     run = Run(name, paths.runs() / name)
     run.folder.mkdir(parents=True, exist_ok=True)
     if fresh:

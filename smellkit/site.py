@@ -1,35 +1,37 @@
-"""`smellkit site`: pages from executed notebooks, by Quarto where it is found and by the preview where it is not.
+"""`smellkit site`: pages from executed notebooks, by Quarto, or by nbconvert where there is no Quarto.
 
     site/*.qmd, index.qmd, _quarto.yml --+
     data/runs/notebooks/<set>/*.ipynb  --+--> data/work/site (staging, ignored) --> _site
-    site/images, site/results/*.json   --+
+    site/images                        --+
 
-Nothing tracked by git is written, unless `publish` is asked to.
+Nothing tracked by git is written, unless `publish` is asked to. The preview by nbconvert has the same pages,
+navigation, links and pictures; site/preview holds its template and look. Search and cross-references are Quarto's.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
 from smellkit import batch, paths
 from smellkit.errors import DataError, OptionError, SmellkitError
-from smellkit.study import published as results
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
 PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network
-PUBLISHED = "published"
+CAPTION = "The panel, as it looks in JupyterLab. It works there: run this notebook to use it."
 
 
 @dataclass(frozen=True)
@@ -43,116 +45,94 @@ class Built:
 
 
 def build(
-    source: str = "", *, home: Path = paths.HOME, quarto: bool = True, say: Callable[[str], object] = lambda text: None
+    source: str = "",
+    *,
+    home: Path = paths.HOME,
+    quarto: bool = True,
+    parts: Mapping[str, str] | None = None,
+    progress: Callable[[str], object] = lambda text: None,
 ) -> Built:
     """Build the site in `home`/_site from the executed notebooks of the set `source`, by default the last one run.
 
-    `published` stands for site/notebooks. `quarto` off makes the preview even where Quarto is installed.
+    `published` stands for site/notebooks. `quarto` off makes the preview even where Quarto is installed. `parts` maps
+    a name to the text that takes the place of its mark, `<!-- name -->`, on the first page.
     """
     stage = paths.work() / "site"
-    notes, warnings = assemble(executed(source, home=home), stage, home=home)
     command = find_quarto() if quarto else None
+    notes, warnings = assemble(executed(source, home=home), stage, home=home, parts=parts or {}, raw=bool(command))
     if command:
-        by, trouble, log = "Quarto", *_quarto(command, stage)
+        by, (trouble, log) = "Quarto", _quarto(command, stage)
     else:
-        from smellkit import preview
-
-        by, trouble = "preview", preview.render(stage, stage / "_site")
-        log = "\n".join(f"WARNING: {line}" for line in trouble)
-        say("Quarto is not " + ("found" if quarto else "wanted") + ": a preview of the same pages, by nbconvert.")
-    warnings += trouble
+        by, trouble, log = "preview", preview(stage, stage / "_site"), ""
+        notes.insert(0, f"Quarto is not {'found' if quarto else 'wanted'}: a preview of the same pages, by nbconvert.")
     for note in notes:
-        say(note)
-    lines = [f"made by {by}", *notes, *(f"WARNING: {line}" for line in warnings), "", log]
+        progress(note)
+    lines = [f"made by {by}", *notes, *(f"WARNING: {line}" for line in warnings + trouble), "", log]
     log_file = paths.write_text(paths.work() / "site.log", "\n".join(lines).rstrip() + "\n")
-    out = home / "_site"
-    old = home / ".quarto" / "old-site"
+    out, old = home / "_site", home / ".quarto" / "old-site"
     shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
+    if out.exists():  # aside, and not away: the site is there while the new one is moved
         old.parent.mkdir(exist_ok=True)
         out.replace(old)
     shutil.move(stage / "_site", out)
     shutil.rmtree(old, ignore_errors=True)
-    return Built(out / "index.html", by, log_file, warnings)
+    return Built(out / "index.html", by, log_file, warnings + trouble)
 
 
 def executed(source: str, *, home: Path = paths.HOME) -> Path:
     """Return the folder of the executed notebooks of the set `source`: the last one run, or else the published ones."""
     published = home / "site" / "notebooks"
     sets = {path.name: path for path in (paths.runs() / "notebooks").glob("*") if any(path.glob("*.ipynb"))}
+    fresh = list(sets.values())
     if any(published.glob("*.ipynb")):
-        sets[PUBLISHED] = published
+        sets["published"] = published
     if not sets:
         raise DataError("No notebook has been executed yet", hint="`smellkit run`")
-    if not source:
-        fresh = {name: path for name, path in sets.items() if name != PUBLISHED} or sets
-        return max(fresh.values(), key=lambda path: max(file.stat().st_mtime for file in path.glob("*.ipynb")))
-    if source not in sets:
+    if source not in ("", *sets):
         raise OptionError(f"There are no executed notebooks {source!r}", hint="one of " + ", ".join(sorted(sets)))
-    return sets[source]
+    last = max(fresh, key=lambda path: max(file.stat().st_mtime for file in path.glob("*.ipynb")), default=published)
+    return sets[source] if source else last
 
 
-def assemble(notebooks: Path, stage: Path, *, home: Path = paths.HOME) -> tuple[list[str], list[str]]:
-    """Lay out everything the site is made of in `stage`; return what a reader may want to know, and warnings."""
-    shutil.rmtree(stage, ignore_errors=True)
-    (stage / "site" / "notebooks").mkdir(parents=True)
-    for name in ("index.qmd", *(path.relative_to(home).as_posix() for path in (home / "site").glob("*.*"))):
-        if (home / name).is_file():
-            shutil.copy2(home / name, stage / name)
-    if (home / "site" / "images").exists():
-        shutil.copytree(home / "site" / "images", stage / "site" / "images")
-    warnings = []
-    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
-        book = json.loads(path.read_text(encoding="utf-8"))
-        if _still(book) and not (home / "site" / PANEL).exists():
-            warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
-        for cell in book["cells"]:  # notebooks/ and site/notebooks/ see site/ from different places
-            cell["source"] = [line.replace("](../site/", "](../") for line in _lines(cell["source"])]
-        (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
-    config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
-    absent: list[str] = []
-    for part in ("navbar", "sidebar"):
-        for key, items in config["website"][part].items():
-            if isinstance(items, list):
-                config["website"][part][key] = _present(items, stage, absent)
-    (stage / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    index = stage / "index.qmd"
-    found = results.read(home / "site" / "results")
-    index.write_text(index.read_text(encoding="utf-8").replace("<!-- results -->", results.summary(found)), "utf-8")
-    names = ", ".join(dict.fromkeys(Path(name).stem for name in absent))
-    return ([f"Left out, since not executed: {names}"] if absent else []), warnings
-
-
-def publish(source: str = "", *, home: Path = paths.HOME) -> int:
-    """Copy the executed notebooks of `source` to site/notebooks, and the results to the README; return how many.
+def publish(source: str = "", *, home: Path = paths.HOME, parts: Mapping[str, str] | None = None) -> int:
+    """Copy the executed notebooks of `source` to site/notebooks, put `parts` into the README; return how many.
 
     Paths of this machine are taken out.
     """
     folder, out = executed(source, home=home), home / "site" / "notebooks"
     if folder == out:
-        raise OptionError(
-            "These notebooks are the published ones", hint="--from full, after `smellkit run --profile full`"
-        )
+        hint = "--from full, after `smellkit run --profile full`"
+        raise OptionError("These notebooks are the published ones", hint=hint)
     names = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     for path in names:
         text = path.read_text(encoding="utf-8")
-        for there, here in {**_data(path), str(home): ".", str(Path.home()): "~"}.items():
+        data = str(batch.made_from(path).get("parameters", {}).get("data", ""))
+        for there, here in {data: f"data/raw/{Path(data).name}", str(home): ".", str(Path.home()): "~"}.items():
             text = text.replace(there, here) if len(there) > 5 else text
         paths.write_text(out / path.name, text)
     front = home / "README.md"
     if front.exists():
-        found = results.read(home / "site" / "results")
-        paths.write_text(front, results.readme(front.read_text(encoding="utf-8"), found))
+        paths.write_text(front, fill(front.read_text(encoding="utf-8"), parts or {}))
     return len(names)
+
+
+def fill(text: str, parts: Mapping[str, str]) -> str:
+    """Return `text` with each of `parts` between its marks, `<!-- name -->` and `<!-- /name -->`."""
+    for name, part in parts.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if not (mark and end):
+            raise DataError(f"The README has no <!-- {name} --> and <!-- /{name} --> lines", hint="put them back")
+        text = f"{before}{mark}{part}\n{end}{after}"
+    return text
 
 
 def find_quarto() -> list[str] | None:
     """Return the command of a Quarto that answers: QUARTO_PATH, on the PATH, or from the quarto-cli package."""
     name = "quarto.exe" if os.name == "nt" else "quarto"
     given = Path(os.environ["QUARTO_PATH"]) if os.environ.get("QUARTO_PATH") else None
-    places = [given, given and given / name, given and given / "bin" / name, shutil.which("quarto")]
-    places.append(Path(sysconfig.get_path("scripts")) / name)
-    for place in places:
+    places = [given, given / name, given / "bin" / name] if given else []
+    for place in [*places, shutil.which("quarto"), Path(sysconfig.get_path("scripts")) / name]:
         if place and Path(place).is_file():
             try:
                 subprocess.run([str(place), "--version"], capture_output=True, timeout=60, check=True)
@@ -162,66 +142,258 @@ def find_quarto() -> list[str] | None:
     return None
 
 
+# What both renderers get
+
+
+def assemble(
+    notebooks: Path, stage: Path, *, home: Path, parts: Mapping[str, str], raw: bool
+) -> tuple[list[str], list[str]]:
+    """Lay out everything the site is made of in `stage`; return what a reader may want to know, and warnings.
+
+    With `raw`, HTML in outputs becomes a raw block of Quarto's markdown: as HTML it would load scripts from a network.
+    """
+    shutil.rmtree(stage, ignore_errors=True)
+    (stage / "site" / "notebooks").mkdir(parents=True)
+    for path in (path for path in (home / "site").glob("*.*") if path.is_file()):
+        shutil.copy2(path, stage / "site" / path.name)
+    if (home / "site" / "images").exists():
+        shutil.copytree(home / "site" / "images", stage / "site" / "images")
+    warnings = []
+    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
+        book = json.loads(path.read_text(encoding="utf-8"))
+        if _pictured(book) and not (home / "site" / PANEL).exists():
+            warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
+        book["cells"] = [staged for cell in book["cells"] for staged in _staged(cell, raw=raw)]
+        (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
+    index = (home / "index.qmd").read_text(encoding="utf-8")
+    for name, part in parts.items():
+        index = index.replace(f"<!-- {name} -->", part)
+    (stage / "index.qmd").write_text(index, encoding="utf-8")
+    return _navigation(home / "_quarto.yml", stage), warnings
+
+
+def _pictured(book: dict[str, Any]) -> bool:
+    """Put one picture of the panel in the place of all widgets in `book`; return whether there were any."""
+    book["metadata"].pop("widgets", None)
+    data = {"text/markdown": f"![{CAPTION}](../{PANEL})"}
+    pictures = [{"output_type": "display_data", "metadata": {}, "data": data}]
+    for cell in book["cells"]:
+        kept = []
+        for output in cell.get("outputs", []):
+            if batch.WIDGET not in output.get("data", {}):
+                kept.append(output)
+            elif not batch.is_bar(output) and pictures:
+                kept.append(pictures.pop())
+        if "outputs" in cell:
+            cell["outputs"] = kept
+    return not pictures
+
+
+def _staged(cell: dict[str, Any], *, raw: bool) -> list[dict[str, Any]]:
+    """The cells that a page shows of `cell`: outputs that are all markdown become cells, for the headings in them."""
+    cell["source"] = "".join(cell["source"]).replace("](../site/", "](../")  # seen from site/notebooks
+    outputs = cell.get("outputs", [])
+    words = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+    if outputs and all(words):
+        cells = [{"cell_type": "markdown", "metadata": {}, "id": f"{cell['id']}-{n}", "source": text}
+                 for n, text in enumerate(words)]  # fmt: skip
+        return [cell | {"outputs": []}, *cells]
+    for output in outputs if raw else []:
+        html = "".join(output.get("data", {}).get("text/html", ""))
+        if html:
+            output["data"] = {"text/markdown": f"```{{=html}}\n{html}\n```"}
+    return [cell]
+
+
+def _navigation(file: Path, stage: Path) -> list[str]:
+    """Write _quarto.yml to `stage` without links to pages that are not there; return a note about those."""
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    absent: list[Any] = []
+
+    def present(items: list[Any]) -> list[Any]:
+        kept = []
+        for item in items:
+            if isinstance(item, dict) and "contents" in item:
+                item = item | {"contents": present(item["contents"])}
+                kept += [item] if item["contents"] else []
+                continue
+            name = item if isinstance(item, str) else item.get("href", "")
+            (kept if "://" in name or (stage / name).exists() else absent).append(item)
+        return kept
+
+    for bar in ("navbar", "sidebar", "page-footer"):
+        lists = {key: present(items) for key, items in config["website"][bar].items() if isinstance(items, list)}
+        config["website"][bar] |= lists
+    (stage / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    names = dict.fromkeys(Path(item if isinstance(item, str) else item["href"]).stem for item in absent)
+    return [f"Left out, since not executed: {', '.join(names)}"] if names else []
+
+
 def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:
     """Render with Quarto; return its warnings and its log. It exits with 0 on broken links: the log tells."""
     environment = os.environ | {"QUARTO_PYTHON": sys.executable, "NO_COLOR": "1"}
     done = subprocess.run(
         [*command, "render", str(stage)], capture_output=True, text=True, env=environment, timeout=1800, check=False
     )
-    log = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    log = batch.COLOURS.sub("", done.stdout + done.stderr)
     if done.returncode:
-        paths.write_text(paths.work() / "site.log", log)
+        file = paths.write_text(paths.work() / "site.log", log)
         last = "\n  ".join(log.strip().splitlines()[-8:])
-        raise SmellkitError(
-            f"Quarto stopped with {done.returncode}:\n  {last}", hint=f"read {paths.work() / 'site.log'}"
-        )
+        raise SmellkitError(f"Quarto stopped with {done.returncode}:\n  {last}", hint=f"read {file}")
     return [line.strip() for line in log.splitlines() if TROUBLE.search(line)], log
 
 
-def _still(book: dict[str, Any]) -> bool:
-    """Put the panel's picture in the place of widgets in `book`; return whether there were any."""
-    book["metadata"].pop("widgets", None)
-    found = False
-    for cell in book["cells"]:
-        kept = []
-        for output in cell.get("outputs", []):
-            if batch.WIDGET not in output.get("data", {}):
-                kept.append(output)
-            elif batch.is_bar(output):
+# The preview: nbconvert's templates over the pages of _quarto.yml
+
+
+def preview(stage: Path, out: Path) -> list[str]:
+    """Render the project in `stage` into `out` with nbconvert, and return the warnings.
+
+    Warned of: links and pictures that lead nowhere, maths that can't be read, markdown that only Quarto understands,
+    and anything that a page would fetch from a network.
+    """
+    config = yaml.safe_load((stage / "_quarto.yml").read_text(encoding="utf-8"))
+    files = [path for pattern in config["project"]["render"] for path in sorted(stage.glob(pattern))]
+    books = {path.relative_to(stage).as_posix(): _book(path) for path in dict.fromkeys(files)}
+    titles = {source: book.cells[0].source.splitlines()[0].lstrip("# ") for source, book in books.items()}
+    side = [_section(item, titles) for item in config["website"]["sidebar"]["contents"]]
+    order = [href for _, items in side for href, _ in items]
+    look = paths.HOME / "site" / "preview"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(look, out / "site_libs", ignore=shutil.ignore_patterns("*.j2", "*.json"))
+    for pattern in [*config["project"].get("resources", []), config["format"]["html"]["css"]]:
+        for path in stage.glob(pattern):
+            (out / path.relative_to(stage)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, out / path.relative_to(stage))
+    warnings: list[str] = []
+    for source, book in books.items():
+        place = order.index(source) if source in order else len(order)
+        before, after = order[max(place - 1, 0) : place], order[place + 1 : place + 2]
+        page = {"source": source, "title": titles[source], "root": "../" * source.count("/"), "side": side}
+        page |= {"titles": titles, "before": before, "after": after, "target": target, "code": source.endswith("ipynb")}
+        text = _exporter(source, warnings).from_notebook_node(book, {"page": page, "website": config["website"]})[0]
+        where = out / target(source)
+        where.parent.mkdir(parents=True, exist_ok=True)
+        where.write_text(_relinked(text, source, set(books)), encoding="utf-8")
+    return warnings + check(out)
+
+
+def target(source: str) -> str:
+    """Address of the page made from `source`."""
+    return re.sub(r"\.(qmd|ipynb)$", ".html", source)
+
+
+def check(out: Path) -> list[str]:
+    """Return one warning for every link, picture or script in `out` that leads nowhere, or into a network."""
+    from bs4 import BeautifulSoup
+
+    soups = {
+        path.relative_to(out).as_posix(): BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in sorted(out.rglob("*.html"))
+    }
+    names = {page: {str(tag["id"]) for tag in soup.find_all(id=True)} for page, soup in soups.items()}
+    warnings = []
+    for page, soup in soups.items():
+        for tag in soup.find_all(["a", "img", "link", "script", "iframe", "source"]):
+            address = str(tag.get("href") or tag.get("src") or "")
+            parts = urlsplit(address)
+            if not address or parts.scheme in ("data", "mailto"):
                 continue
-            elif not found:
-                found = True
-                words = "The panel, as it looks in JupyterLab. It works there: run this notebook to use it."
-                picture = f"![{words}](../{PANEL})"
-                kept.append({"output_type": "display_data", "metadata": {}, "data": {"text/markdown": picture}})
-        if "outputs" in cell:
-            cell["outputs"] = kept
-    return found
+            goal = posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(parts.path)))
+            goal = goal if parts.path else page
+            if parts.scheme or address.startswith("//"):
+                if tag.name != "a":
+                    warnings.append(f"{page}: <{tag.name}> would fetch {address} from a network")
+            elif not (out / goal).is_file():
+                warnings.append(f"{page}: broken link to {address}")
+            elif parts.fragment and goal in names and unquote(parts.fragment) not in names[goal]:
+                warnings.append(f"{page}: broken link to {address}: no such part of the page")
+    return list(dict.fromkeys(warnings))
 
 
-def _lines(source: str | list[str]) -> list[str]:
-    return source.splitlines(keepends=True) if isinstance(source, str) else source
+def _section(item: Any, titles: Mapping[str, str]) -> tuple[str, list[tuple[str, str]]]:
+    """A heading of the sidebar, or none, and the (address, words) below it."""
+    items = item["contents"] if "section" in item else [item]
+    entries = [{"href": entry} if isinstance(entry, str) else entry for entry in items]
+    words = [(entry["href"], entry.get("text") or titles[entry["href"]]) for entry in entries]
+    return "" if item == items[0] else item["section"], words
 
 
-def _present(items: list[Any], stage: Path, absent: list[str]) -> list[Any]:
-    """The navigation without pages that are not there, and without sections that would be empty."""
-    kept = []
-    for item in items:
-        if isinstance(item, dict) and "contents" in item:
-            item = item | {"contents": _present(item["contents"], stage, absent)}
-            if item["contents"]:
-                kept.append(item)
-            continue
-        name = item if isinstance(item, str) else item.get("href", "")
-        if "://" in name or (stage / name).exists():
-            kept.append(item)
-        else:
-            absent.append(name)
-    return kept
+def _book(path: Path) -> Any:
+    """A page as a notebook without hidden cells: a .qmd is one cell, its title and subtitle as in a notebook."""
+    import nbformat
+
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        book = nbformat.reads(text, as_version=4)
+        book.cells = [cell for cell in book.cells if not cell.source.startswith("#| include: false")]
+        for cell in book.cells:
+            cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE)
+        return book
+    matter, body = re.match(r"(?:---\n(.*?)\n---\n)?(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    try:
+        about = yaml.safe_load(matter or "") or {}
+    except yaml.YAMLError as why:
+        raise DataError(f"{path}: the front matter is not valid YAML: {why}", hint="name: value, between ---") from why
+    quote = f"> {about['subtitle']}\n\n" if about.get("subtitle") else ""
+    words = f"# {about.get('title', path.stem)}\n\n{quote}{body}"
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(words)])
 
 
-def _data(path: Path) -> dict[str, str]:
-    """The data folder that a notebook was run on, and the name that it has for everyone."""
-    made = batch.made_from(path)
-    data = str(made.get("parameters", {}).get("data", ""))
-    return {data: f"data/raw/{Path(data).name}"} if data else {}
+def _exporter(source: str, warnings: list[str]) -> Any:
+    """nbconvert's exporter with the template of site/preview; maths become MathML, which needs no script."""
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str, display: str = "inline") -> str:
+            from latex2mathml.converter import convert
+
+            try:
+                return convert(body.strip(), display=display)
+            except Exception as why:  # noqa: BLE001 - the library raises errors of many kinds for bad input
+                warnings.append(f"{source}: maths can't be read: {body.strip()[:60]!r} ({type(why).__name__})")
+                return self.codespan(body)
+
+        def block_math(self, body: str) -> str:
+            return self.inline_math(body, "block")
+
+    def markdown(text: str) -> str:
+        plain = re.sub(r"^:{3,}[ \t]*(\{.*\})?[ \t]*$", _division, text, flags=re.MULTILINE)
+        if only := re.search(r"^:::.*|(?<!\w)@(fig|tbl|sec|eq)-\w+|^```\{=.*|\]\(.*?\)\{.*?\}", plain, re.MULTILINE):
+            warnings.append(f"{source}: only Quarto understands {only[0]!r}")
+        return MarkdownWithMath(renderer=Renderer(escape=False)).render(plain)
+
+    return HTMLExporter(
+        template_name="preview", extra_template_basedirs=[str(paths.HOME / "site")],
+        exclude_input_prompt=True, exclude_output_prompt=True, filters={"markdown2html": markdown},
+    )  # fmt: skip
+
+
+def _division(mark: re.Match) -> str:
+    """Quarto's `::: {.class}`, a callout's too, as HTML, which markdown may be in."""
+    if not mark[1]:
+        return "\n</div>\n"
+    title = re.search(r'title="([^"]*)"', mark[1])
+    heading = f'<p class="callout-title">{title[1]}</p>\n' if title else ""
+    return f'\n<div class="{" ".join(re.findall(r"[.]([a-z-]+)", mark[1]))}">\n{heading}'
+
+
+def _relinked(text: str, source: str, pages: set[str]) -> str:
+    """Point links between source pages at the pages made from them, and fill the contents of the page."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(text, "html.parser")
+    for link in soup.select("main a[href]"):
+        address, mark, part = str(link["href"]).partition("#")
+        goal = posixpath.normpath(posixpath.join(posixpath.dirname(source), address))
+        if goal in pages:
+            link["href"] = target(address) + mark + part
+    for anchor in soup.select("a.anchor-link"):
+        anchor.decompose()
+    contents = soup.select_one(".toc ul")
+    for heading in soup.select("main :is(h2, h3)[id]") if contents else []:
+        item = soup.new_tag("li", attrs={"class": heading.name})
+        item.append(soup.new_tag("a", href=f"#{heading['id']}", string=heading.get_text()))
+        contents.append(item)  # type: ignore[union-attr]
+    return str(soup)

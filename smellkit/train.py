@@ -20,8 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from smellkit import checkpoint as weights
-from smellkit import paths, runs
+from smellkit import checkpoint, paths, runs
 from smellkit.errors import OptionError
 from smellkit.runs import Run
 from smellkit.task import Batch, Task, collate
@@ -66,75 +65,118 @@ def fit(
 
     settings = settings or Settings()
     asked = parameters(task, settings, params)
-    run = _open(name or task.name, asked, resume=resume)
-    if run.finished:
+    run = _take_up(name or task.name, asked) if resume else None
+    if run and run.finished:
         return run
-    accelerator = _accelerator(run, settings, asked)
-    splits = task.load()
+    splits = task.load()  # before a new run is opened: a fault of the data leaves a finished run of this name alone
+    run = run or _open(name or task.name, asked)
     set_seed(settings.seed)  # after loading, so that what loading draws does not move the first weights
-    model = task.build()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    odds = getattr(splits["train"], "weights", None)  # how often to draw each sample, where a data set has a say
-    sampler = None if odds is None else WeightedRandomSampler(odds, len(odds))
-    count = len(splits["train"])  # type: ignore[arg-type]
-    loader = DataLoader(
-        splits["train"],
-        batch_size=settings.batch,
-        shuffle=sampler is None,
-        sampler=sampler,
-        collate_fn=collate,
-        drop_last=count > 1 and count % settings.batch == 1,  # one sample alone can't be normalised
-    )
-    model, optimiser, loader = accelerator.prepare(model, optimiser, loader)
-    steps = settings.epochs * len(loader)
-    schedule = LambdaLR(optimiser, lambda step: cosine(step, steps=steps, warmup=settings.warmup))
-    average = _average(accelerator.unwrap_model(model), settings.averaging)
-    chosen = average.module if average else accelerator.unwrap_model(model)
-    progress = _Progress()
-    accelerator.register_for_checkpointing(schedule, progress, *([average] if average else []))
-    state = run.folder / "state"
-    if state.exists():
-        accelerator.load_state(str(state))
-        _forget_after(run, progress.epoch)
-
+    loop = _Loop.of(task, settings, splits["train"], _accelerator(run, settings, asked))
+    progress = loop.resume(run)
     bar = tqdm(range(progress.epoch, settings.epochs), desc=run.name, unit="epoch", leave=False, dynamic_ncols=True)
     for epoch in bar:
         if progress.waited(epoch, settings.patience):
             break
         set_seed(settings.seed + epoch)  # a resumed run sees the batches that it would have seen
-        total = 0.0
-        model.train()
-        for batch in loader:
-            loss = task.loss(model(batch), batch)
-            accelerator.backward(loss)
-            if settings.clip:
-                accelerator.clip_grad_norm_(model.parameters(), settings.clip)
-            optimiser.step()
-            optimiser.zero_grad()
-            schedule.step()
-            if average:
-                average.update_parameters(accelerator.unwrap_model(model))
-            total += loss.item()
-        if not math.isfinite(total):
-            raise OptionError(f"The loss of {run.name} is {total} in epoch {epoch}", hint="a smaller learning_rate")
-        scores = evaluate(chosen, splits["valid"], task=task, batch=settings.batch)
-        row = {"epoch": epoch, "loss": total / len(loader), "learning_rate": schedule.get_last_lr()[0], **scores}
-        bar.set_postfix({"loss": f"{row['loss']:.3f}", task.watch: f"{scores[task.watch]:.3f}"})
-        accelerator.log(row, step=epoch)
+        loss = loop.train_epoch(task.loss, clip=settings.clip)
+        if not math.isfinite(loss):
+            raise OptionError(f"The loss of {run.name} is {loss} in epoch {epoch}", hint="a smaller learning_rate")
+        scores = evaluate(loop.chosen, splits["valid"], task=task, batch=settings.batch)
+        row = {"epoch": epoch, "loss": loss, "learning_rate": loop.schedule.get_last_lr()[0], **scores}
+        bar.set_postfix({"loss": f"{loss:.3f}", task.watch: f"{scores[task.watch]:.3f}"})
         progress.epoch = epoch + 1
-        if progress.better(scores[task.watch], epoch) and accelerator.is_main_process:
-            weights.save(run.folder, chosen.state_dict(), {"task": task.name, "params": asked, "epoch": epoch})
-        if accelerator.is_main_process:
-            run.log(row)
-        accelerator.save_state(str(state))
+        best = progress.better(scores[task.watch], epoch)
+        loop.keep(run, row, {"task": task.name, "params": asked, "epoch": epoch} if best else None)
+    return _finish(run, loop, task, splits)
 
-    accelerator.wait_for_everyone()
-    weights.fill(chosen, weights.load(run.folder)[0], where=str(run.folder))
-    final = {split: evaluate(chosen, splits[split], task=task) for split in splits if split != "train"}
-    accelerator.end_training()
-    shutil.rmtree(state, ignore_errors=True)
-    size = sum(p.numel() for p in chosen.parameters())
-    return run.finish({**final, "best_epoch": progress.best_epoch, "parameters": size})
+
+@dataclass
+class _Loop:
+    """What one epoch needs: everything that accelerate has prepared, and the average of the weights if there is one."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    loader: DataLoader
+    schedule: LambdaLR
+    average: AveragedModel | None
+    progress: _Progress
+
+    @classmethod
+    def of(cls, task: Task, settings: Settings, train: Dataset, accelerator: Accelerator) -> _Loop:
+        model = task.build()
+        optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        model, optimiser, loader = accelerator.prepare(model, optimiser, _loader(train, settings.batch))
+        steps = settings.epochs * len(loader)
+        schedule = LambdaLR(optimiser, lambda step: cosine(step, steps=steps, warmup=settings.warmup))
+        average = _average(accelerator.unwrap_model(model), settings.averaging)
+        progress = _Progress()
+        accelerator.register_for_checkpointing(schedule, progress, *([average] if average else []))
+        return cls(accelerator, model, optimiser, loader, schedule, average, progress)
+
+    @property
+    def chosen(self) -> nn.Module:
+        """The model that is scored and kept: the averaged one where there is an average."""
+        return self.average.module if self.average else self.accelerator.unwrap_model(self.model)
+
+    def resume(self, run: Run) -> _Progress:
+        """Go on where an interrupted run saved its state."""
+        if (run.folder / "state").exists():
+            self.accelerator.load_state(str(run.folder / "state"))
+            _forget_after(run, self.progress.epoch)
+        return self.progress
+
+    def train_epoch(self, loss_of: Callable[[Batch, Batch], Tensor], *, clip: float) -> float:
+        """One pass over the training batches; return the mean loss."""
+        total = 0.0
+        self.model.train()
+        for batch in self.loader:
+            loss = loss_of(self.model(batch), batch)
+            self.accelerator.backward(loss)
+            if clip:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            self.schedule.step()
+            if self.average:
+                self.average.update_parameters(self.accelerator.unwrap_model(self.model))
+            total += loss.item()
+        return total / len(self.loader)
+
+    def keep(self, run: Run, row: dict[str, Any], manifest: dict[str, Any] | None) -> None:
+        """Log the epoch, save the weights when a `manifest` says that they are the best, and the state to resume."""
+        self.accelerator.log(row, step=row["epoch"])
+        if self.accelerator.is_main_process:
+            if manifest:
+                checkpoint.save(run.folder, self.chosen.state_dict(), manifest)
+            run.log(row)
+        self.accelerator.save_state(str(run.folder / "state"))
+
+
+def _finish(run: Run, loop: _Loop, task: Task, splits: dict[str, Dataset]) -> Run:
+    """Score every split but the training one with the best epoch's weights, and finish the run."""
+    loop.accelerator.wait_for_everyone()
+    checkpoint.fill(loop.chosen, checkpoint.load(run.folder)[0], where=str(run.folder))
+    scores = {split: evaluate(loop.chosen, splits[split], task=task) for split in splits if split != "train"}
+    loop.accelerator.end_training()
+    shutil.rmtree(run.folder / "state", ignore_errors=True)
+    size = sum(p.numel() for p in loop.chosen.parameters())
+    return run.finish({**scores, "best_epoch": loop.progress.best_epoch, "parameters": size})
+
+
+def _loader(train: Dataset, batch: int) -> DataLoader:
+    odds = getattr(train, "weights", None)  # how often to draw each sample, where a data set has a say
+    sampler = None if odds is None else WeightedRandomSampler(odds, len(odds))
+    last = len(train) % batch  # type: ignore[arg-type]
+    alone = last == 1 and len(train) > 1  # type: ignore[arg-type]
+    return DataLoader(
+        train,
+        batch_size=batch,
+        shuffle=sampler is None,
+        sampler=sampler,
+        collate_fn=collate,
+        drop_last=alone,  # one sample alone can't be normalised
+    )
 
 
 def parameters(task: Task, settings: Settings, params: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -202,16 +244,21 @@ class _Progress:
         vars(self).update(state)
 
 
-def _open(name: str, asked: dict[str, Any], *, resume: bool) -> Run:
-    if not resume or not (paths.runs() / name / "params.json").exists():
-        shutil.rmtree(paths.runs() / name / "state", ignore_errors=True)
-        return runs.start(name, asked)
+def _take_up(name: str, asked: dict[str, Any]) -> Run | None:
+    """The run of this name, if there is one with these parameters; one with others is refused."""
     run = Run(name, paths.runs() / name)
+    if not (run.folder / "params.json").exists():
+        return None
     other = {key for key in asked | run.params if asked.get(key) != run.params.get(key)}
     if other:
         changed = ", ".join(f"{key}: {run.params.get(key)} then, {asked.get(key)} now" for key in sorted(other))
         raise OptionError(f"The run {name!r} was made with other parameters ({changed})", hint="leave out --resume")
     return run
+
+
+def _open(name: str, asked: dict[str, Any]) -> Run:
+    shutil.rmtree(paths.runs() / name / "state", ignore_errors=True)
+    return runs.start(name, asked)
 
 
 def _accelerator(run: Run, settings: Settings, asked: dict[str, Any]) -> Accelerator:

@@ -1,4 +1,4 @@
-"""From a recording to windows: differences, sliding windows, and a scaler that has seen training data only."""
+"""From a recording to sliding windows, and a scaler that has seen training data only."""
 
 from __future__ import annotations
 
@@ -29,17 +29,6 @@ def sliding(values: NDArray, *, length: int, stride: int) -> Array:
     return np.ascontiguousarray(view.transpose(0, 2, 1))
 
 
-def difference(values: NDArray, *, lag: int) -> Array:
-    """First-order temporal difference, x[t + lag] - x[t], (steps - lag, channels): levels are gone.
-
-    SmellNet (arXiv 2506.00239) calls this FOTD and uses a lag of 25 steps at about 1 Hz.
-    """
-    if not lag >= 1:
-        raise DataError(f"A lag of {lag} steps", hint="it must be at least 1")
-    values = np.asarray(values, dtype=np.float32)
-    return values[lag:] - values[:-lag]
-
-
 @dataclass(frozen=True)
 class Standard:
     """Zero mean and unit deviation for every channel. Fit it on training windows only.
@@ -56,9 +45,8 @@ class Standard:
         """Measure mean and deviation over all axes but the last; a constant channel keeps the scale 1."""
         flat = np.asarray(values, dtype=np.float64).reshape(-1, np.shape(values)[-1])
         if not len(flat):
-            raise DataError(
-                "No windows to fit a scaler on", hint="recordings shorter than one window? Use a shorter one"
-            )
+            hint = "recordings shorter than one window? Use a shorter one"
+            raise DataError("No windows to fit a scaler on", hint=hint)
         scale = flat.std(axis=0)
         scale[scale < 1e-9] = 1.0
         return cls(flat.mean(axis=0).astype(np.float32), scale.astype(np.float32))

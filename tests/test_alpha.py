@@ -5,8 +5,8 @@ from torch import nn
 
 from smellkit import checkpoint as weights
 from smellkit import train
-from smellkit.odour.alpha import AlphaMixture, AlphaSum, MixtureHead, mixture_loss
-from smellkit.odour.mixture_task import MixtureEncoder
+from smellkit.odour.mixture import AlphaMixture, AlphaSum, MixtureEncoder, MixtureHead
+from smellkit.odour.mixture_task import mixture_loss
 from smellkit.task import Task, Tensors
 
 
@@ -100,7 +100,7 @@ def test_the_loss_is_smallest_at_the_true_ratios():
 def test_alpha_takes_any_encoder_of_the_kit_that_gives_z():
     from smellkit.odour import encoder as models
 
-    encoder = models.Encoder(models.BODIES["lstm"](steps=100, channels=4), classes=12)
+    encoder = models.Encoder(models.BACKBONES["lstm"](steps=100, channels=4), classes=12)
     model = AlphaMixture(encoder, dim=8).train()
     before = weights.fingerprint(encoder)
     batch = samples().__getitems__(range(8)) | {"window": torch.randn(8, 100, 4)}

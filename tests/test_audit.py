@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smellkit.odour.recordings import SENSORS
-from smellkit.odour.sessions import sittings
+from smellkit.sensors import SENSORS
 from smellkit.study.odour import audit
+from smellkit.study.odour.survey import number_sessions
 
 
 def room(substances=4, files=3, confounded=True, seed=0, rows=140):
@@ -23,11 +23,11 @@ def room(substances=4, files=3, confounded=True, seed=0, rows=140):
     return pd.concat(parts, ignore_index=True)
 
 
-def test_a_sitting_ends_where_the_weather_jumps():
+def test_a_session_ends_where_the_weather_jumps():
     table = room(1, 4)
     table.loc[table["file"].str.endswith(("2.csv", "3.csv")), "Pressure"] += 5
-    assert sittings(table).tolist() == [0, 0, 1, 1]
-    assert sittings(room(3)).max() == 0
+    assert number_sessions(table).tolist() == [0, 0, 1, 1]
+    assert number_sessions(room(3)).max() == 0
 
 
 @pytest.mark.parametrize(("confounded", "least", "most"), [(True, 0.9, 1.0), (False, 0.0, 0.75)])
@@ -43,7 +43,7 @@ def test_the_sample_is_audited_and_the_verdict_has_its_numbers(tmp_path, monkeyp
     climate = found["first_row"]["temperature, pressure, humidity, altitude"]["value"]
     moved = found["other_session"]["twelve channels, absolute"]["top1"]["value"]
     assert f"{climate:.0%}" in found["verdict"] and f"{moved:.0%}" in found["verdict"]
-    assert "sitting" in found["verdict"]
+    assert "session" in found["verdict"]
     assert "top-1 / top-5" in audit.report(found)
 
 
@@ -52,11 +52,11 @@ def test_the_verdict_follows_the_numbers():
     views = ("twelve channels, absolute", "six gas channels, differences (strict)")
     first = ("temperature, pressure, humidity, altitude", "six gas channels")
     found = {
-        "chance": 0.1,
+        "chance_level": 0.1,
         "first_row": dict.fromkeys(first, flat),
         "windows": dict.fromkeys(views, {"top1": {"value": 0.9}}),
         "other_session": dict.fromkeys(views, {"top1": {"value": 0.85}}),
-        "sittings": {"substances": [], "top1": None},
+        "second_sessions": {"substances": [], "top1": None},
     }
     assert "say little" in audit.verdict(found) and "survives" in audit.verdict(found)
     assert "nothing is known about another day" in audit.verdict(found | {"other_session": {}})

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from smellkit import batch, parameters
+from smellkit import batch
 from smellkit.cli.publish import run as command
 from smellkit.errors import DataError, OptionError
 
@@ -19,7 +19,8 @@ def write(path, *sources, tag="parameters"):
     cells = [nbformat.v4.new_markdown_cell("# Question?")]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     cells[1].metadata["tags"] = [tag]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
     return path
 
 
@@ -45,23 +46,23 @@ def printed(result):
 
 
 def test_parameters_are_read_without_running_anything(books):
-    found = parameters.find(books)
-    assert [book.name for book in found] == ["01_first", "02_second"]
-    assert found[0].defaults == {"epochs": 3, "rate": 0.5, "name": "lstm", "deep": False, "data": ""}
+    chosen = batch.find(books)
+    assert [book.name for book in chosen] == ["01_first", "02_second"]
+    assert chosen[0].defaults == {"epochs": 3, "rate": 0.5, "name": "lstm", "deep": False, "data": ""}
 
 
 def test_notebooks_are_chosen_by_name_number_or_file(books):
-    found = parameters.find(books)
+    every = batch.find(books)
     for name in ("2", "02", "02_second", "notebooks/02_second.ipynb"):
-        assert [book.name for book in parameters.select(found, [name])] == ["02_second"]
+        assert [book.name for book in batch.select(every, [name])] == ["02_second"]
     with pytest.raises(OptionError, match="02_second"):
-        parameters.select(found, ["02_secund"])
+        batch.select(every, ["02_secund"])
 
 
 @pytest.mark.parametrize("line", ["epochs: int | None = f()", "a = b = 1", "a: list = [1]", "print(1)"])
 def test_a_parameter_that_papermill_would_pass_over_is_refused(tmp_path, line):
-    with pytest.raises(DataError, match="no plain parameter"):
-        parameters.defaults(write(tmp_path / "01_x.ipynb", line))
+    with pytest.raises(DataError, match="not a plain parameter"):
+        batch.defaults(write(tmp_path / "01_x.ipynb", line))
 
 
 @pytest.mark.parametrize(
@@ -108,9 +109,9 @@ def test_profile_and_data_folder_have_files_of_their_own(books, tmp_path):
 
 def test_each_system_gets_its_own_data_set(books, tmp_path):
     (books / "profiles.yaml").write_text("data: {0: smellnet, 1: milling}\n")
-    sets = parameters.data_sets(books / "profiles.yaml")
-    assert set(parameters.profiles(books / "profiles.yaml")) == {"quick"}
-    nose, mill, results = (parameters.Notebook(tmp_path / f"{name}.ipynb") for name in ("01_a", "10_b", "30_c"))
+    table, sets = batch.profiles(books / "profiles.yaml")
+    assert set(table) == {"quick"}
+    nose, mill, results = (batch.Notebook(tmp_path / f"{name}.ipynb", {}) for name in ("01_a", "10_b", "30_c"))
     for name in ("root/smellnet", "root/milling", "mine"):
         (tmp_path / name).mkdir(parents=True)
     for folder, expected in {
@@ -119,9 +120,9 @@ def test_each_system_gets_its_own_data_set(books, tmp_path):
         "root/milling": [None, "root/milling", None],
         "mine": ["mine", None, None],
     }.items():
-        got = [parameters.data_for(book, tmp_path / folder, sets) for book in (nose, mill, results)]
+        got = [batch.data_for(book, tmp_path / folder, sets) for book in (nose, mill, results)]
         assert got == [str(tmp_path / name) if name else "" for name in expected], folder
-    assert parameters.data_for(mill, None, sets) == ""
+    assert batch.data_for(mill, None, sets) == ""
 
 
 def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):

@@ -9,8 +9,8 @@ from test_encoder import table
 
 from smellkit.errors import OptionError
 from smellkit.odour.windows import Protocol, cut
+from smellkit.study.odour import calibrated, systems
 from smellkit.study.odour import smellnet as bench
-from smellkit.study.odour import systems
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_calibration_leaves_a_recording_more_out_of_the_lesser_fit(monkeypatch):
         return lambda values: np.random.default_rng(0).normal(size=(len(values), 3))
 
     monkeypatch.setattr(systems, "fit", spy)
-    bench.calibrate(systems.find("lda"), windows)
+    calibrated.learn(systems.named("lda"), windows)
     every = set(range(5))
     lesser, greater = seen[:5], seen[5:]
     assert greater == [every - {fold} for fold in range(5)]
@@ -57,13 +57,18 @@ def test_figures_have_intervals_around_their_value():
     windows = cut(table(3, 4), Protocol())
     random = np.random.default_rng(0)
     scores = [np.log(random.dirichlet(np.ones(3), len(windows))) for _ in range(2)]
-    found = bench.figures(scores, windows)
-    for level in ("1 window", "2 windows", "3 windows", "recording"):
-        top = found[level]["top1"]
+    for count in bench.LEVELS.values():
+        figures = bench.at_level(scores, windows, count)
+        top = figures["top1"]
         assert top["low"] <= top["value"] <= top["high"]
-        assert found[level]["top5"]["value"] == 1.0  # of three classes
-        assert found[level]["top1"]["value"] == pytest.approx(np.mean(found[level]["top1_of_seeds"]))
-    assert set(found["per_substance"]) == {"s0", "s1", "s2"}
+        assert figures["top5"]["value"] == 1.0  # of three classes
+        assert top["value"] == pytest.approx(np.mean(figures["top1_of_seeds"]))
+    assert set(bench.by_kind(scores, windows)["per_substance"]) == {"s0", "s1", "s2"}
+
+
+def test_categories_hold_ten_substances_each():
+    assert [len(members.split()) for members in bench.CATEGORIES.values()] == [10] * 5
+    assert bench.category("nutmeg") == "spices" and bench.category("paint") == "other"
 
 
 def test_cross_validation_never_scores_what_it_learnt_from(monkeypatch):
@@ -75,45 +80,32 @@ def test_cross_validation_never_scores_what_it_learnt_from(monkeypatch):
         return lambda values: np.zeros((len(values), 3))
 
     monkeypatch.setattr(systems, "fit", spy)
-    scores, graded = bench.cross_validate(systems.find("lda"), windows)
+    scores, graded = systems.cross_validate(systems.named("lda"), windows)
     assert len(scores) == len(graded) and len(seen) == 4
     for fold, learnt in enumerate(seen):
         assert not learnt & set(graded.recording[graded.fold == fold])
 
 
 def test_every_system_names_what_exists():
-    from smellkit.odour.encoder import BODIES
-    from smellkit.study.odour.baselines import PEERS
+    from smellkit.odour.encoder import BACKBONES
+    from smellkit.study.odour.baselines import BASELINES
 
     for system in systems.SYSTEMS.values():
-        assert set(system.members) <= set(BODIES) | set(PEERS)
+        assert set(system.members) <= set(BACKBONES) | set(BASELINES)
         assert system.table in bench.TABLES
     assert all("confounded" in name for name, s in systems.SYSTEMS.items() if s.table == "confounded")
     with pytest.raises(OptionError, match="extratrees"):
-        systems.find("extratree")
+        systems.named("extratree")
 
 
 @pytest.mark.parametrize("name", ["lda", "extratrees", "extratrees-lda", "lightgbm"])
-def test_each_peer_separates_what_is_apart(name):
+def test_each_baseline_separates_what_is_apart(name):
     pytest.importorskip("lightgbm") if name == "lightgbm" else None
     windows = cut(table(3, 6, rows=500), Protocol())
     train, test = windows[windows.fold > 1], windows[windows.fold <= 1]
-    scores = systems.fit(systems.find(name), train)(test.values)
+    scores = systems.fit(systems.named(name), train)(test.values)
     assert scores.shape == (len(test), 3)
     assert (scores.argmax(1) == test.target).mean() > 0.9
-
-
-@pytest.mark.parametrize("name", ["minirocket", "hydra"])
-def test_random_kernels_separate_what_is_apart_or_say_what_to_install(name):
-    windows = cut(table(3, 6, rows=500), Protocol())
-    train, test = windows[windows.fold > 1], windows[windows.fold <= 1]
-    try:
-        import aeon  # noqa: F401
-    except ImportError:
-        with pytest.raises(OptionError, match="aeon"):
-            systems.fit(systems.find(name), train)
-    else:
-        assert (systems.fit(systems.find(name), train)(test.values).argmax(1) == test.target).mean() > 0.9
 
 
 def test_the_command_measures_the_sample_and_keeps_other_models(tmp_path):

@@ -46,7 +46,7 @@ def device(tmp_path_factory):
     """A virtual player in this process, not in the kernel's: what it emits is seen from outside."""
     link = tmp_path_factory.mktemp("device") / "neckwear"
     virtual = VirtualNeckWear(now=time.monotonic)
-    with PtyServer(virtual, now=time.monotonic, link=link) as server:
+    with PtyServer(virtual, link=link) as server:
         virtual.port = server.port
         yield virtual
 

@@ -11,17 +11,16 @@ from smellkit.cli import cli
 from smellkit.errors import DataError, SmellkitError, WeightsError
 from smellkit.odour.calibration import (
     POWER,
-    Calibration,
+    SessionCalibration,
+    extrapolated,
     power_law,
     predicted_mixtures,
     read_labels,
     read_references,
     reference_file,
-    settled,
 )
-from smellkit.odour.mixture_scores import dynamic_top_k, within
-from smellkit.odour.mixture_task import read_windows
-from smellkit.odour.predict_mixture import load_model
+from smellkit.odour.mixture import dynamic_top_k, within_tolerance
+from smellkit.odour.mixture_task import load_hybrid, read_windows
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour.mixtures import draw_references
 
@@ -71,18 +70,18 @@ def test_two_base_scents_give_themselves_and_nine_mixtures():
 def test_a_recording_that_is_still_rising_is_followed_further_up():
     features = np.zeros((11, 8), np.float32)
     features[:, :4] = np.arange(11)[:, None]
-    ahead, of = settled(features, np.zeros(11, int))
+    ahead, of = extrapolated(features, np.zeros(11, int))
     assert (ahead[:, :4] > 10).all() and (ahead[:, 4:] == 0).all()
     assert (of == 0).all()
 
 
 def test_one_reference_of_each_mixture_helps_on_another_day(unseen):
-    model = load_model(paths.weights() / "mixture")
+    model = load_hybrid(paths.weights() / "mixture")
     chosen = draw_references(unseen.index, count=1, seed=1)
     rest = unseen.of(~chosen)
-    calibrated = Calibration.fit(unseen.of(chosen), model).predict(rest.counts)
+    calibrated = SessionCalibration.fit(unseen.of(chosen), model).predict(rest.counts)
     alone = model.predict(rest.counts, recording=rest.recording)
-    assert within(calibrated, rest.ratios).mean() > within(alone, rest.ratios).mean() + 0.3
+    assert within_tolerance(calibrated, rest.ratios).mean() > within_tolerance(alone, rest.ratios).mean() + 0.3
     assert dynamic_top_k(calibrated, rest.ratios).mean() > 0.6
 
 
@@ -96,8 +95,8 @@ def test_base_scents_alone_tell_their_mixtures_by_the_power_law():
     mixed = np.stack([power_law(np.stack([banana, orange]), np.array([s, 1 - s])) for s in share])
     pure = np.concatenate([np.tile(banana, (20, 1)), np.tile(orange, (20, 1))]) + random.normal(0, 0.03, (40, 4))
     features = np.concatenate([pure, np.zeros((40, 4))], axis=1).astype(np.float32)
-    made = Calibration(features, np.repeat(np.eye(12)[[2, 3]], 20, axis=0), np.repeat([0, 1], 20), np.eye(8))
-    assert within(made.predict(counts(mixed)), truth).mean() > 0.8
+    made = SessionCalibration(features, np.repeat(np.eye(12)[[2, 3]], 20, axis=0), np.repeat([0, 1], 20), np.eye(8))
+    assert within_tolerance(made.predict(counts(mixed)), truth).mean() > 0.8
 
 
 def test_the_commands_calibrate_and_predict_work_together(unseen, tmp_path):
@@ -130,7 +129,7 @@ def test_a_reference_is_found_wherever_the_index_counts_from():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "readable CSV"),
+        ("", "not valid CSV"),
         ("file,label_peach\na.csv,1\n", "filepath"),
         ("filepath,label_peach\n", "rows"),
         ("filepath,label_banan\na.csv,1\n", "did you mean label_banana"),
@@ -171,6 +170,6 @@ def test_a_reference_listed_twice_and_a_short_one_are_refused(tmp_path):
 
 def test_something_else_than_a_calibration_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="smellkit calibrate"):
-        Calibration.load(tmp_path)
-    with pytest.raises(WeightsError, match="no calibration"):
-        Calibration.load(paths.weights() / "mixture")
+        SessionCalibration.load(tmp_path)
+    with pytest.raises(WeightsError, match="not a calibration"):
+        SessionCalibration.load(paths.weights() / "mixture")

@@ -1,30 +1,28 @@
 """Calibration: honest confidence, sets that hold the truth, and silence where nothing is known."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import special
 
 from smellkit.errors import DataError
 from smellkit.metrics import expected_calibration_error
-from smellkit.odour.confidence import (
-    ABSTAIN,
-    Calibration,
-    Thresholds,
+from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
+from smellkit.study.odour.calibrated import (
     abstention,
     ahead_of,
     calibrate,
     calibrate_ahead,
     conformal_quantile,
-    decide,
-    entropy,
-    fit_temperature,
-    margin,
     prediction_sets,
     selective,
-    softmax,
 )
+
+softmax = partial(special.softmax, axis=-1)
 
 
 def answers(recordings=400, windows=5, classes=10, sharpness=3.0, seed=0):
@@ -100,7 +98,7 @@ def test_a_calibration_is_learnt_for_a_fit_on_all_recordings():
 def test_a_calibration_survives_its_manifest():
     scores, target, group = answers(100)
     made = calibrate(scores, target, group)
-    assert Calibration.of(made.asdict()) == made
+    assert Confidence.of(made.asdict()) == made
 
 
 def test_nothing_to_calibrate_on_is_refused():

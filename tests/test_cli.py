@@ -38,6 +38,18 @@ def test_help_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_the_kit_itself_loads_nothing_and_its_names_are_there():
+    code = "import sys, smellkit\nassert not {'torch', 'numpy', 'pandas', 'serial', 'click'} & set(sys.modules)\n"
+    code += "from smellkit import NeckWear, Nose\nassert 'torch' not in sys.modules\n"
+    code += "assert {'Nose', 'NeckWear', 'Pipeline'} <= set(dir(smellkit))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    from smellkit import Pipeline
+
+    assert callable(Pipeline)
+    with pytest.raises(ImportError, match="Nosé"):
+        from smellkit import Nosé  # noqa: F401
+
+
 @pytest.mark.parametrize(
     "words, says",
     [

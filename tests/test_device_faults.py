@@ -13,14 +13,14 @@ import pytest
 from serial import SerialException
 
 from smellkit.device import frames, playlist
-from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.errors import ArgumentError, NoReply, PortError, PortLost, Refused, WriteBlocked
 from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, _diagnosis, open_link
 from smellkit.device.neckwear import NeckWear
-from smellkit.device.serve import MemoryPort, PtyServer
+from smellkit.device.serve import PtyServer
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError
+from smellkit.study.device.fake import FakeClock, MemoryPort
 
 MIX = [0.4, 0.3, 0.2, 0.1] + [0.0] * 8
 GONE = [
@@ -147,10 +147,10 @@ def test_d7_every_way_to_go_away_is_one_error_at_once_and_nothing_is_replayed(wh
 
 
 def test_d7_a_real_terminal_that_hangs_up_is_the_same_error(tmp_path):
-    device = VirtualNeckWear(now=Clock.now)
+    device = VirtualNeckWear()
     with (
-        PtyServer(device, now=Clock.now, link=tmp_path / "neck") as served,
-        NeckWear.open(served.port, guard=False, timing=Timing(wake_gap=0.01)) as neck,
+        PtyServer(device, link=tmp_path / "neck") as served,
+        NeckWear.open(served.port, watchdog=False, timing=Timing(wake_gap=0.01)) as neck,
     ):
         neck.play(3, seconds=20)
         until(lambda: device.emitting == 3)
@@ -171,20 +171,20 @@ def test_d8_two_thousand_replugs_on_other_paths_are_all_found_again_and_silenced
             world.clock.sleep(3)
         world.device.unplug()
         world.clock.sleep(draw.choice([0.02, 0.5, 3.0, 30.0]))
-        heard = len(world.device.heard)
+        heard = len(world.device.received)
         world.device.plug()
         world.clock.sleep(2.5)  # the cap of the back-off, and the burst
         found += world.neck.status().connected
-        after = [raw for _, raw in world.device.heard[heard:]]
+        after = [raw for _, raw in world.device.received[heard:]]
         assert after == [frames.wake(), *[frames.stop()] * 3]
         assert not world.device.emitting
     assert found == 2000
 
 
 def test_d8_on_a_real_terminal_the_link_name_is_followed_to_the_new_path(tmp_path):
-    device = VirtualNeckWear(now=Clock.now)
+    device = VirtualNeckWear()
     link = tmp_path / "neck"
-    with PtyServer(device, now=Clock.now, link=link) as served, NeckWear.open(served.port, guard=False) as neck:
+    with PtyServer(device, link=link) as served, NeckWear.open(served.port, watchdog=False) as neck:
         before = link.readlink()
         keep = os.open(before, os.O_RDWR | os.O_NOCTTY)  # so that the kernel gives the next one another number
         device.unplug()
@@ -233,20 +233,20 @@ def test_d10_every_port_that_will_not_open_is_named_with_cause_and_remedy(tmp_pa
     }
     for port, cause in cases.items():
         with pytest.raises(DeviceError) as caught:
-            NeckWear.open(port, guard=False)
+            NeckWear.open(port, watchdog=False)
         assert cause in str(caught.value) and port in str(caught.value) and caught.value.remedy
     denied = _diagnosis("/dev/ttyUSB0", SerialException(errno.EACCES, "could not open port"))
     assert "permission denied" in str(denied) and "dialout" in denied.remedy
 
 
 def test_d10_a_port_that_is_in_use_is_refused_and_says_so():
-    device = VirtualNeckWear(now=Clock.now)
+    device = VirtualNeckWear()
     with (
-        PtyServer(device, now=Clock.now) as served,
-        NeckWear.open(served.port, guard=False),
+        PtyServer(device) as served,
+        NeckWear.open(served.port, watchdog=False),
         pytest.raises(PortError, match="another program uses it"),
     ):
-        NeckWear.open(served.port, guard=False)
+        NeckWear.open(served.port, watchdog=False)
 
 
 def test_d11_a_blocked_write_ends_within_its_bound():
@@ -262,8 +262,8 @@ def test_d11_a_blocked_write_ends_within_its_bound():
 
 
 def test_d11_a_real_terminal_that_takes_nothing_blocks_no_longer_than_the_bound():
-    device = VirtualNeckWear(now=Clock.now)
-    with PtyServer(device, now=Clock.now) as served, NeckWear.open(served.port, guard=False) as neck:
+    device = VirtualNeckWear()
+    with PtyServer(device) as served, NeckWear.open(served.port, watchdog=False) as neck:
         device.takes_bytes = False
         time.sleep(0.05)
         filler = os.open(served.port, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -295,10 +295,10 @@ def test_d12_leaving_the_block_by_an_exception_is_silence():
 
 
 def test_d13_eight_threads_with_a_thousand_commands_each_damage_no_frame():
-    device = VirtualNeckWear(now=Clock.now)
+    device = VirtualNeckWear()
     quick = Timing(gap=0.0, reply=20.0, wake_gap=0.0, stop_gap=0.0)
     answers, wrong = [], []
-    with PtyServer(device, now=Clock.now) as served, NeckWear.open(served.port, guard=False, timing=quick) as neck:
+    with PtyServer(device) as served, NeckWear.open(served.port, watchdog=False, timing=quick) as neck:
 
         def work(number):
             draw = random.Random(number)
@@ -321,7 +321,7 @@ def test_d13_eight_threads_with_a_thousand_commands_each_damage_no_frame():
             thread.join(120)
         neck.stop()
         sent = [entry["hex"] for entry in neck.log.entries if entry["direction"] == "out"]
-        until(lambda: [raw.hex().upper() for _, raw in device.heard[-len(sent) :]] == sent)
+        until(lambda: [raw.hex().upper() for _, raw in device.received[-len(sent) :]] == sent)
         assert not device.emitting
     assert wrong == [] and set(answers) == {150} and len(answers) > 3000
     assert device.damaged == 0
@@ -333,7 +333,7 @@ def test_d14_a_bad_scent_sends_no_byte(scent):
     with pytest.raises(ArgumentError):
         world.neck.play(scent, seconds=1)
     world.clock.sleep(5)
-    assert world.device.heard == []
+    assert world.device.received == []
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "3", None, 3601])
@@ -342,7 +342,7 @@ def test_d14_a_bad_duration_sends_no_byte(seconds):
     with pytest.raises(ArgumentError):
         world.neck.play(3, seconds=seconds)
     world.clock.sleep(5)
-    assert world.device.heard == []
+    assert world.device.received == []
 
 
 def test_d14_a_bad_channel_uid_or_mixture_sends_no_byte():
@@ -356,7 +356,7 @@ def test_d14_a_bad_channel_uid_or_mixture_sends_no_byte():
         with pytest.raises(Exception, match="channel|uid|shares|seconds"):
             act()
     world.clock.sleep(5)
-    assert world.device.heard == []
+    assert world.device.received == []
 
 
 @pytest.mark.parametrize("fault", ["empty", "low_battery"])
@@ -367,8 +367,8 @@ def test_d15_what_the_link_cannot_tell_is_never_claimed(fault):
     status = world.neck.status()
     assert (status.battery, status.cartridges, status.emitting) == ("unknown", "unknown", "unconfirmed")
     assert [round(air.end - air.start, 3) for air in world.device.air] == [2.0]
-    told = json.dumps([entry["what"] for entry in world.neck.log.entries]) + repr(status)
-    assert "ok" not in told.lower().replace("broken", "")
+    claims = json.dumps([entry["what"] for entry in world.neck.log.entries]) + repr(status)
+    assert "ok" not in claims.lower().replace("broken", "")
 
 
 def test_d16_stop_is_repeated_and_what_may_get_lost_is_reported_as_a_bound():
@@ -407,7 +407,7 @@ def test_d18_a_full_disk_costs_one_warning_and_no_stop(caplog):
     assert not world.device.emitting
     assert len([record for record in caplog.records if "Can't write" in record.message]) == 1
     assert "No space left" in world.neck.status().warning
-    assert len(world.sent("")) == len(world.device.heard)
+    assert len(world.sent("")) == len(world.device.received)
 
 
 def test_d18_an_unwritable_log_is_one_warning_too(tmp_path, caplog):
@@ -428,7 +428,7 @@ def test_d18_every_frame_is_in_the_log_with_time_run_direction_and_hex(tmp_path)
     assert all({"time", "at", "run", "direction", "hex", "what", "latency"} <= line.keys() for line in lines)
     assert len({line["run"] for line in lines}) == 1
     sent = [line["hex"] for line in lines if line["direction"] == "out"]
-    assert sent == [raw.hex().upper() for _, raw in world.device.heard]
+    assert sent == [raw.hex().upper() for _, raw in world.device.received]
     assert [line["hex"] for line in lines if line["direction"] == "in"] == ["F5A796013D55"]
 
 
@@ -450,13 +450,13 @@ def test_a_reply_for_another_uid_is_not_taken():
 
 
 def test_loop_echoes_and_the_error_says_so():
-    with NeckWear.open("loop://", guard=False) as neck, pytest.raises(NoReply, match="echo"):
+    with NeckWear.open("loop://", watchdog=False) as neck, pytest.raises(NoReply, match="echo"):
         neck.probe()
 
 
 def test_what_a_link_does_after_close_is_the_one_error(tmp_path):
-    device = VirtualNeckWear(now=Clock.now)
-    with PtyServer(device, now=Clock.now) as served:
+    device = VirtualNeckWear()
+    with PtyServer(device) as served:
         link = open_link(served.port)
         link.close()
         for act in (link.read, lambda: link.write(b"x")):

@@ -15,24 +15,23 @@ from serial.rfc2217 import PortManager
 from test_device_faults import World, until
 
 from smellkit.device import frames
-from smellkit.device.clock import Clock, FakeClock
 from smellkit.device.commands import neckwear
 from smellkit.device.errors import Closed, PortLost
 from smellkit.device.jobs import Timing
-from smellkit.device.link import open_link
+from smellkit.device.link import Port, StableName, list_ports, open_link
 from smellkit.device.neckwear import NeckWear
-from smellkit.device.ports import Port, StableName, list_ports
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear, read_faults
 from smellkit.errors import OptionError
 from smellkit.study.device.bench import frame_seconds, parser_rate, streams
+from smellkit.study.device.fake import FakeClock
 
 
 def test_the_first_play_wakes_the_device_three_times_a_second_apart():
     world = World()
     world.neck.play(5, seconds=10)
     world.neck.wait()
-    heard = [(round(at - 1000, 3), raw) for at, raw in world.device.heard]
+    heard = [(round(at - 1000, 3), raw) for at, raw in world.device.received]
     assert heard == [(0, frames.wake()), (1, frames.wake()), (2, frames.wake()), (2.2, frames.play(5, 10_000))]
     assert [(air.scent, round(air.end - air.start, 3)) for air in world.device.air] == [(5, 10)]
 
@@ -43,7 +42,7 @@ def test_a_long_play_is_renewed_without_a_gap_and_ends_in_time():
     world.neck.wait()
     (air,) = world.device.air
     assert air.end - air.start == pytest.approx(95.5, abs=0.002)
-    durations = [int.from_bytes(raw[16:20], "big") for _, raw in world.device.heard if len(raw) == 26]
+    durations = [int.from_bytes(raw[16:20], "big") for _, raw in world.device.received if len(raw) == 26]
     assert max(durations) <= 10_000 and len(durations) == 11
 
 
@@ -70,7 +69,7 @@ def test_commands_keep_200_ms_apart_and_a_stop_does_not_wait():
 
 
 def test_stop_from_another_thread_ends_a_wait():
-    with NeckWear.open("virtual", guard=False) as neck:
+    with NeckWear.open("virtual", watchdog=False) as neck:
         neck.wake()
         neck.play(3, seconds=60)
         until(lambda: neck.virtual.emitting == 3)
@@ -91,18 +90,18 @@ def test_set_channel_wakes_the_device_and_matches_the_uid():
 def test_status_says_unknown_before_anything_was_heard():
     status = World().neck.status()
     assert (status.channel, status.emitting, status.battery, status.cartridges) == ("unknown",) * 4
-    assert status.asked is None and status.latency.count == 0 and status.connected
+    assert status.requested is None and status.latency.count == 0 and status.connected
 
 
 def test_status_follows_what_was_asked():
     world = World()
     world.neck.play(7, seconds=20)
-    assert world.neck.status().asked is None
+    assert world.neck.status().requested is None
     world.clock.sleep(5)
     status = world.neck.status()
-    assert (status.asked, status.emitting) == (7, "unconfirmed") and 17 < status.left < 17.5
+    assert (status.requested, status.emitting) == (7, "unconfirmed") and 17 < status.left < 17.5
     world.neck.stop()
-    assert world.neck.status().asked is None and world.neck.status().left == 0
+    assert world.neck.status().requested is None and world.neck.status().left == 0
 
 
 def test_after_close_everything_says_so():
@@ -185,17 +184,17 @@ def test_faults_are_read_from_text_and_a_wrong_one_is_named():
 
 
 def test_the_tcp_device_listens_on_this_machine_only_and_takes_the_next_client():
-    device = VirtualNeckWear(now=Clock.now)
-    with TcpServer(device, now=Clock.now) as served:
+    device = VirtualNeckWear()
+    with TcpServer(device) as served:
         assert served.port.startswith("socket://127.0.0.1:")
         for _ in range(2):
-            with NeckWear.open(served.port, guard=False) as neck:
+            with NeckWear.open(served.port, watchdog=False) as neck:
                 assert neck.probe().channel == 150
 
 
 def test_a_client_that_leaves_as_the_next_one_comes_does_not_take_it_along():
-    device = VirtualNeckWear(now=Clock.now)
-    with TcpServer(device, now=Clock.now) as served:
+    device = VirtualNeckWear()
+    with TcpServer(device) as served:
         address = ("127.0.0.1", int(served.port.rpartition(":")[2]))
         for _ in range(20):
             first = socket.create_connection(address)
@@ -240,11 +239,11 @@ def serve_telnet(listener, path):
 
 
 def test_an_rfc2217_port_plays_and_stops():
-    device = VirtualNeckWear(now=Clock.now)
-    with PtyServer(device, now=Clock.now) as served, socket.create_server(("127.0.0.1", 0)) as listener:
+    device = VirtualNeckWear()
+    with PtyServer(device) as served, socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve_telnet, args=(listener, served.port), daemon=True).start()
         address = f"rfc2217://127.0.0.1:{listener.getsockname()[1]}"
-        with NeckWear.open(address, guard=False, timing=Timing(gap=0.02, wake_gap=0.01)) as neck:
+        with NeckWear.open(address, watchdog=False, timing=Timing(gap=0.02, wake_gap=0.01)) as neck:
             assert neck.probe().channel == 150
             neck.play(3, seconds=20)
             until(lambda: device.emitting == 3)
@@ -256,12 +255,12 @@ def test_a_port_is_followed_by_its_own_number_when_its_path_changes(monkeypatch)
     def port(device, number):
         return Port(device, "CP2102", number, 0x10C4, 0xEA60, "1-1", True)
 
-    monkeypatch.setattr("smellkit.device.ports.list_ports", lambda: [port("COM3", "A"), port("COM4", "B")])
+    monkeypatch.setattr("smellkit.device.link.list_ports", lambda: [port("COM3", "A"), port("COM4", "B")])
     name = StableName("COM3")
     assert name.url() == "COM3"
-    monkeypatch.setattr("smellkit.device.ports.list_ports", lambda: [port("COM4", "B"), port("COM9", "A")])
+    monkeypatch.setattr("smellkit.device.link.list_ports", lambda: [port("COM4", "B"), port("COM9", "A")])
     assert name.url() == "COM9"
-    monkeypatch.setattr("smellkit.device.ports.list_ports", lambda: [])
+    monkeypatch.setattr("smellkit.device.link.list_ports", lambda: [])
     assert name.url() == "COM3"
 
 
@@ -299,7 +298,7 @@ def test_the_virtual_command_serves_any_client_and_logs_what_was_emitted(tmp_pat
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
         address = served.stdout.readline().split()[-1]
-        with NeckWear.open(address, guard=False) as neck:
+        with NeckWear.open(address, watchdog=False) as neck:
             neck.play(3, seconds=0.3)
             neck.wait()
         until(lambda: "air off" in log.read_text())

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smellkit.device.board import FAULTS, Board
-from smellkit.device.enose import COLUMNS, KEPT, LONGEST, Lines, Nose
+from smellkit.device.board import Board
+from smellkit.device.enose import KEPT, LONGEST, Lines, Nose
 from smellkit.device.errors import Closed, NoReply, PortError, PortLost
 from smellkit.errors import DataError, OptionError
+from smellkit.sensors import SENSORS
+from smellkit.study.device.fake import BOARD_FAULTS, FaultyBoard
 
 LINE = b"40,62,83,733,2,10,0,33.59,688.6,100.0,0.0,3170.54\r\n"
 VALUES = (40, 62, 83, 733, 2, 10, 0, 33.59, 688.6, 100.0, 0.0, 3170.54)
@@ -39,7 +41,7 @@ def test_the_first_line_is_never_believed():
 
 def test_a_header_gives_the_order_of_the_columns():
     lines = Lines()
-    assert lines.feed(b"time," + ",".join(reversed(COLUMNS)).encode() + b"\n") == []
+    assert lines.feed(b"time," + ",".join(reversed(SENSORS)).encode() + b"\n") == []
     assert lines.feed(b"9," + b",".join(reversed(LINE.strip().split(b","))) + b"\n") == [VALUES]
     assert not lines.dropped
 
@@ -106,23 +108,23 @@ def test_rows_come_from_a_virtual_board_in_order_and_in_time():
 
 def test_a_recording_is_replayed_byte_for_byte(tmp_path):
     path = tmp_path / "smell.csv"
-    path.write_text(",".join(COLUMNS) + "\n" + "\n".join(RECORDING[:5]) + "\n")
+    path.write_text(",".join(SENSORS) + "\n" + "\n".join(RECORDING[:5]) + "\n")
     with Board(path, rate=200) as board, Nose(board.port) as nose:
         assert nose.read().values[7:] == (33.5, 688.6, 100.0, 0.0, 3170.5)
     assert board.printed[0][1] == RECORDING[0]
 
 
 def test_a_table_is_replayed_and_changed():
-    table = pd.DataFrame([VALUES] * 3, columns=COLUMNS)
+    table = pd.DataFrame([VALUES] * 3, columns=SENSORS)
     with Board(table, rate=200) as board, Nose(board.port) as nose:
         assert nose.read().values == VALUES
         board.change(table + 1)
         wait(lambda: nose.read().values[0] == 41)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", BOARD_FAULTS)
 def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
-    with Board(RECORDING, rate=400, faults=fault, seed=3) as board, Nose(board.port) as nose:
+    with FaultyBoard(RECORDING, rate=400, faults=fault, seed=3) as board, Nose(board.port) as nose:
         rows = [nose.read() for _ in range(60)]
         status = nose.status()
     assert all(row.values[1:] == (62, 83, 733, 2, 10, 4294967295, 33.5, 688.6, 100.0, 0.0, 3170.5) for row in rows)
@@ -168,14 +170,14 @@ def test_a_second_reader_is_refused():
     with (
         Board(RECORDING) as board,
         Nose(board.port),
-        pytest.raises(PortError, match="another program or notebook"),
+        pytest.raises(PortError, match="another program uses it"),
     ):
         Nose(board.port)
 
 
 @pytest.mark.parametrize("port", ["/dev/nonesuch", "/tmp", "", "nonesuch://x", "/etc/hostname"])
 def test_a_port_that_is_none_is_refused_with_its_name(port):
-    with pytest.raises(PortError, match=port or "No port ''"):
+    with pytest.raises(PortError, match=port or "port is ''"):
         Nose.open(port)
 
 
@@ -209,7 +211,7 @@ def test_rows_that_nobody_reads_are_dropped_and_counted_and_a_new_run_begins():
 def test_closing_ends_every_thread_and_file_soon(open_files):
     threads, files = threading.active_count(), open_files()
     for seed in range(3):
-        with Board(RECORDING, rate=100, faults=FAULTS, seed=seed) as board, Nose(board.port) as nose:
+        with FaultyBoard(RECORDING, rate=100, faults=BOARD_FAULTS, seed=seed) as board, Nose(board.port) as nose:
             nose.read()
             began = time.monotonic()
             nose.close()
@@ -228,13 +230,13 @@ def test_a_reader_on_another_thread_wakes_up_when_the_board_is_closed():
 
 def test_wrong_boards_are_refused(tmp_path):
     with pytest.raises(OptionError, match="No fault smoke"):
-        Board(RECORDING, faults=["smoke"])
+        FaultyBoard(RECORDING, faults=["smoke"])
     with pytest.raises(OptionError, match="rate"):
         Board(RECORDING, rate=0)
     with pytest.raises(DataError, match="no rows"):
         Board([])
     with pytest.raises(DataError, match="no column LPG"):
-        Board(pd.DataFrame([VALUES], columns=COLUMNS).drop(columns="LPG"))
+        Board(pd.DataFrame([VALUES], columns=SENSORS).drop(columns="LPG"))
     with pytest.raises(DataError, match=r"none\.csv"):
         Board(tmp_path / "none.csv")
 

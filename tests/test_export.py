@@ -6,22 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from smellkit import checkpoint as weights
-from smellkit.errors import OptionError
-from smellkit.odour.encoder_task import make
-from smellkit.odour.export import Recorded, duration, example, odour, represent
-from smellkit.odour.predict import Recogniser
+from smellkit.odour.export import Recorded, duration, example, odour
+from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import REPRESENTATIONS, Protocol
 from tests.test_predict import trained  # noqa: F401 - a fixture
 
 
 @pytest.mark.parametrize("kind", REPRESENTATIONS)
-def test_torch_represents_rows_as_numpy_does(kind):
+def test_tensors_are_represented_as_arrays_are(kind):
     protocol = Protocol(kind)
     rows = example(protocol, windows=4)
     rows[0] = 0
     rows[1] = 1023
-    assert np.allclose(represent(rows, protocol).numpy(), protocol.represent(rows.numpy()), atol=1e-3)
+    assert np.allclose(protocol.represent(rows).numpy(), protocol.represent(rows.numpy()), atol=1e-3)
 
 
 def test_onnx_runtime_agrees_with_torch(trained, tmp_path):  # noqa: F811
@@ -30,26 +27,14 @@ def test_onnx_runtime_agrees_with_torch(trained, tmp_path):  # noqa: F811
     said = odour(trained, out=tmp_path / "odour.onnx")
     assert "from torch" in said
     session = onnxruntime.InferenceSession(str(tmp_path / "odour.onnx"), providers=["CPUExecutionProvider"])
-    recogniser = Recogniser.load(trained)
-    rows = example(recogniser.protocol, windows=5, seed=3)
+    smell = SubstanceSmell.load(trained)
+    rows = example(smell.protocol, windows=5, seed=3)
     z, p = session.run(None, {"rows": rows.numpy()})
     with torch.no_grad():
-        torch_z, torch_p = Recorded(recogniser).eval()(rows)
+        torch_z, torch_p = Recorded(smell).eval()(rows)
     assert np.abs(z - torch_z.numpy()).max() < 1e-4
     assert np.abs(p - torch_p.numpy()).max() < 1e-4
-    assert np.allclose(
-        p, recogniser.probabilities(recogniser.scores(recogniser.protocol.represent(rows.numpy()))), atol=1e-4
-    )
+    assert np.allclose(p, smell.probabilities(smell.protocol.represent(rows.numpy())), atol=1e-4)
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["classes"])[0] == "smell 0"
-    assert duration(session, recogniser.protocol, rounds=5) < 200  # ms; the figure itself is measured, not tested
-
-
-def test_a_network_that_needs_the_whole_recording_is_not_exported(trained, tmp_path):  # noqa: F811
-    pytest.importorskip("onnxruntime")
-    _, manifest = weights.load(trained)
-    manifest["protocol"] |= {"representation": "baseline"}
-    network = make("summary-mlp", (Protocol("baseline").steps, 6), classes=8)
-    folder = weights.save(tmp_path / "weights", network.state_dict(), manifest)
-    with pytest.raises(OptionError, match="whole recording"):
-        odour(folder, out=tmp_path / "odour.onnx")
+    assert duration(session, smell.protocol, rounds=5) < 200  # ms; the figure itself is measured, not tested

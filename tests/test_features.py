@@ -6,9 +6,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smellkit.odour.features import Normal, names, summarise
+from smellkit.odour.features import BANDS, LAGS, QUANTILES, SEGMENTS, QuantileNormalizer, summarise
 
 GAS = ("NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG")
+
+
+def names(steps: int, channels: tuple[str, ...]) -> list[str]:
+    """Return the name of each feature of windows of `steps` steps, "channel: what" or "channel, channel: what"."""
+    each = [f"quantile {q:g}" for q in QUANTILES]
+    each += ["mean", "slope", "curvature", "cubic", *[f"segment {i + 1}" for i in range(SEGMENTS)], "first", "last"]
+    each += ["deviation", "noise", "mean change", "rms change", "largest change", "still"]
+    each += [f"change in quarter {i + 1}" for i in range(4)]
+    each += [f"autocorrelation {lag}" for lag in LAGS] + [f"band {i + 1}" for i in range(BANDS)]
+    pairs = [(a, b) for i, a in enumerate(channels) for b in channels[i + 1 :]]
+    called = [f"{channel}: {what}" for channel in channels for what in each]
+    called += [f"{a}, {b}: correlation" for a, b in pairs] + [f"{a}, {b}: correlation of changes" for a, b in pairs]
+    return called + [f"{c}: share of {what}" for what in ("mean", "slope", "deviation") for c in channels]
 
 
 def windows(count=8, steps=100, channels=6, seed=0):
@@ -48,7 +61,7 @@ def test_a_dead_sensor_gives_numbers():
 
 def test_normal_features_are_normal_in_the_training_windows():
     x = torch.from_numpy(np.random.default_rng(0).exponential(size=(4000, 3)).astype(np.float32))
-    z = Normal(3).fit(x)(x)
+    z = QuantileNormalizer(3).fit(x)(x)
     assert z.mean(0).abs().max() < 0.05
     assert (z.std(0) - 1).abs().max() < 0.05
     assert z.abs().max() <= 3
@@ -56,13 +69,13 @@ def test_normal_features_are_normal_in_the_training_windows():
 
 def test_a_constant_feature_becomes_zero():
     x = torch.full((50, 2), 7.0)
-    assert torch.allclose(Normal(2).fit(x)(x), torch.zeros(50, 2), atol=1e-6)
+    assert torch.allclose(QuantileNormalizer(2).fit(x)(x), torch.zeros(50, 2), atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 50))
 def test_the_normal_map_keeps_order_and_forgets_units(seed, unit):
     x = torch.from_numpy(np.random.default_rng(seed).normal(size=(200, 1)).astype(np.float32)).sort(0).values
-    z = Normal(1).fit(x)(x)
+    z = QuantileNormalizer(1).fit(x)(x)
     assert (z.diff(dim=0) >= -1e-5).all()
-    assert torch.allclose(Normal(1).fit(unit * x)(unit * x), z, atol=0.02)
+    assert torch.allclose(QuantileNormalizer(1).fit(unit * x)(unit * x), z, atol=0.02)

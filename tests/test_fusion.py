@@ -5,10 +5,10 @@ import torch
 
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import scenes as fusion_data
-from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, hide, right, task
+from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, correct, fusion_loss, fusion_scores, hide, task
 from smellkit.odour.recordings import find
-from smellkit.odour.scenes import Bank, Scenes, descriptors, paraphrases, split_pictures
-from smellkit.odour.scents import CHANNELS, Scent, read_scents
+from smellkit.odour.scenes import EvidenceBank, Scenes, descriptors, paraphrases, split_pictures
+from smellkit.odour.scents import SCENTS, Scent, read_scents
 from smellkit.study.odour.fusion import SUBSETS, behind, by_class, conflict, subsets
 
 SIZES = (50, 30, 40)
@@ -32,7 +32,7 @@ def small_scenes():
     ratios = torch.eye(12).repeat(6, 1)
     keys = [torch.randn(12, 50, generator=random), 6 * torch.eye(12), 6 * torch.eye(12)]
     z = ratios @ keys[0]
-    banks = [Bank(key.softmax(1)[:, None].repeat(1, 2, 1), torch.full((12,), 2)) for key in keys[1:]]
+    banks = [EvidenceBank(key.softmax(1)[:, None].repeat(1, 2, 1), torch.full((12,), 2)) for key in keys[1:]]
     parts = ("train", "valid", "test")
     return Scenes(
         dict.fromkeys(parts, (z, ratios, None)), dict.fromkeys(parts, banks[0]), dict.fromkeys(parts, banks[1])
@@ -102,11 +102,11 @@ def test_pictures_are_split_by_file_and_no_split_is_empty():
         and not files["train"] & files["valid"]
         and not files["valid"] & files["test"]
     )
-    assert all(file.parent.name == CHANNELS[i] for i, scent in enumerate(split["test"]) for file in scent)
+    assert all(file.parent.name == SCENTS[i] for i, scent in enumerate(split["test"]) for file in scent)
 
 
 def test_no_description_names_a_scent():
-    names = {part[:4] for name in (*CHANNELS, "orange", "clove") for part in name.split("_")}
+    names = {part[:4] for name in (*SCENTS, "orange", "clove") for part in name.split("_")}
     for scent in read_scents(find()):
         for part in ("train", "valid", "test"):
             for text in paraphrases(scent, part=part, count=20, seed=1):
@@ -132,18 +132,18 @@ def test_a_scent_described_by_its_name_alone_is_refused():
 
 
 def test_a_mixture_shows_every_component_alike():
-    bank = Bank(torch.eye(12)[:, None], torch.ones(12, dtype=torch.long))
+    bank = EvidenceBank(torch.eye(12)[:, None], torch.ones(12, dtype=torch.long))
     ratios = torch.zeros(1, 12)
     ratios[0, 2], ratios[0, 5] = 0.8, 0.2
     drawn = bank.draw(ratios, torch.rand(1, 12)).exp()
     assert drawn[0, 2] == drawn[0, 5] == pytest.approx(0.51, abs=1e-3)  # a picture tells what is there, not how much
 
 
-def test_each_of_several_loudest_scents_counts_as_right():
+def test_each_of_several_strongest_scents_counts_as_right():
     ratios, beta = torch.zeros(2, 12), torch.zeros(2, 12)
     ratios[0, :2], ratios[1, :2] = 0.5, torch.tensor([0.8, 0.2])
     beta[:, 1] = 1.0
-    assert right(beta, ratios).tolist() == [True, False]
+    assert correct(beta, ratios).tolist() == [True, False]
     assert by_class(beta, ratios) == {"banana": 0.5, "mandarin_orange": 1.0}
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from smellkit import paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
-from smellkit.gcode import channels, data, recordings, splits, tokens
+from smellkit.gcode import data, recordings
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "gcode_fingerprint"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="SMELLKIT_DATA has no gcode_fingerprint")
@@ -35,10 +36,13 @@ def read(table, tmp_path, name="face_001.parquet"):
 
 
 def test_the_155_channels_are_the_published_ones():
-    assert len(channels.CONTINUOUS) == 155 and channels.keep("no-position").sum() == 152
-    assert channels.keep(without="pressure").sum() == 143 and channels.keep(without="current").sum() == 151
+    assert len(recordings.CONTINUOUS) == 155 and recordings.channel_mask("no-position").sum() == 152
+    assert (
+        recordings.channel_mask(without="pressure").sum() == 143
+        and recordings.channel_mask(without="current").sum() == 151
+    )
     with pytest.raises(OptionError, match="proximiti"):
-        channels.keep(without="proximiti")
+        recordings.channel_mask(without="proximiti")
 
 
 def test_parquet_and_the_original_csv_are_the_same_recording(table, tmp_path):
@@ -48,9 +52,9 @@ def test_parquet_and_the_original_csv_are_the_same_recording(table, tmp_path):
 
 
 def test_a_missing_node_is_counted_and_empty(table, tmp_path):
-    node = next(name for name in channels.NODES if f"{name}.Ax" in table)
-    found, report = read(table.drop(columns=[c for c in table if c.startswith(node)]), tmp_path)
-    assert f"missing node {node}" in report.counts and found[f"{node}.Ax"].isna().all()
+    node = next(name for name in recordings.NODES if f"{name}.Ax" in table)
+    rows, report = read(table.drop(columns=[c for c in table if c.startswith(node)]), tmp_path)
+    assert f"missing node {node}" in report.counts and rows[f"{node}.Ax"].isna().all()
 
 
 def test_a_missing_column_is_counted_and_a_missing_label_refused(table, tmp_path):
@@ -61,23 +65,23 @@ def test_a_missing_column_is_counted_and_a_missing_label_refused(table, tmp_path
 
 
 def test_a_frozen_node_is_empty_from_the_eighth_still_row(table, tmp_path):
-    node = next(name for name in channels.NODES if f"{name}.Ax" in table)
+    node = next(name for name in recordings.NODES if f"{name}.Ax" in table)
     own = [c for c in table if c.startswith(node)]
     table.loc[50:, own] = table.loc[50, own].to_numpy()
-    found, report = read(table, tmp_path)
+    rows, report = read(table, tmp_path)
     assert report.counts[f"frozen {node}: rows taken as missing"] == len(table) - 58
-    assert found[f"{node}.Ax"][57] == table[f"{node}.Ax"][57] and np.isnan(found[f"{node}.Pressure"][58])
+    assert rows[f"{node}.Ax"][57] == table[f"{node}.Ax"][57] and np.isnan(rows[f"{node}.Pressure"][58])
 
 
 def test_frozen_rows_are_the_same_in_a_stream(table, tmp_path):
-    node = next(name for name in channels.NODES if f"{name}.Ax" in table)
+    node = next(name for name in recordings.NODES if f"{name}.Ax" in table)
     own = [c for c in table if c.startswith(node)]
     table.loc[30:70, own] = table.loc[30, own].to_numpy()
-    whole = table.reindex(columns=channels.CONTINUOUS).to_numpy(np.float32)
+    whole = table.reindex(columns=recordings.CONTINUOUS).to_numpy(np.float32)
     piecewise, still = whole.copy(), np.zeros(13, int)
     recordings.mark_frozen(whole)
     for row in range(1, len(piecewise)):
-        pair = table.reindex(columns=channels.CONTINUOUS).to_numpy(np.float32)[row - 1 : row + 1]
+        pair = table.reindex(columns=recordings.CONTINUOUS).to_numpy(np.float32)[row - 1 : row + 1]
         recordings.mark_frozen(pair, still=still)
         piecewise[row] = pair[1]
     np.testing.assert_array_equal(whole, piecewise)
@@ -85,9 +89,9 @@ def test_frozen_rows_are_the_same_in_a_stream(table, tmp_path):
 
 def test_rows_without_gcode_are_counted_and_give_no_label(table, tmp_path):
     table.loc[:, "gcode_string"] = None
-    found, report = read(table, tmp_path)
+    rows, report = read(table, tmp_path)
     assert report.counts["rows without G-code"] == len(table)
-    machine = data.cut(found.assign(group="face_001"))
+    machine = data.cut(rows.assign(group="face_001"))
     assert (machine.windows["line"] == -1).all() and len(machine.labelled()) == 0
 
 
@@ -111,8 +115,8 @@ def test_a_damaged_parquet_is_refused_or_skipped(tmp_path):
 def test_another_sampling_rate_is_thinned_or_refused(table, tmp_path):
     clock = 36000 + 0.1 * np.arange(len(table))
     fast = table.assign(t_console=[f"10:{int(s - 36000) // 60:02d}:{(s - 36000) % 60:06.3f}" for s in clock])
-    found, report = read(fast, tmp_path)
-    assert len(found) == pytest.approx(len(table) / 2.57, abs=1) and "thinned" in str(report)
+    rows, report = read(fast, tmp_path)
+    assert len(rows) == pytest.approx(len(table) / 2.57, abs=1) and "thinned" in str(report)
     slow = table.assign(t_console=[f"10:{row // 60:02d}:{row % 60:02d}.0" for row in range(len(table))])
     with pytest.raises(DataError, match="t_console"):
         read(slow, tmp_path)
@@ -138,47 +142,36 @@ def test_scaling_is_from_training_rows_and_what_is_missing_is_the_median():
     values = random.normal(5, 2, (200, 155)).astype(np.float32)
     values[:, 7], values[:10, 8] = np.nan, np.nan
     scaling = data.Scaling.fit(values, np.array([[5, 0, 0, 2], [3, 0, 0, np.nan]] * 100))
-    scaled = scaling(values)
+    scaled, codes = scaling(torch.as_tensor(values), torch.tensor([5.0, 9.0, np.nan, 2.0]))
+    scaled = scaled.numpy()
     assert np.isfinite(scaled).all() and (scaled[:, 7] == 0).all() and abs(np.median(scaled[:, 0])) < 1e-6
-    assert scaling.codes(np.array([5.0, 9.0, np.nan, 2.0])).tolist() == [2, 0, 0, 1]
+    assert codes.tolist() == [2, 0, 0, 1]
 
 
-def test_the_published_layout_is_read_as_it_was_written(tmp_path):
-    machine = data.load().labelled()
-    scaling = data.Scaling.fit(machine.values, machine.categories)
-    path = data.write_npz(tmp_path / "train_sequences.npz", machine, scaling=scaling, vocabulary=tokens.default())
-    arrays = data.read_npz(path)
-    assert arrays["continuous"].shape[1:] == (64, 155) and arrays["categorical"].shape[1:] == (64, 4)
-    assert arrays["tokens"].shape == (len(machine), 7) and set(arrays["operation_type"]) == set(range(9))
-    np.savez(tmp_path / "half.npz", continuous=arrays["continuous"])
-    with pytest.raises(DataError, match="categorical"):
-        data.read_npz(tmp_path / "half.npz")
-
-
-@pytest.mark.parametrize("fold", range(splits.FOLDS))
+@pytest.mark.parametrize("fold", range(data.FOLDS))
 def test_no_group_is_on_both_sides_of_an_honest_split(fold):
     table = data.load().labelled().windows
-    groups = [set(table["group"].to_numpy()[part]) for part in splits.split(table, "G", fold=fold)]
+    groups = [set(table["group"].to_numpy()[part]) for part in data.split(table, "G", fold=fold)]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
 
 
 def test_the_five_folds_test_every_honest_window_once():
     table = data.load().labelled().windows
-    tested = np.concatenate([splits.split(table, "G", fold=fold).test for fold in range(splits.FOLDS)])
+    tested = np.concatenate([data.split(table, "G", fold=fold).test for fold in range(data.FOLDS)])
     assert sorted(tested) == list(range(len(table)))
 
 
 def test_the_unseen_session_is_the_damaged_tool():
     table = data.load().labelled().windows
-    train, _, test = splits.split(table, "X")
+    train, _, test = data.split(table, "X")
     damaged = table["operation"].str.startswith("damage").to_numpy()
     assert damaged[test].all() and not damaged[train].any()
 
 
 def test_a_machine_from_the_cache_is_the_one_that_was_read():
-    told = [Report(), Report()]
-    first, second = (data.load("", report=report) for report in told)
-    assert told[0].notes == told[1].notes and told[0].files == told[1].files == 33
+    reports = [Report(), Report()]
+    first, second = (data.load("", report=report) for report in reports)
+    assert reports[0].notes == reports[1].notes and reports[0].files == reports[1].files == 33
     assert first.lines == second.lines and np.array_equal(first.row_lines, second.row_lines)
     assert np.array_equal(first.values, second.values, equal_nan=True)
     pd.testing.assert_frame_equal(first.windows, second.windows, check_dtype=False)
@@ -190,4 +183,4 @@ def test_what_is_wrong_with_real_recordings_is_counted():
     machine = data.load(REAL, report=report)
     assert report.counts["repeats the status rows of face150025_008"] == 1
     honest = machine.labelled().windows
-    assert len(honest[~splits.repeats(honest)]) == 3429  # of 3,880 with the recordings that are held back
+    assert len(honest[~data.repeats(honest)]) == 3429  # of 3,880 with the recordings that are held back

@@ -1,4 +1,4 @@
-"""The reader and the two stages: shapes, gradients, a frozen encoder, and one answer whatever the way to it."""
+"""The window decoder and the two stages: shapes, gradients, a frozen encoder, and one answer whatever the way to it."""
 
 import csv
 from pathlib import Path
@@ -9,16 +9,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import checkpoint as weights
-from smellkit import cli, paths, runs
+from smellkit import checkpoint, cli, paths, runs
 from smellkit.errors import OptionError, WeightsError
-from smellkit.gcode import data, decode, export, predict, recordings, samples, scores, shipping, tasks, tokens
-from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS, PLACES
-from smellkit.gcode.grammar import Grammar, spoken
-from smellkit.gcode.hmm import Courses
-from smellkit.gcode.summary import Sums, summarised
-from smellkit.gcode.window_decoder import Recall
-from smellkit.study.gcode import protocols as bench
+from smellkit.gcode import data, export, predict, recordings, task, tokens
+from smellkit.gcode.data import DataConfig
+from smellkit.gcode.decoder import head_scores
+from smellkit.gcode.hmm import ProgramHMM
+from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, POSITION_COLUMNS
+from smellkit.gcode.task import DecoderTask, EncoderTask, WindowDecoderTask
+from smellkit.gcode.tokens import SIZES, Grammar
+from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, decode, forced, summary_features
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "gcode"
@@ -39,32 +39,32 @@ def own_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(own_runs):
     options = {"protocol": "all", **SMALL}
-    return fit(tasks.reader(**options), QUICK, name="small", params=options)
+    return fit(WindowDecoderTask(**options), QUICK, name="small", params=options)
 
 
 @pytest.fixture(scope="module")
 def packed(run, tmp_path_factory):
-    return shipping.pack(run, tmp_path_factory.mktemp("packed"))
+    return predict.save(run, tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture
 def batch():
-    prepared = samples.prepare("", protocol="G", fold=0, seed=7)
-    return samples.windows_of(prepared)["train"].__getitems__(range(6))
+    prepared = DataConfig().prepared
+    return prepared.windows("train").__getitems__(range(6))
 
 
-def test_every_part_of_the_reader_gets_a_gradient(batch):
-    task = tasks.reader(**SMALL)
-    model = task.build().train()
+def test_every_part_of_the_window_decoder_gets_a_gradient(batch):
+    own = WindowDecoderTask(**SMALL)
+    model = own.build().train()
     outputs = model(batch)
-    assert outputs["operation"].shape == (6, 9) and outputs["place"].shape == (6, 16, 3)
-    assert outputs["token"].shape == (6, 8, len(model.grammar.vocabulary)) and outputs["parts"].shape == (6, 8, 82)
-    task.loss(outputs, batch).backward()
+    assert outputs["operation"].shape == (6, 9) and outputs["position"].shape == (6, 16, 3)
+    assert outputs["token"].shape == (6, 8, len(model.grammar.vocabulary)) and outputs["structured"].shape == (6, 8, 82)
+    own.loss(outputs, batch).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-def test_what_the_reader_says_is_the_mean_of_its_two_views(batch):
-    model = tasks.reader(recall=False, **SMALL).build().eval()
+def test_the_prediction_is_the_mean_of_its_two_views(batch):
+    model = WindowDecoderTask(path_knn=False, **SMALL).build().eval()
     with torch.no_grad():
         outputs = model(batch)
     assert outputs["lines"].shape == (6, 2, len(model.grammar)) and outputs["operations"].shape == (6, 2, 9)
@@ -72,35 +72,35 @@ def test_what_the_reader_says_is_the_mean_of_its_two_views(batch):
     assert torch.allclose(outputs["operation"], outputs["operations"].mean(dim=1))
 
 
-def test_a_reader_without_sums_has_one_view_and_can_be_packed(batch, tmp_path):
-    options = {"protocol": "all", "sums": False, **SMALL}
-    alone = fit(tasks.reader(**options), QUICK, name="alone", params=options)
-    model = shipping.unpack(shipping.pack(alone, tmp_path)).model.eval()
+def test_a_decoder_without_summary_features_has_one_view_and_can_be_packed(batch, tmp_path):
+    options = {"protocol": "all", "summary": False, **SMALL}
+    alone = fit(WindowDecoderTask(**options), QUICK, name="alone", params=options)
+    model = predict.load(predict.save(alone, tmp_path)).model.eval()
     with torch.no_grad():
         assert model(batch)["lines"].shape[1] == 1
 
 
-def test_sums_are_in_the_units_of_the_training_windows(batch):
+def test_summary_features_are_in_the_units_of_the_training_windows(batch):
     x = batch["continuous"]
-    sums = Sums(x.shape[2], operations=9, lines=4)
-    sums.prepare(x)
-    scaled = (summarised(x) - sums.centre) / sums.scale
+    summary = SummaryMLP(x.shape[2], operations=9, lines=4)
+    summary.prepare(x)
+    scaled = (summary_features(x) - summary.centre) / summary.scale
     spread = scaled.std(dim=0)
     assert scaled.mean(dim=0).abs().max() < 1e-3
     assert ((spread - 1).abs() < 1e-2)[spread > 1e-3].all() and (spread > 1e-3).any()
 
 
 def test_the_published_two_stages_have_their_claimed_shape(batch):
-    encoder = tasks.encoder().build()
+    encoder = EncoderTask().build()
     outputs = encoder(batch)
     assert outputs["memory"].shape == (6, 64, 128) and outputs["operation"].shape == (6, 9)
     assert outputs["restored"].shape == batch["continuous"].shape
 
 
-def test_the_two_stages_see_the_position_as_waves_when_asked(batch):
-    encoder = tasks.encoder(waves=True).build().eval()
+def test_the_two_stages_see_the_position_as_fourier_features_when_asked(batch):
+    encoder = EncoderTask(fourier=True).build().eval()
     moved = batch["continuous"].clone()
-    moved[..., PLACES] += 1.0 / encoder.spread  # 1 mm
+    moved[..., POSITION_COLUMNS] += 1.0 / encoder.millimetres  # 1 mm
     with torch.no_grad():
         here, there = (encoder(batch | {"continuous": x})["memory"] for x in (batch["continuous"], moved))
     assert encoder.continuous[0].in_features == len(CONTINUOUS) + 48 and not torch.allclose(here, there, atol=1e-3)
@@ -110,49 +110,49 @@ def test_every_structured_head_is_scored_on_the_tokens_that_have_its_field():
     grammar = Grammar(["G1 X-0.1254", "Z0."], tokens.default())
     fields = grammar.fields[grammar.lines]
     perfect = torch.nn.functional.one_hot(fields.clamp(min=0), 10)
-    logits = torch.cat([perfect[..., place, :size] for place, size in enumerate(tasks.PIECES)], dim=-1).float()
-    assert tasks.head_scores(logits, fields) == {"type": 1, "command": 1, "parameter": 1, "digits": 1}
-    logits[..., sum(tasks.PIECES[:3])] += 2  # now every number is positive
-    assert tasks.head_scores(logits, fields)["digits"] == 0.5
+    logits = torch.cat([perfect[..., place, :size] for place, size in enumerate(SIZES)], dim=-1).float()
+    assert head_scores(logits, fields) == {"type": 1, "command": 1, "parameter": 1, "digits": 1}
+    logits[..., sum(SIZES[:3])] += 2  # now every number is positive
+    assert head_scores(logits, fields)["digits"] == 0.5
 
 
 def test_frozen_means_frozen_and_the_memory_is_computed_once():
-    first = fit(tasks.encoder(), QUICK, name="encoder")
-    before = weights.fingerprint(tasks.trained_encoder("encoder"))
-    digest = weights.manifest(first.folder)["sha256"]
-    task = tasks.decoder(encoder="encoder")
-    parts = task.load()
+    first = fit(EncoderTask(), QUICK, name="encoder")
+    before = checkpoint.fingerprint(task.trained_encoder("encoder"))
+    digest = checkpoint.manifest(first.folder)["sha256"]
+    own = DecoderTask(encoder="encoder")
+    parts = own.load()
     kept = sorted((paths.work() / "gcode-memory").rglob("*.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in kept]
     assert set(parts["train"].tensors) == {"memory", "logits", "operation", "published"}
-    second = fit(task, QUICK, name="decoder", params={"encoder": "encoder"})
-    assert not any(name.startswith("encoder") for name in weights.load(second.folder)[0])
-    assert weights.manifest(first.folder)["sha256"] == digest
-    assert weights.fingerprint(tasks.trained_encoder("encoder")) == before
+    second = fit(own, QUICK, name="decoder", params={"encoder": "encoder"})
+    assert not any(name.startswith("encoder") for name in checkpoint.load(second.folder)[0])
+    assert checkpoint.manifest(first.folder)["sha256"] == digest
+    assert checkpoint.fingerprint(task.trained_encoder("encoder")) == before
     assert [path.stat().st_mtime_ns for path in kept] == stamps and len(kept) == 3
 
 
 def test_an_unfrozen_encoder_moves():
-    fit(tasks.encoder(), QUICK, name="encoder-2")
-    before = weights.fingerprint(tasks.trained_encoder("encoder-2"))
+    fit(EncoderTask(), QUICK, name="encoder-2")
+    before = checkpoint.fingerprint(task.trained_encoder("encoder-2"))
     options = {"encoder": "encoder-2", "frozen": False}
-    run = fit(tasks.decoder(**options), QUICK, name="together", params=options)
-    assert weights.fingerprint(tasks.two_stages(run)[0]) != before
+    run = fit(DecoderTask(**options), QUICK, name="together", params=options)
+    assert checkpoint.fingerprint(task.two_stages(run)[0]) != before
 
 
 def test_decoding_with_kept_keys_is_decoding_the_whole_line_again(run, batch):
-    model = bench.model_of(run)
-    found, _ = decode.decode(model, batch["continuous"], batch["categorical"])
-    outputs = model(batch | {"open": found})
-    again = decode.forced(model.grammar, outputs["line"], outputs["token"], found)
-    assert torch.equal(torch.where(found == 0, 0, again), found)
+    model = task.model_of(run)
+    line, _ = decode(model, batch["continuous"], batch["categorical"])
+    outputs = model(batch | {"open": line})
+    again = forced(model.grammar, outputs["line"], outputs["token"], line)
+    assert torch.equal(torch.where(line == 0, 0, again), line)
 
 
 def test_what_is_decoded_is_always_a_line_of_the_grammar(run, batch):
-    model = bench.model_of(run)
+    model = task.model_of(run)
     noise = torch.randn_like(batch["continuous"]) * 3
-    found, _ = decode.decode(model, noise, batch["categorical"], prior=0.0, weight=1.0)
-    assert set(decode.lines(model.grammar, found)) <= set(model.grammar.texts)
+    line, _ = decode(model, noise, batch["categorical"], prior=0.0, weight=1.0)
+    assert set(model.grammar.texts_of(line)) <= set(model.grammar.texts)
 
 
 def test_a_token_is_as_likely_as_its_type_letter_sign_and_digits_together():
@@ -162,34 +162,34 @@ def test_a_token_is_as_likely_as_its_type_letter_sign_and_digits_together():
     pieces = torch.split(logits, [4, 6, 10, 2, *[10] * 6])
     wanted = [3, None, 0, 1, 0, 0, 1, 2, 5, 4]
     sure = sum(p.log_softmax(0)[n] for p, n in zip(pieces, wanted, strict=True) if n is not None)
-    assert spoken(logits, grammar)[token] == pytest.approx(float(sure), abs=1e-4)
+    assert grammar.head_log_probs(logits)[token] == pytest.approx(float(sure), abs=1e-4)
 
 
-def test_the_recall_speaks_only_where_the_path_is_known():
-    places = torch.randn(20, 64, 3) * 20 + 60
-    recall = Recall(places, torch.arange(20) % 4, lines=4)
+def test_the_nearest_path_counts_only_where_the_path_is_known():
+    paths_known = torch.randn(20, 64, 3) * 20 + 60
+    nearest = PathKNN(paths_known, torch.arange(20) % 4, lines=4)
     flat = torch.full((2, 4), 0.25)
-    known = recall(flat, places[[3, 6]])
+    known = nearest(flat, paths_known[[3, 6]])
     assert known.argmax(dim=1).tolist() == [3, 2] and known.max() > 0.95
-    assert torch.allclose(recall(flat, places[:2] * 0), flat)
+    assert torch.allclose(nearest(flat, paths_known[:2] * 0), flat)
 
 
 def test_scores_count_by_place_and_by_kind():
     vocabulary = tokens.Vocabulary.build(["X1.5 Y2.5"])
     target = np.array([vocabulary.encode("X1.5 Y9."), vocabulary.encode("X1.5 Y2.5")])
-    found = target.copy()
-    found[1, 1] = 0
-    assert scores.accuracy(found, target) == pytest.approx(1 - 1 / (target != 0).sum())
-    assert scores.accuracy(found, target, kind="numbers", vocabulary=vocabulary) == pytest.approx(2 / 3)
-    assert scores.hits(found, target, kind="words")[0, 1] == 2  # X and its number; Y9. is UNK
+    decoded = target.copy()
+    decoded[1, 1] = 0
+    assert tokens.token_accuracy(decoded, target) == pytest.approx(1 - 1 / (target != 0).sum())
+    assert tokens.token_accuracy(decoded, target, kind="numbers", vocabulary=vocabulary) == pytest.approx(2 / 3)
+    assert tokens.token_hits(decoded, target, kind="words")[0, 1] == 2  # X and its number; Y9. is UNK
 
 
 def test_predict_writes_one_row_a_window_and_tokens_are_those_of_the_line(packed, tmp_path):
     out = tmp_path / "predictions.csv"
-    said = predict.gcode(SAMPLE, weights=packed, out=out)
+    message = predict.gcode(SAMPLE, weights=packed, out=out)
     rows = list(csv.DictReader(out.open()))
     assert list(rows[0]) == ["file", "start", "operation", "p", "line", "tokens"]
-    assert len(rows) == len(data.load()) and f"{len(rows)} windows" in said
+    assert len(rows) == len(data.load()) and f"{len(rows)} windows" in message
     vocabulary = tokens.default()
     for row in rows[::20]:
         assert row["tokens"].split() == vocabulary.decode(vocabulary.encode(row["line"]))
@@ -200,8 +200,8 @@ def test_predict_needs_no_gcode_and_reads_what_it_can(packed, tmp_path):
     good.to_csv(tmp_path / "face_001_aligned.csv", index=False)
     good.head(30).to_parquet(tmp_path / "short_001.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nonsense")
-    said = predict.gcode(tmp_path, weights=packed, out=tmp_path / "p.csv", skip=True)
-    assert "1 files skipped" in said and "1 recordings shorter" in said
+    message = predict.gcode(tmp_path, weights=packed, out=tmp_path / "p.csv", skip=True)
+    assert "1 files skipped" in message and "1 recordings shorter" in message
     assert {row["file"] for row in csv.DictReader((tmp_path / "p.csv").open())} == {"face_001_aligned.csv"}
 
 
@@ -214,43 +214,43 @@ def test_hiding_the_position_changes_the_answer_but_nothing_else_may_be_asked(pa
     assert not (tmp_path / "c.csv").exists()
 
 
-def test_a_recording_is_followed_through_the_course_that_it_takes():
+def test_a_recording_is_followed_through_the_program_that_it_runs():
     lines, operations = [0, 1, 2, 3, 1, 4, 5, 1, 6, 3, 1, 7], [0] * 6 + [1] * 6
-    courses = Courses.of(["a"] * 6 + ["b"] * 6, [*range(6)] * 2, lines, operations)
+    hmm = ProgramHMM.from_windows(["a"] * 6 + ["b"] * 6, [*range(6)] * 2, lines, operations)
     alone = torch.full((6, 8), 1 / 8)
-    alone[0] = torch.nn.functional.one_hot(torch.tensor(5), 8) * 0.92 + 0.01  # only its beginning is told
-    line, operation = courses(alone, torch.full((6, 9), 1 / 9))
+    alone[0] = torch.nn.functional.one_hot(torch.tensor(5), 8) * 0.92 + 0.01  # only its beginning is known
+    line, operation = hmm(alone, torch.full((6, 9), 1 / 9))
     assert line.argmax(dim=1).tolist() == lines[6:] and (operation.argmax(dim=1) == 1).all()
     assert torch.allclose(line.sum(dim=1), torch.ones(6)) and torch.allclose(operation.sum(dim=1), torch.ones(6))
 
 
-def test_a_recording_may_begin_in_the_middle_of_a_course():
-    courses = Courses.of(["a"] * 6, range(6), [0, 1, 2, 3, 4, 5], [0] * 6)
+def test_a_recording_may_begin_in_the_middle_of_a_program():
+    hmm = ProgramHMM.from_windows(["a"] * 6, range(6), [0, 1, 2, 3, 4, 5], [0] * 6)
     alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
-    assert courses(alone, torch.full((3, 9), 1 / 9))[0].argmax(dim=1)[[0, 2]].tolist() == [3, 5]
+    assert hmm(alone, torch.full((3, 9), 1 / 9))[0].argmax(dim=1)[[0, 2]].tolist() == [3, 5]
 
 
 def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
-    reader = shipping.unpack(packed)
+    predictor = predict.load(packed)
     table = recordings.read_one(SAMPLE / "pocket_002.parquet", labels=False)
     machine = data.cut(table.assign(group="pocket_002"))
-    wanted = reader.read(*machine.take(machine.windows["row"].to_numpy()))
+    wanted = predictor.predict(*machine.take(machine.windows["row"].to_numpy()))
     raw = pd.read_parquet(SAMPLE / "pocket_002.parquet").to_dict("records")
-    stream = predict.Stream(reader)
+    stream = predict.Stream(predictor)
     before = sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray))
-    found = [read for row in raw if (read := stream.push(row))]
-    assert [(one.operation, one.line) for one in found] == [(one.operation, one.line) for one in wanted]
+    streamed = [one for row in raw if (one := stream.push(row))]
+    assert [(one.operation, one.line) for one in streamed] == [(one.operation, one.line) for one in wanted]
     assert sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray)) == before
 
 
 def test_weights_of_something_else_are_refused(packed, tmp_path):
-    tensors, manifest = weights.load(packed)
-    weights.save(tmp_path, tensors, manifest | {"lines": manifest["lines"][:-1]})
+    tensors, manifest = checkpoint.load(packed)
+    checkpoint.save(tmp_path, tensors, manifest | {"lines": manifest["lines"][:-1]})
     with pytest.raises(WeightsError, match="line"):
-        shipping.unpack(tmp_path)
-    weights.save(tmp_path, {}, {"kind": "gcode"})
-    with pytest.raises(WeightsError, match="no reader"):
-        shipping.unpack(tmp_path)
+        predict.load(tmp_path)
+    checkpoint.save(tmp_path, {}, {"kind": "gcode"})
+    with pytest.raises(WeightsError, match="no decoder"):
+        predict.load(tmp_path)
 
 
 @pytest.mark.slow
@@ -264,34 +264,36 @@ def test_bench_reports_every_baseline_and_takes_up_what_was_trained(tmp_path):
     words = ["bench", "gcode", "--folds", "0", "--epochs", "1", "--json", str(tmp_path / "g.json")]
     first = CliRunner().invoke(cli.cli, words)
     assert first.exit_code == 0 and "1-NN on position" in first.output, first.output
-    name = next(paths.runs().glob("bench/*/reader/scores.json"))
+    name = next(paths.runs().glob("bench/*/window-decoder/scores.json"))
     stamp = name.stat().st_mtime_ns
     again = CliRunner().invoke(cli.cli, [*words[:-1], str(tmp_path / "h.json"), "--channels", "no-position"])
     assert again.exit_code == 0 and name.stat().st_mtime_ns == stamp
 
 
 def test_hiding_the_position_in_the_input_leaves_nothing_of_it(batch):
-    prepared = samples.prepare("", protocol="G", fold=0, seed=7, channel_set="no-position")
-    hidden = samples.windows_of(prepared)["test"].__getitems__([0, 1])
-    assert (hidden["continuous"][..., PLACES] == 0).all() and (batch["continuous"][..., PLACES] != 0).any()
+    prepared = DataConfig(channels="no-position").prepared
+    hidden = prepared.windows("test").__getitems__([0, 1])
+    assert (hidden["continuous"][..., POSITION_COLUMNS] == 0).all() and (
+        batch["continuous"][..., POSITION_COLUMNS] != 0
+    ).any()
 
 
 def test_a_run_that_standardises_recordings_cannot_be_packed(run, tmp_path):
     other = runs.start("centred", run.params | {"channels": "centred"})
     with pytest.raises(WeightsError, match="standardises"):
-        shipping.pack(other, tmp_path)
+        predict.save(other, tmp_path)
 
 
 @pytest.mark.skipif(not (paths.weights() / "gcode" / "manifest.json").exists(), reason="no weights yet")
-def test_the_shipped_reader_is_small_and_reads_every_channel():
+def test_the_shipped_decoder_is_small_and_reads_every_channel():
     folder = paths.weights() / "gcode"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
-    reader = shipping.unpack(folder)
+    predictor = predict.load(folder)
     empty = (
         np.full((1, 64, len(CONTINUOUS)), np.nan, np.float32),
         np.full((1, 64, len(CATEGORICAL)), np.nan, np.float32),
     )
-    assert reader.mask.all() and reader.read(*empty)[0].line in reader.model.grammar.texts
+    assert predictor.mask.all() and predictor.predict(*empty)[0].line in predictor.model.grammar.texts
 
 
 def test_paths_of_the_sample_are_found():

@@ -20,9 +20,7 @@ WORD = st.from_regex(r"[A-Z][-+]?[0-9]{1,4}(\.[0-9]{0,5})?", fullmatch=True)
 @given(st.lists(WORD, min_size=1, max_size=6))
 def test_a_line_survives_its_tokens(words):
     line = " ".join(words)
-    parts = tokens.split(line)
-    assert tokens.join(parts) == line
-    assert [str(tokens.parse(part)) for part in parts] == parts
+    assert tokens.join(tokens.split(line)) == line
 
 
 @given(st.sampled_from("XYZRF"), st.integers(-999_999, 999_999))
@@ -33,7 +31,7 @@ def test_a_canonical_number_survives_its_digits(letter, value):
         assert row is not None and tokens.unstructured(row) == token
 
 
-def test_what_the_heads_cannot_say_is_refused_not_changed():
+def test_what_the_heads_cannot_express_is_refused_not_changed():
     assert tokens.structured("T2") is None and tokens.structured("NUM_X_1.50") is None
     assert tokens.structured("NUM_S_12000") is None and tokens.structured("NUM_X_+1.5") is None
 

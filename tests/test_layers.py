@@ -1,72 +1,98 @@
-"""The architecture, held by a test: imports point downwards, and a system never knows another."""
+"""The architecture, held by a test, file by file: imports point down, in no circle, and no system knows another."""
 
 import ast
 from pathlib import Path
 
+import pytest
+
 import smellkit
 
 HOME = Path(smellkit.__file__).parent
-LAYERS = [
+LAYERS = [  # from the ground up; README and CONTRIBUTING show the same picture
     {"errors", "paths"},
-    {
-        "task",
-        "windows",
-        "checks",
-        "cache",
-        "losses",
-        "metrics",
-        "fetch",
-        "plots",
-        "tables",
-        "options",
-        "device",
-    },
-    {"runs", "weights", "train", "sweep"},
+    {"task", "windows", "checks", "cache", "losses", "metrics", "fetch", "options", "sensors", "device"},
+    {"train", "runs", "checkpoint", "sweep", "evaluate"},
     {"odour", "gcode", "plume"},
-    {"notebook", "batch", "parameters", "site", "preview", "pages", "results", "panel", "doctor"},
+    {"plots", "tables", "notebook", "panel", "batch", "site", "doctor"},
+    {"study", "simulate"},
     {"cli", "__main__"},
 ]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names} | {"": 0}
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 SYSTEMS = LAYERS[3]
+MODELS = [  # networks: no device, no panel, no file
+    "odour.encoder",
+    "odour.mixture",
+    "odour.fusion",
+    "gcode.encoder",
+    "gcode.decoder",
+    "gcode.window_decoder",
+    "plume.fume",
+    "plume.plumenet",
+]
 
 
-def imports(path: Path):
-    """Names right below `smellkit` that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def module(path: Path) -> str:
+    """`smellkit/odour/live.py` -> "odour.live"; a package's `__init__` is the package."""
+    return ".".join(path.relative_to(HOME).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module(path): path for path in sorted(HOME.rglob("*.py")) if path != HOME / "__init__.py"}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the kit that a file imports, inside functions too, at the depth at which they are files."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("smellkit."))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "smellkit":
-            parts = node.module.split(".")
-            yield from [parts[1]] if len(parts) > 1 else [a.name for a in node.names if not a.name.startswith("__")]
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    inside = {name.removeprefix("smellkit.") for name in names if name.startswith("smellkit.")}
+    return {name for name in inside if name in FILES} - {module(path)}
 
 
-FILES = {
-    path: path.relative_to(HOME).with_suffix("").parts[0]
-    for path in HOME.rglob("*.py")
-    if path.parent != HOME or path.name != "__init__.py"
-}
+EDGES = {name: imports(path) for name, path in FILES.items()}
+
+
+def layer(name: str) -> str:
+    return name.split(".")[0]
 
 
 def test_every_module_has_a_layer():
-    assert set(FILES.values()) <= set(RANK), set(FILES.values()) - set(RANK)
+    assert {layer(name) for name in FILES} <= set(RANK)
 
 
 def test_imports_point_downwards():
-    wrong = [
-        (str(path.relative_to(HOME)), name)
-        for path, own in FILES.items()
-        for name in imports(path)
-        if RANK[name] > RANK[own]
-    ]
-    assert not wrong
+    assert not [(a, b) for a, names in EDGES.items() for b in names if RANK[layer(b)] > RANK[layer(a)]]
 
 
 def test_a_system_never_imports_another():
-    wrong = [
-        (str(path.relative_to(HOME)), name)
-        for path, own in FILES.items()
-        if own in SYSTEMS
-        for name in imports(path)
-        if name in SYSTEMS - {own}
+    assert not [
+        (a, b) for a, names in EDGES.items() for b in names if layer(a) in SYSTEMS and layer(b) in SYSTEMS - {layer(a)}
     ]
-    assert not wrong
+
+
+def test_what_answers_never_imports_what_measures_or_invents():
+    above = {"study", "simulate", "cli"}
+    assert not [(a, b) for a, names in EDGES.items() for b in names if layer(b) == "study" and layer(a) not in above]
+    assert not [(a, b) for a, names in EDGES.items() for b in names if layer(b) == "simulate" and layer(a) not in above]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_imports_no_device_and_no_panel(name):
+    seen, todo = set(), {name}
+    while todo:
+        one = todo.pop()
+        seen.add(one)
+        todo |= EDGES[one] - seen
+    assert not {one for one in seen if layer(one) in {"device", "panel", "study", "simulate"}}
+
+
+def test_no_imports_go_in_a_circle():
+    order: list[str] = []
+    waiting = dict(EDGES)
+    while ready := [name for name, names in waiting.items() if not (names - set(order) - {name.rpartition(".")[0]})]:
+        order += ready
+        for name in ready:
+            del waiting[name]
+    assert not waiting, f"among {sorted(waiting)}"

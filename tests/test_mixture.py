@@ -12,22 +12,26 @@ from smellkit import checkpoint as weights
 from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.odour.mixture import Forest, Hybrid, Neighbours, shared_prior
-from smellkit.odour.mixture_scores import absolute_error, divergence, dynamic_top_k, presence_f1, summary, within
+from smellkit.odour.mixture import Neighbours, dynamic_top_k, mixture_conductance, shared_prior, within_tolerance
 from smellkit.odour.mixture_task import (
-    blend,
     cut,
+    divergence,
     groups,
     held_out,
     label,
     load_encoder,
-    log_conductance,
+    load_hybrid,
+    mix_windows,
+    mixture_scores,
+    presence_f1,
     read_windows,
+    save_hybrid,
     task,
 )
-from smellkit.odour.predict_mixture import COLUMNS, load_model, mixture, save_model
+from smellkit.odour.predict import COLUMNS, mixture
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour import mixtures as mixture_bench
+from smellkit.study.odour.hybrid import fit_hybrid, grow_forest
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "nowhere")) / "smellnet"
 
@@ -45,7 +49,7 @@ def sample(tmp_path_factory):
     patch.setenv("SMELLKIT_WORK", str(tmp_path_factory.mktemp("work")))
     train, test = read_windows(None, "training_new"), read_windows(None, "test_seen")
     patch.undo()
-    return train, test, Hybrid.fit(train, trees=20)
+    return train, test, fit_hybrid(train, trees=20)
 
 
 def ratios(**parts):
@@ -57,19 +61,19 @@ def ratios(**parts):
 
 def test_top1_is_the_share_of_present_components_within_a_tenth():
     truth = ratios(almond=0.8, clove=0.2)
-    assert within(truth, truth) == [1.0]
-    assert within(ratios(almond=0.7, clove=0.3), truth) == [1.0]  # 0.3 - 0.2 is within 0.1, rounding or not
-    assert within(ratios(almond=0.69, clove=0.31), truth) == [0.0]
-    assert within(ratios(almond=0.8), truth) == [0.5]
-    assert within(ratios(almond=0.6, clove=0.4), truth, tolerance=0.2) == [1.0]
-    assert within(ratios(almond=0.8, clove=0.2, peach=5.0), truth) == [1.0]  # false positives cost nothing
+    assert within_tolerance(truth, truth) == [1.0]
+    assert within_tolerance(ratios(almond=0.7, clove=0.3), truth) == [1.0]  # 0.3 - 0.2 is within 0.1, rounding or not
+    assert within_tolerance(ratios(almond=0.69, clove=0.31), truth) == [0.0]
+    assert within_tolerance(ratios(almond=0.8), truth) == [0.5]
+    assert within_tolerance(ratios(almond=0.6, clove=0.4), truth, tolerance=0.2) == [1.0]
+    assert within_tolerance(ratios(almond=0.8, clove=0.2, peach=5.0), truth) == [1.0]  # false positives cost nothing
 
 
 def test_a_constant_half_scores_in_the_metric_and_not_in_its_companions():
     truth = np.concatenate([ratios(almond=0.5, clove=0.5), ratios(peach=1.0)])
     half = np.full((2, 12), 0.5)
-    assert within(half, truth).mean() == 0.5
-    assert absolute_error(half, truth).mean() > 0.4
+    assert within_tolerance(half, truth).mean() == 0.5
+    assert mixture_scores(half, truth)["mae"] > 0.4
     assert presence_f1(half, truth) < 0.25
 
 
@@ -82,29 +86,29 @@ def test_dynamic_top_k_counts_the_components_among_as_many_largest():
 
 def test_error_and_divergence_by_hand():
     truth = ratios(almond=0.5, clove=0.5)
-    assert absolute_error(ratios(almond=1.0), truth) == pytest.approx([1 / 12])
+    assert mixture_scores(ratios(almond=1.0), truth)["mae"] == pytest.approx(1 / 12)
     assert divergence(truth, truth) == pytest.approx([0.0], abs=2e-3)
     assert np.isfinite(divergence(ratios(peach=1.0), truth)).all()
     assert presence_f1(ratios(almond=0.9, clove=0.1), truth) == 1.0
     with pytest.raises(ValueError, match="both must be"):
-        summary(np.zeros((2, 12)), np.zeros((3, 12)))
+        mixture_scores(np.zeros((2, 12)), np.zeros((3, 12)))
 
 
 def test_log_conductance_is_the_log_of_the_voltage_divider_and_never_infinite():
-    assert log_conductance(np.array([511.5])) == pytest.approx([0.0])
-    assert log_conductance(np.array([682.0])) == pytest.approx([np.log(2)], rel=1e-5)
-    assert np.isfinite(log_conductance(np.array([0.0, 1023.0]))).all()
+    assert mixture_conductance(np.array([511.5])) == pytest.approx([0.0])
+    assert mixture_conductance(np.array([682.0])) == pytest.approx([np.log(2)], rel=1e-5)
+    assert np.isfinite(mixture_conductance(np.array([0.0, 1023.0]))).all()
 
 
-def test_blending_adds_conductances_and_ratios_in_the_same_proportion():
+def test_mixing_adds_conductances_and_ratios_in_the_same_proportion():
     import torch
 
     torch.manual_seed(0)
     batch = {"window": torch.randn(64, 20, 4), "ratios": torch.eye(12)[torch.arange(64) % 12]}
-    mixed = blend(batch, chance=1.0, drift=0.0)
+    mixed = mix_windows(batch, probability=1.0, drift=0.0)
     assert torch.allclose(mixed["ratios"].sum(1), torch.ones(64), atol=1e-5)
     assert mixed["window"].max() <= batch["window"].max() + 1e-4
-    same = blend(batch, chance=0.0, drift=0.0)
+    same = mix_windows(batch, probability=0.0, drift=0.0)
     assert torch.allclose(same["window"], batch["window"], atol=1e-4)
     assert torch.allclose(same["ratios"], batch["ratios"], atol=1e-4)
 
@@ -135,7 +139,7 @@ def test_files_made_from_one_recording_are_held_out_together():
         groups(index, "weather")
 
 
-def test_made_up_files_go_with_the_day_of_their_mixture(sample):
+def test_synthetic_files_go_with_the_day_of_their_mixture(sample):
     index = sample[0].index
     days = groups(index, "day")
     assert "unknown" not in days
@@ -147,7 +151,7 @@ def test_a_window_among_its_own_kind_is_looked_up():
     truth = np.repeat(np.concatenate([ratios(almond=0.8, clove=0.2), ratios(peach=1.0)]), 20, axis=0)
     features = np.repeat([[0.0] * 4, [5.0] * 4], 20, axis=0) + random.normal(size=(40, 4))
     table = Neighbours.fit(features, truth, metric=np.eye(4, dtype=np.float32))
-    votes, far = table.look(np.array([[0.0] * 4, [5.0] * 4, [500.0] * 4]))
+    votes, far = table.votes(np.array([[0.0] * 4, [5.0] * 4, [500.0] * 4]))
     assert np.allclose(table.best(votes[:2]), truth[[0, 20]], atol=1e-6)
     assert far[2] > 100 * far[0]
 
@@ -159,7 +163,7 @@ def test_the_arrays_of_a_forest_answer_as_the_trees_of_scikit_learn_do():
     features = random.normal(size=(300, 8)).astype(np.float32)
     mixtures = np.concatenate([ratios(almond=0.8, clove=0.2), ratios(peach=1.0), ratios(garlic=0.5, cumin=0.5)])
     of = features[:, 0].round().clip(-1, 1).astype(int) + 1
-    forest = Forest.fit(features, mixtures[of], trees=7, leaf=3, seed=1)
+    forest = grow_forest(features, mixtures[of], trees=7, leaf=3, seed=1)
     known, which = np.unique(mixtures[of], axis=0, return_inverse=True)
     trees = ExtraTreesClassifier(7, min_samples_leaf=3, max_features=None, random_state=1).fit(features, which.ravel())
     assert np.allclose(forest.predict(features), trees.predict_proba(features) @ known, atol=2e-3)
@@ -179,8 +183,8 @@ def test_the_hybrid_looks_up_what_it_knows_and_survives_its_own_file(sample, tmp
     answer = model.explain(test.counts, recording=test.recording)
     assert np.allclose(answer["ratios"].sum(1), 1, atol=0.02)
     assert dynamic_top_k(answer["ratios"], test.ratios).mean() > 0.8
-    assert (answer["familiar"] > 0.5).mean() > 0.8
-    again = load_model(save_model(model, tmp_path / "weights"))
+    assert (answer["p_known_session"] > 0.5).mean() > 0.8
+    again = load_hybrid(save_hybrid(model, tmp_path / "weights"))
     assert np.array_equal(again.predict(test.counts), model.predict(test.counts))
 
 
@@ -188,13 +192,15 @@ def test_the_hybrid_says_when_a_session_is_new(sample):
     _, test, model = sample
     drifted = np.clip(test.counts * 0.5 + 120, 0, 1023)
     answer = model.explain(drifted, recording=test.recording)
-    assert (answer["familiar"] < 0.5).mean() > 0.8
-    assert np.array_equal(answer["ratios"][answer["familiar"] < 0.5], answer["plausible"][answer["familiar"] < 0.5])
+    assert (answer["p_known_session"] < 0.5).mean() > 0.8
+    assert np.array_equal(
+        answer["ratios"][answer["p_known_session"] < 0.5], answer["posterior_mean"][answer["p_known_session"] < 0.5]
+    )
 
 
 def test_the_shipped_weights_are_small_safetensors_with_an_encoder():
     folder = paths.weights() / "mixture"
-    assert load_model(folder).forest.value.shape[1] == 12
+    assert load_hybrid(folder).forest.value.shape[1] == 12
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
     assert load_encoder(str(folder)).logits.out_features == 12
     assert weights.manifest(folder)["trained_on"] == "mixture/training_new"
@@ -241,8 +247,8 @@ def test_a_bad_recording_is_refused_with_its_reason_or_left_out_when_asked(tmp_p
         mixture(folder, weights=paths.weights() / "mixture", out=tmp_path / "out.csv")
     assert name in str(refused.value)
     assert not (tmp_path / "out.csv").exists()
-    said = mixture(folder, weights=paths.weights() / "mixture", out=tmp_path / "out.csv", skip=True)
-    assert name in said
+    summary = mixture(folder, weights=paths.weights() / "mixture", out=tmp_path / "out.csv", skip=True)
+    assert name in summary
     assert pd.read_csv(tmp_path / "out.csv")["file"].unique().tolist() == ["good.csv"]
 
 
@@ -250,8 +256,8 @@ def test_an_index_of_labels_among_the_recordings_is_no_recording(tmp_path):
     good_csv(tmp_path / "good.csv")
     (tmp_path / "index.csv").write_text("filepath,label_peach\ngood.csv,1\n")
     for _ in range(2):  # the second time, the first one's predictions lie there too
-        said = mixture(tmp_path, weights=paths.weights() / "mixture", out=tmp_path / "p.csv")
-        assert "index" in said
+        summary = mixture(tmp_path, weights=paths.weights() / "mixture", out=tmp_path / "p.csv")
+        assert "index" in summary
     assert pd.read_csv(tmp_path / "p.csv")["file"].unique().tolist() == ["good.csv"]
 
 
@@ -260,7 +266,7 @@ def test_an_empty_folder_and_other_weights_are_refused(tmp_path):
         mixture(tmp_path, weights=paths.weights() / "mixture", out=tmp_path / "out.csv")
     weights.save(tmp_path / "other", {}, {"kind": "odour"})
     with pytest.raises(WeightsError, match="odour"):
-        load_model(tmp_path / "other")
+        load_hybrid(tmp_path / "other")
 
 
 def test_a_stage_without_its_encoder_is_refused_with_the_command_that_makes_it():

@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 
-from smellkit import parameters, paths
+from smellkit import batch, paths
 
 FILES = sorted((paths.HOME / "notebooks").glob("*.ipynb"))
 BOOKS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
@@ -44,7 +44,7 @@ def test_the_first_cell_asks_and_says_what_is_read_and_written(name):
 def test_the_second_cell_holds_plain_parameters_with_help(name):
     second = BOOKS[name]["cells"][1]
     assert second["metadata"].get("tags") == ["parameters"]
-    assert parameters.defaults(paths.HOME / "notebooks" / name)
+    assert batch.defaults(paths.HOME / "notebooks" / name)
     for line in source(second).splitlines():
         assert line.count("=") == 1 or "#" in line.split("=", 1)[1], f"papermill passes over {line!r}"
         assert "|" not in line.split("=")[0]
@@ -91,7 +91,6 @@ def test_a_notebook_names_no_path_of_a_machine(name):
 
 
 def test_the_profiles_name_notebooks_and_parameters_that_exist():
-    known = {book.name: book for book in parameters.find(paths.HOME / "notebooks")}
-    for name, table in parameters.profiles(paths.HOME / "notebooks" / "profiles.yaml").items():
-        assert set(table) <= set(known) | {"every"}, name
-        parameters.settle(known.values(), given={}, profile=table)
+    notebooks, file = batch.find(paths.HOME / "notebooks"), paths.HOME / "notebooks" / "profiles.yaml"
+    for name in batch.profiles(file)[0]:
+        batch.settle(notebooks, given={}, profile=name, file=file)

@@ -15,6 +15,7 @@ from smellkit import cache, paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour import mixtures, recordings, scents
+from smellkit.study.odour import survey
 
 SAMPLE = paths.sample() / "smellnet"
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "smellnet"
@@ -54,7 +55,7 @@ def test_the_sample_is_read_as_one_tidy_table():
 def test_the_twelve_scent_layout_is_read_into_the_same_table():
     table = recordings.read_recordings(paths.sample() / "scents")
     assert list(table.columns) == ["substance", "recording", "step", "file", *recordings.SENSORS]
-    assert set(table["substance"]) == set(scents.CHANNELS)
+    assert set(table["substance"]) == set(scents.SCENTS)
 
 
 def test_the_data_folder_is_found_by_its_content(tmp_path):
@@ -110,7 +111,7 @@ def test_overflow_and_a_stuck_environment_sensor_are_counted():
     report = Report()
     table = recordings.read_recordings(report=report)
     assert report.counts["environment sensor stuck at 688.6 hPa, 100 %"] == 3
-    stuck = recordings.stuck(table)
+    stuck = survey.stuck(table)
     assert {file.split("/")[2] for file in stuck[stuck].index} == {"apple"}
     assert table["Benzene"].max() == 65535
     overflows = sum(
@@ -271,7 +272,7 @@ def test_recordings_of_other_lengths_and_without_labels_are_read(small):
 
 def test_scents_are_in_the_order_of_the_device():
     listed = scents.read_scents()
-    assert [scent.name for scent in listed] == list(scents.CHANNELS)
+    assert [scent.name for scent in listed] == list(scents.SCENTS)
     assert [scent.id for scent in listed] == list(range(1, 13))
     assert all(scent.long_description for scent in listed)
 
@@ -280,8 +281,8 @@ def test_ratios_go_to_the_channels_of_the_device_and_back():
     ratios = np.eye(12)
     beta = scents.to_channels(ratios)
     for row, odorant in zip(beta, scents.ODORANTS, strict=True):
-        assert scents.CHANNELS[row.argmax()] == scents.substance(odorant)
-        assert scents.odorant(scents.CHANNELS[row.argmax()]) == odorant
+        assert scents.SCENTS[row.argmax()] == scents.substance(odorant)
+        assert scents.odorant(scents.SCENTS[row.argmax()]) == odorant
     np.testing.assert_array_equal(scents.from_channels(beta), ratios)
     assert scents.to_channels(np.zeros((3, 5, 12))).shape == (3, 5, 12)
 
@@ -293,26 +294,24 @@ def test_an_unknown_odorant_is_refused_with_the_nearest():
 
 def test_pictures_are_listed_by_scent(tmp_path):
     table = scents.list_pictures()
-    assert set(table["scent"]) == set(scents.CHANNELS)
+    assert set(table["scent"]) == set(scents.SCENTS)
     assert all(Path(file).is_file() for file in table["file"])
     with pytest.raises(DataError, match="images/"):
         scents.list_pictures(tmp_path)
 
 
 def test_ids_of_scents_without_a_gap_are_demanded(tmp_path):
-    scents = [{"id": n, "name": f"n{n}", "long_description": "smells"} for n in (1, 3)]
-    (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": scents}))
+    gaps = [{"id": n, "name": f"n{n}", "long_description": "smells"} for n in (1, 3)]
+    (tmp_path / "smell_descriptions.json").write_text(json.dumps({"odors": gaps}))
     with pytest.raises(DataError, match="without a gap"):
         scents.read_scents(tmp_path)
 
 
 def test_a_survey_counts_what_is_there_and_lists_every_fault(small):
-    from smellkit.odour.survey import survey
-
     (small / "images/banana").mkdir(parents=True)
     (small / "images/banana/a.jpg").write_bytes(b"no picture")
     (small / "smell_descriptions.json").write_text('{"odors": NaN}')
-    report = survey(small)
+    report = survey.survey(small)
     assert report.files == 24
     assert len(report.skipped) == 2
 

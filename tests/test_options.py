@@ -47,7 +47,7 @@ def test_a_value_of_another_type_is_refused_by_name(name, value):
 
 
 def test_a_pair_without_an_equals_sign_is_refused():
-    with pytest.raises(OptionError, match="no name=value"):
+    with pytest.raises(OptionError, match="not name=value"):
         options.parse(["epochs"])
 
 

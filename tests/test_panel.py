@@ -9,19 +9,21 @@ import pytest
 
 from smellkit import panel
 from smellkit.device.board import Board
-from smellkit.device.enose import COLUMNS, Nose
+from smellkit.device.enose import Nose
 from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import OptionError
-from smellkit.odour import recordings
+from smellkit.odour import live, recordings
 from smellkit.odour.live import EVERY, Recogniser
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.pipeline import Pipeline
+from smellkit.odour.scents import SCENTS
 from smellkit.panel import drawings
+from smellkit.sensors import SENSORS
 
 
 @pytest.fixture(scope="module")
 def recogniser():
-    return Recogniser.fit()
+    return Recogniser(Pipeline.fit())
 
 
 @pytest.fixture
@@ -46,13 +48,13 @@ def wait(condition, seconds=20):
 
 def test_answers_come_with_the_first_window_and_then_every_few_rows(recogniser):
     recogniser.restart()
-    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(COLUMNS)].to_numpy()
+    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(SENSORS)].to_numpy()
     answers = {n: answer for n, row in enumerate(rows, 1) if (answer := recogniser.add(row))}
-    span = recogniser.protocol.span
+    span = recogniser.span
     assert list(answers)[:3] == [span, span + EVERY, span + 2 * EVERY]
     last = answers[max(answers)]
     assert last.name == "garlic" and not last.abstains
-    assert sum(last.beta) == pytest.approx(1) and sum(last.probabilities) == pytest.approx(1)
+    assert sum(last.shares) == pytest.approx(1) and sum(last.probabilities) == pytest.approx(1)
     assert len(recogniser._rows) == span  # and no more, however long it goes on
     recogniser.restart()
     assert recogniser.filled == 0 and recogniser.add(rows[0]) is None
@@ -60,22 +62,22 @@ def test_answers_come_with_the_first_window_and_then_every_few_rows(recogniser):
 
 def test_a_smell_that_the_player_has_not_or_that_is_uncertain_is_not_played(recogniser):
     def judged(**shares):
-        probabilities = np.array([shares.get(name, 0.0) for name in recogniser.classes])
-        return recogniser.judge(probabilities)
+        probabilities = np.array([shares.get(name, 0.0) for name in recogniser.pipeline.smell.classes])
+        return recogniser.pipeline.judge(probabilities)
 
     assert "mint is not one of" in judged(mint=0.9, apple=0.1).reason
     halves = judged(apple=0.5, pear=0.5)
     assert halves.reason == "not sure: pear or apple" and not halves.mixture_reason
-    known = [name for name in recogniser.classes if name in CHANNELS]
+    known = [name for name in recogniser.pipeline.smell.classes if name in SCENTS]
     assert judged(**dict.fromkeys(known, 1 / len(known))).mixture_reason
     assert not judged(apple=0.7, pear=0.3).abstains
 
 
 def test_trained_weights_recognise_row_by_row_too():
-    trained = Recogniser.load()
-    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(COLUMNS)].to_numpy()
+    trained = Recogniser(Pipeline.load())
+    rows = recordings.read_files([recording("garlic")], root=recordings.find())[list(SENSORS)].to_numpy()
     answers = [answer for row in rows if (answer := trained.add(row))]
-    assert len(trained.classes) == 50 and set(CHANNELS) <= set(trained.classes)
+    assert len(trained.pipeline.smell.classes) == 50 and set(SCENTS) <= set(trained.pipeline.smell.classes)
     assert sum(answers[0].probabilities) == pytest.approx(1)  # what they say of a simulated smell means nothing
 
 
@@ -84,31 +86,31 @@ def test_trained_weights_recognise_row_by_row_too():
 
 def test_what_was_sniffed_is_in_the_air(recogniser):
     with Board(recording("mango"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = panel.reproduce(nose, player, recogniser, rows=150, seconds=0.5)
+        outcome = live.reproduce(nose, player, recogniser, rows=150, seconds=0.5)
         wait(lambda: not player.virtual.emitting)
         air = player.virtual.air
-    assert outcome.recognition.name == "mango"
-    assert [piece.scent for piece in air] == [outcome.scent] == [CHANNELS.index("mango") + 1]
+    assert outcome.mixture.name == "mango"
+    assert [piece.scent for piece in air] == [outcome.scent] == [SCENTS.index("mango") + 1]
     assert air[0].end - air[0].start == pytest.approx(0.5, abs=0.2)
 
 
 def test_what_the_player_has_not_leaves_the_air_alone(recogniser):
     with Board(recording("mint"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = panel.reproduce(nose, player, recogniser, rows=150, mixture=True)
-        assert not outcome.played and player.virtual.air == []
+        outcome = live.reproduce(nose, player, recogniser, rows=150, mixture=True)
+        assert not outcome and player.virtual.air == []
 
 
 def test_a_silent_board_ends_the_loop(recogniser):
     with Board(recording("mango"), rate=0.01) as board, Nose(board.port) as nose, pytest.raises(NoReply):
-        panel.sniff(nose, recogniser, timeout=0.2)
+        live.sniff(nose, recogniser, timeout=0.2)
 
 
 def test_the_table_of_the_air_has_what_was_planned_beside_it():
     with NeckWear.open("virtual") as player:
         plan = player.play_mixture([0.5, 0.5] + [0] * 10, seconds=2.4, slot=1.0)
         player.wait()
-        table = panel.aired(player, plan)
-        delays = panel.stop_delay(player, times=5)
+        table = live.aired(player, plan)
+        delays = live.stop_delay(player, times=5)
     assert list(table["name"]) == ["banana, planned", "banana, in the air"] + [
         "mandarin_orange, planned", "mandarin_orange, in the air"
     ]  # fmt: skip
@@ -116,7 +118,7 @@ def test_the_table_of_the_air_has_what_was_planned_beside_it():
     assert np.allclose(planned["start"], emitted["start"], atol=0.1)
     assert max(delays) < 0.2
     with pytest.raises(OptionError, match="virtual"):
-        panel.aired(type("Real", (), {"virtual": None})())
+        live.aired(type("Real", (), {"virtual": None})())
 
 
 # the session
@@ -128,7 +130,7 @@ def test_a_session_sniffs_plays_what_it_recognised_and_stops_within_200_ms(sessi
     assert session.connected and session.rows
     air = session.player.virtual
     session.play(seconds=30)
-    wait(lambda: air.emitting == CHANNELS.index("mango") + 1)
+    wait(lambda: air.emitting == SCENTS.index("mango") + 1)
     called = time.monotonic()
     session.stop()
     wait(lambda: not air.emitting)
@@ -176,55 +178,55 @@ def test_a_session_leaves_no_thread_and_no_port_behind(recogniser):
 
 
 @pytest.fixture
-def live(recogniser):
-    live = panel.show(recogniser=lambda: recogniser)
-    yield live
-    live.close()
+def shown(recogniser):
+    shown = panel.show(recogniser=lambda: recogniser)
+    yield shown
+    shown.close()
 
 
-def test_a_panel_starts_nothing_before_a_click(live):
-    assert not live.session.connected and live.session._thread is None
-    assert "Not connected" in live.pictures["now"].value
+def test_a_panel_starts_nothing_before_a_click(shown):
+    assert not shown.session.connected and shown.session._thread is None
+    assert "Not connected" in shown.pictures["now"].value
 
 
-def test_clicks_do_what_they_say(live):
-    live.controls["rate"].value = 50.0
-    live.controls["connect"].click()
-    wait(lambda: live.controls["connect"].description == "Disconnect" and not live.session.busy)
-    live.controls["scent"].value = 7
-    live.controls["play"].click()
-    air = live.session.player.virtual
+def test_clicks_do_what_they_say(shown):
+    shown.controls["rate"].value = 50.0
+    shown.controls["connect"].click()
+    wait(lambda: shown.controls["connect"].description == "Disconnect" and not shown.session.busy)
+    shown.controls["scent"].value = 7
+    shown.controls["play"].click()
+    air = shown.session.player.virtual
     wait(lambda: air.emitting == 7)
-    wait(lambda: "asked for 7 strawberry" in live.pictures["now"].value)
-    live.controls["stop"].click()
+    wait(lambda: "asked for 7 strawberry" in shown.pictures["now"].value)
+    shown.controls["stop"].click()
     wait(lambda: not air.emitting)
-    wait(lambda: "last stop sent in" in live.pictures["now"].value)
-    assert "-&gt; stop" in live.pictures["log"].value
-    live.controls["connect"].click()
-    wait(lambda: live.controls["connect"].description == "Connect")
+    wait(lambda: "last stop sent in" in shown.pictures["now"].value)
+    assert "-&gt; stop" in shown.pictures["log"].value
+    shown.controls["connect"].click()
+    wait(lambda: shown.controls["connect"].description == "Connect")
 
 
-def test_a_panel_closes_when_its_last_view_goes_and_when_another_is_shown(live, recogniser):
-    live.session.connect(source=recording("mango"), rate=50)
-    wait(lambda: live.session.connected)
-    live.box._view_count = 1  # what the browser reports
-    live.box._view_count = 0
-    assert not live.session.connected and live.controls["stop"].comm is None
+def test_a_panel_closes_when_its_last_view_goes_and_when_another_is_shown(shown, recogniser):
+    shown.session.connect(source=recording("mango"), rate=50)
+    wait(lambda: shown.session.connected)
+    shown.box._view_count = 1  # what the browser reports
+    shown.box._view_count = 0
+    assert not shown.session.connected and shown.controls["stop"].comm is None
     second = panel.show(recogniser=lambda: recogniser)
     third = panel.show(recogniser=lambda: recogniser)
     assert second.session._stop.is_set() and not third.session._stop.is_set()
     third.close()
 
 
-def test_every_control_has_words_and_help(live):
-    for name, control in live.controls.items():
+def test_every_control_has_words_and_help(shown):
+    for name, control in shown.controls.items():
         assert control.description and control.tooltip, name
         assert control.tabbable is not False
 
 
-def test_a_panel_on_a_page_without_a_kernel_is_a_picture(live, monkeypatch):
+def test_a_panel_on_a_page_without_a_kernel_is_a_picture(shown, monkeypatch):
     monkeypatch.setenv("SMELLKIT_HEADLESS", "1")
-    bundle = live._repr_mimebundle_()
+    bundle = shown._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" not in bundle and "text/plain" in bundle
     if panel.PICTURE.exists():
         assert bundle["image/png"].startswith("iVBOR")

@@ -49,7 +49,7 @@ def model_of(run):
 def predicted(label, probability, counts=None):
     rows = len(label)
     return Predictions(
-        counts, np.array(chance, float), np.ones((rows, 2), np.float32), np.array(label), np.arange(rows)
+        counts, np.array(probability, float), np.ones((rows, 2), np.float32), np.array(label), np.arange(rows)
     )
 
 

@@ -271,7 +271,7 @@ def test_amounts_do_without_the_truth_where_it_is_not_known(tmp_path):
 def test_a_figure_shows_every_frame_that_there_is():
     table, pictures, masks = samples.read(SAMPLE, "test", size=(36, 48))
     present = samples.present_in(table)
-    figure = figures.frames(pictures[:4], masks[:4], present=present[:4], guesses=masks[:4], titles=["a"] * 4)
+    figure = figures.frames(pictures[:4], masks[:4], present=present[:4], predicted=masks[:4], titles=["a"] * 4)
     assert sum(bool(axes.images) for axes in figure.axes) == present[:4].sum()
     assert sum(text.get_text() == "no frame" for axes in figure.axes for text in axes.texts) == (~present[:4]).sum()
 

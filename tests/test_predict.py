@@ -12,10 +12,11 @@ from smellkit import checkpoint as weights
 from smellkit import paths
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour import predict
-from smellkit.odour.confidence import Calibration, Thresholds
-from smellkit.odour.encoder_task import make
+from smellkit.odour.confidence import Confidence, Thresholds
+from smellkit.odour.encoder import make
 from smellkit.odour.export import example
 from smellkit.odour.recordings import SENSORS
+from smellkit.odour.smell import SubstanceSmell, load_smell
 from smellkit.odour.windows import Protocol
 
 HEADER = "file,window,start,top1,top2,top3,top4,top5,p1,p2,p3,p4,p5"
@@ -34,7 +35,7 @@ def trained(tmp_path_factory):
         "model": "summary-mlp",
         "protocol": asdict(protocol),
         "classes": [f"smell {i}" for i in range(8)],
-        "calibration": Calibration(2.0, 0.9, Thresholds(0.1, 0.95)).asdict(),
+        "calibration": Confidence(2.0, 0.9, Thresholds(0.1, 0.95)).asdict(),
     }
     return weights.save(folder, network.state_dict(), manifest)
 
@@ -116,7 +117,7 @@ def test_a_manifest_that_says_too_little_is_refused(trained, tmp_path):
     tensors, _ = weights.load(trained)
     weights.save(tmp_path, tensors, {"kind": "odour"})
     with pytest.raises(WeightsError, match="does not describe"):
-        predict.Recogniser.load(tmp_path)
+        SubstanceSmell.load(tmp_path)
 
 
 def test_the_command_line_predicts_with_the_shipped_weights(tmp_path):
@@ -128,4 +129,5 @@ def test_the_command_line_predicts_with_the_shipped_weights(tmp_path):
     done = CliRunner().invoke(cli, ["predict", str(folder), "--weights", "odour", "--out", str(tmp_path / "o.csv")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "o.csv").read_text().startswith(HEADER)
-    assert predict.Recogniser.load().channels(np.full((200, 6), 50.0)).shape == (2, 50)
+    smell = load_smell()
+    assert smell.channels(smell.windows(np.full((200, 6), 50.0))).shape == (2, 50)

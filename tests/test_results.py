@@ -2,19 +2,19 @@
 
 import pytest
 
-from smellkit import paths
+from smellkit import paths, site
 from smellkit.errors import DataError
 from smellkit.study import published as results
 
 
 def test_the_readme_says_what_the_results_say():
     text = (paths.HOME / "README.md").read_text(encoding="utf-8")
-    assert results.readme(text, results.read()) == text, "run `smellkit site --publish`"
+    assert site.fill(text, {"results": results.summary()}) == text, "run `smellkit site --publish`"
 
 
 def test_a_readme_without_its_marks_is_refused():
     with pytest.raises(DataError, match="put them back"):
-        results.readme("# smellkit\n", {})
+        site.fill("# smellkit\n", {"results": ""})
 
 
 def test_every_result_names_the_command_that_made_it():

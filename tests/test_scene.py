@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.odour.scene_encoder import LightScene, SceneEncoder, in_batches, scene_encoder
+from smellkit.odour.scene_encoder import LightScene, SceneEncoder, in_batches, load_scene_encoder
 
 WORDS = [
     "[UNK]",
@@ -56,28 +56,28 @@ def tiny(tmp_path_factory):
     }
     text |= {"bos_token_id": 0, "eos_token_id": 0}
     ids = {"image_token_id": 1, "vision_start_token_id": 2, "vision_end_token_id": 3, "video_token_id": 4}
-    eyes = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32}
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 32}
     new = {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
     old = {"patch_size": 14, "fullatt_block_indexes": [1], "window_size": 56}
     kinds = {
-        "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration, eyes | new),
-        "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, eyes | old),
+        "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration, vision | new),
+        "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, vision | old),
     }
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     folders = {}
-    for family, (config, model, vision) in kinds.items():
+    for family, (config, model, tower) in kinds.items():
         folder = tmp_path_factory.mktemp(family)
-        model(config(text_config=text, vision_config=vision, **ids)).save_pretrained(folder)
+        model(config(text_config=text, vision_config=tower, **ids)).save_pretrained(folder)
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]").save_pretrained(folder)
-        size = {"patch_size": vision["patch_size"], "min_pixels": 64 * 64, "max_pixels": 256 * 256}
+        size = {"patch_size": tower["patch_size"], "min_pixels": 64 * 64, "max_pixels": 256 * 256}
         Qwen2VLImageProcessorPil(merge_size=2, temporal_patch_size=2, **size).save_pretrained(folder)
         folders[family] = folder
     return folders
 
 
 def test_the_light_encoder_gives_one_row_for_each_input_and_nan_for_what_is_missing():
-    vision, text = LightScene().encode([picture(), None], [None, "sweet and green"])
+    vision, text = LightScene().vision([picture(), None]), LightScene().text([None, "sweet and green"])
     assert vision.shape == (2, 177)
     assert text.shape == (2, 256)
     assert np.isfinite(vision[0]).all() and np.isnan(vision[1]).all()
@@ -94,15 +94,15 @@ def test_alike_pictures_and_texts_lie_closer_than_unlike_ones():
 
 def test_a_second_encoding_comes_from_the_cache(work):
     class Counting(LightScene):
-        seen = 0
+        count = 0
 
-        def see(self, pictures):
-            self.seen += len(pictures)
-            return super().see(pictures)
+        def embed_pictures(self, pictures):
+            self.count += len(pictures)
+            return super().embed_pictures(pictures)
 
     encoder = Counting()
     first = encoder.vision([picture(1), picture(2), picture(1)])
-    assert encoder.seen == 2  # equal content is computed once
+    assert encoder.count == 2  # equal content is computed once
     assert np.array_equal(Counting().vision([picture(1), picture(2), picture(1)]), first)
     assert len(list(work.rglob("*"))) > 2
 
@@ -171,10 +171,10 @@ def test_another_error_is_not_taken_for_memory():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_qwen_vl_folder_sees_32_pictures_in_less_than_ten_seconds(tiny, family):
-    encoder = scene_encoder(str(tiny[family]))
+    encoder = load_scene_encoder(str(tiny[family]))
     pictures = [picture(i, (100 + 9 * i, 300 - 5 * i)) for i in range(32)]
     began = time.monotonic()
-    vision, text = encoder.encode(pictures, ["sweet green"] * 31 + [None])
+    vision, text = encoder.vision(pictures), encoder.text(["sweet green"] * 31 + [None])
     assert time.monotonic() - began < 10
     assert vision.shape == text.shape == (32, 32)
     assert np.isfinite(vision).all() and np.isnan(text[31]).all()
@@ -182,26 +182,15 @@ def test_a_qwen_vl_folder_sees_32_pictures_in_less_than_ten_seconds(tiny, family
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_embedding_does_not_depend_on_its_batch(tiny, family):
-    encoder = scene_encoder(str(tiny[family]))
+    encoder = load_scene_encoder(str(tiny[family]))
     pictures = [picture(i, (150 + 20 * i, 200)) for i in range(3)]
-    assert np.allclose(encoder.see(pictures)[1], encoder.see(pictures[1:2])[0], atol=1e-5)
+    assert np.allclose(encoder.embed_pictures(pictures)[1], encoder.embed_pictures(pictures[1:2])[0], atol=1e-5)
     texts = ["sweet", "warm sharp green"]
-    assert np.allclose(encoder.read(texts)[0], encoder.read(texts[:1])[0], atol=1e-5)
-    both = encoder.look_and_read(pictures[:2], texts)
-    assert np.allclose(both[1], encoder.look_and_read(pictures[1:2], texts[1:])[0], atol=1e-5)
-    assert np.allclose(encoder.read(texts[:1])[0], encoder.read(texts)[0], atol=1e-5)  # no trace of the picture
-
-
-def test_the_picture_in_front_changes_what_is_read(tiny):
-    encoder = scene_encoder(str(tiny["qwen3_vl"]))
-    alone = encoder.read(["sweet"])
-    one, other = (encoder.look_and_read([picture(i)], ["sweet"]) for i in range(2))
-    assert not np.allclose(alone, one, atol=1e-4)
-    assert not np.allclose(one, other, atol=1e-6)
+    assert np.allclose(encoder.embed_texts(texts)[0], encoder.embed_texts(texts[:1])[0], atol=1e-5)
 
 
 def test_the_cache_of_one_model_is_not_the_cache_of_another(tiny):
-    new, old = (scene_encoder(str(tiny[family])) for family in FAMILIES)
+    new, old = (load_scene_encoder(str(tiny[family])) for family in FAMILIES)
     assert new.identity != old.identity
     assert not np.allclose(new.text(["sweet"]), old.text(["sweet"]))
 
@@ -216,18 +205,18 @@ def test_a_model_that_lacks_tensors_is_refused(tiny, tmp_path):
     tensors.pop(next(name for name in tensors if "visual.blocks.0" in name))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match="lacks 1 tensor"):
-        scene_encoder(str(folder))
+        load_scene_encoder(str(folder))
 
 
 def test_other_folders_and_names_are_refused_with_a_hint(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(WeightsError, match="bert"):
-        scene_encoder(str(tmp_path))
+        load_scene_encoder(str(tmp_path))
     with pytest.raises(OptionError, match="no folder"):
-        scene_encoder(str(tmp_path / "nowhere"))
+        load_scene_encoder(str(tmp_path / "nowhere"))
     with pytest.raises(OptionError, match="pinned revision"):
-        scene_encoder("Qwen/Qwen3-VL-2B-Instruct")
+        load_scene_encoder("Qwen/Qwen3-VL-2B-Instruct")
 
 
 def test_the_interface_needs_both_senses():

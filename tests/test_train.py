@@ -9,7 +9,7 @@ from torch import nn
 
 from smellkit import checkpoint as weights
 from smellkit import runs, train
-from smellkit.errors import OptionError, WeightsError
+from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.task import Task, Tensors
 from smellkit.train import Settings, fit
 
@@ -176,3 +176,14 @@ def test_frozen_means_that_the_fingerprint_stays():
     with torch.no_grad():
         model.weight[0, 0] += 1e-6
     assert weights.fingerprint(model) != before
+
+
+def test_a_fault_of_the_data_leaves_the_finished_run_of_that_name_alone():
+    finished = fit(line_task(), replace(SHORT, epochs=1), name="kept")
+
+    def broken():
+        raise DataError("the file is gone")
+
+    with pytest.raises(DataError):
+        fit(replace(line_task(), load=broken), replace(SHORT, epochs=2), name="kept")
+    assert finished.finished and finished.params["epochs"] == 1

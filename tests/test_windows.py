@@ -1,4 +1,4 @@
-"""Windows, differences and the scaler, against what numpy says by the long way."""
+"""Windows and the scaler, against what numpy says by the long way."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,6 @@ def test_every_window_is_a_slice_of_its_recording(steps, length, stride):
 
 def test_a_window_longer_than_its_recording_gives_none():
     assert windows.sliding(np.zeros((9, 3)), length=10, stride=5).shape == (0, 10, 3)
-
-
-def test_a_difference_forgets_the_level():
-    values = np.cumsum(np.ones((40, 2)), axis=0)
-    assert (windows.difference(values, lag=25) == 25).all()
-    assert (windows.difference(values + 100, lag=25) == windows.difference(values, lag=25)).all()
 
 
 def test_a_scaler_knows_only_what_it_was_fitted_on():

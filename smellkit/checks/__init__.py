@@ -1,24 +1,12 @@
-"""Read what others wrote, and refuse what can't be right: tables, pictures, JSON, and a report of what was found.
+"""Read what others wrote, and refuse what can't be right: tables, pictures, JSON, and a report of what was forgiven.
 
 Every reader raises one `DataError` that names the file and the line, column or key, says what was expected and what
-was found, and what to try. Nothing is skipped unless asked for.
+is there instead, and what to try. Nothing is skipped unless asked for.
 """
 
-from smellkit.checks.documents import long_text, read_json
-from smellkit.checks.pictures import PIXELS, read_picture
+from smellkit.checks.documents import PIXELS, long_text, read_json, read_picture
 from smellkit.checks.report import Report, fault, nearest, readable
 from smellkit.checks.tables import Span, read_table, read_texts
 
-__all__ = [
-    "PIXELS",
-    "Report",
-    "Span",
-    "fault",
-    "long_text",
-    "nearest",
-    "read_json",
-    "read_picture",
-    "read_table",
-    "read_texts",
-    "readable",
-]
+__all__ = ["PIXELS", "Report", "Span", "fault", "long_text", "nearest", "read_json", "read_picture", "read_table",
+           "read_texts", "readable"]  # fmt: skip

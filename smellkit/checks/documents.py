@@ -1,22 +1,33 @@
-"""Read JSON strictly: what the standard forbids or leaves open is refused, with the path of keys to it."""
+"""Read JSON and pictures strictly: what the standard forbids or leaves open is refused, and the place is named."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smellkit.checks.report import Report, content, decoded, fault, nearest, short
+from smellkit.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 log = logging.getLogger(__name__)
-LIMIT = 64_000_000  # bytes
+JSON_LIMIT, PICTURE_LIMIT = 64_000_000, 200_000_000  # bytes
 DEEPEST = 100  # levels
 WORDS = 2_000  # of a description; the longest in SmellNet has 200
 CHARACTERS = 20_000
 KINDS: dict[type, str] = {dict: "an object {...}", list: "a list [...]"}
+PIXELS = 25_000_000  # a picture with more is refused from its header, before it is unpacked
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")  # no format that runs another program
+SUFFIXES = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg"), "TIFF": ("tif", "tiff"), "PPM": ("ppm", "pgm", "pbm")}
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+# ... are all raised by Pillow's readers on damaged files
 
 
 class _Twice(dict):
@@ -31,86 +42,50 @@ def read_json(path: Path | str, *, root: type = dict) -> Any:
     Refuses, with the path of keys: NaN and infinity, a duplicate key, half a surrogate pair, more than 100 levels.
     """
     path = Path(path)
-    text = decoded(path, content(path, limit=LIMIT))
+    value = _parsed(path, decoded(path, content(path, limit=JSON_LIMIT)))
+    for where, depth, item in _walk(value):
+        if depth > DEEPEST:
+            raise _too_deep(path, where)
+        if isinstance(item, _Twice):
+            hint = "delete one of them"
+            raise fault(path, key=f"{where}.{item.key}", expected="each key once", found="it twice", hint=hint)
+        if isinstance(item, float) and not math.isfinite(item):
+            raise fault(path, key=where, expected="a number", found=short(item), hint="leave the key out or use null")
+        if isinstance(item, str) and any("\ud800" <= letter <= "\udfff" for letter in item):
+            half, hint = "half of a surrogate pair", "write the character itself"
+            raise fault(path, key=where, expected="text", found=half, hint=hint)
+    if not isinstance(value, root):
+        kind, hint = f"a {type(value).__name__}", "compare with the file of the same name in data/sample"
+        raise fault(path, key="$", expected=f"{KINDS[root]} at the root", found=kind, hint=hint)
+    return value
+
+
+def _parsed(path: Path, text: str) -> Any:
     try:
-        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
     except json.JSONDecodeError as why:
-        raise fault(
-            path,
-            line=why.lineno,
-            column=str(why.colno),
-            expected="JSON",
-            found=f"{why.msg} at {text[why.pos : why.pos + 20]!r}",
-            hint="the file is damaged or cut off: copy it again",
-        ) from why
+        what, hint = f"{why.msg} at {text[why.pos : why.pos + 20]!r}", "the file is damaged or cut off: copy it again"
+        raise fault(path, line=why.lineno, column=str(why.colno), expected="JSON", found=what, hint=hint) from why
     except RecursionError as why:
         deep = "[" if text.lstrip().startswith("[") else "{"
         raise _too_deep(path, f"$ and below, from {deep!r}") from why
     except ValueError as why:  # a number of thousands of digits
         raise fault(path, expected="JSON", found=str(why), hint="correct the number") from why
-    for where, depth, item in _walk(value):
-        if depth > DEEPEST:
-            raise _too_deep(path, where)
-        if isinstance(item, _Twice):
-            raise fault(
-                path,
-                key=f"{where}.{item.key}",
-                expected="each key once",
-                found="it twice",
-                hint="delete one of them",
-            )
-        if isinstance(item, float) and not math.isfinite(item):
-            raise fault(path, key=where, expected="a number", found=short(item), hint="leave the key out or use null")
-        if isinstance(item, str) and any("\ud800" <= letter <= "\udfff" for letter in item):
-            raise fault(
-                path,
-                key=where,
-                expected="text",
-                found="half of a surrogate pair",
-                hint="write the character itself",
-            )
-    if not isinstance(value, root):
-        raise fault(
-            path,
-            key="$",
-            expected=f"{KINDS[root]} at the root",
-            found=f"a {type(value).__name__}",
-            hint="compare with the file of the same name in data/sample",
-        )
-    return value
-
-
-def long_text(entry: Mapping[str, Any], key: str, *, path: Path, where: str, report: Report | None = None) -> str:
-    """Return the text `entry[key]`: refused when missing, no text, or empty; cut at 2,000 words, which is reported."""
-    hint = f"give {where} a {key} of one or two sentences"
-    if key not in entry:
-        near = nearest(key, entry)
-        found = f"only {', '.join(entry)[:200]}" + (f" (near: {', '.join(near)})" if near else "")
-        raise fault(path, key=f"{where}.{key}", expected="a text", found=found, hint=hint)
-    text = entry[key]
-    if not isinstance(text, str) or not text.strip():
-        raise fault(path, key=f"{where}.{key}", expected="a text that is not empty", found=short(text), hint=hint)
-    words = text.split()
-    if len(words) <= WORDS and len(text) <= CHARACTERS:
-        return text.strip()
-    cut = " ".join(words[:WORDS])[:CHARACTERS]
-    (report or Report()).note(path, f"{where}.{key} cut to {len(cut.split())} of {len(words)} words")
-    log.warning("%s, key %s.%s: cut to %d of %d words", path, where, key, len(cut.split()), len(words))
-    return cut
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) == len(pairs):
         return result
-    seen: set[str] = set()
-    twice = _Twice(pairs)
-    twice.key = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    twice, seen = _Twice(pairs), set()
+    for key, _ in pairs:
+        twice.key = twice.key or (key if key in seen else "")
+        seen.add(key)
     return twice
 
 
 def _constant(name: str) -> float:
-    return float(name.replace("Infinity", "inf"))  # found again, with its path, by the walk
+    return float(name.replace("Infinity", "inf"))  # refused by the walk, which knows its path
 
 
 def _walk(value: Any) -> Iterator[tuple[str, int, Any]]:
@@ -126,11 +101,92 @@ def _walk(value: Any) -> Iterator[tuple[str, int, Any]]:
             waiting += [(f"{where}[{index}]", depth + 1, below) for index, below in reversed(list(enumerate(item)))]
 
 
-def _too_deep(path: Path, where: str) -> Exception:
-    return fault(
-        path,
-        key=where if len(where) < 80 else f"{where[:80]}...",
-        expected=f"at most {DEEPEST} levels",
-        found="more levels than that",
-        hint="is it the right file?",
-    )
+def _too_deep(path: Path, where: str) -> DataError:
+    where = where if len(where) < 80 else f"{where[:80]}..."
+    limit, hint = f"at most {DEEPEST} levels", "is it the right file?"
+    return fault(path, key=where, expected=limit, found="more levels than that", hint=hint)
+
+
+def long_text(entry: Mapping[str, Any], key: str, *, path: Path, where: str, report: Report | None = None) -> str:
+    """Return the text `entry[key]`: refused when missing, no text, or empty; cut at 2,000 words, which is reported."""
+    hint = f"give {where} a {key} of one or two sentences"
+    if key not in entry:
+        near = nearest(key, entry)
+        others = f"only {', '.join(entry)[:200]}" + (f" (near: {', '.join(near)})" if near else "")
+        raise fault(path, key=f"{where}.{key}", expected="a text", found=others, hint=hint)
+    text = entry[key]
+    if not isinstance(text, str) or not text.strip():
+        raise fault(path, key=f"{where}.{key}", expected="a text that is not empty", found=short(text), hint=hint)
+    words = text.split()
+    if len(words) <= WORDS and len(text) <= CHARACTERS:
+        return text.strip()
+    cut = " ".join(words[:WORDS])[:CHARACTERS]
+    (report or Report()).note(path, f"{where}.{key} cut to {len(cut.split())} of {len(words)} words")
+    log.warning("%s, key %s.%s: cut to %d of %d words", path, where, key, len(cut.split()), len(words))
+    return cut
+
+
+def read_picture(path: Path | str, *, report: Report | None = None) -> Image:
+    """Return the picture in `path` as an RGB image, upright, 8 bits a channel, on white where it was transparent.
+
+    The whole file is unpacked here, so a damaged one fails here. The first frame of an animation is taken, and a
+    name that does not fit the format is forgiven; both are counted. Raises `DataError`; so does anything above 25 Mpx.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path, report = Path(path), report if report is not None else Report()
+    data = content(path, limit=PICTURE_LIMIT)
+    damaged = "open it in a picture viewer; replace or delete it"
+    try:
+        return _rgb(path, _unpacked(path, data, report))
+    except DataError:
+        raise
+    except Image.DecompressionBombError as why:
+        raise _too_large(path, str(why)) from why
+    except UnidentifiedImageError as why:
+        start = f"bytes that start with {data[:12]!r}"
+        raise fault(path, expected="a picture (jpg, png, webp, avif, gif)", found=start, hint=damaged) from why
+    except BROKEN as why:
+        raise fault(path, expected="a whole picture", found=f"a damaged one ({why})", hint=damaged) from why
+
+
+def _unpacked(path: Path, data: bytes, report: Report) -> Image:
+    """Return the first frame, upright; what is too large is refused from its header."""
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a lower limit of ours comes next
+        picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = picture.size
+        if width * height > PIXELS:
+            raise _too_large(path, f"{width} x {height} = {width * height / 1e6:.0f} megapixels")
+        if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
+            report.note(path, f"first of {frames} frames taken")
+            picture.seek(0)
+        name = str(picture.format).upper()
+        if path.suffix.lower().removeprefix(".") not in SUFFIXES.get(name, (name.lower(),)):
+            report.note(path, f"is {name}, whatever its name says")
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+
+
+def _rgb(path: Path, picture: Image) -> Image:
+    """Return `picture` in RGB: 16-bit grey scaled to 8, transparency on white, every other mode by its conversion."""
+    import numpy as np
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # Pillow itself would clip 16 bits at 255: all white
+        grey = np.clip(np.asarray(picture, dtype=np.float64), 0, 65535)
+        return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        depth = "8 or 16 bits a pixel"
+        raise fault(path, expected=depth, found="floating-point pixels", hint="save it as a png or jpg")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _too_large(path: Path, size: str) -> DataError:
+    limit = f"at most {PIXELS // 1_000_000} megapixels"
+    return fault(path, expected=limit, found=size, hint="make the picture smaller")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from smellkit.errors import DataError
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-LONGEST = 60  # characters of a found value that an error repeats
+LONGEST = 60  # characters of a wrong value that an error repeats
 
 
 def fault(
@@ -36,7 +36,7 @@ def fault(
 
 
 def short(value: object) -> str:
-    """Return a value that was found, in quotes if it is text, cut to `LONGEST` characters."""
+    """Return a wrong value for an error, in quotes if it is text, cut to `LONGEST` characters."""
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -58,6 +58,11 @@ class Report:
     notes: list[tuple[str, str, int]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """The report of which `values` is `dataclasses.asdict`, be it after a way through JSON."""
+        return cls(values["files"], [tuple(note) for note in values["notes"]], dict(values["skipped"]))
+
     def note(self, path: Path | str, what: str, count: int = 1) -> None:
         """Count `what` in the file `path`, and log it."""
         self.notes.append((str(path), what, int(count)))
@@ -67,6 +72,12 @@ class Report:
         """Remember that `path` was left out because of `why`, and log it as a warning."""
         self.skipped[str(path)] = str(why)
         log.warning("Skipped %s", why)
+
+    def add(self, other: Report) -> None:
+        """Take over what another report holds."""
+        self.files += other.files
+        self.notes += other.notes
+        self.skipped |= other.skipped
 
     @property
     def counts(self) -> Counter[str]:
@@ -111,19 +122,11 @@ def content(path: Path, *, limit: int) -> bytes:
             raise fault(path, expected=f"at most {limit} bytes", found=f"{size} bytes", hint="is it the right file?")
         data = path.read_bytes()
     except OSError as why:
-        raise fault(
-            path,
-            expected="a readable file",
-            found=why.strerror or type(why).__name__,
-            hint="check the name and that you may read it",
-        ) from why
+        reason, hint = why.strerror or type(why).__name__, "check the name and that you may read it"
+        raise fault(path, expected="a readable file", found=reason, hint=hint) from why
     if not data.strip(b"\0 \t\r\n\xef\xbb\xbf"):
-        raise fault(
-            path,
-            expected="a file with something in it",
-            found=f"an empty file ({len(data)} bytes)",
-            hint="copy or record it again",
-        )
+        empty = f"an empty file ({len(data)} bytes)"
+        raise fault(path, expected="a file with something in it", found=empty, hint="copy or record it again")
     return data
 
 
@@ -136,12 +139,7 @@ def decoded(path: Path, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as why:
-        start = data.rfind(b"\n", 0, why.start) + 1
-        raise fault(
-            path,
-            line=data.count(b"\n", 0, why.start) + 1,
-            column=str(why.start - start + 1),
-            expected="UTF-8 text",
-            found=f"the byte 0x{data[why.start]:02x} (Latin-1?)",
-            hint=hint,
-        ) from why
+        line = data.count(b"\n", 0, why.start) + 1
+        column = str(why.start - data.rfind(b"\n", 0, why.start))
+        byte = f"the byte 0x{data[why.start]:02x} (Latin-1?)"
+        raise fault(path, line=line, column=column, expected="UTF-8 text", found=byte, hint=hint) from why

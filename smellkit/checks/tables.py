@@ -1,4 +1,4 @@
-"""Read a table of numbers from CSV: quick when all is well, exact about the place when it is not."""
+"""Read a table of numbers or texts from CSV, and be exact about the place of a fault."""
 
 from __future__ import annotations
 
@@ -50,14 +50,11 @@ def read_table(
     """
     path, report = Path(path), report if report is not None else Report()
     spans = dict(columns) if isinstance(columns, Mapping) else {name: Span() for name in columns}
-    text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
-    _no_nul(path, text)
-    header = _header(path, text, wanted=list(spans), aliases=aliases or {}, report=report)
-    cut = _rows(path, text, width=len(header), first_row=first_row)
-    values = _parse(path, text, header=header, spans=spans, cut=cut)
-    if first_row == "drop" and (cut or np.isnan(values[:1]).any()):
+    rows = _rows(path, wanted=list(spans), aliases=aliases or {}, may_be_short=first_row == "drop", report=report)
+    values = np.stack([_numbers(column) for column in zip(*rows.cells, strict=True)], axis=1)
+    if first_row == "drop" and (rows.cut or np.isnan(values[:1]).any()):
         report.note(path, "truncated first row dropped")
-        values, cut = values[1 - cut :], True
+        values, rows = (values, rows) if rows.cut else (values[1:], rows.below())
     if not len(values):
         raise fault(path, line=2, expected="rows of numbers", found="a header only", hint="record it again")
     for index, (name, span) in enumerate(spans.items()):
@@ -65,10 +62,8 @@ def read_table(
             values[over, index] = span.high
             report.note(path, f"{name}: overflow {span.overflow:.0f} taken as {span.high:g}", over.sum())
     low, high = np.array([(span.low, span.high) for span in spans.values()]).T
-    bad = ~((values >= low) & (values <= high))
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise _bad_number(path, text, header, spans, row=row + cut, column=list(spans)[column], count=bad.sum())
+    if (bad := ~((values >= low) & (values <= high))).any():
+        raise _bad_number(path, rows, bad, spans)
     return pd.DataFrame(values, columns=list(spans))
 
 
@@ -78,203 +73,149 @@ def read_texts(path: Path | str, *, columns: Sequence[str], report: Report | Non
     What a cell must be is the caller's business; the file itself is checked as `read_table` does it.
     """
     path, report = Path(path), report if report is not None else Report()
+    rows = _rows(path, wanted=list(columns), report=report)
+    cells = [[cell.strip() for cell in row] for row in rows.cells]
+    return pd.DataFrame(cells, columns=list(columns), index=pd.Index(rows.lines, name="line"), dtype=str)
+
+
+@dataclass
+class _Rows:
+    """The wanted cells of each row below the header, and the line it begins on; `cut`: a first one was dropped."""
+
+    cells: list[list[str]]
+    lines: list[int]
+    cut: bool = False
+
+    def below(self) -> _Rows:
+        return _Rows(self.cells[1:], self.lines[1:], cut=True)
+
+
+def _rows(
+    path: Path,
+    *,
+    wanted: list[str],
+    aliases: Mapping[str, str] | None = None,
+    may_be_short: bool = False,
+    report: Report,
+) -> _Rows:
+    """Read a CSV file whose header has every name `wanted`, and whose rows all have as many fields as the header."""
     text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
-    _no_nul(path, text)
-    header = _header(path, text, wanted=list(columns), aliases={}, report=report)
-    _rows(path, text, width=len(header), first_row="refuse")
-    reader = csv.reader(io.StringIO(text))
-    places = [header.index(name) for name in columns]
-    next(reader)
-    rows, lines, line = [], [], reader.line_num + 1
-    for row in reader:
-        rows.append([row[place].strip() for place in places])
-        lines.append(line)
-        line = reader.line_num + 1
+    physical = text.split("\n")
+    longest = max(range(len(physical)), key=lambda line: len(physical[line]))
+    if len(physical[longest]) > LONGEST_LINE:
+        size = f"{len(physical[longest])} characters"
+        raise fault(path, line=longest + 1, expected="a row of fields", found=size, hint="is it a CSV file?")
+    rows, lines = _split(path, text)
+    if "\0" in text:
+        raise _nul(path, rows, lines)
+    header = _header(path, rows[0], physical[0], wanted=wanted, aliases=aliases or {}, report=report)
+    width, rows, lines = len(header), rows[1:], lines[1:]
+    cut = may_be_short and len(rows) > 0 and len(rows[0]) < width
+    if cut:
+        rows, lines = rows[1:], lines[1:]
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != width:
+            raise _wrong_width(path, line, physical[line - 1], width=width, fields=len(row))
     if not rows:
-        raise fault(path, line=2, expected="rows", found="a header only", hint="write the file again")
-    return pd.DataFrame(rows, columns=list(columns), index=pd.Index(lines, name="line"), dtype=str)
+        raise fault(path, line=2, expected="rows", found="a header only", hint="record or write the file again")
+    places = [header.index(name) for name in wanted]
+    return _Rows([[row[place] for place in places] for row in rows], lines, cut=cut)
 
 
-def _no_nul(path: Path, text: str) -> None:
-    if (at := text.find("\0")) >= 0:
-        line = text.count("\n", 0, at) + 1
-        field = text.count(",", text.rfind("\n", 0, at) + 1, at) + 1
-        name = _fields(text.partition("\n")[0])[field - 1 : field]
-        column = name[0].strip() if name and line > 1 else str(field)
+def _split(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
+    """Return the fields of every row, header included, and the line that it begins on."""
+    reader, rows, lines, line = csv.reader(io.StringIO(text), strict=True), [], [], 1
+    try:
+        for row in reader:
+            rows.append(row)
+            lines.append(line)
+            line = reader.line_num + 1
+    except csv.Error as why:
+        column = str(text.split("\n")[line - 1].find('"') + 1)
+        hint = "close or delete the quote in that line"
         raise fault(
-            path,
-            line=line,
-            column=column,
-            expected="text",
-            found="a NUL byte",
-            hint="the file is damaged: copy or record it again",
-        )
+            path, line=line, column=column, expected="every quote to be closed", found=str(why), hint=hint
+        ) from why
+    return rows, lines
 
 
-def _fields(line: str) -> list[str]:
-    return next(csv.reader([line]), [])
+def _nul(path: Path, rows: list[list[str]], lines: list[int]) -> Exception:
+    """Return the error for the first NUL byte, in the header or below it."""
+    row, place = next((row, n) for row, cells in enumerate(rows) for n, cell in enumerate(cells) if "\0" in cell)
+    column = rows[0][place].strip() if row and place < len(rows[0]) else str(place + 1)
+    hint = "the file is damaged: copy or record it again"
+    return fault(path, line=lines[row], column=column, expected="text", found="a NUL byte", hint=hint)
 
 
-def _header(path: Path, text: str, *, wanted: list[str], aliases: Mapping[str, str], report: Report) -> list[str]:
-    """Return the names in the first line, trimmed, by their usual spelling; every one `wanted` is there, and once."""
-    first = text.partition("\n")[0]
-    if len(first) > LONGEST_LINE:
-        raise fault(
-            path, line=1, expected="names of columns", found=f"{len(first)} characters", hint="is it a CSV file?"
-        )
-    names = _fields(first)
+def _header(
+    path: Path, names: list[str], line: str, *, wanted: list[str], aliases: Mapping[str, str], report: Report
+) -> list[str]:
+    """Return the `names` of the first `line`, trimmed, in their usual spelling; all `wanted` are there, once."""
     header = [name.strip() for name in names]
     if header != names:
         report.note(path, "header trimmed")
         log.warning("%s, line 1: spaces around column names were trimmed", path)
     for name in header:
         if name and header.count(name) > 1:
-            raise fault(
-                path,
-                line=1,
-                column=name,
-                expected="each column once",
-                found=f"{header.count(name)} times {name!r}",
-                hint="delete or rename the copy",
-            )
+            twice, hint = f"{header.count(name)} times {name!r}", "delete or rename the copy"
+            raise fault(path, line=1, column=name, expected="each column once", found=twice, hint=hint)
     usual = [aliases.get(name, name) for name in header]
     header = [name if new in header else new for name, new in zip(header, usual, strict=True)]
     header = [name or f"(column {number})" for number, name in enumerate(header, 1)]
-    missing = [name for name in wanted if name not in header]
-    if not missing:
-        return header
+    if missing := [name for name in wanted if name not in header]:
+        raise _missing(path, line, header, missing, wanted=wanted, aliases=aliases)
+    return header
+
+
+def _missing(
+    path: Path, line: str, header: list[str], missing: list[str], *, wanted: list[str], aliases: Mapping[str, str]
+) -> Exception:
+    """Return the error for a header without the columns `missing`: another delimiter, or other names."""
     for delimiter, word in DELIMITERS.items():
-        split = {name.strip().strip('"') for name in first.split(delimiter)}
+        split = {name.strip().strip('"') for name in line.split(delimiter)}
         if len(split) > 1 and len(split & {*wanted, *aliases}) > len({*wanted} & {*header}):
-            raise fault(
-                path,
-                line=1,
-                expected="columns separated by a comma",
-                found=f"a {word} ({delimiter!r})",
-                hint=f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={delimiter!r})",
-            )
+            hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={delimiter!r})"
+            other = f"a {word} ({delimiter!r})"
+            return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
     close = {name: nearest(name, header) for name in missing}
     words = "; ".join(f"{name} (near: {', '.join(near)})" if near else name for name, near in close.items())
-    raise fault(
-        path,
-        line=1,
-        column=missing[0],
-        expected=f"the columns {', '.join(wanted)}",
-        found=f"no {words}",
-        hint=f"rename the columns; the header has {', '.join(header)[:200]}",
-    )
+    hint = f"rename the columns; the header has {', '.join(header)[:200]}"
+    expected = f"the columns {', '.join(wanted)}"
+    return fault(path, line=1, column=missing[0], expected=expected, found=f"no {words}", hint=hint)
 
 
-def _rows(path: Path, text: str, *, width: int, first_row: str) -> bool:
-    """Check that every row has `width` fields; return whether the first row is short and may be dropped."""
-    if '"' in text:
-        widths, lines = _quoted(path, text)
+def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) -> Exception:
+    """Return the error for a row of another number of `fields` than the header's `width`."""
+    other = next((mark for mark in DELIMITERS if fields < width <= raw.count(mark) + 1), None)
+    if other:
+        hint = f"this line separates columns by {other!r}: save the file with commas"
+    elif fields > width:
+        hint = "a decimal comma (3,5) or a thousands comma (1,000) also looks like one field more: use points"
     else:
-        data = np.frombuffer(text.encode(), np.uint8)
-        ends = np.flatnonzero(data == ord("\n"))
-        starts = np.concatenate([[0], ends + 1])
-        widths = np.add.reduceat(np.append(data, 0) == ord(","), starts) + 1
-        lengths = np.diff(np.append(starts, data.size + 1)) - 1
-        widths[lengths == 0] = 0  # an empty line is no field, not one
-        if lengths.max() > LONGEST_LINE:
-            line, found = int(lengths.argmax()) + 1, f"{lengths.max()} characters"
-            raise fault(path, line=line, expected="a row of numbers", found=found, hint="is it a CSV file?")
-        lines = np.arange(1, len(widths) + 1)
-    wrong = np.flatnonzero(widths != width)
-    cut = first_row == "drop" and len(wrong) > 0 and wrong[0] == 1 and widths[1] < width
-    if (wrong := wrong[int(cut) :]).size:
-        number, line = int(widths[wrong[0]]), int(lines[wrong[0]])
-        raw = text.split("\n")[line - 1]
-        other = next((mark for mark in DELIMITERS if number < width <= raw.count(mark) + 1), None)
-        if other:
-            hint = f"this line separates columns by {other!r}: save the file with commas"
-        elif number > width:
-            hint = "a decimal comma (3,5) or a thousands comma (1,000) also looks like one field more: use points"
-        else:
-            hint = "the line was cut off: delete it or record again"
-        raise fault(path, line=line, expected=f"{width} fields", found=f"{number} fields in {raw[:40]!r}", hint=hint)
-    return bool(cut)
+        hint = "the line was cut off: delete it or record again"
+    return fault(path, line=line, expected=f"{width} fields", found=f"{fields} fields in {raw[:40]!r}", hint=hint)
 
 
-def _quoted(path: Path, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of fields of each row, and the line it starts on, for a file with quotes."""
-    reader, widths, lines, line = csv.reader(io.StringIO(text), strict=True), [], [], 1
-    try:
-        for row in reader:
-            widths.append(len(row))
-            lines.append(line)
-            line = reader.line_num + 1
-    except csv.Error as why:
-        raise fault(
-            path,
-            line=line,
-            column=str(text.split("\n")[line - 1].find('"') + 1),
-            expected="every quote to be closed",
-            found=str(why),
-            hint="close or delete the quote in that line",
-        ) from why
-    return np.array(widths), np.array(lines)
-
-
-def _parse(path: Path, text: str, *, header: list[str], spans: Mapping[str, Span], cut: bool) -> np.ndarray:
-    """Return the wanted columns (rows, columns) as numbers, NaN where a cell is empty; other text is refused.
-
-    Arrow reads a clean file in a blink. Whatever it does not take for numbers is read again, cell by cell.
-    """
-    if text.count("\n") <= cut:
-        return np.empty((0, len(spans)))
-    if '"' not in text and (quick := _quickly(text, header=header, wanted=list(spans), cut=cut)) is not None:
-        return quick
-    rows = list(csv.reader(io.StringIO(text)))[1 + cut :]
-    columns = []
-    for name in spans:
-        column = [_number(row[header.index(name)]) for row in rows]
-        wrong = [row for row, value in enumerate(column) if isinstance(value, str)]
-        if wrong:
-            raise _bad_number(path, text, header, spans, row=wrong[0] + cut, column=name, count=len(wrong))
-        columns.append(column)
-    return np.array(columns, dtype=np.float64).T
-
-
-def _quickly(text: str, *, header: list[str], wanted: list[str], cut: bool) -> np.ndarray | None:
+def _numbers(cells: Sequence[str]) -> np.ndarray:
+    """Return the numbers in `cells`: NaN for an empty one, infinity (which no span allows) for any other text."""
     import pyarrow
-    from pyarrow import csv as arrow
 
-    try:
-        table = arrow.read_csv(
-            pyarrow.py_buffer(text.encode()),
-            read_options=arrow.ReadOptions(column_names=header, skip_rows=1 + cut, use_threads=False),
-            parse_options=arrow.ParseOptions(quote_char=False),
-            convert_options=arrow.ConvertOptions(
-                include_columns=wanted,
-                column_types=dict.fromkeys(wanted, pyarrow.float64()),  # left to itself it takes 0x10 for a number
-                null_values=MISSING,
-            ),
-        )
+    try:  # quick, and strict: no hexadecimal, no 1_000, no digits of other scripts
+        return pyarrow.array(cells, pyarrow.string()).cast(pyarrow.float64()).to_numpy(zero_copy_only=False).copy()
     except pyarrow.ArrowInvalid:
-        return None
-    return np.stack([column.to_numpy() for column in table.columns], axis=1)
+        missing, text = float("nan"), float("inf")
+        return np.array([
+            float(cell) if NUMBER.fullmatch(cell) else missing if cell.strip() in MISSING else text for cell in cells
+        ])  # fmt: skip
 
 
-def _number(cell: str) -> float | str:
-    """Return the number in `cell`, NaN for an empty one, or the cell itself."""
-    if NUMBER.fullmatch(cell):
-        return float(cell)
-    return float("nan") if cell.strip() in MISSING else cell
-
-
-def _bad_number(
-    path: Path, text: str, header: list[str], spans: Mapping[str, Span], *, row: int, column: str, count: int
-) -> Exception:
-    """Return the error for the cell in data row `row` (0 is the line below the header)."""
-    reader = csv.reader(io.StringIO(text))
-    for _ in range(row + 1):  # the header, and the rows above
-        next(reader)
-    line, cells = reader.line_num + 1, next(reader)
-    cell, span = cells[header.index(column)], spans[column]
+def _bad_number(path: Path, rows: _Rows, bad: np.ndarray, spans: Mapping[str, Span]) -> Exception:
+    """Return the error for the first cell that is `bad` (rows, columns), and how many there are."""
+    row, column = map(int, np.argwhere(bad)[0])
+    cell, name = rows.cells[row][column], list(spans)[column]
     hint = "delete or correct the cell, or leave the file out (skip)"
     if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
         hint = "write numbers with a point and without thousands commas"
-    more = f" (and {count - 1} more cells like it in this file)" if count > 1 else ""
-    limits = f"a number from {span.low:g} to {span.high:g}"
-    return fault(path, line=line, column=column, expected=limits, found=f"{cell[:40]!r}{more}", hint=hint)
+    more = f" (and {bad.sum() - 1} more cells like it in this file)" if bad.sum() > 1 else ""
+    limits = f"a number from {spans[name].low:g} to {spans[name].high:g}"
+    return fault(path, line=rows.lines[row], column=name, expected=limits, found=f"{cell[:40]!r}{more}", hint=hint)

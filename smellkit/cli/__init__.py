@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import sys
 
 import click
 
 from smellkit import __version__
 from smellkit.errors import SmellkitError
+from smellkit.options import nearest, resolve
 
 COMMANDS = {  # name -> "module:attribute"; a module is imported only when its command is called
     "run": "smellkit.cli.publish:run",
@@ -22,7 +21,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "export": "smellkit.cli.learn:export",
     "bench": "smellkit.cli:bench",
     "audit": "smellkit.study.odour.commands:audit",
-    "calibrate": "smellkit.study.odour.commands:calibrate",
+    "calibrate": "smellkit.cli.learn:calibrate",
     "neckwear": "smellkit.device.commands:neckwear",
 }
 
@@ -31,7 +30,7 @@ BENCHES = {
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
-    "neckwear": "smellkit.device.commands:bench",
+    "neckwear": "smellkit.study.device.commands:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",
     "plume": "smellkit.study.plume.commands:bench",
@@ -51,10 +50,8 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx, name):
         if name not in self.table:
-            close = difflib.get_close_matches(name, self.table, 1)
-            ctx.fail(f"No command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
-        module, _, attribute = self.table[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+            ctx.fail(f"No command {name!r}: {nearest(name, self.table)}")
+        return resolve(self.table[name])
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)

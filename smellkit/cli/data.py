@@ -61,12 +61,9 @@ def gcode(out, seed, recordings, rows):
 @click.option("--rows", default=300, show_default=True, help="Seconds (and rows) a recording.")
 @click.option("--pictures", default=5, show_default=True, help="Drawings a scent.")
 @click.option(
-    "--sessions",
-    type=click.Choice(["substance", "recording"]),
-    default="substance",
-    show_default=True,
-    help="A sitting at the bench for each: with one a substance, the sitting gives the substance away, as in SmellNet.",
-)
+    "--sessions", type=click.Choice(["substance", "recording"]), default="substance", show_default=True,
+    help="A session at the bench for each: with one a substance, the session gives the substance away, as in SmellNet.",
+)  # fmt: skip
 def odour(out, seed, recordings, rows, pictures, sessions):
     """Simulate an electronic nose: SmellNet's layout and the twelve-scent layout."""
     from smellkit.simulate.odour import Size, write_sample
@@ -83,11 +80,9 @@ def odour(out, seed, recordings, rows, pictures, sessions):
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same scenes at every size.")
 @click.option("--frames", default=5, show_default=True, help="Frames a video; a video is in one split only.")
 @click.option(
-    "--missing",
-    default="fume",
-    show_default=True,
+    "--missing", default="fume", show_default=True,
     help="Missing gases: fume (as published), independent (of the class), none, even (none; classes alike).",
-)
+)  # fmt: skip
 @click.option("--variety", default=0.0, show_default=True, help="Share of videos with other cameras and other barns.")
 @click.option("--shares", default="70,15,15", show_default=True, help="Of training, validation and test.")
 def plume(out, pairs, size, seed, frames, missing, variety, shares):
@@ -95,17 +90,9 @@ def plume(out, pairs, size, seed, frames, missing, variety, shares):
     from smellkit.simulate import plume as plumes
 
     began = time.process_time()
-    counts = plumes.write(
-        out,
-        pairs=pairs,
-        size=plumes.pixels(size),
-        seed=seed,
-        frames=frames,
-        missing=missing,
-        variety=variety,
-        shares=plumes.numbers(shares, ",", name="--shares", example="70,15,15"),
-        progress=sys.stderr.isatty(),
-    )
+    split = plumes.numbers(shares, ",", name="--shares", example="70,15,15")
+    how = {"frames": frames, "missing": missing, "variety": variety, "shares": split, "progress": sys.stderr.isatty()}
+    counts = plumes.write(out, pairs=pairs, size=plumes.pixels(size), seed=seed, **how)
     speed = pairs / max(time.process_time() - began, 1e-3)
     click.echo(f"{pairs} pairs in {out}, {speed:.0f} a second of one core:\n{counts.T.to_string()}")
 
@@ -113,11 +100,9 @@ def plume(out, pairs, size, seed, frames, missing, variety, shares):
 @data.command()
 @click.argument("folder", type=FOLDER)
 @click.option(
-    "--how",
-    default="original_based",
-    show_default=True,
+    "--how", default="original_based", show_default=True,
     help="original_based (the same moment) or random (within one pH and class).",
-)
+)  # fmt: skip
 @click.option("--regroup", is_flag=True, help="Deal the originals out anew: no copies of one in two splits.")
 @click.option("--seed", default=7, show_default=True, help="Of the random pairing and of the new splits.")
 def pair(folder, how, regroup, seed):
@@ -135,9 +120,9 @@ def pair(folder, how, regroup, seed):
 @click.argument("folder", type=FOLDER, required=False)
 def check(folder):
     """Read everything in FOLDER (default: the sample), count what was forgiven, and list every fault."""
-    from smellkit.odour.survey import survey
     from smellkit.plume import annotations
     from smellkit.plume import data as plumes
+    from smellkit.study.odour.survey import survey
 
     report = plumes.check(folder) if folder and annotations.holds(folder) else survey(folder)
     click.echo(str(report))

@@ -1,24 +1,28 @@
-"""`smellkit train`, `sweep`, `predict` and `export`: what every system can do, one table row each."""
+"""`smellkit train`, `sweep`, `predict`, `export` and `calibrate`: what every system can do, one table row each."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+FOLDER = click.Path(path_type=Path)
+SET: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
     "odour-encoder": "smellkit.odour.encoder_task:task",
     "odour-mixture": "smellkit.odour.mixture_task:task",
     "odour-fusion": "smellkit.odour.fusion:task",
-    "gcode-reader": "smellkit.gcode.tasks:reader",
-    "gcode-encoder": "smellkit.gcode.tasks:encoder",
-    "gcode-decoder": "smellkit.gcode.tasks:decoder",
+    "gcode-window-decoder": "smellkit.gcode.task:WindowDecoderTask",
+    "gcode-encoder": "smellkit.gcode.task:EncoderTask",
+    "gcode-decoder": "smellkit.gcode.task:DecoderTask",
     "plume": "smellkit.plume.task:plume",
 }
 
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
     "odour": "smellkit.odour.predict:odour",
-    "mixture": "smellkit.odour.predict_mixture:mixture",
+    "mixture": "smellkit.odour.predict:mixture",
     "gcode": "smellkit.gcode.predict:gcode",
     "plume": "smellkit.plume.predict:plume",
 }
@@ -32,12 +36,12 @@ EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
 
 @click.command()
 @click.argument("task", metavar="TASK")
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of the task or of the training.")
+@click.option("--set", "pairs", **SET, help="An option of the task or of the training.")
 @click.option("--name", default="", help="Name of the run folder; the task's name by default.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 @click.option("--tracker", default="", help="tensorboard, wandb, or both with a comma.")
 def train(task, pairs, name, resume, tracker):
-    """Train TASK (odour-encoder, odour-mixture, gcode-reader, ...) and leave a run folder."""
+    """Train TASK (odour-encoder, odour-mixture, gcode-decoder, ...) and leave a run folder."""
     from smellkit import options
     from smellkit.train import Settings, fit
 
@@ -57,7 +61,7 @@ def train(task, pairs, name, resume, tracker):
 @click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="A dask scheduler; this machine by default.")
 @click.option("--workers", default=2, show_default=True, help="Processes on this machine.")
 @click.option("--score", default="test.accuracy", show_default=True, help="The score in the table.")
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the file fixes for all runs.")
+@click.option("--set", "pairs", **SET, help="Overrides what the file fixes for all runs.")
 @click.option("--fresh", is_flag=True, help="Run again what is finished.")
 def sweep(file, scheduler, workers, score, pairs, fresh):
     """Run every case and seed of FILE.yaml; means with 95 % intervals at the end."""
@@ -75,11 +79,11 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--weights", "name", required=True, help="odour, mixture, gcode, plume, or a folder of such weights.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the predictions go.")
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="An option of this predictor.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="What `smellkit calibrate` made (mixture).")
+@click.option("--out", required=True, type=FOLDER, help="Where the predictions go.")
+@click.option("--set", "pairs", **SET, help="An option of this predictor.")
+@click.option("--calibration", type=FOLDER, help="What `smellkit calibrate` made (mixture).")
 @click.option("--channels", default="", help="all, or no-position to hide the machine's position (gcode).")
 def predict(folder, name, out, pairs, calibration, channels):
     """Name what was recorded in the files of DIR, with trained weights."""
@@ -95,7 +99,7 @@ def predict(folder, name, out, pairs, calibration, channels):
 
 @click.command()
 @click.argument("name", metavar="WEIGHTS")
-@click.option("--onnx", "out", required=True, type=click.Path(path_type=Path), help="Where the ONNX model goes.")
+@click.option("--onnx", "out", required=True, type=FOLDER, help="Where the ONNX model goes.")
 def export(name, out):
     """Write the model of WEIGHTS (odour, or a folder of such weights) as ONNX, checked against torch."""
     from smellkit import options
@@ -104,9 +108,22 @@ def export(name, out):
     click.echo(options.find(EXPORTERS, kind, what="exporter for the weights")(weights, out=out))
 
 
+@click.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--labels", required=True, type=FOLDER, help="CSV: filepath and label_<odorant> of each reference.")
+@click.option("--out", required=True, type=FOLDER, help="The folder that `smellkit predict --calibration` takes.")
+@click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
+def calibrate(folder, labels, out, name):
+    """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
+    from smellkit import checkpoint
+    from smellkit.odour import calibration
+
+    click.echo(calibration.calibrate(folder, labels=labels, out=out, using=checkpoint.find(name)))
+
+
 def _weights(name: str) -> tuple[str, Path]:
     """Kind and folder: a name is a folder in data/weights; a folder says its kind in its manifest."""
-    from smellkit import checkpoint as weights
+    from smellkit import checkpoint
 
-    folder = weights.find(name)
-    return str(weights.manifest(folder).get("kind", folder.name)), folder
+    folder = checkpoint.find(name)
+    return str(checkpoint.manifest(folder).get("kind", folder.name)), folder

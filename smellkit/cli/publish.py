@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+PARTS = {"results": "smellkit.study.published:summary"}  # what the mark `<!-- name -->` stands for on the first page
+
 
 @click.command()
 @click.argument("notebooks", nargs=-1)
@@ -25,7 +27,7 @@ def run(notebooks, profile, pairs, data, force, timeout):
 
     given = options.parse(pairs)
     results = batch.run(
-        notebooks, profile=profile, given=given, data=data, force=force, timeout=timeout, say=click.echo
+        notebooks, profile=profile, given=given, data=data, force=force, timeout=timeout, progress=click.echo
     )
     table = Table("notebook", "status", box=box.SIMPLE)
     table.add_column("seconds", justify="right")
@@ -49,17 +51,20 @@ def run(notebooks, profile, pairs, data, force, timeout):
 @click.option("--publish", is_flag=True, help="Also copy notebooks to site/notebooks and results to README.md.")
 def site(source, data, profile, preview, strict, publish):
     """Build the pages from executed notebooks; the last run's unless --from, --profile or --data say otherwise."""
-    from smellkit import batch
+    from smellkit import batch, options
     from smellkit import site as sites
 
+    parts = {name: options.resolve(address)() for name, address in PARTS.items()}
     if not source and (data or profile):
         source = batch.set_name(profile or "quick", data)
     if publish:
-        click.echo(f"Published {sites.publish(source)} notebooks in site/notebooks.")
-    built = sites.build(source, quarto=not preview, say=click.echo)
+        click.echo(f"Published {sites.publish(source, parts=parts)} notebooks in site/notebooks.")
+    built = sites.build(source, quarto=not preview, parts=parts, progress=click.echo)
     for warning in built.warnings:
         click.secho(f"Warning: {warning}", fg="yellow", err=True)
     click.echo(f"The site lies in {built.index}")
+    if built.by == "Quarto":
+        click.echo(f"Its search needs a server: `python -m http.server --directory {built.index.parent}`")
     if strict and built.warnings:
         click.secho(f"Error: {len(built.warnings)} warnings; the whole log is {built.log}", fg="red", err=True)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`smellkit neckwear ...` and `smellkit bench neckwear`."""
+"""`smellkit neckwear ...`: each command parses, calls one function, and says what happened."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import click
 port_option = click.option(
     "--port", default="virtual", envvar="SMELLKIT_PORT", show_default=True, help="Serial port, address, or virtual."
 )
+CHECKLIST = [  # what a person has to look at, because the link can't say it: cartridges, power, radio
+    "Cartridges {which} are in their slots (worn: 1 to 6 left, 7 to 12 right) and not empty: smell each one.",
+    "The NeckWear is charged and switched on; its battery can't be asked over this link.",
+    "The handset is plugged in, nothing else uses its port, and `smellkit neckwear probe` answers.",
+    "Handset and NeckWear are on the same radio channel, within a few metres.",
+    "The wearer has agreed to these scents, has no known allergy to them, and can take the device off.",
+    "The room is aired. Nothing confirms a stop: a play ends by its own timer within 10 s at the latest.",
+]
 log_option = click.option("--log", type=click.Path(path_type=Path), help="File for the device log (JSON lines).")
 
 
@@ -21,12 +29,12 @@ def neckwear():
 @neckwear.command()
 def ports():
     """List the serial ports, likely handsets first."""
-    from smellkit.device.ports import list_ports
+    from smellkit.device.link import list_ports
 
-    found = list_ports()
-    for port in found:
+    ports = list_ports()
+    for port in ports:
         click.echo(f"{'*' if port.likely else ' '} {port.device}  {port.name}  {port.serial_number}".rstrip())
-    click.echo("* may be a NeckWear handset." if found else "No serial ports here. `--port virtual` needs none.")
+    click.echo("* may be a NeckWear handset." if ports else "No serial ports here. `--port virtual` needs none.")
 
 
 @neckwear.command()
@@ -66,8 +74,8 @@ def mix(shares, seconds, slot, keep, port, log):
     beta = _beta(shares)
     with _open(port, log) as neck:
         plan = neck.play_mixture(beta, seconds=seconds, slot=slot, keep=keep)
-        order = " ".join(str(scent) for _, scent, _ in plan.slots)
-        click.echo(f"{len(plan.slots)} slots: {order}. Left out: {plan.lost:.1%}. Ctrl-C stops.")
+        scents = " ".join(str(scent) for _, scent, _ in plan.slots)
+        click.echo(f"{len(plan.slots)} slots: {scents}. Left out: {plan.lost:.1%}. Ctrl-C stops.")
         neck.wait()
         click.echo("Sent: " + ", ".join(f"scent {scent} {share:.1%}" for scent, share in neck.achieved().items()))
 
@@ -86,10 +94,9 @@ def stop(port, log):
 @click.argument("scents", nargs=-1, type=click.IntRange(1, 12))
 def checklist(scents):
     """What to look at before a run with these SCENTS."""
-    from smellkit.device.checklist import lines
-
-    for line in lines(scents):
-        click.echo(f"[ ] {line}")
+    which = ", ".join(map(str, sorted(set(scents)))) or "all 12"
+    for line in CHECKLIST:
+        click.echo(f"[ ] {line.format(which=which)}")
 
 
 @neckwear.command()
@@ -116,10 +123,8 @@ def virtual(tcp, link, faults, seed, log, seconds, list_faults):
         return
     with ExitStack() as stack:
         file = stack.enter_context(log.open("a", encoding="utf-8")) if log else None
-        device = VirtualNeckWear(now=Clock.now, faults=read_faults(faults), seed=seed, log=file)
-        served = (
-            PtyServer(device, now=Clock.now, link=link) if tcp is None else TcpServer(device, now=Clock.now, port=tcp)
-        )
+        device = VirtualNeckWear(faults=read_faults(faults), seed=seed, log=file)
+        served = PtyServer(device, link=link) if tcp is None else TcpServer(device, port=tcp)
         stack.enter_context(served)
         click.echo(f"A virtual NeckWear listens on {served.port}")
         try:
@@ -128,20 +133,6 @@ def virtual(tcp, link, faults, seed, log, seconds, list_faults):
             click.echo()
         for air in device.air:
             click.echo(f"scent {air.scent}: {(air.end or Clock.now()) - air.start:.3f} s")
-
-
-@click.command()
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures there.")
-@click.option("--long", is_flag=True, help="Also play a list of 300 s in real time.")
-def bench(out, long):
-    """Measure frames, parser, stop, guard and the fault scenarios of the NeckWear."""
-    from smellkit.paths import write_json
-    from smellkit.study.device.bench import measure
-
-    figures = measure(say=click.echo, long=long)
-    if out:
-        write_json(out, figures)
-        click.echo(f"Written to {out}.")
 
 
 def _open(port, log):

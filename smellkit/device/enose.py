@@ -1,38 +1,31 @@
 """The electronic nose: rows of sensor values from the serial line of the sensor board, as they come.
 
-    port --bytes--> Lines --rows--> queue (the newest 600) --> read(), for
-          one worker thread: opens, reads, counts what it dropped, opens again
+    link --bytes--> Lines --rows--> queue (the newest 600) --> read(), rows()
+          one driver on the same clock and link as the player: opens, reads, counts what it dropped, opens again
 
 The board prints one comma-separated line about once a second and answers nothing. The line has no checksum: a digit
-lost on the way gives a wrong value that nobody can tell from a right one. What can be told is dropped, and counted by
-reason.
+lost on the way gives a wrong value that nobody can distinguish from a right one. What can be recognised as wrong is
+dropped, and counted by reason.
 """
 
 from __future__ import annotations
 
 import collections
-import contextlib
+import math
 import re
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLost
-from smellkit.device.link import GONE
+from smellkit.device.board import Board
+from smellkit.device.clock import Clock
+from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
+from smellkit.device.link import BackOff, Link, connector
+from smellkit.sensors import SENSORS
 
-if TYPE_CHECKING:
-    from smellkit.device.board import Board
-
-COLUMNS = (
-    "NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG", "Benzene",
-    "Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude",
-)  # fmt: skip
 LONGEST = 512  # bytes of a line; the longest that the firmware can print has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
 KEPT = 600  # rows that wait for a reader, ten minutes; when nobody comes they are dropped and a new run begins
-BACK_OFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts to open a lost port; the last one repeats
 NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
 
 
@@ -55,7 +48,7 @@ class Lines:
     names, may give the columns in another order, and begins another `run`; rows come out in the order of `columns`.
     """
 
-    def __init__(self, columns: tuple[str, ...] = COLUMNS):
+    def __init__(self, columns: tuple[str, ...] = SENSORS):
         self.columns = columns
         self.dropped: collections.Counter[str] = collections.Counter()
         self.run = 0
@@ -68,6 +61,11 @@ class Lines:
         self._whole = False  # the line that is being collected was seen from its beginning
         self._places = list(range(len(self.columns)))
         self._width = len(self.columns)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of a line that is not complete yet."""
+        return len(self._line)
 
     def feed(self, data: bytes) -> list[tuple[float, ...]]:
         """Return the rows that `data` completes."""
@@ -115,12 +113,12 @@ class Lines:
 
     def _header(self, fields: list[bytes]) -> bool:
         names = [field.decode("ascii", "replace") for field in fields]
-        if set(self.columns) <= set(names):
-            self._places = [names.index(name) for name in self.columns]
-            self._width = len(names)
-            self.run += 1
-            return True
-        return False
+        if not set(self.columns) <= set(names):
+            return False
+        self._places = [names.index(name) for name in self.columns]
+        self._width = len(names)
+        self.run += 1
+        return True
 
 
 class Nose:
@@ -132,33 +130,32 @@ class Nose:
     A port that goes away is opened again, with growing pauses, until `close`. Meanwhile `read` raises PortLost.
     """
 
-    def __init__(self, port: str, *, baud: int = 9600, columns: tuple[str, ...] = COLUMNS, board: Board | None = None):
-        self.port = port
-        self.baud = baud
-        self.columns = columns
+    def __init__(self, port: str, *, baud: int = 9600, columns: tuple[str, ...] = SENSORS, board: Board | None = None):
+        self.port, self.baud, self.columns = port, baud, columns
         self.connections = 0
         self.overrun = 0  # rows that were dropped because nobody read them
-        self.lost: str = ""  # why the port is gone, or nothing
+        self.lost = ""  # why the port is gone, or nothing
         self._lines = Lines(columns)
         self._rows: collections.deque[Row] = collections.deque()
-        self._news = threading.Condition()
-        self._stop = threading.Event()
+        self._lock = threading.Lock()  # guards the rows
         self._board = board
-        self._began = self._last = self._heard = time.monotonic()
-        self._serial: Any = _open(port, baud)  # here, not in the thread: a wrong name is an error at once
-        self._thread = threading.Thread(target=self._work, name=f"nose {port}", daemon=True)
-        self._thread.start()
+        self._closed = False
+        self._clock = Clock()
+        self._began = self._row_at = self._byte_at = self._clock.now()
+        self._back_off, self._retry = BackOff(), 0.0
+        self._connect = connector(port, baud=baud)
+        self._link: Link | None = None
+        self._open()  # here, not in the thread: a wrong name is an error at once
+        self._runner = self._clock.run(self._step, inputs=self._inputs, name=f"nose {port}")
 
     @classmethod
-    def open(cls, port: str = "virtual", *, baud: int = 9600, columns: tuple[str, ...] = COLUMNS) -> Nose:
+    def open(cls, port: str = "virtual", *, baud: int = 9600, columns: tuple[str, ...] = SENSORS) -> Nose:
         """Return a reader of the board on `port`: any pyserial address, or `virtual` for a replayed recording.
 
         `baud` is 9600 unless you changed the firmware. Raises PortError when the port can't be opened.
         """
         if port != "virtual":
             return cls(port, baud=baud, columns=columns)
-        from smellkit.device.board import Board
-
         board = Board()
         try:
             return cls(board.port, baud=baud, columns=columns, board=board)
@@ -168,44 +165,39 @@ class Nose:
 
     def read(self, *, timeout: float = 5.0) -> Row:
         """Return the oldest row that was not read yet, waiting up to `timeout` seconds for one to come."""
-        deadline = time.monotonic() + timeout
-        with self._news:
-            while not self._rows:
-                left = deadline - time.monotonic()
-                if self._stop.is_set() or left <= 0:
-                    raise self._silence(timeout)
-                self._news.wait(left)
-            return self._rows.popleft()
+        self._runner.wait(lambda: bool(self._rows) or self._closed, timeout)
+        with self._lock:
+            if self._rows:
+                return self._rows.popleft()
+        raise self._silence(timeout)
 
     def rows(self) -> list[Row]:
         """Return all rows that were not read yet, at once: none, one or more."""
-        with self._news:
+        with self._lock:
             rows = list(self._rows)
             self._rows.clear()
         return rows
 
     def __iter__(self) -> Iterator[Row]:
-        while not self._stop.is_set():
+        while not self._closed:
             yield self.read()
 
     def status(self) -> dict:
         """Return what is known: port, connected, connections, seconds since the last row, what was dropped and why."""
         return {
             "port": self.port,
-            "connected": not self.lost and not self._stop.is_set(),
+            "connected": not self.lost and not self._closed,
             "connections": self.connections,
-            "silent": time.monotonic() - self._last,
+            "silent": self._clock.now() - self._row_at,
             "lost": self.lost,
             "dropped": dict(self._lines.dropped) | ({"overrun": self.overrun} if self.overrun else {}),
         }
 
     def close(self) -> None:
         """Close the port and end the thread; a second time does nothing."""
-        self._stop.set()
-        with self._news:
-            self._news.notify_all()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=5)
+        self._closed = True
+        self._runner.kick()
+        self._runner.join(5)
         if self._board is not None:
             self._board.close()
 
@@ -215,53 +207,64 @@ class Nose:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _work(self) -> None:
-        attempt = 0
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                if self._serial is None:
-                    self._serial = _open(self.port, self.baud)
-                self.connections += 1
-                self.lost = ""
-                self._lines.restart()
-                self._listen()
-            except LinkError as why:
-                self.lost = why.what
-            except GONE as why:
-                self.lost = f"{type(why).__name__}: {why}"
-            _shut(self._serial)
-            self._serial = None
-            attempt = 0 if self._last > began else attempt  # a port that opens and dies again is not a success
-            if not self._stop.is_set():
-                self._stop.wait(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
-                attempt += 1
+    # the driver
+
+    def _inputs(self) -> int | None:
+        return self._link.fileno() if self._link and self._link.wakes else None
+
+    def _step(self) -> float | None:
+        """Read what has come, or look for a lost port. Return when to be called next; None once closed."""
+        if self._closed:
+            self._let_go()
+            return None
+        try:
+            if self._link is None:
+                if self._clock.now() < self._retry:
+                    return self._retry
+                self._open()
+            self._listen()
+        except LinkError as why:
+            self._let_go()
+            self.lost = why.what
+            self._retry = self._clock.now() + self._back_off.next()
+            return self._retry
+        return self._byte_at + PAUSE if self._lines.waiting else math.inf
+
+    def _open(self) -> None:
+        self._link = self._connect()
+        self.connections += 1
+        self.lost = ""
+        self._lines.restart()
 
     def _listen(self) -> None:
-        while not self._stop.is_set():
-            data = self._serial.read(max(1, min(4096, self._serial.in_waiting)))
-            now = time.monotonic()
-            if data:
-                self._heard = now
-                for piece in data.splitlines(keepends=True):  # a header in between begins another run
-                    self._put(self._lines.feed(piece), now)
-            elif now - self._heard > PAUSE:
-                self._lines.expire()
+        assert self._link is not None
+        data, now = self._link.read(), self._clock.now()
+        if data:
+            self._byte_at = now
+            for piece in data.splitlines(keepends=True):  # a header in between begins another run
+                self._keep(self._lines.feed(piece), now)
+        elif now >= self._byte_at + PAUSE:
+            self._lines.expire()
 
-    def _put(self, values: list[tuple[float, ...]], now: float) -> None:
+    def _keep(self, values: list[tuple[float, ...]], now: float) -> None:
         if not values:
             return
-        self._last = now
-        with self._news:
+        self._row_at = now
+        self._back_off.reset()  # a port that opens and dies again is not fine: one that gives rows is
+        with self._lock:
             if len(self._rows) + len(values) > KEPT:
                 self.overrun += len(self._rows)
                 self._rows.clear()
                 self._lines.run += 1
             self._rows.extend(Row(now - self._began, each, self._lines.run) for each in values)
-            self._news.notify_all()
+
+    def _let_go(self) -> None:
+        link, self._link = self._link, None
+        if link:
+            link.close()
 
     def _silence(self, timeout: float) -> LinkError:
-        if self._stop.is_set():
+        if self._closed:
             return Closed("The reader is closed", port=self.port, remedy="open the board again")
         if self.lost:
             remedy = "plug the board in again: it is looked for all the time"
@@ -275,31 +278,3 @@ class Nose:
             elapsed=timeout,
             remedy=f"is it the sensor board, and does it speak at {self.baud} baud?",
         )
-
-
-def _open(port: str, baud: int) -> Any:
-    """Return the open port, for this process alone, with reads that end after 0.1 s."""
-    import serial
-
-    if not isinstance(port, str) or not port:
-        raise PortError(f"No port {port!r}", remedy="a name such as COM3 or /dev/ttyACM0, or `virtual`")
-    alone = {} if "://" in port else {"exclusive": True}
-    try:
-        return serial.serial_for_url(port, baudrate=baud, timeout=0.1, **alone)
-    except GONE as why:
-        raise PortError("Could not open the sensor board", port=port, got=str(why), remedy=_remedy(why)) from why
-
-
-def _shut(port: Any) -> None:
-    if port is not None:
-        with contextlib.suppress(*GONE):
-            port.close()
-
-
-def _remedy(why: Exception) -> str:
-    text = str(why).lower()
-    if "permission" in text or "access is denied" in text:
-        return "close the program that uses it (Arduino's serial monitor?), or join the group dialout and log in again"
-    if "exclusively lock" in text or "busy" in text:
-        return "another program or notebook has it open: close that one"
-    return "plug the board in and look for its name: `smellkit neckwear ports`"

@@ -1,4 +1,4 @@
-"""What can go wrong on the way to the scent player: one family, each with what a reader needs to act."""
+"""What can go wrong on the way to player and board: one family, each with what a reader needs to act."""
 
 from __future__ import annotations
 
@@ -19,21 +19,13 @@ class LinkError(DeviceError):
         elapsed: float | None = None,
         remedy: str = "",
     ):
-        self.port = port
-        self.frame = bytes(frame).hex().upper()
-        self.expected = expected
-        self.got = got
-        self.elapsed = elapsed
-        self.remedy = remedy
-        facts = {
-            "port": port,
-            "frame": self.frame,
-            "expected": expected,
-            "got": got,
-            "elapsed": "" if elapsed is None else f"{elapsed:.3f} s",
-        }
-        told = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
-        super().__init__(f"{what} ({told})" if told else what, hint=remedy)
+        self.port, self.frame, self.expected, self.got = port, bytes(frame).hex().upper(), expected, got
+        self.elapsed, self.remedy = elapsed, remedy
+        facts = {"port": port, "frame": self.frame, "expected": expected, "got": got}
+        if elapsed is not None:
+            facts["elapsed"] = f"{elapsed:.3f} s"
+        listing = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
+        super().__init__(f"{what} ({listing})" if listing else what, hint=remedy)
 
 
 class PortError(LinkError):

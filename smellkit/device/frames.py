@@ -1,42 +1,46 @@
-"""The bytes of the NeckWear link: every request as a function, and what a reply says. No I/O, no time.
+"""The bytes of the handset's link: every request as a function, every reply found in a stream. No I/O, no time.
 
     short frame     F5 command data... sum16 55
     forward frame   F5 51 channel length payload[length] sum16 55        a reply carries D1
     inner frame     F5 source(3) destination(3) function data sum16 55   the payload of a forward frame
     inner wake      F5 71 55                                             no address, no sum
 
-sum16 adds the bytes between head and checksum, big-endian. Nothing is escaped: F5 and 55 occur inside frames.
+sum16 adds the bytes between head and checksum, big-endian. Nothing is escaped: F5 and 55 occur inside frames, so the
+parser goes by length, never by delimiter.
 """
 
 from __future__ import annotations
 
+import functools
 import operator
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from smellkit.device.errors import ArgumentError
-from smellkit.device.parser import REPLIES, REQUESTS, Fault, Frame, Inner, Parser, checksum
-
-__all__ = [
-    "REPLIES", "REQUESTS", "SCENTS", "MAX_MILLISECONDS", "EVERYONE", "Fault", "Frame", "Inner", "Parser", "checksum",
-    "read_channel", "set_handset", "set_channel", "wake", "stop", "play",
-]  # fmt: skip
 
 SCENTS = range(1, 13)
 MAX_MILLISECONDS = 65_000  # above 65.535 s the vendor's own checksum is wrong: what firmware expects there is unknown
 EVERYONE = 0xFFFF  # the address that every device listens to
+FORWARD = 0  # in a table of lengths: 7 + the frame's own length byte
+REPLIES: Mapping[int, int] = {0xA7: 6, 0xA6: 6, 0xD1: FORWARD}  # command -> bytes of the whole frame
+REQUESTS: Mapping[int, int] = {0x27: 5, 0x26: 6, 0x51: FORWARD}  # what a handset listens to
 
 _HANDSET = bytes([0x01, 0x00, 0x01])  # source: type, then a two-byte address
 _SETUP = bytes([0x01, 0x00, 0x00])  # the source that set_channel uses
 _NECKWEAR = 0x02  # type of the destination
+_SHORT = 6  # bytes of a short frame that carries one value
+_KEEP = 1000  # faults remembered: a line that is noisy for a week must not fill the memory
 
 
 def read_channel() -> bytes:
     """Ask the handset for its radio channel; it answers A7 with the channel as value."""
-    return _outer(bytes([0x27]))
+    return outer(bytes([0x27]))
 
 
 def set_handset(channel: int) -> bytes:
     """Set the radio channel (0 to 255) of the handset; it answers A6, value 0 for done."""
-    return _outer(bytes([0x26, _whole("channel", channel, 0, 255)]))
+    return outer(bytes([0x26, _whole("channel", channel, 0, 255)]))
 
 
 def set_channel(channel: int, uid: bytes | str) -> bytes:
@@ -64,16 +68,17 @@ def play(scent: int, milliseconds: int, *, device: int = EVERYONE, channel: int 
     return _forward(_inner(_HANDSET, address, 0x01, data), channel)
 
 
-def _outer(body: bytes) -> bytes:
+def outer(body: bytes) -> bytes:
+    """Head, sum and tail around `body`."""
     return b"\xf5" + body + checksum(body).to_bytes(2, "big") + b"\x55"
 
 
 def _inner(source: bytes, address: int, function: int, data: bytes) -> bytes:
-    return _outer(source + bytes([_NECKWEAR]) + address.to_bytes(2, "big") + bytes([function]) + data)
+    return outer(source + bytes([_NECKWEAR]) + address.to_bytes(2, "big") + bytes([function]) + data)
 
 
 def _forward(payload: bytes, channel: int) -> bytes:
-    return _outer(bytes([0x51, _whole("channel", channel, 0, 255), len(payload)]) + payload)
+    return outer(bytes([0x51, _whole("channel", channel, 0, 255), len(payload)]) + payload)
 
 
 def _whole(name: str, value: int, low: int, high: int) -> int:
@@ -96,3 +101,205 @@ def _uid(uid: bytes | str) -> bytes:
     if len(value) != 12:
         raise ArgumentError(f"uid is {uid!r}", remedy="12 bytes, or their 24 hex digits")
     return value
+
+
+def checksum(body: bytes) -> int:
+    """Sum of the bytes, mod 65536: of everything between head and checksum."""
+    return sum(body) & 0xFFFF
+
+
+class Inner(bytes):
+    """The bytes of a sound inner frame, which also know their parts."""
+
+    @property
+    def function(self) -> int:
+        """What is requested or answered: 01 play, 02 stop, 22 set channel, 71 wake; a reply adds 80."""
+        return self[1] if len(self) == 3 else self[7]
+
+    @property
+    def address(self) -> int | None:
+        """Destination address; None for the wake, which has none."""
+        return None if len(self) == 3 else int.from_bytes(self[5:7], "big")
+
+    @property
+    def data(self) -> bytes:
+        """The bytes after the function."""
+        return b"" if len(self) == 3 else bytes(self[8:-3])
+
+    @property
+    def uid(self) -> bytes | None:
+        """The 12-byte uid that a set-channel request (22) or its reply (A2) carries."""
+        return self.data[:12] if self.function in (0x22, 0xA2) and len(self.data) == 13 else None
+
+    @property
+    def status(self) -> int | None:
+        """The status byte of a reply A2: 0 is done."""
+        return self.data[12] if self.function == 0xA2 and len(self.data) == 13 else None
+
+
+class Frame(NamedTuple):
+    """One sound frame: `value` of a short one (None without data), or `channel` and `inner` of a forwarded one."""
+
+    command: int
+    raw: bytes
+    value: int | None = None
+    channel: int | None = None
+    inner: Inner | None = None
+
+
+class Fault(str):
+    """Why bytes were refused: a plain word, such as "checksum", with the bytes in `raw` and the story in `detail`.
+
+    skipped, unknown_command, tail, checksum, incomplete_timeout; inner_malformed and inner_checksum for a sound
+    forward frame around something else than a sound inner frame.
+    """
+
+    raw: bytes
+
+    def __new__(cls, kind: str, raw: bytes = b""):
+        fault = super().__new__(cls, kind)
+        fault.raw = raw
+        return fault
+
+    @property
+    def detail(self) -> str:
+        """What was expected and what came; for a wrong sum, both sums."""
+        digits = self.raw.hex().upper()
+        if self.endswith("checksum"):
+            total, claimed = checksum(self.raw[1:-3]), int.from_bytes(self.raw[-3:-1], "big")
+            return f"bytes add up to {total:04X}, the frame says {claimed:04X}: {digits}"
+        if self == "tail":
+            return f"expected 55, got {digits[-2:]} at the end of {digits}"
+        return {
+            "skipped": "bytes that begin no frame: ",
+            "unknown_command": "no command that is known: ",
+            "incomplete_timeout": "the line fell silent after ",
+            "inner_malformed": "not an inner frame: ",
+        }.get(self, "") + digits
+
+
+class Parser:
+    """Frames out of bytes, in any chunking.
+
+    >>> Parser().feed(bytes.fromhex("F5A796013D55"))[0].value
+    150
+
+    `errors` is the list of `Fault`, newest last (the last 1000 at least); `dropped` counts the bytes that belong to no
+    frame. The parser has no clock: call `expire()` when the line was silent for the inter-byte timeout (50 ms).
+    """
+
+    def __init__(self, lengths: Mapping[int, int] = REPLIES):
+        self.errors: list[Fault] = []
+        self.dropped = 0
+        self._lengths = dict(lengths)
+        self._candidate = re.compile(b"\xf5[" + re.escape(bytes(self._lengths)) + b"]", re.DOTALL)
+        self._short = _short_frames(tuple(self._lengths.items()))
+        self._buffer = b""
+        self._reported: set[str] = set()  # kinds of fault already noted for the present run of dropped bytes
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of a frame that is not complete yet: at most 261."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take the next bytes and return the frames that they complete."""
+        frames: list[Frame] = []
+        self._buffer = self._scan(self._buffer + bytes(data), frames)
+        return frames
+
+    def expire(self) -> list[Frame]:
+        """Give up on a frame that stays cut, and return those found in its bytes. Nothing is left waiting."""
+        frames: list[Frame] = []
+        while self._buffer:
+            stale = self._buffer
+            self._refuse("incomplete_timeout", stale)
+            self._buffer = self._scan(stale[1:], frames)
+        self._reported.clear()
+        return frames
+
+    def _scan(self, data: bytes, frames: list[Frame]) -> bytes:
+        """Append the frames in `data` and return the bytes that may still become one."""
+        position = 0
+        while True:
+            while frame := self._short.get(data[position : position + _SHORT]):
+                self._reported.clear()
+                frames.append(frame)
+                position += _SHORT
+            candidate = self._candidate.search(data, position)
+            if candidate is None:
+                keep = len(data) - 1 if position < len(data) and data[-1] == 0xF5 else len(data)
+                self._skip(data[position:keep])
+                return data[keep:]
+            start = candidate.start()
+            self._skip(data[position:start])
+            length = self._lengths[data[start + 1]]
+            if length == FORWARD:
+                if len(data) < start + 4:
+                    return data[start:]
+                length = 7 + data[start + 3]
+            if len(data) < start + length:
+                return data[start:]
+            self._reported.clear()
+            raw = data[start : start + length]
+            if fault := _fault(raw):
+                self._refuse(fault, raw)
+                position = start + 1  # one byte only: a sound frame may begin inside a false one
+                continue
+            position = start + length
+            if length <= _SHORT:
+                frames.append(Frame(raw[1], raw, raw[2] if length == _SHORT else None))
+            elif inner := self._open(raw[4:-3]):
+                frames.append(Frame(raw[1], raw, None, raw[2], inner))
+
+    def _open(self, payload: bytes) -> Inner | None:
+        """The inner frame, or None and a fault. The outer frame was sound, so none of its bytes is dropped."""
+        if payload in (b"\xf5\x71\x55", b"\xf5\xf1\x55"):
+            return Inner(payload)
+        if len(payload) < 11 or payload[0] != 0xF5 or payload[-1] != 0x55:
+            self._note("inner_malformed", payload)
+        elif _fault(payload):
+            self._note("inner_checksum", payload)
+        else:
+            return Inner(payload)
+        return None
+
+    def _skip(self, gone: bytes) -> None:
+        """Drop bytes that begin no frame; one fault of a kind for a run of them, however it was cut."""
+        if not gone:
+            return
+        self.dropped += len(gone)
+        heads = gone.count(0xF5)
+        kinds = {"unknown_command": heads > 0, "skipped": heads < len(gone)}
+        for kind in sorted(kinds, reverse=gone[0] == 0xF5):  # in the order of the stream, in any chunking
+            if kinds[kind] and kind not in self._reported:
+                self._reported.add(kind)
+                self._note(kind, gone[:32])
+
+    def _refuse(self, kind: str, raw: bytes) -> None:
+        """Drop one byte: the head of `raw`."""
+        self.dropped += 1
+        self._note(kind, raw)
+
+    def _note(self, kind: str, raw: bytes) -> None:
+        self.errors.append(Fault(kind, raw))
+        if len(self.errors) > 2 * _KEEP:
+            del self.errors[:-_KEEP]
+
+
+def _fault(raw: bytes) -> str:
+    """What is wrong with a whole frame: "tail", "checksum" or nothing."""
+    if raw[-1] != 0x55:
+        return "tail"
+    return "" if sum(raw[1:-3]) & 0xFFFF == raw[-3] << 8 | raw[-2] else "checksum"
+
+
+@functools.cache
+def _short_frames(lengths: tuple[tuple[int, int], ...]) -> dict[bytes, Frame]:
+    """Every sound short frame with a value. There are so few (256 a command) that finding one is a look-up."""
+    table = {}
+    for command in (command for command, length in lengths if length == _SHORT):
+        for value in range(256):
+            raw = bytes([0xF5, command, value, *(command + value).to_bytes(2, "big"), 0x55])
+            table[raw] = Frame(command, raw, value)
+    return table

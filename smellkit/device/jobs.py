@@ -1,13 +1,16 @@
-"""What is asked of the driver's worker: jobs that a caller waits for, and the times that the link keeps."""
+"""What the driver's worker does for a caller: jobs to wait for, the times that the link keeps, replies to requests."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from smellkit.device.errors import LinkError, NoReply
 from smellkit.device.frames import Frame
+from smellkit.device.log import Log
 
 NEVER = math.inf
 Kind = tuple[int, int]  # command, and the inner function of a forwarded frame (else 0)
@@ -51,8 +54,29 @@ class Job:
             self.done = True
 
 
-class Note(NamedTuple):
-    """One play frame of a score."""
+@dataclass
+class Burst:
+    """A frame to send `left` more times, the next time at `due`, and who waits for the last one."""
+
+    left: int = 0
+    due: float = 0.0
+    jobs: list[Job] = field(default_factory=list)
+
+    def start(self, count: int, now: float) -> None:
+        """Begin, unless it has begun before."""
+        if self.left == 0:
+            self.left, self.due = count, now
+
+    def finish(self, result: Any = None, error: Exception | None = None, *, keep: Job | None = None) -> None:
+        """Tell everybody who waits, but for `keep`."""
+        jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            if job is not keep:
+                job.finish(result, error)
+
+
+class Pulse(NamedTuple):
+    """One play frame of a schedule."""
 
     start: float  # seconds after the first frame
     scent: int
@@ -60,17 +84,22 @@ class Note(NamedTuple):
     renewal: bool = False
 
 
-class Score(Job):
+class Schedule(Job):
     """Play frames at absolute offsets, and when they are over."""
 
-    def __init__(self, what: str, notes: list[Note], *, seconds: float, stop_after: bool = False):
+    def __init__(self, what: str, pulses: list[Pulse], *, seconds: float, stop_after: bool = False):
         super().__init__(what)
-        self.notes = notes
-        self.seconds = seconds
-        self.stop_after = stop_after
+        self.pulses, self.seconds, self.stop_after = pulses, seconds, stop_after
         self.next = 0
         self.began: float | None = None
-        self.played: list[Note] = []  # what was really sent: start and seconds as sent
+        self.played: list[Pulse] = []  # what was really sent: start and seconds as sent
+
+    def current(self, now: float) -> Pulse | None:
+        """The pulse that was due to play at `now`, if any."""
+        if self.began is None or self.done:
+            return None
+        begun = [pulse for pulse in self.pulses if self.began + pulse.start <= now]
+        return begun[-1] if begun and now < self.began + begun[-1].start + begun[-1].seconds else None
 
 
 class Request(Job):
@@ -91,6 +120,114 @@ class Request(Job):
         self.tries = 0
         self.first = self.last = 0.0
         self.troubles: list[str] = []
+
+
+class Requests:
+    """Requests one after the other, each with its reply.
+
+    Replies carry no number: an older request of the same kind has to be answered, or too old to be, before the next
+    one is sent. `put` is for any thread, the rest for the worker.
+    """
+
+    def __init__(self, *, timing: Timing, log: Log, name: str):
+        self.current: Request | None = None
+        self._timing, self._log, self._name = timing, log, name
+        self._waiting: deque[Request] = deque()
+        self._unanswered: dict[Kind, deque[float]] = {}  # when requests were sent that nothing has answered
+        self._last_frame, self._last_frame_at = b"", -NEVER
+
+    def put(self, request: Request) -> int:
+        """Add a request at the end; return how many are ahead of its end, itself included."""
+        ahead = len(self._waiting) + (self.current is not None) + 1
+        self._waiting.append(request)
+        return ahead
+
+    def head(self, now: float) -> Request | None:
+        """The request whose turn it is; those that ran out of tries fail here."""
+        while True:
+            if self.current is None:
+                if not self._waiting:
+                    return None
+                self.current = self._waiting.popleft()
+            request = self.current
+            expired = request.tries == self._timing.tries and now >= request.last + self._timing.reply
+            if not request.done and not expired:  # done: its caller gave up
+                return request
+            self.current = None
+            if expired:
+                request.finish(error=self._no_reply(request, now))
+
+    def due(self, request: Request, now: float) -> float:
+        """When the current request may be sent, as far as replies are concerned."""
+        older = self._unanswered.setdefault(request.kind, deque())
+        while older and now >= older[0] + self._timing.late:
+            older.popleft()
+        if request.tries:
+            return request.last + self._timing.reply
+        quiet = self._last_frame_at + min(self._timing.inter_byte, self._timing.gap)  # the last reply may come twice
+        return max(quiet, older[0] + self._timing.late) if older else quiet
+
+    def sent(self, request: Request, now: float) -> None:
+        """The current request went out."""
+        request.last = now
+        request.first = request.first or now
+        request.tries += 1
+        self._unanswered.setdefault(request.kind, deque()).append(now)
+
+    def trouble(self, raw: bytes, what: str) -> None:
+        """Bytes came that answer nothing: for the log, and for the error of who waits in vain."""
+        self._log.got(raw, what)
+        if self.current and len(self.current.troubles) < 5:
+            self.current.troubles.append(what)
+
+    def reply(self, frame: Frame, now: float) -> None:
+        """Give a sound frame to the request that it answers, if any."""
+        kind = (frame.command, frame.inner.function if frame.inner else 0)
+        request, open_since = self.current, self._unanswered.get(kind)
+        fresh = bool(open_since) and open_since[-1] >= self._last_frame_at  # type: ignore[index]
+        soon = now - self._last_frame_at < self._timing.inter_byte
+        if frame.raw == self._last_frame and soon and not fresh:
+            self._log.got(frame.raw, "duplicate")
+            return
+        self._last_frame, self._last_frame_at = frame.raw, now
+        if request and request.kind == kind and not request.matches(frame):
+            self.trouble(frame.raw, "reply to somebody else")
+            return
+        sent = open_since.popleft() if open_since else None
+        if sent is None or request is None or request.kind != kind or not request.tries or sent < request.first:
+            self._log.got(frame.raw, "unrequested" if sent is None else "late")
+            return
+        self._log.got(frame.raw, f"reply to {request.what}", latency=now - sent)
+        self.current = None
+        try:
+            request.finish(request.read(frame))
+        except LinkError as why:
+            why.port, why.elapsed = self._name, now - request.first
+            request.finish(error=why)
+
+    def fail(self, error: Exception) -> None:
+        """Nobody waits any more."""
+        current, self.current = self.current, None
+        if current:
+            current.finish(error=error)
+        while self._waiting:
+            self._waiting.popleft().finish(error=error)
+
+    def forget(self) -> None:
+        """The link is another one: what was sent over the old one is never answered."""
+        self._unanswered.clear()
+
+    def _no_reply(self, request: Request, now: float) -> NoReply:
+        command = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
+        return NoReply(
+            f"No reply from {self._name} to {request.what!r}, sent {request.tries} times",
+            port=self._name,
+            frame=request.frame,
+            expected=command,
+            got="; ".join(dict.fromkeys(request.troubles)) or "nothing",
+            elapsed=now - request.first,
+            remedy="check that this is the handset's port (`smellkit neckwear ports`) and that its light is on",
+        )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
-"""A serial port of any kind as four calls that never block and fail in one way only."""
+"""A serial port of any kind: found, opened, followed when its path changes; four calls that never block.
+
+Player and board are reached through this file and no other. Whatever a port does when it goes away, its user sees one
+error: PortLost.
+"""
 
 from __future__ import annotations
 
 import errno
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +22,10 @@ try:
 except ImportError:  # Windows
     termios_error = OSError  # type: ignore[assignment, misc]
 
-BAUD = 115200
+BAUD = 115200  # of the NeckWear's handset
+HANDSETS = {(0x10C4, 0xEA60)}  # Silicon Labs CP210x: the bridge in the NeckWear's handset, and in many other things
 _CHUNK = 512
+_LISTING = "`smellkit neckwear ports` lists what is there"
 
 # pyserial's SerialException is an OSError; a bare OSError comes from in_waiting and dtr; termios.error is neither;
 # a closed port answers with TypeError, ValueError or AttributeError, depending on the call.
@@ -48,7 +55,7 @@ class Link:
             self._port.write(data)
 
     def fileno(self) -> int | None:
-        """The descriptor behind the port, where there is one: to wait on it, or to hand it to the guard."""
+        """The descriptor behind the port, where there is one: to wait on it, or to hand it to the watchdog."""
         with suppress(*GONE):
             return self._port.fileno()
         with suppress(*GONE):
@@ -73,31 +80,36 @@ class Link:
 
     @contextmanager
     def _watched(self, doing: str, data: bytes = b"") -> Iterator[None]:
+        ends = "a device that plays ends by its own timer"
         try:
             yield
         except GONE as why:
             if type(why).__name__ == "SerialTimeoutException":
                 self._blocked = True
-                raise WriteBlocked(
-                    f"{self.name} takes no bytes",
-                    port=self.name,
-                    frame=data,
-                    remedy="unplug the handset, plug it in again; a device that plays ends by its own timer",
-                ) from why
+                remedy = f"unplug the device, plug it in again; {ends}"
+                raise WriteBlocked(f"{self.name} takes no bytes", port=self.name, frame=data, remedy=remedy) from why
             raise PortLost(
                 f"{self.name} went away while {doing}",
                 port=self.name,
                 frame=data,
                 got=f"{type(why).__name__}: {why}",
-                remedy="plug the handset in again: it is found by its name; a device that plays ends by its own timer",
+                remedy=f"plug the device in again: it is found by its name; {ends}",
             ) from why
 
 
-def open_link(url: str, *, write_timeout: float = 0.2) -> Link:
+def connector(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Callable[[], Link]:
+    """A function that opens the port `url`, now and whenever it went away, wherever it is by then."""
+    if not isinstance(url, str) or not url:
+        raise PortError(f"port is {url!r}", remedy=f"a port's name; {_LISTING}")
+    stable = StableName(url)
+    return lambda: open_link(stable.url(), baud=baud, write_timeout=write_timeout)
+
+
+def open_link(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Link:
     """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port or loop://; PortError says why not."""
     import serial
 
-    options: dict[str, Any] = {"baudrate": BAUD, "timeout": 0}
+    options: dict[str, Any] = {"baudrate": baud, "timeout": 0}
     telnet = url.startswith("rfc2217://")
     if not telnet:  # pyserial refuses the option there
         options["write_timeout"] = write_timeout
@@ -119,29 +131,28 @@ def _diagnosis(url: str, why: Exception) -> PortError:
 
 
 def _cause(url: str, why: Exception) -> tuple[str, str]:
-    listing = "`smellkit neckwear ports` lists what is there"
     if "://" in url:
         if isinstance(why, ValueError):
             return "no such kind of address", "socket://host:port, rfc2217://host:port, or a plain port name"
         return "nobody answers there", "start the server first, and check host and port"
     if re.fullmatch(r"COM0*", url, re.IGNORECASE):
-        return "no such port: COM names begin with COM1", listing
+        return "no such port: COM names begin with COM1", _LISTING
     number = getattr(why, "errno", None) or _errno(why)
     with suppress(OSError):
         mode = Path(url).stat().st_mode
         if stat.S_ISDIR(mode):
-            return "it is a directory", listing
+            return "it is a directory", _LISTING
         if not stat.S_ISCHR(mode):
-            return "it is not a serial port", listing
+            return "it is not a serial port", _LISTING
     if number in (errno.EAGAIN, errno.EBUSY, errno.EWOULDBLOCK):
         return "another program uses it", "close that program or the notebook that holds it, then try again"
     if number in (errno.EACCES, errno.EPERM):
         return "permission denied", "sudo usermod -aG dialout $USER, then log in again"
     if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO):
-        return "it is not there", f"plug the handset in; {listing}"
+        return "it is not there", f"plug the device in; {_LISTING}"
     if number == errno.ENOTTY or isinstance(why.__context__, termios_error):
-        return "it is not a serial port", listing
-    return "the port refuses", f"unplug it and plug it in again; {listing}"
+        return "it is not a serial port", _LISTING
+    return "the port refuses", f"unplug it and plug it in again; {_LISTING}"
 
 
 def _errno(why: Exception) -> int | None:
@@ -149,5 +160,81 @@ def _errno(why: Exception) -> int | None:
     inner = why.__context__
     if inner is not None and inner.args and isinstance(inner.args[0], int):
         return inner.args[0]
-    found = re.search(r"\[Errno (\d+)\]|\((\d+), '", str(why))
-    return int(found[1] or found[2]) if found else None
+    number = re.search(r"\[Errno (\d+)\]|\((\d+), '", str(why))
+    return int(number[1] or number[2]) if number else None
+
+
+class BackOff:
+    """Pauses between looks for a port that went away: hardly one, then `first` seconds, doubled up to `cap`."""
+
+    def __init__(self, *, first: float = 0.1, cap: float = 5.0):
+        self._first, self._cap = first, cap
+        self.reset()
+
+    def reset(self) -> None:
+        """The port is fine again."""
+        self._pause = 0.0
+
+    def next(self) -> float:
+        """Seconds until the next look."""
+        pause = max(self._pause, 0.01)  # first let those know who wait
+        self._pause = min(self._cap, max(self._first, 2 * self._pause))
+        return pause
+
+
+@dataclass(frozen=True)
+class Port:
+    """One serial port: what to open, what it is, and whether it may be the handset."""
+
+    device: str
+    name: str
+    serial_number: str
+    vid: int | None
+    pid: int | None
+    location: str
+    likely: bool
+
+    @property
+    def stable(self) -> tuple[int | None, int | None, str, str]:
+        """What stays when the port comes back under another path: the bridge's own number, else the socket it is in."""
+        return self.vid, self.pid, self.serial_number, "" if self.serial_number else self.location
+
+
+def list_ports() -> list[Port]:
+    """Every serial port of this machine, likely handsets first."""
+    from serial.tools import list_ports as tools
+
+    ports = [
+        Port(
+            device=port.device,
+            name=port.description or "n/a",
+            serial_number=port.serial_number or "",
+            vid=port.vid,
+            pid=port.pid,
+            location=port.location or "",
+            likely=(port.vid, port.pid) in HANDSETS,
+        )
+        for port in tools.comports()
+    ]
+    return sorted(ports, key=lambda port: (not port.likely, port.device))
+
+
+class StableName:
+    """Follow one port: `url()` gives the path that it has now.
+
+    A link such as /dev/serial/by-id/... or an address such as socket://... is its own stable name. Any other port is
+    known by its USB numbers, read once while it is there.
+    """
+
+    def __init__(self, url: str):
+        self._url = url
+        self._identity = None
+        if "://" not in url and not Path(url).is_symlink():
+            self._identity = next((port.stable for port in list_ports() if port.device == url and port.vid), None)
+
+    def url(self) -> str:
+        """Where the port is now, or was when it is nowhere."""
+        if self._identity is None:
+            return self._url
+        same = [port.device for port in list_ports() if port.stable == self._identity]
+        return same[0] if len(same) == 1 else self._url

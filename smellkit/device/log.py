@@ -62,10 +62,6 @@ class Log:
         """Something happened that is no frame."""
         self._write("note", b"", what, None)
 
-    def tail(self, count: int = 20) -> list[dict[str, Any]]:
-        """The newest entries, oldest first; safe while the driver writes."""
-        return list(self.entries.copy())[-count:]
-
     def latency(self) -> Latency:
         """Statistics of the newest requests that were answered."""
         values = sorted(self._latencies.copy())

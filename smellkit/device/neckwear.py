@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -10,20 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smellkit.device import frames
-from smellkit.device import shutdown as endings
-from smellkit.device.clock import Clock, FakeClock
+from smellkit.device import frames, playlist, shutdown
+from smellkit.device.clock import Clock
 from smellkit.device.engine import Engine
 from smellkit.device.errors import ArgumentError, LinkError, Refused
 from smellkit.device.frames import Frame
-from smellkit.device.jobs import Note, Request, Score, Stopped, Timing
-from smellkit.device.link import Link, open_link
+from smellkit.device.jobs import Pulse, Request, Schedule, Stopped, Timing
+from smellkit.device.link import Link, connector
 from smellkit.device.log import Latency, Log
-from smellkit.device.ports import StableName
-from smellkit.device.watchdog import Guard
+from smellkit.device.playlist import Playlist
+from smellkit.device.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from smellkit.device.playlist import Playlist
     from smellkit.device.virtual import VirtualNeckWear
 
 LONGEST = 3600.0  # seconds of one play: a typing error shall not become a day of scent
@@ -35,14 +32,14 @@ UNCONFIRMED = "unconfirmed"
 class Status:
     """What is known, and only that: the link has no query for battery, cartridges or what is emitted.
 
-    `asked` is the scent that the driver plays now (None for none) and `left` its seconds; `emitting` is never more
+    `requested` is the scent that the driver plays now (None for none) and `left` its seconds; `emitting` is never more
     than "unconfirmed". `bound` is how long a scent may still be in the air if no stop arrives.
     """
 
     port: str
     connected: bool
     channel: int | str
-    asked: int | None
+    requested: int | None
     left: float
     bound: float
     emitting: str
@@ -70,7 +67,7 @@ class NeckWear:
 
     `play` returns at once; `stop` works from any thread and goes before all else; leaving the block is silence.
     Every failure of device and link is a `DeviceError`. `NeckWear(connect, clock=...)` takes anything that makes a
-    `Link`, and a `FakeClock` for tests.
+    `Link`, and for tests a clock of `smellkit.study.device.fake`.
     """
 
     scents = frames.SCENTS
@@ -80,10 +77,10 @@ class NeckWear:
         connect: Callable[[], Link],
         *,
         name: str = "",
-        clock: Clock | FakeClock | None = None,
+        clock: Clock | None = None,
         timing: Timing | None = None,
         log: Log | Path | str | None = None,
-        guard: bool = False,
+        watchdog: bool = False,
         channel: int = 0,
         virtual: VirtualNeckWear | None = None,
         on_close: Callable[[], None] = lambda: None,
@@ -98,11 +95,11 @@ class NeckWear:
         self._closed = False
         self._unsilenced: Exception | None = None
         self._channel: int | str = UNKNOWN
-        self._score: Score | None = None
-        self._guard: Guard | None = None
+        self._schedule: Schedule | None = None
+        self._watchdog: Watchdog | None = None
         try:
-            if guard:
-                self._start_guard(frames.stop(channel=channel))
+            if watchdog:
+                self._watchdog = Watchdog.start(frames.stop(channel=channel), note=self.log.note)
             self._engine = Engine(
                 connect,
                 clock=self._clock,
@@ -110,13 +107,13 @@ class NeckWear:
                 log=self.log,
                 name=name or "the port",
                 channel=channel,
-                on_link=self._tell_guard,
+                on_link=self._point_watchdog,
             )
         except BaseException:
             self._let_go()
             raise
         if isinstance(self._clock, Clock):
-            endings.watch(self)
+            shutdown.watch(self)
 
     @classmethod
     def open(
@@ -124,7 +121,7 @@ class NeckWear:
         port: str = "virtual",
         *,
         log: Log | Path | str | None = None,
-        guard: bool = True,
+        watchdog: bool = True,
         timing: Timing | None = None,
         channel: int = 0,
         virtual: VirtualNeckWear | None = None,
@@ -133,23 +130,26 @@ class NeckWear:
 
         "virtual" starts a device of this program on a pty and talks to it as to a real one; `neck.virtual.air` is
         what it emitted. `virtual` gives that device, with faults for instance. `log` is a file for JSON lines.
-        `guard` starts the process that sends stop if this one is killed. Raises PortError.
+        `watchdog` starts the process that sends stop if this one is killed. Raises PortError.
         """
         timing = timing or Timing()
-        name, close = port, lambda: None
+        url, close = port, lambda: None
         if port == "virtual":
-            virtual, url, close = _start_virtual(virtual)
-            stable = StableName(url)
-        else:
-            if not isinstance(port, str) or not port:
-                raise ArgumentError(f"port is {port!r}", remedy="a port's name; `smellkit neckwear ports` lists them")
-            stable = StableName(port)
+            from smellkit.device.serve import serve_here
+            from smellkit.device.virtual import VirtualNeckWear
 
-        def connect() -> Link:
-            return open_link(stable.url(), write_timeout=timing.write)
-
+            virtual = virtual or VirtualNeckWear()
+            server = serve_here(virtual, name="neckwear")
+            url, close = server.port, server.close
         return cls(
-            connect, name=name, timing=timing, log=log, guard=guard, channel=channel, virtual=virtual, on_close=close
+            connector(url, write_timeout=timing.write),
+            name=port,
+            timing=timing,
+            log=log,
+            watchdog=watchdog,
+            channel=channel,
+            virtual=virtual,
+            on_close=close,
         )
 
     # playing
@@ -161,46 +161,41 @@ class NeckWear:
         """
         seconds = _seconds(seconds)
         frames.play(scent, 1)  # says what is wrong with the scent
-        self._score = self._engine.play(self._compose(int(scent), seconds))
+        self._schedule = self._engine.play(self._compose(int(scent), seconds))
 
     def play_mixture(self, beta: Sequence[float], *, seconds: float = 60.0, **options: Any) -> Playlist:
         """Start the rendered sequence of a mixture (12 shares, sum 1) and return it at once; see `playlist.render`."""
-        from smellkit.device import playlist
-
         plan = playlist.render(beta, seconds=_seconds(seconds), **options)
-        return self.play_list(plan)
-
-    def play_list(self, plan: Playlist) -> Playlist:
-        """Start a playlist that was rendered before and return at once: one frame a slot, stop at the end."""
-        notes = [Note(start, scent, seconds) for start, scent, seconds in plan.slots]
+        pulses = [Pulse(start, scent, seconds) for start, scent, seconds in plan.slots]
         shares = {scent: round(share, 4) for scent, share in enumerate(plan.planned, 1) if share}
         self.log.note(f"planned shares {shares}, lost {plan.lost:.4f}")
-        length = max((note.start + note.seconds for note in notes), default=0.0)
-        self._score = self._engine.play(Score(f"{len(notes)} slots", notes, seconds=length, stop_after=True))
+        length = max((pulse.start + pulse.seconds for pulse in pulses), default=0.0)
+        self._schedule = self._engine.play(Schedule(f"{len(pulses)} slots", pulses, seconds=length, stop_after=True))
         return plan
 
     def wait(self) -> None:
         """Wait until what plays is over or stopped; raises what went wrong with it."""
-        score = self._score
-        if score is None:
+        schedule = self._schedule
+        if schedule is None:
             return
-        bound = self._wake_bound + score.seconds + self.timing.stops * self.timing.stop_gap + 2.0
-        if not self._engine.wait(score, bound):
+        stops = self.timing.stops * self.timing.stop_gap
+        bound = self._engine.wake_bound() + schedule.seconds + stops + 2.0
+        if not self._engine.wait(schedule, bound):
             self._engine.stop()
             raise LinkError("The play did not end in time", port=self._engine.name, elapsed=bound, remedy="probe it")
-        if score.stop_after and score.began is not None:
+        if schedule.stop_after and schedule.began is not None:
             self.log.note(f"achieved shares {self.achieved()}")
-        if score.error:
-            self._score = None
-            raise score.error
+        if schedule.error:
+            self._schedule = None
+            raise schedule.error
 
     def achieved(self) -> dict[int, float]:
         """Shares of the seconds that were sent so far for what plays, or played last, by scent."""
-        played = self._score.played if self._score else []
-        total = sum(note.seconds for note in played) or 1.0
+        played = self._schedule.played if self._schedule else []
+        total = sum(pulse.seconds for pulse in played) or 1.0
         return {
-            scent: round(sum(note.seconds for note in played if note.scent == scent) / total, 4)
-            for scent in sorted({note.scent for note in played})
+            scent: round(sum(pulse.seconds for pulse in played if pulse.scent == scent) / total, 4)
+            for scent in sorted({pulse.scent for pulse in played})
         }
 
     def stop(self) -> Stopped:
@@ -230,8 +225,7 @@ class NeckWear:
         frame = frames.set_handset(channel)
 
         def read(reply: Frame) -> None:
-            if reply.value:
-                raise _refused(frame, "A6 with 0", f"A6 with {reply.value}")
+            _accepted(frame, "A6", reply.value)
 
         self._engine.ask(Request(f"set handset channel {channel}", frame, (0xA6, 0), read=read))
         self._channel = int(channel)
@@ -242,9 +236,7 @@ class NeckWear:
         mine = frame[12:24]
 
         def read(reply: Frame) -> None:
-            status = reply.inner.status if reply.inner else None
-            if status:
-                raise _refused(frame, "A2 with status 0", f"A2 with status {status}")
+            _accepted(frame, "A2", reply.inner.status if reply.inner else None)
 
         def matches(reply: Frame) -> bool:
             return reply.inner is not None and reply.inner.uid == mine
@@ -254,24 +246,20 @@ class NeckWear:
 
     def status(self) -> Status:
         """What is known about port, handset and play. Sends nothing and invents nothing."""
-        score, now = self._engine.score, self._clock.now()
-        scent, left = None, 0.0
-        if score and score.began is not None and not score.done:
-            left = max(0.0, score.began + score.seconds - now)
-            sounding = [note for note in score.notes if score.began + note.start <= now]
-            if sounding and now < score.began + sounding[-1].start + sounding[-1].seconds:
-                scent = sounding[-1].scent
-        elif score and not score.done:
-            left = score.seconds
+        schedule, now = self._engine.schedule, self._clock.now()
+        left = 0.0
+        if schedule and not schedule.done:
+            left = schedule.seconds if schedule.began is None else max(0.0, schedule.began + schedule.seconds - now)
+        pulse = schedule.current(now) if schedule else None
         trouble = self._engine.trouble
         return Status(
             port=self._engine.name,
             connected=self._engine.connected,
             channel=self._channel,
-            asked=scent,
+            requested=pulse.scent if pulse else None,
             left=left,
             bound=self._engine.bound(),
-            emitting=UNCONFIRMED if self._score or self._engine.bound() else UNKNOWN,
+            emitting=UNCONFIRMED if self._schedule or self._engine.bound() else UNKNOWN,
             battery=UNKNOWN,
             cartridges=UNKNOWN,
             latency=self.log.latency(),
@@ -281,13 +269,13 @@ class NeckWear:
 
     @property
     def playing(self) -> bool:
-        """Whether something was asked to play and is not over: what was asked, not what is in the air."""
-        return self._score is not None and not self._score.done
+        """Whether something was requested and is not over: what was requested, not what is in the air."""
+        return self._schedule is not None and not self._schedule.done
 
     # the end
 
     def close(self) -> None:
-        """Stop, let go of the port, end worker and guard. Twice is once.
+        """Stop, let go of the port, end worker and watchdog. Twice is once.
 
         Raises nothing; leaving a `with` block does, when a scent may be in the air and no stop could be sent.
         """
@@ -299,98 +287,60 @@ class NeckWear:
         finally:
             self._let_go()
             if isinstance(self._clock, Clock):
-                endings.forget(self)
+                shutdown.forget(self)
 
     def __enter__(self) -> NeckWear:
         return self
 
     def __exit__(self, kind: object, why: object, trace: object) -> None:
-        failed = self._score.error if self._score and self._score.done else None
+        failed = self._schedule.error if self._schedule and self._schedule.done else None
         self.close()
         failed = failed or self._unsilenced
         if failed and kind is None:  # a play that failed without anybody waiting for it, or a stop that could not leave
             raise failed
 
     def _let_go(self) -> None:
-        if self._guard:
-            self._guard.close()
-            self._guard = None
+        if self._watchdog:
+            self._watchdog.close()
+            self._watchdog = None
         if self._owns_log:
             self.log.close()
         self._on_close()
 
-    def _start_guard(self, stop: bytes) -> None:
-        try:
-            self._guard = Guard(stop)
-            if not self._guard.ready():
-                raise OSError("it does not answer")
-        except OSError as why:
-            self.log.note(f"no guard: {why}")
-            if self._guard:
-                self._guard.close()
-            self._guard = None
-
-    def _tell_guard(self, link: Link | None) -> None:
-        if self._guard is None:
-            return
-        if link is None:
-            self._guard.release()
-        else:
-            self._guard.follow(url=link.name, fileno=link.fileno(), telnet=link.telnet)
+    def _point_watchdog(self, link: Link | None) -> None:
+        if self._watchdog and link is None:
+            self._watchdog.release()
+        elif self._watchdog and link:
+            self._watchdog.follow(url=link.name, fileno=link.fileno(), telnet=link.telnet)
 
     @property
-    def guarded(self) -> bool:
-        """Whether a guard process watches."""
-        return self._guard is not None
+    def has_watchdog(self) -> bool:
+        """Whether a watchdog process watches."""
+        return self._watchdog is not None
 
-    @property
-    def _wake_bound(self) -> float:
-        timing = self.timing
-        return timing.wakes * (timing.wake_gap + timing.write) + 2 * timing.gap
-
-    def _compose(self, scent: int, seconds: float) -> Score:
+    def _compose(self, scent: int, seconds: float) -> Schedule:
         """Frames of at most `timing.frame` seconds, each sent a little before the one before it ends."""
-        notes, start, step = [], 0.0, self.timing.frame - self.timing.renew
+        pulses, start, step = [], 0.0, self.timing.frame - self.timing.renew
         while True:
-            notes.append(Note(start, scent, min(self.timing.frame, seconds - start), renewal=start > 0))
+            pulses.append(Pulse(start, scent, min(self.timing.frame, seconds - start), renewal=start > 0))
             if start + self.timing.frame >= seconds:
-                return Score(f"scent {scent} for {seconds:g} s", notes, seconds=seconds)
-            start = len(notes) * step
+                return Schedule(f"scent {scent} for {seconds:g} s", pulses, seconds=seconds)
+            start = len(pulses) * step
 
 
 def _seconds(value: float) -> float:
-    if isinstance(value, bool | str):
-        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number above 0, at most {LONGEST:g}")
     try:
-        seconds = float(value)
+        seconds = math.nan if isinstance(value, bool | str) else float(value)
     except (TypeError, ValueError):
-        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number above 0, at most {LONGEST:g}") from None
-    if not (math.isfinite(seconds) and 0.05 <= seconds <= LONGEST):
-        raise ArgumentError(f"seconds is {seconds:g}", remedy=f"from 0.05 to {LONGEST:g}")
+        seconds = math.nan
+    if not 0.05 <= seconds <= LONGEST:  # NaN neither
+        raise ArgumentError(f"seconds is {value!r}", remedy=f"a number from 0.05 to {LONGEST:g}")
     return seconds
 
 
-def _refused(frame: bytes, expected: str, got: str) -> Refused:
-    return Refused("The device refused", frame=frame, expected=expected, got=got, remedy="another channel, or a reset")
-
-
-def _start_virtual(virtual: VirtualNeckWear | None) -> tuple[VirtualNeckWear, str, Callable[[], None]]:
-    """A device of this program, the address to reach it, and the way to end it."""
-    import tempfile
-
-    from smellkit.device.serve import PtyServer, TcpServer
-    from smellkit.device.virtual import VirtualNeckWear
-
-    virtual = virtual or VirtualNeckWear(now=Clock.now)
-    if os.name == "nt":  # no pseudo-terminals there
-        tcp = TcpServer(virtual, now=Clock.now)
-        return virtual, tcp.port, tcp.close
-    folder = tempfile.TemporaryDirectory(prefix="smellkit-")
-    pty = PtyServer(virtual, now=Clock.now, link=Path(folder.name) / "neckwear")
-
-    def close() -> None:
-        pty.close()
-        with contextlib.suppress(OSError):
-            folder.cleanup()
-
-    return virtual, pty.port, close
+def _accepted(frame: bytes, command: str, status: int | None) -> None:
+    """Raise Refused unless the status of a reply is 0."""
+    if status:
+        expected, got = f"{command} with 0", f"{command} with {status}"
+        remedy = "another channel, or a reset"
+        raise Refused("The device refused", frame=frame, expected=expected, got=got, remedy=remedy)

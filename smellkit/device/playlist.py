@@ -22,7 +22,7 @@ NEAR = 1e-9  # two remainders closer than this are a tie: 0.1 * 27 and 0.3 * 9 d
 
 @dataclass(frozen=True)
 class Playlist:
-    """What to play when, and how near that comes to the mixture that was asked for.
+    """What to play when, and how near that comes to the requested mixture.
 
     `slots` has (start in seconds, scent 1 to 12, seconds) in order of time; `seconds` is when to send stop.
     `planned` are the shares of the kept scents (sum 1), `achieved` those of the slots, both by scent from 1 to 12;

@@ -1,21 +1,24 @@
-"""Put a virtual device where a client can reach it: a pty, a TCP port of this machine, or memory."""
+"""Put a virtual device, player or board, where a client can reach it: on a pty or on a TCP port of this machine."""
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from smellkit.device.clock import Clock
 from smellkit.device.errors import PortError
+
+LOOK = 0.02  # seconds between looks at the plug, which another thread may pull
 
 
 class Device(Protocol):
-    """The side of a virtual device that a server needs: bytes in, bytes out, when it wants to speak."""
+    """The side of a virtual device that a server needs: bytes in, bytes out, when it wants to send."""
 
     plugged: bool
     takes_bytes: bool
@@ -26,27 +29,26 @@ class Device(Protocol):
     def tick(self) -> None: ...
 
 
-class _Server:
-    """A thread that carries bytes between a device and whoever talks to it. Close it, or use `with`."""
+class Server:
+    """A thread that carries bytes between a device and its client. Close it, or use `with`."""
 
     port = ""  # what a client opens
 
-    def __init__(self, device: Device, *, now):
+    def __init__(self, device: Device):
         self.device = device
-        self._now = now
-        self._ear, self._mouth = os.pipe()
+        self._bell, self._ring = os.pipe()
         self._thread = threading.Thread(target=self._loop, name=f"virtual {self.port}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread and let go of every descriptor."""
         if self._thread.is_alive():
-            os.write(self._mouth, b"x")
+            os.write(self._ring, b"x")
             self._thread.join(5)
-        if self._ear >= 0:
-            os.close(self._ear)
-            os.close(self._mouth)
-            self._ear = self._mouth = -1
+        if self._bell >= 0:
+            os.close(self._bell)
+            os.close(self._ring)
+            self._bell = self._ring = -1
 
     def __enter__(self):
         return self
@@ -56,31 +58,34 @@ class _Server:
 
     def _loop(self) -> None:
         try:
-            while True:
-                self.device.tick()
-                self._follow()
-                wire = self._wire()
-                reading = [fd for fd in (self._ear, *self._listening()) if fd is not None]
-                if wire is not None and self.device.takes_bytes:
-                    reading.append(wire)
-                # a look at least every 20 ms: a test pulls the plug from another thread
-                ready, _, _ = select.select(reading, [], [], max(0.0, min(0.02, self.device.due() - self._now())))
-                if self._ear in ready:
-                    if wire is not None and wire in ready:
-                        self._read(wire)  # what was sent before the end was heard
-                    return
-                if wire is not None and wire in ready:
-                    self._read(wire)  # before the next client takes its place
-                self._accept(ready)
-                self._speak()
+            while self._turn():
+                pass
         finally:
             self._hang_up()
 
-    def _speak(self) -> None:
+    def _turn(self) -> bool:
+        """One look at plug, client and device; False at the end."""
+        self.device.tick()
+        self._follow()
+        wire = self._wire()
+        reading = [self._bell, *self._listening()]
+        if wire is not None and self.device.takes_bytes:
+            reading.append(wire)
+        ready, _, _ = select.select(reading, [], [], max(0.0, min(LOOK, self.device.due() - Clock.now())))
+        if wire is not None and wire in ready:
+            self._read(wire)  # before the next client takes its place, and what was sent before the end
+        if self._bell in ready:
+            return False
+        self._accept(ready)
+        self._send()
+        return True
+
+    def _send(self) -> None:
         data, wire = self.device.send(), self._wire()
-        if data and wire is not None and self.device.plugged:
-            with suppress(OSError):  # nobody reads: a real handset's bytes are lost too
-                os.write(wire, data)
+        if wire is not None and self.device.plugged:
+            with suppress(OSError):  # nobody reads: a real device's bytes are lost too
+                while data:
+                    data = data[os.write(wire, data) :]
 
     def _read(self, wire: int) -> None:
         try:
@@ -102,7 +107,7 @@ class _Server:
     def _wire(self) -> int | None:
         raise NotImplementedError
 
-    def _listening(self) -> list[int | None]:
+    def _listening(self) -> list[int]:
         return []
 
     def _accept(self, ready: list[int]) -> None: ...
@@ -110,18 +115,18 @@ class _Server:
     def _hang_up(self) -> None: ...
 
 
-class PtyServer(_Server):
+class PtyServer(Server):
     """A device on a pseudo-terminal. `link` names a symbolic link that follows it: its stable name.
 
     Pulled out, the terminal is hung up; plugged in, it comes back under another path, as a USB port may.
     """
 
-    def __init__(self, device: Device, *, now, link: Path | str | None = None):
+    def __init__(self, device: Device, *, link: Path | str | None = None):
         self._link = Path(link) if link else None
         self._master: int | None = None
         self._slave: int | None = None
         self._plug()
-        super().__init__(device, now=now)
+        super().__init__(device)
 
     @property
     def port(self) -> str:  # type: ignore[override]
@@ -160,15 +165,15 @@ class PtyServer(_Server):
         self._master = self._slave = None
 
 
-class TcpServer(_Server):
+class TcpServer(Server):
     """A device on 127.0.0.1, for clients in any language; one client at a time, the newest one."""
 
-    def __init__(self, device: Device, *, now, port: int = 0):
+    def __init__(self, device: Device, *, port: int = 0):
         self._client: socket.socket | None = None
         self._listener: socket.socket | None = None
         self._number = port
         self._listen()
-        super().__init__(device, now=now)
+        super().__init__(device)
 
     @property
     def port(self) -> str:  # type: ignore[override]
@@ -176,21 +181,14 @@ class TcpServer(_Server):
         return f"socket://127.0.0.1:{self._number}"
 
     def _listen(self) -> None:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        address = ("127.0.0.1", self._number)  # this machine only: a scent player is nobody else's business
         try:
-            listener.bind(("127.0.0.1", self._number))  # this machine only: a scent player is nobody else's business
+            self._listener = socket.create_server(address, backlog=4)
         except OSError as why:
-            listener.close()
-            raise PortError(
-                f"Could not listen on 127.0.0.1:{self._number}",
-                got=str(why),
-                remedy="another --tcp number, or 0 for a free one",
-            ) from why
-        listener.listen(4)
-        listener.setblocking(False)
-        self._number = listener.getsockname()[1]
-        self._listener = listener
+            remedy = "another --tcp number, or 0 for a free one"
+            raise PortError(f"Could not listen on 127.0.0.1:{self._number}", got=str(why), remedy=remedy) from why
+        self._listener.setblocking(False)
+        self._number = self._listener.getsockname()[1]
 
     def _follow(self) -> None:
         if self.device.plugged and self._listener is None:
@@ -202,8 +200,8 @@ class TcpServer(_Server):
     def _wire(self) -> int | None:
         return self._client.fileno() if self._client else None
 
-    def _listening(self) -> list[int | None]:
-        return [self._listener.fileno() if self._listener else None]
+    def _listening(self) -> list[int]:
+        return [self._listener.fileno()] if self._listener else []
 
     def _accept(self, ready: list[int]) -> None:
         if self._listener and self._listener.fileno() in ready:
@@ -226,53 +224,20 @@ class TcpServer(_Server):
             self._listener = None
 
 
-class MemoryPort:
-    """What pyserial's Serial is to the driver, straight into a device: for the fake clock.
+class HereServer(PtyServer):
+    """A device for this program alone, on a pty whose stable name is in a folder that goes with it."""
 
-    `fail` makes the next call raise that exception, as a port that goes away does. `clock.advance` is called when
-    a write blocks.
-    """
-
-    def __init__(self, device: Device, *, clock, write_timeout: float = 0.2):
-        if not device.plugged:
-            raise PortError("Could not open memory: it is not there", port="memory", remedy="plug it in")
-        self._device, self._clock, self._timeout = device, clock, write_timeout
-        self.fail: BaseException | None = None
-        self.is_open = True
-        self._pending = b""
-
-    def read(self, size: int = 1) -> bytes:
-        """Bytes that are due, at most `size`."""
-        self._check("read")
-        self._pending += self._device.send()
-        data, self._pending = self._pending[:size], self._pending[size:]
-        return data
-
-    def write(self, data: bytes) -> int:
-        """All of `data`, or SerialTimeoutException after the write timeout."""
-        self._check("write")
-        self._device.tick()
-        if not self._device.takes_bytes:
-            from serial import SerialTimeoutException
-
-            self._clock.advance(self._timeout)
-            raise SerialTimeoutException("Write timeout")
-        self._device.receive(data)
-        return len(data)
-
-    def reset_output_buffer(self) -> None:
-        """Nothing waits here."""
+    def __init__(self, device: Device, *, name: str):
+        self._folder = tempfile.TemporaryDirectory(prefix="smellkit-")
+        super().__init__(device, link=Path(self._folder.name) / name)
 
     def close(self) -> None:
-        """Forget the device."""
-        self.is_open = False
+        """End the thread and take the folder away."""
+        super().close()
+        with suppress(OSError):
+            self._folder.cleanup()
 
-    def _check(self, doing: str) -> None:
-        self._device.tick()
-        error: Any = self.fail
-        if error is None and not self._device.plugged:
-            from serial import SerialException
 
-            error = SerialException(f"{doing} failed: [Errno {errno.EIO}] Input/output error")
-        if error is not None:
-            raise error
+def serve_here(device: Device, *, name: str) -> Server:
+    """Serve `device` to this program, on a pty where there are any and on TCP elsewhere (Windows)."""
+    return TcpServer(device) if os.name == "nt" else HereServer(device, name=name)

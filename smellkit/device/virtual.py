@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
-from smellkit.device.frames import REQUESTS, Frame, Inner, Parser, checksum
+from smellkit.device.clock import Clock
+from smellkit.device.frames import REQUESTS, Frame, Inner, Parser, outer
 from smellkit.errors import OptionError
 
 NEVER = math.inf
@@ -81,7 +82,7 @@ class VirtualNeckWear:
     def __init__(
         self,
         *,
-        now: Callable[[], float],
+        now: Callable[[], float] = Clock.now,
         faults: Mapping[str, float] | None = None,
         seed: int = 0,
         cartridges: Mapping[int, float] | None = None,
@@ -94,7 +95,7 @@ class VirtualNeckWear:
         self.faults = dict(faults or {})
         self.uid, self.address = uid, address
         self.handset_channel = self.neck_channel = channel
-        self.heard: list[tuple[float, bytes]] = []  # every sound frame that reached the handset, and when
+        self.received: list[tuple[float, bytes]] = []  # every sound frame that reached the handset, and when
         self.damaged = 0  # bytes that reached the handset and belong to no frame
         self.plugged = True
         self.takes_bytes = True
@@ -139,20 +140,20 @@ class VirtualNeckWear:
             self.plugged = False
             self._out.clear()
             self._parser = Parser(REQUESTS)
-            self._tell("unplugged")
+            self._record("unplugged")
 
     def plug(self) -> None:
         """Put the handset back."""
         with self._lock:
             self.plugged = True
-            self._tell("plugged")
+            self._record("plugged")
 
     def reset(self) -> None:
         """Restart the NeckWear: silent, asleep."""
         with self._lock:
             self._silence(self._now())
             self.awake = False
-            self._tell("reset")
+            self._record("reset")
 
     # the link's side, for whoever serves it
 
@@ -164,10 +165,10 @@ class VirtualNeckWear:
             if self._parser.waiting and now > self._last_byte + INTER_BYTE:
                 self._parser.expire()
             self._last_byte = now
-            found = self._parser.feed(data)
+            requests = self._parser.feed(data)
             self.damaged = self._parser.dropped
-            for frame in found:
-                self.heard.append((now, frame.raw))
+            for frame in requests:
+                self.received.append((now, frame.raw))
                 self._obey(frame, now)
 
     def send(self) -> bytes:
@@ -207,7 +208,7 @@ class VirtualNeckWear:
             self._silence(self._until)
         if self.awake and now >= self._last_command + SLEEPS_AFTER:
             self.awake = False
-            self._tell("asleep")
+            self._record("asleep")
 
     def _timed(self, start: float) -> list[tuple[float, str]]:
         plan = []
@@ -232,7 +233,7 @@ class VirtualNeckWear:
             self.awake = False
         else:
             self.takes_bytes = name == "free"
-        self._tell(name)
+        self._record(name)
 
     def _chance(self, name: str) -> bool:
         return name in self.faults and self._draw.random() < self.faults[name]
@@ -280,17 +281,17 @@ class VirtualNeckWear:
             self._silence(now)
         left = min(seconds, self._cartridges[scent], self._battery)
         if left <= 0:
-            self._tell("airflow only", scent)
+            self._record("airflow only", scent)
             return
         if not same:
-            self._tell("air on", scent)
+            self._record("air on", scent)
         self._scent, self._since, self._until = scent, since, now + left
 
     def _silence(self, now: float) -> None:
         if self._scent:
             self._account(now)
             self._past.append(Air(self._scent, self._since, now))
-            self._tell("air off", self._scent)
+            self._record("air off", self._scent)
             self._scent = 0
 
     def _account(self, now: float) -> None:
@@ -337,21 +338,17 @@ class VirtualNeckWear:
             last = self._out[-1][0] if self._out else -NEVER
             bisect.insort(self._out, (max(when, last), self._order, data))  # one wire: what is later stays behind
 
-    def _tell(self, event: str, scent: int | None = None) -> None:
+    def _record(self, event: str, scent: int | None = None) -> None:
         if self._log:
             entry = {"at": round(self._now(), 6), "event": event} | ({"scent": scent} if scent else {})
             self._log.write(json.dumps(entry) + "\n")
             self._log.flush()
 
 
-def _frame(body: bytes) -> bytes:
-    return b"\xf5" + body + checksum(body).to_bytes(2, "big") + b"\x55"
-
-
 def _short(command: int, value: int) -> bytes:
-    return _frame(bytes([command, value]))
+    return outer(bytes([command, value]))
 
 
 def _set_channel_reply(uid: bytes) -> bytes:
-    inner = _frame(bytes.fromhex("010001020000A2") + uid + b"\x00")
-    return _frame(bytes([0xD1, 0, len(inner)]) + inner)
+    inner = outer(bytes.fromhex("010001020000A2") + uid + b"\x00")
+    return outer(bytes([0xD1, 0, len(inner)]) + inner)

@@ -21,13 +21,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 STOPS, STOP_GAP = 3, 0.05
 
 
-class Guard:
-    """The parent's end: start it, tell it which port is in use, say goodbye."""
+class Watchdog:
+    """The parent's end: start it, name the port in use, say goodbye."""
 
     def __init__(self, stop: bytes):
         self._stop = stop.hex()
@@ -47,6 +48,20 @@ class Guard:
             ours.settimeout(1.0)
         self._line = ours
 
+    @classmethod
+    def start(cls, stop: bytes, *, note: Callable[[str], None]) -> Watchdog | None:
+        """A watchdog that watches, or None and a note why there is none: playing goes on without."""
+        try:
+            watchdog = cls(stop)
+        except OSError as why:
+            note(f"no watchdog: {why}")
+            return None
+        if watchdog.ready():
+            return watchdog
+        note("no watchdog: it does not answer")
+        watchdog.close()
+        return None
+
     @property
     def pid(self) -> int:
         """Its process id."""
@@ -62,15 +77,15 @@ class Guard:
 
     def follow(self, *, url: str, fileno: int | None, telnet: bool) -> None:
         """This port is in use from now on."""
-        self._tell({"stop": self._stop, "url": url, "telnet": telnet, "fd": fileno is not None}, fileno)
+        self._send({"stop": self._stop, "url": url, "telnet": telnet, "fd": fileno is not None}, fileno)
 
     def release(self) -> None:
         """The port went away."""
-        self._tell({"release": True})
+        self._send({"release": True})
 
     def close(self) -> None:
         """All is silent: let it end, and wait for that."""
-        self._tell({"bye": True})
+        self._send({"bye": True})
         if self._line:
             self._line.close()
         elif self._process.stdin:
@@ -84,9 +99,9 @@ class Guard:
         if self._process.stdout:
             self._process.stdout.close()
 
-    def _tell(self, message: dict[str, Any], fileno: int | None = None) -> None:
+    def _send(self, message: dict[str, Any], fileno: int | None = None) -> None:
         data = json.dumps(message).encode() + b"\n"
-        with contextlib.suppress(OSError):  # a guard that died can't be told anything; the play frames stay bounded
+        with contextlib.suppress(OSError):  # a watchdog that died hears nothing; the play frames stay bounded
             if self._line:
                 socket.send_fds(self._line, [data], [] if fileno is None else [fileno])
             elif self._process.stdin:
@@ -95,7 +110,7 @@ class Guard:
 
 
 class _Watch:
-    """The guard's own state: the port in use, by descriptor or by name."""
+    """The watchdog's own state: the port in use, by descriptor or by name."""
 
     def __init__(self) -> None:
         self.fd = -1

@@ -1,23 +1,92 @@
-"""Name what a machine was doing in recorded files, and while it runs."""
+"""Name what a machine was doing in recorded files, and while it runs.
+
+smellkit train gcode-window-decoder --set data=DIR --set protocol=all --name gcode-all
+python -m smellkit.gcode.predict gcode-all data/weights/gcode        # the run as weights that `load` reads
+"""
 
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from smellkit import paths
+from smellkit import checkpoint, paths, runs
 from smellkit.checks import Report
-from smellkit.errors import DataError, OptionError
-from smellkit.gcode import channels, data, recordings, shipping
-from smellkit.gcode.channels import CATEGORICAL, CONTINUOUS
-from smellkit.gcode.data import LENGTH, STRIDE
-from smellkit.gcode.shipping import Read, Reader
+from smellkit.errors import DataError, OptionError, WeightsError
+from smellkit.gcode import data, recordings
+from smellkit.gcode.data import LENGTH, STRIDE, Prepared, Scaling
+from smellkit.gcode.hmm import ProgramHMM
+from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, NODES, OPERATIONS
+from smellkit.gcode.task import WindowDecoderTask, config_of, model_of
+from smellkit.gcode.tokens import Grammar, Vocabulary, default
+from smellkit.gcode.window_decoder import PathKNN, WindowDecoder, decode
+from smellkit.runs import Run
 
 COLUMNS = ("file", "start", "operation", "p", "line", "tokens")
 CONTEXTS = ("window", "recording")
+BATCH = 128  # windows at once
+LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
+HMM = ("line", "operation", "first")
+SHAPE = ("width", "layers", "fourier", "structure", "summary")  # options of the task that decide the tensors
+MADE_BY = "python -m smellkit.gcode.predict RUN FOLDER"
+
+
+@dataclass(frozen=True)
+class LinePrediction:
+    """What one window was: the operation, its probability, the line with all its digits, its tokens as published."""
+
+    operation: str
+    p: float
+    line: str
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LinePredictor:
+    """Sensor rows in, operation and line out: a model with all it needs to read a new recording."""
+
+    model: WindowDecoder
+    scaling: Scaling
+    vocabulary: Vocabulary
+    mask: np.ndarray  # (155,) channels in use
+    hmm: ProgramHMM  # of the training recordings
+
+    def inputs(self, values: np.ndarray, categories: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Scaled windows (n, 64, 155) and category numbers (n, 64, 4) from raw ones with NaN where nothing was."""
+        scaled, codes = self.scaling(torch.as_tensor(values), torch.as_tensor(categories))
+        return scaled * torch.as_tensor(self.mask), codes
+
+    @torch.no_grad()
+    def predict(self, values: np.ndarray, categories: np.ndarray, *, context: str = "window") -> list[LinePrediction]:
+        """One prediction a window; with the `context` "recording" all are of one recording, and judged together."""
+        starts = range(0, len(values), BATCH)
+        blocks = [self.inputs(values[at : at + BATCH], categories[at : at + BATCH]) for at in starts]
+        if not blocks:
+            return []
+        outputs = [self.model.eval().encode(*block)[1] for block in blocks]
+        line, operation = (torch.cat([one[name] for one in outputs]).softmax(dim=1) for name in ("line", "operation"))
+        if context == "recording":
+            line, operation = self.hmm(line, operation)
+        parts = zip(blocks, line.split(BATCH), strict=True)
+        rows = torch.cat([decode(self.model, *block, line=part)[0] for block, part in parts])
+        grammar = self.model.grammar
+        return [
+            LinePrediction(OPERATIONS[int(p.argmax())], float(p.max()), text, tuple(self.vocabulary.decode(row)))
+            for p, text, row in zip(
+                operation, grammar.texts_of(rows), grammar.published_tokens(rows).tolist(), strict=True
+            )
+        ]
+
+    def without(self, channel_set: str) -> LinePredictor:
+        """The same predictor, blind to what a channel set leaves out."""
+        return replace(self, mask=self.mask & recordings.channel_mask(channel_set))
 
 
 def gcode(
@@ -33,43 +102,41 @@ def gcode(
         raise OptionError(f"There is no context {context!r}", hint="window or recording")
     if channels in ("no-position-z", "centred"):
         raise OptionError(f"The weights read raw channels, not {channels!r}", hint="all or no-position")
-    reader, report = shipping.unpack(weights).without(channels), Report()
+    predictor, report = load(weights).without(channels), Report()
     machine = data.load(folder, labels=False, skip=skip, report=report)
-    names = {path.stem.removesuffix("_aligned"): path.name for path in recordings.files(recordings.find(folder))}
-    count = 0
+    names = {recordings.name_of(path): path.name for path in recordings.files(recordings.find(folder))}
     with paths.replacing(Path(out)) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for name, rows in machine.windows.groupby("recording", sort=True):
-            said = reader.read(*machine.take(rows["row"].to_numpy()), context=context)
-            for start, one in zip(rows["start"], said, strict=True):
+            predictions = predictor.predict(*machine.take(rows["row"].to_numpy()), context=context)
+            for start, one in zip(rows["start"], predictions, strict=True):
                 tokens = " ".join(one.tokens)
                 writer.writerow([names[str(name)], start, one.operation, f"{one.p:.4f}", one.line, tokens])
-            count += len(said)
     short = sum("shorter than a window" in what for _, what, _ in report.notes)
     left = f"; {len(report.skipped)} files skipped" if report.skipped else ""
     left += f"; {short} recordings shorter than {LENGTH} rows" if short else ""
-    return f"{out}: {count} windows of {machine.windows['recording'].nunique()} recordings{left}"
+    return f"{out}: {len(machine)} windows of {machine.windows['recording'].nunique()} recordings{left}"
 
 
 class Stream:
-    """Rows in, one `Read` out every 16 rows once 64 have been seen; memory does not grow.
+    """Rows in, one `LinePrediction` out every 16 rows once 64 have been seen; memory does not grow.
 
-    >>> stream = Stream(shipping.unpack(paths.weights() / "gcode"))
+    >>> stream = Stream(load(paths.weights() / "gcode"))
     >>> for row in machine:  # a dict by channel name, or 155 continuous and 4 categorical values
-    ...     read = stream.push(row)
+    ...     prediction = stream.push(row)
     """
 
-    def __init__(self, reader: Reader, *, stride: int = STRIDE):
-        self.reader, self.stride = reader, stride
+    def __init__(self, predictor: LinePredictor, *, stride: int = STRIDE):
+        self.predictor, self.stride = predictor, stride
         self._raw = np.full((2, len(CONTINUOUS)), np.nan, np.float32)  # the row before and this one, as they came
         self._values = np.full((LENGTH, len(CONTINUOUS)), np.nan, np.float32)
         self._categories = np.full((LENGTH, len(CATEGORICAL)), np.nan, np.float32)
-        self._still = np.zeros(len(channels.NODES) + 1, int)
+        self._still = np.zeros(len(NODES) + 1, int)
         self.seen = 0
 
-    def push(self, row: dict[str, float] | Sequence[float]) -> Read | None:
-        """Take one row; what is absent or no number is missing. Every `stride` rows, say what the last 64 say."""
+    def push(self, row: dict[str, float] | Sequence[float]) -> LinePrediction | None:
+        """Take one row; what is absent or not a number is missing. Every `stride` rows, judge the last 64."""
         values, categories = _row(row)
         self._raw = np.stack([self._raw[1], values])
         checked = self._raw.copy()
@@ -81,7 +148,7 @@ class Stream:
         self.seen += 1
         if self.seen < LENGTH or (self.seen - LENGTH) % self.stride:
             return None
-        return self.reader.read(self._values[None], self._categories[None])[0]
+        return self.predictor.predict(self._values[None], self._categories[None])[0]
 
 
 def _row(row: dict[str, float] | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +160,81 @@ def _row(row: dict[str, float] | Sequence[float]) -> tuple[np.ndarray, np.ndarra
     try:
         values = np.array([np.nan if value is None else value for value in row], dtype=np.float32)
     except (TypeError, ValueError) as why:
-        raise DataError(f"A row holds what is no number: {why}", hint="leave absent channels out") from why
+        raise DataError(f"A row holds a cell that is not a number: {why}", hint="leave absent channels out") from why
     values[~np.isfinite(values)] = np.nan
     return values[: len(CONTINUOUS)], values[len(CONTINUOUS) :]
+
+
+def program_hmm(prepared: Prepared) -> ProgramHMM:
+    """The lines and operations of the training recordings, window after window."""
+    table = prepared.machine.windows.iloc[prepared.parts.train]
+    line = prepared.machine.line_numbers(prepared.grammar.texts)[table["line"].to_numpy()]
+    return ProgramHMM.from_windows(table["recording"], table["start"], line, table["operation_id"])
+
+
+def from_run(run: Run) -> LinePredictor:
+    """The predictor of a finished run of `gcode-window-decoder`."""
+    prepared = config_of(WindowDecoderTask, run.params).prepared
+    return LinePredictor(model_of(run), prepared.scaling, prepared.vocabulary, prepared.mask, program_hmm(prepared))
+
+
+def save(run: Run, folder: Path) -> Path:
+    """Write the predictor of a finished run of `gcode-window-decoder` into `folder`, with what it was trained on."""
+    task = config_of(WindowDecoderTask, run.params)
+    if task.channels not in ("all", "no-position"):
+        raise WeightsError(
+            f"The run {run.name!r} standardises whole recordings, which a stream can't", hint="channels=all"
+        )
+    one, prepared = from_run(run), task.prepared
+    tensors = {
+        f"model.{name}": tensor.half() if tensor.numel() >= LARGE and name.endswith("weight") else tensor
+        for name, tensor in one.model.state_dict().items()
+    }
+    tensors |= {"scaling.centre": one.scaling.centre, "scaling.spread": one.scaling.spread}
+    tensors |= {f"hmm.{name}": getattr(one.hmm, name).to(torch.int16) for name in HMM}
+    table = prepared.machine.windows.iloc[prepared.parts.train]
+    manifest = {
+        "kind": "gcode",
+        "model": {name: getattr(task, name) for name in SHAPE},
+        "channels": CONTINUOUS,
+        "used": prepared.mask.astype(int).tolist(),
+        "operations": OPERATIONS,
+        "categories": one.scaling.categories,
+        "lines": one.model.grammar.texts,
+        "trained_on": {
+            "protocol": task.protocol,
+            "windows": len(table),
+            "recordings": table["recording"].nunique(),
+            "scores": run.scores,
+        },
+        "made": run.stamp,
+    }
+    return checkpoint.save(folder, tensors, runs.plain(manifest))
+
+
+def load(folder: Path) -> LinePredictor:
+    """The predictor in `folder`; WeightsError when it is not one, or one for other channels."""
+    tensors, manifest = checkpoint.load(folder, made_by=MADE_BY)
+    try:
+        if tuple(manifest["channels"]) != CONTINUOUS or tuple(manifest["operations"]) != OPERATIONS:
+            raise WeightsError(f"{folder} reads other channels or operations", hint="train it again")
+        scaling = Scaling(tensors.pop("scaling.centre"), tensors.pop("scaling.spread"), manifest["categories"])
+        hmm = ProgramHMM(*(tensors.pop(f"hmm.{name}") for name in HMM))
+        state = {
+            name.removeprefix("model."): tensor.float() if tensor.dtype == torch.half else tensor
+            for name, tensor in tensors.items()
+        }
+        vocabulary = default()
+        grammar, keys, path_knn = Grammar(manifest["lines"], vocabulary), state.get("path_knn.keys"), None
+        if keys is not None:  # as many empty paths, to be filled
+            path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), torch.zeros(len(keys)).long(), lines=len(grammar))
+        shape: dict[str, Any] = {"cardinalities": scaling.cardinalities, "millimetres": scaling.millimetres}
+        model = WindowDecoder(grammar, **shape, path_knn=path_knn, **manifest["model"])
+    except (KeyError, TypeError, ValueError, AttributeError) as why:
+        raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
+    checkpoint.fill(model, state, where=str(folder)).eval()
+    return LinePredictor(model, scaling, vocabulary, np.array(manifest["used"], dtype=bool), hmm)
+
+
+if __name__ == "__main__":
+    print(save(runs.latest(sys.argv[1]), Path(sys.argv[2])))

@@ -1,25 +1,106 @@
-"""From files of a milling machine to one table of rows: parquet or the original CSV, every fault counted or refused."""
+"""From files of a milling machine to one table of rows: the channels, parquet or CSV, every fault counted or refused.
+
+parquet or the original CSV -> 3.9 rows a second -> 155 continuous channels, 4 categorical ones, the line of G-code
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from smellkit import paths
 from smellkit.checks import Report, fault
-from smellkit.errors import DataError
-from smellkit.gcode import channels
+from smellkit.errors import DataError, OptionError
+from smellkit.options import nearest
 
 RATE = 1 / 0.257  # rows a second
-VERSION = "3"  # of what this module and `data.cut` make of a file; part of the key of the cache
+VERSION = "4"  # of what this module makes of a file; part of the key of the cache
 FROZEN = 8  # rows without any change of what moves, after which a node is taken as dead; a live one repeats 1 row
-MOVING = ("accelerometer", "gyroscope", "current")  # never constant while they work; the others may be
-CURRENT = {name.removesuffix("_A"): name for name in channels.CURRENT}  # the same values under an older name
-PLACES = ("gcode_fingerprint/recordings", "gcode/aligned")  # below a data root
+FOLDERS = ("gcode_fingerprint/recordings", "gcode/aligned")  # below a data root
 HINT = "`smellkit data get gcode`, or leave --data out for the simulated sample"
+
+OPERATIONS = (  # class number = position in this list
+    "adaptive",
+    "adaptive150025",
+    "face",
+    "face150025",
+    "pocket",
+    "pocket150025",
+    "damageadaptive",
+    "damageface",
+    "damagepocket",
+)
+NODES = {  # what the published rules select from each sensor node
+    "frame_b2": "Ax Ay Az ColorA Gx Gy Gz Mx Mz Pressure Proximity",
+    "frame_l2": "Ax Ay Az ColorA ColorR Gx Gy Gz Mx My Mz Pressure Proximity",
+    "frame_l3": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure Proximity RMS",
+    "frame_r1": "Ax Ay Az ColorA ColorG Gx Gy Gz Mx My Mz Pressure Proximity",
+    "frame_r2": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure Proximity",
+    "spindle1": "Ax Ay Az Gx Gy Gz My Mz Pressure RMS Temperature",
+    "spindle2": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure",
+    "xa_motor": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure RMS",
+    "y_bed__1": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure Proximity Temperature",
+    "y_bed__2": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure Proximity RMS",
+    "y_bed__3": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure Proximity",
+    "y_bed__4": "Ax Ay Az ColorA Gx Gy Gz Mx My Mz Pressure Proximity RMS Temperature",
+}
+POSITION = ("mpox", "mpoy", "mpoz")  # mm, from the controller: it nearly gives the line away
+CURRENT = ("spindle_A", "x_motor_A", "y_motor_A", "z_motor_A")
+CONTINUOUS = tuple(
+    sorted([*POSITION, *CURRENT, *(f"{node}.{name}" for node, names in NODES.items() for name in names.split())])
+)
+CATEGORICAL = ("stat", "unit", "dist", "coor")
+LABEL, CLOCK = "gcode_string", "t_console"
+POSITION_COLUMNS = [CONTINUOUS.index(name) for name in POSITION]  # where the position is among the 155
+
+_KINDS = {
+    "A": "accelerometer",
+    "G": "gyroscope",
+    "M": "magnetometer",
+    "Pressure": "pressure",
+    "Temperature": "temperature",
+    "Proximity": "proximity",
+    "Color": "colour",
+    "RMS": "microphone",
+}
+CHANNEL_SETS = ("all", "no-position", "no-position-z", "centred")
+
+
+def modality(channel: str) -> str:
+    """Which kind of sensor a continuous channel is: one of the values of `MODALITIES`."""
+    if channel in POSITION:
+        return "position"
+    if channel in CURRENT:
+        return "current"
+    quantity = channel.split(".")[1]
+    return next(kind for start, kind in reversed(_KINDS.items()) if quantity.startswith(start))
+
+
+def node(channel: str) -> str:
+    """The sensor node of a continuous channel; the controller's own are `position` and `current`."""
+    return channel.split(".")[0] if "." in channel else modality(channel)
+
+
+MODALITIES = tuple(dict.fromkeys(modality(channel) for channel in CONTINUOUS))
+
+
+def channel_mask(channels: str = "all", *, without: str = "") -> NDArray[np.bool_]:
+    """Which of the 155 channels are used, as a mask: a channel set, less the modalities in `without` (commas).
+
+    `all`; `no-position` leaves out machine position; `no-position-z` also standardises every recording by itself;
+    `centred` standardises like that but keeps the position, in mm from the middle of the recording.
+    """
+    if channels not in CHANNEL_SETS:
+        raise OptionError(f"There is no channel set {channels!r}", hint=nearest(channels, CHANNEL_SETS))
+    gone = {name.strip() for name in without.split(",") if name.strip()}
+    for name in gone - set(MODALITIES):
+        raise OptionError(f"There is no modality {name!r}", hint=nearest(name, MODALITIES))
+    if channels.startswith("no-position"):
+        gone.add("position")
+    return np.array([modality(channel) not in gone for channel in CONTINUOUS])
 
 
 def find(folder: str | Path | None = None) -> Path:
@@ -27,16 +108,21 @@ def find(folder: str | Path | None = None) -> Path:
     if folder is None or str(folder) == "":
         return paths.sample() / "gcode"
     here = Path(folder)
-    for place in (here / "recordings", here / "aligned", here, *(here / name for name in PLACES)):
-        if place.is_dir() and files(place):
-            return place
+    for candidate in (here / "recordings", here / "aligned", here, *(here / name for name in FOLDERS)):
+        if candidate.is_dir() and files(candidate):
+            return candidate
     raise DataError(f"No recordings (*.parquet or *_aligned.csv) in {here}", hint=HINT)
 
 
 def files(folder: Path) -> list[Path]:
     """The recordings in `folder`, sorted by name; other files (vocabularies, lists of recordings) are left alone."""
-    found = [*folder.glob("*.parquet"), *folder.glob("*_aligned.csv")]
-    return sorted(path for path in found if not path.name.startswith("."))
+    candidates = [*folder.glob("*.parquet"), *folder.glob("*_aligned.csv")]
+    return sorted(path for path in candidates if not path.name.startswith("."))
+
+
+def name_of(path: Path) -> str:
+    """Name of the recording in a file: `face_001` for face_001.parquet and for face_001_aligned.csv."""
+    return path.stem.removesuffix("_aligned")
 
 
 def read(
@@ -68,97 +154,89 @@ def read(
 def read_one(path: Path, *, labels: bool = True, report: Report | None = None) -> pd.DataFrame:
     """Return the rows of one recording, in the columns of `read`, or refuse the file with column and reason."""
     path, report = Path(path), report if report is not None else Report()
-    table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-    table = table.rename(columns={old: new for old, new in CURRENT.items() if new not in table})
-    recording = path.stem.removesuffix("_aligned")
-    if not len(table):
-        raise fault(path, expected="rows", found="none", hint="record it again, or leave the file out")
-    present = [channel for channel in channels.CONTINUOUS if channel in table]
-    if not present:
-        raise fault(path, column=channels.CONTINUOUS[0], expected="sensor channels", found="none of the 155", hint=HINT)
-    if labels and channels.LABEL not in table:
-        raise fault(
-            path,
-            column=channels.LABEL,
-            expected="the line of G-code of each row",
-            found="no such column",
-            hint="`smellkit predict` reads recordings without it",
-        )
-    table = _resampled(table, path=path, report=report)
-    numbers = {each: _numbers(table, each, path=path) for each in (*channels.CONTINUOUS, *channels.CATEGORICAL)}
-    for node in dict.fromkeys(channels.node(channel) for channel in channels.CONTINUOUS if channel not in table):
-        whole = not any(channels.node(channel) == node for channel in present)
-        report.note(path, f"{'missing node' if whole else 'missing channels of'} {node}")
-    for name in channels.CATEGORICAL:
-        if name not in table:
-            report.note(path, f"missing column {name}")
-    values = np.column_stack([numbers[channel] for channel in channels.CONTINUOUS])
-    for node, rows in mark_frozen(values).items():
-        report.note(path, f"frozen {node}: rows taken as missing", rows)
-    numbers |= dict(zip(channels.CONTINUOUS, values.T, strict=True))
-    result = pd.DataFrame(numbers)
+    table = _resampled(_table(path, labels=labels), path=path, report=report)
+    _note_missing(table, path=path, report=report)
+    values = np.column_stack([_numbers(table, channel, path=path) for channel in CONTINUOUS])
+    for dead, rows in mark_frozen(values).items():
+        report.note(path, f"frozen {dead}: rows taken as missing", rows)
+    recording = name_of(path)
+    first = {"recording": recording, "operation": recording.rpartition("_")[0] or recording, "clock": _clock(table)}
+    result = pd.DataFrame({**first, "row": np.arange(len(table), dtype=np.int32)})
+    states = {name: _numbers(table, name, path=path) for name in CATEGORICAL}
+    result = pd.concat([result, pd.DataFrame(values, columns=list(CONTINUOUS)), pd.DataFrame(states)], axis=1)
     result["line"] = _lines(table, path=path, report=report)
-    result.insert(0, "row", np.arange(len(result), dtype=np.int32))
-    result.insert(0, "recording", recording)
-    result.insert(1, "operation", recording.rpartition("_")[0] or recording)
-    result.insert(2, "clock", _clock(table))
     return result
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _table(path: Path, *, labels: bool) -> pd.DataFrame:
+    """The columns of a file that are known, under their names of today."""
+    older = {name.removesuffix("_A"): name for name in CURRENT}  # the same values under an older name
+    wanted = {CLOCK, *CONTINUOUS, *CATEGORICAL, LABEL, *older}
+    table = _parquet(path, wanted) if path.suffix == ".parquet" else _csv(path, wanted)
+    table = table.rename(columns={old: new for old, new in older.items() if new not in table})
+    if not len(table):
+        raise fault(path, expected="rows", found="none", hint="record it again, or leave the file out")
+    if not any(channel in table for channel in CONTINUOUS):
+        raise fault(path, column=CONTINUOUS[0], expected="sensor channels", found="none of the 155", hint=HINT)
+    if labels and LABEL not in table:
+        hint = "`smellkit predict` reads recordings without it"
+        raise fault(path, column=LABEL, expected="the line of G-code of each row", found="no such column", hint=hint)
+    return table
+
+
+def _parquet(path: Path, wanted: set[str]) -> pd.DataFrame:
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
     try:
         file = pq.ParquetFile(path)
-        names = set(file.schema_arrow.names)
-        return file.read(columns=[name for name in _wanted() if name in names]).to_pandas()
+        return file.read(columns=[name for name in file.schema_arrow.names if name in wanted]).to_pandas()
     except (ArrowException, OSError, ValueError) as why:
         raise fault(path, expected="a parquet file", found=str(why)[:120], hint="copy it again") from why
 
 
-def _csv(path: Path) -> pd.DataFrame:
-    wanted = set(_wanted())
+def _csv(path: Path, wanted: set[str]) -> pd.DataFrame:
     try:
         return pd.read_csv(path, usecols=lambda name: name in wanted, low_memory=False)
     except (OSError, ValueError) as why:  # pandas' own errors are ValueErrors
         raise fault(path, expected="a table", found=str(why)[:120], hint="copy or export it again") from why
 
 
-def _wanted() -> tuple[str, ...]:
-    return (channels.CLOCK, *channels.CONTINUOUS, *channels.CATEGORICAL, channels.LABEL, *CURRENT)
+def _note_missing(table: pd.DataFrame, *, path: Path, report: Report) -> None:
+    present = {node(channel) for channel in CONTINUOUS if channel in table}
+    for name in dict.fromkeys(node(channel) for channel in CONTINUOUS if channel not in table):
+        report.note(path, f"{'missing channels of' if name in present else 'missing node'} {name}")
+    for name in CATEGORICAL:
+        if name not in table:
+            report.note(path, f"missing column {name}")
 
 
-def _numbers(table: pd.DataFrame, name: str, *, path: Path) -> np.ndarray:
-    """A column as float32 with NaN where it has nothing; a cell that is no number is refused with its row."""
+def _numbers(table: pd.DataFrame, name: str, *, path: Path) -> NDArray[np.float32]:
+    """A column as float32 with NaN where it has nothing; a cell that is not a number is refused with its row."""
     if name not in table:
         return np.full(len(table), np.nan, np.float32)
     column = table[name]
-    if column.dtype.kind in "fiu":
-        values = column.to_numpy(np.float32, copy=True)
-        values[~np.isfinite(values)] = np.nan
-        return values
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
     wrong = np.flatnonzero(np.isnan(values) & column.notna().to_numpy())
     if len(wrong):
-        found = repr(column.iloc[wrong[0]])[:40]
+        cell = repr(column.iloc[wrong[0]])[:40]
         hint = "correct the cell, or leave the file out (skip)"
-        raise fault(path, line=int(wrong[0]) + 2, column=name, expected="a number", found=found, hint=hint)
+        raise fault(path, line=int(wrong[0]) + 2, column=name, expected="a number", found=cell, hint=hint)
     values[~np.isfinite(values)] = np.nan
     return values.astype(np.float32)
 
 
 def _lines(table: pd.DataFrame, *, path: Path, report: Report) -> pd.Series:
-    if channels.LABEL not in table:
+    if LABEL not in table:
         return pd.Series([None] * len(table), dtype="str")
-    lines = table[channels.LABEL].reset_index(drop=True).astype("str")
+    lines = table[LABEL].reset_index(drop=True).astype("str")
     lines = lines.str.strip().where(lines.notna() & ~lines.isin(["", "nan"]))
-    if gone := int(lines.isna().sum()):
-        report.note(path, "rows without G-code", gone)
+    if missing := int(lines.isna().sum()):
+        report.note(path, "rows without G-code", missing)
     return lines
 
 
-def mark_frozen(values: np.ndarray, *, still: np.ndarray | None = None) -> dict[str, int]:
+def mark_frozen(values: NDArray, *, still: NDArray | None = None) -> dict[str, int]:
     """Set what a dead node still repeats to NaN, in place, and return node -> number of such rows.
 
     A node is dead from the `FROZEN`-th row in a row in which nothing that moves has changed: a rule that needs no
@@ -166,66 +244,60 @@ def mark_frozen(values: np.ndarray, *, still: np.ndarray | None = None) -> dict[
     to date; then the first row is the last one seen before.
     """
     counts = {}
-    for number, (node, moving, everything) in enumerate(_NODES):
+    for number, (name, moving, everything) in enumerate(_COLUMNS_OF_NODES):
         same = np.zeros(len(values), int)
         now, before = values[1:, moving], values[:-1, moving]
         absent = np.isnan(now)
         same[1:] = ((now == before) | (absent & np.isnan(before))).all(axis=1) & ~absent.all(axis=1)
         moved = np.where(same == 0, np.arange(len(values)), 0)
-        runs = np.arange(len(values)) - np.maximum.accumulate(moved)
+        unchanged = np.arange(len(values)) - np.maximum.accumulate(moved)
         if still is not None:
-            runs += still[number] * (np.maximum.accumulate(moved) == 0)
-            still[number] = runs[-1]
-        dead = runs >= FROZEN
+            unchanged += still[number] * (np.maximum.accumulate(moved) == 0)
+            still[number] = unchanged[-1]
+        dead = unchanged >= FROZEN
         if dead.any():
-            counts[node] = int(dead.sum())
+            counts[name] = int(dead.sum())
             values[np.flatnonzero(dead)[:, None], everything] = np.nan
     return counts
 
 
-def _nodes() -> list[tuple[str, list[int], list[int]]]:
-    """(node, its moving channels, all its channels), as numbers of channels; the position is none."""
+def _columns_of_nodes() -> list[tuple[str, list[int], list[int]]]:
+    """(node, columns that are never constant while it works, all its columns) of every node; the position is none."""
+    moving = ("accelerometer", "gyroscope", "current")
     rows = []
-    for node in (*channels.NODES, "current"):
-        own = [i for i, channel in enumerate(channels.CONTINUOUS) if channels.node(channel) == node]
-        rows.append((node, [i for i in own if channels.modality(channels.CONTINUOUS[i]) in MOVING], own))
+    for name in (*NODES, "current"):
+        columns = [i for i, channel in enumerate(CONTINUOUS) if node(channel) == name]
+        rows.append((name, [i for i in columns if modality(CONTINUOUS[i]) in moving], columns))
     return rows
 
 
-_NODES = _nodes()
+_COLUMNS_OF_NODES = _columns_of_nodes()
 
 
 def _clock(table: pd.DataFrame) -> pd.Series:
-    if channels.CLOCK not in table:
+    if CLOCK not in table:
         return pd.Series([""] * len(table), dtype="str")
-    return table[channels.CLOCK].astype("str").fillna("").reset_index(drop=True)
+    return table[CLOCK].astype("str").fillna("").reset_index(drop=True)
 
 
-def seconds(clock: pd.Series) -> np.ndarray:
+def seconds(clock: pd.Series) -> NDArray[np.float64]:
     """Seconds since midnight of `HH:MM:SS.mmm` or `MM:SS.s`; NaN where it is neither."""
-
-    def one(text: str) -> float:
-        if not re.fullmatch(r"(\d+:){1,2}\d+(\.\d+)?", text):
-            return float("nan")
-        parts = [float(part) for part in text.split(":")]
-        return sum(part * 60**power for power, part in enumerate(reversed(parts)))
-
-    return np.array([one(text) for text in clock])
+    parts = clock.str.extract(r"^(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)$").astype(float)
+    return (3600 * parts[0].fillna(0) + 60 * parts[1] + parts[2]).to_numpy()
 
 
 def _resampled(table: pd.DataFrame, *, path: Path, report: Report) -> pd.DataFrame:
     """The table at about 3.9 rows a second: a faster one is thinned to the nearest rows, a slower one is refused."""
-    if channels.CLOCK not in table or len(table) < 8:
+    if CLOCK not in table or len(table) < 8:
         report.note(path, "no clock: 3.9 rows a second assumed")
         return table
-    clock = seconds(_clock(table))
-    steps = np.diff(clock)
+    steps = np.diff(seconds(_clock(table)))
     steps = steps[(steps > 0) & (steps < 60)]
     step = float(np.median(steps)) if len(steps) else 1 / RATE
     if step > 1.5 / RATE:
-        found = f"one row every {step:.2f} s"
         hint = "record at 3.9 rows a second or more"
-        raise fault(path, column=channels.CLOCK, expected="about 3.9 rows a second", found=found, hint=hint)
+        slow = f"one row every {step:.2f} s"
+        raise fault(path, column=CLOCK, expected="about 3.9 rows a second", found=slow, hint=hint)
     if step > 0.67 / RATE:
         return table
     report.note(path, f"{1 / step:.1f} rows a second thinned to 3.9", len(table))
@@ -239,9 +311,8 @@ def _grouped(table: pd.DataFrame, report: Report) -> pd.DataFrame:
     groups: dict[str, str] = {}
     for name, rows in table.groupby("recording", sort=True):
         head = rows.head(64)
-        key = "|".join(head["clock"]).encode() + head[list(channels.POSITION)].to_numpy().tobytes()
-        known = bool(head["clock"].any())
-        groups[name] = first.setdefault(key, name) if known else name
+        key = "|".join(head["clock"]).encode() + head[list(POSITION)].to_numpy().tobytes()
+        groups[name] = first.setdefault(key, name) if head["clock"].any() else name
         if groups[name] != name:
             report.note(name, f"repeats the status rows of {groups[name]}")
     table.insert(2, "group", table["recording"].map(groups))

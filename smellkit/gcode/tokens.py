@@ -1,4 +1,4 @@
-"""A line of G-code as tokens and back, without loss; and the published vocabulary of 668 tokens, rebuilt.
+"""A line of G-code as tokens and back without loss, the published vocabulary of 668 tokens, and what a line may be.
 
 The published scheme splits a word with a number into two tokens, `X3.291` -> `X` `NUM_X_3291`, but leaves a word that
 ends in a point whole (`Z0.`). Here the number token keeps every digit, `NUM_X_3.291`; `published` cuts it down.
@@ -8,61 +8,48 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from smellkit import paths
 from smellkit.checks import fault
 from smellkit.checks.report import content, decoded
 from smellkit.errors import DataError
 
+Numbers = NDArray[np.int64]
 SPECIAL = ("PAD", "BOS", "EOS", "UNK", "MASK")
 PAD, BOS, EOS, UNK, MASK = range(5)
 LONGEST = 7  # tokens of a line, without EOS
+STEPS = LONGEST + 1  # a line and its EOS
 TYPES = ("end", "command", "parameter", "number")
 COMMANDS = ("G0", "G1", "G2", "G3", "G53", "M30")
 PARAMETERS = ("X", "Y", "Z", "R", "F", "I", "J", "K", "S", "T")
 WHOLE, FRACTION = 2, 4  # digits that the structured form has before and after the point
-STEPS = dict.fromkeys("XYZABCPQ", 0.001) | dict.fromkeys("IJKRE", 0.0001) | {"F": 1.0, "S": 10.0}
+HEADS = {"type": len(TYPES), "command": len(COMMANDS), "parameter": len(PARAMETERS), "sign": 2} | {
+    f"digit{number}": 10 for number in range(WHOLE + FRACTION)
+}  # the structured heads and their classes
+SIZES = list(HEADS.values())
+OUTPUTS = sum(SIZES)  # 82
+RESOLUTION = dict.fromkeys("XYZABCPQ", 0.001) | dict.fromkeys("IJKRE", 0.0001) | {"F": 1.0, "S": 10.0}
 CHARACTERS = 4  # that the published scheme keeps of a number, a minus sign among them
 WORD = re.compile(r"([A-Z])([-+]?)(\d*)(\.?)(\d*)")
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token, taken apart: `type`, then what its type has. `str(token)` is the token again, to the letter."""
-
-    type: str  # command, parameter or number; "other" for what is none of these
-    command: str = ""  # G1
-    parameter: str = ""  # X
-    sign: str = ""  # "-", "+" or nothing
-    whole: str = ""  # digits before the point
-    point: str = ""  # "." or nothing
-    fraction: str = ""  # digits after it
-
-    @property
-    def number(self) -> str:
-        return f"{self.sign}{self.whole}{self.point}{self.fraction}"
-
-    def __str__(self) -> str:
-        if self.type == "number":
-            fused = self.point and not self.fraction
-            return f"{self.parameter}{self.number}" if fused else f"NUM_{self.parameter}_{self.number}"
-        return self.command or self.parameter
+WITHOUT_NUMBER = "GMTN"  # words of these letters are one token
 
 
 def split(line: str) -> list[str]:
     """Tokens of a line: `G1 X3.275 Z0.` -> `G1`, `X`, `NUM_X_3.275`, `Z0.`; words are separated by spaces."""
     tokens = []
     for word in line.split():
-        found = WORD.fullmatch(word)
-        if not found or word[0] in "GMTN" or not (found[3] or found[5]) or (found[4] and not found[5]):
+        match = WORD.fullmatch(word)
+        if not match or word[0] in WITHOUT_NUMBER or not (match[3] or match[5]) or (match[4] and not match[5]):
             tokens.append(word)
         else:
-            tokens += [found[1], f"NUM_{found[1]}_{word[1:]}"]
+            tokens += [match[1], f"NUM_{match[1]}_{word[1:]}"]
     return tokens
 
 
@@ -79,63 +66,45 @@ def join(tokens: Iterable[str]) -> str:
     return " ".join(words)
 
 
-def parse(token: str) -> Token:
-    """The token taken apart: `NUM_X_-0.1254` -> number, X, "-", "0", ".", "1254"; `Z0.` is a number as well."""
-    if token.startswith("NUM_"):
-        found = WORD.fullmatch(token[4:5] + token[6:])
-        if found:
-            return Token("number", "", *found.groups())
-    found = WORD.fullmatch(token)
-    if found and token[0] not in "GMTN" and found[4] and not found[5] and found[3]:
-        return Token("number", "", *found.groups())
-    if found and not found[2] and not found[4] and not found[3]:
-        return Token("parameter", parameter=token)
-    if found and token[0] in "GM":
-        return Token("command", command=token)
-    return Token("other", command=token)
-
-
-def structured(token: str) -> NDArray[np.int64] | None:
+def structured(token: str) -> Numbers | None:
     """(type, command, parameter, sign, 2 + 4 digits) of a token as class numbers, -1 where its type has none.
 
-    None for a token that the structured heads cannot say: an unknown command or letter, more digits, a `+`, or a
+    None for a token that the structured heads can't express: an unknown command or letter, more digits, a `+`, or a
     number that is not printed in the canonical way (`1.50`, `X1` without a point).
     """
-    row = np.full(4 + WHOLE + FRACTION, -1)
+    row = np.full(len(HEADS), -1)
     if token == "EOS":
         row[0] = 0
-        return row
-    parts = parse(token)
-    if parts.type == "command" and parts.command in COMMANDS:
-        row[:2] = 1, COMMANDS.index(parts.command)
-        return row
-    if parts.parameter not in PARAMETERS:
+    elif token in COMMANDS:
+        row[:2] = 1, COMMANDS.index(token)
+    elif token in PARAMETERS:
+        row[[0, 2]] = 2, PARAMETERS.index(token)
+    else:
+        return _structured_number(token, row)
+    return row
+
+
+def _structured_number(token: str, row: Numbers) -> Numbers | None:
+    fused = not token.startswith("NUM_")
+    match = WORD.fullmatch(token if fused else token[4:5] + token[6:])
+    if not match or match[1] not in PARAMETERS or (fused and match[1] in WITHOUT_NUMBER):
         return None
-    row[2] = PARAMETERS.index(parts.parameter)
-    if parts.type == "parameter":
-        row[0] = 2
-        return row
-    row[0], row[3] = 3, int(parts.sign == "-")
-    whole, fraction = parts.whole.rjust(WHOLE, "0"), parts.fraction.ljust(FRACTION, "0")
+    whole, fraction = match[3].rjust(WHOLE, "0"), match[5].ljust(FRACTION, "0")
     if len(whole) > WHOLE or len(fraction) > FRACTION:
         return None
+    row[0], row[2], row[3] = 3, PARAMETERS.index(match[1]), int(match[2] == "-")
     row[4:] = [int(digit) for digit in whole + fraction]
     return row if unstructured(row) == token else None
 
 
-def unstructured(row: NDArray[np.int64]) -> str:
+def unstructured(row: Numbers) -> str:
     """The token of class numbers (10,): the inverse of `structured`."""
-    kind = TYPES[row[0]]
-    if kind == "end":
-        return "EOS"
-    if kind == "command":
-        return COMMANDS[row[1]]
-    letter = PARAMETERS[row[2]]
-    if kind == "parameter":
-        return letter
+    kind, letter = TYPES[row[0]], PARAMETERS[row[2]]
+    if kind != "number":
+        return {"end": "EOS", "command": COMMANDS[row[1]], "parameter": letter}[kind]
     digits = "".join(str(digit) for digit in row[4:])
-    whole, fraction = str(int(digits[:WHOLE])), digits[WHOLE:].rstrip("0")
-    return str(Token("number", "", letter, "-" if row[3] else "", whole, ".", fraction))
+    number = f"{'-' if row[3] else ''}{int(digits[:WHOLE])}.{digits[WHOLE:].rstrip('0')}"
+    return f"{letter}{number}" if number.endswith(".") else f"NUM_{letter}_{number}"
 
 
 def published(token: str) -> str:
@@ -145,7 +114,7 @@ def published(token: str) -> str:
     """
     if not token.startswith("NUM_"):
         return token
-    steps = round(float(token[6:]) / STEPS.get(token[4], 1e-3))
+    steps = round(float(token[6:]) / RESOLUTION.get(token[4], 1e-3))
     room = CHARACTERS - (steps < 0)
     return f"NUM_{token[4]}_{'-' if steps < 0 else ''}{str(abs(steps)).zfill(room)[:room]}"
 
@@ -173,11 +142,11 @@ class Vocabulary:
         """Every token of `lines` with all its digits, sorted."""
         return cls([*SPECIAL, *sorted({token for line in lines for token in split(line)})])
 
-    def encode(self, line: str, *, length: int = LONGEST + 1) -> NDArray[np.int64]:
+    def encode(self, line: str, *, length: int = STEPS) -> Numbers:
         """Numbers of the tokens of `line` and EOS, padded to `length` (published vocabulary; unknown ones are UNK)."""
         return self.numbers([published(token) for token in split(line)], length=length)
 
-    def numbers(self, tokens: Iterable[str], *, length: int = LONGEST + 1) -> NDArray[np.int64]:
+    def numbers(self, tokens: Iterable[str], *, length: int = STEPS) -> Numbers:
         """Numbers of `tokens` and EOS, padded to `length`; a longer line loses its end but not its EOS."""
         known = [self.ids.get(token, UNK) for token in tokens][: length - 1]
         return np.array([*known, EOS, *[PAD] * (length - 1 - len(known))])
@@ -204,6 +173,92 @@ def read_corpus(path: Path) -> list[str]:
 
 def default() -> Vocabulary:
     """The published vocabulary of 668 tokens, from the list that comes with the weights."""
-    from smellkit import paths
-
     return Vocabulary(read_corpus(paths.weights() / "gcode" / "vocabulary.txt"))
+
+
+class Grammar(nn.Module):
+    """Known lines as tables, walked token by token like a trie.
+
+    `lines` (L, 8) numbers of open tokens, `follows` (8, L, V) the same as ones and zeros, `fields` (V, 10) class
+    numbers of the structured heads (-1: this head says nothing of the token), `one_hot_fields` (V, 82) the same as ones
+    and zeros, `published` (V,) numbers in the published vocabulary.
+    """
+
+    lines: Tensor
+    follows: Tensor
+    fields: Tensor
+    one_hot_fields: Tensor
+    published: Tensor
+
+    def __init__(self, lines: Sequence[str], vocabulary: Vocabulary):
+        super().__init__()
+        self.texts = tuple(lines)
+        self.vocabulary = Vocabulary.open(lines)
+        names = self.vocabulary.tokens
+        rows = [structured(name) if name not in SPECIAL or name == "EOS" else None for name in names]
+        fields = np.array([row if row is not None else np.full(len(HEADS), -1) for row in rows])
+        ones = np.zeros((len(names), OUTPUTS), np.float32)
+        for head, first in enumerate(np.cumsum([0, *SIZES])[:-1]):
+            valid = np.flatnonzero(fields[:, head] >= 0)
+            ones[valid, first + fields[valid, head]] = 1
+        table = torch.as_tensor(np.array([self.vocabulary.numbers(split(line)) for line in lines])).view(-1, STEPS)
+        follows = nn.functional.one_hot(table.T, len(names)).to(torch.float32)
+        known = [vocabulary.ids.get(published(name), UNK) for name in names]
+        self.register_buffer("lines", table, persistent=False)
+        self.register_buffer("follows", follows.contiguous(), persistent=False)
+        self.register_buffer("fields", torch.as_tensor(fields), persistent=False)
+        self.register_buffer("one_hot_fields", torch.as_tensor(ones), persistent=False)
+        self.register_buffer("published", torch.as_tensor(known), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def head_log_probs(self, logits: Tensor) -> Tensor:
+        """Log-probability of every token, (..., V), from structured heads (..., 82): the sum over the heads it has."""
+        pieces = torch.split(logits, SIZES, dim=-1)
+        return torch.cat([piece.log_softmax(dim=-1) for piece in pieces], dim=-1) @ self.one_hot_fields.T
+
+    def prior(self, line: Tensor, valid_lines: Tensor, step: int | Tensor) -> Tensor:
+        """Log-probability of each next token, (batch, V), from probabilities of lines (batch, L) not ruled out.
+
+        `valid_lines` (batch, L) is 1 for lines that begin as the decoded tokens do; a token that begins none has e^-30.
+        """
+        probability = (line + 1e-9) * valid_lines
+        probability = probability / probability.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        return (probability @ self.follows[step]).clamp(min=1e-13).log()
+
+    def filter_lines(self, valid_lines: Tensor, token: Tensor, step: int | Tensor) -> Tensor:
+        """`valid_lines` once `token` (batch,) has been decoded at `step`."""
+        return valid_lines * self.follows[step][:, token].T
+
+    def published_tokens(self, tokens: Tensor) -> Tensor:
+        """Numbers in the published vocabulary of open tokens (..., 8); padding stays padding."""
+        return torch.where(tokens == PAD, PAD, self.published[tokens])
+
+    def texts_of(self, tokens: Tensor) -> list[str]:
+        """The text of decoded open tokens (batch, 8)."""
+        return [join(self.vocabulary.decode(row)) for row in tokens.tolist()]
+
+
+def token_hits(tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None) -> Numbers:
+    """(right, counted) tokens of each window, (n, 2): over the target's tokens of a kind, position by position.
+
+    all: every token with EOS and UNK, as published. words: without EOS and UNK. numbers: NUM_ tokens alone (these need
+    the `vocabulary`).
+    """
+    counted = target != PAD
+    if kind != "all":
+        counted &= (target != EOS) & (target != UNK)
+    if kind == "numbers":
+        assert vocabulary is not None
+        counted &= np.array([token.startswith("NUM_") for token in vocabulary.tokens])[target]
+    right = (tokens == target) & counted
+    return np.stack([right.sum(axis=1), counted.sum(axis=1)], axis=1)
+
+
+def token_accuracy(
+    tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None
+) -> float:
+    """Share of the target's tokens that are right at their position; NaN if there are none of this kind."""
+    right, counted = token_hits(tokens, target, kind=kind, vocabulary=vocabulary).sum(axis=0)
+    return float(right / counted) if counted else float("nan")

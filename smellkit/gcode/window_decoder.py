@@ -1,4 +1,4 @@
-"""The better variant: one network, two views of a window, position as waves, numbers as digits, lines as a grammar."""
+"""The better variant: one network, two views of a window, position as Fourier features, digits, a grammar."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from smellkit.gcode.channels import CONTINUOUS, OPERATIONS, PLACES, node
-from smellkit.gcode.grammar import OUTPUTS, STEPS, Grammar, spoken
-from smellkit.gcode.layers import WAVES, Layer, in_waves
-from smellkit.gcode.summary import Sums
-from smellkit.gcode.tokens import BOS
+from smellkit.gcode.decoder import TokenDecoder
+from smellkit.gcode.encoder import FOURIER, fourier_features
+from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS, POSITION_COLUMNS, node
+from smellkit.gcode.tokens import STEPS, Grammar
 from smellkit.task import Batch
 
+EIGHTHS = 8
+REACH = 4.0  # deviations: what lies further out is no more than that
+WEIGHT = 0.3  # of the decoder beside the lines' prior; chosen on the validation part of fold 0 of protocol G
 
-class MachineReader(nn.Module):
+
+class WindowDecoder(nn.Module):
     """Name the operation, the line, and the line's tokens, from one window.
 
-        continuous (64, 155) + waves of position + categorical (64, 4)
+        continuous (64, 155) + Fourier features of position + categorical (64, 4)
           -> linear -> two convolutions, 64 -> 16 steps -> BiGRU -> memory (16, 128)
-          -> mean and maximum -> operation (9), line (L); a second word on both from `Sums`, and the mean of the two
-          -> of each step: place (3), also where the position is hidden, and the line just then (L + 1)
+          -> mean and maximum -> operation (9), line (L); both again from `SummaryMLP`, and the mean of the two
+          -> of each step: position (3), also where it is hidden, and the line just then (L + 1)
           -> decoder of one layer -> flat token (V) + type, command, parameter, sign, digits (82)
 
-    A token's score is the flat head plus what the digit heads say of it plus the prior of lines not yet ruled out.
+    A token's score is the flat head plus the structured heads' log-probabilities plus the prior of lines not ruled out.
     The lines' probabilities are those of the line head, pulled to the lines of training windows on the same path.
     In training, whole nodes and the position are hidden at random, so that one model reads with and without them.
     """
 
-    hidden: Tensor
-    spread: Tensor
+    millimetres: Tensor
     node_of: Tensor
 
     def __init__(
@@ -38,175 +40,226 @@ class MachineReader(nn.Module):
         grammar: Grammar,
         *,
         cardinalities: Sequence[int],
-        spread: Sequence[float],
+        millimetres: Sequence[float],
         width: int = 128,
         layers: int = 1,
         heads: int = 4,
         dropout: float = 0.1,
         hide_node: float = 0.1,
         hide_position: float = 0.5,
-        jitter: float = 0.0,
-        waves: bool = True,
+        fourier: bool = True,
         structure: bool = True,
-        sums: bool = True,
-        recall: Recall | None = None,
+        summary: bool = True,
+        path_knn: PathKNN | None = None,
     ):
         super().__init__()
-        self.grammar, self.structure, self.waves, self.recall = grammar, structure, waves, recall
-        self.hide_node, self.hide_position, self.jitter = hide_node, hide_position, jitter
+        self.grammar, self.structure, self.fourier, self.path_knn = grammar, structure, fourier, path_knn
+        self.hide_node, self.hide_position = hide_node, hide_position
         nodes = list(dict.fromkeys(node(channel) for channel in CONTINUOUS))
         self.nodes = len(nodes)
         self.register_buffer("node_of", torch.tensor([nodes.index(node(c)) for c in CONTINUOUS]), persistent=False)
-        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float32).view(3), persistent=False)
-        features = len(CONTINUOUS) + 3 * 2 * len(WAVES) * waves
+        self.register_buffer("millimetres", torch.as_tensor(millimetres, dtype=torch.float32), persistent=False)
+        features = len(CONTINUOUS) + FOURIER * fourier
         self.stem = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))
         self.categories = nn.ModuleList(nn.Embedding(n, width) for n in cardinalities)
-        self.squeeze = nn.Sequential(
+        self.downsample = nn.Sequential(
             nn.Conv1d(width, width, 5, stride=2, padding=2), nn.GELU(), nn.Dropout(dropout),
             nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GELU(),
         )  # fmt: skip
-        self.pass_through = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
+        self.bigru = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
         self.norm = nn.LayerNorm(width)
-        self.locate = nn.Linear(width, 3)
-        self.moment = nn.Linear(width, len(grammar) + 1)  # the last is any other line
+        self.position = nn.Linear(width, 3)
+        self.step_line = nn.Linear(width, len(grammar) + 1)  # the last is any other line
         self.operation = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, len(OPERATIONS)))
         self.line = nn.Sequential(
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, len(grammar))
         )
-        own = {"operations": len(OPERATIONS), "lines": len(grammar)}
-        self.sums = Sums(len(CONTINUOUS), **own) if sums else None
-        self.decoder = Decoder(grammar, width=width, layers=layers, heads=heads, dropout=dropout)
+        classes = {"operations": len(OPERATIONS), "lines": len(grammar)}
+        self.summary = SummaryMLP(len(CONTINUOUS), **classes) if summary else None
+        self.decoder = TokenDecoder(
+            grammar.vocabulary, width=width, layers=layers, heads=heads, dropout=dropout, inner=2
+        )
         self.context = nn.Linear(2 * width, width)
 
     def forward(self, batch: Batch) -> Batch:
-        """Outputs `operation` (B, 9), `line`, `learned` (B, L), `place` (B, 16, 3), `moment` (B, 16, L + 1).
+        """Outputs `operation` (B, 9), `line`, `learned` (B, L), `position` (B, 16, 3), `step_line` (B, 16, L + 1).
 
-        With `open` in the batch also `token` and `parts`.
+        With `open` in the batch also `token` (B, 8, V) and `structured` (B, 8, 82), from the true tokens before each.
 
-        `operations` (B, views, 9) and `lines` (B, views, L) are what each view says, as log-probabilities, `operation`
-        and `learned` the mean of both views; `line` is that with the recall (in training without).
+        `operations` (B, views, 9) and `lines` (B, views, L) are log-probabilities of each view, `operation` and
+        `learned` the mean of both views; `line` is that with the nearest paths (in training without).
         """
         memory, outputs = self.encode(batch["continuous"], batch["categorical"])
         if "open" not in batch:
             return outputs
-        shifted = torch.cat([torch.full_like(batch["open"][:, :1], BOS), batch["open"][:, :-1]], dim=1)
-        parts, token, _ = self.decoder(shifted, outputs["context"], self.decoder.remember(memory))
-        outputs |= {"parts": parts, "token": self.scored(parts, token)}
-        del outputs["context"]
-        return outputs
+        context = outputs.pop("context")
+        structured, token = self.decoder.line(batch["open"], context, self.decoder.remember(memory))
+        return outputs | {"structured": structured, "token": self.token_scores(structured, token)}
 
     def encode(self, continuous: Tensor, categorical: Tensor) -> tuple[Tensor, Batch]:
-        """Memory (B, 16, width); outputs `operation`, `line` and `context` (B, width)."""
-        x = seen = self._hide(continuous) if self.training else continuous
-        if self.waves:
-            x = torch.cat([x, in_waves(x[..., PLACES], self.spread)], dim=-1)
-        x = self.stem(x)
-        for place, table in enumerate(self.categories):
-            x = x + table(categorical[..., place])
-        x = self.squeeze(x.transpose(1, 2)).transpose(1, 2)
-        memory = self.norm(x + self.pass_through(x)[0])
-        summary = torch.cat([memory.mean(dim=1), memory.amax(dim=1)], dim=1)
-        views = [(self.operation(summary), self.line(summary))]
-        if self.sums is not None:
-            views.append(self.sums(seen))
-        operations, lines = (torch.stack(said, dim=1).log_softmax(dim=-1) for said in zip(*views, strict=True))
+        """Memory (B, 16, width); outputs as `forward` has them, and `context` (B, width)."""
+        x = shown = self._hide(continuous) if self.training else continuous  # (B, 64, 155)
+        if self.fourier:
+            x = torch.cat([x, fourier_features(x[..., POSITION_COLUMNS], self.millimetres)], dim=-1)  # (B, 64, 203)
+        x = self.stem(x)  # (B, 64, width)
+        for column, table in enumerate(self.categories):
+            x = x + table(categorical[..., column])
+        x = self.downsample(x.transpose(1, 2)).transpose(1, 2)  # (B, 16, width)
+        memory = self.norm(x + self.bigru(x)[0])
+        pooled = torch.cat([memory.mean(dim=1), memory.amax(dim=1)], dim=1)  # (B, 2 width)
+        views = [(self.operation(pooled), self.line(pooled))]
+        if self.summary is not None:
+            views.append(self.summary(shown))
+        operations, lines = (torch.stack(logits, dim=1).log_softmax(dim=-1) for logits in zip(*views, strict=True))
         line = learned = lines.mean(dim=1)
-        if self.recall is not None and not self.training:
-            line = self.recall(line.softmax(dim=1), continuous[..., PLACES] * self.spread).log()
+        if self.path_knn is not None and not self.training:
+            line = self.path_knn(line.softmax(dim=1), continuous[..., POSITION_COLUMNS] * self.millimetres).log()
         return memory, {
             "operation": operations.mean(dim=1),
             "operations": operations,
             "lines": lines,
             "line": line,
             "learned": learned,
-            "place": self.locate(memory),
-            "moment": self.moment(memory),
-            "context": self.context(summary),
+            "position": self.position(memory),
+            "step_line": self.step_line(memory),
+            "context": self.context(pooled),
         }
 
-    def scored(self, parts: Tensor, token: Tensor) -> Tensor:
-        """Scores of tokens (..., V): the flat head, plus what the structured heads say."""
-        return token + spoken(parts, self.grammar) if self.structure else token
+    def token_scores(self, structured: Tensor, token: Tensor) -> Tensor:
+        """Scores of tokens (..., V): the flat head, plus the log-probabilities of the structured heads."""
+        return token + self.grammar.head_log_probs(structured) if self.structure else token
 
     def _hide(self, x: Tensor) -> Tensor:
-        chance = torch.full((len(x), self.nodes), self.hide_node, device=x.device)
-        chance[:, self.node_of[PLACES[0]]] = self.hide_position
-        x = x * (torch.rand_like(chance) >= chance)[:, self.node_of][:, None]
-        if self.jitter:
-            moved = torch.randn(len(x), 1, 3, device=x.device) * self.jitter / self.spread
-            places = x[..., PLACES]
-            x = x.clone()
-            x[..., PLACES] = places + moved * (places != 0)
-        return x
+        """Windows (B, 64, 155) with whole nodes, and the position, set to 0 at random."""
+        probability = torch.full((len(x), self.nodes), self.hide_node, device=x.device)
+        probability[:, self.node_of[POSITION_COLUMNS[0]]] = self.hide_position
+        return x * (torch.rand_like(probability) >= probability)[:, self.node_of][:, None]
 
 
-class Recall(nn.Module):
+class PathKNN(nn.Module):
     """Which lines were executed where the tool now moves: training windows on the same path, softly counted.
 
-        p(line) = sure * share of the line among the nearest paths + (1 - sure) * p_network(line)
-        share ~ exp(-(distance^2 - nearest^2) / 2 reach^2),   sure = 0.99
+        p(line) = trust * share of the line among the nearest paths + (1 - trust) * p_network(line)
+        share ~ exp(-(distance^2 - nearest^2) / 2 reach^2),   trust = 0.99
 
-    `distance` is the root mean square in mm over 16 places of the path; without a position the network's word stands.
-    `places` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `reach` was chosen on the validation part of fold 0
-    of protocol G. How far the nearest path is plays no part: no training recording is far from the others, so none
-    can tell; but it was known that a limit costs tokens on X's test, where paths are up to 14 mm off.
+    `distance` is the root mean square in mm over 16 positions of the path; without a position the network's
+    probability stands. `positions` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `reach` was chosen on the
+    validation part of fold 0 of protocol G. How far the nearest path is plays no part: no training recording is far
+    from the others, so none can tell; but it was known that a limit costs tokens on X's test, where paths are up to
+    14 mm off.
     """
 
     keys: Tensor
     line: Tensor
-    middle: Tensor
+    centre: Tensor
 
-    def __init__(self, places: Tensor, line: Tensor, *, lines: int, reach: float = 0.5):
+    def __init__(self, positions: Tensor, line: Tensor, *, lines: int, reach: float = 0.5):
         super().__init__()
         self.lines, self.reach = lines, reach
-        middle = places.mean(dim=(0, 1))
-        self.register_buffer("middle", middle)
-        self.register_buffer("keys", (places - middle)[:, ::4].flatten(1))
+        centre = positions.mean(dim=(0, 1))
+        self.register_buffer("centre", centre)
+        self.register_buffer("keys", (positions - centre)[:, ::4].flatten(1))
         self.register_buffer("line", line)
 
-    def forward(self, probability: Tensor, places: Tensor) -> Tensor:
-        """Probability of each line, (B, lines), for what the network says of it and a path (B, 64, 3) in mm."""
-        known = (places != 0).flatten(1).any(dim=1, keepdim=True)
-        query = (places - self.middle)[:, ::4].flatten(1)
+    def forward(self, probability: Tensor, positions: Tensor) -> Tensor:
+        """Probability of each line, (B, lines), for those of the network and a path (B, 64, 3) in mm."""
+        known = (positions != 0).flatten(1).any(dim=1, keepdim=True)
+        query = (positions - self.centre)[:, ::4].flatten(1)
         square = (query**2).sum(1, keepdim=True) + (self.keys**2).sum(1) - 2 * query @ self.keys.T
         square = square.clamp(min=0) / 16
         nearest = square.amin(dim=1, keepdim=True)
-        near = torch.exp((nearest - square) / (2 * self.reach**2))
-        counted = near @ nn.functional.one_hot(self.line, self.lines).to(near.dtype)
-        sure = 0.99 * known
-        return sure * counted / counted.sum(dim=1, keepdim=True) + (1 - sure) * probability + 1e-12
+        nearness = torch.exp((nearest - square) / (2 * self.reach**2))
+        counted = nearness @ nn.functional.one_hot(self.line, self.lines).to(nearness.dtype)
+        trust = 0.99 * known
+        return trust * counted / counted.sum(dim=1, keepdim=True) + (1 - trust) * probability + 1e-12
 
 
-class Decoder(nn.Module):
-    """Tokens in, what comes next out; the same for a whole line (training) and one token (decoding, with `past`)."""
+def summary_features(x: Tensor) -> Tensor:
+    """Of each channel of windows (B, 64, C): mean of every eighth, deviation, least, most, mean change: (B, 12 C)."""
+    eighths = x.unflatten(1, (EIGHTHS, -1)).mean(dim=2).flatten(1)
+    change = (x[:, 1:] - x[:, :-1]).abs().mean(dim=1)
+    return torch.cat([eighths, x.std(dim=1), x.amin(dim=1), x.amax(dim=1), change], dim=1)
 
-    def __init__(self, grammar: Grammar, *, width: int, layers: int, heads: int, dropout: float):
+
+class SummaryMLP(nn.Module):
+    """Operation and line from the summary features of a window.
+
+    continuous (B, 64, C) -> summary features (B, 12 C) -> standard units -> noise, in training
+      -> two dense layers -> operation (B, `operations`), line (B, `lines`)
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, channels: int, *, operations: int, lines: int, hidden: int = 384, dropout: float = 0.4, noise: float = 0.5
+    ):
         super().__init__()
-        self.embed = nn.Embedding(len(grammar.vocabulary), width)
-        self.place = nn.Parameter(torch.randn(STEPS, width) * 0.02)
-        self.layers = nn.ModuleList(Layer(width, heads=heads, dropout=dropout, inner=2) for _ in range(layers))
-        self.kept = (layers, 2, 1, heads, STEPS, width // heads)  # shape of all keys and values of one line
-        self.norm = nn.LayerNorm(width)
-        self.parts = nn.Linear(width, OUTPUTS)
-        self.token = nn.Linear(width, len(grammar.vocabulary))
+        wide = (EIGHTHS + 4) * channels
+        self.outputs, self.noise = (operations, lines), noise
+        self.register_buffer("centre", torch.zeros(wide))
+        self.register_buffer("scale", torch.ones(wide))
+        layers: list[nn.Module] = []
+        for inside in (wide, hidden):
+            layers += [nn.Linear(inside, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Dropout(dropout)]
+        self.dense = nn.Sequential(*layers, nn.Linear(hidden, sum(self.outputs)))
 
-    def remember(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the memory for each layer: once a window."""
-        return [layer.remember(memory) for layer in self.layers]  # type: ignore[operator]
+    def prepare(self, windows: Tensor) -> None:
+        """Take the standard units from the training windows (n, 64, C)."""
+        features = summary_features(windows)
+        deviation = features.std(dim=0)
+        self.centre.copy_(features.mean(dim=0))
+        self.scale.copy_(torch.where(deviation < 1e-6, torch.ones_like(deviation), deviation))
 
-    def forward(
-        self,
-        token: Tensor,
-        context: Tensor,
-        memory: list[tuple[Tensor, Tensor]],
-        past: list[tuple[Tensor, Tensor]] | None = None,
-    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Structured logits (B, t, 82), flat logits (B, t, V), and keys and values for the next step."""
-        first = past[0][0].shape[2] if past else 0
-        x = self.embed(token) + self.place[first : first + token.shape[1]] + context[:, None]
-        kept = []
-        for number, layer in enumerate(self.layers):
-            x, own = layer(x, memory[number], past[number] if past else None)
-            kept.append(own)
-        x = self.norm(x)
-        return self.parts(x), self.token(x), kept
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = ((summary_features(x) - self.centre) / self.scale).clamp(-REACH, REACH)
+        if self.training:
+            features = features + self.noise * torch.randn_like(features)
+        operation, line = self.dense(features).split(self.outputs, dim=1)
+        return operation, line
+
+
+def choose(
+    grammar: Grammar, scores: Tensor, line: Tensor, valid_lines: Tensor, step: int | Tensor, weight: float = WEIGHT
+) -> Tensor:
+    """The next token (B,): `weight` times its score (B, V) plus its prior from lines (B, L) not yet ruled out."""
+    return (weight * scores.log_softmax(dim=1) + grammar.prior(line, valid_lines, step)).argmax(dim=1)
+
+
+@torch.no_grad()
+def decode(
+    model: WindowDecoder,
+    continuous: Tensor,
+    categorical: Tensor,
+    *,
+    line: Tensor | None = None,
+    prior: float = 1.0,
+    weight: float = WEIGHT,
+) -> tuple[Tensor, Tensor]:
+    """Free-running tokens (B, 8) in the grammar's open vocabulary, padded after EOS, and `operation` logits (B, 9).
+
+    `line` are probabilities of lines (B, L) in place of the window's own. `prior` weighs the line head, `weight` the
+    decoder; a `prior` of 0 leaves only what the lines allow.
+    """
+    memory, outputs = model.eval().encode(continuous, categorical)
+    line = (prior * outputs["line"]).softmax(dim=1) if line is None else line
+    valid_lines = torch.ones_like(line)
+
+    def following(structured: Tensor, flat: Tensor, step: int) -> Tensor:
+        nonlocal valid_lines
+        token = choose(model.grammar, model.token_scores(structured, flat), line, valid_lines, step, weight)
+        valid_lines = model.grammar.filter_lines(valid_lines, token, step)
+        return token
+
+    tokens = model.decoder.generate(outputs["context"], model.decoder.remember(memory), choose=following)
+    return tokens, outputs["operation"]
+
+
+def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor, *, weight: float = WEIGHT) -> Tensor:
+    """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
+    probability = line.softmax(dim=1)
+    valid_lines, chosen = torch.ones_like(probability), []
+    for step in range(STEPS):
+        chosen.append(choose(grammar, token[:, step], probability, valid_lines, step, weight))
+        valid_lines = grammar.filter_lines(valid_lines, target[:, step], step)
+    return torch.stack(chosen, dim=1)

@@ -1,4 +1,4 @@
-"""Today's session from a few reference sniffs: what drift demands of everybody who measures on another day.
+"""Today's session from a few reference recordings: what drift demands of everybody who measures on another day.
 
 References may be mixtures, base scents, or both. Mixtures are looked up among today's references. From base scents
 alone today's mixtures are predicted by the power law of the sensors: conductance G = (sum_i w_i G_i^q)^(1/q), where
@@ -17,23 +17,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import checkpoint as weights
+from smellkit import checkpoint
 from smellkit.checks import fault, nearest
 from smellkit.errors import DataError, WeightsError
-from smellkit.odour.mixture import Hybrid, Neighbours, level_and_slope, log_levels
-from smellkit.odour.mixture_task import Array, Windows, cut
+from smellkit.odour.mixture import Array, Hybrid, Neighbours, level_and_slope, log_levels
+from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut, load_hybrid
 from smellkit.odour.mixtures import read_mixture_files
 from smellkit.odour.scents import ALIASES, ODORANTS
 
 POWER = np.array([8.0, 8.0, 6.0, 1.0])  # of NO2, C2H5OH, VOC, CO: the whole numbers nearest to 72 same-day mixtures
 SPREAD = np.array([0.10, 0.10, 0.12, 0.35])  # how far the law is off, in log-conductance
-AHEAD = (0.5, 1.0, 2.0)
+AHEAD = (0.5, 1.0, 2.0)  # times 30 s that a reference is extrapolated
 GRID = np.arange(1, 10) / 10  # ratios of two scents that are predicted
 KIND = "mixture-calibration"
+MADE_BY = "`smellkit calibrate DIR --labels index.csv --out calibration`"
+ARRAYS = ("features", "ratios", "recording", "metric")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class SessionCalibration:
     """References made today: what they looked like and what they were."""
 
     features: Array  # (n, 8), level and slope of each window
@@ -42,61 +44,61 @@ class Calibration:
     metric: Array  # (8, 8), how windows of one mixture scatter within a day
 
     @classmethod
-    def fit(cls, windows: Windows, model: Hybrid) -> Calibration:
+    def fit(cls, windows: MixtureWindows, model: Hybrid) -> SessionCalibration:
         """Take the windows of labelled references as today's."""
         if not np.isfinite(windows.ratios).all() or not len(windows):
-            raise DataError(
-                "A calibration needs labelled references", hint="`smellkit calibrate DIR --labels index.csv`"
-            )
-        return cls(level_and_slope(windows.counts), windows.ratios, windows.recording, model.today)
+            raise DataError("A calibration needs labelled references", hint=MADE_BY)
+        return cls(level_and_slope(windows.counts), windows.ratios, windows.recording, model.within_day)
+
+    @property
+    def base_scents_only(self) -> bool:
+        """Whether no reference is a mixture, so that mixtures are predicted by the power law."""
+        return bool((self.ratios > 0).sum(axis=1).max() == 1)
 
     def predict(self, counts: NDArray) -> Array:
         """Return ratios (n, 12) of windows of counts (n, 100, 4), recorded in the session of the references."""
-        if (self.ratios > 0).sum(axis=1).max() > 1:
-            ahead, of = settled(self.features, self.recording)
-            ratios = np.concatenate([self.ratios, self.ratios[np.searchsorted(self.recording, of)]])
-            table = Neighbours.fit(np.concatenate([self.features, ahead]), ratios, metric=self.metric, k=3)
-            return table.best(table.look(level_and_slope(counts))[0])
-        features, ratios = predicted_mixtures(self.features[:, :4], self.ratios)
-        table = Neighbours.fit(features, ratios, metric=np.diag(1 / SPREAD).astype(np.float32), k=25)
-        return table.best(table.look(log_levels(counts))[0])
+        if self.base_scents_only:
+            features, ratios = predicted_mixtures(self.features[:, :4], self.ratios)  # (m, 4), (m, 12)
+            table = Neighbours.fit(features, ratios, metric=np.diag(1 / SPREAD).astype(np.float32), k=25)
+            return table.predict(log_levels(counts))
+        ahead, owner = extrapolated(self.features, self.recording)
+        ratios = np.concatenate([self.ratios, self.ratios[np.searchsorted(self.recording, owner)]])
+        table = Neighbours.fit(np.concatenate([self.features, ahead]), ratios, metric=self.metric, k=3)
+        return table.predict(level_and_slope(counts))
 
     def save(self, folder: Path, *, about: dict[str, Any] | None = None) -> Path:
         """Write the calibration as safetensors with a manifest and return the folder."""
         import torch
 
-        arrays = {name: np.asarray(getattr(self, name)) for name in ("features", "ratios", "recording", "metric")}
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        return weights.save(folder, tensors, {"kind": KIND, "odorants": list(ODORANTS), **(about or {})})
+        tensors = {name: torch.from_numpy(np.array(getattr(self, name))) for name in ARRAYS}
+        return checkpoint.save(folder, tensors, {"kind": KIND, "odorants": list(ODORANTS), **(about or {})})
 
     @classmethod
-    def load(cls, folder: Path) -> Calibration:
+    def load(cls, folder: Path) -> SessionCalibration:
         """Read what `save` wrote; anything else is a WeightsError."""
-        made_by = "`smellkit calibrate DIR --labels index.csv --out calibration`"
-        tensors, manifest = weights.load(folder, made_by=made_by)
-        names = ("features", "ratios", "recording", "metric")
-        if manifest.get("kind") != KIND or set(tensors) != set(names):
-            raise WeightsError(f"{folder} is no calibration of a mixture model", hint=made_by)
-        arrays = {name: tensors[name].numpy() for name in names}
+        tensors, manifest = checkpoint.load(folder, made_by=MADE_BY)
+        if manifest.get("kind") != KIND or set(tensors) != set(ARRAYS):
+            raise WeightsError(f"{folder} is not a calibration of a mixture model", hint=MADE_BY)
+        arrays = {name: tensors[name].numpy() for name in ARRAYS}
         n = len(arrays["features"])
         if [a.shape for a in arrays.values()] != [(n, 8), (n, len(ODORANTS)), (n,), (8, 8)] or not n:
-            raise WeightsError(f"{folder} is a damaged calibration", hint=made_by)
+            raise WeightsError(f"{folder} is a damaged calibration", hint=MADE_BY)
         return cls(**arrays)
 
 
-def settled(features: NDArray, recording: NDArray) -> tuple[Array, NDArray[np.int64]]:
+def extrapolated(features: NDArray, recording: NDArray) -> tuple[Array, NDArray[np.int64]]:
     """Return windows (n, 8) of where each recording is going, and whose they are (n,).
 
-    The first sniffs of a session end before the sensors have settled, and what is sniffed later lies further along the
+    The first references of a session end before the sensors have settled, and later recordings lie further along the
     same way: the change over the last 30 s, times `AHEAD`, is added to the last level.
     """
-    made, of = [], []
+    windows, owner = [], []
     for name in np.unique(recording):
         level = features[recording == name, :4]
         step = level[-1] - level[max(0, len(level) - 7)]
-        made += [np.concatenate([level[-1] + far * step, np.zeros(4)]) for far in AHEAD for _ in range(2)]
-        of += [name] * (2 * len(AHEAD))
-    return np.array(made, np.float32), np.array(of)
+        windows += [np.concatenate([level[-1] + far * step, np.zeros(4)]) for far in AHEAD for _ in range(2)]
+        owner += [name] * (2 * len(AHEAD))
+    return np.array(windows, np.float32), np.array(owner)
 
 
 def power_law(pure: NDArray, ratios: NDArray) -> NDArray[np.float64]:
@@ -104,9 +106,10 @@ def power_law(pure: NDArray, ratios: NDArray) -> NDArray[np.float64]:
 
     `ratios` (scents,) add to 1. The law of metal-oxide sensors, G ~ (sum of concentrations)^(1/q) with q = `POWER`.
     """
-    parts = POWER * np.asarray(pure, np.float64) + np.log(np.asarray(ratios, np.float64))[:, None]
-    top = parts.max(axis=-2, keepdims=True)
-    return (top[..., 0, :] + np.log(np.exp(parts - top).sum(axis=-2))) / POWER
+    from scipy.special import logsumexp
+
+    terms = POWER * np.asarray(pure, np.float64) + np.log(np.asarray(ratios, np.float64))[:, None]  # ln(w_i G_i^q)
+    return logsumexp(terms, axis=-2) / POWER
 
 
 def predicted_mixtures(pure: NDArray, ratios: NDArray, *, each: int = 12, seed: int = 0) -> tuple[Array, Array]:
@@ -116,20 +119,17 @@ def predicted_mixtures(pure: NDArray, ratios: NDArray, *, each: int = 12, seed: 
     different windows of its scents, so that their scatter is its scatter.
     """
     random = np.random.default_rng(seed)
-    of = ratios.argmax(axis=1)
-    scents = {int(scent): pure[of == scent] for scent in np.unique(of)}
-    features, made = [], []
-    for scent, windows in scents.items():
-        features.append(windows[random.integers(len(windows), size=2 * each)])
-        made.append(np.eye(len(ODORANTS))[[scent] * (2 * each)])
-    for (a, first), (b, second) in itertools.combinations(scents.items(), 2):
+    scent = ratios.argmax(axis=1)
+    windows = {int(one): pure[scent == one] for one in np.unique(scent)}
+    features = [own[random.integers(len(own), size=2 * each)] for own in windows.values()]
+    truth = [np.tile(np.eye(len(ODORANTS))[one], (2 * each, 1)) for one in windows]
+    for (a, first), (b, second) in itertools.combinations(windows.items(), 2):
         for share in GRID:
             pair = [first[random.integers(len(first), size=each)], second[random.integers(len(second), size=each)]]
             features.append(power_law(np.stack(pair, axis=1), np.array([share, 1 - share])))
-            row = np.zeros(len(ODORANTS))
-            row[a], row[b] = share, 1 - share
-            made.append(np.tile(row, (each, 1)))
-    return np.concatenate(features).astype(np.float32), np.concatenate(made).astype(np.float32)
+            row = share * np.eye(len(ODORANTS))[a] + (1 - share) * np.eye(len(ODORANTS))[b]
+            truth.append(np.tile(row, (each, 1)))
+    return np.concatenate(features).astype(np.float32), np.concatenate(truth).astype(np.float32)
 
 
 def read_labels(path: Path) -> pd.DataFrame:
@@ -140,39 +140,45 @@ def read_labels(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
     except (OSError, ValueError, pd.errors.ParserError) as why:
-        raise DataError(f"{path} is no readable CSV: {why}", hint="columns filepath, label_peach, ...") from why
-    table.columns = [str(name).strip() for name in table.columns]
+        raise DataError(f"{path} is not valid CSV: {why}", hint="columns filepath, label_peach, ...") from why
     names = [name for name in table.columns if name.startswith("label_")]
     if "filepath" not in table.columns or not names or table.empty:
-        found = ", ".join(map(repr, table.columns[:6])) or "nothing"
-        raise fault(
-            path, line=1, expected="columns filepath and label_<odorant>, and rows", found=found, hint="see README"
-        )
-    back = {substance: known for known, substance in ALIASES.items()}
-    known = {name: back.get(name.removeprefix("label_").lower(), name.removeprefix("label_").lower()) for name in names}
-    for name, odorant in known.items():
-        if odorant not in ODORANTS:
-            near = nearest(odorant, ODORANTS)
-            hint = f"did you mean label_{near[0]}?" if near else f"the odorants are {', '.join(ODORANTS)}"
-            raise fault(path, line=1, column=name, expected="a known odorant", found=repr(odorant), hint=hint)
+        columns = ", ".join(map(repr, table.columns[:6])) or "nothing"
+        expected = "columns filepath and label_<odorant>, and rows"
+        raise fault(path, line=1, expected=expected, found=columns, hint="see README")
     ratios = pd.DataFrame(0.0, index=table.index, columns=list(ODORANTS))
-    for name, odorant in known.items():
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        wrong = ~(np.isfinite(numbers) & (numbers >= 0))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            found = repr(table[name].iloc[row])
-            raise fault(path, line=row + 2, column=name, expected="a ratio from 0 to 1", found=found, hint="correct it")
-        ratios[odorant] += numbers
+    for name in names:
+        ratios[_odorant(path, name)] += _ratios(path, table[name])
     total = ratios.sum(axis=1)
-    wrong = (total - 1).abs() > 0.03
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        hint = "ratios are shares of 1, not percent" if total.iloc[row] > 1.5 else "correct the ratios"
-        raise fault(path, line=row + 2, expected="ratios that add to 1", found=f"{total.iloc[row]:g}", hint=hint)
+    wrong = np.flatnonzero((total - 1).abs() > 0.03)
+    if len(wrong):
+        first = total.iloc[wrong[0]]
+        hint = "ratios are shares of 1, not percent" if first > 1.5 else "correct the ratios"
+        raise fault(path, line=int(wrong[0]) + 2, expected="ratios that add to 1", found=f"{first:g}", hint=hint)
     return ratios.div(total, axis=0).assign(filepath=table["filepath"])
+
+
+def _odorant(path: Path, column: str) -> str:
+    """The odorant that a column label_<odorant> means, by its own name or by that of its substance."""
+    word = column.removeprefix("label_").lower()
+    word = {substance: odorant for odorant, substance in ALIASES.items()}.get(word, word)
+    if word not in ODORANTS:
+        near = nearest(word, ODORANTS)
+        hint = f"did you mean label_{near[0]}?" if near else f"the odorants are {', '.join(ODORANTS)}"
+        raise fault(path, line=1, column=column, expected="a known odorant", found=repr(word), hint=hint)
+    return word
+
+
+def _ratios(path: Path, texts: pd.Series) -> pd.Series:
+    """The numbers of a column of texts, none of them below 0."""
+    numbers = pd.to_numeric(texts, errors="coerce")
+    wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
+    if len(wrong):
+        row, text = int(wrong[0]) + 2, repr(texts.iloc[wrong[0]])
+        raise fault(path, line=row, column=texts.name, expected="a ratio from 0 to 1", found=text, hint="correct it")
+    return numbers
 
 
 def reference_file(folder: Path, name: str) -> Path:
@@ -185,7 +191,7 @@ def reference_file(folder: Path, name: str) -> Path:
     raise DataError(f"There is no reference {name!r} in {folder}", hint="filepath is relative to DIR")
 
 
-def read_references(folder: Path, labels: Path) -> Windows:
+def read_references(folder: Path, labels: Path) -> MixtureWindows:
     """Return the windows of the references that the index `labels` lists, from the files in `folder`."""
     table = read_labels(labels)
     files = [reference_file(folder, name) for name in table["filepath"]]
@@ -193,28 +199,22 @@ def read_references(folder: Path, labels: Path) -> Windows:
     if twice:
         raise DataError(f"{labels} lists {twice[0]} more than once", hint="one row a reference")
     values, index = read_mixture_files(files, root=Path(folder), labelled=False)
-    short = [file for file, value in zip(index["file"], values, strict=True) if len(value) < 100]
-    if short:
-        raise DataError(
-            f"{Path(folder) / short[0]} has fewer than 100 rows", hint="a reference of at least 10 s at 10 Hz"
-        )
-    own = {file.relative_to(folder).as_posix(): row for row, file in enumerate(files)}
-    rows = [own[file] for file in index["file"]]
-    index[list(ODORANTS)] = table[list(ODORANTS)].to_numpy()[rows]
+    for file, value in zip(index["file"], values, strict=True):
+        if len(value) < LENGTH:
+            hint = "a reference of at least 10 s at 10 Hz"
+            raise DataError(f"{Path(folder) / file} has fewer than {LENGTH} rows", hint=hint)
+    row = {file.relative_to(folder).as_posix(): number for number, file in enumerate(files)}
+    index[list(ODORANTS)] = table[list(ODORANTS)].to_numpy()[[row[file] for file in index["file"]]]
     return cut(list(values), index)
 
 
 def calibrate(folder: Path, *, labels: Path, out: Path, using: Path) -> str:
     """Make a calibration in `out` from the references in `folder` and say what it holds; `using` are the weights."""
-    from smellkit.odour.predict_mixture import load_model
-
     windows = read_references(Path(folder), Path(labels))
-    made = Calibration.fit(windows, load_model(using))
-    index = windows.index
-    mixtures = index[list(ODORANTS)].round(4).drop_duplicates()
-    alone = bool((made.ratios > 0).sum(axis=1).max() == 1)
-    about = {"references": len(index), "mixtures": len(mixtures), "base scents alone": alone}
-    made.save(Path(out), about=about)
+    calibration = SessionCalibration.fit(windows, load_hybrid(using))
+    count, alone = len(windows.index), calibration.base_scents_only
+    mixtures = len(windows.index[list(ODORANTS)].round(4).drop_duplicates())
+    calibration.save(Path(out), about={"references": count, "mixtures": mixtures, "base scents alone": alone})
     kinds = "base scents" if alone else "mixtures and base scents"
     more = "; their mixtures are predicted by the power law" if alone else ""
-    return f"{len(index)} references of {len(mixtures)} {kinds}, {len(windows)} windows{more}.\n{out}"
+    return f"{count} references of {mixtures} {kinds}, {len(windows)} windows{more}.\n{out}"

@@ -1,99 +1,48 @@
-"""Every model of the odour encoder behind one registry.
+"""Every network of the odour encoder behind one registry.
 
-    window (batch, steps, channels) --- body ---> (batch, width) --- linear ---> z (batch, 50) --- linear ---> logits
+    window (batch, steps, channels) -- backbone --> (batch, width) -- linear --> z (batch, 50) -- linear --> logits
 
-A body sees what the protocol gives it (say, differences over 25 s) and scales it itself, with statistics that it took
-from the training windows in `prepare`. No loss, no optimiser and no file in here.
+A backbone sees what the protocol gives it (say, differences over 25 s) and scales it itself, with statistics that it
+took from the training windows in `prepare`. No loss, no optimiser and no file in here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from smellkit.odour.features import LAG, Normal, describe, summarise
+from smellkit.errors import OptionError
+from smellkit.odour.features import LAG, QuantileNormalizer, describe, summarise
+from smellkit.options import nearest
 from smellkit.task import Batch
 
-CHANNELS = 50  # of the odour embedding z
+Z_CHANNELS = 50  # of the odour embedding z
 
 
 class Encoder(nn.Module):
-    """Turn a batch of windows into the odour channels `z` (batch, 50) and `logits` (batch, classes).
+    """Turn a batch of windows into the odour channels `z` (batch, 50) and `logits` (batch, classes)."""
 
-    While training, outputs hold "match" (batch, classes) too with the `table` of an `Alignment`, and with the number of
-    `recordings` of each class "recording" (batch, recordings), see `Opponent`.
-    """
-
-    def __init__(self, body: Body, *, classes: int, table: Tensor | None = None, recordings: int = 0):
+    def __init__(self, backbone: Backbone, *, classes: int):
         super().__init__()
-        self.body = body
-        self.embed = nn.Linear(body.width, CHANNELS)
-        self.head = nn.Linear(CHANNELS, classes)
-        self.alignment = Alignment(table) if table is not None else None
-        self.opponent = Opponent(classes, recordings) if recordings else None
+        self.backbone = backbone
+        self.embed = nn.Linear(backbone.width, Z_CHANNELS)
+        self.head = nn.Linear(Z_CHANNELS, classes)
 
     def prepare(self, windows: Tensor) -> Encoder:
         """Take the scaling from the training `windows` (windows, steps, channels)."""
-        self.body.prepare(windows)
+        self.backbone.prepare(windows)
         return self
 
     def forward(self, batch: Batch) -> Batch:
-        known = {"summary": batch["summary"]} if "summary" in batch else {}  # what `body.normal` gave, computed once
-        z = self.embed(self.body(batch["window"], **known))
-        outputs = {"z": z, "logits": self.head(z)}
-        if self.alignment is not None and self.training:
-            outputs["match"] = self.alignment(z)
-        if self.opponent is not None and self.training:
-            outputs["recording"] = self.opponent(z, batch["target"])
-        return outputs
+        known = {"summary": batch["summary"]} if "summary" in batch else {}  # what `normalizer` gave, computed once
+        z = self.embed(self.backbone(batch["window"], **known))  # (batch, width) -> (batch, 50)
+        return {"z": z, "logits": self.head(z)}
 
 
-class Alignment(nn.Module):
-    """How well z fits each class's chemistry, as logits (batch, classes): cosines in a shared space.
-
-        z (batch, 50) -> shared (batch, dim) <- cosine -> (classes, dim) <- table (classes, columns)
-
-    The table (GC-MS element abundances, say) is needed in training only; an exported model has none.
-    """
-
-    table: Tensor
-
-    def __init__(self, table: Tensor, *, dim: int = 32):
-        super().__init__()
-        self.register_buffer("table", table)
-        self.smell = nn.Linear(CHANNELS, dim)
-        self.chemistry = nn.Sequential(nn.Linear(table.shape[1], dim), nn.GELU(), nn.Linear(dim, dim))
-        self.sharpness = nn.Parameter(torch.tensor(2.3))  # e^2.3: a temperature of 0.1
-
-    def forward(self, z: Tensor) -> Tensor:
-        smell = nn.functional.normalize(self.smell(z), dim=-1)
-        chemistry = nn.functional.normalize(self.chemistry(self.table), dim=-1)
-        return self.sharpness.exp().clamp(max=50) * smell @ chemistry.T
-
-
-class Opponent(nn.Module):
-    """Guess from z which recording of its substance a window is from: (batch, recordings).
-
-    What it learns is turned round on its way back into z, so that z forgets the recording and, with it, its sitting.
-    Source: gradient reversal, Ganin and Lempitsky, arXiv 1409.7495, section 3; given the class, as all that it may not
-    forget.
-    """
-
-    def __init__(self, classes: int, recordings: int, *, hidden: int = 64):
-        super().__init__()
-        self.classes = classes
-        self.layers = nn.Sequential(nn.Linear(CHANNELS + classes, hidden), nn.GELU(), nn.Linear(hidden, recordings))
-
-    def forward(self, z: Tensor, target: Tensor) -> Tensor:
-        reversed_ = 2 * z.detach() - z  # the value of z, with a gradient of -1
-        known = target if target.ndim == 2 else nn.functional.one_hot(target, self.classes)
-        return self.layers(torch.cat([reversed_, known.to(z)], -1))
-
-
-class Scale(nn.Module):
+class Standardizer(nn.Module):
     """Standard units a channel, from the training windows: x (..., channels) -> the same shape."""
 
     mean: Tensor
@@ -114,21 +63,21 @@ class Scale(nn.Module):
         return (x - self.mean) / self.scale
 
 
-class Body(nn.Module):
-    """What all bodies share: the scale of the channels and the width of what they return."""
+class Backbone(nn.Module):
+    """What all backbones share: the scale of the channels and the width of what they return."""
 
     width: int
 
     def __init__(self, *, channels: int, width: int):
         super().__init__()
-        self.scale = Scale(channels)
+        self.standardizer = Standardizer(channels)
         self.width = width
 
     def prepare(self, windows: Tensor) -> None:
-        self.scale.prepare(windows)
+        self.standardizer.prepare(windows)
 
 
-class Lstm(Body):
+class Lstm(Backbone):
     """The original encoder: an LSTM reads the window; its last state, and the mean of all, are the answer."""
 
     def __init__(self, *, steps: int, channels: int, hidden: int = 96, layers: int = 1, dropout: float = 0.2):
@@ -137,31 +86,15 @@ class Lstm(Body):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        states, _ = self.lstm(self.scale(x))
-        return self.dropout(torch.cat([states[:, -1], states.mean(1)], -1))
+        states, _ = self.lstm(self.standardizer(x))  # (batch, steps, hidden)
+        return self.dropout(torch.cat([states[:, -1], states.mean(1)], -1))  # (batch, 2 * hidden)
 
 
-class Cnn(Body):
-    """Three convolutions over time, each halving it, then the mean over what is left."""
-
-    def __init__(self, *, steps: int, channels: int, hidden: int = 96, dropout: float = 0.2):
-        super().__init__(channels=channels, width=hidden)
-        self.layers = nn.Sequential(
-            convolution(channels, hidden // 2, kernel=9, stride=2),
-            convolution(hidden // 2, hidden, kernel=5, stride=2),
-            convolution(hidden, hidden, kernel=5, stride=2),
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.layers(self.scale(x).transpose(1, 2)).mean(-1))
-
-
-class ScentFormer(Body):
+class ScentFormer(Backbone):
     """A transformer over time, after SmellNet's (arXiv 2506.00239), whose tokens are single steps.
 
     Here `patch` steps make a token: 4 train an order of magnitude faster than 1 on a CPU. `positions` are sines
-    ("sincos") or "learned"; `pool` reads a class token ("cls") or the "mean" of the steps.
+    ("sincos") or "learned"; `pool` reads a class token ("cls") or the "mean" of the tokens.
     """
 
     def __init__(
@@ -181,30 +114,29 @@ class ScentFormer(Body):
         self.pool, self.patch = pool, patch
         self.lift = nn.Linear(channels * patch, hidden)
         self.cls = nn.Parameter(torch.zeros(1, 1, hidden)) if pool == "cls" else None
-        where = waves(steps // patch, hidden)
-        self.where = nn.Parameter(0.02 * torch.randn_like(where)) if positions == "learned" else nn.Buffer(where)
+        sines = sinusoids(steps // patch, hidden)  # (tokens, hidden)
+        self.positions = nn.Parameter(0.02 * torch.randn_like(sines)) if positions == "learned" else nn.Buffer(sines)
         layer = nn.TransformerEncoderLayer(
             hidden, heads, 4 * hidden, dropout, "gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(hidden), enable_nested_tensor=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.scale(x)[:, x.shape[1] % self.patch :]  # the newest steps fill whole tokens
-        h = self.lift(x.reshape(len(x), -1, self.patch * x.shape[2])) + self.where
+        x = self.standardizer(x)[:, x.shape[1] % self.patch :]  # the newest steps fill whole tokens
+        tokens = self.lift(x.reshape(len(x), -1, self.patch * x.shape[2])) + self.positions  # (batch, tokens, hidden)
         if self.cls is not None:
-            h = torch.cat([self.cls.expand(len(h), -1, -1), h], 1)
-        h = self.layers(h)
-        return h[:, 0] if self.cls is not None else h.mean(1)
+            tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], 1)  # the class token goes first
+        tokens = self.layers(tokens)
+        return tokens[:, 0] if self.cls is not None else tokens.mean(1)
 
 
-class TwoPath(Body):
-    """Two ways of looking at a window, side by side: what it sums up to, and its shape in time.
+class FeatureMLP(Backbone):
+    """Two dense layers on what a window sums up to.
 
-        window -+- summarise -> normal -> noise ----------------+-> two dense layers -> (batch, hidden)
-                +- amplitude and shape -> convolutions -> pool -+
+        window -> summarise (batch, features) -> normalizer, about N(0, 1) -> noise -> 2 x dense -> (batch, hidden)
 
     The noise (in units of a feature's deviation, training only) keeps the dense layers from learning a session by
-    heart. `convolutions=False` leaves the second way out; `lag` summarises differences over so many steps as well.
+    heart. With a `lag`, differences over so many steps are summarised beside the window itself.
     """
 
     def __init__(
@@ -215,46 +147,22 @@ class TwoPath(Body):
         hidden: int = 256,
         dropout: float = 0.4,
         noise: float = 0.6,
-        convolutions: bool = True,
-        width: int = 48,
         lag: int = 0,
     ):
         super().__init__(channels=channels, width=hidden)
         self.lag = lag
         features = summarise(torch.zeros(1, steps, channels), lag=lag).shape[1]
-        self.normal = Normal(features)
+        self.normalizer = QuantileNormalizer(features)
         self.noise = Noise(noise)
-        self.convolutions = Convolutions(2 * channels, width=width) if convolutions else None
-        wide = features + (2 * width if convolutions else 0)
-        self.dense = nn.Sequential(dense(wide, hidden, dropout=dropout), dense(hidden, hidden, dropout=dropout))
+        self.dense = nn.Sequential(dense(features, hidden, dropout=dropout), dense(hidden, hidden, dropout=dropout))
 
     def prepare(self, windows: Tensor) -> None:
         super().prepare(windows)
-        self.normal.fit(describe(windows.numpy(), lag=self.lag))
+        self.normalizer.fit(describe(windows.numpy(), lag=self.lag))
 
     def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
-        seen = [self.noise(self.normal(summarise(x, lag=self.lag)) if summary is None else summary)]
-        if self.convolutions is not None:
-            seen.append(self.convolutions(views(self.scale(x), x)))
-        return self.dense(torch.cat(seen, -1))
-
-
-class Convolutions(nn.Module):
-    """A strided stem and two blocks with shortcuts: (batch, channels, steps) -> (batch, 2 * width)."""
-
-    def __init__(self, channels: int, *, width: int):
-        super().__init__()
-        self.stem = nn.Sequential(
-            convolution(channels, width, kernel=7, stride=2), convolution(width, width, kernel=5, stride=2)
-        )
-        self.near = convolution(width, width, kernel=5)
-        self.far = convolution(width, width, kernel=3, dilation=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.stem(x)
-        h = h + self.near(h)
-        h = h + self.far(h)
-        return torch.cat([h.mean(-1), h.amax(-1)], -1)
+        features = self.normalizer(summarise(x, lag=self.lag)) if summary is None else summary  # (batch, features)
+        return self.dense(self.noise(features))
 
 
 class Noise(nn.Module):
@@ -268,47 +176,37 @@ class Noise(nn.Module):
         return x + self.deviation * torch.randn_like(x) if self.training and self.deviation else x
 
 
-def views(scaled: Tensor, x: Tensor) -> Tensor:
-    """Amplitude on a symmetric logarithm, and the shape alone, each (batch, channels, steps), one above the other."""
-    amplitude = scaled.sign() * (4 * scaled.abs()).log1p()
-    centred = x - x.mean(1, keepdim=True)
-    shape = centred / (centred.square().mean(1, keepdim=True).sqrt() + 0.5)  # half a count: below is rounding
-    return torch.cat([amplitude, shape], -1).transpose(1, 2)
-
-
-def convolution(inside: int, outside: int, *, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """Convolution, batch norm and GELU; the length stays, or is divided by `stride`."""
-    padding = (kernel // 2) * dilation
-    layer = nn.Conv1d(inside, outside, kernel, stride, padding, dilation, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm1d(outside), nn.GELU())
-
-
 def dense(inside: int, outside: int, *, dropout: float) -> nn.Sequential:
     """Linear layer, batch norm, GELU and dropout."""
     return nn.Sequential(nn.Linear(inside, outside), nn.BatchNorm1d(outside), nn.GELU(), nn.Dropout(dropout))
 
 
-def waves(steps: int, width: int) -> Tensor:
+def sinusoids(steps: int, width: int) -> Tensor:
     """Sines and cosines of the position, (steps, width). Source: Vaswani et al., arXiv 1706.03762, section 3.5."""
     rate = torch.exp(torch.arange(0, width, 2) / width * -torch.log(torch.tensor(10000.0)))
     phase = torch.arange(steps)[:, None] * rate
     return torch.stack([phase.sin(), phase.cos()], -1).flatten(1)[:, :width]
 
 
-def _summary_only(**options: Any) -> TwoPath:
-    return TwoPath(**options, convolutions=False)
-
-
-def _curve(**options: Any) -> TwoPath:
-    return TwoPath(**options, convolutions=False, lag=LAG)
-
-
-BODIES: dict[str, Callable[..., Body]] = {
+BACKBONES: dict[str, Callable[..., Backbone]] = {
     "lstm": Lstm,
-    "cnn": Cnn,
     "scentformer": ScentFormer,
-    "summary-mlp": _summary_only,
-    "curve-mlp": _curve,
-    "twopath": TwoPath,
+    "summary-mlp": FeatureMLP,
+    "curve-mlp": partial(FeatureMLP, lag=LAG),  # on whole curves, with the strict differences beside them
 }
-SUMMARIES = {"summary-mlp": 0, "twopath": 0, "curve-mlp": LAG}  # may be given summary features, with this lag
+FEATURE_LAG = {"summary-mlp": 0, "curve-mlp": LAG}  # those that may be given summary features, with this lag
+
+
+def make(model: str, shape: tuple[int, ...], *, classes: int, **options) -> Encoder:
+    """Build the network called `model` for windows of `shape` (steps, channels)."""
+    if model not in BACKBONES:
+        raise OptionError(f"There is no model {model!r}", hint=nearest(model, BACKBONES))
+    return Encoder(BACKBONES[model](steps=shape[0], channels=shape[1], **options), classes=classes)
+
+
+def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights saved before the parts had their present names, under the present ones."""
+    new = {"body.scale.": "backbone.standardizer.", "body.normal.": "backbone.normalizer.", "body.": "backbone."}
+    for old, name in new.items():
+        tensors = {name + key.removeprefix(old) if key.startswith(old) else key: t for key, t in tensors.items()}
+    return tensors

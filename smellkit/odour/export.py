@@ -19,70 +19,64 @@ from torch import Tensor, nn
 
 from smellkit import paths
 from smellkit.errors import OptionError, SmellkitError
-from smellkit.odour.predict import Recogniser
-from smellkit.odour.windows import FULL, GROVE, RECORDING, Protocol, integral
+from smellkit.odour.smell import SubstanceSmell
+from smellkit.odour.windows import Protocol
+from smellkit.sensors import FULL
 
 CLOSE = 1e-4  # how far an output may be from torch's
 
 
 class Recorded(nn.Module):
-    """A recogniser that takes rows as they were recorded (batch, span, channels) and does all the rest itself."""
+    """An encoder that takes rows as they were recorded (batch, span, channels) and does all the rest itself."""
 
-    def __init__(self, recogniser: Recogniser):
+    def __init__(self, smell: SubstanceSmell):
         super().__init__()
-        self.network = recogniser.network
-        self.protocol = recogniser.protocol
-        self.temperature = recogniser.calibration.temperature
+        self.network = smell.network
+        self.protocol = smell.protocol
+        self.temperature = smell.confidence.temperature
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.network({"window": represent(rows, self.protocol)})
+        outputs = self.network({"window": self.protocol.represent(rows)})
         scores = outputs["logits"].log_softmax(1) / self.temperature
         return outputs["z"], scores.softmax(1)
 
 
-def represent(rows: Tensor, protocol: Protocol) -> Tensor:
-    """`Protocol.represent` in torch."""
-    if protocol.representation in ("fotd", "rebuilt"):
-        strict = rows[:, protocol.lag :] - rows[:, : -protocol.lag]
-        return strict if protocol.representation == "fotd" else rebuilt(strict, protocol)
-    if protocol.representation == "level-free":
-        return rows - rows[:, :1]
-    if protocol.representation != "conductance":
-        return rows
-    grove = torch.tensor([name in GROVE for name in protocol.columns])
-    counts = ((rows + 0.5) / (FULL + 0.5 - rows.clamp(max=FULL))).clamp_min(1e-12).log()
-    logs = rows.clamp_min(0).log1p()
-    return 100 * torch.where(grove, counts, logs - logs[:, :1])
-
-
-def rebuilt(differences: Tensor, protocol: Protocol) -> Tensor:
-    """`protocol.rebuild` in torch."""
-    back = torch.from_numpy(integral(differences.shape[1], protocol.lag)).to(differences)
-    return (differences.transpose(1, 2) @ back.T).transpose(1, 2)
-
-
 def odour(weights: Path, *, out: Path, opset: int = 18) -> str:
-    """Write the recogniser in the folder `weights` as ONNX to `out`; SmellkitError when ONNX Runtime disagrees."""
+    """Write the encoder in the folder `weights` as ONNX to `out`; SmellkitError when ONNX Runtime disagrees."""
     try:
         import onnx
         import onnxruntime
     except ImportError as why:
         raise OptionError("Export needs ONNX", hint="pip install smellkit[export]") from why
-    recogniser = Recogniser.load(weights)
-    if recogniser.protocol.representation in RECORDING:
-        raise OptionError(
-            f"A network on {recogniser.protocol.representation} windows needs the whole recording",
-            hint="`smellkit predict` gives it that; ONNX sees the rows of one window",
-        )
-    module = Recorded(recogniser).eval()
-    rows = example(recogniser.protocol, windows=3)
+    smell = SubstanceSmell.load(weights)
+    module = Recorded(smell).eval()
+    rows = example(smell.protocol, windows=3)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells everyone that torchvision is not there
-    with paths.replacing(Path(out)) as part, warnings.catch_warnings():
+    with paths.replacing(Path(out)) as part:
+        write(module, rows, part, opset=opset)
+        model = onnx.load(str(part))
+        facts = {"columns": smell.protocol.columns, "classes": smell.classes, "rate_hz": 1}
+        onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
+        onnx.save(model, str(part))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(part), options, providers=["CPUExecutionProvider"])
+        worst = difference(module, session, smell.protocol)
+        if not worst <= CLOSE:
+            raise SmellkitError(f"ONNX Runtime is {worst:.1e} away from torch", hint="another opset, or report it")
+        milliseconds = duration(session, smell.protocol)
+    size = Path(out).stat().st_size / 2**20
+    return f"{out}: {size:.1f} MiB, at most {worst:.0e} from torch, {milliseconds:.2f} ms a window on one core"
+
+
+def write(module: nn.Module, rows: Tensor, path: Path, *, opset: int) -> None:
+    """Write `module` as ONNX to `path`, for any number of windows at once."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
             (rows,),
-            str(part),
+            str(path),
             input_names=["rows"],
             output_names=["z", "probabilities"],
             dynamic_shapes={"rows": {0: torch.export.Dim("batch", min=1, max=4096)}},
@@ -91,19 +85,6 @@ def odour(weights: Path, *, out: Path, opset: int = 18) -> str:
             external_data=False,
             verbose=False,
         )
-        model = onnx.load(str(part))
-        facts = {"columns": recogniser.protocol.columns, "classes": recogniser.classes, "rate_hz": 1}
-        onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
-        onnx.save(model, str(part))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(part), options, providers=["CPUExecutionProvider"])
-        worst = difference(module, session, recogniser.protocol)
-        if not worst <= CLOSE:
-            raise SmellkitError(f"ONNX Runtime is {worst:.1e} away from torch", hint="another opset, or report it")
-        milliseconds = duration(session, recogniser.protocol)
-    size = Path(out).stat().st_size / 2**20
-    return f"{out}: {size:.1f} MiB, at most {worst:.0e} from torch, {milliseconds:.2f} ms a window on one core"
 
 
 def difference(module: nn.Module, session, protocol: Protocol) -> float:
@@ -113,8 +94,8 @@ def difference(module: nn.Module, session, protocol: Protocol) -> float:
         rows = example(protocol, windows=windows, seed=windows)
         with torch.no_grad():
             expected = [value.numpy() for value in module(rows)]
-        found = session.run(None, {"rows": rows.numpy()})
-        worst = max([worst] + [float(np.abs(a - b).max()) for a, b in zip(expected, found, strict=True)])
+        given = session.run(None, {"rows": rows.numpy()})
+        worst = max([worst] + [float(np.abs(a - b).max()) for a, b in zip(expected, given, strict=True)])
     return worst
 
 

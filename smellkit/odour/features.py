@@ -1,6 +1,6 @@
 """What a window of sensor values says, as a few hundred numbers: one torch function for trees, networks and ONNX alike.
 
-    window (batch, steps, channels) --- summarise ---> (batch, features) --- Normal ---> about N(0, 1) each
+    window (batch, steps, channels) --- summarise ---> (batch, features) --- QuantileNormalizer ---> about N(0, 1) each
 
 Written with matrix products and sorts only, so that a network which holds it can be exported as it is.
 """
@@ -22,11 +22,11 @@ LAGS = (1, 5, 10, 20)  # steps, for the autocorrelation
 BANDS = 6  # of the spectrum, equally wide on a logarithmic axis
 SEGMENTS = 8
 TINY = 1e-6
-KEEP = 4  # answers that `describe` remembers
+REMEMBERED = 4  # sets of windows whose features `describe` keeps
 
 
 def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
-    """Return the summary features of `windows` (batch, steps, channels) as (batch, features), called as in `names`.
+    """Return the summary features of `windows` (batch, steps, channels) as (batch, features).
 
     A channel gives quantiles, polynomial trends, segment means, the size and roughness of its changes, autocorrelations
     and spectral bands; pairs of channels give correlations; all channels together give the direction of the response.
@@ -34,57 +34,51 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     """
     if lag:
         return torch.cat([summarise(windows), summarise(windows[:, lag:] - windows[:, :-lag])], -1)
-    steps, channels = windows.shape[1], windows.shape[2]
     x = windows.transpose(1, 2)  # (batch, channels, steps)
-    change = x[..., 1:] - x[..., :-1]
-    basis = torch.from_numpy(_basis(steps)).to(x)
-    linear = x @ basis.T
-    centred = x - x.mean(-1, keepdim=True)
+    centred, change = x - x.mean(-1, keepdim=True), x[..., 1:] - x[..., :-1]
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
-    trend = x @ torch.from_numpy(_trend(steps)).to(x).T  # what a cubic explains; the rest is noise
-    parts = [
-        x.sort(-1).values[..., _ranks(steps)],
-        linear,
-        deviation,
-        (x - trend).square().mean(-1, keepdim=True).sqrt(),
-        change.abs().mean(-1, keepdim=True),
-        change.square().mean(-1, keepdim=True).sqrt(),
-        change.abs().amax(-1, keepdim=True),
-        (change.abs() < 1e-4).to(x).mean(-1, keepdim=True),
-        change.abs() @ torch.from_numpy(_segments(steps - 1, 4)).to(x).T,
-        *[
-            (centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / (deviation.square() + TINY)
-            for lag in LAGS
-        ],
-        _bands(x),
-    ]
-    alone = torch.cat(parts, -1).flatten(1)
-    upper = torch.from_numpy(_upper(channels)).to(x)
+    linear = x @ torch.from_numpy(_basis(x.shape[-1])).to(x).T  # (batch, channels, 14)
+    alone = torch.cat([*_shape(x, linear, deviation), *_changes(change), *_rhythm(x, centred, deviation)], -1)
+    upper = torch.from_numpy(_upper(x.shape[1])).to(x)
     together = [_correlations(centred, upper), _correlations(change, upper)]
     together += [_direction(linear[..., 0]), _direction(linear[..., 1]), _direction(deviation[..., 0])]
-    return torch.cat([alone, *together], -1)
+    return torch.cat([alone.flatten(1), *together], -1)
+
+
+def _shape(x: Tensor, linear: Tensor, deviation: Tensor) -> list[Tensor]:
+    """Quantiles, trends and segment means, deviation, and what a cubic leaves unexplained: noise."""
+    steps = x.shape[-1]
+    trend = x @ torch.from_numpy(_trend(steps)).to(x).T
+    ranks = [round(q * (steps - 1)) for q in QUANTILES]
+    return [x.sort(-1).values[..., ranks], linear, deviation, (x - trend).square().mean(-1, keepdim=True).sqrt()]
+
+
+def _changes(change: Tensor) -> list[Tensor]:
+    """Size of the changes between steps: mean, root mean square, largest, share of none, and mean in each quarter."""
+    size = change.abs()
+    return [
+        size.mean(-1, keepdim=True),
+        change.square().mean(-1, keepdim=True).sqrt(),
+        size.amax(-1, keepdim=True),
+        (size < 1e-4).to(change).mean(-1, keepdim=True),
+        size @ torch.from_numpy(_segments(change.shape[-1], 4)).to(change).T,
+    ]
+
+
+def _rhythm(x: Tensor, centred: Tensor, deviation: Tensor) -> list[Tensor]:
+    """Autocorrelation at `LAGS`, and log power in `BANDS` bands of the spectrum."""
+    variance = deviation.square() + TINY
+    products = [(centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / variance for lag in LAGS]
+    return [*products, _bands(x)]
 
 
 def describe(windows: NDArray[np.float32], *, lag: int = 0) -> Tensor:
     """Summary features of many windows, (windows, features), a batch at a time to keep memory small.
 
-    The last few answers are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
+    The last few sets are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
     """
     windows = np.ascontiguousarray(windows, np.float32)
     return _described(_Same(windows.shape, hashlib.blake2b(windows.tobytes()).digest(), windows), lag)
-
-
-def names(steps: int, channels: tuple[str, ...]) -> list[str]:
-    """Return the name of each feature of windows of `steps` steps, "channel: what" or "channel, channel: what"."""
-    each = [f"quantile {q:g}" for q in QUANTILES]
-    each += ["mean", "slope", "curvature", "cubic", *[f"segment {i + 1}" for i in range(SEGMENTS)], "first", "last"]
-    each += ["deviation", "noise", "mean change", "rms change", "largest change", "still"]
-    each += [f"change in quarter {i + 1}" for i in range(4)]
-    each += [f"autocorrelation {lag}" for lag in LAGS] + [f"band {i + 1}" for i in range(BANDS)]
-    pairs = [(a, b) for i, a in enumerate(channels) for b in channels[i + 1 :]]
-    found = [f"{channel}: {what}" for channel in channels for what in each]
-    found += [f"{a}, {b}: correlation" for a, b in pairs] + [f"{a}, {b}: correlation of changes" for a, b in pairs]
-    return found + [f"{c}: share of {what}" for what in ("mean", "slope", "deviation") for c in channels]
 
 
 @dataclass(frozen=True)
@@ -96,13 +90,13 @@ class _Same:
     windows: NDArray[np.float32] = field(compare=False)
 
 
-@functools.lru_cache(maxsize=KEEP)
+@functools.lru_cache(maxsize=REMEMBERED)
 @torch.no_grad()
 def _described(given: _Same, lag: int, *, batch: int = 1024) -> Tensor:
     return torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(given.windows).split(batch)])
 
 
-class Normal(nn.Module):
+class QuantileNormalizer(nn.Module):
     """Map each feature onto a normal distribution by its quantiles in the training windows, clipped at +-3.
 
     x (batch, features) -> (batch, features). The quantiles are buffers, so they travel with the weights.
@@ -115,13 +109,14 @@ class Normal(nn.Module):
         self.reach = 3.0
         self.register_buffer("knots", torch.zeros(knots, features))
 
-    def fit(self, x: Tensor) -> Normal:
+    def fit(self, x: Tensor) -> QuantileNormalizer:
         """Learn the quantiles of `x` (windows, features); a constant feature becomes 0."""
         shares = torch.special.ndtr(torch.linspace(-self.reach, self.reach, len(self.knots))).numpy()
         self.knots.copy_(torch.from_numpy(np.quantile(x.numpy(), shares, axis=0)))
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        # x -> sum over the steps between knots of how much of the step lies below x, (batch, features)
         left, width = self.knots[:-1], self.knots[1:] - self.knots[:-1]
         least = TINY * left.abs().clamp_min(1)
         tie = width < least  # much mass on one value: it sits in the middle of its step
@@ -130,15 +125,6 @@ class Normal(nn.Module):
         for knot, slope, half in zip(left, steepness, 0.5 * tie, strict=True):
             passed = passed + ((x - knot) * slope + half).clamp(0, 1)
         return self.reach * (2 * passed / len(left) - 1)
-
-
-def _autocorrelation(centred: Tensor, lag: int) -> Tensor:
-    shared = (centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True)
-    return shared / (centred.square().mean(-1, keepdim=True) + TINY)
-
-
-def _ranks(steps: int) -> list[int]:
-    return [round(q * (steps - 1)) for q in QUANTILES]
 
 
 @functools.cache

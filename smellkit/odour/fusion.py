@@ -9,13 +9,16 @@ A missing modality is masked: its token is never looked at, so that its content,
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
-from smellkit.odour.alpha import AlphaSum
+from smellkit.odour.mixture import AlphaSum
+from smellkit.odour.mixture_task import mixture_scores
+from smellkit.odour.scenes import MODALITIES, check_modality, read_scenes
 from smellkit.task import Batch, Task
 
-MODALITIES = ("smell", "picture", "text")  # the order of the columns of `present`
 STRATEGIES = ("attention", "concatenation", "addition")
 
 
@@ -60,32 +63,38 @@ class Fusion(nn.Module):
         else:
             inputs = width * (len(MODALITIES) if strategy == "concatenation" else 1)
             self.stand_in = nn.Parameter(torch.randn(len(MODALITIES), width) / width**0.5)
-            self.mix = nn.Sequential(
-                nn.Linear(inputs, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width)
-            )
+            small = (nn.Linear(inputs, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width))
+            self.mix = nn.Sequential(*small)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, scents))
 
     def forward(self, batch: Batch) -> Batch:
-        present = batch["present"].bool()
+        present = batch["present"].bool()  # (batch, 3)
         if self.training and self.dropout:
             present = hide(present, self.dropout)
-        inputs = [torch.where(present[:, i : i + 1], batch[name], 0.0) for i, name in enumerate(MODALITIES)]
-        tokens = torch.stack([self.alpha(inputs[0]), self.picture(inputs[1]), self.text(inputs[2])], dim=1)
-        scene = self.fuse(self.norm(tokens) + self.modality, present)
-        logits = self.head(scene)
+        # What is absent may hold anything, NaN too: it becomes 0 here, and its token is masked below.
+        smell, picture, text = (
+            torch.where(present[:, i : i + 1], batch[name], 0.0) for i, name in enumerate(MODALITIES)
+        )
+        # One token a modality, all of one width: 3 x (batch, width) -> (batch, 3, width)
+        tokens = torch.stack([self.alpha(smell), self.picture(picture), self.text(text)], dim=1)
+        scene = self.fuse(self.norm(tokens) + self.modality, present)  # (batch, width)
+        logits = self.head(scene)  # (batch, 12)
         return {"scene": scene, "log_beta": logits.log_softmax(dim=-1), "beta": logits.softmax(dim=-1)}
 
     def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:
         """Blend tokens (batch, 3, width), of which only the `present` (batch, 3) may count, into (batch, width)."""
-        there = present.unsqueeze(-1)
+        there = present.unsqueeze(-1)  # (batch, 3, 1)
         if self.strategy == "attention":
-            summary = self.summary.expand(len(tokens), 1, -1)
-            absent = torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1)
-            return self.mix(torch.cat([summary, tokens], dim=1), src_key_padding_mask=absent)[:, 0]
+            summary = self.summary.expand(len(tokens), 1, -1)  # (batch, 1, width), always there
+            absent = torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1)  # (batch, 4)
+            mixed = self.mix(torch.cat([summary, tokens], dim=1), src_key_padding_mask=absent)  # (batch, 4, width)
+            return mixed[:, 0]
         if self.strategy == "concatenation":
-            return self.mix(torch.where(there, tokens, self.stand_in).flatten(1))
-        mean = torch.where(there, tokens, 0.0).sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1)
-        return self.mix(mean)
+            return self.mix(
+                torch.where(there, tokens, self.stand_in).flatten(1)
+            )  # (batch, 3 * width) -> (batch, width)
+        count = present.sum(dim=1, keepdim=True).clamp(min=1)  # (batch, 1)
+        return self.mix(torch.where(there, tokens, 0.0).sum(dim=1) / count)
 
 
 def hide(present: Tensor, probability: float) -> Tensor:
@@ -100,14 +109,12 @@ def fusion_loss(outputs: Batch, batch: Batch) -> Tensor:
 
 
 def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
-    """Scores of a split: accuracy of the loudest scent (any of them where several are), and the mixture's scores."""
-    from smellkit.odour.mixture_scores import summary
-
+    """Scores of a split: accuracy of the strongest scent (any of them where several are), and those of the mixture."""
     beta, ratios = outputs["beta"].detach(), batch["ratios"]
-    return {"accuracy": float(right(beta, ratios).float().mean()), **summary(beta.numpy(), ratios.numpy())}
+    return {"accuracy": float(correct(beta, ratios).float().mean()), **mixture_scores(beta.numpy(), ratios.numpy())}
 
 
-def right(beta: Tensor, ratios: Tensor) -> Tensor:
+def correct(beta: Tensor, ratios: Tensor) -> Tensor:
     """Whether the largest beta is a scent of the largest true ratio, (n,)."""
     chosen = ratios.gather(1, beta.argmax(dim=1, keepdim=True)).squeeze(1)
     return chosen >= ratios.max(dim=1).values - 1e-6
@@ -132,17 +139,14 @@ def task(
     without: a modality that is absent throughout ("smell", "picture" or "text"), for comparisons; encoder: whose 50
     channels are the smell; seed: of the splits of pictures and descriptions.
     """
-    from smellkit.odour.scenes import load
+    check_modality(without)
+    scenes = functools.cache(lambda: read_scenes(data, scene=scene, revision=revision, encoder=encoder, seed=seed))
+    present = [name != without for name in MODALITIES]
 
-    held: dict[str, tuple[int, int, int]] = {}
-
-    def splits():
-        sets, held["sizes"] = load(data, scene=scene, revision=revision, without=without, encoder=encoder, seed=seed)
-        return sets
+    def load():
+        return {name: scenes().tensors(name, present=present, seed=seed) for name in scenes().smells}
 
     def build() -> nn.Module:
-        if "sizes" not in held:
-            splits()
-        return Fusion(held["sizes"], strategy=strategy, width=width, layers=layers, dropout=dropout)
+        return Fusion(scenes().sizes, strategy=strategy, width=width, layers=layers, dropout=dropout)
 
-    return Task("odour-fusion", splits, build, fusion_loss, fusion_scores, watch="accuracy")
+    return Task("odour-fusion", load, build, fusion_loss, fusion_scores, watch="accuracy")

@@ -1,86 +1,47 @@
-"""Recognise while sniffing: one row of the sensors after the other in, what it smells of out, in constant memory.
+"""Recognise while sniffing, and close the loop: one row after the other in, what it smells of out, then play it.
 
-rows -> the last 125 -> window -> summary features -> classes -> running mean -> beta over the 12 scents
+rows -> the last 125 -> window -> pipeline -> running mean -> Mixture -> player
 """
 
 from __future__ import annotations
 
 import collections
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import torch
+import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.device import playlist
-from smellkit.errors import DataError
+from smellkit.device.enose import Nose
+from smellkit.device.errors import NoReply
+from smellkit.device.neckwear import NeckWear
+from smellkit.device.playlist import Playlist
+from smellkit.errors import OptionError
 from smellkit.odour import recordings
-from smellkit.odour.confidence import ABSTAIN, Thresholds, decide, fit_temperature, softmax
-from smellkit.odour.features import Normal, summarise
-from smellkit.odour.scents import CHANNELS
-from smellkit.odour.windows import Protocol, cut
+from smellkit.odour.pipeline import Mixture, Pipeline, Played, play
+from smellkit.odour.scents import SCENTS
 
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
-OUTSIDE = 0.5  # the most that may speak for a smell which the player has not
-LEVEL_FREE = Protocol(representation="level-free")
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """What the last window smells of: `probabilities` over the recogniser's classes, `beta` over the 12 scents.
-
-    `beta` divides belief among the scents; it measures no ratio. `reason` says why no scent of it should be played,
-    `mixture_reason` why no mixture; empty when it may. `took` is in seconds, from the row to the answer.
-    """
-
-    name: str
-    confidence: float
-    probabilities: tuple[float, ...]
-    beta: tuple[float, ...]
-    reason: str = ""
-    mixture_reason: str = ""
-    took: float = 0.0
-
-    @property
-    def abstains(self) -> bool:
-        """Whether the smell is too uncertain, or not among the twelve, so that no scent should be played."""
-        return bool(self.reason)
 
 
 class Recogniser:
-    """A rolling recogniser: `add` a row of the `columns`, get a Recognition every few rows or None.
+    """A pipeline that listens: `add` a row of the `columns`, get a Mixture every few rows or None. Memory is constant.
 
-    `classify` gives probabilities (windows, classes) for windows (windows, steps, channels) of the `protocol`.
-
-    >>> recogniser = Recogniser.fit()
+    >>> recogniser = Recogniser(Pipeline.load())
     >>> for row in nose:
     ...     answer = recogniser.add(row.values) or answer
     """
 
-    def __init__(
-        self,
-        classify: Callable[[NDArray], NDArray],
-        classes: Sequence[str],
-        *,
-        protocol: Protocol = LEVEL_FREE,
-        columns: Sequence[str] = recordings.SENSORS,
-        margin: float = playlist.MARGIN,
-        thresholds: Thresholds | None = None,
-        about: str = "",
-    ):
-        self.classes = tuple(classes)
-        self.protocol = protocol
-        self.margin = margin
-        self.thresholds = thresholds or Thresholds()
-        self.about = about
-        self._classify = classify
-        self._places = [list(columns).index(name) for name in protocol.columns]
-        self._channel = np.array([CHANNELS.index(name) if name in CHANNELS else -1 for name in self.classes])
-        self._rows: collections.deque[list[float]] = collections.deque(maxlen=protocol.span)
+    def __init__(self, pipeline: Pipeline, *, columns: Sequence[str] = recordings.SENSORS):
+        self.pipeline = pipeline
+        self.about = pipeline.about
+        self.span = pipeline.smell.span
+        self._places = [list(columns).index(name) for name in pipeline.smell.columns]
+        self._rows: collections.deque[list[float]] = collections.deque(maxlen=self.span)
         self.restart()
 
     def restart(self) -> None:
@@ -92,89 +53,109 @@ class Recogniser:
     @property
     def filled(self) -> float:
         """Share of the first window that is there: 1 from the moment on that there are answers."""
-        return len(self._rows) / self.protocol.span
+        return len(self._rows) / self.span
 
-    def add(self, values: Sequence[float]) -> Recognition | None:
+    def add(self, values: Sequence[float]) -> Mixture | None:
         """Take one row; return what the window that ends with it smells of, every few rows from the first window on."""
         began = time.perf_counter()
         self._rows.append([values[place] for place in self._places])
         self._count += 1
-        late = self._count - self.protocol.span
+        late = self._count - self.span
         if late < 0 or late % EVERY:
             return None
-        window = np.asarray(self._rows, np.float32)[None]
-        newest = np.asarray(self._classify(self.protocol.represent(window)), float)[0]
+        smell = self.pipeline.smell
+        newest = smell.probabilities(smell.windows(np.asarray(self._rows, np.float32)))[0]
         self._mean = newest if self._mean is None else MEMORY * self._mean + (1 - MEMORY) * newest
-        return replace(self.judge(self._mean), took=time.perf_counter() - began)
-
-    def judge(self, probabilities: NDArray) -> Recognition:
-        """Return what `probabilities` over the classes amount to: a name, beta, and whether to play it."""
-        best = int(probabilities.argmax())
-        beta = np.zeros(len(CHANNELS))
-        np.add.at(beta, self._channel[self._channel >= 0], probabilities[self._channel >= 0])
-        inside = float(beta.sum())
-        beta = beta / inside if inside > 0 else np.full(len(CHANNELS), 1 / len(CHANNELS))
-        reason = mixture_reason = ""
-        shares = beta.tolist()
-        if decide(probabilities[None], self.thresholds)[0] == ABSTAIN:
-            reason = mixture_reason = "not sure"
-        elif inside < 1 - OUTSIDE:
-            known = self.classes[best] in CHANNELS
-            reason = "not sure" if known else f"{self.classes[best]} is not one of the player's scents"
-            mixture_reason = reason
-        elif playlist.abstains(shares, margin=self.margin):
-            first, second = np.argsort(-beta, kind="stable")[:2]
-            reason = f"not sure: {CHANNELS[first]} or {CHANNELS[second]}"
-            mixture_reason = reason if playlist.abstains(shares, margin=self.margin, mixture=True) else ""
-        return Recognition(
-            self.classes[best],
-            float(probabilities[best]),
-            tuple(probabilities.tolist()),
-            tuple(shares),
-            reason,
-            mixture_reason,
-        )
-
-    @classmethod
-    def load(cls, folder: str | Path | None = None) -> Recogniser:
-        """Return a recogniser with trained weights, by default those of the kit; WeightsError when they do not fit."""
-        from smellkit.odour import predict
-
-        trained = predict.Recogniser.load(Path(folder) if folder else None)
-        return cls(
-            lambda windows: trained.probabilities(trained.scores(windows)),
-            trained.classes,
-            protocol=trained.protocol,
-            thresholds=trained.calibration.thresholds,
-            about=f"trained weights, {len(trained.classes)} substances",
-        )
-
-    @classmethod
-    def fit(cls, folder: str | Path | None = None, *, protocol: Protocol = LEVEL_FREE) -> Recogniser:
-        """Return a recogniser fitted in seconds to the training recordings in `folder`, the sample by default.
-
-        Shrinkage LDA on summary features, its temperature fitted to windows of recordings that it did not see.
-        """
-        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-        windows = cut(recordings.read_recordings(folder), protocol, stride=20)
-        features = _summaries(windows.values)
-        held = windows.fold == windows.fold.max()
-        if held.all():
-            raise DataError("One recording a substance is too few", hint="two or more, so that one can be held out")
-        model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
-        normal = Normal(features.shape[1]).fit(features[~held])
-        model.fit(normal(features[~held]), windows.target[~held])
-        temperature = fit_temperature(model.decision_function(normal(features[held])), windows.target[held])
-        normal.fit(features)
-        model.fit(normal(features), windows.target)
-
-        def classify(values: NDArray) -> NDArray:
-            return softmax(model.decision_function(normal(_summaries(values))) / temperature)
-
-        about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
-        return cls(classify, windows.classes, protocol=protocol, about=about)
+        return replace(self.pipeline.judge(self._mean), seconds=time.perf_counter() - began)
 
 
-def _summaries(windows: NDArray) -> torch.Tensor:
-    return summarise(torch.from_numpy(np.ascontiguousarray(windows, np.float32)))
+@dataclass(frozen=True)
+class Sniff:
+    """Rows that follow each other, and what they were recognised as on the way.
+
+    `values` is (rows, columns); `answers` are (number of rows until then, Mixture), at least one.
+    """
+
+    values: NDArray[np.float64]
+    answers: tuple[tuple[int, Mixture], ...]
+
+    @property
+    def mixture(self) -> Mixture:
+        """The last answer."""
+        return self.answers[-1][1]
+
+    def shares(self, *, best: int = 3) -> pd.DataFrame:
+        """Return the shares of the `best` scents on the way, with columns rows, scent and share."""
+        chosen = sorted(SCENTS, key=lambda name: -self.mixture.beta[name])[:best]
+        lines = [(rows, name, answer.beta[name]) for rows, answer in self.answers for name in chosen]
+        return pd.DataFrame(lines, columns=["rows", "scent", "share"])
+
+
+def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float = 10) -> Sniff:
+    """Read `rows` rows that follow each other, or as many as one window takes, and recognise on the way.
+
+    Raises NoReply when no row comes for `timeout` seconds, PortLost when the board is gone.
+    """
+    values: list[tuple[float, ...]] = []
+    answers: list[tuple[int, Mixture]] = []
+    run = None
+    while len(values) < rows or not answers:
+        row = nose.read(timeout=timeout)
+        if row.run != run:  # a window across a gap would lie
+            recogniser.restart()
+            values, answers, run = [], [], row.run
+        values.append(row.values)
+        if answer := recogniser.add(row.values):
+            answers.append((len(values), answer))
+    return Sniff(np.array(values), tuple(answers))
+
+
+def reproduce(
+    nose: Nose, player: NeckWear, recogniser: Recogniser, *, rows: int = 200, seconds: float = 5, mixture: bool = False
+) -> Played:
+    """Close the loop once: sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
+
+    Plays the scent with the largest share, or the rendered `mixture`; nothing when the pipeline abstains.
+    """
+    answer = sniff(nose, recogniser, rows=rows).mixture
+    return play(answer, player, seconds=seconds, mixture=mixture, wait=True)
+
+
+def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:
+    """Return what a virtual player emitted as rows of name, start, end in seconds after the first, for a timeline.
+
+    In the order of the scents; with `plan`, before what was emitted of a scent comes what was planned.
+    """
+    air = _virtual(player).air
+    begin = air[0].start if air else 0.0
+    pieces = [
+        (piece.scent, "in the air", piece.start - begin, (piece.end or time.monotonic()) - begin) for piece in air
+    ]
+    slots = [(scent, " planned", start, start + seconds) for start, scent, seconds in plan.slots] if plan else []
+    rows = [(f"{SCENTS[scent - 1]}, {which.strip()}", *when) for scent, which, *when in sorted(slots + pieces)]
+    return pd.DataFrame(rows, columns=["name", "start", "end"])
+
+
+def stop_delay(player: NeckWear, *, times: int = 5) -> list[float]:
+    """Return the seconds from calling `stop` to silence, as a virtual player emitted it: play, stop, `times` over."""
+    virtual = _virtual(player)
+    delays = []
+    for _ in range(times):
+        player.play(1, seconds=10)
+        deadline = time.monotonic() + 10
+        while not virtual.emitting and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not virtual.emitting:
+            raise NoReply(
+                "The virtual player emits nothing", port=player.status().port, elapsed=10, remedy="plug it in"
+            )
+        called = time.monotonic()
+        player.stop()
+        delays.append((virtual.air[-1].end or math.inf) - called)
+    return delays
+
+
+def _virtual(player: NeckWear):
+    if player.virtual is None:
+        raise OptionError("Only a virtual player knows what it emitted", hint="NeckWear.open('virtual')")
+    return player.virtual

@@ -16,18 +16,20 @@ import numpy as np
 import pandas as pd
 
 from smellkit import cache
-from smellkit.checks import Report, Span, fault, nearest, read_table, readable
+from smellkit.checks import Report, fault, nearest, read_table, readable
 from smellkit.errors import DataError
+from smellkit.odour.recordings import SPANS, find
 from smellkit.odour.scents import ALIASES, ODORANTS
+from smellkit.sensors import GROVE
 
-MIXTURE_GAS = ("NO2", "C2H5OH", "VOC", "CO")  # 10-bit counts of the four Grove v2 sensors
+MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 MIXTURE_RATE = 10.0  # Hz
 STEPS = 600  # of a recording are used, as published: some files go on to 900
 SPLITS = ("training_seen", "training_new", "test_seen", "test_unseen")
 EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
 TOLERANCE = 0.0101  # thirds are written as 33 + 33 + 33
 SMOOTH = 0.15  # lag-1 autocorrelation: 0.21 and more in real recordings, 0.09 and less in resampled ones
-_SPANS = {name: Span(0, 1023) for name in MIXTURE_GAS}
+_SPANS = {name: SPANS[name] for name in MIXTURE_GAS}
 _COMPONENT = re.compile(r"([a-z]+?(?:_[a-z]+)*)_?(\d{1,3})(?:_|$)")
 _VERSION = "blends 2"
 
@@ -70,8 +72,6 @@ def read_mixtures(
     (real or synthetic), `origin` (recording, bootstrap, balanced), `recorded_at`, `duplicate_of` (file with the same
     bytes, or ""), `rows` in the file. With `skip`, a file with a fault is reported and left out.
     """
-    from smellkit.odour.recordings import find
-
     folder = find(folder)
     root = folder / "mixture" / split
     files = sorted(root.rglob("*.csv"), key=lambda file: file.relative_to(folder).as_posix())
@@ -90,29 +90,38 @@ def read_mixture_files(
     With `labelled` False names are not read as labels: the twelve ratios are NaN.
     """
     names = cache.named(files, root=root)
-    digests = cache.digests(names)
 
     def build(notes: Report) -> pd.DataFrame:
-        def read(file: Path) -> pd.DataFrame:
-            if labelled:
-                parse_label(str(file))
-            table = read_table(file, columns=_SPANS, aliases={"C2H5CH": "C2H5OH"}, report=notes)
-            return table.assign(rows=len(table)).iloc[:STEPS].astype({**dict.fromkeys(MIXTURE_GAS, "float32")})
-
-        back = {path: name for name, path in names.items()}
-        found = enumerate(readable(files, read, skip=skip, report=notes))
-        tables = [t.assign(file=back[f], number=number) for number, (f, t) in found]
-        if not tables:
-            raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
-        return pd.concat(tables, ignore_index=True)
+        return _rows(names, root=root, labelled=labelled, skip=skip, notes=notes)
 
     options = f"{_VERSION} labelled={labelled} skip={skip}"
-    table = cache.table("mixtures", build, files=digests, options=options, report=report)
+    table = cache.table("mixtures", build, files=cache.digests(names), options=options, report=report)
     ends = np.cumsum(np.bincount(table["number"]))
     values = np.split(table[list(MIXTURE_GAS)].to_numpy(), ends[:-1])
-    index = pd.DataFrame(
-        {"file": table["file"].iloc[ends - 1].to_numpy(), "rows": table["rows"].iloc[ends - 1].to_numpy()}
-    )
+    index = table[["file", "rows"]].iloc[ends - 1].reset_index(drop=True)
+    same = len({len(value) for value in values}) == 1
+    return (np.stack(values) if same else values), _index(index, values, labelled=labelled)
+
+
+def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, notes: Report) -> pd.DataFrame:
+    """Read the first `STEPS` rows of files by name into one table, numbered; `notes` takes what is forgiven."""
+
+    def read(file: Path) -> pd.DataFrame:
+        if labelled:
+            parse_label(str(file))
+        table = read_table(file, columns=_SPANS, aliases={"C2H5CH": "C2H5OH"}, report=notes)
+        return table.assign(rows=len(table)).iloc[:STEPS].astype({**dict.fromkeys(MIXTURE_GAS, "float32")})
+
+    name_of = {path: name for name, path in names.items()}
+    readings = enumerate(readable(names.values(), read, skip=skip, report=notes))
+    tables = [table.assign(file=name_of[file], number=number) for number, (file, table) in readings]
+    if not tables:
+        raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
+    return pd.concat(tables, ignore_index=True)
+
+
+def _index(index: pd.DataFrame, values: list[np.ndarray], *, labelled: bool) -> pd.DataFrame:
+    """The index of `read_mixtures` from the `file` and `rows` of each recording."""
     labels = [parse_label(file) if labelled else {} for file in index["file"]]
     blank = 0.0 if labelled else np.nan
     ratios = pd.DataFrame([{name: label.get(name, blank) for name in ODORANTS} for label in labels])
@@ -121,11 +130,9 @@ def read_mixture_files(
         kind=["real" if made == "recording" else "synthetic" for made in origins],
         origin=origins,
         recorded_at=pd.to_datetime([recorded_at(file) for file in index["file"]]),
-        duplicate_of=_duplicates(index["file"], digests),
+        duplicate_of=_duplicates(index["file"], values),
     )
-    columns = ["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows"]
-    same = len({len(value) for value in values}) == 1
-    return (np.stack(values) if same else values), index[columns]
+    return index[["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows"]]
 
 
 def origin(name: str, values: np.ndarray) -> str:
@@ -161,14 +168,15 @@ def _known(name: str, word: str) -> str:
     return word
 
 
-def _duplicates(files: pd.Series, digests: dict[str, str]) -> list[str]:
-    """Return for each file the one with the same bytes that counts as first (well named, then by name), or ""."""
-    first: dict[str, str] = {}
-    often = Counter(digests[file] for file in files)
-    twins = [file for file in files if often[digests[file]] > 1]
+def _duplicates(files: pd.Series, values: list[np.ndarray]) -> list[str]:
+    """Return for each file the one with the same values that counts as first (well named, then by name), or ""."""
+    content = {file: rows.tobytes() for file, rows in zip(files, values, strict=True)}
+    often = Counter(content.values())
+    twins = [file for file in files if often[content[file]] > 1]
+    first: dict[bytes, str] = {}
     for file in sorted(twins, key=lambda file: (_misplaced(file), " (" in file, file)):
-        first.setdefault(digests[file], file)
-    return ["" if first.get(digests[file], file) == file else first[digests[file]] for file in files]
+        first.setdefault(content[file], file)
+    return ["" if first.get(content[file], file) == file else first[content[file]] for file in files]
 
 
 def _misplaced(file: str) -> bool:

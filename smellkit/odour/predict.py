@@ -1,107 +1,58 @@
-"""`smellkit predict DIR --weights odour`: the likeliest substances of every window and every recording, as CSV.
+"""`smellkit predict DIR --weights odour|mixture`: what a folder of recordings smells of, as a CSV.
 
-Columns: file, window, start, top1..top5, p1..p5. `window` counts from 0, `start` is its first row in the file, p are
-calibrated probabilities. Window -1 stands for the whole recording (start 0). With `answer` there is one more column:
-top1, or "abstain" where the distribution is too flat to act upon.
+odour: the likeliest substances of every window and every recording. Columns file, window, start, top1..top5, p1..p5.
+mixture: the ratios of twelve scents. Columns file, window, start, ratio_<odorant>. `window` counts from 0, `start` is
+its first row in the file; window -1 stands for the whole recording. p are calibrated probabilities.
 """
 
 from __future__ import annotations
 
+import csv
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from smellkit import checkpoint as weights
 from smellkit import paths
-from smellkit.checks import read_table
-from smellkit.errors import DataError, SmellkitError, WeightsError
-from smellkit.odour.confidence import ABSTAIN, Calibration, decide, softmax
-from smellkit.odour.encoder import Encoder
-from smellkit.odour.encoder_task import make
-from smellkit.odour.recordings import SPANS
-from smellkit.odour.windows import Protocol
+from smellkit.checks import Report
+from smellkit.errors import DataError, SmellkitError
+from smellkit.odour.calibration import SessionCalibration
+from smellkit.odour.confidence import ABSTAIN, decide
+from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut
+from smellkit.odour.mixtures import read_mixture_files
+from smellkit.odour.pipeline import read_windows
+from smellkit.odour.scents import ODORANTS
+from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 
 log = logging.getLogger(__name__)
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """A trained encoder with all that it needs: protocol, class names, calibration."""
-
-    network: Encoder
-    protocol: Protocol
-    classes: tuple[str, ...]
-    calibration: Calibration
-
-    @classmethod
-    def load(cls, folder: Path | None = None) -> Recogniser:
-        """From a folder of weights, by default those that come with the kit; WeightsError when they do not fit."""
-        folder = Path(folder) if folder is not None else paths.weights() / "odour"
-        tensors, manifest = weights.load(folder)
-        try:
-            described = manifest["protocol"]
-            protocol = Protocol(**{**described, "columns": tuple(described["columns"])})
-            classes = tuple(manifest["classes"])
-            shape = (protocol.steps, len(protocol.columns))
-            network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
-            learnt = Calibration.of(manifest["calibration"])
-        except (KeyError, TypeError, AttributeError) as why:
-            raise WeightsError(
-                f"{folder} / manifest.json does not describe an odour encoder: {why}", hint="use data/weights/odour"
-            ) from why
-        weights.fill(network, tensors, where=str(folder))
-        return cls(network.eval(), protocol, classes, learnt)
-
-    def recognise(self, values: NDArray, *, stride: int = 0) -> NDArray[np.float64]:
-        """Calibrated probabilities (windows, classes) of a recording `values` (rows, channels of the protocol)."""
-        return self.probabilities(self.scores(self.protocol.windows(values, stride=stride)))
-
-    @torch.no_grad()
-    def scores(self, windows: NDArray, *, batch: int = 512) -> NDArray[np.float64]:
-        """Log-probabilities (windows, classes), not yet calibrated, of what `Protocol.windows` made."""
-        parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
-        found = [self.network({"window": part})["logits"].log_softmax(1) for part in parts if len(part)]
-        return torch.cat(found).double().numpy() if found else np.zeros((0, len(self.classes)))
-
-    def probabilities(self, scores: NDArray) -> NDArray[np.float64]:
-        """Calibrated probabilities of log-probabilities."""
-        return softmax(scores / self.calibration.temperature)
-
-    @torch.no_grad()
-    def channels(self, values: NDArray, *, stride: int = 0) -> NDArray[np.float64]:
-        """The odour channels z (windows, 50) of a recording, for the stages that follow."""
-        windows = torch.from_numpy(self.protocol.windows(values, stride=stride))
-        return self.network({"window": windows})["z"].double().numpy()
+COLUMNS = ["file", "window", "start", *(f"ratio_{name}" for name in ODORANTS)]
 
 
 def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: bool = False) -> str:
     """Predict every CSV under `folder` into the CSV `out`, windows every `stride` rows, and return what happened.
 
     A file that can't be read, or is too short for a window, is left out and named in the answer. DataError when there
-    is no CSV, or none can be used.
+    is not CSV, or none can be used.
     """
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
-    recogniser = Recogniser.load(weights)
+    smell = SubstanceSmell.load(weights)
     rows, refused = [], {}
     files = _files(Path(folder))
     for name, path in files:
         try:
-            rows += list(_rows(name, _values(path, recogniser.protocol), recogniser, stride))
+            rows += list(_rows(name, read_windows(path, smell, stride=stride), smell, stride))
         except SmellkitError as why:
             refused[name] = why.what
             log.warning("%s is left out: %s", path, why.what)
     if not rows:
         first = next(iter(refused.items()))
         raise DataError(f"None of {len(files)} CSV files can be used; {first[0]}: {first[1]}", hint="mend the files")
-    table = pd.DataFrame(rows, columns=_columns(len(recogniser.classes)))
+    table = pd.DataFrame(rows, columns=_columns(len(smell.classes)))
     silent = int((table["answer"][table["window"] == -1] == "abstain").sum())
     if not answer:
         table = table.drop(columns="answer")
@@ -112,25 +63,17 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     return text + "".join(f"\n  left out {name}: {why}" for name, why in refused.items())
 
 
-def _rows(name: str, values: NDArray, recogniser: Recogniser, stride: int) -> Iterator[list]:
-    scores = recogniser.scores(recogniser.protocol.windows(values, stride=stride))
-    limits = recogniser.calibration.thresholds
+def _rows(name: str, windows: NDArray, smell: SubstanceSmell, stride: int) -> Iterator[list]:
+    scores = smell.scores(windows)
+    limits = smell.confidence.thresholds
     whole = scores.mean(0, keepdims=True)
     for number, part in enumerate(np.concatenate([scores, whole])):
         window, start = (number, number * stride) if number < len(scores) else (-1, 0)
-        p = recogniser.probabilities(part[None])
+        p = smell.calibrated(part[None])
         best = np.argsort(-p[0], kind="stable")[:SHOWN]
         answer = int(decide(p, limits)[0])
-        names = [recogniser.classes[i] for i in best]
-        yield [name, window, start, *names, *p[0][best], "abstain" if answer == ABSTAIN else recogniser.classes[answer]]
-
-
-def _values(path: Path, protocol: Protocol) -> NDArray:
-    spans = {name: SPANS[name] for name in protocol.columns}
-    values = read_table(path, columns=spans, first_row="drop")[list(protocol.columns)].to_numpy(np.float32)
-    if len(values) < protocol.span:
-        raise DataError(f"{len(values)} rows are fewer than the {protocol.span} of one window", hint="record longer")
-    return values
+        names = [smell.classes[i] for i in best]
+        yield [name, window, start, *names, *p[0][best], "abstain" if answer == ABSTAIN else smell.classes[answer]]
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
@@ -138,14 +81,93 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
     if folder.is_file():
         return [(folder.name, folder)]
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", hint="a folder with CSV recordings in it, at any depth")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv" and path.is_file())
-    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not found:
+        raise DataError(f"{folder} is not a folder", hint="a folder with CSV recordings in it, at any depth")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv" and path.is_file())
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not files:
         raise DataError(f"No CSV file in {folder}", hint="recordings as CSV, at any depth")
-    return [(path.relative_to(folder).as_posix(), path) for path in found]
+    return [(path.relative_to(folder).as_posix(), path) for path in files]
 
 
 def _columns(classes: int) -> list[str]:
     ranks = range(1, min(SHOWN, classes) + 1)
     return ["file", "window", "start", *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks), "answer"]
+
+
+def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", skip: bool = False) -> str:
+    """Write the mixture ratios of every recording in `folder` to the CSV `out` and say what happened.
+
+    Windows of 100 rows, every 50, of the first 600 (10 Hz). Columns file, window, start (first row), ratio_<odorant>;
+    after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
+    made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
+    """
+    model = MixtureSmell.load(weights).hybrid
+    session = SessionCalibration.load(Path(calibration)) if calibration else None
+    report = Report()
+    windows = read_folder(Path(folder), skip=skip, report=report)
+    if session:
+        ratios, how = session.predict(windows.counts), f"calibrated with {len(np.unique(session.recording))} references"
+    else:
+        answer = model.explain(windows.counts, recording=windows.recording)
+        ratios = answer["ratios"]
+        known = len(np.unique(windows.recording[answer["p_known_session"] >= 0.5]))
+        how = f"{known} of them in a session known from training"
+        if known < len(windows.index):
+            how += ": references made today would help much, see `smellkit calibrate`"
+    table = as_table(windows, ratios)
+    with paths.replacing(Path(out)) as part:
+        table.to_csv(part, index=False, float_format="%.6f")
+    summary = f"{len(windows.index)} recordings, {len(windows)} windows; {how}.\n{out}"
+    return f"{summary}\n{report}".rstrip()
+
+
+def read_folder(folder: Path, *, skip: bool = False, report: Report | None = None) -> MixtureWindows:
+    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording."""
+    folder, report = Path(folder), report if report is not None else Report()
+    if not folder.is_dir():
+        raise DataError(
+            f"There is no folder {folder}", hint="a folder of recordings (*.csv, four gas sensors at 10 Hz)"
+        )
+    files = sorted(file for file in folder.rglob("*.csv") if not file.name.startswith("."))
+    files = [file for file in files if not _is_index(file, report)]
+    if not files:
+        raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
+    values, index = read_mixture_files(files, root=folder, labelled=False, skip=skip, report=report)
+    short = np.array([len(value) < LENGTH for value in values])
+    for name, value in zip(index["file"][short], [v for v, s in zip(values, short, strict=True) if s], strict=True):
+        why = DataError(
+            f"{folder / name}: {len(value)} rows are less than one window of {LENGTH}",
+            hint="record at least 10 s at 10 Hz",
+        )
+        if not skip:
+            raise why
+        report.skip(folder / name, why)
+    kept = [value for value, lost in zip(values, short, strict=True) if not lost]
+    return cut(kept, index[~short].reset_index(drop=True))
+
+
+def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
+    """Return predictions (n, 12) as the table of `COLUMNS`: a recording's windows, then its mean as window -1."""
+    each = pd.DataFrame(ratios.astype(np.float64), columns=COLUMNS[3:])
+    each.insert(0, "start", windows.start)
+    each.insert(0, "window", windows.start // 50)
+    each.insert(0, "recording", windows.recording)
+    whole = each.groupby("recording", as_index=False)[COLUMNS[3:]].mean().assign(window=-1, start=0)
+    order = {-1: np.iinfo(np.int64).max}
+    table = pd.concat([each, whole], ignore_index=True)
+    table = table.sort_values(["recording", "window"], key=lambda column: column.replace(order), kind="stable")
+    return table.assign(file=windows.index["file"].to_numpy()[table["recording"]])[COLUMNS]
+
+
+def _is_index(file: Path, report: Report) -> bool:
+    """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            header: Sequence[str] = next(csv.reader([opened.readline(100_000)]), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False  # reading it as a recording gives the reason
+    names = [name.strip() for name in header]
+    if names == COLUMNS or ("filepath" in names and any(name.startswith("label_") for name in names)):
+        report.note(file, "an index of labels or predictions, no recording")
+        return True
+    return False

@@ -1,40 +1,27 @@
 """Recordings of smells: one tidy table from SmellNet's folders or from the twelve-scent folders.
 
 SmellNet (Feng et al., arXiv 2506.00239) has base/training/<substance>/*.csv at about 1 Hz; the twelve-scent layout has
-smell_data/<odour>/*.csv with the same columns. Names of mixtures are read in `blends`, scents and pictures in `scents`.
+smell_data/<odour>/*.csv with the same columns. Names of mixtures are read in `mixtures`, scents and pictures in
+`scents`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from smellkit import cache, paths
 from smellkit.checks import Report, Span, fault, nearest, read_table, readable
 from smellkit.errors import DataError
+from smellkit.sensors import GAS, OVERFLOW, PPM, RANGES, SENSORS
 
+__all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
+SPANS = {name: Span(*limits, overflow=OVERFLOW if name in PPM else None) for name, limits in RANGES.items()}
 RATE = 1.0  # Hz, about: the files have no time column
-GAS = ("NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG")
-ENVIRONMENT = ("Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude")
-OVERFLOW = 2.0**32 - 1  # what the firmware writes when its estimate does not fit an unsigned integer
-SPANS = {  # the column -> what it may hold, in the order of the files
-    **{name: Span(0, 1023) for name in ("NO2", "C2H5OH", "VOC", "CO")},  # 10-bit counts, Grove multichannel v2
-    "Alcohol": Span(0, 65535, overflow=OVERFLOW),  # "ppm" of an uncalibrated regression: MQ-135
-    "LPG": Span(0, 65535, overflow=OVERFLOW),  # MQ-9
-    "Benzene": Span(0, 65535, overflow=OVERFLOW),  # MQ-3: overflows in a third of the rows; not one of GAS
-    "Temperature": Span(-150, 150),  # degrees Celsius, BME680; wide enough for what a stuck sensor says
-    "Pressure": Span(0, 1200),  # hPa
-    "Humidity": Span(0, 100),  # %
-    "Gas_Resistance": Span(0, 1e6),  # kOhm
-    "Altitude": Span(-2000, 50000),  # m, from the pressure
-}
-SENSORS = tuple(SPANS)
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
 _VERSION = "recordings 1"
 
@@ -47,7 +34,7 @@ def find(folder: str | Path | None = None) -> Path:
     for candidate in (folder, folder / "smellnet"):
         if any((candidate / part).is_dir() for part in ("base", "mixture", "smell_data")):
             return candidate
-    what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is no folder"
+    what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is not a folder"
     raise DataError(
         f"No recordings in {folder}: it {what}",
         hint="`smellkit data get smellnet` fetches the real ones; leave the folder away to use data/sample/smellnet",
@@ -73,11 +60,7 @@ def read_recordings(
         raise DataError(f"No recordings in {root}", hint=hint)
     table = read_files(_listed(root, skip=skip, report=report), root=folder, skip=skip, report=report)
     if split == "testing" and base.name == "base" and (base / "training").is_dir():
-        other = {path.name for path in (base / "training").glob("*/")}
-        for name in sorted(other ^ set(table["substance"].unique())):
-            where = "training" if name in other else "testing"
-            report.note(root / name, f"substance only in {where}")
-            log.warning("%s: %s is a substance of the %s split alone", root, name, where)
+        _note_missing(root, {path.name for path in (base / "training").glob("*/")}, set(table["substance"]), report)
     return table
 
 
@@ -88,29 +71,16 @@ def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report:
         raise DataError(f"No recordings in {root}", hint="expected .csv files in a folder for each substance")
 
     def build(notes: Report) -> pd.DataFrame:
-        def read(file: Path) -> pd.DataFrame:
-            return read_table(file, columns=SPANS, first_row="drop", report=notes)
-
-        back = {path: name for name, path in names.items()}
-        tables = []
-        for file, values in readable(names.values(), read, skip=skip, report=notes):
-            if (values["Pressure"] == STUCK[0]).all() and (values["Humidity"] == STUCK[1]).all():
-                notes.note(file, f"environment sensor stuck at {STUCK[0]} hPa, {STUCK[1]:.0f} %")
-            tables.append(
-                values.assign(substance=file.parent.name, recording=file.stem, step=range(len(values)), file=back[file])
-            )
-        if not tables:
-            raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
-        return _checked(pd.concat(tables, ignore_index=True)[["substance", "recording", "step", "file", *SENSORS]])
+        return _tidy(names, root=root, skip=skip, notes=notes)
 
     digests = cache.digests(names)
     return cache.table("recordings", build, files=digests, options=f"{_VERSION} skip={skip}", report=report)
 
 
-def stuck(table: pd.DataFrame) -> pd.Series:
-    """Return for each `file` of a tidy table whether its environment sensor did not answer (688.6 hPa and 100 %)."""
-    at_default = np.isclose(table["Pressure"], STUCK[0]) & (table["Humidity"] == STUCK[1])
-    return at_default.groupby(table["file"], sort=False).all()
+def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFrame | None:
+    """All recordings of the splits called online_*, made at another time; None when there are none."""
+    tables = [read_recordings(data, path.name, report=report) for path in sorted(find(data).glob("base/online_*/"))]
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def schema():
@@ -123,38 +93,56 @@ def schema():
     return pandera.DataFrameSchema({**words, "step": step, **sensors}, unique=["file", "step"], strict=True)
 
 
-def _checked(table: pd.DataFrame) -> pd.DataFrame:
+def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> pd.DataFrame:
+    """Read files by name into the tidy table; `notes` takes what is forgiven."""
     import pandera.errors
 
+    def read(file: Path) -> pd.DataFrame:
+        return read_table(file, columns=SPANS, first_row="drop", report=notes)
+
+    name_of = {path: name for name, path in names.items()}
+    tables = []
+    for file, values in readable(names.values(), read, skip=skip, report=notes):
+        if (values["Pressure"] == STUCK[0]).all() and (values["Humidity"] == STUCK[1]).all():
+            notes.note(file, f"environment sensor stuck at {STUCK[0]} hPa, {STUCK[1]:.0f} %")
+        words = {"substance": file.parent.name, "recording": file.stem, "file": name_of[file]}
+        tables.append(values.assign(**words, step=range(len(values))))
+    if not tables:
+        raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
+    table = pd.concat(tables, ignore_index=True)[["substance", "recording", "step", "file", *SENSORS]]
     try:
         return schema().validate(table)
     except pandera.errors.SchemaError as why:
         raise DataError(f"The table of recordings is wrong: {why}", hint="report this set of files") from why
 
 
+def _note_missing(root: Path, training: set[str], testing: set[str], report: Report) -> None:
+    """Say which substances only one of the two splits has."""
+    for name in sorted(training ^ testing):
+        where = "training" if name in training else "testing"
+        report.note(root / name, f"substance only in {where}")
+        log.warning("%s: %s is a substance of the %s split alone", root, name, where)
+
+
 def _listed(root: Path, *, skip: bool, report: Report) -> list[Path]:
     """Return the recordings of the substances in `root`, sorted; what lies there under a wrong name is refused."""
-    found: list[Path] = []
-    for folder in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if _hidden(folder.name):
-            continue
-        inside = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
-        names = [name for name in inside if not _hidden(name)] or [""]  # "" is the folder, or a file in its place
-        for name in names:
-            path = Path(folder.path, name)
-            if name.lower().endswith(".csv"):
-                found.append(path)
+    files: list[Path] = []
+    for folder in sorted(path for path in root.iterdir() if not _hidden(path.name)):
+        inside = [path for path in sorted(folder.iterdir()) if not _hidden(path.name)] if folder.is_dir() else []
+        for path in inside or [folder]:
+            if path.suffix.lower() == ".csv" and path != folder:
+                files.append(path)
                 continue
             why = fault(
                 path,
                 expected="recordings called <substance>/*.csv",
-                found=repr(path.name) if name or folder.is_file() else "an empty folder",
+                found="an empty folder" if path.is_dir() and path == folder else repr(path.name),
                 hint="rename, move or delete it",
             )
             if not skip:
                 raise why
             report.skip(path, why)
-    return found
+    return files
 
 
 def _hidden(name: str) -> bool:

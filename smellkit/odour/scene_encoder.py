@@ -1,9 +1,9 @@
 """What a picture and a description look like to the network: one embedding each, computed once and kept by content.
 
-    pictures --- see ---> vision (n, dv)        texts --- read ---> text (n, dt)
+    pictures ---> vision (n, dv)        texts ---> text (n, dt)
 
-Two implementations: `LightScene` here (no download; colours, textures and hashed letters: it knows nothing about the
-world) and `QwenScene` in `scene_qwen` (a real vision-language model). `scene_encoder(name)` gives either.
+Two implementations: `LightScene` (no download; colours, textures and hashed letters: it knows nothing about the world)
+and `QwenScene` (a real vision-language model, frozen). `load_scene_encoder(name)` gives either.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smellkit import paths
-from smellkit.errors import DataError, SmellkitError
+from smellkit.checks import read_picture
+from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Array = NDArray[np.float32]
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+MEMORY_ERRORS = ("out of memory", "can't allocate memory")  # in the RuntimeErrors of torch
 
 
 class SceneEncoder(ABC):
     """Pictures and texts in, embeddings out; every embedding is computed once and kept under `data/work/scene`.
 
-    >>> vision, text = LightScene().encode(["pear.jpg", None], ["green and watery", "sharp, like cherries"])
+    >>> vision = LightScene().vision(["pear.jpg", None])
     >>> np.isnan(vision[1]).all()      # a missing picture is NaN, so that nobody can take it for data
     True
     """
@@ -43,64 +46,46 @@ class SceneEncoder(ABC):
     batch: int = 32
 
     @abstractmethod
-    def see(self, pictures: list[Image]) -> Array:
+    def embed_pictures(self, pictures: list[Image]) -> Array:
         """Return one embedding a picture (RGB), (n, vision_size)."""
 
     @abstractmethod
-    def read(self, texts: list[str]) -> Array:
+    def embed_texts(self, texts: list[str]) -> Array:
         """Return one embedding a text, (n, text_size)."""
 
-    def encode(self, pictures: Sequence[Path | str | Image | None], texts: Sequence[str | None]) -> tuple[Array, Array]:
-        """Return vision (n, vision_size) and text (n, text_size); the row of a missing (None) input is NaN.
-
-        A picture is a path or a PIL image. A file that can't be read is a DataError that names it.
-        """
-        return self.vision(pictures), self.text(texts)
-
     def vision(self, pictures: Sequence[Path | str | Image | None]) -> Array:
-        """Return the pictures' embeddings alone, (n, vision_size)."""
+        """Return the pictures' embeddings, (n, vision_size); a picture is a path, a PIL image or None.
+
+        A file that can't be read is a DataError that names it.
+        """
         keys = [None if picture is None else _picture_key(picture) for picture in pictures]
-        return self._cached("vision", keys, lambda rows: self.see([_open(pictures[row]) for row in rows]))
+        compute = lambda rows: self.embed_pictures([_rgb(pictures[row]) for row in rows])  # noqa: E731
+        return self._cached("vision", keys, self.vision_size, compute)
 
     def text(self, texts: Sequence[str | None]) -> Array:
-        """Return the texts' embeddings alone, (n, text_size)."""
+        """Return the texts' embeddings, (n, text_size)."""
         for text in texts:
             if text is not None and not (isinstance(text, str) and text.strip()):
                 raise DataError(f"A description is {text!r}", hint="give a text, or None when there is none")
         keys = [None if text is None else sha256(text.encode()).hexdigest() for text in texts]
-        return self._cached("text", keys, lambda rows: self.read([str(texts[row]) for row in rows]))
+        compute = lambda rows: self.embed_texts([str(texts[row]) for row in rows])  # noqa: E731
+        return self._cached("text", keys, self.text_size, compute)
 
-    def _cached(self, kind: str, keys: list[str | None], compute: Callable[[list[int]], Array]) -> Array:
-        size = self.vision_size if kind == "vision" else self.text_size
+    def _cached(self, kind: str, keys: list[str | None], size: int, compute: Callable[[list[int]], Array]) -> Array:
         folder = paths.work() / "scene" / sha256(self.identity.encode()).hexdigest()[:16] / kind
-        out = np.full((len(keys), size), np.nan, np.float32)
-        wanted: dict[str, int] = {}  # each content once, however often it is asked for
-        for row, key in enumerate(keys):
-            if key is None:
-                continue
-            known = recall(folder / key, size)
-            if known is None:
-                wanted.setdefault(key, row)
-            else:
-                out[row] = known
-        owner = {row: key for key, row in wanted.items()}
-        fresh: dict[str, Array] = {}
-        for row, embedding in in_batches(compute, list(owner), batch=self.batch):
-            fresh[owner[row]] = embedding
-            keep(folder / owner[row], embedding)
-        for at, key in enumerate(keys):
-            if key in fresh:
-                out[at] = fresh[key]
-        return out
+        known = {key: recall(folder / key, size) for key in dict.fromkeys(keys) if key is not None}
+        absent = [keys.index(key) for key, embedding in known.items() if embedding is None]  # each content once
+        for row, embedding in in_batches(compute, absent, batch=self.batch):
+            key = str(keys[row])
+            known[key] = embedding
+            keep(folder / key, embedding)
+        nothing = np.full(size, np.nan, np.float32)
+        return np.array([nothing if key is None else known[key] for key in keys], np.float32).reshape(len(keys), size)
 
 
-def scene_encoder(name: str = "light", *, revision: str = "", batch: int = 8) -> SceneEncoder:
+def load_scene_encoder(name: str = "light", *, revision: str = "", batch: int = 8) -> SceneEncoder:
     """Return the encoder `name`: "light", or a Qwen-VL model's folder or hub name (which needs a `revision`)."""
-    if name == "light":
-        return LightScene()
-    from smellkit.odour.qwen import QwenScene
-
-    return QwenScene(name, revision=revision, batch=batch)
+    return LightScene() if name == "light" else QwenScene(name, revision=revision, batch=batch)
 
 
 def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch: int) -> Iterator[tuple[int, Array]]:
@@ -111,7 +96,7 @@ def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch:
         try:
             embeddings = compute(part)
         except (MemoryError, RuntimeError) as why:
-            if not _out_of_memory(why):
+            if isinstance(why, RuntimeError) and not any(words in str(why).lower() for words in MEMORY_ERRORS):
                 raise
             if size < batch or size == 1:
                 raise SmellkitError(
@@ -127,21 +112,17 @@ def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch:
 
 def keep(path: Path, embedding: Array) -> None:
     """Write an embedding and the sha256 of its bytes, by rename: nobody ever sees half of it."""
-    body = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
+    content = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
     with paths.replacing(path) as part:
-        part.write_bytes(sha256(body).digest() + body)
+        part.write_bytes(sha256(content).digest() + content)
 
 
 def recall(path: Path, size: int) -> Array | None:
     """Return the kept embedding, or None when there is none, or when it is damaged or of another size."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, body = data[:32], data[32:]
-    if len(body) != 4 * size or sha256(body).digest() != digest:
-        return None
-    return np.frombuffer(body, np.float32)
+    data = path.read_bytes() if path.is_file() else b""
+    digest, content = data[:32], data[32:]
+    whole = len(content) == 4 * size and sha256(content).digest() == digest
+    return np.frombuffer(content, np.float32) if whole else None
 
 
 class LightScene(SceneEncoder):
@@ -155,38 +136,29 @@ class LightScene(SceneEncoder):
     vision_size = 177
     text_size = 256
 
-    def see(self, pictures: list[Image]) -> Array:
+    def embed_pictures(self, pictures: list[Image]) -> Array:
         return np.stack([picture_statistics(picture) for picture in pictures])
 
-    def read(self, texts: list[str]) -> Array:
+    def embed_texts(self, texts: list[str]) -> Array:
         return np.stack([hashed_text(text, size=self.text_size) for text in texts])
 
 
 def picture_statistics(picture: Image, *, side: int = 96) -> Array:
     """Describe an RGB picture by 177 numbers: colours (72), their layout (27), edges (72) and roughness (6)."""
     small = picture.convert("RGB").resize((side, side))
-    hsv = np.asarray(small.convert("HSV"), np.float32) / 255
+    hsv = np.asarray(small.convert("HSV"), np.float32).reshape(-1, 3) / 255
     rgb = np.asarray(small, np.float32) / 255
-    hue, saturation, value = (hsv[..., i].ravel() for i in range(3))
-    colours, _ = np.histogramdd(
-        (hue, saturation, value), bins=(12, 3, 2), range=((0, 1), (0, 1.0001), (0, 1.0001)), weights=None
-    )
-    cells = rgb.reshape(3, side // 3, 3, side // 3, 3).mean(axis=(1, 3))  # 3 x 3 cells
+    colours, _ = np.histogramdd(hsv, bins=(12, 3, 2), range=((0, 1), (0, 1.0001), (0, 1.0001)))
+    cells = rgb.reshape(3, side // 3, 3, side // 3, 3).mean(axis=(1, 3))  # 3 x 3 cells of mean colour
     grey = rgb.mean(axis=2)
     down, right = np.gradient(grey)
-    strength = np.hypot(down, right)
     turn = (np.arctan2(down, right) % np.pi) / np.pi
-    edges = np.zeros((3, 3, 8), np.float32)
     third = np.minimum(np.arange(side) * 3 // side, 2)
-    np.add.at(
-        edges,
-        (np.repeat(third, side), np.tile(third, side), np.minimum((turn.ravel() * 8).astype(int), 7)),
-        strength.ravel(),
-    )
+    edges = np.zeros((3, 3, 8), np.float32)  # in each cell, how much of its edges points which way
+    direction = np.minimum((turn * 8).astype(int), 7)
+    np.add.at(edges, (third[:, None], third[None, :], direction), np.hypot(down, right))
     edges /= edges.sum(axis=2, keepdims=True) + 1e-3
-    roughness = [
-        float(np.abs(np.diff(grey[::step, ::step], axis=axis)).mean()) for step in (1, 3, 8) for axis in (0, 1)
-    ]
+    roughness = [np.abs(np.diff(grey[::step, ::step], axis=axis)).mean() for step in (1, 3, 8) for axis in (0, 1)]
     share = np.sqrt(colours.ravel() / colours.sum())
     return np.concatenate([share, cells.ravel(), edges.ravel(), 4 * np.array(roughness)]).astype(np.float32)
 
@@ -203,23 +175,112 @@ def hashed_text(text: str, *, size: int = 256) -> Array:
     return out / (np.linalg.norm(out) + 1e-9)
 
 
-def _open(picture: Any) -> Image:
-    if isinstance(picture, (str, Path)):
-        from smellkit.checks import read_picture
+class QwenScene(SceneEncoder):
+    """Embeddings of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model, frozen: a folder, or a hub name with a pinned revision.
 
-        return read_picture(Path(picture))
-    return picture.convert("RGB")
+        picture -> patches -> vision tower -> mean over tokens -> vision
+        text -> language model -> mean of the last hidden state -> text
+
+    `pixels` bounds the size of a picture. Pictures and texts are read apart, so that hiding one modality really hides
+    it. The processors of these models need torchvision, which this kit does without: pictures go through the
+    processor's PIL version, texts through the tokenizer.
+    """
+
+    def __init__(self, name: str, *, revision: str = "", batch: int = 8, pixels: int = 448 * 448, device: str = "cpu"):
+        self._model, self._tokenizer, self._pictures = _load_qwen(name, revision, pixels)
+        self._model.to(device).eval().requires_grad_(False)
+        self._device, self.batch = device, batch
+        self.vision_size = self.text_size = self._model.config.text_config.hidden_size
+        self.identity = f"qwen-vl-2 {_fingerprint(name, revision)} {pixels}"
+
+    def embed_pictures(self, pictures: list[Image]) -> Array:
+        """Return the vision tower's tokens, averaged over each picture, (n, hidden size)."""
+        import torch
+
+        batch = self._pictures(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
+        pixels, grid = batch["pixel_values"].to(self._device), batch["image_grid_thw"].to(self._device)
+        with torch.inference_mode():  # tokens of picture i: (tokens_i, hidden size)
+            features = self._model.get_image_features(pixel_values=pixels, image_grid_thw=grid).pooler_output
+        return np.stack([tokens.float().mean(dim=0).cpu().numpy() for tokens in features])
+
+    def embed_texts(self, texts: list[str]) -> Array:
+        """Return the last hidden state, averaged over each text, (n, hidden size)."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        most = self._model.config.text_config.max_position_embeddings // 2
+        rows = [
+            torch.tensor(self._tokenizer(text, add_special_tokens=False)["input_ids"][:most], dtype=torch.long)
+            for text in texts
+        ]
+        ids = pad_sequence(rows, batch_first=True).to(self._device)  # (n, longest)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self._device)
+        with torch.inference_mode():
+            states = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            weight = mask.unsqueeze(-1).to(states.dtype)  # (n, longest, 1): the padding does not count
+            return ((states * weight).sum(dim=1) / weight.sum(dim=1)).float().cpu().numpy()
+
+
+def _load_qwen(name: str, revision: str, pixels: int) -> tuple[Any, Any, Any]:
+    """Return model, tokenizer and picture processor; nothing but safetensors is read, no code of the model is run."""
+    try:
+        from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2VLImageProcessorPil
+    except ImportError as why:
+        raise SmellkitError("Qwen-VL needs transformers", hint="pip install 'smellkit[vlm]'") from why
+    where: dict[str, Any] = {"revision": _pinned(name, revision)}
+    try:
+        config = AutoConfig.from_pretrained(name, **where)
+        if config.model_type not in FAMILIES:
+            raise WeightsError(f"{name} is a {config.model_type!r} model", hint=f"one of {', '.join(FAMILIES)}")
+        model, report = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **where)
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
+        processor = Qwen2VLImageProcessorPil.from_pretrained(name, **where)
+    except (OSError, ValueError, RuntimeError) as why:
+        first = (str(why).strip() or type(why).__name__).splitlines()[0]
+        hint = "a folder with config.json, *.safetensors, tokenizer and preprocessor_config.json"
+        raise WeightsError(f"Could not load {name} as a Qwen-VL model: {first}", hint=hint) from why
+    lost = sorted(report["missing_keys"])
+    if lost:
+        raise WeightsError(f"{name} lacks {len(lost)} tensors, among them {', '.join(lost[:5])}", hint="copy it again")
+    smallest = min(processor.size["shortest_edge"], pixels)
+    processor.size = type(processor.size)(shortest_edge=smallest, longest_edge=pixels)
+    return model, tokenizer, processor
+
+
+def _pinned(name: str, revision: str) -> str | None:
+    """The revision of a hub name, which must be a whole commit; None for a folder."""
+    if Path(name).is_dir():
+        return None
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise OptionError(f"There is no folder {name}", hint="a Qwen-VL folder, or a hub name such as Qwen/<model>")
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise OptionError(f"{name} without a pinned revision", hint="add the 40 hex digits of a commit of that model")
+    return revision
+
+
+def _fingerprint(name: str, revision: str) -> str:
+    """Name the weights: hub name and revision, or the sizes and the beginning and end of a folder's files."""
+    if not Path(name).is_dir():
+        return f"{name}@{revision}"
+    digest = sha256()
+    for path in sorted(Path(name).glob("*")):
+        if path.suffix in (".json", ".safetensors", ".txt") and path.is_file():
+            with path.open("rb") as file:
+                digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(1 << 20))
+                file.seek(max(path.stat().st_size - (1 << 20), 0))
+                digest.update(file.read(1 << 20))
+    return digest.hexdigest()
+
+
+def _rgb(picture: Any) -> Image:
+    return read_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture.convert("RGB")
 
 
 def _picture_key(picture: Any) -> str:
-    if isinstance(picture, (str, Path)):
-        try:
-            return sha256(Path(picture).read_bytes()).hexdigest()
-        except OSError as why:
-            raise DataError(f"Could not read the picture {picture}: {why}", hint="check the path") from why
-    return sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
-
-
-def _out_of_memory(why: BaseException) -> bool:
-    text = str(why).lower()
-    return isinstance(why, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    """The sha256 of a picture's file, or of its mode, size and pixels."""
+    if not isinstance(picture, (str, Path)):
+        return sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
+    try:
+        return sha256(Path(picture).read_bytes()).hexdigest()
+    except OSError as why:
+        raise DataError(f"Could not read the picture {picture}: {why}", hint="check the path") from why

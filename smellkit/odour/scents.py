@@ -8,40 +8,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from smellkit import paths
 from smellkit.checks import Report, fault, long_text, nearest, read_json
 from smellkit.errors import DataError, OptionError
 
 ODORANTS = (  # in the order of the labels of SmellNet-Mixture
-    "peach",
-    "apple",
-    "banana",
-    "orange",
-    "pear",
-    "strawberry",
-    "mango",
-    "almond",
-    "clove",
-    "coriander",
-    "cumin",
-    "garlic",
-)
-CHANNELS = (  # in the order of the device's scent channels 1 to 12
-    "banana",
-    "mandarin_orange",
-    "pear",
-    "apple",
-    "mango",
-    "peach",
-    "strawberry",
-    "cloves",
-    "coriander",
-    "cumin",
-    "garlic",
-    "almond",
-)
+    "peach", "apple", "banana", "orange", "pear", "strawberry",
+    "mango", "almond", "clove", "coriander", "cumin", "garlic",
+)  # fmt: skip
+SCENTS = (  # in the order of the player's scents 1 to 12
+    "banana", "mandarin_orange", "pear", "apple", "mango", "peach",
+    "strawberry", "cloves", "coriander", "cumin", "garlic", "almond",
+)  # fmt: skip
 ALIASES = {"orange": "mandarin_orange", "clove": "cloves"}  # odorant of a mixture -> substance, picture and channel
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
-_ORDER = np.array([ODORANTS.index({v: k for k, v in ALIASES.items()}.get(name, name)) for name in CHANNELS])
+_ORDER = np.array([ODORANTS.index({v: k for k, v in ALIASES.items()}.get(name, name)) for name in SCENTS])
 
 
 @dataclass(frozen=True)
@@ -85,7 +66,7 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
 
     Ids run from 1 without a gap. A missing, empty or wrong-typed `long_description` is refused with its key.
     """
-    path = (Path(folder) if folder else _sample()) / "smell_descriptions.json"
+    path = (Path(folder) if folder else paths.sample() / "smellnet") / "smell_descriptions.json"
     value = read_json(path)
     entries = value.get("odors")
     if not isinstance(entries, list) or not entries:
@@ -108,7 +89,7 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
 
 def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
     """Return a table (scent, file) of every picture images/<scent>/* in `folder`, sorted; `file` is a full path."""
-    root = (Path(folder) if folder else _sample()) / "images"
+    root = (Path(folder) if folder else paths.sample() / "smellnet") / "images"
     files = [file for file in root.glob("*/*") if file.is_file() and not file.name.startswith(".")]
     files = sorted(
         (file for file in files if file.suffix.lower() in PICTURES), key=lambda file: file.relative_to(root).as_posix()
@@ -142,9 +123,3 @@ def _scent(path: Path, where: str, entry: object, report: Report) -> Scent:
         qualitative_descriptors=tuple(entry.get("qualitative_descriptors", [])),
         hedonic_valence=str(entry.get("hedonic_valence", "")),
     )
-
-
-def _sample() -> Path:
-    from smellkit import paths
-
-    return paths.sample() / "smellnet"

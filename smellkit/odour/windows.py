@@ -1,12 +1,15 @@
-"""SmellNet's protocol: from recordings to windows of sensor values, with every choice in one place.
+"""From rows of a recording to the windows that a model sees: the one place for training, batch, live and export.
+
+    recording (rows, channels) -> rows under windows (windows, 125, channels) -> represent -> (windows, steps, channels)
 
 Strict: six gas channels, first row subtracted, difference over 25 rows, windows of 100 every 50 rows. So a window spans
 125 rows of the recording. "rebuilt" is the strict input again, put back together: 125 rows made from its 100 rows of
 differences and from nothing else (see `integral`). "level-free" shows the same 125 rows less the first of them;
 "absolute" shows them as they are, with the session in them. "conductance" turns the four Grove channels into
 log-conductance, level and all, and shows the other channels less their first row: what drifts between days is not
-looked at, what saturates is. Two adapt to the recording that a window is from: "baseline" shows rows less the
-recording's first, "normalised" in units of its own deviation about its own mean.
+looked at, what saturates is.
+
+`represent` and what it calls take arrays and tensors alike, so that an exported network holds the same lines of code.
 """
 
 from __future__ import annotations
@@ -18,25 +21,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.recordings import GAS
+from smellkit.sensors import FULL, GAS, GROVE
 from smellkit.windows import Array, sliding
 
-COLUMNS = ("values", "target", "recording", "start", "fold")  # of Windows, one row a window
-REPRESENTATIONS = ("fotd", "rebuilt", "level-free", "absolute", "conductance", "baseline", "normalised")
-RECORDING = ("baseline", "normalised")  # those that need more of the recording than the rows of a window
+REPRESENTATIONS = ("fotd", "rebuilt", "level-free", "absolute", "conductance")
 LEVELS = ("absolute", "conductance")  # those that show where a window starts
-GROVE = ("NO2", "C2H5OH", "VOC", "CO")  # 10-bit counts over a load resistor; they keep their scale between days
-FULL = 1023.0  # counts of a sensor that conducts without resistance
-CATEGORIES = {  # SmellNet's 50 substances, ten each, as its authors sort them (analysis/plot_pca_iclr.py)
-    "nuts": "almond brazil_nut cashew chestnuts hazelnut peanuts pecans pili_nut pistachios walnuts",
-    "spices": "allspice chervil cinnamon cloves cumin ginger mustard nutmeg saffron star_anise",
-    "herbs": "angelica chamomile chives coriander dill garlic mint mugwort oregano turnip",
-    "fruits": "apple banana kiwi lemon mandarin_orange mango peach pear pineapple strawberry",
-    "vegetables": "asparagus avocado broccoli brussel_sprouts cabbage cauliflower potato radish sweet_potato tomato",
-}
+PER_WINDOW = ("values", "target", "recording", "start", "fold")  # of LabelledWindows, one row a window
 
 
 @dataclass(frozen=True)
@@ -67,29 +61,45 @@ class Protocol:
 
     def windows(self, values: NDArray, *, stride: int = 0) -> Array:
         """Windows (windows, steps, channels) of one recording `values` (rows, channels); none when it is too short."""
-        raw = sliding(self._adapted(values), length=self.span, stride=stride or self.stride)
-        return self.represent(raw)
+        return self.represent(sliding(values, length=self.span, stride=stride or self.stride))
 
-    def _adapted(self, values: NDArray) -> NDArray:
-        if self.representation == "baseline":
-            return values - values[:1]
-        if self.representation == "normalised":  # one count keeps a still sensor still
-            return (values - values.mean(0)) / (values.std(0) + 1)
-        return values
-
-    def represent(self, raw: NDArray) -> Array:
+    def represent(self, rows: Any) -> Any:
         """Turn rows of a recording (windows, span, channels) into what the model sees (windows, steps, channels)."""
         if self.representation in ("fotd", "rebuilt"):  # the first row cancels in the difference
-            strict = raw[:, self.lag :] - raw[:, : -self.lag]
+            strict = rows[:, self.lag :] - rows[:, : -self.lag]
             return strict if self.representation == "fotd" else rebuild(strict, lag=self.lag)
         if self.representation == "level-free":
-            return raw - raw[:, :1]
-        return conductance(raw, self.columns) if self.representation == "conductance" else raw
+            return rows - rows[:, :1]
+        return conductance(rows, self.columns) if self.representation == "conductance" else rows
 
 
-def rebuild(differences: NDArray, *, lag: int) -> Array:
+def log_conductance(counts: Any, *, offset: float = 0.5, least: float = 0.0) -> Any:
+    """Log of a sensor's conductance, up to a constant, from `counts` of a 10-bit converter.
+
+    A sensor of conductance G in series with a load gives counts c with G ~ c / (full - c). Both ends are kept finite by
+    an `offset`, half a count here, or by the `least` distance of c from either end.
+    """
+    xp = torch if isinstance(counts, torch.Tensor) else np
+    inside = xp.clip(counts, least, FULL - least)
+    return xp.log((inside + offset) / (FULL - inside + offset))
+
+
+def conductance(rows: Any, columns: Sequence[str]) -> Any:
+    """Hundredths of log-conductance of the Grove channels, and of log(1 + reading) of others less their first row.
+
+    `rows` is (..., rows, channels).
+    """
+    xp = torch if isinstance(rows, torch.Tensor) else np
+    grove = xp.asarray([name in GROVE for name in columns])
+    logs = xp.log1p(xp.clip(rows, 0, None))
+    return 100 * xp.where(grove, log_conductance(rows), logs - logs[..., :1, :])
+
+
+def rebuild(differences: Any, *, lag: int) -> Any:
     """Rows less the first of them (windows, rows + lag, channels), from `differences` over `lag` rows alone."""
-    back = integral(np.shape(differences)[1], lag)
+    back = integral(differences.shape[1], lag)
+    if isinstance(differences, torch.Tensor):
+        return (differences.transpose(1, 2) @ torch.from_numpy(back).to(differences).T).transpose(1, 2)
     return np.ascontiguousarray(np.einsum("st,btc->bsc", back, differences, optimize=True), np.float32)
 
 
@@ -111,26 +121,8 @@ def integral(rows: int, lag: int) -> Array:
     return (back - back[:1]).astype(np.float32)
 
 
-def conductance(raw: NDArray, columns: Sequence[str]) -> Array:
-    """Hundredths of log-conductance of the Grove channels, and of log(1 + reading) of others less their first row.
-
-    A sensor of conductance G in series with a load gives counts V with G ~ V / (full - V); half a count keeps both ends
-    finite. `raw` is (..., rows, channels).
-    """
-    raw = np.asarray(raw, np.float32)
-    found = np.empty_like(raw)
-    for channel, name in enumerate(columns):
-        x = raw[..., channel]
-        if name in GROVE:
-            found[..., channel] = np.log((x + 0.5) / (FULL + 0.5 - np.minimum(x, FULL)))
-        else:
-            logs = np.log1p(np.maximum(x, 0))
-            found[..., channel] = logs - logs[..., :1]
-    return 100 * found
-
-
 @dataclass(frozen=True)
-class Windows:
+class LabelledWindows:
     """Windows of many recordings, and where each comes from."""
 
     values: Array  # (windows, steps, channels)
@@ -144,16 +136,16 @@ class Windows:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, chosen: NDArray) -> Windows:
+    def __getitem__(self, chosen: NDArray) -> LabelledWindows:
         """The windows that a mask or row numbers choose."""
-        return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
+        return replace(self, **{name: getattr(self, name)[chosen] for name in PER_WINDOW})
 
-    def every(self, stride: int) -> Windows:
+    def every(self, stride: int) -> LabelledWindows:
         """The windows that start at a multiple of `stride` rows."""
         return self[self.start % stride == 0]
 
 
-def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Sequence[str] = ()) -> Windows:
+def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Sequence[str] = ()) -> LabelledWindows:
     """Cut the recordings of a tidy `table` into windows every `stride` rows (the protocol's by default).
 
     `classes` are the substances in order, those of the table by default; others are left out. A recording too short for
@@ -179,23 +171,4 @@ def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Se
         what = f"the {len(short)} recordings are shorter than {protocol.span} rows" if short else "no known substance"
         raise DataError(f"No window: {what}", hint="record longer, or use a smaller length or lag")
     values, target, recording, start, folds = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Windows(values, target, recording, start, folds, names, tuple(short))
-
-
-def join(first: Windows, second: Windows) -> Windows:
-    """Both sets of windows; recordings and folds of the second are numbered on after those of the first."""
-    if first.classes != second.classes:
-        raise OptionError("Windows of different substances can't be joined")
-    second = replace(
-        second,
-        recording=second.recording + first.recording.max() + 1,
-        fold=second.fold + first.fold.max() + 1,
-        short=first.short + second.short,
-    )
-    parts: dict[str, Any] = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in COLUMNS}
-    return replace(second, **parts)
-
-
-def category(substance: str) -> str:
-    """Kind of food: nuts, spices, herbs, fruits or vegetables; "other" for a substance that is not in SmellNet."""
-    return next((name for name, members in CATEGORIES.items() if substance in members.split()), "other")
+    return LabelledWindows(values, target, recording, start, folds, names, tuple(short))

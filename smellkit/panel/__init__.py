@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import paths
-from smellkit.device.enose import COLUMNS
-from smellkit.device.ports import list_ports
+from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
-from smellkit.odour.loop import Outcome, Sniff, aired, perform, reproduce, sniff, stop_delay
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.pipeline import Pipeline
+from smellkit.odour.scents import SCENTS
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
+from smellkit.sensors import SENSORS
 
-__all__ = ["Outcome", "Panel", "Session", "Sniff", "aired", "perform", "reproduce", "show", "sniff", "stop_delay"]
+__all__ = ["Panel", "Session", "show"]
 
 PICTURE = paths.HOME / "site" / "images" / "panel.png"
 KEEP = 4  # scents of a mixture that are played
@@ -38,7 +38,7 @@ def show(folder: str | Path | None = None, *, recogniser: Callable[[], Recognise
     """Return a live panel; as the last line of a cell it is shown. Nothing is opened before Connect is clicked.
 
     `folder` has the recordings to replay and to learn from, the sample by default. `recogniser` makes another
-    recogniser than `Recogniser.fit(folder)`; the trained weights, for a real nose, are offered beside it. Showing a new
+    recogniser than one fitted to `folder`; the trained weights, for a real nose, are offered beside it. Showing a new
     panel closes the one before; deleting or running its cell again does too. A port in SMELLKIT_PORT is offered first,
     as the command line does.
     """
@@ -54,9 +54,9 @@ class Panel:
         import ipywidgets as widgets
 
         root = recordings.find(folder)
-        models = {"fitted here": recogniser or (lambda: Recogniser.fit(root))}
+        models = {"fitted here": recogniser or (lambda: Recogniser(Pipeline.fit(root)))}
         if (paths.weights() / "odour" / "manifest.json").exists():
-            models["trained weights"] = Recogniser.load
+            models["trained weights"] = lambda: Recogniser(Pipeline.load())
         self.session = Session(recogniser=models["fitted here"], on_change=self._draw)
         self._widgets = widgets
         self.controls: dict[str, Any] = {}
@@ -86,21 +86,11 @@ class Panel:
     # the widgets
 
     def _lay_out(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> Any:
-        ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
-        given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
-        choose, button, card, row = self._choose, self._button, self._card, self._row
-        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(CHANNELS, 1))]
-        devices = row(
-            choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
-            choose("file", "Recording", list(files.items()), "What the virtual board replays"),
-            choose("rate", "Speed", [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)], "Rows a second, if virtual", at=1),
-            choose(
-                "model", "Recogniser", list(models.items()), "What names the smell: see notebook 02 for the weights"
-            ),
-            choose("player", "Player", [*given, ("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
-            button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-go"),
-        )
-        actions = row(
+        choose, button, box = self._choose, self._button, self._box
+        devices = box("row", *self._devices(files, models))
+        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(SCENTS, 1))]
+        actions = box(
+            "row",
             choose("scent", "Scent", scents, "What Play plays"),
             choose("seconds", "Seconds", [5, 10, 30, 60, 120], "How long to play", at=1),
             button("play", "Play", "play", "Play the scent that is chosen", self._play, "smell-go"),
@@ -108,16 +98,30 @@ class Panel:
             button("stop", "Stop", "stop", "Silence at once", self._stop, "smell-stop"),
         )
         _past_the_cell(self.controls["stop"])
-        left = self._column(card("Sensors", self._picture("traces")), card("Player", actions, self._picture("slots")))
-        right = self._column(
-            card("Shares of the twelve scents", self._picture("bars")), card("Link", self._picture("log"))
-        )
-        grid = self._widgets.Box([left, right]).add_class("smell-grid")
-        style = self._widgets.HTML(drawings.style())
-        self.pictures["style"] = style
+        pictures = {name: self._html() for name in ("style", "now", "traces", "bars", "slots", "log")}
+        self.pictures = pictures
+        pictures["style"].value = drawings.style()
+        left = [self._card("Sensors", pictures["traces"]), self._card("Player", actions, pictures["slots"])]
+        right = [self._card("Shares of the twelve scents", pictures["bars"]), self._card("Link", pictures["log"])]
+        grid = box("grid", box("column", *left), box("column", *right))
+        return box("", pictures["style"], self._card("", devices, pictures["now"]), grid)
+
+    def _devices(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> list[Any]:
+        """Return what stands in the first row: which nose, recogniser and player, and Connect."""
+        choose = self._choose
+        ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
+        given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
+        named = "What names the smell: see notebook 02 for the weights"
+        controls = [
+            choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
+            choose("file", "Recording", list(files.items()), "What the virtual board replays"),
+            choose("rate", "Speed", [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)], "Rows a second, if virtual", at=1),
+            choose("model", "Recogniser", list(models.items()), named),
+            choose("player", "Player", [*given, ("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
+            self._button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-go"),
+        ]
         self.controls["file"].observe(lambda change: self.session.replay(change.new), names="value")
-        parts = [style, card("", devices, self._picture("now")), grid]
-        return self._widgets.VBox(parts).add_class("smell")
+        return controls
 
     def _choose(self, name: str, label: str, options: list, help: str, *, at: int = 0) -> Any:
         self.controls[name] = self._widgets.Dropdown(options=options, index=at, description=label, tooltip=help)
@@ -129,19 +133,16 @@ class Panel:
         self.controls[name] = button.add_class(look) if look else button
         return button
 
-    def _picture(self, name: str) -> Any:
-        self.pictures[name] = self._widgets.HTML()
-        return self.pictures[name]
+    def _html(self, text: str = "") -> Any:
+        return self._widgets.HTML(text)
 
-    def _row(self, *parts: Any) -> Any:
-        return self._widgets.Box(parts).add_class("smell-row")
-
-    def _column(self, *parts: Any) -> Any:
-        return self._widgets.VBox(parts).add_class("smell-column")
+    def _box(self, look: str, *parts: Any) -> Any:
+        """Return a box that style.css lays out: a row, column, card or grid, or the whole."""
+        kind = self._widgets.VBox if look in ("", "column", "card") else self._widgets.Box
+        return kind(parts).add_class(f"smell-{look}" if look else "smell")
 
     def _card(self, title: str, *parts: Any) -> Any:
-        heading = [self._widgets.HTML(drawings.title(title))] if title else []
-        return self._widgets.VBox([*heading, *parts]).add_class("smell-card")
+        return self._box("card", *([self._html(drawings.title(title))] if title else []), *parts)
 
     # clicks
 
@@ -176,8 +177,8 @@ class Panel:
         rows = [row.values for row in list(session.rows)]
         answer, (playing, _) = session.answer, session.playing
         pictures["now"].value = self._now()
-        pictures["traces"].value = drawings.traces(COLUMNS, rows, drawn=recordings.GAS, span=SPAN)
-        pictures["bars"].value = drawings.bars(CHANNELS, answer.beta if answer else None, playing=playing, keep=KEEP)
+        pictures["traces"].value = drawings.traces(SENSORS, rows, drawn=recordings.GAS, span=SPAN)
+        pictures["bars"].value = drawings.bars(SCENTS, answer.shares if answer else None, playing=playing, keep=KEEP)
         at = time.monotonic() - session.plan_began if session.plan and playing else None
         pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
         pictures["log"].value = drawings.log(self._log())
@@ -196,7 +197,7 @@ class Panel:
             detail = f"the first window is {100 * filled:.0f} % full"
             return drawings.now("Sniffing", detail=detail, chips=chips, share=filled, alert=alert)
         name = answer.name.replace("_", " ")
-        detail = f"{100 * answer.confidence:.0f} % sure, {1000 * answer.took:.0f} ms from the row to the answer"
+        detail = f"{100 * answer.confidence:.0f} % sure, {1000 * answer.seconds:.0f} ms from the row to the answer"
         return drawings.now(name, detail=detail, chips=chips, share=answer.confidence, alert=alert)
 
     def _states(self) -> list[tuple[str, str]]:
@@ -209,8 +210,8 @@ class Panel:
             reason = session.answer.reason.replace("_", " ")
             states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
         playing, left = session.playing
-        said = f"asked for {playing} {CHANNELS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
-        states.append((said, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
+        request = f"asked for {playing} {SCENTS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
+        states.append((request, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
         if self._stop_latency is not None:
             states.append((f"last stop sent in {1000 * self._stop_latency:.0f} ms", drawings.BLUE))
         return states
@@ -244,10 +245,9 @@ def _past_the_cell(button: Any) -> None:
 
 def _recordings(root: Path) -> dict[str, Path]:
     """Return recordings to replay by name: the first of each substance of the testing split, or of what there is."""
-    found: dict[str, Path] = {}
     for part in ("base/testing", "base/training", "smell_data"):
-        for path in sorted((root / part).glob("*/*.csv")):
-            found.setdefault(path.parent.name.replace("_", " "), path)
-        if found:
-            return found
+        files = sorted((root / part).glob("*/*.csv"), reverse=True)
+        if files:
+            first = {path.parent.name.replace("_", " "): path for path in files}
+            return dict(sorted(first.items()))
     raise DataError(f"No recordings in {root}", hint="leave the folder away to use the sample")

@@ -44,18 +44,16 @@ def now(what: str, *, detail: str = "", chips: Iterable[str] = (), share: float 
 
 def traces(names: Sequence[str], rows: Sequence[Sequence[float]], *, drawn: Sequence[str], span: int) -> str:
     """Return a small chart for each of the `drawn` sensors over the last `span` rows, and the others as numbers."""
-    charts = []
-    for name in drawn:
-        values = [row[names.index(name)] for row in rows]
+    charts, facts = [], []
+    for index, name in enumerate(names):
+        values, words = [row[index] for row in rows], escape(_words(name))
         latest = _measured(name, values[-1]) if values else "&nbsp;"
-        charts.append(f"<div><p>{escape(_words(name))}<span>{latest}</span></p>{_line(values, span, name)}</div>")
-    others = [name for name in names if name not in drawn]
-    facts = ""
-    if rows:
-        ends = {name: _measured(name, rows[-1][names.index(name)]) for name in others}
-        parts = (f"<span>{_words(name)} <b>{end}</b></span>" for name, end in ends.items())
-        facts = f'<p class="smell-facts">{" ".join(parts)}</p>'
-    return f'<div class="smell-traces">{"".join(charts)}</div>{facts}'
+        if name in drawn:
+            charts.append(f"<div><p>{words}<span>{latest}</span></p>{_line(values, span, name)}</div>")
+        elif values:
+            facts.append(f"<span>{words} <b>{latest}</b></span>")
+    below = f'<p class="smell-facts">{" ".join(facts)}</p>' if facts else ""
+    return f'<div class="smell-traces">{"".join(charts)}</div>{below}'
 
 
 def bars(names: Sequence[str], shares: Sequence[float] | None, *, playing: int = 0, keep: int = 4) -> str:
@@ -96,12 +94,8 @@ def _line(values: Sequence[float], span: int, name: str) -> str:
     if len(values) < 2:
         return f'<svg viewBox="0 0 100 40" preserveAspectRatio="none" aria-hidden="true">{ground}</svg>'
     low, high = min(values), max(values)
-    scale = 36 / (high - low) if high > low else 0.0
-    left = 100 - 100 * (len(values) - 1) / (span - 1)
-    points = [
-        f"{left + 100 * n / (span - 1):.1f},{38 - (value - low) * scale if scale else 20:.1f}"
-        for n, value in enumerate(values)
-    ]
+    heights = [38 - 36 * (value - low) / (high - low) if high > low else 20.0 for value in values]
+    points = [f"{100 - 100 * age / (span - 1):.1f},{y:.1f}" for age, y in enumerate(reversed(heights))]
     label = f"{_words(name)}: from {_short(low)} to {_short(high)}, now {_short(values[-1])}"
     return (
         f'<svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'

@@ -20,8 +20,8 @@ from smellkit.device.errors import LinkError
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import SmellkitError
-from smellkit.odour.live import Recogniser, Recognition
-from smellkit.odour.loop import Outcome, perform
+from smellkit.odour.live import Recogniser
+from smellkit.odour.pipeline import Mixture, Played, play
 
 SPAN = 120  # rows that are drawn
 SILENCE = 5.0  # seconds without a row that are worth a word
@@ -36,7 +36,7 @@ class Session:
 
     def __init__(self, *, recogniser: Callable[[], Recogniser], on_change: Callable[[], None] = lambda: None):
         self.rows: collections.deque[Row] = collections.deque(maxlen=SPAN)
-        self.answer: Recognition | None = None
+        self.answer: Mixture | None = None
         self.plan: Playlist | None = None
         self.plan_began = 0.0
         self.message = ""  # what came of the last click, if it is worth a word
@@ -48,7 +48,7 @@ class Session:
         self.recogniser: Recogniser | None = None
         self._make = recogniser
         self._on_change = on_change
-        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -63,7 +63,7 @@ class Session:
     def playing(self) -> tuple[int, float]:
         """The scent that the player was asked to emit at this moment, 0 for none, and the seconds left of the play."""
         status = self.player.status() if self.player else None
-        return (status.asked or 0, status.left) if status else (0, 0.0)
+        return (status.requested or 0, status.left) if status else (0, 0.0)
 
     def connect(
         self,
@@ -80,22 +80,22 @@ class Session:
         """
         if recogniser is not None and recogniser is not self._make:
             self._make, self.recogniser = recogniser, None
-        self._order(lambda: self._connect(nose, player, source, rate))
+        self._enqueue(lambda: self._connect(nose, player, source, rate))
 
     def replay(self, source: Any) -> None:
         """Have the virtual board replay another recording, and begin to recognise anew."""
-        self._order(lambda: self._replay(source))
+        self._enqueue(lambda: self._replay(source))
 
     def disconnect(self) -> None:
         """Stop and close both devices; `connect` opens them again."""
         self._silence()
-        self._order(self._disconnect)
+        self._enqueue(self._disconnect)
 
-    def play(self, scent: int | None = None, *, seconds: float = 10) -> Outcome | None:
+    def play(self, scent: int | None = None, *, seconds: float = 10) -> Played | None:
         """Play `scent` now, or what is recognised; `message` says why, when nothing is played."""
         return self._start(scent, seconds, mixture=False)
 
-    def mix(self, *, seconds: float = 60) -> Outcome | None:
+    def mix(self, *, seconds: float = 60) -> Played | None:
         """Play the recognised mixture as a sequence of slots."""
         return self._start(None, seconds, mixture=True)
 
@@ -122,16 +122,16 @@ class Session:
 
     # any thread
 
-    def _order(self, order: Callable[[], None]) -> None:
+    def _enqueue(self, job: Callable[[], None]) -> None:
         if self._stop.is_set():
             return
-        self._orders.put(order)
+        self._jobs.put(job)
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="smellkit panel", daemon=True)
                 self._thread.start()
 
-    def _start(self, scent: int | None, seconds: float, *, mixture: bool) -> Outcome | None:
+    def _start(self, scent: int | None, seconds: float, *, mixture: bool) -> Played | None:
         try:
             if self.player is None:
                 self.message = "Connect first."
@@ -141,11 +141,11 @@ class Session:
             elif self.answer is None:
                 self.message = "Nothing is recognised yet: wait for the first window, or choose a scent."
             else:
-                outcome = perform(self.player, self.answer, seconds=seconds, mixture=mixture)
+                played = play(self.answer, self.player, seconds=seconds, mixture=mixture)
                 reason = self.answer.mixture_reason if mixture else self.answer.reason
-                self.message = "" if outcome.played else f"Nothing is played: {reason}."
-                self.plan, self.plan_began = outcome.plan, time.monotonic()
-                return outcome
+                self.message = "" if played else f"Nothing is played: {reason}."
+                self.plan, self.plan_began = played.plan, time.monotonic()
+                return played
         except SmellkitError as why:
             self.message = str(why)
         finally:
@@ -170,8 +170,8 @@ class Session:
         drawn = 0.0
         while not self._stop.is_set():
             with contextlib.suppress(queue.Empty):
-                order = self._orders.get(timeout=0.05)
-                self._guarded(order)
+                job = self._jobs.get(timeout=0.05)
+                self._guarded(job)
                 drawn = 0.0
             self._guarded(self._sniff)
             if time.monotonic() - drawn > REDRAW and not self._stop.is_set():
@@ -188,7 +188,7 @@ class Session:
         finally:
             self.busy = ""
 
-    def _say(self, busy: str) -> None:
+    def _progress(self, busy: str) -> None:
         self.busy = busy
         self._changed()
 
@@ -197,16 +197,16 @@ class Session:
         self.message = ""
         try:
             if self.recogniser is None:
-                self._say("Preparing the recogniser")
+                self._progress("Preparing the recogniser")
                 self.recogniser = self._make()
-            self._say("Opening the ports")
+            self._progress("Opening the ports")
             if nose == "virtual":
                 self.board = Board(source, rate=rate)
             self.nose = Nose.open(self.board.port if self.board else nose)
             self.player = NeckWear.open(player)
             if self._stop.is_set():  # closed meanwhile
                 return
-            self._say("Waking the player")
+            self._progress("Waking the player")
             self.player.wake()
         except BaseException:
             self._disconnect()

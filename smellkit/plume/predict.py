@@ -270,7 +270,7 @@ def _write_masks(folder: Path, names: Pair, prediction: PlumePrediction) -> None
 
 
 def _refuse_loss(out: Path, *, folder: Path, frames: Sequence[str]) -> None:
-    """Refuse an `out` that is no folder, where the frames come from, or whose masks no prediction has written."""
+    """Refuse an `out` that is not a folder, where the frames come from, or whose masks no prediction has written."""
     file = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
     if file:
         raise OptionError(f"--out {out}: {file} is a file", hint="name a folder")
@@ -281,7 +281,7 @@ def _refuse_loss(out: Path, *, folder: Path, frames: Sequence[str]) -> None:
     for path in [*out.glob(MASKS), *(out / MASKS).rglob("*")]:
         plain_folder = path.is_dir() and not path.is_symlink()
         if not plain_folder and path.relative_to(out).as_posix() not in earlier:
-            raise OptionError(f"{path} is no mask of an earlier prediction", hint="name another folder for --out")
+            raise OptionError(f"{path} is not a mask of an earlier prediction", hint="name another folder for --out")
 
 
 def _earlier(table: Path) -> set[str]:
@@ -295,7 +295,7 @@ def _earlier(table: Path) -> set[str]:
             raise ValueError(f"other columns: {header}")
         return {name for row in rows for name in row[-len(GASES) :]}
     except (OSError, ValueError, csv.Error) as why:
-        raise OptionError(f"{table} is no earlier prediction: {why}", hint="name another folder for --out") from why
+        raise OptionError(f"{table} is not an earlier prediction: {why}", hint="name another folder for --out") from why
 
 
 @contextmanager

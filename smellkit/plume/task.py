@@ -54,7 +54,7 @@ class PlumeConfig:
         if not {"masks", "class"} & self.weights.keys():
             raise OptionError("Neither masks nor the class are to be learned", hint="masks or health above 0")
         if not 0 <= self.dropout <= 1:
-            raise OptionError(f"dropout={self.dropout} is no share of the full pairs", hint="0 to 1")
+            raise OptionError(f"dropout={self.dropout} is not a share of the full pairs", hint="0 to 1")
         for height in (self.height, self.test_height or self.height):
             if height < 32:
                 raise OptionError(f"Frames of {height} rows", hint="32 or more")
@@ -72,7 +72,7 @@ class PlumeConfig:
         try:
             numbers = [float(part) for part in self.alpha.split(",")]
         except ValueError as why:
-            raise OptionError(f"alpha={self.alpha!r} are no numbers", hint="alpha=1,8,1.2") from why
+            raise OptionError(f"alpha={self.alpha!r} are not numbers", hint="alpha=1,8,1.2") from why
         if len(numbers) != len(CLASSES) or min(numbers) <= 0:
             raise OptionError(f"alpha={self.alpha!r}", hint="a weight above 0 for each of three classes")
         return torch.tensor(numbers)
@@ -81,18 +81,11 @@ class PlumeConfig:
         """Pairs to train on, changed and drawn anew every epoch, and pairs to validate and test on as they are."""
         size, test_size = data.four_to_three(self.height), data.four_to_three(self.test_height or self.height)
         change = Augment(invert=self.invert) if self.augment else None
-        shown: dict[str, Any] = {
-            "gases": self.gases,
-            "pairing": self.pairing,
-            "change": change,
-            "dropout": self.dropout,
-        }
-        train = data.paired(self.data, "train", size=size, balance=self.balance, **shown)
+        changed: dict[str, Any] = {"change": change, "dropout": self.dropout, "balance": self.balance}
         gases = "both" if self.gases == "full" else self.gases
-        valid = data.paired(self.data, "valid", size=size, gases=gases)
         return {
-            "train": train,
-            "valid": valid,
+            "train": data.paired(self.data, "train", size=size, pairing=self.pairing, gases=self.gases, **changed),
+            "valid": data.paired(self.data, "valid", size=size, gases=gases),
             "test": data.paired(self.test or self.data, "test", size=test_size, gases=gases),
         }
 

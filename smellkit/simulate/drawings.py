@@ -15,7 +15,7 @@ GREEN, STEM, TABLE = (86, 140, 60), (106, 76, 46), (226, 218, 204)
 
 
 def draw(name: str, rng: np.random.Generator, *, size: int = 96) -> Image:
-    """Return a `size` x `size` RGB drawing of one of the twelve `CHANNELS`; place, size, colours, light are random."""
+    """Return a `size` x `size` RGB drawing of one of the twelve `SCENTS`; place, size, colours, light are random."""
     from PIL import Image, ImageDraw, ImageFilter
 
     large = size * SCALE

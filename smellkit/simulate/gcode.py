@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from smellkit import paths
-from smellkit.gcode.channels import CONTINUOUS, CURRENT, NODES, OPERATIONS, POSITION
-from smellkit.gcode.recordings import RATE
+from smellkit.gcode.recordings import CONTINUOUS, CURRENT, NODES, OPERATIONS, POSITION, RATE
 
 INCH = 25.4
 RAPID = 45.0  # mm a second
@@ -67,16 +66,16 @@ def program(operation: str) -> list[Move]:
 def trajectory(moves: list[Move], *, rows: int, random: np.random.Generator) -> pd.DataFrame:
     """Where the machine is at every row: x y z in inches, speed in mm/s, the line being executed and its number."""
     step = 1 / RATE
-    found: list[tuple] = []
+    rows_of_path: list[tuple] = []
     here, over = np.array([0.0, 0.0, 0.6]), 0.0
     for number, (line, *target, speed) in enumerate(moves):
         goal = np.array(target)
         seconds = max(float(np.abs(goal - here).max()) * INCH / speed, 0.3)
-        while over < seconds and len(found) < rows:
-            found.append((*(here + (goal - here) * over / seconds), speed, line, number + 10))
+        while over < seconds and len(rows_of_path) < rows:
+            rows_of_path.append((*(here + (goal - here) * over / seconds), speed, line, number + 10))
             over += step * (1 + 0.01 * random.standard_normal())
         over, here = over - seconds, goal
-    return pd.DataFrame(found, columns=["x", "y", "z", "speed", "line", "number"])
+    return pd.DataFrame(rows_of_path, columns=["x", "y", "z", "speed", "line", "number"])
 
 
 def record(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixtures import EPOCH, parse_label
-from smellkit.odour.scents import CHANNELS, substance
+from smellkit.odour.scents import SCENTS, substance
 from smellkit.paths import write_json, write_text
 from smellkit.simulate import nose as simulate
 
@@ -94,7 +94,7 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
 def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
     """Write the twelve-scent layout: smell_data/<odour>/*.csv, images/<odour>/*, smell_descriptions.json."""
     generator = _generator(seed, 4)
-    for name in sorted(CHANNELS):
+    for name in sorted(SCENTS):
         sitting = simulate.session(generator)
         for _ in range(size.scents):
             sitting = sitting if sessions == "substance" else simulate.session(generator)
@@ -172,7 +172,7 @@ def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> No
     from smellkit.simulate.drawings import draw
 
     kinds = ("webp", "jpg", "png")
-    for name in sorted(CHANNELS):
+    for name in sorted(SCENTS):
         (folder / name).mkdir(parents=True)
         for number in range(count):
             picture, suffix = draw(name, generator), kinds[number % len(kinds)]
@@ -186,7 +186,7 @@ def _descriptions(folder: Path, *, texts: bool = True) -> None:
     keys = ("key_molecules", "qualitative_descriptors", "hedonic_valence", "long_description")
     scents = [
         {"id": number, "name": name, **dict(zip(keys, SMELLS[name], strict=True))}
-        for number, name in enumerate(CHANNELS, 1)
+        for number, name in enumerate(SCENTS, 1)
     ]
     write_json(folder / "smell_descriptions.json", {"odors": scents})
     if texts:

@@ -65,7 +65,7 @@ class Result:
     tables: tuple[Table, ...]
 
 
-def views(folder: Path = FOLDER) -> dict[str, Any]:
+def layouts(folder: Path = FOLDER) -> dict[str, Any]:
     """What site/results.yaml says: name -> title, command, tables."""
     file = folder.with_suffix(".yaml")
     return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -73,15 +73,15 @@ def views(folder: Path = FOLDER) -> dict[str, Any]:
 
 def read(folder: Path = FOLDER) -> dict[str, Result]:
     """Return name -> result for every JSON file in `folder`; DataError names a file that can't be read."""
-    known = views(folder)
-    found = {path.stem: _read(path, known.get(path.stem, {})) for path in sorted(folder.glob("*.json"))}
-    return {name: found[name] for name in [*(name for name in known if name in found), *(set(found) - set(known))]}
+    known, files = layouts(folder), {path.stem: path for path in sorted(folder.glob("*.json"))}
+    names = [*(name for name in known if name in files), *(name for name in files if name not in known)]
+    return {name: _read(files[name], known.get(name, {})) for name in names}
 
 
 def missing(folder: Path = FOLDER) -> dict[str, str]:
     """Return name -> command for the results that are not there."""
     there = {path.stem for path in folder.glob("*.json")}
-    return {name: made_by(name, view["command"]) for name, view in views(folder).items() if name not in there}
+    return {name: made_by(name, layout["command"]) for name, layout in layouts(folder).items() if name not in there}
 
 
 def made_by(name: str, command: str) -> str:
@@ -93,32 +93,23 @@ def show(folder: Path = FOLDER) -> None:
     """Show every result in the notebook: title, tables and notes, and the command that made it."""
     from IPython.display import Markdown, display
 
-    found = read(folder)
-    for result in found.values():
+    results = read(folder)
+    for result in results.values():
         display(Markdown(f"### {result.title}\n\nMade by `{made_by(result.name, result.command)}`."))
         for table in result.tables:
             display(Markdown(markdown(table)))
-    if not found:
+    if not results:
         display(Markdown("*None yet.*"))
 
 
-def summary(found: dict[str, Result]) -> str:
+def summary(folder: Path = FOLDER) -> str:
     """Return the tables for the first page as markdown, each with the command that made it; empty without results."""
     parts = []
-    for result in found.values():
+    for result in read(folder).values():
         tables = [markdown(table, part=table.home) for table in result.tables if table.home is not None]
         if tables:
             parts += [f"### {result.title}", *tables, f"Made by `{result.command}`."]
     return "\n\n".join(["## Results", SELECTION, *parts]) if parts else ""
-
-
-def readme(text: str, found: dict[str, Result]) -> str:
-    """Return the README `text` with the first page's results between its two `results` marks."""
-    before, mark, rest = text.partition("<!-- results -->\n")
-    _, end, after = rest.partition("<!-- /results -->")
-    if not (mark and end):
-        raise DataError("The README has no <!-- results --> and <!-- /results --> lines", hint="put them back")
-    return f"{before}{mark}{summary(found)}\n{end}{after}"
 
 
 def markdown(table: Table, *, part: Part | None = None) -> str:
@@ -165,41 +156,40 @@ def scores() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "score", "value", "data"])
 
 
-def _read(path: Path, view: dict[str, Any]) -> Result:
-    command = view.get("command", "")
+def _read(path: Path, layout: dict[str, Any]) -> Result:
+    command = layout.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        tables = tuple(table for part in view.get("tables", []) if (table := _table(raw, part)).rows) or (_plain(raw),)
+        tables = tuple(table for part in layout.get("tables", []) if (table := _table(raw, part)).rows) or (
+            _plain(raw),
+        )
         command = command or (raw.get("made_by") or {}).get("command", "")
     except (ValueError, AttributeError, TypeError, OSError) as why:
-        raise DataError(f"{path} is no result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
-    return Result(path.stem, view.get("title", path.stem.replace("-", " ")), command, tables)
+        raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
+    title = layout.get("title", path.stem.replace("-", " "))
+    return Result(path.stem, title, command, tables or (_plain(raw),))
 
 
-def _table(raw: dict[str, Any], view: dict[str, Any]) -> Table:
-    """The rows that `view` names, with a figure for every column."""
-    found = _at(raw, view["rows"]) or {}
-    kept = {
-        name: row
-        for name, row in found.items()
-        if all(isinstance(row, dict) and row.get(key) == value for key, value in view.get("where", {}).items())
-    }
-    columns, times = view["columns"], view.get("times", 1)
-    rows = tuple(
-        (str(name), tuple(_figure(row, place, times) for place in columns.values())) for name, row in kept.items()
-    )
-    rows = tuple((name, figures) for name, figures in rows if any(figure is not None for figure in figures))
-    said = _at(raw, view["says"]) if "says" in view else ""
-    note = " ".join(part for part in (view.get("note", ""), said) if part)
-    return Table(view["title"], view["of"], tuple(columns), rows, note, _home(view))
+def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
+    """The rows that `layout` names, with a figure for every column."""
+    columns, where = layout["columns"], layout.get("where", {})
+    rows = []
+    for name, row in (_at(raw, layout["rows"]) or {}).items():
+        figures = tuple(_figure(row, place, layout.get("times", 1)) for place in columns.values())
+        kept = all(isinstance(row, dict) and row.get(key) == value for key, value in where.items())
+        if kept and any(figure is not None for figure in figures):
+            rows.append((str(name), figures))
+    conclusion = _at(raw, layout["says"]) if "says" in layout else ""
+    note = " ".join(part for part in (layout.get("note", ""), conclusion) if part)
+    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, _home(layout))
 
 
-def _home(view: dict[str, Any]) -> Part | None:
-    """What the first page shows of the table of `view`; None where it shows nothing of it."""
-    if "home" not in view:
+def _home(layout: dict[str, Any]) -> Part | None:
+    """What the first page shows of the table of `layout`; None where it shows nothing of it."""
+    if "home" not in layout:
         return None
-    said: dict[str, Any] = {name: said if name == "note" else tuple(said) for name, said in view["home"].items()}
-    return Part(**said)
+    home = layout["home"]
+    return Part(tuple(home.get("rows", ())), tuple(home.get("columns", ())), home.get("note", ""))
 
 
 def _plain(raw: dict[str, Any]) -> Table:
@@ -248,4 +238,4 @@ def _cell(figure: Figure | None, *, bold: bool) -> str:
     text = f"{value:,.{digits}f}"
     text = f"**{text}**" if bold else text
     space = "\N{NO-BREAK SPACE}"
-    return text if low is None else f"{text}{space}[{low:,.{digits}f},{space}{high:,.{digits}f}]"
+    return text if low is None else f"{text} [{low:,.{digits}f},{space}{high:,.{digits}f}]"

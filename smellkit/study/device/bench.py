@@ -29,12 +29,12 @@ from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
 neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
 neck.play(3, seconds=30)
-print("guarded" if neck.guarded else "alone", flush=True)
+print("watched" if neck.has_watchdog else "alone", flush=True)
 time.sleep(60)
 """
 
 
-def measure(*, say: Callable[[str], None], long: bool = False) -> dict[str, Any]:
+def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str, Any]:
     """Return every figure by name. About two minutes; `long` adds a playlist of 300 s in real time."""
     from smellkit.study.device.scenarios import run_all
 
@@ -43,7 +43,7 @@ def measure(*, say: Callable[[str], None], long: bool = False) -> dict[str, Any]
 
     def add(name: str, value: Any) -> None:
         figures[name] = value
-        say(f"{name}: {value}")
+        progress(f"{name}: {value}")
 
     add("frame_microseconds", round(frame_seconds() * 1e6, 2))
     for name, stream in streams().items():
@@ -127,12 +127,12 @@ def fuzz(count: int) -> int:
 
 def kill_latency(kind: str, number: int) -> float:
     """Seconds from the signal to a program that plays, on a pty or over TCP, until the scent is out of the air."""
-    device = VirtualNeckWear(now=Clock.now)
-    server = PtyServer(device, now=Clock.now) if kind == "pty" else TcpServer(device, now=Clock.now)
+    device = VirtualNeckWear()
+    server = PtyServer(device) if kind == "pty" else TcpServer(device)
     with server, subprocess.Popen([sys.executable, "-c", CHILD, server.port], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
-        if child.stdout.readline() != b"guarded\n":
-            raise LinkError("The guard did not start", port=server.port)
+        if child.stdout.readline() != b"watched\n":
+            raise LinkError("The watchdog did not start", port=server.port)
         await_silence(device, False)
         killed = Clock.now()
         child.send_signal(number)

@@ -2,17 +2,16 @@
 
     python -m smellkit.study.device.scenarios --count 10000          fake clock
     python -m smellkit.study.device.scenarios --count 300 --pty      a real pseudo-terminal, real time
-    python -m smellkit.study.device.scenarios --first 4711 --tell    one again, with its log
+    python -m smellkit.study.device.scenarios --first 4711 --show    one again, with its log
 
-The rules: every call ends within its bound + 100 ms; every failure is a DeviceError; nothing plays that was not asked
-for; no frame is damaged; the device is silent when the driver is closed, or, where no stop could reach it (radio,
+The rules: every call ends within its bound + 100 ms; every failure is a DeviceError; nothing plays that was not
+requested; no frame is damaged; the device is silent when the driver is closed, or, where no stop could reach it (radio,
 unplugged, blocked), when the bound that the driver reported is over; no thread and no descriptor is left.
 """
 
 from __future__ import annotations
 
 import random
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,15 +19,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from smellkit.device.clock import Clock, FakeClock
+from smellkit.device.clock import Clock
 from smellkit.device.errors import PortError, PortLost
 from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, open_link
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
-from smellkit.device.serve import MemoryPort, PtyServer
+from smellkit.device.serve import serve_here
 from smellkit.device.virtual import FAULTS, VirtualNeckWear
 from smellkit.errors import DeviceError
+from smellkit.study.device.fake import FakeClock, MemoryPort
 
 SLACK = 0.1  # seconds beyond a bound
 FAST = Timing(gap=0.02, reply=0.1, late=0.2, wake_gap=0.05, stop_gap=0.02, frame=1.0, renew=0.2, patience=0.3, cap=0.3)
@@ -85,20 +85,13 @@ class _World:
         self.port: MemoryPort | None = None
         self.busy = self.draw.random() < 0.03  # D10
         self.close: Callable[[], None] = lambda: None
+        self.connect: Callable[[], Link]
         if pty:
-            folder = tempfile.TemporaryDirectory(prefix="smellkit-")
-            served = PtyServer(self.device, now=self.clock.now, link=Path(folder.name) / "neckwear")
-            self._path = served.port
-
-            def close() -> None:
-                served.close()
-                folder.cleanup()
-
-            self.close = close
+            served = serve_here(self.device, name="neckwear")
+            self._path, self.close = served.port, served.close
             self.connect = self._connect_pty
-        else:
-            if isinstance(self.clock, FakeClock):
-                self.clock.watch(self.device.due)
+        elif isinstance(self.clock, FakeClock):
+            self.clock.watch(self.device.due)
             self.connect = self._connect_memory
 
     def _connect_memory(self) -> Link:
@@ -143,7 +136,7 @@ class _Person:
     def __init__(self, world: _World, neck: NeckWear):
         self.world, self.neck, self.draw = world, neck, world.draw
         self.out, self.now = world.outcome, world.clock.now
-        self.asked: list[list[Any]] = []  # [from, until, scents]: when which scent may be played
+        self.requested: list[list[Any]] = []  # [from, until, scents]: when which scent may be played
         self.channels = {150}  # what a handset may answer
 
     def live(self) -> None:
@@ -198,7 +191,7 @@ class _Person:
             "handset": 2 * request,
             "uid": request + wake,
             "close": stop + t.patience + t.write + stop,
-            "wait": wake + stop + max([0.0, *(until - self.now() for _, until, _ in self.asked[-1:])]) + 2.0,
+            "wait": wake + stop + max([0.0, *(until - self.now() for _, until, _ in self.requested[-1:])]) + 2.0,
         }.get(name, t.write)
 
     # acts
@@ -208,7 +201,7 @@ class _Person:
         self._until_now()
         began = self.now()
         self.neck.play(scent, seconds=max(0.05, seconds))
-        self._ask(began, {scent}, seconds)
+        self._request(began, {scent}, seconds)
 
     def _mix(self) -> None:
         shares = [self.draw.random() if self.draw.random() < 0.4 else 0.0 for _ in range(12)]
@@ -218,7 +211,7 @@ class _Person:
         self._until_now()
         began = self.now()
         plan = self.neck.play_mixture([share / total for share in shares], seconds=2.2 if self.world.pace < 1 else 20)
-        self._ask(began, {scent for _, scent, _ in plan.slots}, plan.seconds)
+        self._request(began, {scent for _, scent, _ in plan.slots}, plan.seconds)
 
     def _probe(self) -> None:
         channel = self.neck.probe().channel
@@ -253,7 +246,7 @@ class _Person:
         )
 
     def _mistake(self) -> None:
-        heard = len(self.world.device.heard)
+        heard = len(self.world.device.received)
         scent: Any
         seconds: Any
         scent, seconds = self.draw.choice([(0, 1), (13, 1), (True, 1), ("3", 1), (3, -1), (3, float("nan")), (3, "8")])
@@ -261,7 +254,7 @@ class _Person:
             self.neck.play(scent, seconds=seconds)
             self.out.broken.append(f"play({scent!r}, seconds={seconds!r}) was taken")
         except DeviceError:
-            if len(self.world.device.heard) != heard and not self.asked:
+            if len(self.world.device.received) != heard and not self.requested:
                 self.out.broken.append("a bad argument sent bytes")
 
     def _pull(self) -> None:
@@ -277,13 +270,13 @@ class _Person:
 
     # rules
 
-    def _ask(self, began: float, scents: set[int], seconds: float) -> None:
+    def _request(self, began: float, scents: set[int], seconds: float) -> None:
         """May be played from before the call, since the worker is another thread."""
-        self.asked.append([began, self.now() + self.neck._wake_bound + seconds + 1.0, scents])
+        self.requested.append([began, self.now() + self.neck._engine.wake_bound() + seconds + 1.0, scents])
 
     def _until_now(self) -> None:
-        """What was asked before ends here."""
-        for window in self.asked:
+        """What was requested before ends here."""
+        for window in self.requested:
             window[1] = min(window[1], self.now() + self.neck.timing.write + SLACK)
 
     def _leave(self) -> None:
@@ -308,11 +301,11 @@ class _Person:
             self.out.broken.append(f"{device.damaged} damaged bytes")
         # on a pty a frame waits in the kernel while the device is blocked, or its thread has no turn on a busy machine
         waits = 0.0 if world.pace == 1 else 3.5 if "blocked" in device.faults else 1.0
-        for at, raw in device.heard:
+        for at, raw in device.received:
             if raw[1] == 0x51 and len(raw) == 26 and raw[11] == 0x01:
                 scent = raw[15]
-                if not any(since <= at <= until + waits and scent in scents for since, until, scents in self.asked):
-                    self.out.broken.append(f"scent {scent} was sent at {at:.3f} and nobody asked for it")
+                if not any(since <= at <= until + waits and scent in scents for since, until, scents in self.requested):
+                    self.out.broken.append(f"scent {scent} was sent at {at:.3f} and nobody requested it")
         if not self.neck._engine.ended:
             self.out.broken.append("the worker lives on")
 
@@ -374,9 +367,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--pty", action="store_true")
-    parser.add_argument("--tell", action="store_true", help="show the log of the first")
+    parser.add_argument("--show", action="store_true", help="show the log of the first")
     options = parser.parse_args()
-    if options.tell:
+    if options.show:
         outcome = run(options.first, pty=options.pty)
         for entry in outcome.log:
             print(entry["at"], entry["direction"], entry["what"], entry["hex"])

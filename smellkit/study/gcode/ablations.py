@@ -1,4 +1,4 @@
-"""What a part of the reader, a kind of sensor or a loss is worth: taken away at test time, or trained again without."""
+"""What a part of the window decoder, a kind of sensor or a loss is worth: taken away in testing, or trained without."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from smellkit import paths, runs, sweep
-from smellkit.gcode import channels, scores, shipping, tasks
-from smellkit.gcode.channels import MODALITIES
-from smellkit.gcode.samples import Prepared
+from smellkit.gcode import task as tasks
+from smellkit.gcode.data import Prepared
+from smellkit.gcode.recordings import MODALITIES, channel_mask
+from smellkit.gcode.tokens import token_accuracy
 from smellkit.metrics import over_seeds
 from smellkit.runs import Run
 from smellkit.study.gcode import protocols as bench
@@ -20,11 +21,11 @@ from smellkit.train import Settings
 
 FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {  # file -> what it asks, task, score
-    "gcode-losses": ("Loss", tasks.reader, "token"),
-    "gcode-modalities": ("Kind of sensor, trained again without", tasks.reader, "token"),
-    "gcode-parts": ("Part of the reader", tasks.reader, "token"),
-    "gcode-encoder": ("Reconstruction in the published encoder", tasks.encoder, "accuracy"),
-    "gcode-frozen": ("Frozen against together, published decoder", tasks.decoder, "accuracy"),
+    "gcode-losses": ("Loss", tasks.WindowDecoderTask, "token"),
+    "gcode-modalities": ("Kind of sensor, trained again without", tasks.WindowDecoderTask, "token"),
+    "gcode-parts": ("Part of the decoder", tasks.WindowDecoderTask, "token"),
+    "gcode-encoder": ("Reconstruction in the published encoder", tasks.EncoderTask, "accuracy"),
+    "gcode-frozen": ("Frozen against together, published decoder", tasks.DecoderTask, "accuracy"),
 }
 
 
@@ -32,17 +33,17 @@ def bench_all(
     folder: str, *, names: Sequence[str] = tuple(SWEEPS), seeds: int = 3, workers: int = 1, **fixed: Any
 ) -> dict[str, Any]:
     """Run the sweeps `names` on `folder` and return their tables, with what is noise; `fixed` overrides all of them."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in names:
         title, factory, score = SWEEPS[name]
         plan = sweep.read(FOLDER / f"{name}.yaml")
         own = {**fixed, "data": folder}
-        if factory is tasks.decoder:
+        if factory is tasks.DecoderTask:
             own = {**fixed, "encoder": _encoder(folder, epochs=int(fixed.get("epochs", 8)))}
         plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | own)
         ran = sweep.run(plan, f"{factory.__module__}:{factory.__name__}", workers=workers)
         rows = compared(ran, score=f"test.{score}")
-        found[title] = {
+        results[title] = {
             "sweep": name,
             "score": f"test.{score}",
             "settings": {key: value for key, value in plan.fixed.items() if key != "data"},
@@ -51,20 +52,20 @@ def bench_all(
         }
         if name == "gcode-modalities":
             rows = compared(zeroed_all(ran), score="TF")
-            found["Kind of sensor, zeroed in testing"] = {
+            results["Kind of sensor, zeroed in testing"] = {
                 "sweep": name,
                 "score": "TF",
                 "rows": rows.to_dict("records"),
                 "says": sentence(rows),
             }
-    return runs.plain(found)
+    return runs.plain(results)
 
 
 def _encoder(folder: str, *, epochs: int) -> str:
     """The frozen encoder that all the decoders of `gcode-frozen` share, by the name of its run."""
     options = {"data": folder, "protocol": "G", "fold": 0, "thin": 2}
     settings = Settings(epochs=epochs, batch=64, learning_rate=1e-3, seed=1)
-    return bench.fitted(tasks.encoder, options, settings, name="gcode-ablations-encoder").name
+    return bench.fitted(tasks.EncoderTask, options, settings, name="gcode-ablations-encoder").name
 
 
 def compared(table: pd.DataFrame, *, score: str) -> pd.DataFrame:
@@ -89,55 +90,54 @@ def sentence(rows: pd.DataFrame) -> str:
     first, others = rows.iloc[0], rows.iloc[1:]
     apart = [f"{row.case} ({100 * row.difference:+.1f})" for row in others.itertuples() if row.apart]
     alike = [str(case) for case in others.loc[~others["apart"], "case"]]
-    said = []
+    sentences = []
     if apart:
-        said.append(f"Against {first['case']!r}, points: {'; '.join(apart)}.")
+        sentences.append(f"Against {first['case']!r}, points: {'; '.join(apart)}.")
     if alike:
         spread = 100 * others.loc[~others["apart"], "difference"].abs().max()
-        said.append(
+        sentences.append(
             f"Noise, within {first['seeds']} seeds: {'; '.join(alike)} (differences of up to {spread:.1f} points)."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def zeroed(run: Run, prepared: Prepared) -> pd.DataFrame:
-    """Test scores of one trained reader when it is blinded to one modality: without, TF, AR, operation.
+    """Test scores of one trained decoder when it is blinded to one modality: without, TF, AR, operation.
 
     The published modality table is of this kind: it shows what a model trained with a channel misses when it is gone,
     not what the channel is worth; for that, train again (`--set without=...`).
     """
     rows = []
     for modality in ("", *MODALITIES):
-        told = bench.say(run, prepared, mask=channels.keep(without=modality))
-        right = told.operation.argmax(axis=1) == told.table["operation_id"].to_numpy()
-        row = {"without": modality or "nothing", "TF": scores.accuracy(told.forced, told.target)}
-        rows.append(row | {"AR": scores.accuracy(told.free, told.target), "operation": float(right.mean())})
+        test = bench.predictions(run, prepared, mask=channel_mask(without=modality))
+        right = test.operation.argmax(axis=1) == test.table["operation_id"].to_numpy()
+        row = {"without": modality or "nothing", "TF": token_accuracy(test.forced, test.target)}
+        rows.append(row | {"AR": token_accuracy(test.free, test.target), "operation": float(right.mean())})
     return pd.DataFrame(rows)
 
 
 def zeroed_all(table: pd.DataFrame) -> pd.DataFrame:
     """`zeroed` of every fit with everything in a sweep's table: one row a seed and a modality (case)."""
-    found = []
+    tables = []
     for row in table[table["case"] == table["case"].iloc[0]].itertuples():
         run = runs.latest(str(row.run))
-        found.append(
-            zeroed(run, shipping.prepared_of(run.params)).rename(columns={"without": "case"}).assign(seed=row.seed)
-        )
-    return pd.concat(found, ignore_index=True)
+        scored = zeroed(run, tasks.config_of(tasks.WindowDecoderTask, run.params).prepared)
+        tables.append(scored.rename(columns={"without": "case"}).assign(seed=row.seed))
+    return pd.concat(tables, ignore_index=True)
 
 
-def text(found: dict[str, Any]) -> str:
+def text(results: dict[str, Any]) -> str:
     """The tables to read: per cent, with 95 % intervals over seeds."""
-    told = []
-    for title, part in found.items():
+    blocks = []
+    for title, part in results.items():
         rows = pd.DataFrame(part["rows"])
         rows[["mean", "low", "high", "difference"]] = (100 * rows[["mean", "low", "high", "difference"]]).round(1)
         shown = rows[["case", "mean", "low", "high", "difference", "apart"]]
-        told.append(f"{title} ({part['score']})\n{shown.to_string(index=False)}\n{part['says']}")
-    return "\n\n".join(told)
+        blocks.append(f"{title} ({part['score']})\n{shown.to_string(index=False)}\n{part['says']}")
+    return "\n\n".join(blocks)
 
 
-def views(found: dict[str, Any]) -> dict[str, Any]:
+def figures_of(results: dict[str, Any]) -> dict[str, Any]:
     """The same as figures for a page: title -> case -> figures {value, low, high}."""
 
     def figure(row: dict[str, Any], name: str) -> dict[str, float]:
@@ -146,18 +146,18 @@ def views(found: dict[str, Any]) -> dict[str, Any]:
 
     return {
         title: {row["case"]: {name: figure(row, name) for name in ("mean", "difference")} for row in part["rows"]}
-        for title, part in found.items()
+        for title, part in results.items()
     }
 
 
-def added(file: Path, found: dict[str, Any]) -> dict[str, Any]:
-    """What a file of ablations holds once `found` is in it; sweeps of the same name are replaced."""
+def added(file: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """What a file of ablations holds once `results` is in it; sweeps of the same name are replaced."""
     from smellkit.checks import read_json
 
     old = read_json(file) if file.exists() else {}
     return {
         "made_by": {"command": "smellkit bench gcode-ablations --data DIR"},
-        "tables": old.get("tables", {}) | views(found),
-        "ablations": old.get("ablations", {}) | found,
+        "tables": old.get("tables", {}) | figures_of(results),
+        "ablations": old.get("ablations", {}) | results,
         "stamp": runs.stamp(),
     }

@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench gcode`, `gcode-ablations` and `gcode-reading`."""
+"""The commands of this system: `smellkit bench gcode` and `gcode-ablations`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
     "--channels", "channel_set", default="all", show_default=True, help="Or no-position, no-position-z, centred."
 )
 @click.option(
-    "--system", default="reader", show_default=True, type=click.Choice(["reader", "two-stage", "two-stage-waves"])
+    "--system", default="decoder", show_default=True, type=click.Choice(["decoder", "two-stage", "two-stage-fourier"])
 )
 @click.option(
     "--context",
@@ -25,7 +25,11 @@ import click
 )
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
 @click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
-@click.option("--epochs", default=0, help="Passes over the training part: 24 for the reader, 40 for the decoder.")
+@click.option(
+    "--epochs",
+    default=0,
+    help="Passes over the training part: 24 for the decoder, 40 for two stages.",
+)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, out):
     """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
@@ -36,7 +40,7 @@ def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, o
     try:
         numbers = [int(fold) for fold in folds.split(",")]
     except ValueError as why:
-        raise OptionError(f"--folds {folds!r} are no numbers", hint="for example 0,1") from why
+        raise OptionError(f"--folds {folds!r} are not numbers", hint="for example 0,1") from why
     how = {"epochs": epochs} if epochs else {}
     asked = {"protocol": protocol, "channel_set": channel_set, "system": system, "context": context}
     result = benches.bench(str(folder), **asked, folds=numbers, seed=seed, **how)
@@ -53,12 +57,12 @@ def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, o
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the files fix for all runs.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def ablations(folder, only, seeds, workers, pairs, out):
-    """Losses, kinds of sensor and parts of the G-code reader, each with several seeds, and what of it is noise."""
+    """Losses, kinds of sensor and parts of the window decoder, each with several seeds, and what of it is noise."""
     from smellkit import options, paths
     from smellkit.study.gcode import ablations as studies
 
     names = options.listed(only, studies.SWEEPS, what="sweep")
-    found = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
-    click.echo(studies.text(found))
+    results = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
+    click.echo(studies.text(results))
     if out:
-        click.echo(paths.write_json(out, studies.added(out, found)))
+        click.echo(paths.write_json(out, studies.added(out, results)))

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 def coordinates(lines: Sequence[str]) -> NDArray[np.float64]:
     """Where each line ends, (lines, 3) in inches: a coordinate that a line does not name stays what it was."""
-    here, found = np.full(3, np.nan), []
+    here, ends = np.full(3, np.nan), []
     for line in lines:
         for word in line.split():
             match = WORD.fullmatch(word)
             if match and word[0] in "XYZ" and "G53" not in line:
                 here["XYZ".index(word[0])] = float(word[1:])
-        found.append(here.copy())
-    return np.array(found).reshape(-1, 3)
+        ends.append(here.copy())
+    return np.array(ends).reshape(-1, 3)
 
 
 def executed(machine: Machine, recording: str) -> list[str]:
@@ -47,8 +47,8 @@ def toolpaths(paths: Mapping[str, Sequence[str]]) -> Figure:
     figure = Figure(figsize=(plots.WIDTH, 3.4), layout="constrained")
     panels = figure.subplots(1, len(paths), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (name, lines), shade in zip(panels, paths.items(), plots.PALETTE, strict=False):
-        places = coordinates(lines)
-        axes.plot(places[:, 0], places[:, 1], ".-", color=shade, linewidth=1, markersize=4, alpha=0.8)
+        points = coordinates(lines)
+        axes.plot(points[:, 0], points[:, 1], ".-", color=shade, linewidth=1, markersize=4, alpha=0.8)
         axes.set(xlabel="X, inches", aspect="equal")
         axes.set_title(name, fontsize=10)
     panels[0].set_ylabel("Y, inches")
@@ -59,8 +59,7 @@ def timeline(machine: Machine, recording: str, *, names: Sequence[str]) -> Figur
     """Some channels of a recording over time, each in its own panel, since their units differ."""
     from matplotlib.figure import Figure
 
-    from smellkit.gcode.channels import CONTINUOUS
-    from smellkit.gcode.recordings import RATE
+    from smellkit.gcode.recordings import CONTINUOUS, RATE
 
     plots.style()
     table = machine.windows[machine.windows["recording"] == recording]
@@ -84,9 +83,9 @@ def protocols(results: Sequence[Mapping[str, Any]], *, measures: Sequence[str] =
     figure = Figure(figsize=(plots.WIDTH, 1.4 + 0.62 * len(results)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / len(measures)
-    for place, (measure, shade) in enumerate(zip(measures, plots.PALETTE, strict=False)):
+    for number, (measure, shade) in enumerate(zip(measures, plots.PALETTE, strict=False)):
         values = 100 * np.array([result["tokens"][measure] for result in results], float)
-        rows = np.arange(len(results)) + (place - (len(measures) - 1) / 2) * height
+        rows = np.arange(len(results)) + (number - (len(measures) - 1) / 2) * height
         axes.barh(rows, values[:, 0], height=height * 0.92, color=shade, label=measure)
         spread = np.clip([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]], 0, None)
         axes.errorbar(values[:, 0], rows, xerr=spread, fmt="none", ecolor=plots.INK, elinewidth=1, capsize=2)
@@ -106,13 +105,13 @@ def cases(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
     figure = Figure(figsize=(plots.WIDTH, 1.0 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
     mean, low, high = (100 * np.array([row[name] for row in rows], float) for name in ("mean", "low", "high"))
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     axes.axvspan(low[0], high[0], color=plots.PALETTE[0], alpha=0.12, linewidth=0)
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         shade = plots.PALETTE[1] if row["apart"] else plots.PALETTE[0]
-        axes.errorbar(mean[place], place, xerr=[[mean[place] - low[place]], [high[place] - mean[place]]], fmt="o",
+        axes.errorbar(mean[number], number, xerr=[[mean[number] - low[number]], [high[number] - mean[number]]], fmt="o",
                       color=shade, ecolor=shade, capsize=3)  # fmt: skip
-    axes.set_yticks(places, [row["case"] for row in rows])
+    axes.set_yticks(positions, [row["case"] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(label)
     axes.grid(axis="x")
@@ -121,7 +120,7 @@ def cases(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
 
 def label(result: Mapping[str, Any]) -> str:
     """Name of a bench result: protocol, system, channels."""
-    system = "" if result["system"] == "reader" else f"{result['system']}, "
+    system = "" if result["system"] == "decoder" else f"{result['system']}, "
     whole = ", whole recording" if result.get("context") == "recording" else ""
     return f"{result['protocol']}: {system}{result['channels']}{whole}"
 

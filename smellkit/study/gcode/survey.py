@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.gcode import channels, splits
-from smellkit.gcode.channels import CONTINUOUS, MODALITIES
-from smellkit.gcode.data import LENGTH, Machine
+from smellkit.gcode.data import LENGTH, Machine, split
+from smellkit.gcode.recordings import CONTINUOUS, MODALITIES, modality
 from smellkit.gcode.tokens import EOS, PAD, UNK
 
 
 def features(machine: Machine) -> NDArray[np.float32]:
     """Mean and deviation of every channel in every window, (windows, 155, 2); 0 where a node is missing."""
-    found = np.zeros((len(machine), len(CONTINUOUS), 2), np.float32)
+    described = np.zeros((len(machine), len(CONTINUOUS), 2), np.float32)
     for rows in np.array_split(np.arange(len(machine)), max(1, len(machine) // 256)):
         values, _ = machine.take(machine.windows["row"].to_numpy()[rows])
         known = ~np.isnan(values)
@@ -22,8 +21,8 @@ def features(machine: Machine) -> NDArray[np.float32]:
         filled = np.where(known, values, 0)
         mean = filled.sum(axis=1) / count
         spread = np.where(known, values - mean[:, None], 0)
-        found[rows, :, 0], found[rows, :, 1] = mean, np.sqrt((spread**2).sum(axis=1) / count)
-    return found
+        described[rows, :, 0], described[rows, :, 1] = mean, np.sqrt((spread**2).sum(axis=1) / count)
+    return described
 
 
 def by_modality(machine: Machine, *, protocols: str = "SG", trees: int = 50, seed: int = 7) -> pd.DataFrame:
@@ -34,14 +33,14 @@ def by_modality(machine: Machine, *, protocols: str = "SG", trees: int = 50, see
     from sklearn.ensemble import ExtraTreesClassifier
 
     described = features(machine)
-    kinds = np.array([channels.modality(channel) for channel in CONTINUOUS])
+    kinds = np.array([modality(channel) for channel in CONTINUOUS])
     chosen = {kind: described[:, kinds == kind].reshape(len(machine), -1) for kind in MODALITIES}
     chosen["all"] = described.reshape(len(machine), -1)
     chosen["missing nodes"] = (described == 0).all(axis=2)
     operation, line = (machine.windows[name].to_numpy() for name in ("operation_id", "line"))
     rows = []
     for protocol in protocols:
-        train, _, test = splits.split(machine.windows, protocol)
+        train, _, test = split(machine.windows, protocol)
         for kind, table in chosen.items():
             forest = ExtraTreesClassifier(trees, n_jobs=1, random_state=seed, min_samples_leaf=2)
             right = forest.fit(table[train], operation[train]).predict(table[test]) == operation[test]
@@ -54,13 +53,13 @@ def by_modality(machine: Machine, *, protocols: str = "SG", trees: int = 50, see
 
 def ties(machine: Machine) -> pd.Series:
     """Whether each window has several lines that are equally frequent, so that its label is the earliest of them."""
-    found = []
+    tied: list[bool] = []
     for rows in np.array_split(machine.windows["row"].to_numpy(), max(1, len(machine) // 256)):
         codes = machine.row_lines[rows[:, None] + np.arange(LENGTH)]
         counts = (codes[:, :, None] == codes[:, None, :]).sum(axis=2)
         best = counts == counts.max(axis=1, keepdims=True)
-        found += [len(set(row[mask])) > 1 for row, mask in zip(codes, best, strict=True)]
-    return pd.Series(found, index=machine.windows.index)
+        tied += [len(set(row[mask])) > 1 for row, mask in zip(codes, best, strict=True)]
+    return pd.Series(tied, index=machine.windows.index)
 
 
 def composition(target: NDArray[np.int64], names: tuple[str, ...]) -> pd.Series:

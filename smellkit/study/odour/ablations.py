@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from smellkit import paths, plots, runs, sweep
+from smellkit import paths, plots, sweep
 from smellkit.errors import OptionError
 
 if TYPE_CHECKING:
@@ -48,23 +48,20 @@ def measure(
 
     Intervals are over seeds, by Student's t: how much training varies, not how much other recordings would.
     """
-    found: dict[str, Any] = {}
+    sweeps: dict[str, Any] = {}
     for name in SWEEPS:
         plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
         plan = replace(plan, fixed=plan.fixed | {"data": data}, seeds=list(range(1, seeds + 1)))
         table = sweep.run(plan, FACTORY, workers=workers)
-        parts = {said: sweep.summary(table, score=score).set_index("case") for said, score in SCORES.items()}
-        found[name] = {
-            case: {said: _interval(part.loc[case]) for said, part in parts.items()}
+        parts = {column: sweep.summary(table, score=score).set_index("case") for column, score in SCORES.items()}
+        sweeps[name] = {
+            case: {column: _interval(part.loc[case]) for column, part in parts.items()}
             | {"seeds": int(next(iter(parts.values())).loc[case, "seeds"]), "runs": list(rows["run"])}
             for case, rows in table.groupby("case", sort=False)
         }
-        best = max(found[name], key=lambda case: found[name][case]["test window"]["value"])
-        progress(f"{name}: {len(found[name])} cases, the highest {best}")
-    return {
-        "made_by": {"command": "smellkit bench smellnet-ablations --data DIR", "revision": runs.revision()},
-        "sweeps": found,
-    }
+        best = max(sweeps[name], key=lambda case: sweeps[name][case]["test window"]["value"])
+        progress(f"{name}: {len(sweeps[name])} cases, the highest {best}")
+    return {"sweeps": sweeps}
 
 
 def _interval(row: pd.Series) -> dict[str, float]:

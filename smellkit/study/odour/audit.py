@@ -1,7 +1,7 @@
 """`smellkit audit DIR`: how much of an accuracy may come from the session instead of the smell.
 
-Recordings of one sitting share temperature, pressure, humidity and the sensors' resting level. If each substance was
-recorded in one sitting, whatever tells sittings apart tells substances apart. The audit measures with inputs that hold
+Recordings of one session share temperature, pressure, humidity and the sensors' resting level. If each substance was
+recorded in one session, whatever tells sessions apart tells substances apart. The audit measures with inputs that hold
 no smell, or hardly any, and on recordings from another time.
 """
 
@@ -17,107 +17,114 @@ from numpy.typing import NDArray
 from smellkit import metrics
 from smellkit.checks import Report
 from smellkit.errors import DataError
+from smellkit.evaluate import Outcome, percent, summarise
 from smellkit.odour import recordings
 from smellkit.odour.features import describe
-from smellkit.odour.recordings import ENVIRONMENT, GAS, SENSORS
-from smellkit.odour.sessions import other_sessions, sittings
-from smellkit.odour.windows import Protocol, Windows, cut
+from smellkit.odour.recordings import other_sessions
+from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
+from smellkit.study.odour.survey import number_sessions
 
 CLIMATE = ("Temperature", "Pressure", "Humidity", "Altitude")
+
+
+FIRST_ROWS = {  # inputs of one row, before any odour dynamics
+    "temperature, pressure, humidity, altitude": CLIMATE,
+    "pressure alone": ("Pressure",),
+    "six gas channels": GAS,
+    "all twelve channels": SENSORS,
+}
+INPUTS = {  # of windows, with ever less smell-free information in them
+    "environment columns": Protocol("absolute", ENVIRONMENT),
+    "twelve channels, absolute": Protocol("absolute", SENSORS),
+    "six gas channels, absolute": Protocol("absolute"),
+    "six gas channels, level-free": Protocol("level-free"),
+    "six gas channels, differences (strict)": Protocol(),
+}
 
 
 def run(data: str | Path = "", *, trees: int = 200, seed: int = 0) -> dict[str, Any]:
     """Measure what a forest learns from inputs with ever less smell in them on the recordings in `data`.
 
-    Returns {"chance", "recordings", "rows", "windows", "other_session", "sittings", "verdict"}; accuracies as
-    {value, low, high} with intervals over recordings.
+    Returns {"chance_level", "recordings", "first_row", "windows", "other_session", "second_sessions", "verdict"};
+    accuracies as {value, low, high} with intervals over recordings.
     """
     report = Report()
     training = recordings.read_recordings(data, "training", report=report)
     testing = recordings.read_recordings(data, "testing", report=report)
     away = other_sessions(data, report)
     classes = tuple(sorted(training["substance"].unique()))
-    found: dict[str, Any] = {
-        "chance": 1 / len(classes),
+    result: dict[str, Any] = {
+        "chance_level": 1 / len(classes),
         "substances": len(classes),
         "recordings": {"training": training["file"].nunique(), "testing": testing["file"].nunique()},
         "first_row": {
-            name: _first_row(training, testing, columns, trees=trees, seed=seed)
-            for name, columns in {
-                "temperature, pressure, humidity, altitude": CLIMATE,
-                "pressure alone": ("Pressure",),
-                "six gas channels": GAS,
-                "all twelve channels": SENSORS,
-            }.items()
+            name: _first_row(training, testing, columns, trees=trees, seed=seed) for name, columns in FIRST_ROWS.items()
         },
+        "windows": {},
+        "other_session": {},
     }
-    views = {
-        "environment columns": Protocol("absolute", ENVIRONMENT),
-        "twelve channels, absolute": Protocol("absolute", SENSORS),
-        "six gas channels, absolute": Protocol("absolute"),
-        "six gas channels, level-free": Protocol("level-free"),
-        "six gas channels, differences (strict)": Protocol(),
-    }
-    found["windows"], found["other_session"] = {}, {}
-    for name, protocol in views.items():
+    for name, protocol in INPUTS.items():
         train = cut(training, protocol, classes=classes)
-        scorer = _forest(describe(train.values).numpy(), train.target, trees=trees, seed=seed)
-        found["windows"][name] = _graded(scorer, cut(testing, protocol, classes=classes))
+        forest = _forest(describe(train.values).numpy(), train.target, trees=trees, seed=seed)
+        result["windows"][name] = _figures(forest, cut(testing, protocol, classes=classes))
         if away is not None:
-            found["other_session"][name] = _graded(scorer, cut(away, protocol, classes=classes))
-    found["sittings"] = _sittings(training, trees=trees, seed=seed)
-    found["faults"] = {str(note): int(count) for note, count in report.counts.items()}
-    found["verdict"] = verdict(found)
-    return found
+            result["other_session"][name] = _figures(forest, cut(away, protocol, classes=classes))
+    result["second_sessions"] = _second_sessions(training, trees=trees, seed=seed)
+    result["faults"] = {str(note): int(count) for note, count in report.counts.items()}
+    return result | {"verdict": verdict(result)}
 
 
-def verdict(found: dict[str, Any]) -> str:
+def verdict(result: dict[str, Any]) -> str:
     """A paragraph in words, from the numbers alone."""
-    chance, first, windows = found["chance"], found["first_row"], found["windows"]
-    climate = first["temperature, pressure, humidity, altitude"]["value"]
-    gas, strict = first["six gas channels"]["value"], windows["six gas channels, differences (strict)"]["top1"]["value"]
+    chance, first, windows = result["chance_level"], result["first_row"], result["windows"]
+    climate, gas = (first[name]["value"] for name in ("temperature, pressure, humidity, altitude", "six gas channels"))
     absolute = windows["twelve channels, absolute"]["top1"]["value"]
     text = "One row of temperature, pressure, humidity and altitude, with no gas sensor in it, names "
     text += f"{climate:.0%} of the test recordings ({chance:.1%} by chance); one row of the six gas channels, "
     text += f"before any odour dynamics, {gas:.0%}. "
     if climate > max(5 * chance, 0.2):
-        text += "So the sitting gives the substance away: training and test recordings share it. "
+        text += "So the session gives the substance away: training and test recordings share it. "
         text += f"The {absolute:.0%} of windows that absolute levels of all channels reach are a session detector's. "
     else:
         text += "So the surroundings say little about the substance here. "
-    if found["other_session"]:
-        moved = found["other_session"]["twelve channels, absolute"]["top1"]["value"]
-        kept = found["other_session"]["six gas channels, differences (strict)"]["top1"]["value"]
-        text += f"On recordings from another time the same model falls from {absolute:.0%} to {moved:.0%}, "
-        text += f"and the strict differences from {strict:.0%} to {kept:.0%}. "
-        text += (
-            "Read test accuracy as recognition within a sitting, and expect the other-session figure on a new day."
-            if moved < absolute / 2
-            else "The figure survives a change of session."
-        )
-    else:
-        text += "There are no online_* recordings here, so nothing is known about another day. "
-    if found["sittings"]["substances"]:
-        text += f" {len(found['sittings']['substances'])} substances have a second sitting in the training split; "
-        text += f"without it, {found['sittings']['top1']:.0%} of its windows are named right from absolute levels."
+    text += _on_another_day(result, absolute)
+    if result["second_sessions"]["substances"]:
+        count = len(result["second_sessions"]["substances"])
+        text += f" {count} substances have a second session in the training split; without it, "
+        text += f"{result['second_sessions']['top1']:.0%} of its windows are named right from absolute levels."
     return text.strip()
 
 
-def report(found: dict[str, Any]) -> str:
+def _on_another_day(result: dict[str, Any], absolute: float) -> str:
+    """What the recordings of other sessions say, for the verdict."""
+    if not result["other_session"]:
+        return "There are no online_* recordings here, so nothing is known about another day. "
+    name = "six gas channels, differences (strict)"
+    moved = result["other_session"]["twelve channels, absolute"]["top1"]["value"]
+    strict, kept = (result[split][name]["top1"]["value"] for split in ("windows", "other_session"))
+    text = f"On recordings from another time the same model falls from {absolute:.0%} to {moved:.0%}, "
+    text += f"and the strict differences from {strict:.0%} to {kept:.0%}. "
+    if moved >= absolute / 2:
+        return text + "The figure survives a change of session."
+    return text + (
+        "Read test accuracy as recognition within a session, and expect the other-session figure on a new day."
+    )
+
+
+def report(result: dict[str, Any]) -> str:
     """The audit as text."""
-    lines = [f"{found['recordings']} recordings of {found['substances']} substances, chance {found['chance']:.1%}"]
-    lines += ["", "First row of a recording alone"]
-    lines += [f"  {name:42} {_percent(value)}" for name, value in found["first_row"].items()]
-    lines += ["", "Windows of the test split, top-1 (and from another session, top-1 / top-5)"]
-    for name, value in found["windows"].items():
-        away = found["other_session"].get(name)
-        more = f"   {away['top1']['value']:.1%} / {away['top5']['value']:.1%}" if away else ""
-        lines.append(f"  {name:42} {_percent(value['top1'])}{more}")
-    return "\n".join([*lines, "", found["verdict"]])
-
-
-def _percent(interval: dict[str, float]) -> str:
-    return f"{interval['value']:.1%} [{interval['low']:.1%}, {interval['high']:.1%}]"
+    lines = [
+        f"{result['recordings']} recordings of {result['substances']} substances, chance {result['chance_level']:.1%}"
+    ]
+    lines += ["", "First row of a recording alone, per cent"]
+    lines += [f"  {name:42} {percent(value)}" for name, value in result["first_row"].items()]
+    lines += ["", "Windows of the test split, top-1 in per cent (and from another session, top-1 / top-5)"]
+    for name, value in result["windows"].items():
+        away = result["other_session"].get(name)
+        more = f"   {100 * away['top1']['value']:.1f} / {100 * away['top5']['value']:.1f}" if away else ""
+        lines.append(f"  {name:42} {percent(value['top1'])}{more}")
+    return "\n".join([*lines, "", result["verdict"]])
 
 
 def _first_row(training, testing, columns, *, trees: int, seed: int) -> dict[str, float]:
@@ -125,29 +132,26 @@ def _first_row(training, testing, columns, *, trees: int, seed: int) -> dict[str
     testable = rows[1][rows[1]["substance"].isin(rows[0]["substance"])]
     names, target = np.unique(rows[0]["substance"], return_inverse=True)
     model = _forest(rows[0][list(columns)].to_numpy(), target, trees=trees, seed=seed)
-    said = names[model.predict(testable[list(columns)].to_numpy())]
-    return metrics.bootstrap((said == testable["substance"].to_numpy()).astype(float))._asdict()
+    right = names[model.predict(testable[list(columns)].to_numpy())] == testable["substance"].to_numpy()
+    return summarise([Outcome(np.arange(len(right)), {"top1": right})])["top1"]._asdict()
 
 
-def _graded(model, test: Windows) -> dict[str, Any]:
+def _figures(model, test: LabelledWindows) -> dict[str, Any]:
     scores = model.predict_proba(describe(test.values).numpy())
-    return {
-        f"top{k}": metrics.bootstrap(metrics.hits(scores, test.target, k=k), groups=test.recording)._asdict()
-        for k in (1, 5)
-    }
+    hits = {f"top{k}": metrics.hits(scores, test.target, k=k) for k in (1, 5)}
+    return {name: interval._asdict() for name, interval in summarise([Outcome(test.recording, hits)]).items()}
 
 
-def _sittings(training: pd.DataFrame, *, trees: int, seed: int) -> dict[str, Any]:
-    """Accuracy on the second sitting of the substances that have two, when it was left out of the training."""
-    number = sittings(training)
+def _second_sessions(training: pd.DataFrame, *, trees: int, seed: int) -> dict[str, Any]:
+    """Accuracy on the second session of the substances that have two, when it was left out of the training."""
+    number = number_sessions(training)
     substance = training.groupby("file", sort=True)["substance"].first()
     double = sorted(set(substance[number > 0]))
-    held = number.index[(number > 0) & substance.isin(double)]
     if not double:
         return {"substances": [], "top1": None}
     protocol = Protocol("absolute", SENSORS)
     classes = tuple(sorted(training["substance"].unique()))
-    away = training["file"].isin(held)
+    away = training["file"].isin(number.index[number > 0])
     train, test = (cut(part, protocol, classes=classes) for part in (training[~away], training[away]))
     model = _forest(describe(train.values).numpy(), train.target, trees=trees, seed=seed)
     right = model.predict(describe(test.values).numpy()) == test.target

@@ -10,17 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
-from smellkit.errors import OptionError
-from smellkit.odour.features import LAG, Normal, describe
-from smellkit.windows import Array, Standard
+from smellkit.odour.features import LAG, QuantileNormalizer, describe
+from smellkit.windows import Array
 
-SHARPNESS = 5.0  # of a ridge classifier's margins, -1 to 1, as scores
 FLOOR = 1e-3  # added to probabilities that a forest counts, before the logarithm
 
 
-class Peer:
+class Baseline:
     """A scikit-learn style classifier on the summary features of a window."""
 
     lag = 0  # rows over which differences are summarised as well
@@ -29,10 +26,10 @@ class Peer:
         self.seed = seed
         self.threads = threads
 
-    def fit(self, windows: Array, target: NDArray[np.int64]) -> Peer:
+    def fit(self, windows: Array, target: NDArray[np.int64]) -> Baseline:
         """Fit on windows (windows, steps, channels) whose classes are 0, 1, ..., each of them present."""
         x = self._describe(windows)
-        self.normal = Normal(x.shape[1]).fit(x)
+        self.normalizer = QuantileNormalizer(x.shape[1]).fit(x)
         self.model = self._fit(self._inputs(x), np.asarray(target))
         return self
 
@@ -50,11 +47,11 @@ class Peer:
         raise NotImplementedError
 
 
-class Lda(Peer):
+class Lda(Baseline):
     """Linear discriminants with a shrunk covariance, on normal features: 0.1 s to fit."""
 
     def _inputs(self, x):
-        return self.normal(x).numpy()
+        return self.normalizer(x).numpy()
 
     def _fit(self, x, target):
         return discriminants().fit(x, target)
@@ -63,7 +60,7 @@ class Lda(Peer):
         return self.model.predict_log_proba(self._inputs(self._describe(windows))).astype(np.float32)
 
 
-class ExtraTrees(Peer):
+class ExtraTrees(Baseline):
     """Extremely randomised trees."""
 
     trees = 300
@@ -80,11 +77,11 @@ class ExtraTreesLda(ExtraTrees):
 
     def fit(self, windows, target):
         x = self._describe(windows)
-        self.linear = discriminants().fit(Normal(x.shape[1]).fit(x)(x).numpy(), target)
+        self.linear = discriminants().fit(QuantileNormalizer(x.shape[1]).fit(x)(x).numpy(), target)
         return super().fit(windows, target)
 
     def _inputs(self, x):
-        scores = self.linear.decision_function(self.normal(x).numpy())
+        scores = self.linear.decision_function(self.normalizer(x).numpy())
         return np.concatenate([x.numpy(), scores.reshape(len(x), -1)], axis=1)
 
 
@@ -94,14 +91,12 @@ class CurveTrees(ExtraTreesLda):
     lag, trees = LAG, 150
 
 
-class LightGbm(Peer):
+class LightGbm(Baseline):
     """Gradient-boosted trees (the extra `peers`)."""
 
     def _fit(self, x, target):
-        try:
-            from lightgbm import LGBMClassifier
-        except ImportError as why:
-            raise OptionError("LightGBM is not installed", hint="pip install smellkit[peers]") from why
+        from lightgbm import LGBMClassifier
+
         model = LGBMClassifier(
             n_estimators=80,
             learning_rate=0.08,
@@ -117,50 +112,12 @@ class LightGbm(Peer):
         return np.log(self.model.predict_proba(self._describe(windows).numpy()) + 1e-6).astype(np.float32)
 
 
-class Rocket(Peer):
-    """MiniRocket's convolutions and a ridge classifier on windows in standard units, from aeon (the extra `rocket`)."""
-
-    name = "MiniRocket"
-
-    def fit(self, windows, target):
-        try:
-            from aeon.transformations.collection import convolution_based
-        except ImportError as why:
-            raise OptionError(
-                "aeon is not installed", hint="pip install smellkit[rocket], in its own environment"
-            ) from why
-        from sklearn.linear_model import RidgeClassifierCV
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        self.standard = Standard.fit(windows)
-        self.kernels = getattr(convolution_based, self.name)(random_state=self.seed, n_jobs=self.threads)
-        seen = np.asarray(self.kernels.fit_transform(self._inputs(windows)))
-        self.model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(1, 5, 9))).fit(seen, target)
-        return self
-
-    def _inputs(self, x):
-        return np.ascontiguousarray(self.standard(x).transpose(0, 2, 1))
-
-    def scores(self, windows):
-        margins = self.model.decision_function(np.asarray(self.kernels.transform(self._inputs(windows))))
-        return log_softmax(SHARPNESS * margins, axis=1).astype(np.float32)
-
-
-class Hydra(Rocket):
-    """Hydra's competing kernels and a ridge classifier, from aeon."""
-
-    name = "HydraTransformer"
-
-
-PEERS: dict[str, Callable[..., Peer]] = {
+BASELINES: dict[str, Callable[..., Baseline]] = {
     "lda": Lda,
     "extratrees": ExtraTrees,
     "extratrees-lda": ExtraTreesLda,
     "curve-trees": CurveTrees,
     "lightgbm": LightGbm,
-    "minirocket": Rocket,
-    "hydra": Hydra,
 }
 
 

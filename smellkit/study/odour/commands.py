@@ -19,32 +19,35 @@ FOLDER = click.Path(path_type=Path)
 def smellnet_base(data, model, seeds, folds, out, folder):
     """Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions."""
     if folder:
-        from smellkit.study.odour import release as ship
+        from smellkit.study.odour import release
 
-        click.echo(ship.make_weights(data, Path(folder), progress=click.echo))
+        click.echo(release.make_weights(data, Path(folder), progress=click.echo))
         return
+    from smellkit import evaluate
     from smellkit.study.odour import smellnet as bench
 
     names = [name for name in model.split(",") if name]
-    result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, before=_known(out))
+    result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, earlier=evaluate.earlier(out))
     click.echo(bench.report(result))
-    _keep(result, out)
+    _keep(result, out, "smellkit bench smellnet-base --data DIR")
 
 
 @click.command("smellnet-sessions")
 @click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
-@click.option("--method", default="", metavar="NAME", help="One method; all else. See `encoder/transfer.py`.")
+@click.option("--method", default="", metavar="NAME", help="One method; all else. See `study/odour/sessions.py`.")
 @click.option("--seeds", default=1, show_default=True, help="Fits that score other sessions; 0 is none.")
 @click.option("--folds", default=1, show_default=True, help="Recordings of each substance held out for simulated days.")
 @click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other methods there are kept.")
 def smellnet_sessions(data, method, seeds, folds, out):
     """Choose a method for another day on training recordings alone, and score all of them on other sessions."""
+    from smellkit import evaluate
     from smellkit.study.odour import sessions as transfer
 
     names = [method] if method else []
-    result = transfer.run(data, methods=names, folds=folds, seeds=seeds, progress=click.echo, before=_known(out))
+    earlier = evaluate.earlier(out)
+    result = transfer.run(data, methods=names, folds=folds, seeds=seeds, progress=click.echo, earlier=earlier)
     click.echo(transfer.report(result))
-    _keep(result, out)
+    _keep(result, out, "smellkit bench smellnet-sessions --data DIR")
 
 
 @click.command("smellnet-ablations")
@@ -57,7 +60,7 @@ def smellnet_ablations(data, seeds, workers, out):
     from smellkit.study.odour import ablations
 
     result = ablations.measure(data, seeds=seeds, workers=workers, progress=click.echo)
-    _keep(result, out)
+    _keep(result, out, "smellkit bench smellnet-ablations --data DIR")
 
 
 @click.command()
@@ -69,7 +72,7 @@ def audit(folder, out):
 
     result = audits.run(folder)
     click.echo(audits.report(result))
-    _keep(result, out)
+    _keep(result, out, "smellkit audit DIR")
 
 
 @click.command("smellnet-mixture")
@@ -87,35 +90,17 @@ def smellnet_mixture(data, part, seeds, folder, out):
     from smellkit.study.odour import mixtures as mixture_bench
 
     parts = [name for name in part.split(",") if name]
-    before = mixture_bench.earlier(out) if str(out) not in ("", ".") else {}
+    from smellkit import evaluate
+
+    before = evaluate.earlier(out)
     result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=before)
     click.echo(mixture_bench.report(result))
-    _keep(result, out)
+    _keep(result, out, "smellkit bench smellnet-mixture --data DIR")
 
 
-@click.command()
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--labels", required=True, type=FOLDER, help="CSV: filepath and label_<odorant> of each reference.")
-@click.option("--out", required=True, type=FOLDER, help="The folder that `smellkit predict --calibration` takes.")
-@click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
-def calibrate(folder, labels, out, name):
-    """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
-    from smellkit import checkpoint as weights
-    from smellkit.odour import calibration as mixture_calibration
-
-    click.echo(mixture_calibration.calibrate(folder, labels=labels, out=out, using=weights.find(name)))
-
-
-def _known(out: Path | str) -> dict:
-    """What an earlier run left in the file `out`."""
-    from smellkit.checks import read_json
-
-    return read_json(Path(out)) if str(out) not in ("", ".") and Path(out).is_file() else {}
-
-
-def _keep(result: dict, out: Path | str) -> None:
+def _keep(result: dict, out: Path | str, command: str) -> None:
     """Write `result` as JSON when a file was asked for, and say so."""
-    from smellkit import paths, runs
+    from smellkit import evaluate
 
     if str(out) not in ("", "."):
-        click.echo(f"{paths.write_json(Path(out), runs.plain(result))}")
+        click.echo(f"{evaluate.publish(Path(out), result, command=command)}")

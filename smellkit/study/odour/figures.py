@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import metrics, plots
-from smellkit.odour.recordings import GAS, RATE, stuck
-from smellkit.odour.windows import CATEGORIES, Protocol, Windows, category
-from smellkit.study.odour.smellnet import combine
+from smellkit import evaluate, plots
+from smellkit.odour.recordings import GAS, RATE
+from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.study.odour.smellnet import CATEGORIES, category, outcome
+from smellkit.study.odour.survey import stuck
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ def responses(table: pd.DataFrame, *, substances: Sequence[str], columns: Sequen
     return figure
 
 
-def views(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
+def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     """The same rows of one recording (rows, channels) as recorded, less their first row, and as differences."""
     figure = _figure(height=5.4)
     panels = figure.subplots(3, 1, sharex=True)
@@ -81,31 +82,31 @@ def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     return figure
 
 
-def landscape(windows: Windows, *, method: str = "pca", seed: int = 0, most: int = 1500) -> Figure:
+def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, most: int = 1500) -> Figure:
     """Windows in the plane, coloured by category: "pca" or "tsne" of their normal summary features."""
     import torch
 
-    from smellkit.odour.features import Normal, describe
+    from smellkit.odour.features import QuantileNormalizer, describe
 
     chosen = np.random.default_rng(seed).permutation(len(windows))[:most]
     with torch.no_grad():
         x = describe(windows.values[chosen])
-        z = Normal(x.shape[1]).fit(x)(x).numpy()
+        z = QuantileNormalizer(x.shape[1]).fit(x)(x).numpy()
     kinds = [category(windows.classes[i]) for i in windows.target[chosen]]
     order = np.argsort([[*CATEGORIES, "other"].index(kind) for kind in kinds], kind="stable")
     return plots.scatter(_plane(z, method=method, seed=seed)[order], groups=[kinds[i] for i in order])
 
 
-def confusion(scores: NDArray, windows: Windows) -> Figure:
+def confusion(scores: NDArray, windows: LabelledWindows) -> Figure:
     """Confusion matrix of log-probabilities (windows, classes), substances in order of their category."""
-    order = sorted(range(len(windows.classes)), key=lambda i: _place(windows.classes[i]))
+    order = sorted(range(len(windows.classes)), key=lambda i: _order(windows.classes[i]))
     matrix = np.zeros((len(order), len(order)))
     np.add.at(matrix, (windows.target, scores.argmax(1)), 1)
     names = [windows.classes[i].replace("_", " ") for i in order]
     return plots.confusion(matrix[np.ix_(order, order)], names=names)
 
 
-def sniffing(scores: NDArray, windows: Windows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
+def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
     """Accuracy after ever more seconds of sniffing, up to the shortest recording.
 
     One row for each answer, "first" or "among five": seconds, answer, value, and a 95 % interval low, high.
@@ -113,16 +114,15 @@ def sniffing(scores: NDArray, windows: Windows, protocol: Protocol, *, most: int
     rows = []
     shortest = int(np.unique(windows.recording, return_counts=True)[1].min())
     for count in range(1, min(most, shortest) + 1):
-        pooled, target, recording = combine(scores, windows, count)
-        for answer, k in (("first", 1), ("among five", 5)):
-            share = metrics.bootstrap(metrics.hits(pooled, target, k=k), groups=recording)
-            seconds = (protocol.span + (count - 1) * protocol.stride) / RATE
-            rows.append({"seconds": seconds, "answer": answer, **share._asdict()})
+        shares = evaluate.summarise([outcome(scores, windows, count)])
+        seconds = (protocol.span + (count - 1) * protocol.stride) / RATE
+        for answer, name in (("first", "top1"), ("among five", "top5")):
+            rows.append({"seconds": seconds, "answer": answer, **shares[name]._asdict()})
     return pd.DataFrame(rows)
 
 
 def sniffing_lines(table: pd.DataFrame) -> Figure:
-    """The table of `sniffing` as lines with bands that hold 95 % of recordings drawn anew."""
+    """The table of `sniffing` as lines with 95 % bands: bootstrap over recordings."""
     figure = _figure(height=3.4)
     axes = figure.subplots()
     for (answer, rows), colour in zip(table.groupby("answer", sort=False), plots.PALETTE, strict=False):
@@ -149,21 +149,21 @@ def abstention(probabilities: NDArray, target: NDArray) -> Figure:
     return figure
 
 
-def confound(found: dict[str, Any]) -> Figure:
-    """What `audit.run` found: top-1 within the session and on another day, input by input."""
-    names = list(found["windows"])
+def confound(audited: dict[str, Any]) -> Figure:
+    """What `audit.run` measured: top-1 within the session and on another day, input by input."""
+    names = list(audited["windows"])
     figure = _figure(height=1.4 + 0.62 * len(names))
     axes = figure.subplots()
     rows = np.arange(len(names))
-    parts = {"test split, same session": (found["windows"], plots.PALETTE[0], -0.19)}
-    if found["other_session"]:
-        parts["another session"] = (found["other_session"], plots.PALETTE[1], 0.19)
+    parts = {"test split, same session": (audited["windows"], plots.PALETTE[0], -0.19)}
+    if audited["other_session"]:
+        parts["another session"] = (audited["other_session"], plots.PALETTE[1], 0.19)
     for label, (values, colour, shift) in parts.items():
         top = [values[name]["top1"] for name in names]
         spread = np.abs([[t["value"] - t["low"] for t in top], [t["high"] - t["value"] for t in top]])
         axes.barh(rows + shift, [t["value"] for t in top], height=0.36, color=colour, label=label, xerr=spread,
                   error_kw={"ecolor": plots.INK, "elinewidth": 1.2, "capsize": 2})  # fmt: skip
-    axes.axvline(found["chance"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
+    axes.axvline(audited["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
     axes.set(xlabel="share of windows that was right", xlim=(0, 1.02))
@@ -192,7 +192,7 @@ def surroundings(table: pd.DataFrame, *, most: int = 12) -> Figure:
     return figure
 
 
-def _place(substance: str) -> tuple[int, str]:
+def _order(substance: str) -> tuple[int, str]:
     return ([*CATEGORIES, "other"].index(category(substance)), substance)
 
 

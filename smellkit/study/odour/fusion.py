@@ -13,14 +13,14 @@ from torch.utils.data import Dataset
 
 from smellkit import checkpoint as weights
 from smellkit import train
-from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, fusion_loss, fusion_scores, right
+from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, correct, fusion_loss, fusion_scores
 from smellkit.odour.mixture_task import joined
 from smellkit.odour.scenes import Scenes, read_scenes
-from smellkit.odour.scents import CHANNELS
+from smellkit.odour.scents import SCENTS
 from smellkit.task import Task
 
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
-Say = Callable[[str], object]
+Progress = Callable[[str], object]
 
 
 def name_of(subset: Sequence[int]) -> str:
@@ -40,16 +40,16 @@ def subsets(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int =
     ratios = scenes.smells[part][1]
     found = {}
     for subset in SUBSETS:
-        said = beta(model, scenes, part, subset=subset, seed=seed)
-        scores: dict[str, Any] = fusion_scores({"beta": said}, {"ratios": ratios})
-        found[name_of(subset)] = scores | {"classes": by_class(said, ratios)}
+        predicted = beta(model, scenes, part, subset=subset, seed=seed)
+        scores: dict[str, Any] = fusion_scores({"beta": predicted}, {"ratios": ratios})
+        found[name_of(subset)] = scores | {"classes": by_class(predicted, ratios)}
     return found
 
 
-def by_class(said: Tensor, ratios: Tensor) -> dict[str, float]:
+def by_class(predicted: Tensor, ratios: Tensor) -> dict[str, float]:
     """Return for each scent the accuracy over the windows where it is (one of) the loudest."""
-    good, loudest = right(said, ratios), ratios >= ratios.max(dim=1, keepdim=True).values - 1e-6
-    return {name: float(good[loudest[:, i]].float().mean()) for i, name in enumerate(CHANNELS) if loudest[:, i].any()}
+    good, loudest = correct(predicted, ratios), ratios >= ratios.max(dim=1, keepdim=True).values - 1e-6
+    return {name: float(good[loudest[:, i]].float().mean()) for i, name in enumerate(SCENTS) if loudest[:, i].any()}
 
 
 def behind(table: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -65,17 +65,17 @@ def by_session(model: nn.Module, scenes: Scenes, part: str, *, seed: int = 7) ->
     A nose from another day is sure and wrong. Whether a session is known, the hybrid of `mixture_models` tells from the
     smell alone, fitted on all windows of the training split.
     """
-    from smellkit.odour.mixture import Hybrid
+    from smellkit.study.odour.hybrid import fit_hybrid
 
     windows = scenes.smells[part][2]
     known = joined([scenes.smells[name][2] for name in ("train", "valid")])
-    answer = Hybrid.fit(known, trees=1).explain(windows.counts, recording=windows.recording)
-    familiar = torch.from_numpy(answer["familiar"] >= 0.5)
+    answer = fit_hybrid(known, trees=1).explain(windows.counts, recording=windows.recording)
+    known_session = torch.from_numpy(answer["p_known_session"] >= 0.5)
     samples = dict(scenes.tensors(part, seed=seed).tensors)
-    found = {"always": float(right(model.eval()(samples)["beta"], samples["ratios"]).float().mean())}
-    samples["present"] = torch.stack([familiar, *torch.ones(2, len(familiar), dtype=torch.bool)], dim=1)
-    found["only in known sessions"] = float(right(model(samples)["beta"], samples["ratios"]).float().mean())
-    return found | {"known": float(familiar.float().mean())}
+    found = {"always": float(correct(model.eval()(samples)["beta"], samples["ratios"]).float().mean())}
+    samples["present"] = torch.stack([known_session, *torch.ones(2, len(known_session), dtype=torch.bool)], dim=1)
+    found["only in known sessions"] = float(correct(model(samples)["beta"], samples["ratios"]).float().mean())
+    return found | {"known": float(known_session.float().mean())}
 
 
 @torch.no_grad()
@@ -98,13 +98,13 @@ def conflict(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int 
     kind = part if part in scenes.pictures else "test"
     found: dict[str, Any] = {}
     agreed = {"smell": z, **scenes.draw(kind, ratios, generator=generator)}
-    liar = {"smell": _smell_of(z, own, other, generator), **scenes.draw(kind, wrong, generator=generator)}
+    swapped = {"smell": _smell_of(z, own, other, generator), **scenes.draw(kind, wrong, generator=generator)}
     known = torch.ones(len(z), len(MODALITIES), dtype=torch.bool)
     for odd in ("nobody", *MODALITIES):
-        batch = {name: liar[name] if name == odd else agreed[name] for name in MODALITIES} | {"present": known}
-        said = model.eval()(batch)["beta"]
-        first, second = said.topk(2, dim=1).values.unbind(1)
-        chosen = said.argmax(dim=1)
+        batch = {name: swapped[name] if name == odd else agreed[name] for name in MODALITIES} | {"present": known}
+        predicted = model.eval()(batch)["beta"]
+        first, second = predicted.topk(2, dim=1).values.unbind(1)
+        chosen = predicted.argmax(dim=1)
         found[odd] = {
             "follows it": float((chosen == other).float().mean()),
             "follows the others": float((chosen == own).float().mean()),
@@ -153,7 +153,7 @@ def fit(
 
 
 def study(
-    data: str = "", *, seeds: Iterable[int] = (1,), epochs: int = 14, progress: Say = lambda _: None
+    data: str = "", *, seeds: Iterable[int] = (1,), epochs: int = 14, progress: Progress = lambda _: None
 ) -> dict[str, Any]:
     """Return the fusion's part of the bench, means over `seeds`, for "test" and (where there is one) "unseen".
 
@@ -179,10 +179,10 @@ def study(
             left = tuple(i for i, name in enumerate(MODALITIES) if name != modality)
             for part in parts:
                 ratios = scenes.smells[part][1]
-                told = beta(never, scenes, part, subset=left, seed=seed)
+                predicted = beta(never, scenes, part, subset=left, seed=seed)
                 lacking = row["subsets"][part]["attention"][name_of(left)]["accuracy"]
                 row["without"].setdefault(part, {})[modality] = {
-                    "never had it": fusion_scores({"beta": told}, {"ratios": ratios})["accuracy"],
+                    "never had it": fusion_scores({"beta": predicted}, {"ratios": ratios})["accuracy"],
                     "lacks it now": lacking,
                 }
         rows.append(row)

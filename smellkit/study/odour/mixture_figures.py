@@ -1,4 +1,4 @@
-"""Figures of mixtures and of the fusion: what was there and what was said, what alpha hears, whom the model follows."""
+"""Figures of mixtures and of the fusion: truth and prediction, what alpha listens to, whom the model follows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import plots
-from smellkit.odour.mixture_task import Windows, label
-from smellkit.odour.scents import CHANNELS, ODORANTS
+from smellkit.odour.mixture_task import MixtureWindows, label
+from smellkit.odour.scents import ODORANTS, SCENTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from smellkit.device.playlist import Playlist
 
 
-def true_and_predicted(windows: Windows, ratios: NDArray, *, most: int = 12) -> Figure:
+def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 12) -> Figure:
     """Draw the true ratios of up to `most` mixtures beside the mean of what was predicted for their windows."""
     import matplotlib.pyplot as plt
 
@@ -30,7 +30,7 @@ def true_and_predicted(windows: Windows, ratios: NDArray, *, most: int = 12) -> 
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
     figure, axes = plt.subplots(1, 2, figsize=(plots.WIDTH, 1.8 + 0.34 * len(chosen)), sharey=True)
     colour = plots.colours(ODORANTS)
-    for side, values, title in zip(axes, (windows.ratios, ratios), ("what was there", "what was said"), strict=True):
+    for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
         means = np.stack([values[names == name].mean(axis=0) for name in chosen])
         left = np.zeros(len(chosen))
         for number, odorant in enumerate(ODORANTS):
@@ -125,12 +125,10 @@ def disagreement(table: Mapping[str, Mapping[str, float]]) -> Figure:
 
 def slots(plan: Playlist) -> pd.DataFrame:
     """Return the slots of a playlist as rows of name, start, end: what `plots.timeline` draws."""
-    return pd.DataFrame(
-        [{"name": CHANNELS[scent - 1], "start": at, "end": at + long} for at, scent, long in plan.slots]
-    )
+    return pd.DataFrame([{"name": SCENTS[scent - 1], "start": at, "end": at + long} for at, scent, long in plan.slots])
 
 
-def most_mixed(windows: Windows, *, components: int = 2) -> int:
+def most_mixed(windows: MixtureWindows, *, components: int = 2) -> int:
     """Return the first row of `windows` with at least `components` scents, for a worked example."""
     rows = np.flatnonzero((windows.ratios > 0).sum(axis=1) >= components)
     return int(rows[0]) if len(rows) else 0

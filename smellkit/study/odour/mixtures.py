@@ -6,9 +6,6 @@ of a split counts, copies too, as in the published protocol; beside it stand the
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,14 +16,13 @@ from numpy.typing import NDArray
 
 from smellkit import metrics, runs
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.calibration import Calibration
-from smellkit.odour.mixture import Forest, Hybrid, Neighbours, level_and_slope, levels, look_up
-from smellkit.odour.mixture_scores import by_group, dynamic_top_k, summary
-from smellkit.odour.mixture_scores import within as close
-from smellkit.odour.mixture_task import Windows, groups, label, read_windows, training_split
+from smellkit.odour.calibration import SessionCalibration
+from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
+from smellkit.odour.mixture_task import MixtureWindows, groups, label, mixture_scores, read_windows, training_split
 from smellkit.odour.mixtures import parse_label, read_mixtures
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
+from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
     "seen": {"top1_at_0.1": 50.3, "dynamic_top_k": 88.0},
@@ -35,12 +31,12 @@ PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the bes
 SELECTION = (
     "Features, leaf size, references' metric and power law: by leaving out days or recordings of the training split. "
     "Chosen with the visible part of test_unseen in view: the posterior mean, where leaving out days preferred an "
-    "expected-score decision for Top-1@0.1 (19.5 against 15.4), and the rule that few familiar recordings are "
-    "coincidence. The metric and k of the look-up: several of like score when recordings are left out were compared "
-    "on test_seen. So only recordings that nobody has seen yet are a clean test."
+    "expected-score decision for Top-1@0.1 (19.5 against 15.4), and the rule that few recordings of a known session "
+    "are coincidence. The metric and k of the look-up: several of like score when recordings are left out were "
+    "compared on test_seen. So only recordings that nobody has seen yet are a clean test."
 )
-Say = Callable[[str], object]
-Predict = Callable[[Windows], NDArray]
+Progress = Callable[[str], object]
+Predict = Callable[[MixtureWindows], NDArray]
 
 
 def run(
@@ -49,7 +45,7 @@ def run(
     parts: Sequence[str] = (),
     seeds: int = 5,
     save: str | Path = "",
-    progress: Say = lambda _: None,
+    progress: Progress = lambda _: None,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure `parts` (all by default) on the SmellNet folder `data`; `save` is a folder for weights trained on all.
@@ -71,27 +67,10 @@ def run(
         began = time.monotonic()
         result[name] = PARTS[name](folder, seeds, progress)
         seconds = round(time.monotonic() - began, 1)
-        memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-        made_by[name] = {
-            "command": " ".join(["smellkit", "bench", "smellnet-mixture", *_arguments()]),
-            "machine": "2 cores, CPU",
-            "revision": runs.revision(),
-            "seeds": list(range(1, seeds + 1)),
-            "seconds": seconds,
-            "memory_mib": memory,
-        }
-        progress(f"{name}: {seconds:.0f} s, {memory} MiB")
+        command = f"smellkit bench smellnet-mixture --data DIR --part {name} --seeds {seeds}"
+        made_by[name] = {"command": command, "stamp": runs.stamp(), "seeds": [*range(1, seeds + 1)], "seconds": seconds}
+        progress(f"{name}: {seconds:.0f} s")
     return result | {"made_by": made_by}
-
-
-def earlier(path: str | Path) -> dict[str, Any]:
-    """Return the result in the JSON file `path`, or nothing when there is none."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as why:
-        raise DataError(f"{path} is no result of a bench: {why}", hint="give another --json file") from why
 
 
 def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
@@ -110,7 +89,7 @@ def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
     return found
 
 
-def official(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
+def official(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen."""
     found: dict[str, Any] = {}
     for name, training in (("seen", "training_seen"), ("unseen", "training_new")):
@@ -126,7 +105,7 @@ def official(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
     return found
 
 
-def figures(predictions: Sequence[NDArray], test: Windows) -> dict[str, Any]:
+def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, Any]:
     """Return all scores of a split, means over the predictions of several seeds: all, and by kind, number and day.
 
     The interval is a bootstrap over recordings, of the first seed.
@@ -134,21 +113,23 @@ def figures(predictions: Sequence[NDArray], test: Windows) -> dict[str, Any]:
     truth = test.ratios
     once = (test.column("duplicate_of") == "") | (test.column("duplicate_of") == None)  # noqa: E711
     days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("made up").to_numpy()[test.recording]
-    views = {"kind": test.column("kind"), "components": (truth > 0).sum(axis=1), "day": days}
-    found: dict[str, Any] = {"all": _mean([summary(p, truth) for p in predictions])}
-    found["each recording once"] = _mean([summary(p[once], truth[once]) for p in predictions])
-    for view, of in views.items():
-        each = [by_group(p, truth, of) for p in predictions]
-        found[view] = {group: _mean([one[group] for one in each]) for group in each[0]}
-    interval = metrics.bootstrap(100 * close(predictions[0], truth), groups=test.recording, rounds=500)
+    groupings = {"kind": test.column("kind"), "components": (truth > 0).sum(axis=1), "day": days}
+    found: dict[str, Any] = {"all": _mean([mixture_scores(p, truth) for p in predictions])}
+    found["each recording once"] = _mean([mixture_scores(p[once], truth[once]) for p in predictions])
+    for view, of in groupings.items():
+        found[view] = {
+            str(group): _mean([mixture_scores(p[of == group], truth[of == group]) for p in predictions])
+            for group in np.unique(of)
+        }
+    interval = metrics.bootstrap(100 * within_tolerance(predictions[0], truth), groups=test.recording, rounds=500)
     ranks = metrics.bootstrap(100 * dynamic_top_k(predictions[0], truth), groups=test.recording, rounds=500)
     found["interval"] = {"top1_at_0.1": interval[1:], "dynamic_top_k": ranks[1:]}
     if len(predictions) > 1:
-        found["seeds"] = [summary(p, truth)["top1_at_0.1"] for p in predictions]
+        found["seeds"] = [mixture_scores(p, truth)["top1_at_0.1"] for p in predictions]
     return found
 
 
-def validation(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
+def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """Leave out whole recordings, combinations or days of the training split, and predict the real ones among them."""
     windows = read_windows(folder, training_split(folder))
     real = (windows.index["kind"] == "real").to_numpy()
@@ -162,26 +143,26 @@ def validation(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
         folds = np.array_split(names, min(len(names), 5 if by == "recording" else 10))
         found[by] = {}
         for system in ("constant mean", "neighbours on mean counts", "looked up", "plausible", "hybrid"):
-            said, truth = [], []
+            predictions, truth = [], []
             for fold in folds:
                 out = np.isin(of, fold)
                 test = windows.of(out & real)
                 if len(test):
-                    said.append(SYSTEMS[system](windows.of(~out), 1)(test))
+                    predictions.append(SYSTEMS[system](windows.of(~out), 1)(test))
                     truth.append(test.ratios)
-            found[by][system] = summary(np.concatenate(said), np.concatenate(truth))
+            found[by][system] = mixture_scores(np.concatenate(predictions), np.concatenate(truth))
             progress(f"  without {by:12} {system:28} {line(found[by][system])}")
     return found
 
 
-def calibrations(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
+def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """References of the same day: 1 or 3 a mixture, drawn or the first ones of the day; and base scents alone.
 
-    Mixture references: the test_unseen recordings, each once; what is no reference is predicted. Base scents alone: the
-    training days that have them, with that day left out of the training.
+    Mixture references: the test_unseen recordings, each once; what is not a reference is predicted. Base scents alone:
+    the training days that have them, with that day left out of the training.
     """
     train = read_windows(folder, training_split(folder))
-    model = Hybrid.fit(train)
+    model = fit_hybrid(train)
     found: dict[str, Any] = {}
     if (folder / "mixture" / "test_unseen").is_dir():
         test = read_windows(folder, "test_unseen")
@@ -192,7 +173,9 @@ def calibrations(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
                 for seed in repeated:
                     chosen = draw_references(test.index, count=count, seed=seed if order == "drawn" else None)
                     rest = test.of(~chosen)
-                    rows.append(summary(Calibration.fit(test.of(chosen), model).predict(rest.counts), rest.ratios))
+                    rows.append(
+                        mixture_scores(SessionCalibration.fit(test.of(chosen), model).predict(rest.counts), rest.ratios)
+                    )
                 found[f"{count} a mixture, {order}"] = _mean(rows)
                 progress(f"  {count} a mixture, {order:6} {line(_mean(rows))}")
     days, index = groups(train.index, "day"), train.index
@@ -204,13 +187,13 @@ def calibrations(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
         asked = rest.of(~(index[list(ODORANTS)].to_numpy()[:, ~scents] > 0).any(axis=1))
         if not len(asked) or scents.sum() < 2:
             continue
-        scores = summary(Calibration.fit(references, model).predict(asked.counts), asked.ratios)
+        scores = mixture_scores(SessionCalibration.fit(references, model).predict(asked.counts), asked.ratios)
         found[f"base scents alone, {day}, {scents.sum()} scents"] = scores
         progress(f"  {scents.sum()} base scents alone, {day}  {line(scores)}")
     return found
 
 
-def networks(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
+def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """The alpha stage: an encoder's 50 channels, frozen or fine-tuned, against one that learnt with it from nothing."""
     from smellkit import checkpoint as weights
     from smellkit import train
@@ -240,14 +223,14 @@ def networks(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
     return found
 
 
-def fusion(folder: Path, seeds: int, progress: Say) -> dict[str, Any]:
+def fusion(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """Smell, picture and text: all seven subsets, the strategies, models without one of them, and conflicts."""
     from smellkit.study.odour.fusion import study
 
     return study(str(folder), seeds=range(1, min(seeds, 3) + 1), progress=progress)
 
 
-PARTS: dict[str, Callable[[Path, int, Say], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
     "official": official,
     "validation": validation,
     "calibration": calibrations,
@@ -256,38 +239,37 @@ PARTS: dict[str, Callable[[Path, int, Say], dict[str, Any]]] = {
 }
 
 
-def _constant(train: Windows, seed: int) -> Predict:
+def _constant(train: MixtureWindows, seed: int) -> Predict:
     return lambda test: np.full(test.ratios.shape, 0.5)
 
 
-def _mean_ratios(train: Windows, seed: int) -> Predict:
+def _mean_ratios(train: MixtureWindows, seed: int) -> Predict:
     mean = train.ratios.mean(axis=0)
     return lambda test: np.tile(mean, (len(test), 1))
 
 
-def _neighbours(train: Windows, seed: int) -> Predict:
+def _neighbours(train: MixtureWindows, seed: int) -> Predict:
     table = Neighbours.fit(levels(train.counts), train.ratios, metric=np.eye(4, dtype=np.float32), k=15)
-    return lambda test: table.mixtures[table.look(levels(test.counts))[0].argmax(axis=1)]
+    return lambda test: table.mixtures[table.votes(levels(test.counts))[0].argmax(axis=1)]
 
 
-def _look_up(train: Windows, seed: int) -> Predict:
-    table = look_up(train, levels)
-    return lambda test: table.best(table.look(levels(test.counts))[0])
+def _look_up(train: MixtureWindows, seed: int) -> Predict:
+    table = whitened_neighbours(train, levels)
+    return lambda test: table.predict(levels(test.counts))
 
 
-def _plausible(train: Windows, seed: int) -> Predict:
-    real = train.column("kind") == "real"
-    real = real if real.any() else ~real
-    forest = Forest.fit(level_and_slope(train.counts[real]), train.ratios[real], seed=seed)
+def _plausible(train: MixtureWindows, seed: int) -> Predict:
+    real = real_windows(train)
+    forest = grow_forest(level_and_slope(train.counts[real]), train.ratios[real], seed=seed)
     return lambda test: forest.predict(level_and_slope(test.counts))
 
 
-def _hybrid(train: Windows, seed: int) -> Predict:
-    model = Hybrid.fit(train, seed=seed)
+def _hybrid(train: MixtureWindows, seed: int) -> Predict:
+    model = fit_hybrid(train, seed=seed)
     return lambda test: model.predict(test.counts, recording=test.recording)
 
 
-SYSTEMS: dict[str, Callable[[Windows, int], Predict]] = {
+SYSTEMS: dict[str, Callable[[MixtureWindows, int], Predict]] = {
     "constant 0.5": _constant,  # shows what the published metric alone is worth
     "constant mean": _mean_ratios,
     "neighbours on mean counts": _neighbours,
@@ -314,16 +296,15 @@ def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.b
 def keep_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
     """Train the hybrid and the encoder of the alpha stage on the larger training split and keep them in `out`."""
     from smellkit import train
-    from smellkit.odour.mixture_task import load_encoder, task
-    from smellkit.odour.predict_mixture import save_model
+    from smellkit.odour.mixture_task import load_encoder, save_hybrid, task
 
     settings = train.Settings(epochs=epochs, batch=128, learning_rate=3e-3, seed=seed)
     made = train.fit(task(data=str(folder), stage="joint"), settings, name="bench-mixture/weights")
     encoder = {f"encoder.{name}": tensor for name, tensor in load_encoder(str(made.folder)).state_dict().items()}
     split = training_split(folder)
-    model = Hybrid.fit(read_windows(folder, split), seed=seed)
+    model = fit_hybrid(read_windows(folder, split), seed=seed)
     about = {"trained_on": f"mixture/{split}", "seed": seed, "encoder_epochs": epochs}
-    return save_model(model, out, extra=encoder, about=about)
+    return save_hybrid(model, out, extra=encoder, about=about)
 
 
 def line(scores: dict[str, float]) -> str:
@@ -353,9 +334,3 @@ def _misnamed(file: str) -> bool:
         return bool(any(c.isdigit() for c in parent)) and parse_label(file) != parse_label(parent)
     except DataError:
         return True
-
-
-def _arguments() -> list[str]:
-    """The command's own arguments, without folders of this machine."""
-    own = sys.argv[3:] if sys.argv[1:3] == ["bench", "smellnet-mixture"] else []
-    return ["DIR" if i and own[i - 1] in ("--data", "--json", "--save") else word for i, word in enumerate(own)]

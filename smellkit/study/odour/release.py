@@ -7,24 +7,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from smellkit import checkpoint as weights
-from smellkit import runs
+from smellkit import checkpoint, runs
 from smellkit.odour import recordings
-from smellkit.odour.encoder_task import RECIPES, make
-from smellkit.odour.predict import Recogniser
-from smellkit.odour.sessions import other_sessions
+from smellkit.odour.encoder import make
+from smellkit.odour.encoder_task import RECIPES
+from smellkit.odour.recordings import other_sessions
+from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
-from smellkit.study.odour import smellnet as bench
-from smellkit.study.odour import systems
+from smellkit.study.odour import calibrated, smellnet, systems
 
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
 SHIPPED = "confounded/conductance"  # the system whose network comes with the kit
 WHY = (
-    "Chosen on training recordings alone: best of the views tried on the second sitting of the four substances that "
-    "have one, and on a held-out recording of the same sitting far better than views without levels. It sees the "
-    "levels of four channels, so its test accuracy is recognition within a sitting; see other_session for another day."
+    "Chosen on training recordings alone: best of the inputs tried on the second session of the four substances that "
+    "have one, and on a held-out recording of the same session far better than inputs without levels. It sees the "
+    "levels of four channels, so its test accuracy is recognition within a session; see other_session for another day."
 )
 
 
@@ -41,17 +38,16 @@ def make_weights(
     Calibrated on recordings of the training split that a second fit did not see; the test split is scored once, at the
     end, for the manifest.
     """
-    chosen = systems.find(system)
+    chosen = systems.named(system)
     (model,) = chosen.members
     training = recordings.read_recordings(data, "training")
-    stride = int(np.gcd(chosen.protocol.stride, chosen.train_stride))
-    inside = cut(training, chosen.protocol, stride=stride)
+    inside = cut(training, chosen.protocol, stride=chosen.stride)
     progress(f"calibrating {model} on held-out recordings")
-    learnt = bench.calibrate(chosen, inside, name="ship", seed=seed, precision=PRECISION)
+    learnt = calibrated.learn(chosen, inside, name="ship", seed=seed, precision=PRECISION)
     progress(f"training {model} on all {training['file'].nunique()} recordings")
     train = inside.every(chosen.train_stride)
     systems.fit(chosen, train, seed=seed, name="ship")
-    tensors, _ = weights.load(runs.latest(f"ship/{model}").folder)
+    tensors, _ = checkpoint.load(runs.latest(f"ship/{model}").folder)
     described = asdict(chosen.protocol) | {"columns": list(chosen.protocol.columns)}
     manifest = {
         "kind": "odour",
@@ -71,29 +67,29 @@ def make_weights(
         },
     }
     network = make(model, train.values.shape[1:], classes=len(train.classes))
-    weights.fill(network, tensors)
-    recogniser = Recogniser(network.eval(), chosen.protocol, train.classes, learnt)
-    manifest["scores"] = scores(recogniser, data)
-    weights.save(folder, tensors, runs.plain(manifest))
+    checkpoint.fill(network, tensors)
+    smell = SubstanceSmell(network.eval(), chosen.protocol, train.classes, learnt)
+    manifest["scores"] = scores(smell, data)
+    checkpoint.save(folder, tensors, runs.plain(manifest))
     return f"{folder}: {manifest['scores']}"
 
 
-def scores(recogniser: Recogniser, data: str | Path) -> dict[str, Any]:
+def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     """Top-1, top-5 of windows and recordings on the test split and on other sessions, and how the calibration holds."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     away = other_sessions(data)
     tables = {"test": recordings.read_recordings(data, "testing"), "other_session": away}
     for name, table in tables.items():
         if table is None:
             continue
-        windows = cut(table, recogniser.protocol, classes=recogniser.classes)
-        values = recogniser.scores(windows.values)
-        found[name] = {
-            level: {k: round(bench.at_level([values], windows, count)[k]["value"], 4) for k in ("top1", "top5")}
+        windows = cut(table, smell.protocol, classes=smell.classes)
+        values = smell.scores(windows.values)
+        figures[name] = {
+            level: {k: round(smellnet.at_level([values], windows, count)[k]["value"], 4) for k in ("top1", "top5")}
             for level, count in (("window", 1), ("recording", 0))
         }
-        held = bench.calibrated([values], windows, recogniser.calibration)
-        found[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
-        found[name]["coverage"] = round(held["coverage"]["value"], 4)
-        found[name]["selective"] = {k: round(v, 4) for k, v in held["selective"].items()}
-    return found
+        held = calibrated.holds([values], windows, smell.confidence)
+        figures[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
+        figures[name]["coverage"] = round(held["coverage"]["value"], 4)
+        figures[name]["selective"] = {k: round(v, 4) for k, v in held["selective"].items()}
+    return figures

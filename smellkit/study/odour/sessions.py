@@ -1,7 +1,7 @@
 """`smellkit bench smellnet-sessions`: which method survives another day? Chosen on training recordings alone.
 
 On another day a sensor rests elsewhere and answers more or less. All that the training split knows about it are the
-substances with a second sitting: how their channels' logarithmic amplitude and resting level moved between sittings. A
+substances with a second session: how their channels' logarithmic amplitude and resting level moved between sessions. A
 simulated day moves held-out training recordings by a random mix of those movements; the recordings of one category of
 substances share a day. The method with the best top-1 there is the chosen one: that was decided before any of them was
 scored on recordings of another session. Those scores stand beside it for every method: for all but the chosen one they
@@ -20,29 +20,25 @@ from numpy.typing import NDArray
 
 from smellkit import runs
 from smellkit.errors import DataError, OptionError
+from smellkit.evaluate import percent
 from smellkit.odour import recordings
-from smellkit.odour.recordings import GAS
-from smellkit.odour.sessions import other_sessions, sittings
-from smellkit.odour.windows import FULL, GROVE, Protocol, Windows, category, cut
-from smellkit.study.odour import smellnet as bench
-from smellkit.study.odour import systems
-from smellkit.study.odour.systems import FREE, TEAM, System, curves
+from smellkit.odour.recordings import other_sessions
+from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.sensors import FULL, GAS, GROVE
+from smellkit.study.odour import smellnet, systems
+from smellkit.study.odour.survey import number_sessions
+from smellkit.study.odour.systems import ENSEMBLE, FREE, System, curves
 
 DAYS = 3  # simulated for each category and fold
-NET = ("curve-mlp",)
+NETWORK = ("curve-mlp",)
 METHODS: dict[str, System] = {
     "strict differences": System(("summary-mlp",)),
-    "rebuilt": curves(NET),
-    "level-free": curves(NET, FREE),
-    "conductance": curves(NET, Protocol("conductance")),
-    "per-recording baseline": curves(NET, Protocol("baseline")),
-    "per-recording scale": curves(NET, Protocol("normalised")),
-    "gain augmentation 0.5": curves(NET, augment={"gain": 0.5}),
-    "adaptive normalisation": curves(NET, adapt="standard"),
-    "CORAL": curves(NET, adapt="coral"),
-    "session-adversarial": curves(NET, adversary=0.3),
-    "ensemble": curves(TEAM),
-    "ensemble, gain augmentation 0.3": curves(TEAM, augment={"gain": 0.3}),
+    "rebuilt": curves(NETWORK),
+    "level-free": curves(NETWORK, FREE),
+    "conductance": curves(NETWORK, Protocol("conductance")),
+    "gain augmentation 0.5": curves(NETWORK, augment={"gain": 0.5}),
+    "ensemble": curves(ENSEMBLE),
+    "ensemble, gain augmentation 0.3": curves(ENSEMBLE, augment={"gain": 0.3}),
 }
 
 
@@ -53,12 +49,12 @@ def run(
     folds: int = 1,
     seeds: int = 1,
     progress: Callable[[str], object] = lambda _: None,
-    before: dict[str, Any] | None = None,
+    earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score `methods` (all by default) on simulated days and on the recordings of other sessions in `data`.
 
     `folds` recordings of each substance are held out in turn for the simulated days; the other sessions are scored by
-    `seeds` fits on all training recordings. Figures of other methods in `before`, an earlier result, are kept.
+    `seeds` fits on all training recordings. Figures of other methods in `earlier`, a result, are kept.
     """
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
@@ -66,18 +62,16 @@ def run(
     training = recordings.read_recordings(data, "training")
     away = other_sessions(data)
     moved = movements(training)
-    found = dict((before or {}).get("methods", {}))
+    rows = dict((earlier or {}).get("methods", {}))
     for name in methods or METHODS:
-        found[name] = measure(name, training, away, moved, folds=folds, seeds=seeds)
-        progress(line(name, found[name]))
-    found = {name: found[name] for name in METHODS if name in found}
-    best = chosen(found)
+        rows[name] = measure(name, training, away, moved, folds=folds, seeds=seeds)
+        progress(line(name, rows[name]))
+    best = chosen(rows)
     return {
-        "made_by": {"command": "smellkit bench smellnet-sessions --data DIR", "revision": runs.revision()},
         "movements": {"of": list(moved.index), "deviation": moved.pow(2).mean().pow(0.5).round(3).to_dict()},
         "criterion": "top-1 on simulated days of held-out training recordings",
-        "chosen": {best: found[best]},
-        "methods": found,
+        "chosen": {best: rows[best]},
+        "methods": rows,
     }
 
 
@@ -99,78 +93,74 @@ def measure(
         scorer = systems.fit(system, train, name=f"sessions/{name}/fold={fold}")
         held = training[numbers == fold]
         same.append(_scored(scorer, held, system.protocol, classes))
-        for number, (_, day) in enumerate(held.groupby(held["substance"].map(category))):
+        for number, (_, day) in enumerate(held.groupby(held["substance"].map(smellnet.category))):
             for draw in range(DAYS):
                 other = simulate(day, moved, seed=1000 * fold + 10 * number + draw)
                 days.append(_scored(scorer, other, system.protocol, classes))
-    found = {"simulated": _graded(days), "as recorded": _graded(same), "revision": runs.revision()}
+    row = {"simulated": _figures(days), "as recorded": _figures(same), "revision": runs.revision()}
     if away is not None and seeds:
         train = cut(training, system.protocol, stride=system.train_stride)
         other = cut(away, system.protocol, classes=classes)
         fits = [systems.fit(system, train, seed=seed, name=f"sessions/{name}") for seed in range(1, seeds + 1)]
-        found["other_session"] = bench.at_level([scorer(other.values) for scorer in fits], other)
-    return found
+        row["other_session"] = smellnet.at_level([scorer(other.values) for scorer in fits], other)
+    return row
 
 
 def movements(training: pd.DataFrame) -> pd.DataFrame:
-    """How each channel's log amplitude and log level moved between two sittings of a substance, one row a pair.
+    """How each channel's log amplitude and log level moved between two sessions of a substance, one row a pair.
 
-    Columns "gain NO2", ..., "level NO2", ...; DataError when no substance has a second sitting.
+    Columns "gain NO2", ..., "level NO2", ...; DataError when no substance has a second session.
     """
     by_file = training.groupby("file", sort=True)
     changes = by_file[list(GAS)].apply(lambda rows: rows.diff(25).abs().mean())
     levels = by_file[list(GAS)].first()
     known = pd.concat([np.log(changes + 0.5).add_prefix("gain "), np.log(levels + 1).add_prefix("level ")], axis=1)
     substance = by_file["substance"].first()
-    means = known.groupby([substance, sittings(training)]).mean()
-    found = {}
+    means = known.groupby([substance, number_sessions(training)]).mean()
+    moves = {}
     for name, rows in means.groupby(level=0):
         for later in range(1, len(rows)):
-            found[f"{name}, sitting {later + 1}"] = rows.iloc[later] - rows.iloc[0]
-    if not found:
-        raise DataError("No substance has a second sitting", hint="a simulated day needs one to learn from")
-    return pd.DataFrame(found).T
+            moves[f"{name}, session {later + 1}"] = rows.iloc[later] - rows.iloc[0]
+    if not moves:
+        raise DataError("No substance has a second session", hint="a simulated day needs one to learn from")
+    return pd.DataFrame(moves).T
 
 
 def simulate(day: pd.DataFrame, moved: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """The recordings of `day` as another day's sensors might have given them: one random mix of `moved` for all."""
     random = np.random.default_rng(seed)
     mix = pd.Series(random.normal(size=len(moved)) @ moved.to_numpy() / np.sqrt(len(moved)), moved.columns)
-    found = day.copy()
+    moved_day = day.copy()
     first = day.groupby("file")[list(GAS)].transform("first")
     for name in GAS:
         level = (first[name] + 1) * np.exp(mix[f"level {name}"]) - 1
         values = level + np.exp(mix[f"gain {name}"]) * (day[name] - first[name])
-        found[name] = values.clip(0, FULL if name in GROVE else None).round()
-    return found
+        moved_day[name] = values.clip(0, FULL if name in GROVE else None).round()
+    return moved_day
 
 
 def report(result: dict[str, Any]) -> str:
     """The table as text, the chosen method last."""
-    lines = [line(name, found) for name, found in result["methods"].items()]
+    lines = [line(name, row) for name, row in result["methods"].items()]
     return "\n".join([*lines, f"Chosen by {result['criterion']}: {next(iter(result['chosen']))}"])
 
 
-def line(name: str, found: dict[str, Any]) -> str:
+def line(name: str, row: dict[str, Any]) -> str:
     """One method's figures in a line."""
-    kinds = [kind for kind in ("simulated", "as recorded", "other_session") if kind in found]
-    return f"  {name:34} " + "   ".join(f"{kind} {_percent(found[kind])}" for kind in kinds)
+    kinds = {kind: row[kind] for kind in ("simulated", "as recorded", "other_session") if kind in row}
+    parts = [f"{kind} {percent(one['top1'])} / {100 * one['top5']['value']:.1f}" for kind, one in kinds.items()]
+    return f"  {name:34} " + "   ".join(parts)
 
 
-def _percent(found: dict[str, Any]) -> str:
-    top1, top5 = found["top1"], found["top5"]["value"]
-    return f"{100 * top1['value']:.1f} [{100 * top1['low']:.1f}, {100 * top1['high']:.1f}] / {100 * top5:.1f}"
-
-
-def _scored(scorer, table: pd.DataFrame, protocol: Protocol, classes: tuple[str, ...]) -> tuple[NDArray, Windows]:
+def _scored(scorer, table: pd.DataFrame, protocol: Protocol, classes: Sequence[str]) -> tuple[NDArray, LabelledWindows]:
     windows = cut(table, protocol, classes=classes)
     return scorer(windows.values), windows
 
 
-def _graded(parts: list[tuple[NDArray, Windows]]) -> dict[str, Any]:
+def _figures(parts: list[tuple[NDArray, LabelledWindows]]) -> dict[str, Any]:
     """Figures over scored sets; a recording that was scored on several days counts as one for the interval."""
     scores = np.concatenate([score for score, _ in parts])
     target = np.concatenate([windows.target for _, windows in parts])
     whose = np.concatenate([10_000 * windows.target + windows.recording for _, windows in parts])
-    windows = Windows(scores, target, whose, target, target, parts[0][1].classes)
-    return bench.at_level([scores], windows)
+    windows = LabelledWindows(scores, target, whose, target, target, parts[0][1].classes)
+    return smellnet.at_level([scores], windows)

@@ -1,22 +1,21 @@
-"""Everything that the benchmark can fit, by name: a network, a classical peer, or several of them averaged."""
+"""Everything that the benchmark can fit, by name: a network, a classical baseline, or several of them averaged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smellkit.errors import OptionError
-from smellkit.odour.encoder import BODIES, SUMMARIES, Encoder
-from smellkit.odour.features import describe
-from smellkit.odour.recordings import ENVIRONMENT, GAS
-from smellkit.odour.windows import Protocol, Windows
-from smellkit.study.odour import adapt
-from smellkit.study.odour.baselines import PEERS
+from smellkit.errors import DataError, OptionError
+from smellkit.odour.encoder import BACKBONES, make
+from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
+from smellkit.study.odour.baselines import BASELINES
 from smellkit.windows import Array
 
 Scorer = Callable[[Array], Array]  # windows (windows, steps, channels) -> log-probabilities (windows, classes)
@@ -24,21 +23,24 @@ Scorer = Callable[[Array], Array]  # windows (windows, steps, channels) -> log-p
 
 @dataclass(frozen=True)
 class System:
-    """What to fit, on which view of the recordings, and in which table of the report it belongs."""
+    """What to fit, on which input, and in which table of the report it belongs."""
 
-    members: tuple[str, ...]  # of BODIES or PEERS
+    members: tuple[str, ...]  # of BACKBONES or BASELINES
     protocol: Protocol = Protocol()
     table: str = "strict"
     train_stride: int = 20
     calibrated: bool = False  # worth more fits, on parts of the training split
-    augment: dict[str, Any] = field(default_factory=dict)  # of the networks, see `Augment`
-    adversary: float = 0.0  # of the networks, see `Opponent`
-    adapt: str = ""  # how summary features of a scored set are brought near those of the training: a key of ADAPT
+    augment: dict[str, float] = field(default_factory=dict)  # of the networks, see `Augment`
+
+    @property
+    def stride(self) -> int:
+        """The stride that holds both the windows to train on and those to grade."""
+        return int(np.gcd(self.protocol.stride, self.train_stride))
 
 
 FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the strict differences alone
 CURVES = ("curve-mlp", "curve-trees")  # look at whole curves, and at differences beside them
-TEAM = ("curve-trees", *3 * ("curve-mlp",))
+ENSEMBLE = ("curve-trees", *3 * ("curve-mlp",))
 
 
 def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -> System:
@@ -47,22 +49,19 @@ def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -
 
 
 SYSTEMS: dict[str, System] = {
-    **{name: System((name,), calibrated=name == "summary-mlp") for name in [*BODIES, *PEERS]},
+    **{name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES]},
     **{name: curves((name,), calibrated=name == "curve-mlp") for name in CURVES},
-    **{name: System((name,), train_stride=50) for name in ("minirocket", "hydra")},
-    "ensemble": curves(TEAM, calibrated=True),
+    "ensemble": curves(ENSEMBLE, calibrated=True),
     "level-free/summary-mlp": System(("summary-mlp",), FREE, "level-free"),
     "level-free/curve-mlp": curves(("curve-mlp",), FREE, table="level-free"),
-    "level-free/ensemble": curves(TEAM, FREE, table="level-free"),
-    "confounded/11 level-free": curves(TEAM, Protocol("level-free", (*GAS, *ENVIRONMENT)), table="confounded"),
-    "confounded/12 absolute": System(
-        ("extratrees",), Protocol("absolute", (*GAS, "Benzene", *ENVIRONMENT)), "confounded"
-    ),
+    "level-free/ensemble": curves(ENSEMBLE, FREE, table="level-free"),
+    "confounded/11 level-free": curves(ENSEMBLE, Protocol("level-free", (*GAS, *ENVIRONMENT)), table="confounded"),
+    "confounded/12 absolute": System(("extratrees",), Protocol("absolute", SENSORS), "confounded"),
     "confounded/conductance": System(("summary-mlp",), Protocol("conductance"), "confounded", calibrated=True),
 }
 
 
-def find(name: str) -> System:
+def named(name: str) -> System:
     """The system called `name`."""
     from smellkit.options import nearest
 
@@ -71,7 +70,7 @@ def find(name: str) -> System:
     return SYSTEMS[name]
 
 
-def fit(system: System, train: Windows, *, seed: int = 1, name: str = "bench") -> Scorer:
+def fit(system: System, train: LabelledWindows, *, seed: int = 1, name: str = "bench") -> Scorer:
     """Fit `system` on the windows `train` (cut at its `train_stride`) and return what scores new windows.
 
     Nothing is held out here: how long to train was chosen by cross-validation before. The average is of
@@ -79,58 +78,67 @@ def fit(system: System, train: Windows, *, seed: int = 1, name: str = "bench") -
     """
     scorers: list[Scorer] = []
     for number, member in enumerate(system.members):
-        if member in PEERS:
-            scorers.append(PEERS[member](seed=seed + number).fit(train.values, train.target).scores)
+        if member in BASELINES:
+            scorers.append(BASELINES[member](seed=seed + number).fit(train.values, train.target).scores)
         else:
             scorers.append(fit_network(member, train, system=system, seed=seed + 100 * number, name=name))
     return lambda windows: _average(system.members, [scorer(windows) for scorer in scorers])
 
 
 def fit_network(
-    model: str, train: Windows, *, seed: int, name: str, system: System = System(()), **changes: Any
+    model: str, train: LabelledWindows, *, seed: int, name: str, system: System = System(()), **changes: Any
 ) -> Scorer:
     """Train a network on all of `train`, as `system` augments it, and return its scorer.
 
     `changes` replace settings of the network's recipe.
     """
-    from smellkit import checkpoint as weights
-    from smellkit.odour.encoder_task import RECIPES, make, of_windows, settled
+    from smellkit import checkpoint
+    from smellkit.odour.encoder_task import RECIPES, EncoderConfig, over_windows
     from smellkit.train import fit as fit_task
 
     some = train[np.arange(0, len(train), max(1, len(train) // 500))]
     splits = {"train": train, "valid": some}
-    task = of_windows(lambda: splits, model=model, augment=system.augment, adversary=system.adversary)
-    run = fit_task(settled(task), replace(RECIPES[model], seed=seed, **changes), name=f"{name}/{model}")
+    augment: dict[str, Any] = system.augment
+    config = EncoderConfig(model=model, representation=system.protocol.representation, fold=-1, **augment)
+    settings = replace(RECIPES[model], seed=seed, **changes)
+    run = fit_task(over_windows(lambda: splits, config), settings, name=f"{name}/{model}")
     network = make(model, train.values.shape[1:], classes=len(train.classes))
-    kept = {key: value for key, value in weights.load(run.folder)[0].items() if not key.startswith("opponent.")}
-    weights.fill(network, kept, where=str(run.folder)).eval()
-    return adapting(network, model, train, system.adapt) if system.adapt else scorer_of(network)
+    checkpoint.fill(network, checkpoint.load(run.folder)[0], where=str(run.folder))
+    return partial(network_scores, network.eval())
 
 
-def adapting(network: Encoder, model: str, train: Windows, how: str) -> Scorer:
-    """What scores the windows of a day after it has looked at all of them, see `adapt`."""
-    lag = SUMMARIES[model]
-    source = describe(train.values, lag=lag)
-
-    def scores(windows: Array) -> Array:
-        return scorer_of(adapt.adapted(network, how, source, describe(windows, lag=lag)))(windows)
-
-    return scores
+@torch.no_grad()
+def network_scores(network: torch.nn.Module, windows: Array, *, batch: int = 512) -> Array:
+    """Log-probabilities (windows, classes) of windows by a network, in batches."""
+    parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
+    return torch.cat([network({"window": part})["logits"].log_softmax(1) for part in parts]).numpy()
 
 
-def scorer_of(network: torch.nn.Module, *, batch: int = 512) -> Scorer:
-    """Log-probabilities of windows by a network, in batches."""
+def cross_validate(
+    system: System, windows: LabelledWindows, *, name: str = "bench", seed: int = 1, folds: int = 0, fewer: int = 0
+) -> tuple[NDArray, LabelledWindows]:
+    """Log-probabilities of windows at the protocol's stride, each from a fit without its recording's fold.
 
-    @torch.no_grad()
-    def scores(windows: Array) -> Array:
-        parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
-        return torch.cat([network({"window": part})["logits"].log_softmax(1) for part in parts]).numpy()
-
-    return scores
+    With `folds`, only the recordings of the first so many folds are scored. Returns those windows too. `fewer` folds
+    after the scored one are left out of its fit as well.
+    """
+    count = int(windows.fold.max()) + 1
+    folds = min(folds or count, count)
+    graded = windows.every(system.protocol.stride)
+    graded = graded[graded.fold < folds]
+    scores = np.zeros((len(graded), len(windows.classes)), np.float32)
+    for fold in range(folds):
+        apart = [(fold + more) % count for more in range(fewer + 1)]
+        train = windows[~np.isin(windows.fold, apart)].every(system.train_stride)
+        held = graded.fold == fold
+        if len(np.unique(train.target)) < len(windows.classes):
+            raise DataError("Cross-validation needs two recordings of every substance", hint="--folds 0 leaves it out")
+        scores[held] = fit(system, train, seed=seed, name=f"bench/{name}/fold={fold}")(graded[held].values)
+    return scores, graded
 
 
 def _average(members: Sequence[str], parts: list[NDArray]) -> Array:
-    """Mean log-probabilities of equal members, then of different ones: each kind has the same say."""
+    """Mean log-probabilities of equal members, then of different ones: each kind has the same weight."""
     from scipy.special import log_softmax
 
     kinds = [[part for other, part in zip(members, parts, strict=True) if other == member] for member in set(members)]

@@ -10,11 +10,10 @@ import time
 import pytest
 
 from smellkit.device import frames
-from smellkit.device.clock import Clock
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.watchdog import Guard
+from smellkit.device.watchdog import Watchdog
 from smellkit.study.device.bench import await_silence, kill_latency
 
 START = """
@@ -25,7 +24,7 @@ from smellkit.device.neckwear import NeckWear
 def begin():
     neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
     neck.play(3, seconds=30)
-    print(neck._guard.pid, flush=True)
+    print(neck._watchdog.pid, flush=True)
     return neck
 """
 ENDS = {  # how a program ends, and the signals that it gets for it
@@ -47,14 +46,14 @@ ENDS = {  # how a program ends, and the signals that it gets for it
 
 def end(kind, program, signals):
     """Run a program that plays, end it, and return the device and when the end began."""
-    device = VirtualNeckWear(now=Clock.now)
-    server = PtyServer(device, now=Clock.now) if kind == "pty" else TcpServer(device, now=Clock.now)
+    device = VirtualNeckWear()
+    server = PtyServer(device) if kind == "pty" else TcpServer(device)
     command = [sys.executable, "-c", START + program, server.port]
     with (
         server,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child,
     ):
-        guard = int(child.stdout.readline())
+        watchdog = int(child.stdout.readline())
         await_silence(device, False)
         for number in signals:
             if child.poll() is None:
@@ -62,7 +61,7 @@ def end(kind, program, signals):
             time.sleep(0.02)
         await_silence(device, True, 8.0)  # a play frame lasts 10 s: this silence was sent
         child.wait(20)
-        gone(guard)
+        gone(watchdog)
     return device
 
 
@@ -85,12 +84,12 @@ def gone(pid, seconds=10.0):
 def test_d12_however_the_program_ends_the_device_falls_silent(how):
     device = end("pty", *ENDS[how])
     assert [air.scent for air in device.air] == [3]
-    assert device.heard[-1][1] == frames.stop()
+    assert device.received[-1][1] == frames.stop()
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "os._exit", "SIGTERM"])
 def test_d12_over_tcp_too(how):
-    assert end("tcp", *ENDS[how]).heard[-1][1] == frames.stop()
+    assert end("tcp", *ENDS[how]).received[-1][1] == frames.stop()
 
 
 def test_d12_a_killed_program_is_silenced_fast():
@@ -102,16 +101,16 @@ def test_d12_a_killed_program_is_silenced_fast():
 def test_d12_a_program_with_a_virtual_device_of_its_own_leaves_no_process_behind():
     program = START + "neck = begin(); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program, "virtual"], stdout=subprocess.PIPE) as child:
-        guard = int(child.stdout.readline())
+        watchdog = int(child.stdout.readline())
         child.kill()
         child.wait()
-        gone(guard)
+        gone(watchdog)
 
 
 def test_d12_a_restarted_kernel_leaves_silence():
     manager = pytest.importorskip("jupyter_client.manager")
-    device = VirtualNeckWear(now=Clock.now)
-    with PtyServer(device, now=Clock.now) as server:
+    device = VirtualNeckWear()
+    with PtyServer(device) as server:
         kernel, client = manager.start_new_kernel(kernel_name="python3")
         try:
             code = f"import sys; sys.argv = ['', {server.port!r}]\n{START}\nneck = begin()"
@@ -122,50 +121,50 @@ def test_d12_a_restarted_kernel_leaves_silence():
         finally:
             client.stop_channels()
             kernel.shutdown_kernel(now=True)
-    assert device.heard[-1][1] == frames.stop()
+    assert device.received[-1][1] == frames.stop()
 
 
-def test_the_guard_goes_with_a_goodbye_and_sends_nothing():
-    device = VirtualNeckWear(now=Clock.now)
-    with PtyServer(device, now=Clock.now) as server:
+def test_the_watchdog_goes_with_a_goodbye_and_sends_nothing():
+    device = VirtualNeckWear()
+    with PtyServer(device) as server:
         neck = NeckWear.open(server.port)
-        pid = neck._guard.pid
+        pid = neck._watchdog.pid
         neck.close()
         assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
         time.sleep(0.3)
-        assert [raw for _, raw in device.heard] == [frames.stop()] * 3  # the driver's own
-        with NeckWear.open(server.port, guard=False) as again:  # and the port is free
+        assert [raw for _, raw in device.received] == [frames.stop()] * 3  # the driver's own
+        with NeckWear.open(server.port, watchdog=False) as again:  # and the port is free
             assert again.probe().channel == 150
 
 
-def test_the_guard_follows_the_port_to_another_descriptor_and_lets_go_of_a_lost_one():
+def test_the_watchdog_follows_the_port_to_another_descriptor_and_lets_go_of_a_lost_one():
     ours, device = socket.socketpair()
     other, second = socket.socketpair()
-    guard = Guard(frames.stop())
-    assert guard.ready()
-    guard.follow(url="", fileno=ours.fileno(), telnet=False)
-    guard.follow(url="", fileno=other.fileno(), telnet=True)
+    watchdog = Watchdog(frames.stop())
+    assert watchdog.ready()
+    watchdog.follow(url="", fileno=ours.fileno(), telnet=False)
+    watchdog.follow(url="", fileno=other.fileno(), telnet=True)
     ours.close()
     device.settimeout(5)
-    assert device.recv(100) == b""  # the first one is closed on the guard's side too
+    assert device.recv(100) == b""  # the first one is closed on the watchdog's side too
     other.close()
-    guard._line.close()  # the parent vanishes
+    watchdog._line.close()  # the parent vanishes
     second.settimeout(5)
     heard = b""
     while part := second.recv(1000):
         heard += part
     assert heard == frames.stop().replace(b"\xff", b"\xff\xff") * 3
-    guard.close()
+    watchdog.close()
 
 
-def test_the_guard_imports_nothing_heavy():
+def test_the_watchdog_imports_nothing_heavy():
     heavy = ("torch", "numpy", "pandas", "serial")
     code = f"import smellkit.device.watchdog, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_a_forked_child_does_not_close_its_parents_port():
-    with NeckWear.open("virtual", guard=False) as neck:
+    with NeckWear.open("virtual", watchdog=False) as neck:
         assert neck.probe().channel == 150
         neck._process += 1  # as it looks to a child
         neck.close()
@@ -175,6 +174,6 @@ def test_a_forked_child_does_not_close_its_parents_port():
 
 def test_sigterm_handlers_are_given_back():
     before = signal.getsignal(signal.SIGTERM)
-    with NeckWear.open("virtual", guard=False):
+    with NeckWear.open("virtual", watchdog=False):
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before

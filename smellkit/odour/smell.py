@@ -1,0 +1,193 @@
+"""The sense of smell: trained weights that turn windows of a nose into 50 odour channels, an odour vector and shares.
+
+    rows -- windows --> encoder --> z (n, 50) -- alpha-weighted sum --> odour vector -- softmax --> probabilities
+
+Two noses, two kinds of weights, the same three methods: `windows`, `channels`, `probabilities`.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from torch import nn
+
+from smellkit import checkpoint
+from smellkit.errors import DataError, WeightsError
+from smellkit.odour.confidence import Confidence, fit_temperature
+from smellkit.odour.encoder import Encoder, make, renamed
+from smellkit.odour.mixture import Hybrid, MixtureEncoder
+from smellkit.odour.mixture_task import LENGTH, STEPS, load_encoder, load_hybrid, pooled
+from smellkit.odour.mixtures import MIXTURE_GAS
+from smellkit.odour.recordings import read_recordings
+from smellkit.odour.scents import SCENTS, to_channels
+from smellkit.odour.windows import Protocol, cut
+from smellkit.windows import sliding
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SubstanceSmell:
+    """The twelve-column board at 1 Hz: an encoder of substances with its protocol, class names and calibration."""
+
+    network: Encoder
+    protocol: Protocol
+    classes: tuple[str, ...]
+    confidence: Confidence
+    about: str = ""
+
+    @classmethod
+    def load(cls, folder: Path) -> SubstanceSmell:
+        """From a folder of weights; WeightsError when they do not fit."""
+        tensors, manifest = checkpoint.load(folder)
+        try:
+            described = manifest["protocol"]
+            protocol = Protocol(**{**described, "columns": tuple(described["columns"])})
+            classes = tuple(manifest["classes"])
+            shape = (protocol.steps, len(protocol.columns))
+            network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
+            confidence = Confidence.of(manifest["calibration"])
+        except (KeyError, TypeError, AttributeError) as why:
+            raise WeightsError(
+                f"{folder} / manifest.json does not describe an odour encoder: {why}", hint="use data/weights/odour"
+            ) from why
+        checkpoint.fill(network, renamed(tensors), where=str(folder))
+        return cls(network.eval(), protocol, classes, confidence, f"trained weights, {len(classes)} substances")
+
+    def fit(self, data: str | Path | None = None) -> SubstanceSmell:
+        """Return the same frozen encoder with a read-out fitted in seconds to the training recordings in `data`.
+
+        A shrinkage discriminant on z; its temperature is fitted to windows of recordings that it did not see.
+        """
+        windows = cut(read_recordings(data), self.protocol, stride=20)
+        z, held = self.channels(windows.values), windows.fold == windows.fold.max()
+        if held.all():
+            raise DataError("One recording a substance is too few", hint="two or more, so that one can be held out")
+        tried = self._with_head(_discriminant(z[~held], windows.target[~held]))
+        temperature = fit_temperature(tried.scores(windows.values[held]), windows.target[held])
+        network = self._with_head(_discriminant(z, windows.target)).network
+        about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
+        return SubstanceSmell(network, self.protocol, windows.classes, Confidence(temperature), about)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a recording that are looked at, in this order."""
+        return self.protocol.columns
+
+    @property
+    def span(self) -> int:
+        """Rows under one window."""
+        return self.protocol.span
+
+    def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
+        """Windows (n, steps, channels) of a recording's `rows` (rows, columns); none when it is too short."""
+        return self.protocol.windows(rows, stride=stride)
+
+    def channels(self, windows: NDArray) -> FloatArray:
+        """The odour channels z of windows, (n, 50)."""
+        return self._run(windows, "z")
+
+    def odour(self, z: NDArray) -> FloatArray:
+        """The odour vector of channels z (n, 50): sum_i z_i alpha_i, one direction a channel, here of class scores."""
+        with torch.no_grad():
+            return self.network.head(torch.as_tensor(z, dtype=torch.float32)).double().numpy()
+
+    def scores(self, windows: NDArray) -> FloatArray:
+        """Log-probabilities of windows, (n, classes), not yet calibrated."""
+        return self._run(windows, "logits")
+
+    def probabilities(self, windows: NDArray) -> FloatArray:
+        """Calibrated probabilities of windows, (n, classes)."""
+        return self.calibrated(self.scores(windows))
+
+    def calibrated(self, scores: NDArray) -> FloatArray:
+        """Calibrated probabilities of (mean) log-probabilities."""
+        return softmax(scores / self.confidence.temperature, axis=-1)
+
+    def shares(self, probabilities: NDArray) -> FloatArray:
+        """What of `probabilities` (classes,) speaks for each of the player's twelve scents, (12,); may add to 0."""
+        known = [self.classes.index(name) if name in self.classes else -1 for name in SCENTS]
+        return np.array([probabilities[place] if place >= 0 else 0.0 for place in known])
+
+    @torch.no_grad()
+    def _run(self, windows: NDArray, output: str, *, batch: int = 512) -> FloatArray:
+        parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
+        outputs = [self.network({"window": part})[output] for part in parts if len(part)]
+        if not outputs:
+            return np.zeros((0, len(self.classes) if output == "logits" else self.network.head.in_features))
+        joined = torch.cat(outputs)
+        return (joined.log_softmax(1) if output == "logits" else joined).double().numpy()
+
+    def _with_head(self, head: nn.Linear) -> SubstanceSmell:
+        network = copy.deepcopy(self.network)
+        network.head = head
+        return SubstanceSmell(network.eval(), self.protocol, tuple(map(str, range(head.out_features))), Confidence())
+
+
+@dataclass(frozen=True)
+class MixtureSmell:
+    """The mixture board, four columns at 10 Hz: ratios of the twelve scents, known sessions looked up."""
+
+    hybrid: Hybrid
+    encoder: MixtureEncoder
+    classes: tuple[str, ...] = SCENTS
+    columns: tuple[str, ...] = MIXTURE_GAS
+    confidence: Confidence = Confidence()
+    about: str = "trained weights, mixtures of twelve scents"
+    span: int = LENGTH
+
+    @classmethod
+    def load(cls, folder: Path) -> MixtureSmell:
+        """From a folder of weights; WeightsError when they do not fit."""
+        return cls(load_hybrid(folder), load_encoder(str(folder)).eval())
+
+    def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
+        """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
+        return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride or LENGTH // 2)
+
+    @torch.no_grad()
+    def channels(self, windows: NDArray) -> FloatArray:
+        """The odour channels z of windows, (n, 50)."""
+        return self.encoder({"window": torch.from_numpy(pooled(windows))})["z"].double().numpy()
+
+    def probabilities(self, windows: NDArray) -> FloatArray:
+        """Ratios of the twelve scents in channel order, (n, 12), each of sum 1, for windows of one recording."""
+        ratios = to_channels(self.hybrid.predict(windows, recording=np.zeros(len(windows), int))).astype(float)
+        return ratios / ratios.sum(axis=1, keepdims=True)
+
+    def shares(self, probabilities: NDArray) -> FloatArray:
+        """The ratios themselves, (12,)."""
+        return np.asarray(probabilities, float)
+
+
+Smell = SubstanceSmell | MixtureSmell
+KINDS: dict[str, Any] = {"odour": SubstanceSmell, "mixture": MixtureSmell}
+
+
+def load_smell(weights: str | Path = "odour") -> Smell:
+    """Load weights by name (odour, mixture) or from a folder; WeightsError for weights of another kind."""
+    folder = checkpoint.find(weights)
+    kind = checkpoint.manifest(folder).get("kind")
+    if kind not in KINDS:
+        raise WeightsError(f"{folder} holds weights of kind {kind!r}", hint=f"one of {', '.join(KINDS)}")
+    return KINDS[kind].load(folder)
+
+
+def _discriminant(z: FloatArray, target: NDArray) -> nn.Linear:
+    """A shrinkage discriminant of z as a linear layer (50 -> classes)."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(z, target)
+    coefficients, offsets = model.coef_, model.intercept_
+    if len(coefficients) == 1:  # two classes: scikit-learn keeps their difference alone
+        coefficients, offsets = np.vstack([0 * coefficients, coefficients]), np.hstack([0 * offsets, offsets])
+    layer = nn.Linear(z.shape[1], len(coefficients))
+    layer.load_state_dict({"weight": torch.as_tensor(coefficients), "bias": torch.as_tensor(offsets)})
+    return layer

@@ -1,0 +1,187 @@
+"""Learn how sure to be from recordings that a fit did not see, and measure how well that holds on others.
+
+Probabilities are (rows, classes); targets and groups are (rows,). Rows that belong to one recording share a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+
+from smellkit import metrics
+from smellkit.evaluate import Outcome, summarise
+from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
+from smellkit.odour.windows import LabelledWindows
+from smellkit.study.odour.systems import System, cross_validate
+
+Held = tuple[ArrayLike, ArrayLike, ArrayLike]  # scores (rows, classes) of recordings not trained on, target, groups
+
+
+def learn(
+    system: System, windows: LabelledWindows, *, name: str = "bench", seed: int = 1, precision: float = 0.75
+) -> Confidence:
+    """The confidence of a fit of `system` on `windows`, learnt on recordings that other fits did not see.
+
+    With four recordings of every substance or more it is learnt for a fit on all of them, see `calibrate_ahead`.
+    """
+
+    def held_out(fewer: int) -> Held:
+        scores, graded = cross_validate(system, windows, name=name, seed=seed, fewer=fewer)
+        return scores, graded.target, graded.recording
+
+    count = int(windows.fold.max()) + 1
+    if count < 4:
+        return calibrate(*held_out(0), precision=precision)
+    return calibrate_ahead(held_out(1), held_out(0), ahead=ahead_of(count), precision=precision)
+
+
+def calibrate(
+    scores: ArrayLike, target: ArrayLike, groups: ArrayLike, *, level: float = 0.9, precision: float = 0.75
+) -> Confidence:
+    """Learn temperature, prediction sets and abstention from `scores` (rows, classes) of recordings not trained on.
+
+    `scores` are logits or log-probabilities. Abstention is set so that what is still answered is right with
+    `precision`, as often as that can be had (see `abstention`).
+    """
+    scores = np.asarray(scores, np.float64)
+    temperature = fit_temperature(scores, target)
+    probabilities = softmax(scores / temperature, axis=-1)
+    return Confidence(
+        temperature=temperature,
+        quantile=conformal_quantile(probabilities, target, groups, level=level),
+        thresholds=abstention(probabilities, target, precision=precision),
+        level=level,
+    )
+
+
+def calibrate_ahead(few: Held, many: Held, *, ahead: float, level: float = 0.9, precision: float = 0.75) -> Confidence:
+    """Learn a calibration for a fit on more recordings than any held-out one can have been made of.
+
+    A network that has learnt from one recording more is surer and more often right, so sets that are learnt beside it
+    are too large. `few` and `many` are held-out (scores, target, groups) of fits on n - 1 and n recordings a substance;
+    log-temperature and quantile go on from them by the share `ahead` of their difference. See `ahead_of`.
+    """
+    logs = [np.log(fit_temperature(scores, target)) for scores, target, _ in (few, many)]
+    temperature = float(np.exp(logs[1] + ahead * (logs[1] - logs[0])))
+    probabilities = [softmax(np.asarray(scores, np.float64) / temperature, axis=-1) for scores, _, _ in (few, many)]
+    quantiles = [
+        conformal_quantile(p, target, groups, level=level)
+        for p, (_, target, groups) in zip(probabilities, (few, many), strict=True)
+    ]
+    return Confidence(
+        temperature=temperature,
+        quantile=float(np.clip(quantiles[1] + ahead * (quantiles[1] - quantiles[0]), 0, 1)),
+        thresholds=abstention(probabilities[1], many[1], precision=precision),
+        level=level,
+    )
+
+
+def ahead_of(recordings: int) -> float:
+    """How far a fit on `recordings` lies ahead of one on a recording less, in steps of the one before that.
+
+    What a fit still misses is taken to fall like 1 / recordings.
+    """
+    few, many, all_of = recordings - 2, recordings - 1, recordings
+    return (1 / many - 1 / all_of) / (1 / few - 1 / many)
+
+
+def conformal_quantile(probabilities: ArrayLike, target: ArrayLike, groups: ArrayLike, *, level: float = 0.9) -> float:
+    """How much probability a set must hold so that `level` of new rows find their truth in it.
+
+    Rows of one recording are alike, so each recording counts as one: its rows are weighted to add up to 1, and the
+    correction for few recordings is (recordings + 1) / recordings. Source: adaptive prediction sets, Romano et al.,
+    arXiv 2006.02544; recordings as groups: Dunn et al., arXiv 1809.07441.
+    """
+    needed = _needed(np.asarray(probabilities, np.float64), np.asarray(target))
+    _, which, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    weight = 1 / counts[which] / len(counts)
+    order = np.argsort(needed)
+    reached = np.cumsum(weight[order])
+    rank = int(np.searchsorted(reached, min(1.0, level * (len(counts) + 1) / len(counts)) - 1e-12))
+    return float(needed[order][min(rank, len(order) - 1)])
+
+
+def prediction_sets(probabilities: ArrayLike, quantile: float) -> NDArray[np.bool_]:
+    """Which classes belong to each row's set (rows, classes): the likeliest ones, up to `quantile` of probability.
+
+    The first class is always in it, so no set is empty.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, 1)
+    middle = np.cumsum(ranked, 1) - 0.5 * ranked
+    inside = middle <= quantile
+    inside[:, 0] = True
+    sets = np.zeros_like(inside)
+    np.put_along_axis(sets, order, inside, 1)
+    return sets
+
+
+def abstention(
+    probabilities: ArrayLike, target: ArrayLike, *, precision: float = 0.75, least: float = 0.2
+) -> Thresholds:
+    """Thresholds that answer as many rows as can be while the answers are right with `precision`.
+
+    Chosen on held-out recordings among 20 margins x 20 entropies. When `precision` can't be had with at least the
+    share `least` of rows answered, the pair with the best precision at that share.
+    """
+    probabilities, target = np.asarray(probabilities, np.float64), np.asarray(target)
+    right = probabilities.argmax(1) == target
+    lead, flat = margin(probabilities), entropy(probabilities)
+    shares = np.linspace(0, 0.95, 20)
+    margins = np.concatenate([[0.0], np.quantile(lead, shares[1:])])
+    entropies = np.concatenate([[1.0], np.quantile(flat, 1 - shares[1:])])
+    best, best_key = Thresholds(), (-1.0, -1.0)
+    for low in margins:
+        for high in entropies:
+            chosen = (lead >= low) & (flat <= high)
+            answered = float(chosen.mean())
+            if answered < least:
+                continue
+            correct = float(right[chosen].mean())
+            key = (1.0, answered) if correct >= precision else (correct / 2, answered)
+            if key > best_key:
+                best, best_key = Thresholds(float(low), float(high)), key
+    return best
+
+
+def selective(
+    probabilities: ArrayLike, target: ArrayLike, thresholds: Thresholds | Sequence[float]
+) -> dict[str, float]:
+    """Share of rows answered, and how often those answers are right (0 when none is answered)."""
+    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds(*thresholds)
+    answers = decide(probabilities, limits)
+    given = answers != ABSTAIN
+    right = answers[given] == np.asarray(target)[given]
+    return {"answered": float(given.mean()), "accuracy": float(right.mean()) if given.any() else 0.0}
+
+
+def holds(scores: Sequence[NDArray], test: LabelledWindows, learnt: Confidence) -> dict[str, Any]:
+    """How well a confidence learnt on other recordings holds on these: error, coverage, size of sets, abstention.
+
+    Each is the mean over `scores`, one array (windows, classes) a seed.
+    """
+    probabilities = [softmax(part / learnt.temperature, axis=-1) for part in scores]
+    sets = [prediction_sets(p, learnt.quantile) for p in probabilities]
+    rows = np.arange(len(test))
+    covered = summarise([Outcome(test.recording, {"coverage": part[rows, test.target]}) for part in sets])
+    error = metrics.expected_calibration_error
+    answered = [selective(p, test.target, learnt.thresholds) for p in probabilities]
+    return {
+        "expected_calibration_error": float(np.mean([error(p, test.target) for p in probabilities])),
+        "before": float(np.mean([error(softmax(part, axis=-1), test.target) for part in scores])),
+        "coverage": covered["coverage"]._asdict(),
+        "set_size": float(np.mean([part.sum(1).mean() for part in sets])),
+        "selective": {name: float(np.mean([one[name] for one in answered])) for name in answered[0]},
+    }
+
+
+def _needed(probabilities: NDArray, target: NDArray) -> NDArray:
+    """Probability above the truth, plus half its own: the share at which a set begins to hold it; 0 for the first."""
+    own = probabilities[np.arange(len(target)), target]
+    above = np.where(probabilities > own[:, None], probabilities, 0).sum(1)
+    return np.where(own >= probabilities.max(1), 0.0, above + 0.5 * own)

@@ -1,0 +1,137 @@
+"""One way from a recording, a picture and a text to a mixture, and from there to the player."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from smellkit.device.neckwear import NeckWear
+from smellkit.errors import DataError, OptionError, WeightsError
+from smellkit.odour import recordings
+from smellkit.odour.pipeline import Evidence, Pipeline, as_mixture, named, play
+from smellkit.odour.scents import SCENTS, list_pictures
+from smellkit.odour.smell import MixtureSmell, load_smell
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return Pipeline.fit()
+
+
+@pytest.fixture(scope="module")
+def table():
+    return recordings.read_recordings(None, "testing")
+
+
+def of(table, substance):
+    return table[table["substance"] == substance]
+
+
+def test_a_table_a_file_and_an_array_are_the_same_recording(pipeline, table):
+    rows = of(table, "garlic")
+    file = recordings.find() / rows["file"].iloc[0]
+    answers = [pipeline(rows), pipeline(file), pipeline(rows[list(pipeline.smell.columns)].to_numpy())]
+    assert {answer.name for answer in answers} == {"garlic"}
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer.probabilities, answers[0].probabilities, atol=1e-9)
+
+
+def test_fifty_channels_become_an_odour_vector_that_is_their_weighted_sum(pipeline, table):
+    smell = pipeline.smell
+    windows = smell.windows(of(table, "mango")[list(smell.columns)].to_numpy())
+    z = smell.channels(windows)
+    assert z.shape == (len(windows), 50)
+    alpha, offset = (value.detach().numpy() for value in (smell.network.head.weight.T, smell.network.head.bias))
+    np.testing.assert_allclose(smell.odour(z), z @ alpha + offset, atol=1e-3)
+    np.testing.assert_allclose(smell.odour(z).argmax(1), smell.scores(windows).argmax(1))
+
+
+def test_beta_has_the_twelve_scents_in_the_order_of_the_player(pipeline, table):
+    answer = pipeline(of(table, "mango"))
+    assert tuple(answer.beta) == SCENTS
+    assert abs(sum(answer.shares) - 1) < 1e-6
+    assert max(answer.beta, key=answer.beta.get) == answer.name == "mango"
+
+
+def test_three_senses_say_more_than_one(pipeline, table):
+    picture = list_pictures().query("scent == 'mango'")["file"].iloc[0]
+    alone, fused = pipeline(picture=picture), pipeline(of(table, "mango"), picture=picture, text="sweet tropical fruit")
+    assert list(alone.evidence) == ["picture"]
+    assert list(fused.evidence) == ["smell", "picture", "text"]
+    assert fused.name == "mango" and fused.confidence > alone.beta["mango"]
+
+
+def test_nothing_to_recognise_is_refused(pipeline):
+    with pytest.raises(OptionError, match="a recording, a picture or a text"):
+        pipeline()
+
+
+def test_weights_of_a_smell_alone_refuse_a_picture():
+    with pytest.raises(OptionError, match=r"Pipeline\.fit"):
+        Pipeline.load()(picture="pear.jpg")
+
+
+def test_the_mixture_board_has_a_pipeline_too():
+    smell = load_smell("mixture")
+    assert isinstance(smell, MixtureSmell)
+    counts = np.random.default_rng(7).uniform(100, 900, (200, 4))
+    answer = Pipeline(smell)(counts)
+    assert smell.channels(smell.windows(counts)).shape == (3, 50)
+    assert abs(sum(answer.shares) - 1) < 1e-6
+
+
+def test_weights_of_another_kind_are_refused():
+    with pytest.raises(WeightsError, match="plume"):
+        load_smell("plume")
+
+
+@pytest.mark.parametrize("rows", [np.zeros((10, 6)), np.zeros((200, 5)), np.zeros(200)])
+def test_a_recording_that_is_too_short_or_of_another_nose_is_refused(pipeline, rows):
+    with pytest.raises(DataError, match="rows"):
+        pipeline(rows)
+
+
+def test_a_table_without_a_column_is_refused_by_its_name(pipeline, table):
+    with pytest.raises(DataError, match="LPG"):
+        pipeline(of(table, "mango").drop(columns="LPG"))
+
+
+shares = arrays.arrays(float, 12, elements=st.floats(0, 1))
+
+
+@given(shares=shares)
+def test_beta_is_a_mixture_whatever_the_shares(shares):
+    answer = as_mixture(shares)
+    assert min(answer.shares) >= 0
+    assert abs(sum(answer.shares) - 1) < 1e-6
+
+
+@given(first=shares, second=shares, trust=st.floats(0, 1))
+def test_fused_evidence_is_a_mixture_whatever_the_senses_say(pipeline, first, second, trust):
+    answer = pipeline.fuse({"smell": Evidence(named(first), trust), "text": Evidence(named(second))})
+    assert min(answer.shares) >= 0
+    assert abs(sum(answer.shares) - 1) < 1e-6
+
+
+def test_a_sense_that_is_not_trusted_changes_nothing(pipeline):
+    text = Evidence(named(np.eye(12)[3]))
+    alone = pipeline.fuse({"text": text})
+    beside = pipeline.fuse({"smell": Evidence(named(np.eye(12)[7]), trust=0.0), "text": text})
+    np.testing.assert_allclose(alone.shares, beside.shares)
+
+
+def test_what_is_refused_is_not_played(pipeline, table):
+    refused = pipeline(of(table, "mint"))
+    assert "mint is not one of" in refused.reason
+    with NeckWear.open("virtual") as neck:
+        assert not refused.play(neck) and not refused.mix(neck)
+        assert neck.virtual.air == []
+
+
+def test_the_loudest_scent_is_played(pipeline, table):
+    answer = pipeline(of(table, "mango"))
+    with NeckWear.open("virtual") as neck:
+        played = play(answer, neck, seconds=0.3, wait=True)
+        assert played.scent == SCENTS.index("mango") + 1
+        assert [piece.scent for piece in neck.virtual.air] == [played.scent]
