@@ -80,7 +80,7 @@ def bootstrap_of(
     random = np.random.default_rng(seed)
     draws = (random.integers(0, len(names), size=len(names)) for _ in range(rounds))
     sample = [score(np.concatenate([rows[i] for i in draw])) for draw in draws]
-    low, high = np.quantile(sample, [0.025, 0.975])
+    low, high = np.nanquantile(sample, [0.025, 0.975])
     return Interval(float(score(np.arange(len(groups)))), float(low), float(high))
 
 

@@ -8,16 +8,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import cli, paths
+from smellkit import cli, evaluate
 from smellkit.errors import OptionError
-from smellkit.plume import annotations, models
+from smellkit.plume import GASES, annotations, models
 from smellkit.plume import data as samples
 from smellkit.plume import task as tasks
-from smellkit.plume.fume import GASES, Sized
+from smellkit.plume.models import Sized
 from smellkit.plume.plumenet import ordered
+from smellkit.plume.predict import PlumePredictor
 from smellkit.simulate import plume as simulate
-from smellkit.study.plume import ablations, bench, forest
-from smellkit.study.plume.bench import Told
+from smellkit.study.plume import ablations, baselines, bench, outlines
+from smellkit.study.plume.bench import Predictions
 
 QUICK = {"epochs": 1, "batch": 32, "learning_rate": 3e-3}
 
@@ -36,14 +37,20 @@ def own_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(own_runs):
     lines = []
-    found = bench.bench("", names=["ours"], seeds=1, surfaces=False, tell=lines.append, **QUICK)
-    assert len(lines) == len(found["rows"]) + 1 and "parameters" in lines[0]
+    found = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, **QUICK)
+    assert len(lines) == len(found["rows"]) and lines[0].startswith("ours: test ")
     return found
 
 
-def told(label, chance, counts=None):
+def model_of(run):
+    return PlumePredictor.from_run(run).model
+
+
+def predicted(label, probability, counts=None):
     rows = len(label)
-    return Told(counts, np.array(chance, float), np.ones((rows, 2), np.float32), np.array(label), np.arange(rows))
+    return Predictions(
+        counts, np.array(probability, float), np.ones((rows, 2), np.float32), np.array(label), np.arange(rows)
+    )
 
 
 def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(result):
@@ -57,7 +64,7 @@ def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(resu
             assert np.sum(row["confusion"]) == pytest.approx(result["data"]["test"]["pairs"])
             right = np.diagonal(row["confusion"]) / np.sum(row["confusion"], axis=1)
             assert np.mean(right) == pytest.approx(row["balanced"]["value"])
-    assert "confusion" in rows["ours"] and rows["ours"]["parameters"] == models.counts("plumenet").parameters
+    assert "confusion" in rows["ours"] and rows["ours"]["parameters"] == bench.counts("plumenet").parameters
     json.dumps(result, allow_nan=False)
 
 
@@ -75,19 +82,19 @@ def test_the_pairs_with_both_gases_are_scored_whole_and_with_either_hidden(resul
 
 def test_a_camera_that_never_fails_or_always_does_is_what_the_bench_says(result):
     run = bench.trained("ours", data="", seed=1, **QUICK)
-    table = ablations.failing(bench.model_of(run), "", shares=(0, 1)).set_index(["failing", "share"])
+    table = ablations.failing(model_of(run), "", shares=(0, 1)).set_index(["failing", "share"])
     gone = result["missing"]["ours"]
     for gas, other in zip(GASES, GASES[::-1], strict=True):
         assert table.loc[(gas, 0), "miou"] == pytest.approx(gone["both"]["miou"]["value"])
         assert table.loc[(gas, 1), "accuracy"] == pytest.approx(gone[other]["accuracy"]["value"])
 
 
-def test_a_file_of_results_takes_up_rows_of_the_same_bench_only(result, tmp_path):
-    file = tmp_path / "plume.json"
-    paths.write_json(file, bench.added(file, result))
-    more = bench.added(file, result | {"rows": {"other": {}}})
-    assert {"ours", "other"} <= set(more["rows"])
-    assert set(bench.added(file, result | {"rows": {"other": {}}, "training": {"epochs": 99}})["rows"]) == {"other"}
+def test_a_file_of_results_takes_up_rows_of_the_same_bench_only(result):
+    asked = {"names": ["ours"], "seeds": 1, "surfaces": False, "failing": False, "progress": len, **QUICK}
+    earlier = json.loads(json.dumps(result | {"rows": {"other": {}}}))
+    assert {"ours", "other"} <= set(bench.bench("", earlier=earlier, **asked)["rows"])
+    other = earlier | {"training": earlier["training"] | {"epochs": 99}}
+    assert "other" not in bench.bench("", earlier=other, **asked)["rows"]
 
 
 def test_pairs_that_changed_in_their_folder_are_trained_on_anew_and_not_set_beside_the_old(tmp_path):
@@ -114,38 +121,43 @@ def test_an_unfinished_fit_with_another_test_set_begins_anew(tmp_path):
 def test_a_drawn_part_of_the_pairs_has_more_than_the_lowest_ph(tmp_path, result):
     simulate.write(tmp_path / "many", pairs=60, size=(64, 48), frames=1, missing="none", shares=(0, 0, 100), seed=3)
     pairs = samples.paired(tmp_path / "many", "test", size=(72, 96), gases="full")
-    model = bench.model_of(bench.trained("ours", data="", seed=1, **QUICK))
+    model = model_of(bench.trained("ours", data="", seed=1, **QUICK))
     with pytest.MonkeyPatch.context() as patch:
-        asked, say = [], bench.say
+        asked, say = [], bench.predictions_of
         patch.setattr(
-            bench, "say", lambda model, some: asked.append(pairs.label[pairs.row[some.indices]]) or say(model, some)
+            bench,
+            "predictions_of",
+            lambda model, some: asked.append(pairs.label[pairs.row[some.indices]]) or say(model, some),
         )
         ablations.failing(model, str(tmp_path / "many"), shares=(0, 1), rows=20)
     assert all(len(label) == 20 and {0, 2} <= set(label.tolist()) for label in asked)
 
 
-def test_an_interval_is_drawn_over_videos_not_over_frames():
+def test_an_interval_is_a_bootstrap_over_videos_not_over_frames():
     label = np.tile([0, 2], 40)
-    chance = np.eye(3)[np.where(np.arange(80) < 40, label, 1)]
-    alone = bench.summary([told(label, chance)], groups=np.arange(80), measures=("accuracy",))["accuracy"]
-    few = bench.summary([told(label, chance)], groups=np.arange(80) // 10, measures=("accuracy",))["accuracy"]
-    assert alone["value"] == few["value"] == 0.5
-    assert few["high"] - few["low"] > 2 * (alone["high"] - alone["low"])
+    predictions = predicted(label, np.eye(3)[np.where(np.arange(80) < 40, label, 1)])
+    alone, few = (
+        evaluate.summarise([predictions.outcome(groups, measures=("accuracy",))])["accuracy"]
+        for groups in (np.arange(80), np.arange(80) // 10)
+    )
+    assert alone.value == few.value == 0.5
+    assert few.high - few.low > 2 * (alone.high - alone.low)
 
 
-def test_a_lead_on_the_same_pairs_is_surer_than_two_scores_beside_each_other():
+def test_a_difference_on_the_same_pairs_is_surer_than_two_scores_beside_each_other():
     random = np.random.default_rng(1)
     label = random.integers(0, 3, 120)
     first = np.where(random.random(120) < 0.6, label, (label + 1) % 3)
     better = np.where(random.random(120) < 0.3, label, first)
-    than, told_ = ([told(label, np.eye(3)[said])] for said in (first, better))
-    kinds = {"groups": np.arange(120), "measures": ("accuracy",)}
-    lead = bench.lead(told_, than, **kinds)["accuracy"]
-    one, other = (bench.summary(each, **kinds)["accuracy"] for each in (told_, than))
-    assert lead["value"] == pytest.approx(one["value"] - other["value"])
-    assert lead["low"] > 0
-    assert lead["high"] - lead["low"] < (one["high"] - one["low"]) + (other["high"] - other["low"])
-    assert bench.lead(than, than, **kinds)["accuracy"] == {"value": 0, "low": 0, "high": 0}
+    one, other = (
+        [predicted(label, np.eye(3)[answer]).outcome(np.arange(120), measures=("balanced",))]
+        for answer in (better, first)
+    )
+    difference = bench.difference(lambda _: {"test": one[0]}, lambda _: {"test": other[0]}, 1)["balanced"]
+    two = [evaluate.summarise(each)["balanced"] for each in (one, other)]
+    assert difference["value"] == pytest.approx(two[0].value - two[1].value)
+    assert difference["low"] > 0
+    assert difference["high"] - difference["low"] < sum(interval.high - interval.low for interval in two)
 
 
 def test_a_row_that_is_not_there_is_refused_with_the_nearest():
@@ -160,7 +172,7 @@ def test_the_command_counts_without_training():
 
 
 def test_ours_is_smaller_than_the_published_headline():
-    ours, published = models.counts("plumenet"), models.counts("fume")
+    ours, published = bench.counts("plumenet"), bench.counts("fume")
     assert ours.parameters <= published.parameters and ours.macs <= published.macs
 
 
@@ -168,18 +180,18 @@ def test_a_forest_sees_size_brightness_and_shape():
     frame, mask = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
     mask[10:20, 5:25], frame[10:20, 5:15], frame[10:20, 15:25] = 2, 51, 102
     mask[0:5, 0:5] = 1  # the tube is no gas
-    found = dict(zip(forest.NAMES, forest.describe(frame, mask), strict=True))
+    found = dict(zip(baselines.SHAPE, baselines.describe(frame, mask), strict=True))
     assert found["area"] == pytest.approx(200 / 2400) and found["mean"] == pytest.approx(0.3)
     assert (
         found["aspect"] == 2 and found["extent"] == 1 and found["compactness"] == pytest.approx(4 * np.pi * 200 / 60**2)
     )
-    assert not forest.describe(frame, np.zeros_like(mask)).any()
+    assert not baselines.describe(frame, np.zeros_like(mask)).any()
 
 
 def test_a_forest_names_the_class_of_pairs_with_one_frame_or_two():
     train = samples.paired("", "train", size=(72, 96))
-    trees = forest.fit(train, forest.true_masks(train))
-    chance = forest.predict(trees, train, forest.true_masks(train))
+    trees = baselines.fit_forest(train, baselines.true_masks(train))
+    chance = baselines.forest_probabilities(trees, train, baselines.true_masks(train))
     assert chance.shape == (len(train), 3) and np.allclose(chance.sum(axis=1), 1)
     assert (chance.argmax(axis=1) == train.label.numpy()).mean() > 0.9
 
@@ -194,7 +206,7 @@ def test_ordered_classes_are_sure_between_their_thresholds_and_add_up_to_one():
 
 def test_a_model_answers_at_the_size_of_the_frame_whatever_size_it_sees():
     model = Sized(models.build("plumenet"), (48, 64)).eval()
-    batch = models.blank(2, size=(90, 120))
+    batch = bench.blank(2, size=(90, 120))
     with torch.no_grad():
         outputs = model(batch)
     assert outputs["co2_logits"].shape == (2, 3, 90, 120) and outputs["class_logits"].shape == (2, 3)
@@ -239,7 +251,7 @@ def test_what_is_not_learned_is_not_scored_and_has_no_say_in_the_best_epoch(opti
     valid = task.load()["valid"].__getitems__(range(4))
     with torch.no_grad():
         found = task.score(*task.keep(task.build().eval()(valid), valid))
-    assert {"balanced", "miou"} & found.keys() == {scored} and np.isfinite(found["promise"])
+    assert {"balanced", "miou"} & found.keys() == {scored} and np.isfinite(found["selection_score"])
 
 
 def test_training_on_pairs_with_both_gases_is_tested_on_all():
@@ -348,23 +360,21 @@ class Moved(torch.nn.Module):
         return {f"{gas}_logits": torch.movedim(torch.eye(3)[mask], -1, 1) for gas, mask in masks.items()}
 
 
-def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones(monkeypatch):
+def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones():
     pytest.importorskip("monai")
     pairs = samples.paired("", "test", size=(72, 96))
-    groups = bench.videos("", pairs)
-    monkeypatch.setattr(bench, "model_of", Moved)
-    assert bench.outlines(0, pairs, groups) == {"hd95": 0, "asd": 0, "outlined": 1}
-    found = bench.outlines(2, pairs, groups)
-    assert found["hd95"] == pytest.approx(2) and 1.2 < found["asd"] < 1.6  # the sides have not moved
+    groups = baselines.videos("", pairs)
+    assert outlines.outlines(Moved(0), pairs, groups) == {"hd95": 0, "asd": 0, "outlined": 1}
+    distances = outlines.outlines(Moved(2), pairs, groups)
+    assert distances["hd95"] == pytest.approx(2) and 1.2 < distances["asd"] < 1.6  # the sides have not moved
 
 
 def test_the_distances_between_outlines_stand_in_the_row(result, monkeypatch):
     pytest.importorskip("monai")
-    monkeypatch.setattr(bench, "baselines", lambda *_, **__: {})
-    monkeypatch.setattr(bench, "ROUNDS", 3)
-    row = bench.bench("", names=["ours"], seeds=1, failing=False, tell=len, **QUICK)["rows"]["ours"]
+    monkeypatch.setattr(bench, "baseline_fits", lambda *_, **__: {})
+    row = bench.bench("", names=["ours"], seeds=1, failing=False, progress=len, **QUICK)["rows"]["ours"]
     run, pairs = bench.trained("ours", data="", seed=1, **QUICK), samples.paired("", "test", size=(72, 96))
-    expected = bench.outlines(run, pairs, bench.videos("", pairs))
+    expected = outlines.outlines(model_of(run), pairs, baselines.videos("", pairs))
     assert {name: row[name] for name in ("hd95", "asd", "outlined")} == expected
     assert 0 < expected["asd"] < expected["hd95"] < 120 and "hd95" not in result["rows"]["ours"]
 
@@ -376,7 +386,7 @@ def test_what_was_emitted_is_known_of_each_gas_that_was_filmed(gases):
     known = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
     true = {(row["original_sample_id"], row["gas_type"]): float(row["log_emission"]) for row in known}
     pairs = samples.paired("", "test", size=(72, 96), gases=gases)
-    found = bench.emissions("", pairs, split="test")
+    found = baselines.emissions("", pairs, split="test")
     assert found.shape == (len(pairs), 4) and len(pairs) > 10
     for row, place in zip(found, pairs.row.tolist(), strict=True):
         frames = {gas: pairs.table[f"{gas}_frame"][place] for gas in GASES if gases in ("both", gas)}

@@ -18,15 +18,14 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
+from smellkit.plume import CLASSES, GASES, augment, models, scores
 from smellkit.plume import annotations as tables
-from smellkit.plume import augment, models, scores
 from smellkit.plume import data as samples
-from smellkit.plume.annotations import CLASSES, COLUMNS, PAIRINGS
-from smellkit.plume.fume import Sized
+from smellkit.plume.annotations import COLUMNS, PAIRINGS
+from smellkit.plume.models import Sized
 from smellkit.simulate import plume as simulate
-from smellkit.simulate.plume_physics import GASES
-from smellkit.study.plume import bench, survey
-from smellkit.study.plume.pattern import Pattern
+from smellkit.study.plume import baselines, survey
+from smellkit.study.plume.baselines import Pattern
 from smellkit.task import Task
 from smellkit.train import Settings, fit
 
@@ -266,8 +265,8 @@ def test_a_regrouped_folder_keeps_its_annotations_and_each_pair_its_video_and_em
         name = tables.annotation_file("", split).name
         assert (regrouped / name).read_bytes() == (SAMPLE / name).read_bytes()
     pairs = samples.paired(regrouped, "test")
-    assert set(bench.videos(str(regrouped), pairs)) == videos_in(pairs.table)
-    told = bench.emissions(str(regrouped), pairs, split="test")
+    assert set(baselines.videos(str(regrouped), pairs)) == videos_in(pairs.table)
+    told = baselines.emissions(str(regrouped), pairs, split="test")
     assert ((told[:, :2] != 0) == (told[:, 2:] > 0)).all()
 
 
@@ -282,7 +281,7 @@ def test_frames_paired_anew_stay_in_the_split_that_they_were_dealt_to(regrouped,
 def test_the_emission_of_a_pair_at_random_is_that_of_each_of_its_frames(folder):
     tables.pair_folder(folder, "random")
     pairs = samples.paired(folder, "train")
-    told = bench.emissions(str(folder), pairs, split="train")
+    told = baselines.emissions(str(folder), pairs, split="train")
     known = pd.read_csv(folder / "emission.csv").groupby(["original_sample_id", "gas_type"])["log_emission"].first()
     for place, gas in enumerate(GASES):
         frames = pairs.table[f"{gas}_frame"]
@@ -296,7 +295,7 @@ def test_a_frame_that_no_annotation_knows_has_no_video_and_is_refused_by_name(fo
     gone = next(name for name in pairs.table["co2_frame"] if name)
     path.write_text("".join(line for line in path.read_text().splitlines(True) if gone not in line))
     with pytest.raises(DataError, match=rf"paired_test_annotations.csv: .*{gone}.*\n.*smellkit data pair"):
-        bench.videos(str(folder), pairs)
+        baselines.videos(str(folder), pairs)
     with pytest.raises(DataError, match=gone):
         samples.paired(folder, "test", pairing="random")
 
@@ -306,13 +305,13 @@ def test_an_emission_that_is_not_told_is_refused_by_name(folder):
     path = folder / "emission.csv"
     path.write_text("".join(line for line in path.read_text().splitlines(True) if "v0061" not in line))
     with pytest.raises(DataError, match="emission.csv: .*v0061"):
-        bench.emissions(str(folder), pairs, split="test")
+        baselines.emissions(str(folder), pairs, split="test")
 
 
 def test_in_a_folder_of_pairs_alone_each_pair_is_its_own_original(only_pairs):
     pairs = samples.paired(only_pairs, "test")
-    assert len(set(bench.videos(str(only_pairs), pairs))) == len(pairs)
-    assert bench.emissions(str(only_pairs), pairs, split="test") is None
+    assert len(set(baselines.videos(str(only_pairs), pairs))) == len(pairs)
+    assert baselines.emissions(str(only_pairs), pairs, split="test") is None
 
 
 def test_a_folder_of_pairs_alone_has_nothing_to_pair_or_to_measure(only_pairs):
@@ -376,7 +375,7 @@ def test_an_augmentation_may_have_a_name_and_numbers_may_have_points(folder):
 
 
 def test_a_missing_gas_is_blank_and_marked_and_the_other_is_not():
-    data = samples.paired(SAMPLE, "train", augment=True)
+    data = samples.paired(SAMPLE, "train", change=augment.Augment())
     batch = data.__getitems__(range(len(data)))
     missing = data.table["missing_modality"].to_numpy()
     for place, gas in enumerate(GASES):
@@ -391,7 +390,7 @@ def test_a_missing_gas_is_blank_and_marked_and_the_other_is_not():
 def test_modality_dropout_hides_one_gas_of_full_pairs_only_and_each_as_often():
     torch.manual_seed(1)
     present = torch.tensor([[1.0, 1.0]] * 6000 + [[1.0, 0.0]] * 500 + [[0.0, 1.0]] * 500)
-    hidden = samples.hide(present, chance=0.2)
+    hidden = samples.hide(present, probability=0.2)
     assert (hidden[6000:] == present[6000:]).all() and (hidden.sum(dim=1) >= 1).all()
     gone = 1 - hidden[:6000].mean(dim=0)
     assert torch.allclose(gone, torch.tensor([0.1, 0.1]), atol=0.015)
@@ -428,7 +427,7 @@ def test_a_frame_alone_is_the_one_in_its_pair():
 
 
 def test_weights_make_the_classes_equally_frequent():
-    data = samples.paired(SAMPLE, "train")
+    data = samples.paired(SAMPLE, "train", balance=True)
     share = torch.bincount(data.label, weights=data.weights)
     assert torch.allclose(share, torch.ones(3, dtype=torch.float64))
 
@@ -526,7 +525,7 @@ def test_averaging_views_of_a_pointwise_model_changes_only_borders():
     def model(batch):
         return {"co2_logits": torch.cat([batch["co2"], -batch["co2"]], dim=1), "class_logits": batch["present"]}
 
-    plain, mean = model(data), augment.averaged(model, data)
+    plain, mean = model(data), augment.tta(model, data)
     assert set(mean) == set(plain)
     assert torch.allclose(mean["class_logits"].exp(), plain["class_logits"].softmax(dim=1), atol=1e-5)
     assert (mean["co2_logits"].exp() - plain["co2_logits"].softmax(dim=1)).abs().mean() < 0.02
@@ -614,10 +613,10 @@ def test_the_check_command_lists_every_fault_of_a_folder(folder):
 
 
 def test_the_check_opens_the_pictures_of_a_folder_of_pairs_alone(only_pairs):
-    assert survey.check(only_pairs).skipped == {}
+    assert samples.check(only_pairs).skipped == {}
     (only_pairs / "frames" / "v0000_f00_co2.png").write_bytes(b"broken")
     Image.new("L", (96, 72), 7).save(only_pairs / "masks" / "v0001_f00_co2.png")
-    names = {Path(name).name for name in survey.check(only_pairs).skipped}
+    names = {Path(name).name for name in samples.check(only_pairs).skipped}
     assert names == {"v0000_f00_co2.png", "v0001_f00_co2.png"}
 
 

@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from smellkit.losses import focal
-from smellkit.plume import losses
-from smellkit.plume.fume import GASES
+from smellkit.plume import GASES, losses
 
 monai = pytest.importorskip("monai.losses")
 torch.manual_seed(0)
@@ -94,7 +93,7 @@ def test_a_model_of_single_frames_answers_for_those_that_are_there():
 
 def test_a_task_of_weight_zero_is_left_out_even_if_it_is_not_finite():
     parts = {"masks": torch.tensor(2.0), "class": torch.tensor(float("nan"))}
-    assert losses.together(parts, {"masks": 0.5, "class": 0.0}) == 1.0
+    assert losses.weighted_sum(parts, {"masks": 0.5, "class": 0.0}) == 1.0
 
 
 def test_uncertainty_starts_as_the_sum_and_learns_to_trust_the_smaller_loss():

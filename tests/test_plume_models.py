@@ -5,23 +5,21 @@ import torch
 
 from smellkit import checkpoint as weights
 from smellkit.errors import OptionError
-from smellkit.plume import attention, encoders, heads, models
-from smellkit.plume import fume as network
-from smellkit.plume.fume import GASES
+from smellkit.plume import GASES, layers, models
+from smellkit.study.plume import bench
 
 SMALL = [name for name in models.MODELS if "resnet" not in name]
 
 PARTS = {  # the published counts
-    "ResNet-50": (encoders.ResNet, 23_501_760),
-    "Fast-SCNN": (encoders.FastSCNN, 1_071_888),
-    "self-attention": (lambda: attention.SelfAttention(128), 20_641),
-    "cross-modal attention": (lambda: attention.CrossModalAttention(128), 33_025),
-    "channel attention": (lambda: attention.ChannelAttention(256), 8_464),
-    "fusion": (lambda: network.Exchange(128, "cross").join[1:], 295_296),
-    "DeepLabV3+ head": (lambda: heads.DeepLabHead(256, 2048), 16_841_619),
-    "simple head": (lambda: heads.SimpleHead(256, 2048), 5_310_723),
-    "classifier of ResNet-50": (lambda: heads.Classifier(2048, (512, 256)), 1_181_187),
-    "classifier of Fast-SCNN": (lambda: heads.Classifier(128, (256, 128)), 66_307),
+    "ResNet-50": (layers.ResNet, 23_501_760),
+    "Fast-SCNN": (layers.FastSCNN, 1_071_888),
+    "self-attention": (lambda: layers.SelfAttention(128), 20_641),
+    "cross-modal attention": (lambda: layers.CrossModalAttention(128), 33_025),
+    "channel attention": (lambda: layers.ChannelAttention(256), 8_464),
+    "fusion": (lambda: models.Fusion(128, "cross").join[1:], 295_296),
+    "DeepLabV3+ head": (lambda: layers.DeepLabHead(256, 2048), 16_841_619),
+    "classifier of ResNet-50": (lambda: layers.Classifier(2048, (512, 256)), 1_181_187),
+    "classifier of Fast-SCNN": (lambda: layers.Classifier(128, (256, 128)), 66_307),
 }
 
 WHOLE = {  # parameters, and 10^9 multiply-accumulates at 640 x 480
@@ -55,20 +53,20 @@ def test_a_part_has_the_published_number_of_parameters(part):
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_model_has_the_published_parameters_and_multiply_accumulates(name):
     parameters, giga = WHOLE[name]
-    counted = models.counts(name)
+    counted = bench.counts(name)
     assert counted.parameters == parameters
     assert giga is None or round(counted.macs / 1e9, 3) == giga
 
 
 @pytest.mark.parametrize("name", MILLIONS)
 def test_a_model_on_resnet_has_the_published_millions_of_parameters(name):
-    assert round(models.counts(name).parameters / 1e6, 1) == MILLIONS[name]
+    assert round(bench.counts(name).parameters / 1e6, 1) == MILLIONS[name]
 
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_model_says_what_its_tasks_ask_for(name):
     with torch.device("meta"):
-        outputs = models.build(name).eval()(models.blank(2, size=(96, 128)))
+        outputs = models.build(name).eval()(bench.blank(2, size=(96, 128)))
     said = {key: tuple(value.shape) for key, value in outputs.items() if key not in EXTRA}
     masks = {f"{gas}_logits": (2, 3, 96, 128) for gas in GASES}
     assert said.items() <= (masks | {"class_logits": (2, 3)}).items()
@@ -132,29 +130,29 @@ def test_an_unknown_model_or_fusion_is_refused_with_the_nearest_name():
     with pytest.raises(OptionError, match="early-fusion"):
         models.build("early-fusoin")
     with pytest.raises(OptionError, match="concat"):
-        network.FUME(fusion="glue")
+        models.FUME(fusion="glue")
 
 
-def test_each_stream_hears_the_other_gas_and_not_itself():
+def test_each_stream_attends_to_the_other_gas_and_not_itself():
     torch.manual_seed(0)
-    listen = attention.CrossModalAttention(16)
-    listen.gamma.data.fill_(1)
+    cross = layers.CrossModalAttention(16)
+    cross.gamma.data.fill_(1)
     co2, ch4 = torch.randn(2, 1, 16, 1, 1)  # at one place the mean over places is what the other says there
     with torch.no_grad():
-        heard = listen(co2, ch4, torch.ones(1, 2))
-        torch.testing.assert_close(heard, (co2 + listen.value(ch4), ch4 + listen.value(co2)))
-        alone = listen(co2, ch4, torch.tensor([[1.0, 0.0]]))
-        torch.testing.assert_close(alone, (co2, ch4 + listen.value(co2)))
+        mixed = cross(co2, ch4, torch.ones(1, 2))
+        torch.testing.assert_close(mixed, (co2 + cross.value(ch4), ch4 + cross.value(co2)))
+        alone = cross(co2, ch4, torch.tensor([[1.0, 0.0]]))
+        torch.testing.assert_close(alone, (co2, ch4 + cross.value(co2)))
 
 
 def test_a_stream_looks_where_the_other_gas_answers_it():
     torch.manual_seed(0)
-    listen = attention.CrossModalAttention(16)
-    listen.gamma.data.fill_(1)
+    cross = layers.CrossModalAttention(16)
+    cross.gamma.data.fill_(1)
     co2, ch4 = torch.randn(2, 1, 16, 3, 4)
-    answers = torch.einsum("bcq,bck->bqk", listen.query(co2).flatten(2), listen.key(ch4).flatten(2)).softmax(dim=2)
-    expected = torch.einsum("bqk,bck->bcq", answers, listen.value(ch4).flatten(2)).view_as(co2)
-    torch.testing.assert_close(listen(co2, ch4, torch.ones(1, 2))[0], co2 + expected)
+    answers = torch.einsum("bcq,bck->bqk", cross.query(co2).flatten(2), cross.key(ch4).flatten(2)).softmax(dim=2)
+    expected = torch.einsum("bqk,bck->bcq", answers, cross.value(ch4).flatten(2)).view_as(co2)
+    torch.testing.assert_close(cross(co2, ch4, torch.ones(1, 2))[0], co2 + expected)
 
 
 @pytest.mark.parametrize("name", ["fume-resnet-shared", "gas-aware-resnet", "early-fusion-resnet"])  # all of the parts

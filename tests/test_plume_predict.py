@@ -12,11 +12,9 @@ from PIL import Image
 from smellkit import checkpoint as weights
 from smellkit import cli, paths
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
+from smellkit.plume import GASES, export, predict
 from smellkit.plume import data as samples
-from smellkit.plume import export, predict, shipping
 from smellkit.plume import task as tasks
-from smellkit.plume.fume import GASES
-from smellkit.study.plume import bench
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "plume"
@@ -39,7 +37,7 @@ def run(own_runs):
 
 @pytest.fixture(scope="module")
 def packed(run, tmp_path_factory):
-    return shipping.pack(run, tmp_path_factory.mktemp("packed"))
+    return predict.save(run, tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture
@@ -110,7 +108,7 @@ def test_a_frame_that_is_said_to_be_missing_is_not_looked_at(folder, packed, tmp
 def test_the_files_say_what_the_model_says_of_the_same_pairs(run, packed, tmp_path):
     pairs = samples.paired(SAMPLE, "test", size=(72, 96))
     with torch.no_grad():
-        outputs = bench.model_of(run)(pairs.__getitems__(range(len(pairs))))
+        outputs = predict.PlumePredictor.from_run(run).model(pairs.__getitems__(range(len(pairs))))
     predict.plume(SAMPLE, weights=packed, out=tmp_path / "out", split="test")
     for number, row in enumerate(read(tmp_path / "out")):
         assert int(row["class"]) == int(outputs["class_logits"][number].argmax())
@@ -122,7 +120,7 @@ def test_the_files_say_what_the_model_says_of_the_same_pairs(run, packed, tmp_pa
 
 def test_averaging_over_views_changes_little(folder, packed, tmp_path):
     predict.plume(folder, weights=packed, out=tmp_path / "one")
-    predict.plume(folder, weights=packed, out=tmp_path / "three", steady=True)
+    predict.plume(folder, weights=packed, out=tmp_path / "three", tta=True)
     one, three = read(tmp_path / "one"), read(tmp_path / "three")
     assert one != three
     assert all(abs(float(a["p0"]) - float(b["p0"])) < 0.5 for a, b in zip(one, three, strict=True))
@@ -186,7 +184,7 @@ def test_masks_stay_with_their_table_when_the_table_is_held_fast(folder, packed,
 
     monkeypatch.setattr(Path, "replace", held)
     with pytest.raises(PermissionError):
-        predict.plume(folder, weights=packed, out=out, steady=True)
+        predict.plume(folder, weights=packed, out=out, tta=True)
     assert files(out) == before
 
 
@@ -240,11 +238,11 @@ def test_a_frame_in_several_pairs_keeps_what_is_seen_in_each(packed, tmp_path):
     rows = read(tmp_path / "out")
     assert [row["co2_mask"] for row in rows] == [f"masks/frames/00_{number}_co2.png" for number in (1, 2, 3)]
     assert [row["ch4_mask"] for row in rows] == ["masks/frames/01.png", "masks/frames/02.png", ""]
-    watcher = shipping.unpack(packed)
+    predictor = predict.PlumePredictor.load(packed)
     for row in rows:
         frames = [samples.read_frame(folder / row[f"{gas}_frame"]) if row[f"{gas}_frame"] else None for gas in GASES]
         mask = np.asarray(Image.open(tmp_path / "out" / row["co2_mask"]))
-        assert (mask == watcher.look([(frames[0], frames[1])])[0].masks[0]).mean() > 0.999
+        assert (mask == predictor.predict([(frames[0], frames[1])])[0].masks[0]).mean() > 0.999
 
 
 def test_names_of_masks_are_changed_only_where_they_would_be_the_same():
@@ -269,7 +267,7 @@ def test_weights_of_another_kind_are_refused(packed, tmp_path):
     for change in ({"classes": ["one", "two", "three"]}, {"model": "fuem"}, {"size": "wide"}, {"model": "fume"}):
         weights.save(tmp_path / "w", tensors, other | change)
         with pytest.raises(WeightsError):
-            shipping.unpack(tmp_path / "w")
+            predict.PlumePredictor.load(tmp_path / "w")
 
 
 def test_weights_are_those_of_the_kit_or_of_a_folder_wherever_it_lies(packed, monkeypatch):
@@ -284,7 +282,7 @@ def test_only_a_model_with_a_name_can_be_packed(run, tmp_path):
     options = OPTIONS | {"uncertainty": True}
     other = fit(tasks.plume(**options), Settings(epochs=1, batch=64), name="uncertain", params=options)
     with pytest.raises(WeightsError, match="variant"):
-        shipping.pack(other, tmp_path)
+        predict.save(other, tmp_path)
 
 
 def test_the_command_writes_the_table(folder, packed, tmp_path):

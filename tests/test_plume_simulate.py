@@ -16,12 +16,11 @@ from PIL import Image
 from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
+from smellkit.plume import CLASSES, GAS, TUBE
 from smellkit.plume import annotations as tables
 from smellkit.plume import data as samples
-from smellkit.plume.annotations import CLASSES
 from smellkit.simulate import plume as simulate
 from smellkit.simulate import plume_physics as physics
-from smellkit.simulate.plume_physics import GAS, TUBE
 from smellkit.study.plume import figures, survey
 
 SAMPLE = paths.sample() / "plume"
@@ -272,7 +271,7 @@ def test_amounts_do_without_the_truth_where_it_is_not_known(tmp_path):
 def test_a_figure_shows_every_frame_that_there_is():
     table, pictures, masks = samples.read(SAMPLE, "test", size=(36, 48))
     present = samples.present_in(table)
-    figure = figures.frames(pictures[:4], masks[:4], present=present[:4], guesses=masks[:4], titles=["a"] * 4)
+    figure = figures.frames(pictures[:4], masks[:4], present=present[:4], predicted=masks[:4], titles=["a"] * 4)
     assert sum(bool(axes.images) for axes in figure.axes) == present[:4].sum()
     assert sum(text.get_text() == "no frame" for axes in figure.axes for text in axes.texts) == (~present[:4]).sum()
 

@@ -120,10 +120,11 @@ def pair(folder, how, regroup, seed):
 @click.argument("folder", type=FOLDER, required=False)
 def check(folder):
     """Read everything in FOLDER (default: the sample), count what was forgiven, and list every fault."""
+    from smellkit.plume import annotations
+    from smellkit.plume import data as plumes
     from smellkit.study.odour.survey import survey
-    from smellkit.study.plume import survey as plumes
 
-    report = plumes.check(folder) if folder and plumes.tables.holds(folder) else survey(folder)
+    report = plumes.check(folder) if folder and annotations.holds(folder) else survey(folder)
     click.echo(str(report))
     if report.skipped:
         sys.exit(1)

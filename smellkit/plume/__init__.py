@@ -1,1 +1,5 @@
-"""Two gases over a cow's rumen fluid, seen by two cameras: where the plume is, and whether the rumen is healthy."""
+"""Plumes of two gases: masks of CO2 and CH4 in paired frames, and the health of the rumen (FUME, arXiv 2601.08205)."""
+
+GASES = ("co2", "ch4")
+CLASSES = ("Healthy", "Transitional", "Acidotic")
+BACKGROUND, TUBE, GAS = 0, 1, 2  # values of a mask

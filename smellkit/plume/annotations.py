@@ -13,46 +13,36 @@ import pandas as pd
 from smellkit import paths
 from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError, OptionError
-from smellkit.simulate.plume_physics import GASES
+from smellkit.plume import CLASSES, GASES
 
-CLASSES = ("Healthy", "Transitional", "Acidotic")
 SPLITS = {"train": "train", "valid": "val", "test": "test"}  # name in the kit -> name in the files
-COLUMNS = (
-    *("frame_path", "mask_path", "gas_type", "ph_value", "class_id", "class_name"),
-    *("original_sample_id", "augmentation_id"),
-)
-PAIRED = (
-    *("co2_frame", "co2_mask", "ch4_frame", "ch4_mask", "ph_value", "class_id", "class_name"),
-    *("is_paired", "missing_modality"),
-)
+HEALTH = ("ph_value", "class_id", "class_name")
 ORIGINAL = ["original_sample_id", "augmentation_id"]
+COLUMNS = ("frame_path", "mask_path", "gas_type", *HEALTH, *ORIGINAL)
+PATHS = ("co2_frame", "co2_mask", "ch4_frame", "ch4_mask")
+PAIRED = (*PATHS, *HEALTH, "is_paired", "missing_modality")
 PREFIX = "mmseg_dataset/"  # of the published files
 NONE = ("", "none", "nan", "empty")
 PAIRINGS = {
     "original_based": "frames of the same original_sample_id and augmentation_id: the same moment",
     "random": "as many as there are of the rarer gas, drawn within one pH and class; the rest stay alone",
 }
-PAIR_PREFIX = "paired_"
-HINT = "`smellkit data pair FOLDER` writes it from the annotations"
 
 
 def find(folder: str | Path | None = None) -> Path:
     """Folder to use: "" is the sample; else `folder`, or `plume` inside it."""
     if folder is None or str(folder) == "":
         return paths.sample() / "plume"
-    here = Path(folder)
-    for place in (here, here / "plume"):
+    for place in (Path(folder), Path(folder) / "plume"):
         if holds(place):
             return place
     hint = "`smellkit data simulate plume --out FOLDER`, or leave --data out for the sample"
-    raise DataError(f"No annotations (train_annotations.csv, ...) in {here}", hint=hint)
+    raise DataError(f"No annotations (train_annotations.csv, ...) in {folder}", hint=hint)
 
 
 def holds(folder: Path) -> bool:
     """Whether a folder has annotations of any split, paired or not."""
-    return any(
-        (folder / f"{kind}{name}_annotations.csv").is_file() for name in SPLITS.values() for kind in ("", PAIR_PREFIX)
-    )
+    return bool(splits_in(folder) or splits_in(folder, paired=True))
 
 
 def splits_in(folder: Path, *, paired: bool = False) -> list[str]:
@@ -64,7 +54,7 @@ def annotation_file(folder: str | Path, split: str, *, paired: bool = False) -> 
     """Where the annotations of a split are."""
     if split not in SPLITS:
         raise OptionError(f"There is no split {split!r}", hint=f"one of {', '.join(SPLITS)}")
-    return Path(folder) / f"{PAIR_PREFIX if paired else ''}{SPLITS[split]}_annotations.csv"
+    return Path(folder) / f"{'paired_' if paired else ''}{SPLITS[split]}_annotations.csv"
 
 
 def read(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
@@ -77,20 +67,14 @@ def read(folder: str | Path, split: str, *, pictures: bool = True, report: Repor
     table = read_texts(path, columns=COLUMNS, report=report)
     for column in ("frame_path", "mask_path"):
         table[column] = _paths(table[column], path=path, pictures=pictures)
-    wrong = ~table["gas_type"].str.lower().isin(GASES)
-    _refuse(table["gas_type"], wrong, path=path, expected="co2 or ch4")
     table["gas_type"] = table["gas_type"].str.lower()
+    _refuse(table["gas_type"], ~table["gas_type"].isin(GASES), path=path, expected="co2 or ch4")
     _classes(table, path=path)
     for column in ORIGINAL:
         _refuse(table[column], table[column] == "", path=path, expected="a name or a number")
     table["augmentation_id"] = table["augmentation_id"].str.replace(r"^0*([0-9]+)(\.0*)?$", r"\1", regex=True)
-    for keys, what in ((["frame_path"], "each frame once"), ([*ORIGINAL, "gas_type"], "each augmentation once a gas")):
-        again = table.duplicated(keys)
-        if again.any():
-            line = int(again.idxmax())
-            same = (table[keys] == table.loc[line, keys]).all(axis=1)
-            found = f"{' '.join(str(value) for value in table.loc[line, keys])!r} in line {int(same.idxmax())} too"
-            raise fault(path, line=line, column=keys[0], expected=what, found=found, hint="delete one of the two lines")
+    _refuse_copies(table, ["frame_path"], path=path, expected="each frame once")
+    _refuse_copies(table, [*ORIGINAL, "gas_type"], path=path, expected="each augmentation once a gas")
     return table
 
 
@@ -112,9 +96,10 @@ def annotated(folder: str | Path, frames: pd.Series, *, split: str) -> pd.DataFr
     unknown = frames[~frames.isin(table["frame_path"])]
     if len(unknown):
         path = annotation_file(find(folder), split, paired=True)
-        found = f"{unknown.iloc[0]} (and {len(unknown) - 1} more)" if len(unknown) > 1 else unknown.iloc[0]
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         hint = "`smellkit data pair FOLDER` pairs what the annotations hold now"
-        raise fault(path, expected="frames that are annotated in this folder", found=found, hint=hint)
+        expected = "frames that are annotated in this folder"
+        raise fault(path, expected=expected, found=f"{unknown.iloc[0]}{more}", hint=hint)
     return table.set_index("frame_path", drop=False).rename_axis(None).loc[frames]
 
 
@@ -138,26 +123,15 @@ def read_pairs(folder: str | Path, split: str, *, pictures: bool = True, report:
     if not path.is_file():
         alone = annotation_file(folder, split)
         hint = f"there is no {alone.name} to pair either: annotate frames for {split}, or simulate with a share for it"
-        raise DataError(f"No {path}", hint=HINT if alone.is_file() else hint)
+        command = "`smellkit data pair FOLDER` writes it from the annotations"
+        raise DataError(f"No {path}", hint=command if alone.is_file() else hint)
     table = read_texts(path, columns=PAIRED, report=report)
-    for column in ("missing_modality", *(f"{gas}_{what}" for gas in GASES for what in ("frame", "mask"))):
+    for column in ("missing_modality", *PATHS):
         table[column] = table[column].where(~table[column].str.lower().isin(NONE), "")
-    table["missing_modality"] = table["missing_modality"].str.lower()
-    missing = table["missing_modality"]
+    table["missing_modality"] = missing = table["missing_modality"].str.lower()
     _refuse(missing, ~missing.isin(["", *GASES]), path=path, expected="co2, ch4 or nothing")
     for gas in GASES:
-        for column in (f"{gas}_frame", f"{gas}_mask"):
-            gone = missing == gas
-            _refuse(
-                table[column], ~gone & (table[column] == ""), path=path, expected="a path (missing_modality says so)"
-            )
-            _refuse(
-                table[column], gone & (table[column] != ""), path=path, expected="nothing, since the gas is missing"
-            )
-            table.loc[~gone, column] = _paths(table.loc[~gone, column], path=path, pictures=pictures)
-        frames = table.loc[missing != gas, f"{gas}_frame"]
-        if repeated := int(frames.duplicated().sum()):
-            report.note(path, f"{gas} frames in several pairs", repeated)
+        _check_gas(table, gas, path=path, pictures=pictures, report=report)
     flags = table["is_paired"].str.lower().map({"true": True, "1": True, "false": False, "0": False})
     _refuse(table["is_paired"], flags != (missing == ""), path=path, expected="true if and only if no gas is missing")
     table["is_paired"] = missing == ""
@@ -171,8 +145,9 @@ def clean_path(text: str) -> str:
 
     Raises ValueError where a path is empty, absolute, or leaves the folder.
     """
-    parts = [part for part in text.strip().replace("\\", "/").split("/") if part not in ("", ".")]
-    if text.strip().replace("\\", "/").startswith("/") or re.match(r"[A-Za-z]:", text.strip()):
+    text = text.strip().replace("\\", "/")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if text.startswith("/") or re.match(r"[A-Za-z]:", text):
         raise ValueError("an absolute path")
     if not parts:
         raise ValueError("no path")
@@ -202,45 +177,29 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
     if how == "original_based" and (again := table.duplicated(keys)).any():
         same = " ".join(table.loc[again, keys].iloc[0])
         raise DataError(f"Several frames are of {same}", hint="number an original's augmentations through all splits")
-    random, rows = np.random.default_rng(seed), []
-    for (ph, name), group in table.sort_values("frame_path").groupby(["ph_value", "class_name"], sort=True):
-        first, second = (group[group["gas_type"] == gas] for gas in GASES)
-        couples = _random(first, second, random=random) if how == "random" else _same(first, second)
-        for couple in couples:
-            cells: dict[str, object] = {}
-            for gas, row in zip(GASES, couple, strict=True):
-                there = row is not None
-                cells |= {
-                    f"{gas}_frame": row["frame_path"] if there else "",
-                    f"{gas}_mask": row["mask_path"] if there else "",
-                }
-            missing = next((gas for gas, row in zip(GASES, couple, strict=True) if row is None), "")
-            number = CLASSES.index(str(name))
-            cells |= {"ph_value": ph, "class_id": number, "class_name": name, "is_paired": not missing}
-            rows.append(cells | {"missing_modality": missing})
-    return pd.DataFrame(rows, columns=list(PAIRED)).astype({"is_paired": bool})
-
-
-def _random(first: pd.DataFrame, second: pd.DataFrame, *, random: np.random.Generator) -> list[tuple]:
-    """Couples of rows (None where one is alone); the surplus is what the sample left: nothing is lost."""
-    shuffled = [[rows[place] for place in random.permutation(len(rows))] for rows in map(_rows, (first, second))]
-    both = min(map(len, shuffled))
-    one, other = shuffled
-    return [
-        *zip(one[:both], other[:both], strict=True),
-        *((row, None) for row in one[both:]),
-        *((None, row) for row in other[both:]),
+    table = table.assign(gas_type=pd.Categorical(table["gas_type"], GASES)).sort_values(["gas_type", "frame_path"])
+    numbered = table.groupby(ORIGINAL, sort=False).ngroup() if how == "original_based" else _shuffled(table, seed=seed)
+    table["partner"] = numbered  # frames of both gases with the same number, pH and class are a pair
+    halves = [
+        table[table["gas_type"] == gas].rename(columns={"frame_path": f"{gas}_frame", "mask_path": f"{gas}_mask"})
+        for gas in GASES
     ]
+    on = [*HEALTH, "partner"]
+    one, other = (half[[*on, f"{gas}_frame", f"{gas}_mask"]] for half, gas in zip(halves, GASES, strict=True))
+    pairs = one.merge(other, how="outer", on=on).sort_values(["ph_value", "class_name", "partner"])
+    pairs[list(PATHS)] = pairs[list(PATHS)].astype(object).fillna("").astype(str)
+    gone = [pairs[f"{gas}_frame"] == "" for gas in GASES]
+    pairs["missing_modality"] = np.select(gone, list(GASES), "")
+    pairs["is_paired"] = pairs["missing_modality"] == ""
+    return pairs[list(PAIRED)].reset_index(drop=True)
 
 
-def _same(first: pd.DataFrame, second: pd.DataFrame) -> list[tuple]:
-    """Couples of rows with the same original and augmentation."""
-    one, other = ({tuple(row[key] for key in ORIGINAL): row for row in _rows(rows)} for rows in (first, second))
-    return [(one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])]
-
-
-def _rows(table: pd.DataFrame) -> list[dict]:
-    return table.to_dict("records")
+def _shuffled(table: pd.DataFrame, *, seed: int) -> pd.Series:
+    """A number for each frame from 0, drawn within its pH, class and gas: the surplus of the commoner gas is alone."""
+    random, numbers = np.random.default_rng(seed), pd.Series(0, index=table.index)
+    for _, rows in table.groupby(["ph_value", "class_name", "gas_type"], sort=True, observed=True).groups.items():
+        numbers[rows] = np.argsort(random.permutation(len(rows)))
+    return numbers
 
 
 def pair_folder(
@@ -255,17 +214,15 @@ def pair_folder(
     tables = read_all(folder)
     if regroup:
         everything = pd.concat(tables.values(), ignore_index=True).drop_duplicates("frame_path")
-        shares = {split: len(table) for split, table in tables.items()}
-        tables = grouped(everything, shares=shares, seed=seed)
-        for split in tables:
-            if tables[split].empty:
-                count = everything["original_sample_id"].nunique()
-                what = f"{count} originals in {folder} are too few for {len(tables)} splits: {split} would be empty"
-                raise DataError(what, hint=f"annotate more originals, more of them in {split}, or pair without regroup")
-    found = {split: pair(table, how, seed=seed) for split, table in tables.items()}
-    for split, pairs in found.items():
+        tables = grouped(everything, shares={split: len(table) for split, table in tables.items()}, seed=seed)
+        for split in [split for split, table in tables.items() if table.empty]:
+            count = everything["original_sample_id"].nunique()
+            what = f"{count} originals in {folder} are too few for {len(tables)} splits: {split} would be empty"
+            raise DataError(what, hint=f"annotate more originals, more of them in {split}, or pair without regroup")
+    paired = {split: pair(table, how, seed=seed) for split, table in tables.items()}
+    for split, pairs in paired.items():
         write(pairs, annotation_file(folder, split, paired=True))
-    return statistics(found)
+    return statistics(paired)
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
@@ -307,10 +264,22 @@ def statistics(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").fillna(0).astype(int)
 
 
+def _check_gas(table: pd.DataFrame, gas: str, *, path: Path, pictures: bool, report: Report) -> None:
+    """Refuse paths of one gas that contradict `missing_modality`; clean the others, in place."""
+    gone = table["missing_modality"] == gas
+    for column in (f"{gas}_frame", f"{gas}_mask"):
+        empty = table[column] == ""
+        _refuse(table[column], ~gone & empty, path=path, expected="a path (missing_modality says so)")
+        _refuse(table[column], gone & ~empty, path=path, expected="nothing, since the gas is missing")
+        table.loc[~gone, column] = _paths(table.loc[~gone, column], path=path, pictures=pictures)
+    if repeated := int(table.loc[~gone, f"{gas}_frame"].duplicated().sum()):
+        report.note(path, f"{gas} frames in several pairs", repeated)
+
+
 def _paths(column: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
     cleaned = []
     for line, text in column.items():
-        refused = partial(fault, path, line=_line(line), column=str(column.name))
+        refused = partial(fault, path, line=int(str(line)), column=str(column.name))
         try:
             cleaned.append(clean_path(str(text)))
         except ValueError as why:
@@ -328,22 +297,18 @@ def _classes(table: pd.DataFrame, *, path: Path) -> None:
     table["class_id"] = _numbers(table["class_id"], path=path, low=0, high=2, whole=True)
     names = table["class_name"].str.capitalize()
     _refuse(table["class_name"], ~names.isin(CLASSES), path=path, expected=", ".join(CLASSES))
-    expected = table["class_id"].map(dict(enumerate(CLASSES)))
-    _refuse(
-        table["class_name"],
-        names != expected,
-        path=path,
-        expected="the name of the class_id (0 Healthy, 1 Transitional, 2 Acidotic)",
-    )
+    same = names == table["class_id"].map(dict(enumerate(CLASSES)))
+    listed = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
+    _refuse(table["class_name"], ~same, path=path, expected=f"the name of the class_id ({listed})")
     table["class_name"] = names
 
 
 def _numbers(column: pd.Series, *, path: Path, low: float, high: float, whole: bool = False) -> pd.Series:
-    kind = "a whole number" if whole else "a number"
+    expected = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
     plain = column.str.fullmatch(r"[0-9]+(\.0*)?" if whole else r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
-    _refuse(column, ~plain, path=path, expected=f"{kind} from {low:g} to {high:g}")
+    _refuse(column, ~plain, path=path, expected=expected)
     values = column.astype(float)
-    _refuse(column, ~values.between(low, high), path=path, expected=f"{kind} from {low:g} to {high:g}")
+    _refuse(column, ~values.between(low, high), path=path, expected=expected)
     return values.astype(np.int64) if whole else values
 
 
@@ -351,13 +316,19 @@ def _refuse(column: pd.Series, wrong: pd.Series, *, path: Path, expected: str) -
     """Refuse the file at the first wrong cell, and say how many there are."""
     if not wrong.any():
         return
-    line = wrong.idxmax()
+    line = int(str(wrong.idxmax()))
     more = f" (and {int(wrong.sum()) - 1} more cells like it)" if wrong.sum() > 1 else ""
-    found = f"{str(column[line])[:40]!r}{more}"
-    raise fault(
-        path, line=_line(line), column=str(column.name), expected=expected, found=found, hint="correct the cell"
-    )
+    cell = f"{str(column[line])[:40]!r}{more}"
+    raise fault(path, line=line, column=str(column.name), expected=expected, found=cell, hint="correct the cell")
 
 
-def _line(line: object) -> int:
-    return int(str(line))
+def _refuse_copies(table: pd.DataFrame, keys: list[str], *, path: Path, expected: str) -> None:
+    """Refuse the first row whose `keys` are those of an earlier one."""
+    again = table.duplicated(keys)
+    if not again.any():
+        return
+    line = int(again.idxmax())
+    first = int((table[keys] == table.loc[line, keys]).all(axis=1).idxmax())
+    cells = f"{' '.join(str(value) for value in table.loc[line, keys])!r} in line {first} too"
+    hint = "delete one of the two lines"
+    raise fault(path, line=line, column=keys[0], expected=expected, found=cells, hint=hint)

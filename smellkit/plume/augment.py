@@ -1,4 +1,4 @@
-"""Augmentation on whole batches: the same draw moves both gases and both masks; and views for test-time averaging.
+"""Augmentation on whole batches: the same draw moves both gases and both masks; and test-time augmentation.
 
 All of it is one warp (flip, shift, scale, rotation, elastic) and one small kernel (blur, motion) a sample, on tensors.
 """
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smellkit.plume import GASES
 from smellkit.task import Batch
 
 KERNEL = 7  # pixels
-PRESENT_KEYS = (("co2", 0), ("ch4", 1))
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Chances and sizes as FUME describes them: `frames, masks = Augment()(frames, masks)`.
+    """Probabilities and sizes as FUME describes them: `frames, masks = Augment()(frames, masks)`.
 
     Frames (B, gases, H, W) from 0 to 1, masks of the same shape and whole numbers. Drawn from torch's generator.
     """
@@ -76,16 +76,7 @@ class Augment:
         rows = torch.nonzero((which == 1) | (which == 2))[:, 0]
         if not len(rows):
             return frames
-        axis = torch.arange(KERNEL) - KERNEL // 2
-        down, right = torch.meshgrid(axis, axis, indexing="ij")
-        radius = torch.empty(len(rows), 1, 1).uniform_(0.5, 1.2)
-        soft = torch.exp(-0.5 * (down**2 + right**2) / radius**2)
-        angle = torch.empty(len(rows), 1, 1).uniform_(0, math.pi)
-        length = torch.randint(1, KERNEL // 2 + 1, (len(rows), 1, 1))
-        off = right * torch.sin(angle) - down * torch.cos(angle)
-        line = torch.exp(-2 * off**2) * (down.abs().maximum(right.abs()) <= length)
-        kernel = torch.where((which[rows] == 1)[:, None, None], soft, line)
-        kernel = (kernel / kernel.sum(dim=(1, 2), keepdim=True)).repeat_interleave(frames.shape[1], dim=0)[:, None]
+        kernel = _kernels(which[rows] == 1).repeat_interleave(frames.shape[1], dim=0)[:, None]
         padded = F.pad(frames[rows], [KERNEL // 2] * 4, mode="replicate").flatten(0, 1)[None]
         return frames.index_copy(0, rows, F.conv2d(padded, kernel, groups=len(kernel)).view_as(frames[rows]))
 
@@ -102,7 +93,7 @@ class Augment:
 
 
 class View(NamedTuple):
-    """A way to look at a batch, and the way back for maps (B, C, H, W): the map, and where it is known (H, W)."""
+    """One change of a batch, and the way back for maps (B, C, H, W): the map, and where it is known (H, W)."""
 
     name: str
     apply: Callable[[Tensor], Tensor]
@@ -118,26 +109,36 @@ def views(*, crop: float = 1.05) -> list[View]:
     ]
 
 
-def seen(batch: Batch, view: View) -> Batch:
-    """The batch through a view: frames change, a missing gas stays blank, masks are left alone."""
-    frames = {gas: view.apply(batch[gas]) * batch["present"][:, place, None, None, None] for gas, place in PRESENT_KEYS}
-    return batch | frames
-
-
-def averaged(model: Callable[[Batch], Batch], batch: Batch) -> Batch:
-    """What `model` makes of the batch, averaged over `views`: log-probabilities under the names of its `*_logits`."""
+def tta(model: Callable[[Batch], Batch], batch: Batch) -> Batch:
+    """Test-time augmentation: the mean over `views`, as log-probabilities under the names of the `*_logits`."""
     totals: dict[str, Tensor] = {}
     known: dict[str, Tensor | float] = {}
     for view in views():
-        for name, logits in model(seen(batch, view)).items():
+        there = batch["present"][:, :, None, None, None]  # a missing gas stays blank
+        changed = batch | {gas: view.apply(batch[gas]) * there[:, place] for place, gas in enumerate(GASES)}
+        for name, logits in model(changed).items():
             if not name.endswith("_logits"):
                 continue
-            chance, weight = logits.softmax(dim=1), torch.tensor(1.0)
-            if chance.ndim == 4:
-                chance, weight = view.undo(chance)
-            totals[name] = totals.get(name, 0) + chance * weight
+            probability, weight = logits.softmax(dim=1), torch.tensor(1.0)
+            if probability.ndim == 4:
+                probability, weight = view.undo(probability)
+            totals[name] = totals.get(name, 0) + probability * weight
             known[name] = known.get(name, 0) + weight
     return {name: (total / known[name]).clamp(min=1e-8).log() for name, total in totals.items()}
+
+
+def _kernels(even: Tensor) -> Tensor:
+    """Kernels (n, KERNEL, KERNEL) of a Gaussian blur where `even` (n,), else of motion along a line."""
+    axis = torch.arange(KERNEL) - KERNEL // 2
+    down, right = torch.meshgrid(axis, axis, indexing="ij")
+    radius = torch.empty(len(even), 1, 1).uniform_(0.5, 1.2)
+    soft = torch.exp(-0.5 * (down**2 + right**2) / radius**2)
+    angle = torch.empty(len(even), 1, 1).uniform_(0, math.pi)
+    length = torch.randint(1, KERNEL // 2 + 1, (len(even), 1, 1))
+    off = right * torch.sin(angle) - down * torch.cos(angle)
+    line = torch.exp(-2 * off**2) * (down.abs().maximum(right.abs()) <= length)
+    kernel = torch.where(even[:, None, None], soft, line)
+    return kernel / kernel.sum(dim=(1, 2), keepdim=True)
 
 
 def _zoom(maps: Tensor, factor: float) -> tuple[Tensor, Tensor]:
@@ -148,8 +149,8 @@ def _zoom(maps: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False), inside
 
 
-def _chosen(count: int, chance: float) -> Tensor:
-    return (torch.rand(count) < chance).float()
+def _chosen(count: int, probability: float) -> Tensor:
+    return (torch.rand(count) < probability).float()
 
 
 def _even(count: int) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from smellkit.checks import Report, fault, read_picture
+from smellkit.checks import Report, fault, read_picture, readable
 from smellkit.errors import DataError, OptionError
+from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.augment import Augment
-from smellkit.simulate.plume_physics import GASES
 from smellkit.task import Batch
 
 SIZE = (120, 160)  # rows, columns
@@ -27,10 +27,11 @@ Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Pairs(Dataset):
-    """Pairs of one split. A batch has `co2`, `ch4`, `co2_mask`, `ch4_mask`, `present`, `label` and `index`.
+    """Pairs of one split. A batch has `co2`, `ch4`, `co2_mask`, `ch4_mask`, `present`, `label`, `ph` and `index`.
 
     Frames are (B, 1, H, W) from -1 to 1, and 0 everywhere where the gas is missing; masks are (B, H, W); `present`
-    (B, 2) is 1 where a gas was filmed. `dropout` hides one gas of a full pair that often; `change` augments.
+    (B, 2) is 1 where a gas was filmed. `dropout` hides one gas of a full pair that often; `change` augments. With
+    `balance`, `weights` draws every class equally often.
     """
 
     def __init__(
@@ -39,23 +40,26 @@ class Pairs(Dataset):
         frames: Tensor,
         masks: Tensor,
         *,
+        gases: str = "both",
         change: Change | None = None,
         dropout: float = 0.0,
-        gases: str = "both",
+        balance: bool = False,
     ):
         if gases == "single":
             table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
         rows = _rows(present, gases)
         if not len(rows):
-            raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(GASES_ASKED)}")
+            raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(SELECTIONS)}")
         if gases in GASES:
             present = present & (np.array(GASES) == gases)
         self.table, self.frames, self.masks = table, frames, masks
         self.row = torch.as_tensor(rows)
         self.present = torch.as_tensor(present, dtype=torch.float32)
         self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
+        self.ph = torch.tensor(table["ph_value"].tolist())
         self.change, self.dropout = change, dropout
+        self.weights = inverse_frequency(self.label[self.row]) if balance else None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -65,23 +69,18 @@ class Pairs(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         row = self.row[torch.as_tensor(indices)]
-        present = hide(self.present[row], chance=self.dropout) if self.dropout else self.present[row]
-        frames, masks = self.frames[row].float() / 255, self.masks[row].long()
+        present = hide(self.present[row], probability=self.dropout) if self.dropout else self.present[row]
+        frames, masks = self.frames[row].float() / 255, self.masks[row].long()  # (B, 2, H, W)
         if self.change:
             frames, masks = self.change(frames, masks)
         frames = normalise(frames) * present[:, :, None, None]
         masks = masks * present[:, :, None, None].long()
         batch = {gas: frames[:, place, None] for place, gas in enumerate(GASES)}
         batch |= {f"{gas}_mask": masks[:, place] for place, gas in enumerate(GASES)}
-        return batch | {"present": present, "label": self.label[row], "index": row}
-
-    @property
-    def weights(self) -> Tensor:
-        """How often to draw each sample, so that every class comes equally often."""
-        return inverse_frequency(self.label[self.row])
+        return batch | {"present": present, "label": self.label[row], "ph": self.ph[row], "index": row}
 
 
-GASES_ASKED = ("both", "full", "single", *GASES)
+SELECTIONS = ("both", "full", "single", *GASES)
 
 
 def paired(
@@ -89,38 +88,35 @@ def paired(
     split: str = "train",
     *,
     size: tuple[int, int] = SIZE,
-    augment: bool | Augment = False,
-    dropout: float = 0.0,
-    gases: str = "both",
     pairing: str = "",
+    **shown: Any,
 ) -> Pairs:
     """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
 
-    `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or "ch4" those that have this gas,
-    and the other one hidden; "single" is each frame alone, as a pair whose other gas is missing.
+    `shown` are keywords of `Pairs`. `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or
+    "ch4" those that have this gas, and the other one hidden; "single" is each frame alone, as a pair whose other gas is
+    missing.
     """
     folder = tables.find(folder)
-    table, frames, masks = _load(str(folder), split, tuple(size), pairing, state=_state(folder))
-    change = (augment if isinstance(augment, Augment) else Augment()) if augment else None
-    return Pairs(table, frames, masks, change=change, dropout=dropout, gases=gases)
+    return Pairs(*_load(str(folder), split, tuple(size), pairing, state=_state(folder)), **shown)
 
 
 def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
     """Each frame of these pairs as a pair of its own whose other gas is missing: table, frames and masks of those."""
     row, gas = present_in(table).nonzero()
-    found = table.iloc[row].reset_index(drop=True)
-    found["is_paired"], found["missing_modality"] = False, np.array(GASES)[1 - gas]
+    single = table.iloc[row].reset_index(drop=True)
+    single["is_paired"], single["missing_modality"] = False, np.array(GASES)[1 - gas]
     for name in GASES:
-        found.loc[found["missing_modality"] == name, [f"{name}_frame", f"{name}_mask"]] = ""
-    found = found.drop_duplicates(["co2_frame", "ch4_frame"])  # of the published files some are in several pairs
-    row, gas = row[found.index], gas[found.index]
+        single.loc[single["missing_modality"] == name, [f"{name}_frame", f"{name}_mask"]] = ""
+    single = single.drop_duplicates(["co2_frame", "ch4_frame"])  # of the published files some are in several pairs
+    row, gas = row[single.index], gas[single.index]
     there = torch.as_tensor(gas[:, None] == np.arange(len(GASES)))[:, :, None, None]
-    return found.reset_index(drop=True), frames[row] * there, masks[row] * there
+    return single.reset_index(drop=True), frames[row] * there, masks[row] * there
 
 
-def hide(present: Tensor, *, chance: float) -> Tensor:
-    """Modality dropout: in rows with both gases, with `chance`, one of the two (each as often) becomes missing."""
-    drawn = (torch.rand(len(present)) < chance) & (present.sum(dim=1) == 2)
+def hide(present: Tensor, *, probability: float) -> Tensor:
+    """Modality dropout: in rows with both gases, with `probability`, one of the two (each as often) becomes missing."""
+    drawn = (torch.rand(len(present)) < probability) & (present.sum(dim=1) == 2)
     which = torch.randint(0, 2, (len(present),))
     gone = torch.nn.functional.one_hot(which, 2) * drawn[:, None]
     return present * (1 - gone)
@@ -136,10 +132,15 @@ def normalise(frames: Tensor) -> Tensor:
     return (frames - 0.5) / 0.5
 
 
+def four_to_three(height: int) -> tuple[int, int]:
+    """Rows and columns of a frame of `height` rows."""
+    return height, round(height * 4 / 3)
+
+
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of every annotation file: what `_load` knows is old once one of them changes."""
     files = [(file.name, file.stat()) for file in sorted(folder.glob("*_annotations.csv"))]
-    return tuple((name, told.st_mtime_ns, told.st_size) for name, told in files)
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in files)
 
 
 @lru_cache(maxsize=4)
@@ -193,6 +194,36 @@ def unlike(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> DataError
     return fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
 
 
+def check(folder: str | Path = "") -> Report:
+    """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`."""
+    folder, report = tables.find(folder), Report()
+    couples: list[tuple[str, str]] = []
+    for paired in (False, True):
+        for split in tables.splits_in(folder, paired=paired):
+            try:
+                table = (tables.read_pairs if paired else tables.read)(folder, split, report=report)
+            except DataError as why:
+                report.skip(tables.annotation_file(folder, split, paired=paired), why)
+                continue
+            report.files += not paired  # `read_pairs` counts its own
+            names = [f"{gas}_{{}}" for gas in GASES] if paired else ["{}_path"]
+            for name in names:
+                couples += zip(table[name.format("frame")], table[name.format("mask")], strict=True)
+    for frame, mask in dict.fromkeys(couples):
+        if frame:
+            _check_pictures(tables.located(folder, frame), tables.located(folder, mask), report)
+    return report
+
+
+def _check_pictures(frame: Path, mask: Path, report: Report) -> None:
+    read = [
+        *readable([frame], partial(read_frame, report=report), skip=True, report=report),
+        *readable([mask], partial(read_mask, report=report), skip=True, report=report),
+    ]
+    if len(read) == 2 and (why := unlike(*read)):
+        report.skip(mask, why)
+
+
 def read_frame(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
     """Return a picture as grey (rows, columns) of 8 bits."""
     return np.asarray(read_picture(path, report=report).convert("L"))
@@ -212,12 +243,10 @@ def read_mask(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
         if (colours != colours[..., :1]).any():
             raise fault(path, expected="a grey mask", found="colours", hint="save the class numbers 0, 1, 2 as grey")
         values = colours[..., 0]
-    seen = np.unique(values)
-    for codes in CODES:
-        if np.isin(seen, codes).all():
-            break
-    else:
-        listed = ", ".join(map(str, seen[:8].tolist())) + (", ..." if len(seen) > 8 else "")
+    levels = np.unique(values)
+    codes = next((codes for codes in CODES if np.isin(levels, codes).all()), None)
+    if codes is None:
+        listed = ", ".join(map(str, levels[:8].tolist())) + (", ..." if len(levels) > 8 else "")
         hint = "save 0 background, 1 tube, 2 gas, without smoothing, as png"
         raise fault(path, expected="the values 0, 1, 2 or 0, 127, 255", found=listed, hint=hint)
     return np.searchsorted(codes, values).astype(np.uint8)
@@ -233,8 +262,8 @@ def present_in(table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _rows(present: NDArray[np.bool_], gases: str) -> NDArray[np.int64]:
-    if gases not in GASES_ASKED:
-        raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(GASES_ASKED)}")
+    if gases not in SELECTIONS:
+        raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(SELECTIONS)}")
     if gases in GASES:
         return np.flatnonzero(present[:, GASES.index(gases)])
     return np.flatnonzero(present.all(axis=1)) if gases == "full" else np.arange(len(present))

@@ -1,7 +1,7 @@
 """`smellkit export plume --onnx FILE`: the model as one ONNX file, checked against torch before it gets its name.
 
 co2, ch4 (1, 1, 240, 320) grey from 0 to 255; present (1, 2), 1 where there is a frame --> co2_mask, ch4_mask
-(1, 240, 320) of 0 background, 1 tube, 2 gas; chance (1, 3) of Healthy, Transitional, Acidotic
+(1, 240, 320) of 0 background, 1 tube, 2 gas; probability (1, 3) of Healthy, Transitional, Acidotic
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import warnings
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,30 +18,28 @@ from torch import Tensor, nn
 
 from smellkit import paths
 from smellkit.errors import SmellkitError, WeightsError
-from smellkit.plume import shipping
+from smellkit.plume import GASES
 from smellkit.plume.data import normalise
-from smellkit.plume.fume import GASES, Sized
+from smellkit.plume.models import Sized
+from smellkit.plume.predict import PlumePredictor
 
 SIZE = (240, 320)  # of the frames that the file takes
 INPUTS = (*GASES, "present")
-OUTPUTS = (*(f"{gas}_mask" for gas in GASES), "chance")
-CLOSE = 1e-4  # how far a chance may be from torch's
+OUTPUTS = (*(f"{gas}_mask" for gas in GASES), "probability")
+CLOSE = 1e-4  # how far a probability may be from torch's
 SAME = 0.9995  # share of pixels that must be the same: a tie may fall either way
 
 
 class Frames(nn.Module):
-    """A model that takes grey frames from 0 to 255 and gives masks and chances."""
+    """A model that takes grey frames from 0 to 255 and gives masks and probabilities."""
 
     def __init__(self, model: Sized):
         super().__init__()
         self.model = model
 
     def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, ...]:
-        there = present[:, :, None, None]
-        frames = {
-            gas: normalise(x / 255) * there[:, i, None]
-            for i, (gas, x) in enumerate(zip(GASES, (co2, ch4), strict=True))
-        }
+        there = present[:, :, None, None, None]
+        frames = {gas: normalise(x / 255) * there[:, i] for i, (gas, x) in enumerate([("co2", co2), ("ch4", ch4)])}
         outputs = self.model(frames | {"present": present})
         masks = [outputs[f"{gas}_logits"].argmax(dim=1) for gas in GASES]
         return (*masks, outputs["class_logits"].softmax(dim=1))
@@ -49,44 +48,43 @@ class Frames(nn.Module):
 def plume(weights: Path, *, out: Path) -> str:
     """Write `out`, check it against torch on pairs with and without a missing gas, and say how fast it is."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as why:
         raise SmellkitError("ONNX needs onnx, onnxscript and onnxruntime", hint="pip install smellkit[export]") from why
-    module = Frames(shipping.unpack(weights).model).eval()
+    module = Frames(PlumePredictor.load(weights).model).eval()
     random = np.random.default_rng(0)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells everyone that torchvision is not there
     with paths.replacing(Path(out)) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            example(random),
-            str(part),
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(part), options)
-        times = []
-        for round in range(12):
-            pair = example(random, present=((1, 1), (1, 0), (0, 1))[round % 3])
-            feed = {name: tensor.numpy() for name, tensor in zip(INPUTS, pair, strict=True)}
-            begin = perf_counter()
-            said = session.run(None, feed)
-            times.append(perf_counter() - begin)
-            with torch.no_grad():
-                true = [tensor.numpy() for tensor in module(*pair)]
-            same = min(float((one == other).mean()) for one, other in zip(said[:2], true[:2], strict=True))
-            if same < SAME or np.abs(said[2] - true[2]).max() > CLOSE:
-                raise WeightsError(
-                    f"{out} does not agree with torch", hint="report it with the versions of torch and onnx"
-                )
+        names: dict[str, Any] = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
+        torch.onnx.export(module, example(random), str(part), dynamo=True, external_data=False, verbose=False, **names)
+        times = compare(part, module, [example(random, present=p) for p in ((1, 1), (1, 0), (0, 1)) * 4], name=out)
     speed = f"{1000 * float(np.median(times)):.1f} ms a pair of {SIZE[1]}x{SIZE[0]} on one thread"
     return f"{out}: agrees with torch on {len(times)} pairs, {speed}"
+
+
+def compare(file: Path, module: Frames, pairs: list[tuple[Tensor, ...]], *, name: Path) -> list[float]:
+    """Seconds that ONNX Runtime needs for each pair; WeightsError where it does not say what torch says."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(file), options)
+    times = []
+    for pair in pairs:
+        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS, pair, strict=True)}
+        begin = perf_counter()
+        outputs = session.run(None, feed)
+        times.append(perf_counter() - begin)
+        with torch.no_grad():
+            true = [tensor.numpy() for tensor in module(*pair)]
+        same = min(float((one == other).mean()) for one, other in zip(outputs[:2], true[:2], strict=True))
+        if same < SAME or np.abs(outputs[2] - true[2]).max() > CLOSE:
+            raise WeightsError(
+                f"{name} does not agree with torch", hint="report it with the versions of torch and onnx"
+            )
+    return times
 
 
 def example(random: np.random.Generator, *, present: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smellkit.losses import CERTAIN, focal
-from smellkit.plume.fume import GASES
+from smellkit.plume import GASES
 from smellkit.task import Batch
 
 
@@ -18,10 +18,9 @@ def alpha_focal(logits: Tensor, target: Tensor, *, alpha: Tensor, gamma: float =
 
     Unlike `smellkit.losses.focal` with a weight, the mean is not divided by the weights, as published.
     """
-    log_p = F.log_softmax(logits, dim=1)
-    own = log_p.gather(1, target[:, None]).squeeze(1)
-    modulation = (1 - own.exp()).clamp(min=CERTAIN) ** gamma
-    return -(alpha.to(logits)[target] * modulation * own).mean()
+    log_p = F.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
+    modulation = (1 - log_p.exp()).clamp(min=CERTAIN) ** gamma
+    return -(alpha.to(logits)[target] * modulation * log_p).mean()
 
 
 def dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
@@ -49,7 +48,7 @@ def of_masks(outputs: Batch, batch: Batch, *, gamma: float = 2.0, smooth: float 
 
 
 def of_class(outputs: Batch, batch: Batch, *, alpha: Tensor, gamma: float = 2.0) -> Tensor:
-    """`alpha_focal` of the class; a model that says a class for each frame answers for every frame that is there."""
+    """`alpha_focal` of the class; a model that gives a class for each frame answers for every frame that is there."""
     if "each_class_logits" not in outputs:
         return alpha_focal(outputs["class_logits"], batch["label"], alpha=alpha, gamma=gamma)
     there = batch["present"] > 0
@@ -62,6 +61,6 @@ def uncertain(losses: list[Tensor], log_variance: Tensor) -> Tensor:
     return (torch.exp(-log_variance) * torch.stack(losses) + 0.5 * log_variance).sum()
 
 
-def together(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def weighted_sum(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """The weighted sum of the parts; one whose weight is 0 is left out."""
     return torch.stack([weights[name] * part for name, part in parts.items() if weights[name]]).sum()

@@ -6,24 +6,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smellkit.plume.encoders import InvertedResidual, PyramidPooling, resize, separable
-from smellkit.plume.fume import GASES, where_present
-from smellkit.plume.heads import MASKS
+from smellkit.plume import BACKGROUND, GAS, GASES
+from smellkit.plume.layers import MASKS, InvertedResidual, PyramidPooling, resize, separable
 from smellkit.task import Batch
 
 LEAST = 1e-3  # of the frame: what the logarithm of an amount begins at
 AMOUNTS = 6  # learned maps whose sum over the plume is an amount of gas
+CERTAIN = 20.0  # logit of the background where there is no frame
 
 
 class PlumeNet(nn.Module):
-    """A small U-Net a frame, the same for both gases, which tell each other what they see at its top and its bottom.
+    """A small U-Net a frame, the same for both gases, which exchange features at its top and at its bottom.
 
         own, other -- /2 16 -- /4 32 -- /8 64 -- /16 128 -- exchange between gases
                        |        |        |          |
                 mask <-+ 16 <---+ 32 <---+ 64 <-----+    (separable convolutions, skips by concatenation)
                        |
         amounts in the mask: area, contrast against the wall, learned ones; their logarithms, of both gases
-                  --> pH and its doubt --> class_logits by two thresholds on the pH
+                  --> pH and its uncertainty --> class_logits by two thresholds on the pH
 
     The other camera sees the same wall behind other amounts of gas, so its frame is the second channel of the input:
     what differs between the two is gas. What decides the class is how much gas there is, which is a sum over the plume,
@@ -45,39 +45,43 @@ class PlumeNet(nn.Module):
                 nn.Sequential(separable(64, 128, stride=2), _residual(128), _residual(128), PyramidPooling(128)),
             ]
         )
-        self.gas = nn.Parameter(torch.zeros(len(GASES), 128))
-        self.exchange = Exchange(128)
+        self.gas_embedding = nn.Parameter(torch.zeros(len(GASES), 128))
+        self.exchange = GatedExchange(128)
         self.up = nn.ModuleList([separable(128 + 64, 64), separable(64 + 32, 32), separable(32 + 16, 16)])
         self.masks = nn.ModuleList(nn.Conv2d(16, MASKS, 1) for _ in GASES)
         self.amounts = nn.Conv2d(16, AMOUNTS, 1)
-        self.health = Health(len(GASES) * (AMOUNTS + 3), dropout=dropout)
+        self.health = HealthHead(len(GASES) * (AMOUNTS + 3), dropout=dropout)
 
     def forward(self, batch: Batch) -> Batch:
-        frames, present = [batch[gas] for gas in GASES], batch["present"]
-        size = frames[0].shape[-2:]
+        frames, present = [batch[gas] for gas in GASES], batch["present"]  # (B, 1, H, W) each, (B, 2)
+        outputs, amounts = {}, []
+        for place, (gas, fine) in enumerate(zip(GASES, self.features(frames, present), strict=True)):
+            logits = self.masks[place](fine)  # (B, 3, H/2, W/2)
+            outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
+            # the class learns from amounts in the mask, but does not bend the mask to its own end: detach
+            probability = logits.detach().softmax(dim=1)
+            amounts.append(self.measure(resize(frames[place], fine.shape[-2:]), probability, fine))
+        ph, class_logits = self.health(torch.stack(amounts, dim=1), present)
+        return outputs | {"class_logits": class_logits, "ph": ph}
+
+    def features(self, frames: list[Tensor], present: Tensor) -> tuple[Tensor, ...]:
+        """Fine features of each gas, (B, 16, H/2, W/2) twice. Both gases go through as one batch of 2 B rows."""
         known = [frame * there[:, None, None, None] for frame, there in zip(frames, present.unbind(dim=1), strict=True)]
-        levels = [self.stem(torch.cat([torch.cat(known), torch.cat(known[::-1])], dim=1))]
+        levels = [self.stem(torch.cat([torch.cat(known), torch.cat(known[::-1])], dim=1))]  # own beside other frame
         for level in self.down:
-            levels.append(level(levels[-1]))
-        co2, ch4 = (x + own[:, None, None] for x, own in zip(levels[-1].chunk(2), self.gas, strict=True))
+            levels.append(level(levels[-1]))  # (2 B, 32, H/4, W/4), (2 B, 64, H/8, W/8), (2 B, 128, H/16, W/16)
+        co2, ch4 = (x + gas[:, None, None] for x, gas in zip(levels[-1].chunk(2), self.gas_embedding, strict=True))
         x = torch.cat(self.exchange(co2, ch4, present))
         for level, skip in zip(self.up, levels[-2::-1], strict=True):
             x = level(torch.cat([resize(x, skip.shape[-2:]), skip], dim=1))
-        outputs, seen = {}, []
-        for place, fine in enumerate(x.chunk(2)):
-            logits = self.masks[place](fine)
-            outputs[f"{GASES[place]}_logits"] = where_present(resize(logits, size), present[:, place])
-            told = self.measure(resize(frames[place], fine.shape[-2:]), logits.detach().softmax(dim=1), fine)
-            seen.append(told)
-        ph, class_logits = self.health(torch.stack(seen, dim=1), present)
-        return outputs | {"class_logits": class_logits, "ph": ph}
+        return x.chunk(2)
 
-    def measure(self, frame: Tensor, chance: Tensor, fine: Tensor) -> Tensor:
+    def measure(self, frame: Tensor, probability: Tensor, fine: Tensor) -> Tensor:
         """Logarithms of what a plume holds, (B, AMOUNTS + 3): its area, contrast against the wall, learned amounts.
 
         The wall behind the gas is what is seen of it all over the frame, or around the place.
         """
-        wall, plume = chance[:, :1], chance[:, 2:]
+        wall, plume = probability[:, BACKGROUND, None], probability[:, GAS, None]
         level = (frame * wall).sum(dim=(2, 3), keepdim=True) / wall.sum(dim=(2, 3), keepdim=True).clamp(min=1)
         around = (smooth(frame * wall) + 0.02 * level) / (smooth(wall) + 0.02)
         contrast = [((frame - behind) * plume).mean(dim=(2, 3)).abs() for behind in (level, around)]
@@ -85,31 +89,25 @@ class PlumeNet(nn.Module):
         return torch.log(LEAST + torch.cat([plume.mean(dim=(2, 3)), *contrast, learned], dim=1))
 
 
-def smooth(x: Tensor, *, reach: int = 8) -> Tensor:
-    """Mean over a square of 2 `reach` + 1 pixels; beyond the rim there is nothing."""
-    size = 2 * reach + 1
-    return F.avg_pool2d(F.avg_pool2d(x, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
-
-
-class Exchange(nn.Module):
+class GatedExchange(nn.Module):
     """Each gas takes from the other what its own features let through; nothing from one that is not there."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.gate = nn.Conv2d(2 * channels, channels, 1)
-        self.tell = nn.Conv2d(channels, channels, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
 
     def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        there = present[:, :, None, None, None]
-        return self.hear(co2, ch4 * there[:, 1]), self.hear(ch4, co2 * there[:, 0])
+        mask = present[:, :, None, None, None]
+        return self.take(co2, ch4 * mask[:, 1]), self.take(ch4, co2 * mask[:, 0])
 
-    def hear(self, own: Tensor, other: Tensor) -> Tensor:
-        """`own` and what it takes of `other`."""
-        return own + self.gate(torch.cat([own, other], dim=1)).sigmoid() * self.tell(other)
+    def take(self, x: Tensor, other: Tensor) -> Tensor:
+        """x + sigmoid(gate([x, other])) * value(other)."""
+        return x + self.gate(torch.cat([x, other], dim=1)).sigmoid() * self.value(other)
 
 
-class Health(nn.Module):
-    """From what both plumes hold to a pH with a doubt of its own, and to the classes that two thresholds make of it."""
+class HealthHead(nn.Module):
+    """From the amounts in both plumes to a pH with its uncertainty, and the classes that two thresholds make of it."""
 
     def __init__(self, inputs: int, *, dropout: float):
         super().__init__()
@@ -119,10 +117,10 @@ class Health(nn.Module):
         )
         self.threshold = nn.Parameter(torch.tensor([0.15, 0.15]).log())  # half way to the next pH
 
-    def forward(self, seen: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        known = self.norm(seen.flatten(1)).view_as(seen) * present[:, :, None]
-        ph, doubt = self.body(torch.cat([known.flatten(1), present], dim=1)).unbind(dim=1)
-        return ph, ordered(ph, self.threshold.exp(), scale=0.1 + F.softplus(doubt - 2))
+    def forward(self, amounts: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        known = self.norm(amounts.flatten(1)).view_as(amounts) * present[:, :, None]  # (B, 2, AMOUNTS + 3)
+        ph, uncertainty = self.body(torch.cat([known.flatten(1), present], dim=1)).unbind(dim=1)
+        return ph, ordered(ph, self.threshold.exp(), scale=0.1 + F.softplus(uncertainty - 2))
 
 
 def ordered(ph: Tensor, threshold: Tensor, *, scale: Tensor) -> Tensor:
@@ -131,8 +129,22 @@ def ordered(ph: Tensor, threshold: Tensor, *, scale: Tensor) -> Tensor:
     >>> ordered(torch.tensor([0.0]), torch.tensor([1.0, 1.0]), scale=torch.tensor([1e-3])).exp()  # (0, 1, 0)
     """
     above, below = (ph - threshold[0]) / scale, (ph + threshold[1]) / scale
+    # log(s(below) - s(above)), s the sigmoid, without the cancellation of that difference
     between = F.logsigmoid(below) + F.logsigmoid(-above) + torch.log(-torch.expm1(above - below))
     return torch.stack([F.logsigmoid(above), between, F.logsigmoid(-below)], dim=1)
+
+
+def smooth(x: Tensor, *, reach: int = 8) -> Tensor:
+    """Mean over a square of 2 `reach` + 1 pixels; beyond the rim there is nothing."""
+    size = 2 * reach + 1
+    return F.avg_pool2d(F.avg_pool2d(x, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
+
+
+def where_present(logits: Tensor, present: Tensor) -> Tensor:
+    """`logits` (B, 3, H, W), but background where there is no frame; `present` (B,)."""
+    nothing = torch.zeros(logits.shape[1]).to(logits)
+    nothing[BACKGROUND] = CERTAIN
+    return torch.where(present[:, None, None, None] > 0, logits, nothing[:, None, None])
 
 
 def _residual(channels: int) -> InvertedResidual:

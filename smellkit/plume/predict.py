@@ -1,28 +1,149 @@
-"""Find the plumes in recorded frames and say how the rumen is: a mask for each frame, a row for each pair."""
+"""Segment the plumes in recorded frames and name the health of the rumen: a mask for each frame, a row for each pair.
+
+The kit's own weights, trained on simulated cameras of many kinds (three quarters of them far from the task's):
+
+smellkit data simulate plume --out DIR --pairs 1400 --frames 1 --shares 1200,100,100 --seed 31
+    --missing none --variety 0.75
+smellkit train plume --name plume-wide --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5
+    --set invert=0.15 --set dropout=0.3 --set epochs=12 --set batch=16 --set learning_rate=0.002
+    --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
+python -m smellkit.plume.predict plume-wide data/weights/plume
+"""
 
 from __future__ import annotations
 
 import csv
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smellkit import checkpoint, runs
 from smellkit.checks import Report, fault, read_texts
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
+from smellkit.plume import CLASSES, GASES, augment, models
 from smellkit.plume import annotations as tables
-from smellkit.plume import data as samples
-from smellkit.plume import shipping
 from smellkit.plume.annotations import SPLITS
-from smellkit.plume.fume import GASES
-from smellkit.plume.shipping import Frame, Seen
+from smellkit.plume.data import normalise, read_frame
+from smellkit.plume.layers import resize
+from smellkit.plume.models import Sized, to_size
+from smellkit.plume.task import config_of
+from smellkit.runs import Run
+from smellkit.task import Batch
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
 TABLE, MASKS = "predictions.csv", "masks"  # what is written
-TOGETHER = 16  # pairs that the model sees at a time
+BATCH = 16  # pairs that the model sees at a time
+MADE_BY = "python -m smellkit.plume.predict RUN FOLDER"
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PlumePrediction:
+    """Of one pair: a mask (H, W) for each frame that is there, and the probabilities of the classes (3,)."""
+
+    masks: tuple[Frame | None, Frame | None]
+    probability: NDArray[np.float32]
+
+    @property
+    def health(self) -> int:
+        """The likeliest class: 0 Healthy, 1 Transitional, 2 Acidotic."""
+        return int(self.probability.argmax())
+
+
+@dataclass(frozen=True)
+class PlumePredictor:
+    """Frames of any size in, masks and health out.
+
+    >>> PlumePredictor.load(checkpoint.find("plume")).predict([(co2, ch4), (co2, None)])
+    """
+
+    model: Sized
+
+    @classmethod
+    def from_run(cls, run: Run) -> PlumePredictor:
+        """The predictor of a finished run of the task `plume`."""
+        tensors, _ = checkpoint.load(run.folder)
+        return cls(cast(Sized, checkpoint.fill(config_of(run.params).build(), tensors, where=str(run.folder)).eval()))
+
+    @classmethod
+    def load(cls, folder: Path) -> PlumePredictor:
+        """The predictor in `folder`; WeightsError when there is none."""
+        tensors, manifest = checkpoint.load(folder, made_by=MADE_BY)
+        try:
+            if manifest["kind"] != "plume" or list(manifest["classes"]) != list(CLASSES):
+                raise WeightsError(f"{folder} tells other classes apart", hint="train it again")
+            height, width = (int(length) for length in manifest["size"])
+            model = Sized(models.build(manifest["model"]), (height, width))
+        except WeightsError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, SmellkitError) as why:
+            raise WeightsError(f"{folder} holds no model of plumes: {why}", hint=MADE_BY) from why
+        checkpoint.fill(model, tensors, where=str(folder)).eval()
+        return cls(model)
+
+    @torch.no_grad()
+    def predict(
+        self, pairs: Sequence[tuple[Frame | None, Frame | None]], *, tta: bool = False
+    ) -> list[PlumePrediction]:
+        """Masks and class of each pair of grey frames of 8 bits; None is a missing frame, and frames may have any size.
+
+        `tta` averages over three views of each frame, as FUME does in testing.
+        """
+        batch = self._batch(pairs)
+        outputs = augment.tta(self.model, batch) if tta else self.model(batch)
+        probability = outputs["class_logits"].softmax(dim=1).numpy()
+        predictions = []
+        for row, pair in enumerate(pairs):
+            masks = [_mask(outputs[f"{gas}_logits"][row], frame) for gas, frame in zip(GASES, pair, strict=True)]
+            predictions.append(PlumePrediction((masks[0], masks[1]), probability[row]))
+        return predictions
+
+    @torch.no_grad()
+    def uncertainty(self, co2: Frame, ch4: Frame) -> NDArray[np.float32]:
+        """The probability (2, H, W) that a pixel of each frame is of another class than the likeliest one."""
+        outputs = self.model(self._batch([(co2, ch4)]))
+        logits = [resize(outputs[f"{gas}_logits"], frame.shape) for gas, frame in zip(GASES, (co2, ch4), strict=True)]
+        return torch.cat([1 - one.softmax(dim=1).amax(dim=1) for one in logits]).numpy()
+
+    def _batch(self, pairs: Sequence[tuple[Frame | None, Frame | None]]) -> Batch:
+        frames = zip(GASES, zip(*pairs, strict=True), strict=True)
+        batch = {gas: torch.cat([self._scaled(frame) for frame in column]) for gas, column in frames}
+        return batch | {"present": torch.tensor([[float(frame is not None) for frame in pair] for pair in pairs])}
+
+    def _scaled(self, frame: Frame | None) -> Tensor:
+        if frame is None:
+            return torch.zeros(1, 1, *self.model.size)
+        return to_size(normalise(torch.as_tensor(frame.copy())[None, None].float() / 255), self.model.size)
+
+
+def save(run: Run, folder: Path) -> Path:
+    """Write the model of a finished run of the task `plume` into `folder`, with what it was trained on."""
+    model = PlumePredictor.from_run(run).model
+    config = config_of(run.params)
+    if config.fusion or not config.shared or model.log_variance is not None:
+        raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
+    counts = tables.statistics({"train": tables.read_pairs(config.data, "train", pictures=False)}).iloc[0].to_dict()
+    manifest = {
+        "kind": "plume",
+        "model": config.model,
+        "size": list(model.size),
+        "gases": list(GASES),
+        "classes": list(CLASSES),
+        "trained_on": {"pairs": counts, "scores": run.scores},
+        "made": run.stamp,
+    }
+    return checkpoint.save(folder, model.state_dict(), runs.plain(manifest))
 
 
 class Pair(NamedTuple):
@@ -32,42 +153,41 @@ class Pair(NamedTuple):
     ch4: str
 
 
-def plume(folder: Path, *, weights: Path, out: Path, split: str = "", steady: bool = False) -> str:
+def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool = False, steady: bool = False) -> str:
     """Write predictions.csv and masks/ into the folder `out`, for every pair of DIR's paired annotations.
 
     The paths of the masks (8-bit PNG: 0 background, 1 tube, 2 gas) are those of the frames, below `out`/masks; see
     `mask_names`. All is written or nothing, in place of an earlier prediction; what else is in `out` stays. `split` is
-    train, valid or test; all that are there without. `steady` averages over three views of each frame.
+    train, valid or test; all that are there without. `tta` averages over three views of each frame (`steady` is its
+    former name).
     """
     folder, out = Path(folder), Path(out)
-    found = pairs(folder, split=split)
-    _refuse_loss(out, folder=folder, frames=[name for pair in found for name in pair if name])
-    watcher = shipping.unpack(weights)
-    named = mask_names(found)
+    asked = pairs(folder, split=split)
+    _refuse_loss(out, folder=folder, frames=[name for pair in asked for name in pair if name])
+    predictor, names = PlumePredictor.load(weights), mask_names(asked)
     count = [0, 0, 0]
     with _all_or_nothing(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for start in range(0, len(found), TOGETHER):
-            cut = slice(start, start + TOGETHER)
-            frames = [(_frame(folder, pair.co2), _frame(folder, pair.ch4)) for pair in found[cut]]
-            looked = watcher.look(frames, steady=steady)
-            for pair, names, seen in zip(found[cut], named[cut], looked, strict=True):
-                _keep(part, names, seen)
-                chances = [f"{chance:.4f}" for chance in seen.chance]
-                writer.writerow([*pair, seen.health, *chances, *names])
-                count[seen.health] += 1
-    told = ", ".join(f"{number} {name}" for number, name in zip(count, tables.CLASSES, strict=True))
-    return f"{out / TABLE}: {len(found)} pairs ({told}), masks in {out / MASKS}"
+        for start in range(0, len(asked), BATCH):
+            some = asked[start : start + BATCH]
+            frames = [(_frame(folder, pair.co2), _frame(folder, pair.ch4)) for pair in some]
+            predictions = predictor.predict(frames, tta=tta or steady)
+            for pair, masks, one in zip(some, names[start : start + BATCH], predictions, strict=True):
+                _write_masks(part, masks, one)
+                writer.writerow([*pair, one.health, *(f"{p:.4f}" for p in one.probability), *masks])
+                count[one.health] += 1
+    classes = ", ".join(f"{number} {name}" for number, name in zip(count, CLASSES, strict=True))
+    return f"{out / TABLE}: {len(asked)} pairs ({classes}), masks in {out / MASKS}"
 
 
-def mask_names(found: Sequence[Pair]) -> list[Pair]:
+def mask_names(asked: Sequence[Pair]) -> list[Pair]:
     """Where the masks of each pair go, "" for a missing frame: `f/a.bmp` has its mask in masks/f/a.png.
 
     Where several masks would have that name (`f/a.png` is another frame, or `f/a.bmp` is in several pairs), the pair's
     row in the table and the gas are added to each of them: masks/f/a_3_co2.png.
     """
-    usual = [[_below_masks(name) for name in pair] for pair in found]
+    usual = [[_below_masks(name) for name in pair] for pair in asked]
     taken = Counter(name.casefold() for pair in usual for name in pair)  # a disk may not tell A from a
     named = []
     for row, pair in enumerate(usual, start=1):
@@ -96,10 +216,10 @@ def pairs(folder: Path, *, split: str = "") -> list[Pair]:
 def _read(folder: Path, file: Path) -> Iterator[Pair]:
     frames = [f"{gas}_frame" for gas in GASES]
     header = file.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0]
-    told = ["missing_modality"] if "missing_modality" in header else []
-    table = read_texts(file, columns=[*frames, *told], report=Report())
+    marks = ["missing_modality"] if "missing_modality" in header else []
+    table = read_texts(file, columns=[*frames, *marks], report=Report())
     for line, row in table.iterrows():
-        gone = row["missing_modality"].lower() if told else ""
+        gone = row["missing_modality"].lower() if marks else ""
         if gone not in (*tables.NONE, *GASES):
             raise _wrong(file, line, "missing_modality", "co2, ch4 or nothing", gone)
         names = ["" if gas == gone else _path(folder, file, line, f"{gas}_frame", row) for gas in GASES]
@@ -120,12 +240,12 @@ def _path(folder: Path, file: Path, line: object, column: str, row) -> str:
     return name
 
 
-def _wrong(file: Path, line: object, column: str, expected: str, found: str) -> DataError:
-    return fault(file, line=int(str(line)), column=column, expected=expected, found=found, hint="correct the cell")
+def _wrong(file: Path, line: object, column: str, expected: str, instead: str) -> DataError:
+    return fault(file, line=int(str(line)), column=column, expected=expected, found=instead, hint="correct the cell")
 
 
 def _frame(folder: Path, name: str) -> Frame | None:
-    return samples.read_frame(tables.located(folder, name)) if name else None
+    return read_frame(tables.located(folder, name)) if name else None
 
 
 def _below_masks(frame: str) -> str:
@@ -140,10 +260,10 @@ def _unlike(taken: Counter[str], stem: str) -> str:
     return f"{stem}.png"
 
 
-def _keep(folder: Path, names: Pair, seen: Seen) -> None:
+def _write_masks(folder: Path, names: Pair, prediction: PlumePrediction) -> None:
     from PIL import Image
 
-    for name, mask in zip(names, seen.masks, strict=True):
+    for name, mask in zip(names, prediction.masks, strict=True):
         if mask is not None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(folder / name)
@@ -206,3 +326,13 @@ def _take_place(part: Path, out: Path) -> None:
             old.rename(masks)
         raise
     (part / MASKS).rename(masks)
+
+
+def _mask(logits: Tensor, frame: Frame | None) -> Frame | None:
+    if frame is None:
+        return None
+    return resize(logits[None], frame.shape)[0].argmax(dim=0).byte().numpy()
+
+
+if __name__ == "__main__":
+    print(save(runs.latest(sys.argv[1]), Path(sys.argv[2])))

@@ -9,16 +9,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from smellkit.errors import DataError, OptionError
+from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.annotations import CLASSES, SPLITS
+from smellkit.plume.annotations import SPLITS
 from smellkit.simulate import plume_physics as physics
-from smellkit.simulate.plume_physics import GASES
 
 PH = {"Healthy": (6.5, 6.2), "Transitional": (5.9,), "Acidotic": (5.6, 5.3, 5.0)}
 BOTH = "both"
@@ -58,54 +58,27 @@ class Plan(NamedTuple):
 def write(
     folder: str | Path,
     *,
-    pairs: int = 300,
     size: tuple[int, int] = (160, 120),
     seed: int = 7,
-    frames: int = 5,
-    missing: str = "fume",
-    variety: float = 0.0,
-    shares: Sequence[float] = (70, 15, 15),
     progress: bool = False,
+    **planned: Any,
 ) -> pd.DataFrame:
-    """Write `pairs` pairs of frames of `size` (width, height) into the new `folder`; return their statistics.
+    """Write pairs of frames of `size` (width, height) into the new `folder`; return their statistics.
 
-    A pair is a moment of a video of `frames` frames, and a video is in one split only (`shares` of train, valid, test).
-    `missing` is a row of MISSING; `variety` the share of videos with cameras and barns of physics.WIDE.
+    `planned` are keywords of `plan`: how many pairs, in which videos, with which gases. A pair is a moment of a video,
+    and a video is in one split only.
     """
-    from PIL import Image
-
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} exists already", hint="name another folder, or delete this one")
     width, height = size
     if not (16 <= width <= 4096 and 16 <= height <= 4096):
         raise OptionError(f"A frame of {width} x {height}", hint="16 to 4096 pixels a side, for example 160x120")
-    plans = plan(pairs, seed=seed, frames=frames, missing=missing, variety=variety, shares=shares)
+    plans = plan(seed=seed, **planned)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for name in ("frames", "masks"):
-            (part / name).mkdir()
-        rows: dict[str, list[dict]] = {}
-        truth = []
-        for number, video in _shown(plans, progress=progress):
-            scene, made = film(video, number=number, size=size, seed=seed)
-            for frame in range(video.frames):
-                for gas in video.gases:
-                    place = GASES.index(gas)
-                    file = f"{video.name}_f{frame:02d}_{gas}.png"
-                    for kind, pixels in (("frames", made.frames), ("masks", made.masks)):
-                        Image.fromarray(pixels[frame, place]).save(part / kind / file, compress_level=4)
-                    original = {"original_sample_id": video.name, "augmentation_id": frame}
-                    paths = {"frame_path": f"frames/{file}", "mask_path": f"masks/{file}", "gas_type": gas}
-                    health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
-                    rows.setdefault(video.split, []).append(paths | health | original)
-                    emitted = round(float(scene.log_emission[place]), 4)
-                    contrast = float(f"{made.contrast[frame, place]:.4g}")
-                    truth.append(original | {"gas_type": gas, "log_emission": emitted, "contrast": contrast})
-        for split, found in rows.items():
-            tables.write(pd.DataFrame(found), tables.annotation_file(part, split))
-        tables.write(pd.DataFrame(truth), part / "emission.csv")
+        _write_all(part, plans, size=size, seed=seed, progress=progress)
         counts = tables.pair_folder(part)
         if folder.exists():
             folder.rmdir()  # empty, or it would not be here
@@ -116,6 +89,41 @@ def write(
     return counts
 
 
+def _write_all(folder: Path, plans: list[Plan], *, size: tuple[int, int], seed: int, progress: bool) -> None:
+    """Write frames, masks, annotations and the truth of all planned videos."""
+    for name in ("frames", "masks"):
+        (folder / name).mkdir()
+    rows: dict[str, list[dict]] = {}
+    truth: list[dict] = []
+    for number, video in _shown(plans, progress=progress):
+        scene, made = film(video, number=number, size=size, seed=seed)
+        for frame in range(video.frames):
+            for gas in video.gases:
+                row, known = _write_frame(folder, video, scene, made, frame, gas)
+                rows.setdefault(video.split, []).append(row)
+                truth.append(known)
+    for split, frames in rows.items():
+        tables.write(pd.DataFrame(frames), tables.annotation_file(folder, split))
+    tables.write(pd.DataFrame(truth), folder / "emission.csv")
+
+
+def _write_frame(
+    folder: Path, video: Plan, scene: physics.Scene, made: physics.Video, frame: int, gas: str
+) -> tuple[dict, dict]:
+    """Write one frame and its mask; return its annotation and what no camera tells of it."""
+    from PIL import Image
+
+    place, file = GASES.index(gas), f"{video.name}_f{frame:02d}_{gas}.png"
+    for kind, pixels in (("frames", made.frames), ("masks", made.masks)):
+        Image.fromarray(pixels[frame, place]).save(folder / kind / file, compress_level=4)
+    original = {"original_sample_id": video.name, "augmentation_id": frame}
+    paths = {"frame_path": f"frames/{file}", "mask_path": f"masks/{file}", "gas_type": gas}
+    health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
+    emitted = round(float(scene.log_emission[place]), 4)
+    contrast = float(f"{made.contrast[frame, place]:.4g}")
+    return paths | health | original, original | {"gas_type": gas, "log_emission": emitted, "contrast": contrast}
+
+
 def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple[physics.Scene, physics.Video]:
     """Make one planned video, the `number`-th of its seed."""
     drawn = np.random.default_rng([seed, number])
@@ -124,7 +132,7 @@ def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple
 
 
 def plan(
-    pairs: int,
+    pairs: int = 300,
     *,
     seed: int = 7,
     frames: int = 5,
@@ -132,7 +140,31 @@ def plan(
     variety: float = 0.0,
     shares: Sequence[float] = (70, 15, 15),
 ) -> list[Plan]:
-    """Which videos to make: classes, pH and gases by quota in each split, in an order that the seed decides."""
+    """Which videos to make: classes, pH and gases by quota in each split, in an order that the seed decides.
+
+    `frames` a video, `shares` of train, valid and test; `missing` is a row of MISSING; `variety` the share of videos
+    with cameras and barns of physics.WIDE.
+    """
+    _check(pairs, frames, missing=missing, variety=variety, shares=shares)
+    random = np.random.default_rng(seed)
+    videos: list[Plan] = []
+    for split, count in zip(SPLITS, quotas(shares, pairs), strict=True):
+        cells = MISSING[missing]
+        number = -(-count // frames)
+        drawn = [cell for cell, times in zip(cells, _each_class(cells, number), strict=True) for _ in range(times)]
+        turns = dict.fromkeys(CLASSES, 0)
+        for done, place in enumerate(random.permutation(number)):
+            health, gases = drawn[place]
+            ph = PH[health][turns[health] % len(PH[health])]
+            turns[health] += 1
+            name, filmed = f"v{len(videos):04d}", GASES if gases == BOTH else (gases,)
+            left = min(frames, count - frames * done)
+            videos.append(Plan(name, split, health, ph, filmed, left, bool(random.random() < variety)))
+    return videos
+
+
+def _check(pairs: int, frames: int, *, missing: str, variety: float, shares: Sequence[float]) -> None:
+    """Refuse what can't be planned."""
     if missing not in MISSING:
         raise OptionError(f"There is no pattern {missing!r} of missing gases", hint=f"one of {', '.join(MISSING)}")
     if pairs < 1 or frames < 1:
@@ -141,22 +173,6 @@ def plan(
         raise OptionError(f"The shares {list(shares)}", hint="three numbers, of train, valid and test: 70,15,15")
     if not 0 <= variety <= 1:
         raise OptionError(f"A variety of {variety}", hint="from 0 (one kind of camera) to 1 (all kinds)")
-    random = np.random.default_rng(seed)
-    videos: list[Plan] = []
-    for split, count in zip(SPLITS, quotas(shares, pairs), strict=True):
-        cells = MISSING[missing]
-        number = -(-count // frames)
-        drawn = [cell for cell, times in zip(cells, _each_class(cells, number), strict=True) for _ in range(times)]
-        turns = dict.fromkeys(CLASSES, 0)
-        for place in random.permutation(number):
-            health, gases = drawn[place]
-            ph = PH[health][turns[health] % len(PH[health])]
-            turns[health] += 1
-            name = f"v{len(videos):04d}"
-            seen = GASES if gases == BOTH else (gases,)
-            left = min(frames, count - frames * sum(video.split == split for video in videos))
-            videos.append(Plan(name, split, health, ph, seen, left, bool(random.random() < variety)))
-    return videos
 
 
 def quotas(shares: Sequence[float], total: int) -> list[int]:

@@ -16,15 +16,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smellkit.plume import BACKGROUND, GAS, GASES, TUBE
+
 Array = NDArray[np.float64]
-GASES = ("co2", "ch4")
 PUFFS = 90  # alive at a time
 STEP = 0.045  # seconds between puffs
 STRIDE = 5  # puffs between frames: 4.4 frames a second
 WAVES = 14  # of the stream function of the eddies
 VESSEL, OWN, JITTER = 0.45, 0.15, 0.08  # deviations: ln Q shared by the gases, ln Q of each gas, pH
 VISIBLE = 1.2  # contrast in units of hypot(NETD, clutter) from which a pixel belongs to the plume
-BACKGROUND, TUBE, GAS = 0, 1, 2
 CENTRE_COLUMNS, CENTRE_ROWS = 48, 36  # of the lattice of a coarse random field
 FINE = 3  # times as many in the lattice of the clutter
 

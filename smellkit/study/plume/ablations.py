@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Subset
 
-from smellkit import paths, runs, sweep
-from smellkit.checks import read_json
+from smellkit import evaluate, paths, sweep
+from smellkit.plume import GASES
 from smellkit.plume import data as samples
-from smellkit.plume.fume import GASES, Sized
+from smellkit.plume.data import four_to_three
+from smellkit.plume.models import Sized
 from smellkit.study.plume import bench
-from smellkit.study.plume.bench import Told
+from smellkit.study.plume.bench import Predictions
 
 FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {
@@ -35,29 +36,27 @@ def swept(
 
     `fixed` overrides what the files say for all their cases. What is finished is not run again.
     """
-    found = {}
+    swept_tables = {}
     for name in names:
         plan = sweep.read(FOLDER / f"{name}.yaml")
         plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | fixed | {"data": folder})
         ran = sweep.run(plan, "smellkit.plume.task:plume", workers=workers)
         scores = [f"test.{score}" for score in ("miou", "balanced") if f"test.{score}" in ran]
         tables = [sweep.summary(ran.dropna(subset=[score]), score=score).assign(score=score) for score in scores]
-        found[SWEEPS[name]] = pd.concat(tables, ignore_index=True)
-    return found
+        swept_tables[SWEEPS[name]] = pd.concat(tables, ignore_index=True)
+    return swept_tables
 
 
-def added(file: Path, found: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """What a file of ablations holds once the tables of `swept` are in it; sweeps of the same title are replaced."""
-    tables: dict[str, Any] = {title: {} for title in found}
-    for title, table in found.items():
+def publish(file: Path, swept: dict[str, pd.DataFrame]) -> Path:
+    """Write the tables of `swept` into a file of ablations; sweeps of the same title are replaced, others kept."""
+    tables: dict[str, Any] = {title: {} for title in swept}
+    for title, table in swept.items():
         for row in table.itertuples():
             figure = {"value": row.mean, "low": row.low, "high": row.high}
             tables[title].setdefault(row.case, {"seeds": row.seeds})[row.score.removeprefix("test.")] = figure
-    old = read_json(file) if Path(file).exists() else {}
+    kept = evaluate.earlier(file).get("tables", {})
     command = "smellkit bench plume-ablations --data TRAIN --test TEST"
-    return runs.plain(
-        {"made_by": {"command": command}, "tables": old.get("tables", {}) | tables, "stamp": runs.stamp()}
-    )
+    return evaluate.publish(file, {"tables": kept | tables}, command=command)
 
 
 def failing(
@@ -65,32 +64,30 @@ def failing(
 ) -> pd.DataFrame:
     """Scores on `rows` drawn pairs with both gases when one camera fails in a share of them: failing, share, scores.
 
-    A mask counts only where there is a frame. Each pair is looked at three times, whole and with either gas hidden.
+    A mask counts only where there is a frame. Each pair is predicted three times, whole and with either gas hidden.
     """
     random = np.random.default_rng(seed)
-    size = (bench.HEIGHT, bench.HEIGHT * 4 // 3)
-    full = samples.paired(folder, "test", size=size, gases="full").row.numpy()
+    full = samples.paired(folder, "test", size=four_to_three(bench.HEIGHT), gases="full").row.numpy()
     chosen = random.permutation(full)[:rows]  # the table lies in order of pH
-    told = {gases: _seen(model, folder, gases, chosen) for gases in ("both", *GASES)}
+    predictions = {gases: _predictions(model, folder, gases, chosen) for gases in ("both", *GASES)}
     order = random.permutation(len(chosen))
-    found = []
+    scores = []
     for place, gas in enumerate(GASES):
         for share in shares:
             gone = np.zeros(len(order), bool)
             gone[order[: round(share * len(order))]] = True
-            mixed = _mixed(told["both"], told[GASES[1 - place]], gone)
-            found.append({"failing": gas, "share": share, **mixed.score(np.arange(len(order)))})
-    return pd.DataFrame(found)
+            mixed = _mixed(predictions["both"], predictions[GASES[1 - place]], gone)
+            scores.append({"failing": gas, "share": share, **mixed.score()})
+    return pd.DataFrame(scores)
 
 
-def _seen(model: Sized, folder: str, gases: str, rows: np.ndarray) -> Told:
-    """What the model says of the pairs `rows` of the table when it sees only `gases`."""
-    size = (bench.HEIGHT, bench.HEIGHT * 4 // 3)
-    pairs = samples.paired(folder, "test", size=size, gases=gases)
-    return bench.say(model, Subset(pairs, np.flatnonzero(np.isin(pairs.row.numpy(), rows)).tolist()))
+def _predictions(model: Sized, folder: str, gases: str, rows: np.ndarray) -> Predictions:
+    """What the model predicts of the pairs `rows` of the table when it sees only `gases`."""
+    pairs = samples.paired(folder, "test", size=four_to_three(bench.HEIGHT), gases=gases)
+    return bench.predictions_of(model, Subset(pairs, np.flatnonzero(np.isin(pairs.row.numpy(), rows)).tolist()))
 
 
-def _mixed(one: Told, other: Told, choose: np.ndarray) -> Told:
+def _mixed(one: Predictions, other: Predictions, choose: np.ndarray) -> Predictions:
     """`other` where `choose`, else `one`."""
 
     def pick(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
@@ -98,4 +95,4 @@ def _mixed(one: Told, other: Told, choose: np.ndarray) -> Told:
             return None
         return np.where(choose.reshape(-1, *[1] * (a.ndim - 1)), b, a)
 
-    return Told(*(pick(a, b) for a, b in zip(one, other, strict=True)))  # type: ignore[arg-type]
+    return Predictions(*(pick(a, b) for a, b in zip(one, other, strict=True)))  # type: ignore[arg-type]

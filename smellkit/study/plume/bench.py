@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
-from smellkit import checkpoint as weights
-from smellkit import options, paths, runs
-from smellkit.checks import fault, read_json
+from smellkit import evaluate, options, paths, runs
 from smellkit.errors import OptionError
+from smellkit.evaluate import Outcome
+from smellkit.plume import GASES, models, scores
 from smellkit.plume import annotations as tables
 from smellkit.plume import data as samples
-from smellkit.plume import models, scores
 from smellkit.plume import task as tasks
-from smellkit.plume.data import Pairs
-from smellkit.plume.fume import GASES, Sized
+from smellkit.plume.data import Pairs, four_to_three
+from smellkit.plume.predict import PlumePredictor
 from smellkit.runs import Run
-from smellkit.study.plume import forest
-from smellkit.study.plume.pattern import Pattern
+from smellkit.study.plume import baselines
+from smellkit.study.plume.baselines import videos
+from smellkit.study.plume.outlines import masks_of, outlines
 from smellkit.task import Batch
 from smellkit.train import Settings, fit, parameters, predict
 
@@ -47,112 +47,212 @@ ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the 
     "FUME, CH4 only": {"model": "fume", "gases": "ch4"},
 }
 RECIPES: dict[str, dict[str, Any]] = {OURS: {"learning_rate": 3e-3, "batch": 8}}  # what differs from TRAINING
-ALONE = {"co2": "FUME, CO2 only", "ch4": "FUME, CH4 only"}  # what has never had the other gas
+FAILING = (FIRST, OURS, "FUME, CO2 only", "FUME, CH4 only")  # rows that are also scored with a camera hidden
 MEASURES: tuple[str, ...] = ("miou", "balanced", "joint", "dice", "pixels", "accuracy")
 MEASURES += ("macro_f1", "weighted_f1", "kappa")
 MEASURES += (
     *(f"{what}_{gas}" for gas in GASES for what in ("iou", "plume", "tube")),
     *(f"{what}_{n}" for what in ("f1", "recall", "precision") for n in scores.NAMES),
 )
-ROUNDS = 300
+FEW = ("miou", "balanced", "accuracy", *(f"iou_{gas}" for gas in GASES))  # with a camera hidden
 HEIGHT = 240  # rows of the test frames
-ROWS_SEEN = 120  # rows that every model sees of them
+INPUT_HEIGHT = 120  # rows that every model sees of them
+PUBLISHED_SIZE = (480, 640)  # of the published counts
+COMMAND = "smellkit bench plume --data DIR"
+Fit = Callable[[int], Mapping[str, Outcome]]
 
 
-class Told(NamedTuple):
-    """What a model said of the test pairs, beside what is true: all that scores need."""
+class Counts(NamedTuple):
+    """Parameters, and multiply-accumulates for what the model takes at once: a pair of frames, or a single frame."""
+
+    parameters: int
+    macs: int
+
+
+class Predictions(NamedTuple):
+    """What a model predicts of the test pairs, beside what is true: all that scores need."""
 
     counts: NDArray[np.int64] | None  # (pairs, 2, 3, 3)
-    chance: NDArray[np.float64] | None  # (pairs, 3)
+    probability: NDArray[np.float64] | None  # (pairs, 3)
     present: NDArray[np.float32]
     label: NDArray[np.int64]
     row: NDArray[np.int64]
 
-    def of(self, rows: NDArray[np.int64]) -> Told:
-        """What was said of these rows."""
-        counts = None if self.counts is None else self.counts[rows]
-        chance = None if self.chance is None else self.chance[rows]
-        return Told(counts, chance, self.present[rows], self.label[rows], self.row[rows])
+    def of(self, rows: NDArray[np.int64]) -> Predictions:
+        """The predictions of these rows."""
+        return Predictions(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
-    def score(self, rows: NDArray[np.int64]) -> dict[str, float]:
-        """Every score of these rows; a row may come several times."""
+    def score(self, rows: NDArray[np.int64] | None = None) -> dict[str, float]:
+        """Every score of these rows, all without any; a row may come several times."""
+        chosen = self if rows is None else self.of(rows)
         kept: Batch = {}
-        if self.counts is not None:
-            kept["counts"] = torch.as_tensor(self.counts[rows])
-        if self.chance is not None:
-            kept["class_logits"] = torch.as_tensor(np.log(self.chance[rows] + 1e-12))
-        known = {"present": torch.as_tensor(self.present[rows]), "label": torch.as_tensor(self.label[rows])}
+        if chosen.counts is not None:
+            kept["counts"] = torch.as_tensor(chosen.counts)
+        if chosen.probability is not None:
+            kept["class_logits"] = torch.as_tensor(np.log(chosen.probability + 1e-12))
+        known = {"present": torch.as_tensor(chosen.present), "label": torch.as_tensor(chosen.label)}
         return scores.score(kept, known)
+
+    def outcome(self, groups: NDArray, *, measures: Iterable[str] = MEASURES, **extra: Any) -> Outcome:
+        """The `measures` that there are, of rows that are resampled by `groups`; `extra` and the confusion beside."""
+        drawn: dict[bytes, dict[str, float]] = {}  # every measure asks for the same draws
+
+        def measure(rows: NDArray[np.int64], *, name: str) -> float:
+            if (key := rows.tobytes()) not in drawn:
+                drawn[key] = self.score(rows)
+            return drawn[key].get(name, np.nan)  # a draw without any frame of a gas has no score of it
+
+        there = self.score()
+        if self.probability is not None:
+            extra["confusion"] = scores.class_confusion(self.label, self.probability.argmax(axis=1))
+        return Outcome(groups, {name: partial(measure, name=name) for name in measures if name in there}, extra)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Train on `data` ("" is the sample), test on the test split of `test` or `data`; see `bench` for the rest."""
+
+    data: str = ""
+    test: str = ""
+    seeds: int = 3
+    height: int = INPUT_HEIGHT
+    surfaces: bool = True
+    failing: bool = True
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Where the test pairs are."""
+        return self.test or self.data
+
+    def pairs(self, gases: str = "both") -> Pairs:
+        """The test pairs."""
+        return samples.paired(self.folder, "test", size=four_to_three(HEIGHT), gases=gases)
+
+    def about(self) -> dict[str, Any]:
+        """The data and the training: rows of another bench are not set beside these."""
+        shown = {"recipes": RECIPES, "seeds": self.seeds, "height": self.height, "test_height": HEIGHT}
+        parts = {"train": self.data, "valid": self.data, "test": self.folder}
+        data = {split: about(folder, split) for split, folder in parts.items()}
+        return runs.plain({"data": data, "training": {**TRAINING, **self.training, **shown}})
+
+    def run(self, row: str, seed: int) -> Run:
+        """The finished run of a row."""
+        return trained(row, data=self.data, test=self.test, seed=seed, height=self.height, **self.training)
+
+    def predictions(self, row: str, seed: int, gases: str = "both") -> Predictions:
+        """What the run of a row predicts of the pairs that have `gases`."""
+        return predictions_of(self.model(row, seed), self.pairs(gases))
+
+    def model(self, row: str, seed: int) -> nn.Module:
+        """The trained model of a row."""
+        return PlumePredictor.from_run(self.run(row, seed)).model
+
+    def fit(self, row: str, seed: int) -> dict[str, Outcome]:
+        """The scores of a row, and those on pairs with both gases by what is left to see: both, or one alone."""
+        gases = options_of(row).get("gases", "both")
+        predictions, pairs = self.predictions(row, seed, gases), self.pairs(gases)
+        extra: dict[str, Any] = {}
+        if self.surfaces and seed == 1 and gases == "both" and predictions.counts is not None:
+            extra = outlines(self.model(row, seed), pairs, videos(self.folder, pairs))
+        outcomes = {"test": predictions.outcome(videos(self.folder, pairs), **extra)}
+        if self.failing and row in FAILING:
+            full = self.pairs("full").row.numpy()
+            for left in ("both", *GASES) if gases == "both" else (gases,):
+                rows = np.flatnonzero(np.isin(self.pairs(left).row.numpy(), full))
+                groups = videos(self.folder, self.pairs(left))[rows]
+                outcomes[left] = self.predictions(row, seed, left).of(rows).outcome(groups, measures=FEW)
+        return outcomes
 
 
 def bench(
     data: str = "",
     *,
-    test: str = "",
     names: Sequence[str] = (),
+    earlier: Mapping[str, Any] | None = None,
+    progress: Callable[[str], object] = print,
+    test: str = "",
     seeds: int = 3,
-    height: int = ROWS_SEEN,
+    height: int = INPUT_HEIGHT,
     surfaces: bool = True,
     failing: bool = True,
-    tell: Callable[[str], object] = print,
     **training: Any,
 ) -> dict[str, Any]:
     """Scores of every row in `names` (all without any) on the test split of `test` (or `data`), over `seeds` seeds.
 
     `names` are rows, or models, which then train as FUME does. Runs that are there with the same parameters and pairs
-    are taken up, and an unfinished one goes on where it stopped. `surfaces` adds the distances between outlines of seed
-    1, `failing` what is left when either camera fails.
+    are taken up, and an unfinished one goes on where it stopped; so are rows of an `earlier` result. `surfaces` adds
+    the distances between outlines of seed 1, `failing` what is left when either camera fails.
     """
-    names = rows_of(names) or list(ROWS)
-    truth = samples.paired(test or data, "test", size=_size(HEIGHT))
-    groups = videos(test or data, truth)
-    rows: dict[str, Any] = {}
-    gone: dict[str, Any] = {}
-    said: dict[str, list[Told]] = {}
-    for name in names:
-        count = models.counts(options_of(name)["model"])
-        tell(f"{name}: {count.parameters:,} parameters, {count.macs / 1e9:.3f} G MACs at 640x480")
-        fits = [
-            trained(name, data=data, test=test, seed=seed, height=height, **training) for seed in range(1, seeds + 1)
-        ]
-        gases = options_of(name).get("gases", "both")
-        pairs = truth if gases == "both" else _only(test or data, gases)
-        told = [say_of(run, pairs) for run in fits]
-        said |= {name: told} if gases == "both" else {}
-        rows[name] = summary(told, groups=videos(test or data, pairs))
-        rows[name] |= count._asdict() | {"seconds": _seconds(fits)}
-        if surfaces and told[0].counts is not None and gases == "both":
-            rows[name] |= outlines(fits[0], truth, groups)
-        if failing and name in (FIRST, OURS, *ALONE.values()):
-            gone[name] = missing(fits, test or data, ("both", *GASES) if gases == "both" else (gases,))
-        tell(line(name, rows[name]))
-    mask = trained(FIRST, data=data, test=test, height=height, **training) if FIRST in rows else None
-    floor = baselines(data, test, truth, groups, seeds=seeds, mask=mask)
-    for name, row in floor.items():
-        tell(line(name, row))
-    return runs.plain(
-        {
-            "data": {
-                "train": about(data, "train"),
-                "valid": about(data, "valid"),
-                "test": about(test or data, "test"),
-            },
-            "training": {
-                **TRAINING,
-                **training,
-                "recipes": RECIPES,
-                "seeds": seeds,
-                "height": height,
-                "test_height": HEIGHT,
-            },
-            "rows": rows | floor,
-            "missing": gone,
-            "leads": {name: lead(told, said[FIRST], groups=groups) for name, told in said.items() if name != FIRST}
-            if FIRST in said
-            else {},
-            "stamp": runs.stamp(),
-        }
-    )
+    shared = Bench(data, test, seeds, height, surfaces, failing, training)
+    names, about = rows_of(names) or list(ROWS), shared.about()
+    old = earlier if earlier and {key: earlier.get(key) for key in about} == about else {}
+    fits: dict[str, Fit] = {name: cache(partial(shared.fit, name)) for name in names}
+    fits |= {name: cache(fit) for name, fit in baseline_fits(shared, masks=FIRST in names).items()}
+    measured = evaluate.evaluate(fits, seeds=seeds, about=about, progress=progress)
+    result: dict[str, Any] = {key: dict(old.get(key, {})) for key in ("rows", "missing", "paired_differences")}
+    for name, row in measured["rows"].items():
+        outcomes = [fits[name](seed)["test"] for seed in range(1, seeds + 1)]
+        result["rows"][name] = published(row["test"], outcomes)
+        if name in names:
+            seconds = [shared.run(name, seed).stamp.get("seconds", np.nan) for seed in range(1, seeds + 1)]
+            result["rows"][name] |= counts(options_of(name)["model"])._asdict() | {"seconds": np.mean(seconds)}
+            if left := {gases: published(row[gases], []) for gases in ("both", *GASES) if gases in row}:
+                result["missing"][name] = left
+            if FIRST in names and name != FIRST and options_of(name).get("gases", "both") == "both":
+                result["paired_differences"][name] = difference(fits[name], fits[FIRST], seeds)
+    return runs.plain({"made_by": {"command": COMMAND}, **about, **result, "stamp": measured["stamp"]})
+
+
+def published(split: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """One split of a row of `evaluate` in the published shape, with what only the `outcomes` of its seeds know.
+
+    `confusion` (3, 3) is a mean over seeds; distances between outlines are those of seed 1.
+    """
+    row = {name: split[name] for name in split if name in MEASURES or name == "by_seed"}
+    for outcome in outcomes[:1]:
+        row |= {name: value for name, value in outcome.extra.items() if name != "confusion"}
+    confusions = [outcome.extra["confusion"] for outcome in outcomes if "confusion" in outcome.extra]
+    return row | ({"confusion": np.mean(confusions, axis=0)} if confusions else {})
+
+
+def difference(first: Fit, second: Fit, seeds: int) -> dict[str, Any]:
+    """By how much `first` is better than `second` on the same pairs, in mean IoU and balanced accuracy."""
+    one, other = ([fit(seed)["test"] for seed in range(1, seeds + 1)] for fit in (first, second))
+    intervals = evaluate.paired_difference(one, other)
+    return {name: intervals[name]._asdict() for name in ("miou", "balanced") if name in intervals}
+
+
+def baseline_fits(shared: Bench, *, masks: bool) -> dict[str, Fit]:
+    """Rows without a trained network: which gases were filmed, the true emission, forests in true or FUME's masks."""
+    train = samples.paired(shared.data, "train", size=four_to_three(INPUT_HEIGHT))
+    truth = shared.pairs()
+    groups, table = videos(shared.folder, truth), truth.table.iloc[truth.row.numpy()]
+    known = truth.present.numpy()[truth.row], truth.label.numpy()[truth.row], truth.row.numpy()
+    pattern = baselines.Pattern.fit(train.table)
+
+    def row(probability: Callable[[int], NDArray]) -> Fit:
+        return lambda seed: {"test": Predictions(None, probability(seed), *known).outcome(groups)}
+
+    fits = {
+        "pattern of missing gases": row(lambda _: pattern.probabilities(table)),
+        "pattern of missing gases, balanced": row(lambda _: pattern.probabilities(table, even=True)),
+    }
+    given = baselines.emissions(shared.data, train, split="train")
+    asked = baselines.emissions(shared.folder, truth, split="test")
+    if given is not None and asked is not None:
+        emitted = baselines.emission_probabilities(train, given, asked)
+        fits["true emission, which no camera tells"] = row(lambda _: emitted)
+    sources: dict[str, Callable[[Pairs], NDArray]] = {"true masks": baselines.true_masks}
+    if masks:
+        sources["FUME's masks"] = partial(masks_of, shared.model(FIRST, 1))
+    for name, source in sources.items():
+        fits[f"random forest, {name}"] = row(partial(_forest, train, truth, source(train), source(truth)))
+    return fits
+
+
+def _forest(train: Pairs, truth: Pairs, given: NDArray, asked: NDArray, seed: int) -> NDArray[np.float64]:
+    return baselines.forest_probabilities(baselines.fit_forest(train, given, seed=seed), truth, asked)
 
 
 def rows_of(names: Iterable[str]) -> list[str]:
@@ -171,13 +271,13 @@ def options_of(row: str) -> dict[str, Any]:
     return ROWS.get(row) or {"model": row}
 
 
-def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int = ROWS_SEEN, **training: Any) -> Run:
+def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int = INPUT_HEIGHT, **training: Any) -> Run:
     """The finished run of a row, made now unless it is there with the same parameters and pairs.
 
     What it was tested on does not matter, but for an unfinished one, which goes on only as it began.
     """
     asked = {"data": data, "test": test, "test_height": HEIGHT, **options_of(row)}
-    asked |= {"height": height} if height != ROWS_SEEN else {}
+    asked |= {"height": height} if height != INPUT_HEIGHT else {}
     settings = Settings(**{**TRAINING, **RECIPES.get(row, {}), "seed": seed, **training})
     task = tasks.plume(**asked)
     asked["pairs_sha256"] = fingerprint(data)
@@ -190,223 +290,39 @@ def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int =
     return fit(task, settings, name=name, params=asked, resume=before == now)
 
 
-def model_of(run: Run) -> Sized:
-    """The trained model of a finished run of the task `plume`."""
-    own = {name: value for name, value in run.params.items() if name in options.accepted(tasks.plume)}
-    model = tasks.plume(**own).build()
-    return cast(Sized, weights.fill(model, weights.load(run.folder)[0], where=str(run.folder)).eval())
-
-
-def say_of(run: Run, pairs: Pairs) -> Told:
-    """What the model of `run` says of these pairs."""
-    return say(model_of(run), pairs)
-
-
-def say(model: nn.Module, pairs: Dataset) -> Told:
-    """What a model says of these pairs."""
+def predictions_of(model: nn.Module, pairs: Dataset) -> Predictions:
+    """What a model predicts of these pairs."""
     kept, batch = predict(model, pairs, batch=32, keep=scores.keep)
     counts = kept["counts"].numpy() if "counts" in kept else None
-    chance = kept["class_logits"].softmax(dim=1).double().numpy() if "class_logits" in kept else None
-    return Told(counts, chance, *(batch[name].numpy() for name in ("present", "label", "index")))
+    probability = kept["class_logits"].softmax(dim=1).double().numpy() if "class_logits" in kept else None
+    return Predictions(counts, probability, *(batch[name].numpy() for name in ("present", "label", "index")))
 
 
-def summary(told: Sequence[Told], *, groups: NDArray, measures: Iterable[str] = MEASURES) -> dict[str, Any]:
-    """Each measure as value, low, high: mean over the seeds, 95 % interval from drawing videos again.
+@cache
+def counts(name: str, *, size: tuple[int, int] = PUBLISHED_SIZE) -> Counts:
+    """Count the model `name` at frames of `size`, without memory for its weights; models of one frame get one."""
+    from torch.utils.flop_counter import FlopCounterMode
 
-    `by_seed` has the values alone, `confusion` (3, 3) the pairs by true class and answer, as a mean over the seeds.
-    """
-    found: dict[str, Any] = _interval(lambda rows: _means(told, rows), groups=groups, measures=measures)
-    found["by_seed"] = {name: [one.score(np.arange(len(groups)))[name] for one in told] for name in found}
-    answers = [(one.label, one.chance.argmax(axis=1)) for one in told if one.chance is not None]
-    if answers:
-        found["confusion"] = np.mean([scores.crossed(*pair) for pair in answers], axis=0)
-    return found
-
-
-def lead(
-    told: Sequence[Told], than: Sequence[Told], *, groups: NDArray, measures: Iterable[str] = ("miou", "balanced")
-) -> dict[str, Any]:
-    """By how much `told` is better `than` the other on the same pairs: value, low, high of each measure that both have.
-
-    Both are drawn together, so what makes a draw of videos hard for both of them does not widen the interval.
-    """
-
-    def difference(rows: NDArray[np.int64]) -> dict[str, float]:
-        one, other = _means(told, rows), _means(than, rows)
-        return {name: one[name] - other[name] for name in one.keys() & other.keys()}
-
-    return _interval(difference, groups=groups, measures=measures)
+    with torch.device("meta"):
+        model = models.build(name).eval()
+        batch = blank(1, size=size, single=hasattr(model, "look"))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(batch)
+    return Counts(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
 
 
-def missing(fits: Sequence[Run], folder: str, left: Sequence[str] = ("both", *GASES)) -> dict[str, Any]:
-    """Scores on the pairs that have both gases, by what is `left` to see: both, or one with the other hidden."""
-    full = samples.paired(folder, "test", size=_size(HEIGHT), gases="full").row
-    found = {}
-    for gases in left:
-        pairs = _only(folder, gases)
-        rows = np.flatnonzero(np.isin(pairs.row.numpy(), full.numpy()))
-        told = [say_of(run, pairs).of(rows) for run in fits]
-        measures = ("miou", "balanced", "accuracy", *(f"iou_{gas}" for gas in GASES))
-        found[gases] = summary(told, groups=videos(folder, pairs)[rows], measures=measures)
-    return found
-
-
-def outlines(run: Run, pairs: Pairs, groups: NDArray) -> dict[str, Any]:
-    """HD95 and mean surface distance in pixels, on the first pair of every video."""
-    cut = Subset(pairs, np.unique(groups, return_index=True)[1].tolist())
-
-    def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
-        said = {f"{gas}_mask": outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES}
-        return said, {"present": batch["present"], **{name: batch[name].byte() for name in said}}
-
-    said, true = predict(model_of(run), cut, batch=32, keep=keep)
-    there = true["present"] > 0
-    answer = torch.cat([said[f"{g}_mask"][there[:, i]] for i, g in enumerate(GASES)])
-    target = torch.cat([true[f"{g}_mask"][there[:, i]] for i, g in enumerate(GASES)])
-    return scores.surface(answer.numpy(), target.numpy())
-
-
-def baselines(
-    data: str, test: str, truth: Pairs, groups: NDArray, *, seeds: int, mask: Run | None
-) -> dict[str, dict[str, Any]]:
-    """Rows without a trained network: which gases were filmed, the most frequent class, and the forests."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    train = samples.paired(data, "train", size=_size(120))
-    pattern = Pattern.fit(train.table)
-    known = truth.present.numpy()[truth.row], truth.label.numpy()[truth.row], truth.row.numpy()
-
-    def of(chance: NDArray) -> Told:
-        return Told(None, chance, *known)
-
-    rows = truth.table.iloc[truth.row.numpy()]
-    found = {
-        "pattern of missing gases": [of(pattern.probabilities(rows))],
-        "pattern of missing gases, balanced": [of(pattern.probabilities(rows, even=True))],
-    }
-    given, asked = emissions(data, train, split="train"), emissions(test or data, truth, split="test")
-    if given is not None and asked is not None:
-        rule = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-        rule.fit(given, train.label.numpy()[train.row])
-        found["true emission, which no camera tells"] = [of(rule.predict_proba(asked))]
-    sources: dict[str, Callable[[Pairs], NDArray]] = {"true masks": forest.true_masks}
-    if mask is not None:
-        sources["FUME's masks"] = partial(said_masks, model_of(mask))
-    for name, source in sources.items():
-        one, other = source(train), source(truth)
-        trees = [forest.fit(train, one, seed=seed) for seed in range(1, seeds + 1)]
-        found[f"random forest, {name}"] = [of(forest.predict(tree, truth, other)) for tree in trees]
-    return {name: summary(told, groups=groups) for name, told in found.items()}
-
-
-def emissions(folder: str, pairs: Pairs, *, split: str) -> NDArray[np.float64] | None:
-    """What only a simulator knows, (pairs, 4): ln Q of each gas, 0 where it was not filmed, and whether it was.
-
-    None where there is no emission.csv, or only pairs, whose originals nobody knows.
-    """
-    file = tables.find(folder) / "emission.csv"
-    if not file.is_file() or not tables.splits_in(file.parent):
-        return None
-    known = pd.read_csv(file, dtype={"original_sample_id": str}).drop_duplicates(["original_sample_id", "gas_type"])
-    table, there = pairs.table.iloc[pairs.row.numpy()], pairs.present[pairs.row].numpy()
-    found = np.zeros(there.shape)
-    for place, gas in enumerate(GASES):
-        rows = there[:, place] > 0
-        originals = tables.annotated(folder, table.loc[rows, f"{gas}_frame"], split=split)["original_sample_id"]
-        own = known[known["gas_type"] == gas].set_index("original_sample_id")["log_emission"].reindex(originals)
-        if own.isna().any():
-            found_none = f"none of {own.index[own.isna()][0]}"
-            hint = "take the file that came with these annotations, or delete it"
-            raise fault(file, expected=f"log_emission of every {gas} video", found=found_none, hint=hint)
-        found[rows, place] = own
-    return np.hstack([found, there])
-
-
-def said_masks(model: nn.Module, pairs: Pairs) -> NDArray[np.uint8]:
-    """The masks that a model says of these pairs, (pairs, 2, H, W)."""
-
-    def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
-        masks = [outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES]
-        return {"masks": torch.stack(masks, dim=1)}, {"index": batch["index"]}
-
-    return predict(model, pairs, batch=32, keep=keep)[0]["masks"].numpy()
-
-
-def videos(folder: str, pairs: Pairs, *, split: str = "test") -> NDArray[np.object_]:
-    """The original (a video) of every pair: what is drawn anew for an interval.
-
-    In a folder that has only pairs nobody knows it, and each pair is its own. A frame that is not annotated is refused.
-    """
-    table = pairs.table.iloc[pairs.row.numpy()]
-    first = table["co2_frame"].where(table["co2_frame"] != "", table["ch4_frame"])
-    if tables.splits_in(tables.find(folder)):
-        first = tables.annotated(folder, first, split=split)["original_sample_id"]
-    return first.to_numpy(object)
-
-
-def added(file: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """What a file of results holds once `result` is in it; rows of the same name are replaced."""
-    old = read_json(file) if Path(file).exists() else {}
-    if old.get("data") != result["data"] or old.get("training") != result["training"]:
-        old = {}
-    joined = {key: old.get(key, {}) | result[key] for key in ("rows", "missing", "leads")}
-    return {"made_by": {"command": "smellkit bench plume --data DIR"}} | result | joined
-
-
-def line(name: str, row: dict[str, Any]) -> str:
-    """One row as a line to read: per cent, with intervals, parameters and multiply-accumulates."""
-
-    def cell(measure: str) -> str:
-        figure = row.get(measure)
-        return (
-            "-"
-            if figure is None
-            else f"{100 * figure['value']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
-        )
-
-    size = f"{row['parameters']:>10,} parameters {row['macs'] / 1e9:6.3f} G MACs" if "parameters" in row else ""
-    told = "  ".join(f"{measure} {cell(measure):>19}" for measure in ("miou", "balanced", "accuracy"))
-    return f"{name:36} {told}  {size}"
-
-
-def _interval(
-    scores_of: Callable[[NDArray[np.int64]], dict[str, float]], *, groups: NDArray, measures: Iterable[str]
-) -> dict[str, dict[str, float]]:
-    """Value, low and high of what `scores_of` finds in all rows, and in rows of videos drawn again."""
-    names, which = np.unique(groups, return_inverse=True)
-    own = [np.flatnonzero(which == number) for number in range(len(names))]
-    random = np.random.default_rng(0)
-    draws = [np.concatenate([own[i] for i in random.integers(0, len(own), len(own))]) for _ in range(ROUNDS)]
-    everything = scores_of(np.arange(len(groups)))
-    table = pd.DataFrame([scores_of(draw) for draw in draws])
-    low, high = table.quantile(0.025), table.quantile(0.975)
-    return {
-        name: {"value": everything[name], "low": low[name], "high": high[name]}
-        for name in measures
-        if name in everything
-    }
-
-
-def _learned(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a run that decide what is learned: not what it is tested on."""
-    return {name: value for name, value in params.items() if name not in ("test", "test_height")}
-
-
-def _means(told: Sequence[Told], rows: NDArray[np.int64]) -> dict[str, float]:
-    each = [one.score(rows) for one in told]
-    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
-
-
-def _only(folder: str, gases: str) -> Pairs:
-    return samples.paired(folder, "test", size=_size(HEIGHT), gases=gases)
+def blank(count: int, *, size: tuple[int, int], single: bool = False) -> Batch:
+    """A batch of grey frames, both gases present."""
+    frames = torch.zeros(count, 1, *size)
+    if single:
+        return {"frame": frames, "gas": torch.zeros(count, dtype=torch.long)}
+    return {"co2": frames, "ch4": frames, "present": torch.ones(count, 2)}
 
 
 def about(folder: str, split: str) -> dict[str, Any]:
     """How many pairs a split has, by gases, class and pH, and which they are, by the fingerprint of their folder."""
-    counts = tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
-    return counts | {"sha256": fingerprint(folder)}
+    pairs = tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
+    return pairs | {"sha256": fingerprint(folder)}
 
 
 def fingerprint(folder: str) -> str:
@@ -419,9 +335,6 @@ def fingerprint(folder: str) -> str:
     return digest.hexdigest()
 
 
-def _seconds(fits: Sequence[Run]) -> float:
-    return float(np.mean([cast(float, run.stamp.get("seconds", np.nan)) for run in fits]))
-
-
-def _size(height: int) -> tuple[int, int]:
-    return height, height * 4 // 3
+def _learned(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a run that decide what is learned: not what it is tested on."""
+    return {name: value for name, value in params.items() if name not in ("test", "test_height")}

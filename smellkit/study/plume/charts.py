@@ -1,4 +1,4 @@
-"""Pictures of what models of plumes say: scores side by side, doubts, and what happens when a camera fails."""
+"""Pictures of what models of plumes predict: scores side by side, uncertainty, and what happens when a camera fails."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import plots
-from smellkit.plume.annotations import CLASSES
-from smellkit.plume.fume import GASES
+from smellkit.plume import CLASSES, GASES
 from smellkit.study.plume.figures import NAMES, SHADES, stretched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from smellkit.plume.predict import PlumePrediction
+
 MEASURES = {"miou": "mean IoU", "balanced": "balanced accuracy"}
-HEALTH = dict(zip(CLASSES, (plots.GOOD, plots.PALETTE[1], plots.BAD), strict=True))
 
 
 def scores(table: Mapping[str, Mapping[str, Any]], measure: str, *, label: str) -> Figure:
@@ -35,8 +35,8 @@ def learning(metrics: pd.DataFrame) -> Figure:
     return plots.lines(table, x="epoch", y="value", group="score", label="validation")
 
 
-def doubts(pictures: NDArray[np.uint8], chances: NDArray[np.float32]) -> Figure:
-    """A pair of frames (2, H, W) above the chance at each pixel (2, H, W) that its class is another one."""
+def uncertainty(pictures: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Figure:
+    """A pair of frames (2, H, W) above the probability at each pixel (2, H, W) that its class is another one."""
     from matplotlib.figure import Figure
 
     plots.style()
@@ -45,20 +45,20 @@ def doubts(pictures: NDArray[np.uint8], chances: NDArray[np.float32]) -> Figure:
     for place, name in enumerate(NAMES.values()):
         panels[0, place].imshow(stretched(pictures[place]), cmap="gray", vmin=0, vmax=255)
         panels[0, place].set_title(name)
-        drawn = panels[1, place].imshow(chances[place], cmap=plots.ramp(), vmin=0, vmax=0.6)
+        drawn = panels[1, place].imshow(probabilities[place], cmap=plots.ramp(), vmin=0, vmax=0.6)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
-    figure.colorbar(drawn, ax=panels[1], label="chance of another class", shrink=0.9)
+    figure.colorbar(drawn, ax=panels[1], label="probability of another class", shrink=0.9)
     return figure
 
 
 def failing(table: pd.DataFrame) -> Figure:
-    """Mean IoU, and belief in the right class, as either camera fails more often: columns of `ablations.failing`."""
+    """Mean IoU and probability of the right class, as a camera fails more often: columns of `ablations.failing`."""
     from matplotlib.figure import Figure
 
     plots.style()
     figure = Figure(figsize=(plots.WIDTH, 3.2), layout="constrained")
-    labels = {"miou": "mean IoU, frames there", "belief": "chance of the right class"}
+    labels = {"miou": "mean IoU, frames there", "balanced_probability": "probability of the right class"}
     for axes, (name, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
         for gas in GASES:
             rows = table[table["failing"] == gas]
@@ -70,10 +70,10 @@ def failing(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def health(chances: Mapping[str, NDArray[np.float32]], *, truth: str) -> Figure:
-    """Chances of the three classes as stacked bars, one a name."""
-    table = pd.DataFrame(np.stack(list(chances.values())), index=list(chances), columns=list(CLASSES))
-    return plots.stacked(table, label=f"chance (it is {truth})")
+def health(probabilities: Mapping[str, NDArray[np.float32]], *, truth: str) -> Figure:
+    """Probabilities of the three classes as stacked bars, one a name."""
+    table = pd.DataFrame(np.stack(list(probabilities.values())), index=list(probabilities), columns=list(CLASSES))
+    return plots.stacked(table, label=f"probability (it is {truth})")
 
 
 def cases(tables: pd.DataFrame) -> Figure:
@@ -83,9 +83,9 @@ def cases(tables: pd.DataFrame) -> Figure:
     plots.style()
     names = list(dict.fromkeys(tables["case"]))
     figure = Figure(figsize=(plots.WIDTH, 1.3 + 0.36 * len(names)), layout="constrained")
-    found = list(dict.fromkeys(tables["score"]))
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for axes, score in zip(panels, found, strict=True):
+    scores = list(dict.fromkeys(tables["score"]))
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for axes, score in zip(panels, scores, strict=True):
         rows = tables[tables["score"] == score].set_index("case").reindex(names)
         known = np.isfinite(rows["low"].to_numpy(float))
         half = np.where(known, rows["mean"] - rows["low"], 0)
@@ -96,7 +96,7 @@ def cases(tables: pd.DataFrame) -> Figure:
     return figure
 
 
-def edges(seen: Sequence[Any], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """The masks that a watcher finds as one array (pairs, 2, H, W), empty where there is no frame."""
+def edges(predictions: Sequence[PlumePrediction], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The predicted masks as one array (pairs, 2, H, W), empty where there is no frame."""
     blank = np.zeros(shape, np.uint8)
-    return np.stack([[blank if mask is None else mask for mask in one.masks] for one in seen])
+    return np.stack([[blank if mask is None else mask for mask in one.masks] for one in predictions])

@@ -21,19 +21,28 @@ import click
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, out):
     """Segment plumes of CO2 and CH4 and name the rumen's health: all models, variants and baselines, on equal terms."""
-    from smellkit import paths
+    from smellkit import evaluate
     from smellkit.plume import models
     from smellkit.study.plume import bench as benches
 
     if counts:
         for name in [benches.options_of(row)["model"] for row in benches.rows_of(names)] or models.MODELS:
-            count = models.counts(name)
+            count = benches.counts(name)
             click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
         return
-    shown = {"surfaces": not no_outlines, "failing": not no_failing}
-    result = benches.bench(folder, test=test, names=names, seeds=seeds, epochs=epochs, tell=click.echo, **shown)
+    result = benches.bench(
+        folder,
+        test=test,
+        names=names,
+        seeds=seeds,
+        epochs=epochs,
+        surfaces=not no_outlines,
+        failing=not no_failing,
+        earlier=evaluate.earlier(out or ""),
+        progress=click.echo,
+    )
     if out:
-        click.echo(paths.write_json(out, benches.added(out, result)))
+        click.echo(evaluate.publish(out, result, command=benches.COMMAND))
 
 
 @click.command()
@@ -46,12 +55,12 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, o
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def ablations(folder, test, only, seeds, workers, pairs, out):
     """How the gases meet, which there are, which tasks are learned, and the recipe: a small FUME trained again."""
-    from smellkit import options, paths
+    from smellkit import options
     from smellkit.study.plume import ablations as studies
 
     names = options.listed(only, studies.SWEEPS, what="sweep")
-    found = studies.swept(folder, names=names, seeds=seeds, workers=workers, test=test, **options.parse(pairs))
-    for title, table in found.items():
+    swept = studies.swept(folder, names=names, seeds=seeds, workers=workers, test=test, **options.parse(pairs))
+    for title, table in swept.items():
         click.echo(f"{title}\n{table.round(3).to_string(index=False)}\n")
     if out:
-        click.echo(paths.write_json(out, studies.added(out, found)))
+        click.echo(studies.publish(out, swept))

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import plots
-from smellkit.simulate.plume_physics import GAS, GASES, TUBE
+from smellkit.plume import GAS, GASES, TUBE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,11 +31,11 @@ def frames(
     *,
     present: NDArray[np.bool_] | None = None,
     titles: Sequence[str] = (),
-    guesses: NDArray[np.uint8] | None = None,
+    predicted: NDArray[np.uint8] | None = None,
 ) -> Figure:
     """Pairs of frames (pairs, 2, rows, columns), CO2 above CH4, the edges of gas and tube drawn in.
 
-    `present` (pairs, 2) says which frames there are; `guesses` are a model's masks, drawn dashed.
+    `present` (pairs, 2) says which frames there are; `predicted` are a model's masks, drawn dashed.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -44,25 +45,24 @@ def frames(
     wide = plots.WIDTH / count
     figure = Figure(figsize=(plots.WIDTH, 1.9 * wide * rows / columns + 0.62), layout="constrained")
     panels = figure.subplots(2, count, squeeze=False)
-    for pair in range(count):
-        for gas, name in enumerate(NAMES.values()):
-            axes = panels[gas, pair]
-            axes.set(xticks=[], yticks=[], xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
-            if pair == 0:
-                axes.set_ylabel(name)
-            if gas == 0 and len(titles) > pair:
-                axes.set_title(titles[pair], fontsize=10, pad=4)
-            if present is not None and not present[pair, gas]:
-                axes.spines[:].set_visible(False)
-                axes.text(0.5, 0.5, "no frame", transform=axes.transAxes, ha="center", va="center", fontsize=9)
-                continue
-            axes.imshow(stretched(pictures[pair, gas]), cmap="gray", vmin=0, vmax=255)
-            _edges(axes, masks[pair, gas])
-            if guesses is not None:
-                _edges(axes, guesses[pair, gas], dashed=True)
+    for gas, pair in product(range(len(NAMES)), range(count)):
+        axes: Axes = panels[gas][pair]
+        axes.set(xticks=[], yticks=[], xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
+        if present is not None and not present[pair, gas]:
+            axes.spines[:].set_visible(False)
+            axes.text(0.5, 0.5, "no frame", transform=axes.transAxes, ha="center", va="center", fontsize=9)
+            continue
+        axes.imshow(stretched(pictures[pair, gas]), cmap="gray", vmin=0, vmax=255)
+        _edges(axes, masks[pair, gas])
+        if predicted is not None:
+            _edges(axes, predicted[pair, gas], dashed=True)
+    for first, name in zip(panels[:, 0], NAMES.values(), strict=True):
+        first.set_ylabel(name)
+    for top, title in zip(panels[0], titles, strict=False):
+        top.set_title(title, fontsize=10, pad=4)
     handles = [Line2D([], [], color=shade, label=name) for shade, name in EDGES.values()]
-    if guesses is not None:
-        handles.append(Line2D([], [], color=plots.INK, linestyle=(0, (2, 1.5)), label="found by the model"))
+    if predicted is not None:
+        handles.append(Line2D([], [], color=plots.INK, linestyle=(0, (2, 1.5)), label="predicted"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -88,7 +88,7 @@ def movie(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, alt: str, se
     """
     from PIL import Image
 
-    shown = [Image.fromarray(np.concatenate(list(pair), axis=1)) for pair in _apart(coloured(pictures, masks))]
+    shown = [Image.fromarray(np.concatenate(list(pair), axis=1)) for pair in _with_gap(coloured(pictures, masks))]
     moving, still = io.BytesIO(), io.BytesIO()
     shown[0].save(
         moving, "WEBP", save_all=True, append_images=shown[1:], duration=round(1000 * seconds), loop=0, quality=55
@@ -103,7 +103,7 @@ def movie(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, alt: str, se
     )
 
 
-def _apart(pictures: NDArray[np.uint8], *, gap: int = 6) -> NDArray[np.uint8]:
+def _with_gap(pictures: NDArray[np.uint8], *, gap: int = 6) -> NDArray[np.uint8]:
     """The same with a grey gap on the right of each frame."""
     return np.pad(pictures, [(0, 0), (0, 0), (0, 0), (0, gap), (0, 0)], constant_values=128)
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.checks import Report, readable
-from smellkit.errors import DataError
+from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume import data as samples
-from smellkit.plume.annotations import CLASSES
 from smellkit.simulate import plume as simulate
-from smellkit.simulate.plume_physics import GAS, GASES
 
-SEEN = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
+FILMED = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
 
 
 def amounts(folder: str | Path = "") -> pd.DataFrame:
@@ -35,45 +31,12 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     return table.merge(truth, on=[*tables.ORIGINAL, "gas_type"], how="left")[[*kept, "log_emission", "contrast"]]
 
 
-def check(folder: str | Path = "") -> Report:
-    """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`."""
-    folder, report = tables.find(folder), Report()
-    couples: list[tuple[str, str]] = []
-    for split in tables.splits_in(folder):
-        try:
-            table = tables.read(folder, split, report=report)
-        except DataError as why:
-            report.skip(tables.annotation_file(folder, split), why)
-            continue
-        report.files += 1
-        couples += zip(table["frame_path"], table["mask_path"], strict=True)
-    for split in tables.splits_in(folder, paired=True):
-        try:
-            pairs = tables.read_pairs(folder, split, report=report)
-        except DataError as why:
-            report.skip(tables.annotation_file(folder, split, paired=True), why)
-            continue
-        for gas in GASES:
-            there = pairs[pairs["missing_modality"] != gas]
-            couples += zip(there[f"{gas}_frame"], there[f"{gas}_mask"], strict=True)
-    for frame, mask in dict.fromkeys(couples):
-        _check(tables.located(folder, frame), tables.located(folder, mask), report)
-    return report
-
-
-def _check(frame: Path, mask: Path, report: Report) -> None:
-    found = [
-        *readable([frame], partial(samples.read_frame, report=report), skip=True, report=report),
-        *readable([mask], partial(samples.read_mask, report=report), skip=True, report=report),
-    ]
-    if len(found) == 2 and (why := samples.unlike(*found)):
-        report.skip(mask, why)
-
-
 def patterns(pairs: pd.DataFrame) -> pd.DataFrame:
     """Pairs by which gases were filmed (rows) and class (columns)."""
-    count = pd.crosstab(pairs["missing_modality"].map(SEEN), pairs["class_name"])
-    return count.reindex(index=[name for name in SEEN.values() if name in count.index], columns=list(CLASSES)).fillna(0)
+    count = pd.crosstab(pairs["missing_modality"].map(FILMED), pairs["class_name"])
+    return count.reindex(index=[name for name in FILMED.values() if name in count.index], columns=list(CLASSES)).fillna(
+        0
+    )
 
 
 def otsu(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -119,10 +82,10 @@ def difficulty(*, videos: int = 200, seed: int = 7) -> dict[str, dict[str, float
         for gas in range(len(GASES)):
             true = film.masks[0, gas] == GAS
             for place, method in enumerate((otsu, surface)):
-                found = method(film.frames[0, gas])
-                shared[place, gas] += (found & true).sum()
-                either[place, gas] += (found | true).sum()
-            area[number, gas] = np.log(found.mean() + 1e-3)
+                above = method(film.frames[0, gas])
+                shared[place, gas] += (above & true).sum()
+                either[place, gas] += (above | true).sum()
+            area[number, gas] = np.log(above.mean() + 1e-3)
     names = [f"{method} {gas}" for method in ("otsu", "surface") for gas in GASES]
     label = np.array([CLASSES.index(video.health) for video in plans])
     sets = {"co2": area[:, :1], "ch4": area[:, 1:], "both": area, "contrast": contrast, "emission": emitted}

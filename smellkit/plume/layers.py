@@ -1,0 +1,257 @@
+"""Parts of the published models: attention, the two encoders, and heads for a mask or a class. B, C, H, W as ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from smellkit.errors import OptionError
+from smellkit.plume import CLASSES
+
+MASKS = 3  # background, tube, gas
+
+
+class Features(NamedTuple):
+    """What an encoder gives: fine and early (`low`), coarse and late (`high`)."""
+
+    low: Tensor
+    high: Tensor
+
+
+class SelfAttention(nn.Module):
+    """Every place attends to every other: x + gamma * attention(x), and gamma starts at 0.
+
+    q, k have an eighth of the channels. Source: Zhang et al., arXiv 1805.08318.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gamma * attend(self.query(x), self.key(x), self.value(x))
+
+
+class CrossModalAttention(nn.Module):
+    """Each stream attends to the other, through the same projections.
+
+        co2' = co2 + gamma * attention(query of co2, keys and values of ch4), and the other way round
+
+    A gas that is not there (`present` 0) is not attended to.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        hidden = max(channels // 8, 64)
+        self.query = nn.Conv2d(channels, hidden, 1)
+        self.key = nn.Conv2d(channels, hidden, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        mask = present[:, :, None, None, None]  # (B, 2, 1, 1, 1)
+        to_co2 = attend(self.query(co2), self.key(ch4), self.value(ch4)) * mask[:, 1]
+        to_ch4 = attend(self.query(ch4), self.key(co2), self.value(co2)) * mask[:, 0]
+        return co2 + self.gamma * to_co2, ch4 + self.gamma * to_ch4
+
+
+class ChannelAttention(nn.Module):
+    """Squeeze and excite: the mean of every channel decides its weight. Source: Hu et al., arXiv 1709.01507."""
+
+    def __init__(self, channels: int, *, reduction: int = 16):
+        super().__init__()
+        hidden = channels // reduction
+        self.gate = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(mean(x))[:, :, None, None]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Mean of `value` over places, weighted by how well each place's key answers the query: (B, C, H, W)."""
+    # (B, HW, d) x (B, d, HW) -> weights (B, HW, HW); a row sums to 1 over the places attended to
+    weights = torch.bmm(query.flatten(2).transpose(1, 2), key.flatten(2)).softmax(dim=-1)
+    return torch.bmm(value.flatten(2), weights.transpose(1, 2)).view(value.shape[0], -1, *query.shape[-2:])
+
+
+class ResNet(nn.Module):
+    """ResNet-50 with a stem of one channel, from transformers: low is stage 1 (256, 1/4), high stage 4 (2048, 1/32)."""
+
+    low, high = 256, 2048
+
+    def __init__(self, channels: int = 1):
+        super().__init__()
+        try:
+            from transformers import ResNetBackbone, ResNetConfig
+        except ImportError as why:
+            raise OptionError("The ResNet-50 encoder needs transformers", hint="pip install smellkit[vlm]") from why
+        stages = ["stage1", "stage4"]
+        self.backbone = ResNetBackbone(ResNetConfig(num_channels=channels, out_features=stages))  # type: ignore[call-arg]
+
+    def forward(self, frame: Tensor) -> Features:
+        return Features(*self.backbone(frame).feature_maps)
+
+
+class FastSCNN(nn.Module):
+    """Fast-SCNN's encoder, 1.07 M parameters.
+
+        frame (1) -- conv 32 /2 -- DS 48 /4 -- DS 64 /8 --> low (64)
+                                                   |
+              inverted residuals 64 /16, 96 /32, 128 /32, three each -- pyramid pooling --> high (128)
+
+    Source: Poudel et al., arXiv 1902.04502, table 1.
+    """
+
+    low, high = 64, 128
+
+    def __init__(self, channels: int = 1):
+        super().__init__()
+        self.downsample = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            separable(32, 48, stride=2),
+            separable(48, 64, stride=2),
+        )
+        self.extract = nn.Sequential(
+            *bottlenecks(64, 64, stride=2), *bottlenecks(64, 96, stride=2), *bottlenecks(96, 128, stride=1)
+        )
+        self.pyramid = PyramidPooling(128)
+
+    def forward(self, frame: Tensor) -> Features:
+        low = self.downsample(frame)  # (B, 64, H/8, W/8)
+        return Features(low, self.pyramid(self.extract(low)))  # high: (B, 128, H/32, W/32)
+
+
+class InvertedResidual(nn.Module):
+    """Widen by `expansion`, 3x3 on each channel alone, narrow again; added to the input where that fits."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int = 6):
+        super().__init__()
+        wide = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, wide, 1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(wide, wide, 3, stride=stride, padding=1, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(wide, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x) if self.residual else self.body(x)
+
+
+class PyramidPooling(nn.Module):
+    """Means over 1, 4, 9 and 36 parts of the picture, laid beside the picture itself."""
+
+    def __init__(self, channels: int, sizes: tuple[int, ...] = (1, 2, 3, 6)):
+        super().__init__()
+        self.sizes = sizes
+        part = channels // len(sizes)
+        self.parts = nn.ModuleList(nn.Conv2d(channels, part, 1) for _ in sizes)  # one pixel has no batch norm
+        self.join = nn.Sequential(
+            nn.Conv2d(2 * channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [conv(F.adaptive_avg_pool2d(x, size)) for conv, size in zip(self.parts, self.sizes, strict=True)]
+        return self.join(torch.cat([x, *(resize(part, x.shape[-2:]) for part in pooled)], dim=1))
+
+
+class DeepLabHead(nn.Module):
+    """DeepLabV3+: the coarse features at five dilations, joined with the fine ones. Source: arXiv 1802.02611."""
+
+    def __init__(self, low: int, high: int):
+        super().__init__()
+        self.aspp = nn.ModuleList([_conv(high, 256, 1), *(_conv(high, 256, 3, dilation=rate) for rate in (6, 12, 18))])
+        self.pool = _conv(high, 256, 1)
+        self.project = _conv(5 * 256, 256, 1)
+        self.low = _conv(low, 48, 1)
+        self.body = nn.Sequential(_conv(256 + 48, 256, 3), _conv(256, 256, 3), nn.Conv2d(256, MASKS, 1))
+
+    def forward(self, features: Features) -> Tensor:
+        low, high = features
+        pooled = self.pool(high.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *high.shape[-2:])
+        coarse = self.project(torch.cat([*(branch(high) for branch in self.aspp), pooled], dim=1))
+        return self.body(torch.cat([resize(coarse, low.shape[-2:]), self.low(low)], dim=1))  # (B, 3, H/4, W/4)
+
+
+class FusionHead(nn.Module):
+    """Fast-SCNN's head: coarse and fine features are added, weighed by channel, and read by two separable layers.
+
+    The published counts don't tell how its 69,987 parameters are laid out; this layout has them, and the MACs.
+    """
+
+    def __init__(self, low: int, high: int):
+        super().__init__()
+        self.low = separable(low, high)
+        self.high = nn.Sequential(nn.Conv2d(high, high, 1, bias=False), nn.BatchNorm2d(high))
+        self.attention = ChannelAttention(high, reduction=4)
+        self.body = nn.Sequential(separable(high, high), separable(high, high), nn.Conv2d(high, MASKS, 1))
+
+    def forward(self, features: Features) -> Tensor:
+        low, high = features
+        return self.body(self.attention(self.low(low) + self.high(resize(high, low.shape[-2:]))))  # (B, 3, H/8, W/8)
+
+
+class Classifier(nn.Module):
+    """From means over the picture (B, C): a layer for each of `hidden`, with dropout after each."""
+
+    def __init__(self, channels: int, hidden: tuple[int, ...], *, dropout: float = 0.5):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((channels, *hidden), hidden, strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+        self.body = nn.Sequential(*layers, nn.Linear(hidden[-1], len(CLASSES)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.body(features)
+
+
+def mean(features: Tensor) -> Tensor:
+    """Mean over the picture: (B, C, H, W) to (B, C)."""
+    return features.mean(dim=(2, 3))
+
+
+def resize(x: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """Bilinear, to (height, width)."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def separable(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """A depthwise-separable 3x3 convolution, with one batch norm at its end."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def bottlenecks(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:
+    """Three inverted residuals, the first of which changes size and channels."""
+    rest = [InvertedResidual(outputs, outputs, stride=1) for _ in range(2)]
+    return [InvertedResidual(inputs, outputs, stride=stride), *rest]
+
+
+def _conv(inputs: int, outputs: int, size: int, *, dilation: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, size, padding=dilation * (size // 2), dilation=dilation)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+ENCODERS: dict[str, type[ResNet] | type[FastSCNN]] = {"fast-scnn": FastSCNN, "resnet": ResNet}
+HEADS: dict[str, Callable[[int, int], nn.Module]] = {"fast-scnn": FusionHead, "resnet": DeepLabHead}  # by encoder
+HIDDEN = {"fast-scnn": (256, 128), "resnet": (512, 256)}  # widths of the classifier
