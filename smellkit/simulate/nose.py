@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SENSORS = ("NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG", "Benzene", "Gas_Resistance")  # every metal-oxide film
+from smellkit.sensors import GROVE, OVERFLOW, PPM
+
+FILMS = (*GROVE, *PPM, "Gas_Resistance")  # every metal-oxide film
 COMPOUNDS = ("esters", "aldehydes", "terpenes", "alcohols", "sulphides", "phenols")
 SUBSTANCES = {  # how much of each of COMPOUNDS is in the air above it
     "almond": (0.1, 1.3, 0.1, 0.3, 0.0, 0.1),
@@ -38,7 +40,7 @@ SUBSTANCES = {  # how much of each of COMPOUNDS is in the air above it
     "pear": (1.3, 0.3, 0.0, 0.7, 0.0, 0.0),
     "strawberry": (1.1, 0.2, 0.1, 0.1, 0.2, 0.4),
 }
-CROSS = np.array(  # K of each of SENSORS (rows) for each of COMPOUNDS: every sensor answers to everything, unequally
+CROSS = np.array(  # K of each of FILMS (rows) for each of COMPOUNDS: every sensor answers to everything, unequally
     [
         (0.6, 1.2, 0.4, 0.5, 1.9, 0.9),
         (1.7, 0.9, 0.5, 2.6, 0.4, 0.5),
@@ -59,14 +61,13 @@ HEAVY = np.array((1.0, 1.2, 2.2, 0.8, 1.4, 3.0))  # a compound's time over an es
 SLOW = 8.0  # the second time constant (diffusion into the film) over the first
 SLOW_SHARE = 0.4  # of the response that waits for it
 LEAVING = 2.5  # desorption takes this much longer than adsorption
-OVERFLOW = 2**32 - 1  # what the firmware writes for an estimate that does not fit
 
 
 @dataclass(frozen=True)
 class Session:
     """A sitting at the bench: what all recordings made in it share, and no odour explains.
 
-    `offset` (8,) and `drift` (8,) move the log conductance of `SENSORS`, drift per 1000 s; weather in degrees Celsius,
+    `offset` (8,) and `drift` (8,) move the log conductance of `FILMS`, drift per 1000 s; weather in degrees Celsius,
     hPa and %. `stuck`: the environment sensor does not answer.
     """
 
@@ -81,8 +82,8 @@ class Session:
 def session(rng: np.random.Generator, *, spread: float = 0.25, stuck: bool = False) -> Session:
     """Return a random session; `spread` is the standard deviation of the offsets in log conductance."""
     return Session(
-        offset=rng.normal(0, spread, len(SENSORS)) * (1, 1, 1, 0.3, 1, 1, 1, 1),
-        drift=rng.normal(0, 0.08, len(SENSORS)),
+        offset=rng.normal(0, spread, len(FILMS)) * (1, 1, 1, 0.3, 1, 1, 1, 1),
+        drift=rng.normal(0, 0.08, len(FILMS)),
         temperature=rng.normal(25.3, 0.5),
         pressure=rng.normal(1015, 6),
         humidity=rng.uniform(22, 48),
@@ -172,12 +173,12 @@ def recording(ratios: Mapping[str, float], at: Session, rng: np.random.Generator
     """Return one recording in the columns of SmellNet's base files; `options` are those of `conductance`."""
     options = {"seconds": 300.0, "rate": 1.0, "onset": 10.0, **options}
     level, weather = conductance(ratios, at, rng, **options)
-    table = pd.DataFrame(counts(level[:, :4], rng), columns=list(SENSORS[:4]))
+    table = pd.DataFrame(counts(level[:, :4], rng), columns=list(GROVE))
     answer = np.exp(level[:, 4:])
     for index, (name, scale, power) in enumerate((("Alcohol", 1.2, 1.6), ("LPG", 11.0, 1.1))):
         estimate = scale * answer[:, index] ** power + rng.normal(0, 0.3, len(level))
         table[name] = np.clip(estimate, 0, 65535).astype(np.int64)  # the library cuts decimals off
-    table["Benzene"] = np.where(answer[:, 2] > 1.9, OVERFLOW, (0.4 * answer[:, 2]).astype(np.int64))
+    table["Benzene"] = np.where(answer[:, 2] > 1.9, int(OVERFLOW), (0.4 * answer[:, 2]).astype(np.int64))
     if at.stuck:  # what SmellNet's BME680 writes when it does not answer
         return table.assign(Temperature=33.59, Pressure=688.6, Humidity=100.0, Gas_Resistance=0.0, Altitude=3170.54)
     table = table.join(weather)
