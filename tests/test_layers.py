@@ -26,7 +26,7 @@ MODELS = [  # networks: no device, no panel, no file
     "gcode.encoder",
     "gcode.decoder",
     "gcode.window_decoder",
-    "plume.fume",
+    "plume.models",
     "plume.plumenet",
 ]
 

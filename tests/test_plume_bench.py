@@ -301,7 +301,7 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
 
 def test_classes_are_drawn_equally_often_unless_that_is_not_wanted():
     train = tasks.plume(height=48).load()["train"]
-    label = train.pairs.label[train.pairs.row]
+    label = train.label[train.row]
     shares = torch.zeros(3, dtype=torch.double).index_add(0, label, train.weights)
     torch.testing.assert_close(shares / shares.sum(), torch.full((3,), 1 / 3, dtype=torch.double))
     assert len(label.bincount().unique()) > 1
