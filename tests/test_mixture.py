@@ -288,7 +288,7 @@ def test_the_bench_counts_what_is_wrong_with_the_files_and_keeps_earlier_parts(t
     result = mixture_bench.run("", parts=["official"], seeds=1, before={"data": "another", "fusion": 1})
     assert "fusion" not in result
     assert result["official"]["seen"]["looked up"]["all"]["dynamic_top_k"] > 80
-    assert result["made_by"]["official"]["machine"] == "2 cores, CPU"
+    assert result["made_by"]["official"]["stamp"]["cores"] >= 1
     kept = mixture_bench.run("", parts=["official"], seeds=1, before=result | {"fusion": 1})
     assert kept["fusion"] == 1
     with pytest.raises(OptionError, match="officiel"):

@@ -89,8 +89,8 @@ class SessionCalibration:
 def extrapolated(features: NDArray, recording: NDArray) -> tuple[Array, NDArray[np.int64]]:
     """Return windows (n, 8) of where each recording is going, and whose they are (n,).
 
-    The first references of a session end before the sensors have settled, and later recordings lie further along the
-    same way: the change over the last 30 s, times `AHEAD`, is added to the last level.
+    The first references of a session end before the sensors have come to rest, and later recordings lie further along
+    the same way: the change over the last 30 s, times `AHEAD`, is added to the last level.
     """
     windows, owner = [], []
     for name in np.unique(recording):

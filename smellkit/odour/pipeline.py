@@ -94,14 +94,14 @@ class Played:
         return self.scent is not None or self.plan is not None
 
 
-def play(found: Mixture, neck: NeckWear, *, seconds: float, mixture: bool = False, wait: bool = False) -> Played:
+def play(answer: Mixture, neck: NeckWear, *, seconds: float, mixture: bool = False, wait: bool = False) -> Played:
     """Play what was recognised, or nothing when it abstains; return at once, or after the end with `wait`."""
-    if found.mixture_reason if mixture else found.reason:
-        return Played(found)
+    if answer.mixture_reason if mixture else answer.reason:
+        return Played(answer)
     if mixture:
-        played = Played(found, plan=neck.play_mixture(found.shares, seconds=seconds))
+        played = Played(answer, plan=neck.play_mixture(answer.shares, seconds=seconds))
     else:
-        played = Played(found, scent=playlist.top(found.shares))
+        played = Played(answer, scent=playlist.top(answer.shares))
         neck.play(played.scent or 0, seconds=seconds)
     if wait:
         neck.wait()

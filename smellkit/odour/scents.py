@@ -70,8 +70,8 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
     value = read_json(path)
     entries = value.get("odors")
     if not isinstance(entries, list) or not entries:
-        found = f"only {', '.join(value)[:100]}" if entries is None else repr(entries)[:60]
-        raise fault(path, key="$.odors", expected="a list of scents", found=found, hint="see data/README.md")
+        instead = f"only {', '.join(value)[:100]}" if entries is None else repr(entries)[:60]
+        raise fault(path, key="$.odors", expected="a list of scents", found=instead, hint="see data/README.md")
     scents = [
         _scent(path, f"$.odors[{number}]", entry, report if report is not None else Report())
         for number, entry in enumerate(entries)
@@ -82,8 +82,8 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
             raise fault(path, key=known, expected="each once", found=f"{twice[0]!r} again", hint="correct one of them")
     scents.sort(key=lambda scent: scent.id)
     if [scent.id for scent in scents] != list(range(1, len(scents) + 1)):
-        found = ", ".join(str(scent.id) for scent in scents)
-        raise fault(path, key="id", expected=f"1 to {len(scents)}", found=found, hint="number the scents without a gap")
+        ids = ", ".join(str(scent.id) for scent in scents)
+        raise fault(path, key="id", expected=f"1 to {len(scents)}", found=ids, hint="number the scents without a gap")
     return scents
 
 

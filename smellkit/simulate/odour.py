@@ -165,7 +165,7 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
         for _ in range(2):
             name, table = sniff(label, "16")
             _write(folder / "test_unseen" / label / f"{name}.csv", table)
-    _write(folder / "test_unseen" / label / f"{name} (1).csv", table)  # a browser's copy, to be found
+    _write(folder / "test_unseen" / label / f"{name} (1).csv", table)  # a browser's copy, as in the real set
 
 
 def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> None:
@@ -201,8 +201,8 @@ def _descriptions(folder: Path, *, texts: bool = True) -> None:
 def _elements(name: str) -> list[float]:
     """How much of each element the molecules of a substance hold, without a unit: only ratios mean something."""
     amounts = np.array(simulate.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in simulate.COMPOUNDS])
-    found = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
-    return [found.get(element, 0.0) for element in ELEMENTS]
+    abundance = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
+    return [abundance.get(element, 0.0) for element in ELEMENTS]
 
 
 def _base32(number: int) -> str:

@@ -70,7 +70,7 @@ SMELLS = {  # name -> key molecules, descriptors, liking, description; fourteen 
     "peach": (
         ("gamma-decalactone",),
         ("velvety", "creamy", "fruity"),
-        "liked, soft and familiar",
+        "liked, soft and well known",
         "Velvet and cream over ripe fruit; lactones make it milky, a little benzaldehyde recalls the stone inside.",
     ),
     "pear": (

@@ -38,12 +38,12 @@ def beta(model: nn.Module, scenes: Scenes, part: str, *, subset: Sequence[int] =
 def subsets(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int = 7) -> dict[str, dict[str, Any]]:
     """Return the scores of all seven subsets, each with its accuracy for every scent in "classes"."""
     ratios = scenes.smells[part][1]
-    found = {}
+    results = {}
     for subset in SUBSETS:
         predicted = beta(model, scenes, part, subset=subset, seed=seed)
         scores: dict[str, Any] = fusion_scores({"beta": predicted}, {"ratios": ratios})
-        found[name_of(subset)] = scores | {"classes": by_class(predicted, ratios)}
-    return found
+        results[name_of(subset)] = scores | {"classes": by_class(predicted, ratios)}
+    return results
 
 
 def by_class(predicted: Tensor, ratios: Tensor) -> dict[str, float]:
@@ -72,10 +72,10 @@ def by_session(model: nn.Module, scenes: Scenes, part: str, *, seed: int = 7) ->
     answer = fit_hybrid(known, trees=1).explain(windows.counts, recording=windows.recording)
     known_session = torch.from_numpy(answer["p_known_session"] >= 0.5)
     samples = dict(scenes.tensors(part, seed=seed).tensors)
-    found = {"always": float(correct(model.eval()(samples)["beta"], samples["ratios"]).float().mean())}
+    results = {"always": float(correct(model.eval()(samples)["beta"], samples["ratios"]).float().mean())}
     samples["present"] = torch.stack([known_session, *torch.ones(2, len(known_session), dtype=torch.bool)], dim=1)
-    found["only in known sessions"] = float(correct(model(samples)["beta"], samples["ratios"]).float().mean())
-    return found | {"known": float(known_session.float().mean())}
+    results["only in known sessions"] = float(correct(model(samples)["beta"], samples["ratios"]).float().mean())
+    return results | {"known": float(known_session.float().mean())}
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def conflict(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int 
     other = (own + torch.randint(1, ratios.shape[1], own.shape, generator=generator)) % ratios.shape[1]
     wrong = torch.eye(ratios.shape[1])[other]
     kind = part if part in scenes.pictures else "test"
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     agreed = {"smell": z, **scenes.draw(kind, ratios, generator=generator)}
     swapped = {"smell": _smell_of(z, own, other, generator), **scenes.draw(kind, wrong, generator=generator)}
     known = torch.ones(len(z), len(MODALITIES), dtype=torch.bool)
@@ -105,12 +105,12 @@ def conflict(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int 
         predicted = model.eval()(batch)["beta"]
         first, second = predicted.topk(2, dim=1).values.unbind(1)
         chosen = predicted.argmax(dim=1)
-        found[odd] = {
+        results[odd] = {
             "follows it": float((chosen == other).float().mean()),
             "follows the others": float((chosen == own).float().mean()),
             "margin": float((first - second).mean()),
         }
-    return found
+    return results
 
 
 def _smell_of(z: Tensor, own: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:

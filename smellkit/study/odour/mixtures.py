@@ -75,10 +75,10 @@ def run(
 
 def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
     """Count what is there: files, copies, files in a folder named after another mixture, made-up recordings."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for split in splits or sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
         _, index = read_mixtures(folder, split)
-        found[split] = {
+        results[split] = {
             "files": len(index),
             "copies": int((index["duplicate_of"].fillna("") != "").sum()),
             "in a folder of another name": sum(_misnamed(file) for file in index["file"]),
@@ -86,23 +86,23 @@ def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
             "mixtures": len({label(row) for row in index[list(ODORANTS)].to_numpy()}),
             "days": sorted(set(index["recorded_at"].dropna().dt.strftime("%Y-%m-%d"))),
         }
-    return found
+    return results
 
 
 def official(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, training in (("seen", "training_seen"), ("unseen", "training_new")):
         if not (folder / "mixture" / f"test_{name}").is_dir() or not (folder / "mixture" / training).is_dir():
             continue
         train, test = read_windows(folder, training), read_windows(folder, f"test_{name}", copies=True)
-        found[name] = {}
+        results[name] = {}
         for system, fit in SYSTEMS.items():
             repeated = seeds if system in RANDOM else 1
             predictions = [fit(train, seed)(test) for seed in range(1, repeated + 1)]
-            found[name][system] = figures(predictions, test)
-            progress(f"  {name:7} {system:28} {line(found[name][system]['all'])}")
-    return found
+            results[name][system] = figures(predictions, test)
+            progress(f"  {name:7} {system:28} {line(results[name][system]['all'])}")
+    return results
 
 
 def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, Any]:
@@ -114,19 +114,19 @@ def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, A
     once = (test.column("duplicate_of") == "") | (test.column("duplicate_of") == None)  # noqa: E711
     days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("made up").to_numpy()[test.recording]
     groupings = {"kind": test.column("kind"), "components": (truth > 0).sum(axis=1), "day": days}
-    found: dict[str, Any] = {"all": _mean([mixture_scores(p, truth) for p in predictions])}
-    found["each recording once"] = _mean([mixture_scores(p[once], truth[once]) for p in predictions])
+    results: dict[str, Any] = {"all": _mean([mixture_scores(p, truth) for p in predictions])}
+    results["each recording once"] = _mean([mixture_scores(p[once], truth[once]) for p in predictions])
     for view, of in groupings.items():
-        found[view] = {
+        results[view] = {
             str(group): _mean([mixture_scores(p[of == group], truth[of == group]) for p in predictions])
             for group in np.unique(of)
         }
     interval = metrics.bootstrap(100 * within_tolerance(predictions[0], truth), groups=test.recording, rounds=500)
     ranks = metrics.bootstrap(100 * dynamic_top_k(predictions[0], truth), groups=test.recording, rounds=500)
-    found["interval"] = {"top1_at_0.1": interval[1:], "dynamic_top_k": ranks[1:]}
+    results["interval"] = {"top1_at_0.1": interval[1:], "dynamic_top_k": ranks[1:]}
     if len(predictions) > 1:
-        found["seeds"] = [mixture_scores(p, truth)["top1_at_0.1"] for p in predictions]
-    return found
+        results["seeds"] = [mixture_scores(p, truth)["top1_at_0.1"] for p in predictions]
+    return results
 
 
 def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
@@ -134,14 +134,14 @@ def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     windows = read_windows(folder, training_split(folder))
     real = (windows.index["kind"] == "real").to_numpy()
     real = real if real.any() else ~real
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for by in ("recording", "combination", "day"):
         of = groups(windows.index, by)
         names = np.random.default_rng(1).permutation(np.unique(of[real]))
         if len(names) < 2:
             continue
         folds = np.array_split(names, min(len(names), 5 if by == "recording" else 10))
-        found[by] = {}
+        results[by] = {}
         for system in ("constant mean", "neighbours on mean counts", "looked up", "plausible", "hybrid"):
             predictions, truth = [], []
             for fold in folds:
@@ -150,9 +150,9 @@ def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
                 if len(test):
                     predictions.append(SYSTEMS[system](windows.of(~out), 1)(test))
                     truth.append(test.ratios)
-            found[by][system] = mixture_scores(np.concatenate(predictions), np.concatenate(truth))
-            progress(f"  without {by:12} {system:28} {line(found[by][system])}")
-    return found
+            results[by][system] = mixture_scores(np.concatenate(predictions), np.concatenate(truth))
+            progress(f"  without {by:12} {system:28} {line(results[by][system])}")
+    return results
 
 
 def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]
     """
     train = read_windows(folder, training_split(folder))
     model = fit_hybrid(train)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     if (folder / "mixture" / "test_unseen").is_dir():
         test = read_windows(folder, "test_unseen")
         for count in (1, 3):
@@ -176,7 +176,7 @@ def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]
                     rows.append(
                         mixture_scores(SessionCalibration.fit(test.of(chosen), model).predict(rest.counts), rest.ratios)
                     )
-                found[f"{count} a mixture, {order}"] = _mean(rows)
+                results[f"{count} a mixture, {order}"] = _mean(rows)
                 progress(f"  {count} a mixture, {order:6} {line(_mean(rows))}")
     days, index = groups(train.index, "day"), train.index
     pure = (index[list(ODORANTS)] > 0).sum(axis=1).to_numpy() == 1
@@ -188,9 +188,9 @@ def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]
         if not len(asked) or scents.sum() < 2:
             continue
         scores = mixture_scores(SessionCalibration.fit(references, model).predict(asked.counts), asked.ratios)
-        found[f"base scents alone, {day}, {scents.sum()} scents"] = scores
+        results[f"base scents alone, {day}, {scents.sum()} scents"] = scores
         progress(f"  {scents.sum()} base scents alone, {day}  {line(scores)}")
-    return found
+    return results
 
 
 def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     from smellkit import train
     from smellkit.odour.mixture_task import load_encoder, task
 
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for stage in ("encoder", "frozen", "fine-tuned", "joint"):
         rows, prints = [], []
         for seed in range(1, min(seeds, 3) + 1):
@@ -215,12 +215,12 @@ def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
             rows.append(made.scores)
             if options["encoder"]:
                 prints.append(weights.fingerprint(load_encoder(before)) == weights.fingerprint(load_encoder(name)))
-        found[stage] = {split: _mean([row[split] for row in rows]) for split in ("valid", "test") if split in rows[0]}
-        found[stage]["parameters"] = rows[0]["parameters"]
+        results[stage] = {split: _mean([row[split] for row in rows]) for split in ("valid", "test") if split in rows[0]}
+        results[stage]["parameters"] = rows[0]["parameters"]
         if prints:
-            found[stage]["encoder unchanged"] = all(prints)
-        progress(f"  {stage:12} {line(found[stage].get('test', found[stage]['valid']))}")
-    return found
+            results[stage]["encoder unchanged"] = all(prints)
+        progress(f"  {stage:12} {line(results[stage].get('test', results[stage]['valid']))}")
+    return results
 
 
 def fusion(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
