@@ -23,10 +23,10 @@ def places(**chosen):
     return [torch.view_as_complex(grid.contiguous()) for grid in grids]
 
 
-def the_same_everywhere(found):
+def the_same_everywhere(after):
     """One number a frame, which all its places share."""
-    assert torch.allclose(found, found[:, :1, :1].expand_as(found), atol=1e-3)
-    return found[:, 0, 0]
+    assert torch.allclose(after, after[:, :1, :1].expand_as(after), atol=1e-3)
+    return after[:, 0, 0]
 
 
 def test_a_rotation_turns_the_frame_either_way_and_keeps_its_shape():
@@ -61,12 +61,12 @@ def test_a_moved_mask_has_no_class_that_was_not_there():
 def test_a_spoiled_frame_is_noisy_blurred_evenly_or_blurred_in_one_direction():
     frames = torch.zeros(60, 2, 21, 21)
     frames[:, :, 10, 10] = 1
-    found = Augment(**{**OFF, "spoil": 1}).smear(frames)
-    assert (found != frames).flatten(1).any(dim=1).all()
-    noisy = (found < 0).flatten(1).any(dim=1)
-    deviation = (found - frames)[noisy].flatten(1).std(dim=1) * 255
+    after = Augment(**{**OFF, "spoil": 1}).smear(frames)
+    assert (after != frames).flatten(1).any(dim=1).all()
+    noisy = (after < 0).flatten(1).any(dim=1)
+    deviation = (after - frames)[noisy].flatten(1).std(dim=1) * 255
     assert deviation.min() > 10**0.5 * 0.9 and deviation.max() < 50**0.5 * 1.1
-    blurred = found[~noisy]
+    blurred = after[~noisy]
     assert torch.allclose(blurred.sum(dim=(2, 3)), torch.ones(len(blurred), 2), atol=1e-4)  # as bright as before
     assert blurred[:, :, 10, 10].max() < 0.9
     far = torch.ones(21, 21, dtype=torch.bool)
@@ -79,9 +79,9 @@ def test_a_spoiled_frame_is_noisy_blurred_evenly_or_blurred_in_one_direction():
 
 def test_noise_is_not_the_same_in_both_gases():
     frames = torch.full((30, 2, 16, 16), 0.5)
-    found = Augment(**{**OFF, "spoil": 1}).smear(frames)
-    noisy = found.flatten(1).std(dim=1) > 1e-4
-    assert noisy.any() and not torch.isclose(found[noisy][:, 0], found[noisy][:, 1]).all()
+    after = Augment(**{**OFF, "spoil": 1}).smear(frames)
+    noisy = after.flatten(1).std(dim=1) > 1e-4
+    assert noisy.any() and not torch.isclose(after[noisy][:, 0], after[noisy][:, 1]).all()
 
 
 LEVELS = torch.tensor([0.3, 0.4, 0.6]).view(1, 1, 1, 3).expand(80, 2, 4, 3)
@@ -89,28 +89,28 @@ LEVELS = torch.tensor([0.3, 0.4, 0.6]).view(1, 1, 1, 3).expand(80, 2, 4, 3)
 
 def shaded(**chosen):
     """Grey levels of 80 frames after a change of light: (80, 3), and the same in all rows and both gases."""
-    found = Augment(**{**OFF, **chosen}).shade(LEVELS)
-    assert torch.equal(found, found[:, :1, :1].expand_as(found))
-    return found[:, 0, 0], LEVELS[:, 0, 0]
+    after = Augment(**{**OFF, **chosen}).shade(LEVELS)
+    assert torch.equal(after, after[:, :1, :1].expand_as(after))
+    return after[:, 0, 0], LEVELS[:, 0, 0]
 
 
 def test_brightness_adds_the_same_to_every_level():
-    found, before = shaded(light=1, brightness=0.2, contrast=0)
-    added = found - before
+    after, before = shaded(light=1, brightness=0.2, contrast=0)
+    added = after - before
     assert torch.allclose(added, added[:, :1].expand_as(added), atol=1e-6)
     assert -0.201 < added.min() < -0.12 and 0.12 < added.max() < 0.201
 
 
 def test_contrast_multiplies_every_level():
-    found, before = shaded(light=1, brightness=0, contrast=0.2)
-    gain = found / before
+    after, before = shaded(light=1, brightness=0, contrast=0.2)
+    gain = after / before
     assert torch.allclose(gain, gain[:, :1].expand_as(gain), atol=1e-6)
     assert 0.799 < gain.min() < 0.88 and 1.12 < gain.max() < 1.201
 
 
 def test_gamma_raises_every_level_to_one_power():
-    found, before = shaded(gamma=1, gammas=(0.8, 1.2))
-    power = found.log() / before.log()
+    after, before = shaded(gamma=1, gammas=(0.8, 1.2))
+    power = after.log() / before.log()
     assert torch.allclose(power, power[:, :1].expand_as(power), atol=1e-4)
     assert 0.799 < power.min() < 0.88 and 1.12 < power.max() < 1.201
 
@@ -119,6 +119,6 @@ def test_gamma_raises_every_level_to_one_power():
 def test_a_chance_is_the_share_of_frames_that_are_changed(part):
     frames = torch.rand(400, 1, 12, 16) * 0.5 + 0.2
     options = {**OFF, part: 0.3}
-    found, _ = Augment(**options)(frames, torch.zeros_like(frames, dtype=torch.long))
-    changed = ((found - frames).abs() > 2e-3).flatten(1).any(dim=1).float().mean()
+    after, _ = Augment(**options)(frames, torch.zeros_like(frames, dtype=torch.long))
+    changed = ((after - frames).abs() > 2e-3).flatten(1).any(dim=1).float().mean()
     assert 0.2 < changed < 0.4

@@ -37,9 +37,9 @@ def own_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(own_runs):
     lines = []
-    found = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, **QUICK)
-    assert len(lines) == len(found["rows"]) and lines[0].startswith("ours: test ")
-    return found
+    measured = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, **QUICK)
+    assert len(lines) == len(measured["rows"]) and lines[0].startswith("ours: test ")
+    return measured
 
 
 def model_of(run):
@@ -180,20 +180,19 @@ def test_a_forest_sees_size_brightness_and_shape():
     frame, mask = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
     mask[10:20, 5:25], frame[10:20, 5:15], frame[10:20, 15:25] = 2, 51, 102
     mask[0:5, 0:5] = 1  # the tube is no gas
-    found = dict(zip(baselines.SHAPE, baselines.describe(frame, mask), strict=True))
-    assert found["area"] == pytest.approx(200 / 2400) and found["mean"] == pytest.approx(0.3)
-    assert (
-        found["aspect"] == 2 and found["extent"] == 1 and found["compactness"] == pytest.approx(4 * np.pi * 200 / 60**2)
-    )
+    measured = dict(zip(baselines.SHAPE, baselines.describe(frame, mask), strict=True))
+    assert measured["area"] == pytest.approx(200 / 2400) and measured["mean"] == pytest.approx(0.3)
+    assert measured["aspect"] == 2 and measured["extent"] == 1
+    assert measured["compactness"] == pytest.approx(4 * np.pi * 200 / 60**2)
     assert not baselines.describe(frame, np.zeros_like(mask)).any()
 
 
 def test_a_forest_names_the_class_of_pairs_with_one_frame_or_two():
     train = samples.paired("", "train", size=(72, 96))
     trees = baselines.fit_forest(train, baselines.true_masks(train))
-    chance = baselines.forest_probabilities(trees, train, baselines.true_masks(train))
-    assert chance.shape == (len(train), 3) and np.allclose(chance.sum(axis=1), 1)
-    assert (chance.argmax(axis=1) == train.label.numpy()).mean() > 0.9
+    probability = baselines.forest_probabilities(trees, train, baselines.true_masks(train))
+    assert probability.shape == (len(train), 3) and np.allclose(probability.sum(axis=1), 1)
+    assert (probability.argmax(axis=1) == train.label.numpy()).mean() > 0.9
 
 
 def test_ordered_classes_are_sure_between_their_thresholds_and_add_up_to_one():
@@ -250,8 +249,8 @@ def test_what_is_not_learned_is_not_scored_and_has_no_say_in_the_best_epoch(opti
     task = tasks.plume(height=48, **options)
     valid = task.load()["valid"].__getitems__(range(4))
     with torch.no_grad():
-        found = task.score(*task.keep(task.build().eval()(valid), valid))
-    assert {"balanced", "miou"} & found.keys() == {scored} and np.isfinite(found["selection_score"])
+        measured = task.score(*task.keep(task.build().eval()(valid), valid))
+    assert {"balanced", "miou"} & measured.keys() == {scored} and np.isfinite(measured["selection_score"])
 
 
 def test_training_on_pairs_with_both_gases_is_tested_on_all():
@@ -263,11 +262,11 @@ def test_training_on_pairs_with_both_gases_is_tested_on_all():
 def test_a_weighted_cross_entropy_can_stand_in_for_the_focal_loss_of_the_class():
     batch = {"label": torch.tensor([0, 1, 2, 2])}
     outputs = {"class_logits": torch.randn(4, 3, generator=torch.manual_seed(3))}
-    found = tasks.plume(focal=False, masks=0).loss(outputs, batch)
+    measured = tasks.plume(focal=False, masks=0).loss(outputs, batch)
     each = torch.nn.functional.cross_entropy(
         outputs["class_logits"], batch["label"], torch.tensor([1, 8, 1.2]), reduction="sum"
     )
-    torch.testing.assert_close(found, each / 4)
+    torch.testing.assert_close(measured, each / 4)
 
 
 def test_learned_weights_are_trained_and_a_task_can_be_left_out():
@@ -301,7 +300,7 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
 
 def test_classes_are_drawn_equally_often_unless_that_is_not_wanted():
     train = tasks.plume(height=48).load()["train"]
-    label = train.pairs.label[train.pairs.row]
+    label = train.label[train.row]
     shares = torch.zeros(3, dtype=torch.double).index_add(0, label, train.weights)
     torch.testing.assert_close(shares / shares.sum(), torch.full((3,), 1 / 3, dtype=torch.double))
     assert len(label.bincount().unique()) > 1
@@ -386,9 +385,9 @@ def test_what_was_emitted_is_known_of_each_gas_that_was_filmed(gases):
     known = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
     true = {(row["original_sample_id"], row["gas_type"]): float(row["log_emission"]) for row in known}
     pairs = samples.paired("", "test", size=(72, 96), gases=gases)
-    found = baselines.emissions("", pairs, split="test")
-    assert found.shape == (len(pairs), 4) and len(pairs) > 10
-    for row, place in zip(found, pairs.row.tolist(), strict=True):
+    measured = baselines.emissions("", pairs, split="test")
+    assert measured.shape == (len(pairs), 4) and len(pairs) > 10
+    for row, place in zip(measured, pairs.row.tolist(), strict=True):
         frames = {gas: pairs.table[f"{gas}_frame"][place] for gas in GASES if gases in ("both", gas)}
         videos = {gas: Path(frame).name.split("_")[0] for gas, frame in frames.items() if frame}
         expected = [true[videos[gas], gas] if gas in videos else 0 for gas in GASES]

@@ -266,8 +266,8 @@ def test_a_regrouped_folder_keeps_its_annotations_and_each_pair_its_video_and_em
         assert (regrouped / name).read_bytes() == (SAMPLE / name).read_bytes()
     pairs = samples.paired(regrouped, "test")
     assert set(baselines.videos(str(regrouped), pairs)) == videos_in(pairs.table)
-    told = baselines.emissions(str(regrouped), pairs, split="test")
-    assert ((told[:, :2] != 0) == (told[:, 2:] > 0)).all()
+    emitted = baselines.emissions(str(regrouped), pairs, split="test")
+    assert ((emitted[:, :2] != 0) == (emitted[:, 2:] > 0)).all()
 
 
 @pytest.mark.parametrize("how", sorted(PAIRINGS))
@@ -281,12 +281,12 @@ def test_frames_paired_anew_stay_in_the_split_that_they_were_dealt_to(regrouped,
 def test_the_emission_of_a_pair_at_random_is_that_of_each_of_its_frames(folder):
     tables.pair_folder(folder, "random")
     pairs = samples.paired(folder, "train")
-    told = baselines.emissions(str(folder), pairs, split="train")
+    emitted = baselines.emissions(str(folder), pairs, split="train")
     known = pd.read_csv(folder / "emission.csv").groupby(["original_sample_id", "gas_type"])["log_emission"].first()
     for place, gas in enumerate(GASES):
         frames = pairs.table[f"{gas}_frame"]
         want = [known[Path(name).name[:5], gas] if name else 0 for name in frames]
-        assert np.allclose(told[:, place], want)
+        assert np.allclose(emitted[:, place], want)
 
 
 def test_a_frame_that_no_annotation_knows_has_no_video_and_is_refused_by_name(folder):
@@ -499,8 +499,8 @@ def test_without_any_chance_nothing_changes_and_all_chances_keep_the_range():
     same, labels = none(frames, masks)
     assert torch.allclose(same, frames, atol=1e-4) and torch.equal(labels, masks)
     every = augment.Augment(flip=1, affine=1, elastic=1, spoil=1, light=1, gamma=1, invert=0.5)
-    found, _ = every(frames, masks)
-    assert found.isfinite().all() and found.min() >= 0 and found.max() <= 1
+    predicted, _ = every(frames, masks)
+    assert predicted.isfinite().all() and predicted.min() >= 0 and predicted.max() <= 1
 
 
 def test_a_flip_alone_is_a_flip():
@@ -587,8 +587,8 @@ def test_the_pattern_of_missing_gases_alone_tells_the_published_share():
     }
     table = pd.DataFrame([cell for cell, count in cells.items() for _ in range(count)])
     table.columns = ["missing_modality", "class_id"]
-    found = Pattern.fit(table).predict(table)
-    assert (found == table["class_id"]).mean() == pytest.approx(0.815, abs=0.0005)
+    predicted = Pattern.fit(table).predict(table)
+    assert (predicted == table["class_id"]).mean() == pytest.approx(0.815, abs=0.0005)
     even = Pattern.fit(table).predict(table, even=True)
     recalls = [(even[table["class_id"] == label] == label).mean() for label in range(3)]
     assert recalls[1] == 1 and np.mean(recalls) > 0.6

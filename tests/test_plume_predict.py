@@ -94,8 +94,8 @@ def test_every_frame_gets_a_mask_of_its_own_size_and_every_pair_a_row(folder, pa
                 mask = Image.open(tmp_path / "out" / row[f"{gas}_mask"])
                 assert mask.size == Image.open(folder / row[f"{gas}_frame"]).size and mask.mode == "L"
                 assert set(np.unique(mask)) <= {0, 1, 2}
-        chances = [float(row[f"p{number}"]) for number in range(3)]
-        assert sum(chances) == pytest.approx(1, abs=2e-4) and int(row["class"]) == int(np.argmax(chances))
+        probabilities = [float(row[f"p{number}"]) for number in range(3)]
+        assert sum(probabilities) == pytest.approx(1, abs=2e-4) and int(row["class"]) == int(np.argmax(probabilities))
     assert [bool(row["co2_frame"]) for row in rows] == [True, True, False, False]
 
 
@@ -246,8 +246,8 @@ def test_a_frame_in_several_pairs_keeps_what_is_seen_in_each(packed, tmp_path):
 
 
 def test_names_of_masks_are_changed_only_where_they_would_be_the_same():
-    found = [("f/a.png", "f/a.bmp"), ("f/b.png", "g/a.png"), ("f/A.tif", ""), ("f/a_1_co2.png", "f/c.v1.png")]
-    names = predict.mask_names([predict.Pair(*pair) for pair in found])
+    asked = [("f/a.png", "f/a.bmp"), ("f/b.png", "g/a.png"), ("f/A.tif", ""), ("f/a_1_co2.png", "f/c.v1.png")]
+    names = predict.mask_names([predict.Pair(*pair) for pair in asked])
     assert names[0] == ("masks/f/a_1_co2_.png", "masks/f/a_1_ch4.png")
     assert names[1] == ("masks/f/b.png", "masks/g/a.png")
     assert names[2] == ("masks/f/A_3_co2.png", "")

@@ -23,11 +23,11 @@ def split():
 
 
 @pytest.fixture(scope="module")
-def found(split):
+def scored(split):
     return scores.score(*scores.keep(*split))
 
 
-def test_iou_is_torchmetrics_over_all_pixels_of_the_frames_that_are_there(split, found):
+def test_iou_is_torchmetrics_over_all_pixels_of_the_frames_that_are_there(split, scored):
     from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassJaccardIndex
 
     outputs, batch = split
@@ -36,39 +36,39 @@ def test_iou_is_torchmetrics_over_all_pixels_of_the_frames_that_are_there(split,
         there = batch["present"][:, place] > 0
         pair = outputs[f"{gas}_logits"][there].argmax(1).flatten(), batch[f"{gas}_mask"][there].flatten()
         each = MulticlassJaccardIndex(3, average=None)(*pair)
-        assert found[f"iou_{gas}"] == pytest.approx(float(each.mean()), abs=1e-6)
-        assert found[f"plume_{gas}"] == pytest.approx(float(each[2]), abs=1e-6)
+        assert scored[f"iou_{gas}"] == pytest.approx(float(each.mean()), abs=1e-6)
+        assert scored[f"plume_{gas}"] == pytest.approx(float(each[2]), abs=1e-6)
         dice, pixels = MulticlassF1Score(3, average="macro")(*pair), MulticlassAccuracy(3, average="micro")(*pair)
         means.append((float(each.mean()), float(dice), float(pixels)))
-    assert [found[name] for name in ("miou", "dice", "pixels")] == pytest.approx(np.mean(means, axis=0), abs=1e-6)
+    assert [scored[name] for name in ("miou", "dice", "pixels")] == pytest.approx(np.mean(means, axis=0), abs=1e-6)
 
 
-def test_class_scores_are_torchmetrics(split, found):
+def test_class_scores_are_torchmetrics(split, scored):
     from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa, MulticlassF1Score
 
     pair = split[0]["class_logits"].argmax(1), split[1]["label"]
-    assert found["balanced"] == pytest.approx(float(MulticlassAccuracy(3, average="macro")(*pair)), abs=1e-6)
-    assert found["macro_f1"] == pytest.approx(float(MulticlassF1Score(3, average="macro")(*pair)), abs=1e-6)
-    assert found["weighted_f1"] == pytest.approx(float(MulticlassF1Score(3, average="weighted")(*pair)), abs=1e-6)
-    assert found["kappa"] == pytest.approx(float(MulticlassCohenKappa(3)(*pair)), abs=1e-6)
-    assert found["joint"] == pytest.approx((found["miou"] + found["balanced"]) / 2)
+    assert scored["balanced"] == pytest.approx(float(MulticlassAccuracy(3, average="macro")(*pair)), abs=1e-6)
+    assert scored["macro_f1"] == pytest.approx(float(MulticlassF1Score(3, average="macro")(*pair)), abs=1e-6)
+    assert scored["weighted_f1"] == pytest.approx(float(MulticlassF1Score(3, average="weighted")(*pair)), abs=1e-6)
+    assert scored["kappa"] == pytest.approx(float(MulticlassCohenKappa(3)(*pair)), abs=1e-6)
+    assert scored["joint"] == pytest.approx((scored["miou"] + scored["balanced"]) / 2)
 
 
-def test_what_is_said_of_a_missing_frame_does_not_count(split, found):
+def test_what_is_said_of_a_missing_frame_does_not_count(split, scored):
     outputs, batch = split
     other = dict(outputs, ch4_logits=outputs["ch4_logits"].clone())
     other["ch4_logits"][:6] = torch.randn(6, 3, 20, 30)
-    assert scores.score(*scores.keep(other, batch)) == found
+    assert scores.score(*scores.keep(other, batch)) == scored
 
 
-def test_scores_do_not_depend_on_the_batches(split, found):
+def test_scores_do_not_depend_on_the_batches(split, scored):
     outputs, batch = split
     kept = []
     for start in range(0, ROWS, 7):
         cut = slice(start, start + 7)
         kept.append(scores.keep({k: v[cut] for k, v in outputs.items()}, {k: v[cut] for k, v in batch.items()}))
     joined = [{name: torch.cat([part[side][name] for part in kept]) for name in kept[0][side]} for side in (0, 1)]
-    assert scores.score(*joined) == found
+    assert scores.score(*joined) == scored
 
 
 def test_what_is_kept_of_a_frame_does_not_grow_with_it(split):
@@ -92,8 +92,8 @@ def test_a_split_with_one_gas_is_scored_on_that_gas(split):
 
 
 def test_a_constant_answer_has_no_kappa_and_a_third_of_balanced_accuracy():
-    found = scores.of_class(np.zeros(9, int), np.repeat([0, 1, 2], 3))
-    assert found["kappa"] == 0 and found["balanced"] == pytest.approx(1 / 3)
+    scored = scores.of_class(np.zeros(9, int), np.repeat([0, 1, 2], 3))
+    assert scored["kappa"] == 0 and scored["balanced"] == pytest.approx(1 / 3)
     assert scores.of_class(np.zeros(3, int), np.zeros(3, int))["kappa"] == 0
 
 
@@ -101,8 +101,8 @@ def test_outlines_two_pixels_apart_have_that_distance():
     pytest.importorskip("monai")
     target, answer = np.zeros((1, 24, 24), np.uint8), np.zeros((1, 24, 24), np.uint8)
     target[0, 4:12, 4:12] = answer[0, 4:12, 6:14] = 2
-    found = outlines.surface(answer, target)
-    assert found["hd95"] == pytest.approx(2) and 0.5 < found["asd"] < 2
+    scored = outlines.surface(answer, target)
+    assert scored["hd95"] == pytest.approx(2) and 0.5 < scored["asd"] < 2
     assert outlines.surface(target, target) == {"hd95": 0, "asd": 0, "outlined": 1}
     missed = np.stack([target[0], np.zeros_like(target[0])])
     assert outlines.surface(missed, np.stack([target[0]] * 2)) == {"hd95": 0, "asd": 0, "outlined": 0.5}

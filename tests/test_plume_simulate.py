@@ -240,8 +240,8 @@ def test_thresholds_find_what_is_bright_and_a_surface_forgives_a_slope():
     assert (survey.otsu(frame) == true).all()
     noise = np.random.default_rng(1).normal(0, 2, frame.shape)
     sloped = (frame * 0.5 + noise + np.linspace(0, 90, 80)).astype(np.uint8)
-    found = survey.surface(sloped)
-    assert (found & true).sum() / (found | true).sum() > 0.65  # its blur reaches a pixel over the edge
+    above = survey.surface(sloped)
+    assert (above & true).sum() / (above | true).sum() > 0.65  # its blur reaches a pixel over the edge
     assert (survey.otsu(sloped) & true).sum() / (survey.otsu(sloped) | true).sum() < 0.5
 
 

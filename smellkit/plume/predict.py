@@ -153,13 +153,12 @@ class Pair(NamedTuple):
     ch4: str
 
 
-def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool = False, steady: bool = False) -> str:
+def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool = False) -> str:
     """Write predictions.csv and masks/ into the folder `out`, for every pair of DIR's paired annotations.
 
     The paths of the masks (8-bit PNG: 0 background, 1 tube, 2 gas) are those of the frames, below `out`/masks; see
     `mask_names`. All is written or nothing, in place of an earlier prediction; what else is in `out` stays. `split` is
-    train, valid or test; all that are there without. `tta` averages over three views of each frame (`steady` is its
-    former name).
+    train, valid or test; all that are there without. `tta` averages over three views of each frame.
     """
     folder, out = Path(folder), Path(out)
     asked = pairs(folder, split=split)
@@ -172,7 +171,7 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool 
         for start in range(0, len(asked), BATCH):
             some = asked[start : start + BATCH]
             frames = [(_frame(folder, pair.co2), _frame(folder, pair.ch4)) for pair in some]
-            predictions = predictor.predict(frames, tta=tta or steady)
+            predictions = predictor.predict(frames, tta=tta)
             for pair, masks, one in zip(some, names[start : start + BATCH], predictions, strict=True):
                 _write_masks(part, masks, one)
                 writer.writerow([*pair, one.health, *(f"{p:.4f}" for p in one.probability), *masks])
