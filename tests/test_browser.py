@@ -32,7 +32,7 @@ QUICK = {
 }
 BUSY = {
     "cell_type": "code", "id": "busy", "metadata": {}, "outputs": [], "execution_count": None,
-    "source": "import time\nif live.session.connected:\n    time.sleep(4)\n    print('awake')",
+    "source": "import time\nif shown.session.connected:\n    time.sleep(4)\n    print('awake')",
 }  # fmt: skip
 PATIENCE = 180_000  # ms, for a machine with other things to do; an idle one takes a tenth of it
 
