@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FACTORY = "smellkit.odour.encoder_task:task"
+FACTORY = "smellkit.study.odour.encoder_task:task"
 SCORES = {"test window": "test.accuracy", "test top-5": "test.top5", "other session": "other_session.accuracy"}
 SWEEPS = ("technique", "sensors", "tricks", "sessions")
 

@@ -93,7 +93,7 @@ def fit_network(
     `changes` replace settings of the network's recipe.
     """
     from smellkit import checkpoint
-    from smellkit.odour.encoder_task import RECIPES, EncoderConfig, over_windows
+    from smellkit.study.odour.encoder_task import RECIPES, EncoderConfig, over_windows
     from smellkit.train import fit as fit_task
 
     some = train[np.arange(0, len(train), max(1, len(train) // 500))]
