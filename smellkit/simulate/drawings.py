@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class Pen:
         )
 
 
-def _turned(x, y, a, b, turn):
+def _turned(x, y, a, b, turn) -> tuple[Any, Any]:
     """The points a, b turned by `turn` radians around 0, then moved to x, y."""
     return x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn)
 

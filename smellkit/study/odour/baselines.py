@@ -73,7 +73,7 @@ def boosted(seed: int):
     """Gradient-boosted trees (the extra `peers`)."""
     from lightgbm import LGBMClassifier
 
-    shape = {"n_estimators": 80, "learning_rate": 0.08, "num_leaves": 15, "colsample_bytree": 0.3}
+    shape: dict[str, Any] = {"n_estimators": 80, "learning_rate": 0.08, "num_leaves": 15, "colsample_bytree": 0.3}
     return LGBMClassifier(**shape, verbose=-1, random_state=seed, n_jobs=1)
 
 

@@ -79,7 +79,7 @@ def fit(system: System, train: LabelledWindows, *, seed: int = 1, name: str = "b
     scorers: list[Scorer] = []
     for number, member in enumerate(system.members):
         if member in BASELINES:
-            scorers.append(BASELINES[member](seed=seed + number).fit(train.values, train.target).scores)
+            scorers.append(BASELINES[member](seed + number).fit(train.values, train.target).scores)
         else:
             scorers.append(fit_network(member, train, system=system, seed=seed + 100 * number, name=name))
     return lambda windows: _average(system.members, [scorer(windows) for scorer in scorers])
