@@ -122,7 +122,7 @@ def _banana(pen: Pen) -> None:
     pen.oval(-0.44, -0.12, 0.03, 0.03, (90, 70, 30))
 
 
-def _mandarin(pen: Pen) -> None:
+def _mandarin_orange(pen: Pen) -> None:
     pen.oval(0, 0.02, 0.39, 0.35, pen.colour(242, 136, 26))
     for x, y in pen.places(40, 0.3):
         pen.oval(x, y + 0.02, 0.008, 0.008, (222, 112, 12))
@@ -213,17 +213,6 @@ def _garlic(pen: Pen) -> None:
     pen.oval(0, 0.36, 0.1, 0.03, (190, 170, 140))
 
 
-DRAWINGS = {
-    "peach": _peach,
-    "apple": _apple,
-    "banana": _banana,
-    "mandarin_orange": _mandarin,
-    "pear": _pear,
-    "strawberry": _strawberry,
-    "mango": _mango,
-    "almond": _almond,
-    "cloves": _cloves,
-    "coriander": _coriander,
-    "cumin": _cumin,
-    "garlic": _garlic,
-}
+_FRUITS = (_peach, _apple, _banana, _mandarin_orange, _pear, _strawberry, _mango)
+_SPICES = (_almond, _cloves, _coriander, _cumin, _garlic)
+DRAWINGS = {function.__name__[1:]: function for function in (*_FRUITS, *_SPICES)}  # by the name of the scent

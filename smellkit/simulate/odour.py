@@ -147,7 +147,7 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
         strength = generator.lognormal(0, 0.12)
         table = simulate.mixture_recording(ratios, sittings[day], generator, strength=strength, since=since)
         number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
-        return f"{label}.{_base32(number)}.simulated", table
+        return f"{label}.{np.base_repr(number, 32).lower()}.simulated", table
 
     for number, label in enumerate(SEEN):
         for _ in range(size.mixtures):
@@ -192,14 +192,6 @@ def _elements(name: str) -> list[float]:
     amounts = np.array(simulate.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in simulate.COMPOUNDS])
     abundance = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
     return [abundance.get(element, 0.0) for element in ELEMENTS]
-
-
-def _base32(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 32)
-        digits = "0123456789abcdefghijklmnopqrstuv"[digit] + digits
-    return digits
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
