@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from smellkit import paths
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixtures import EPOCH, parse_label
 from smellkit.odour.scents import SCENTS, substance
-from smellkit.paths import write_json, write_text
+from smellkit.paths import write_text
 from smellkit.simulate import nose as simulate
 
 SEED = 2026
@@ -85,7 +86,7 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
     if size.mixtures:
         _mixtures(folder / "mixture", _generator(seed, 2), size=size)
     _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
-    _descriptions(folder)
+    _descriptions(folder, "text_description.json")
     rows = {name: _elements(name) for name in sorted(simulate.SUBSTANCES)}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(ELEMENTS)).rename_axis("food_name")
     write_text(folder / "gcms.csv", table.to_csv(lineterminator="\n"))
@@ -100,7 +101,7 @@ def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
             sitting = sitting if sessions == "substance" else simulate.session(generator)
             _recording(folder / "smell_data" / name, name, sitting, generator, rows=size.scent_rows, since=0)
     _pictures(folder / "images", generator, count=min(size.pictures, 2))
-    _descriptions(folder, texts=False)
+    _descriptions(folder)
 
 
 def _generator(seed: int, part: int) -> np.random.Generator:
@@ -146,7 +147,7 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
         strength = generator.lognormal(0, 0.12)
         table = simulate.mixture_recording(ratios, sittings[day], generator, strength=strength, since=since)
         number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
-        return f"{label}.{_base32(number)}.simulated", table
+        return f"{label}.{np.base_repr(number, 32).lower()}.simulated", table
 
     for number, label in enumerate(SEEN):
         for _ in range(size.mixtures):
@@ -180,22 +181,10 @@ def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> No
             picture.save(folder / name / f"{name}{number + 1:02d}.{suffix}", quality=85)
 
 
-def _descriptions(folder: Path, *, texts: bool = True) -> None:
-    from smellkit.simulate.words import MANNERS, SMELLS
-
-    keys = ("key_molecules", "qualitative_descriptors", "hedonic_valence", "long_description")
-    scents = [
-        {"id": number, "name": name, **dict(zip(keys, SMELLS[name], strict=True))}
-        for number, name in enumerate(SCENTS, 1)
-    ]
-    write_json(folder / "smell_descriptions.json", {"odors": scents})
-    if texts:
-        manners = {
-            name: MANNERS[simulate.COMPOUNDS[int(np.argmax(given))]] for name, given in simulate.SUBSTANCES.items()
-        }
-        write_json(
-            folder / "text_description.json", {name: f"{SMELLS[name][3]} {manners[name]}" for name in sorted(SMELLS)}
-        )
+def _descriptions(folder: Path, *names: str) -> None:
+    """What is said of the smells was written by hand, once: it is copied from the sample that comes with the kit."""
+    for name in ("smell_descriptions.json", *names):
+        write_text(folder / name, (paths.sample() / "smellnet" / name).read_text(encoding="utf-8"))
 
 
 def _elements(name: str) -> list[float]:
@@ -203,14 +192,6 @@ def _elements(name: str) -> list[float]:
     amounts = np.array(simulate.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in simulate.COMPOUNDS])
     abundance = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
     return [abundance.get(element, 0.0) for element in ELEMENTS]
-
-
-def _base32(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 32)
-        digits = "0123456789abcdefghijklmnopqrstuv"[digit] + digits
-    return digits
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
