@@ -9,6 +9,7 @@ import click
 FOLDER = click.Path(path_type=Path)
 DATA = click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
 JSON = click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; rows not run now are kept.")
+NEW_JSON = click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
 
 
 @click.command("smellnet-base")
@@ -53,7 +54,7 @@ def smellnet_sessions(data, method, seeds, folds, out):
 @DATA
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each case, seeds 1, 2, ...")
 @click.option("--workers", default=2, show_default=True, help="Processes on this machine.")
-@JSON
+@NEW_JSON
 def smellnet_ablations(data, seeds, workers, out):
     """Run the encoder's sweeps of notebooks/sweeps in full: technique, sensors, tricks, sessions."""
     from smellkit.study.odour import ablations
@@ -64,7 +65,7 @@ def smellnet_ablations(data, seeds, workers, out):
 
 @click.command()
 @click.argument("folder", metavar="DIR", required=False, default="")
-@JSON
+@NEW_JSON
 def audit(folder, out):
     """Say how much of the accuracy on DIR may come from the session rather than from the smell."""
     from smellkit.study.odour import audit as audits
