@@ -7,9 +7,9 @@ import torch
 
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import recordings
-from smellkit.odour.encoder_task import Augment, EncoderConfig, hold_out, over_windows, pooled, samples, task
 from smellkit.odour.features import describe
 from smellkit.odour.windows import Protocol, conductance, cut, log_conductance
+from smellkit.study.odour.encoder_task import Augment, EncoderConfig, hold_out, over_windows, pooled, samples, task
 from smellkit.train import Settings, fit
 
 

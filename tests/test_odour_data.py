@@ -277,13 +277,12 @@ def test_scents_are_in_the_order_of_the_device():
     assert all(scent.long_description for scent in listed)
 
 
-def test_ratios_go_to_the_channels_of_the_device_and_back():
+def test_ratios_go_to_the_channels_of_the_device():
     ratios = np.eye(12)
     beta = scents.to_channels(ratios)
     for row, odorant in zip(beta, scents.ODORANTS, strict=True):
         assert scents.SCENTS[row.argmax()] == scents.substance(odorant)
         assert scents.odorant(scents.SCENTS[row.argmax()]) == odorant
-    np.testing.assert_array_equal(scents.from_channels(beta), ratios)
     assert scents.to_channels(np.zeros((3, 5, 12))).shape == (3, 5, 12)
 
 

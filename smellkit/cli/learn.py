@@ -11,7 +11,7 @@ FOLDER = click.Path(path_type=Path)
 SET: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
-    "odour-encoder": "smellkit.odour.encoder_task:task",
+    "odour-encoder": "smellkit.study.odour.encoder_task:task",
     "odour-mixture": "smellkit.odour.mixture_task:task",
     "odour-fusion": "smellkit.odour.fusion:task",
     "gcode-window-decoder": "smellkit.gcode.task:WindowDecoderTask",

@@ -177,7 +177,7 @@ def _upper(channels: int) -> np.ndarray:
 
 
 def _correlations(x: Tensor, upper: Tensor) -> Tensor:
-    unit = x / (x.square().sum(-1, keepdim=True) + TINY).sqrt()
+    unit = _direction(x)
     return (unit @ unit.transpose(1, 2)).flatten(1)[:, upper.long()]
 
 

@@ -77,12 +77,6 @@ def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report:
     return cache.table("recordings", build, files=digests, options=f"{_VERSION} skip={skip}", report=report)
 
 
-def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFrame | None:
-    """All recordings of the splits called online_*, made at another time; None when there are none."""
-    tables = [read_recordings(data, path.name, report=report) for path in sorted(find(data).glob("base/online_*/"))]
-    return pd.concat(tables, ignore_index=True) if tables else None
-
-
 def schema():
     """Return the pandera schema of the tidy table: the twelve sensors in their spans, each step of a file once."""
     import pandera.pandas as pandera

@@ -56,11 +56,6 @@ def to_channels(ratios: np.ndarray) -> np.ndarray:
     return np.asarray(ratios)[..., _ORDER]
 
 
-def from_channels(beta: np.ndarray) -> np.ndarray:
-    """Return ratios (..., 12) in the order of `ODORANTS` for beta (..., 12) in the order of the device's channels."""
-    return np.asarray(beta)[..., np.argsort(_ORDER)]
-
-
 def read_scents(folder: str | Path | None = None, *, report: Report | None = None) -> list[Scent]:
     """Return the scents of smell_descriptions.json in `folder`, in the order of their id: the device's channels.
 
@@ -68,22 +63,18 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
     """
     path = (Path(folder) if folder else paths.sample() / "smellnet") / "smell_descriptions.json"
     value = read_json(path)
-    entries = value.get("odors")
+    entries, report = value.get("odors"), report if report is not None else Report()
     if not isinstance(entries, list) or not entries:
         instead = f"only {', '.join(value)[:100]}" if entries is None else repr(entries)[:60]
         raise fault(path, key="$.odors", expected="a list of scents", found=instead, hint="see data/README.md")
-    scents = [
-        _scent(path, f"$.odors[{number}]", entry, report if report is not None else Report())
-        for number, entry in enumerate(entries)
-    ]
-    for known in ("id", "name"):
-        seen = [getattr(scent, known) for scent in scents]
-        if twice := [item for item in seen if seen.count(item) > 1]:
-            raise fault(path, key=known, expected="each once", found=f"{twice[0]!r} again", hint="correct one of them")
+    scents = [_scent(path, f"$.odors[{number}]", entry, report) for number, entry in enumerate(entries)]
     scents.sort(key=lambda scent: scent.id)
     if [scent.id for scent in scents] != list(range(1, len(scents) + 1)):
         ids = ", ".join(str(scent.id) for scent in scents)
         raise fault(path, key="id", expected=f"1 to {len(scents)}", found=ids, hint="number the scents without a gap")
+    names = [scent.name for scent in scents]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise fault(path, key="name", expected="each once", found=f"{twice[0]!r} again", hint="correct one of them")
     return scents
 
 
@@ -104,22 +95,26 @@ def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
 def _scent(path: Path, where: str, entry: object, report: Report) -> Scent:
     if not isinstance(entry, dict):
         raise fault(path, key=where, expected="an object", found=repr(entry)[:60], hint="see data/README.md")
-    number, name = entry.get("id"), entry.get("name")
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise fault(path, key=f"{where}.id", expected="a whole number", found=repr(number), hint="give it an id from 1")
-    if not isinstance(name, str) or not name.strip():
-        raise fault(path, key=f"{where}.name", expected="a name", found=repr(name), hint="give the scent a name")
-    for key in ("key_molecules", "qualitative_descriptors"):
-        words = entry.get(key, [])
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise fault(
-                path, key=f"{where}.{key}", expected="a list of texts", found=repr(words)[:60], hint="correct it"
-            )
+    name = entry.get("name")
+    wanted = {
+        "id": ("a whole number from 1", type(entry.get("id")) is int),
+        "name": ("a name", isinstance(name, str) and name.strip()),
+        "key_molecules": ("a list of texts", _texts(entry.get("key_molecules", []))),
+        "qualitative_descriptors": ("a list of texts", _texts(entry.get("qualitative_descriptors", []))),
+    }
+    for key, (expected, right) in wanted.items():
+        if not right:
+            found = repr(entry.get(key))[:60]
+            raise fault(path, key=f"{where}.{key}", expected=expected, found=found, hint="correct it")
     return Scent(
-        id=number,
-        name=name.strip(),
+        id=entry["id"],
+        name=entry["name"].strip(),
         long_description=long_text(entry, "long_description", path=path, where=f"{where} ({name})", report=report),
         key_molecules=tuple(entry.get("key_molecules", [])),
         qualitative_descriptors=tuple(entry.get("qualitative_descriptors", [])),
         hedonic_valence=str(entry.get("hedonic_valence", "")),
     )
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,29 +49,29 @@ class Pen:
 
     def shape(self, x, y, colour) -> None:
         """Fill the outline x, y (points), each from -0.5 to 0.5."""
-        points = (self.middle + self.zoom * np.stack([np.asarray(x), np.asarray(y)], axis=1)) * self.pixels
-        self.canvas.polygon([tuple(point) for point in points], fill=colour)
+        self.canvas.polygon(self._pixels(x, y), fill=colour)
 
     def oval(self, x, y, wide, high, colour, *, turn: float = 0.0) -> None:
         """Fill an ellipse with these half axes, turned by `turn` radians."""
         round_ = np.linspace(0, 2 * np.pi, 60)
         a, b = wide * np.cos(round_), high * np.sin(round_)
-        self.shape(x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn), colour)
+        self.shape(*_turned(x, y, a, b, turn), colour)
 
     def line(self, x, y, colour, *, width: float = 0.015) -> None:
         """Draw a line through the points x, y."""
-        points = (self.middle + self.zoom * np.stack([np.asarray(x), np.asarray(y)], axis=1)) * self.pixels
         thick = max(1, round(width * self.zoom * self.pixels))
-        self.canvas.line([tuple(point) for point in points], fill=colour, width=thick, joint="curve")
+        self.canvas.line(self._pixels(x, y), fill=colour, width=thick, joint="curve")
+
+    def _pixels(self, x, y) -> list[tuple]:
+        points = (self.middle + self.zoom * np.stack([np.asarray(x), np.asarray(y)], axis=1)) * self.pixels
+        return [tuple(point) for point in points]
 
     def leaf(self, x, y, length, turn) -> None:
         """A pointed green leaf."""
         along = np.linspace(0, 1, 20)
         half = 0.22 * length * np.sin(np.pi * along)
         a, b = np.concatenate([along, along[::-1]]) * length, np.concatenate([half, -half[::-1]])
-        self.shape(
-            x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn), self.colour(*GREEN)
-        )
+        self.shape(*_turned(x, y, a, b, turn), self.colour(*GREEN))
 
     def places(self, count: int, reach: float) -> np.ndarray:
         """Return `count` places (count, 2) around the middle, spread over a spiral so that they overlap little."""
@@ -81,6 +81,11 @@ class Pen:
         return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1) + self.rng.normal(
             0, 0.015, (count, 2)
         )
+
+
+def _turned(x, y, a, b, turn) -> tuple[Any, Any]:
+    """The points a, b turned by `turn` radians around 0, then moved to x, y."""
+    return x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn)
 
 
 def _near(colour: tuple[int, int, int], rng: np.random.Generator, spread: int) -> tuple[int, int, int]:
@@ -117,7 +122,7 @@ def _banana(pen: Pen) -> None:
     pen.oval(-0.44, -0.12, 0.03, 0.03, (90, 70, 30))
 
 
-def _mandarin(pen: Pen) -> None:
+def _mandarin_orange(pen: Pen) -> None:
     pen.oval(0, 0.02, 0.39, 0.35, pen.colour(242, 136, 26))
     for x, y in pen.places(40, 0.3):
         pen.oval(x, y + 0.02, 0.008, 0.008, (222, 112, 12))
@@ -162,11 +167,9 @@ def _almond(pen: Pen) -> None:
         turn, long = pen.rng.uniform(0, np.pi), pen.rng.uniform(0.19, 0.24)
         along = np.linspace(0, 2 * np.pi, 50)
         a, b = long * np.cos(along), 0.55 * long * np.sin(along) * (1 - 0.35 * np.cos(along))
-        c, s = np.cos(turn), np.sin(turn)
-        pen.shape(x + a * c - b * s, y + a * s + b * c, pen.colour(176, 112, 62))
+        pen.shape(*_turned(x, y, a, b, turn), pen.colour(176, 112, 62))
         for side in (-0.04, 0.0, 0.04):
-            ends = np.array([-0.7, 0.75]) * long
-            pen.line(x + ends * c - side * s, y + ends * s + side * c, (140, 84, 44), width=0.01)
+            pen.line(*_turned(x, y, np.array([-0.7, 0.75]) * long, side, turn), (140, 84, 44), width=0.01)
 
 
 def _cloves(pen: Pen) -> None:
@@ -187,12 +190,7 @@ def _coriander(pen: Pen) -> None:
         for bend in (-0.6, -0.2, 0.2, 0.6):
             arc = np.linspace(-0.9, 0.9, 9)
             a, b = arc * radius, bend * radius * np.sqrt(1 - arc**2)
-            pen.line(
-                x + a * np.cos(turn) - b * np.sin(turn),
-                y + a * np.sin(turn) + b * np.cos(turn),
-                (156, 118, 62),
-                width=0.009,
-            )
+            pen.line(*_turned(x, y, a, b, turn), (156, 118, 62), width=0.009)
 
 
 def _cumin(pen: Pen) -> None:
@@ -215,17 +213,6 @@ def _garlic(pen: Pen) -> None:
     pen.oval(0, 0.36, 0.1, 0.03, (190, 170, 140))
 
 
-DRAWINGS = {
-    "peach": _peach,
-    "apple": _apple,
-    "banana": _banana,
-    "mandarin_orange": _mandarin,
-    "pear": _pear,
-    "strawberry": _strawberry,
-    "mango": _mango,
-    "almond": _almond,
-    "cloves": _cloves,
-    "coriander": _coriander,
-    "cumin": _cumin,
-    "garlic": _garlic,
-}
+_FRUITS = (_peach, _apple, _banana, _mandarin_orange, _pear, _strawberry, _mango)
+_SPICES = (_almond, _cloves, _coriander, _cumin, _garlic)
+DRAWINGS = {function.__name__[1:]: function for function in (*_FRUITS, *_SPICES)}  # by the name of the scent

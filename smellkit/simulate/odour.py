@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from smellkit import paths
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixtures import EPOCH, parse_label
 from smellkit.odour.scents import SCENTS, substance
-from smellkit.paths import write_json, write_text
+from smellkit.paths import write_text
 from smellkit.simulate import nose
 
 SEED = 2026
@@ -85,7 +86,7 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
     if size.mixtures:
         _mixtures(folder / "mixture", _generator(seed, 2), size=size)
     _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
-    _descriptions(folder)
+    _descriptions(folder, "text_description.json")
     rows = {name: _elements(name) for name in sorted(nose.SUBSTANCES)}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(ELEMENTS)).rename_axis("food_name")
     write_text(folder / "gcms.csv", table.to_csv(lineterminator="\n"))
@@ -100,7 +101,7 @@ def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
             session = session if sessions == "substance" else nose.session(generator)
             _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows, since=0)
     _pictures(folder / "images", generator, count=min(size.pictures, 2))
-    _descriptions(folder, texts=False)
+    _descriptions(folder)
 
 
 def _generator(seed: int, part: int) -> np.random.Generator:
@@ -138,17 +139,17 @@ def _recording(
 
 def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> None:
     """Seen mixtures in training and test on two days in July, new ones in August, unseen ones a week later."""
-    days = {day: nose.session(generator, spread=0.15) for day in ("21", "22", "11", "16")}
-    times = {day: datetime(2025, 7 if day > "20" else 8, int(day), 9) for day in days}
+    by_day = {day: nose.session(generator, spread=0.15) for day in ("21", "22", "11", "16")}
+    times = {day: datetime(2025, 7 if day > "20" else 8, int(day), 9) for day in by_day}
 
     def sniff(label: str, day: str) -> tuple[str, pd.DataFrame]:
         times[day] += timedelta(seconds=generator.uniform(80, 120))
         since = (times[day] - times[day].replace(hour=9, minute=0, second=0)).total_seconds() / 4
         ratios = {substance(name): ratio for name, ratio in parse_label(label).items()}
         strength = generator.lognormal(0, 0.12)
-        table = nose.mixture_recording(ratios, days[day], generator, strength=strength, since=since)
+        table = nose.mixture_recording(ratios, by_day[day], generator, strength=strength, since=since)
         number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
-        return f"{label}.{_base32(number)}.simulated", table
+        return f"{label}.{np.base_repr(number, 32).lower()}.simulated", table
 
     for number, label in enumerate(SEEN):
         for _ in range(size.mixtures):
@@ -182,17 +183,10 @@ def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> No
             picture.save(folder / name / f"{name}{number + 1:02d}.{suffix}", quality=85)
 
 
-def _descriptions(folder: Path, *, texts: bool = True) -> None:
-    from smellkit.simulate.words import MANNERS, smells
-
-    keys = ("key_molecules", "qualitative_descriptors", "hedonic_valence", "long_description")
-    table = smells()
-    scents = [{"id": i, "name": name, **dict(zip(keys, table[name], strict=True))} for i, name in enumerate(SCENTS, 1)]
-    write_json(folder / "smell_descriptions.json", {"odors": scents})
-    if texts:
-        manners = {name: MANNERS[nose.COMPOUNDS[int(np.argmax(given))]] for name, given in nose.SUBSTANCES.items()}
-        described = {name: f"{table[name][3]} {manners[name]}" for name in sorted(table)}
-        write_json(folder / "text_description.json", described)
+def _descriptions(folder: Path, *names: str) -> None:
+    """What is said of the smells was written by hand, once: it is copied from the sample that comes with the kit."""
+    for name in ("smell_descriptions.json", *names):
+        write_text(folder / name, (paths.sample() / "smellnet" / name).read_text(encoding="utf-8"))
 
 
 def _elements(name: str) -> list[float]:
@@ -200,14 +194,6 @@ def _elements(name: str) -> list[float]:
     amounts = np.array(nose.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in nose.COMPOUNDS])
     abundance = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
     return [abundance.get(element, 0.0) for element in ELEMENTS]
-
-
-def _base32(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 32)
-        digits = "0123456789abcdefghijklmnopqrstuv"[digit] + digits
-    return digits
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

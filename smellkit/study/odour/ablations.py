@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FACTORY = "smellkit.odour.encoder_task:task"
+FACTORY = "smellkit.study.odour.encoder_task:task"
 SCORES = {"test window": "test.accuracy", "test top-5": "test.top5", "other session": "other_session.accuracy"}
 SWEEPS = ("technique", "sensors", "tricks", "sessions")
 
@@ -31,13 +31,7 @@ def run(
 
     `fixed` overrides what the file fixes; `cases` keeps some of its variants. A run that is finished is not run again.
     """
-    plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
-    unknown = [case for case in cases if case not in plan.variants]
-    if unknown:
-        raise OptionError(f"The sweep {name} has no case {unknown[0]!r}", hint="one of " + ", ".join(plan.variants))
-    chosen = {case: plan.variants[case] for case in cases} or plan.variants
-    plan = replace(plan, fixed=plan.fixed | (fixed or {}), seeds=list(range(1, seeds + 1)), variants=chosen)
-    table = sweep.run(plan, FACTORY, workers=workers)
+    table = _table(name, fixed=fixed or {}, seeds=seeds, workers=workers, cases=cases)
     return sweep.summary(table, score=score).rename(columns={"case": "name"})
 
 
@@ -50,9 +44,7 @@ def measure(
     """
     sweeps: dict[str, Any] = {}
     for name in SWEEPS:
-        plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
-        plan = replace(plan, fixed=plan.fixed | {"data": data}, seeds=list(range(1, seeds + 1)))
-        table = sweep.run(plan, FACTORY, workers=workers)
+        table = _table(name, fixed={"data": data}, seeds=seeds, workers=workers)
         parts = {column: sweep.summary(table, score=score).set_index("case") for column, score in SCORES.items()}
         sweeps[name] = {
             case: {column: _interval(part.loc[case]) for column, part in parts.items()}
@@ -62,6 +54,17 @@ def measure(
         best = max(sweeps[name], key=lambda case: sweeps[name][case]["test window"]["value"])
         progress(f"{name}: {len(sweeps[name])} cases, the highest {best}")
     return {"sweeps": sweeps}
+
+
+def _table(name: str, *, fixed: dict[str, Any], seeds: int, workers: int, cases: Sequence[str] = ()) -> pd.DataFrame:
+    """Run a sweep, or some of its `cases`: one row a run."""
+    plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
+    unknown = [case for case in cases if case not in plan.variants]
+    if unknown:
+        raise OptionError(f"The sweep {name} has no case {unknown[0]!r}", hint="one of " + ", ".join(plan.variants))
+    chosen = {case: plan.variants[case] for case in cases} or plan.variants
+    plan = replace(plan, fixed=plan.fixed | fixed, seeds=list(range(1, seeds + 1)), variants=chosen)
+    return sweep.run(plan, FACTORY, workers=workers)
 
 
 def _interval(row: pd.Series) -> dict[str, float]:

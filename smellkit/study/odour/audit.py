@@ -20,10 +20,9 @@ from smellkit.errors import DataError
 from smellkit.evaluate import Outcome, percent, summarise
 from smellkit.odour import recordings
 from smellkit.odour.features import describe
-from smellkit.odour.recordings import other_sessions
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
-from smellkit.study.odour.survey import number_sessions
+from smellkit.study.odour.survey import number_sessions, other_sessions
 
 CLIMATE = ("Temperature", "Pressure", "Humidity", "Altitude")
 

@@ -7,14 +7,17 @@ from pathlib import Path
 import click
 
 FOLDER = click.Path(path_type=Path)
+DATA = click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+JSON = click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; rows not run now are kept.")
+NEW_JSON = click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
 
 
 @click.command("smellnet-base")
-@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@DATA
 @click.option("--model", default="", metavar="NAME", help="One model, or several with commas; the whole table else.")
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each model, seeds 1, 2, ...")
 @click.option("--folds", default=6, show_default=True, help="Parts of the cross-validation; 0 leaves it out.")
-@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other models there are kept.")
+@JSON
 @click.option("--save", "folder", default="", metavar="FOLDER", help="Only train the network to ship; keep it there.")
 def smellnet_base(data, model, seeds, folds, out, folder):
     """Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions."""
@@ -23,38 +26,35 @@ def smellnet_base(data, model, seeds, folds, out, folder):
 
         click.echo(release.make_weights(data, Path(folder), progress=click.echo))
         return
-    from smellkit import evaluate
     from smellkit.study.odour import smellnet as bench
 
     names = [name for name in model.split(",") if name]
-    result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, earlier=evaluate.earlier(out))
+    result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, earlier=_earlier(out))
     click.echo(bench.report(result))
     _keep(result, out, "smellkit bench smellnet-base --data DIR")
 
 
 @click.command("smellnet-sessions")
-@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@DATA
 @click.option("--method", default="", metavar="NAME", help="One method; all else. See `study/odour/sessions.py`.")
 @click.option("--seeds", default=1, show_default=True, help="Fits that score other sessions; 0 is none.")
 @click.option("--folds", default=1, show_default=True, help="Recordings of each substance held out for simulated days.")
-@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; other methods there are kept.")
+@JSON
 def smellnet_sessions(data, method, seeds, folds, out):
     """Choose a method for another day on training recordings alone, and score all of them on other sessions."""
-    from smellkit import evaluate
     from smellkit.study.odour import sessions as transfer
 
     names = [method] if method else []
-    earlier = evaluate.earlier(out)
-    result = transfer.run(data, methods=names, folds=folds, seeds=seeds, progress=click.echo, earlier=earlier)
+    result = transfer.run(data, methods=names, folds=folds, seeds=seeds, progress=click.echo, earlier=_earlier(out))
     click.echo(transfer.report(result))
     _keep(result, out, "smellkit bench smellnet-sessions --data DIR")
 
 
 @click.command("smellnet-ablations")
-@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@DATA
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each case, seeds 1, 2, ...")
 @click.option("--workers", default=2, show_default=True, help="Processes on this machine.")
-@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
+@NEW_JSON
 def smellnet_ablations(data, seeds, workers, out):
     """Run the encoder's sweeps of notebooks/sweeps in full: technique, sensors, tricks, sessions."""
     from smellkit.study.odour import ablations
@@ -65,7 +65,7 @@ def smellnet_ablations(data, seeds, workers, out):
 
 @click.command()
 @click.argument("folder", metavar="DIR", required=False, default="")
-@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
+@NEW_JSON
 def audit(folder, out):
     """Say how much of the accuracy on DIR may come from the session rather than from the smell."""
     from smellkit.study.odour import audit as audits
@@ -76,7 +76,7 @@ def audit(folder, out):
 
 
 @click.command("smellnet-mixture")
-@click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
+@DATA
 @click.option(
     "--part", default="", metavar="NAME", help="official, validation, calibration, networks or fusion; or all."
 )
@@ -84,18 +84,22 @@ def audit(folder, out):
 @click.option(
     "--save", "folder", default="", metavar="FOLDER", help="Train on all there is and keep the weights there."
 )
-@click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; parts not run now are kept.")
+@JSON
 def smellnet_mixture(data, part, seeds, folder, out):
     """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
     from smellkit.study.odour import mixtures as mixture_bench
 
     parts = [name for name in part.split(",") if name]
-    from smellkit import evaluate
-
-    before = evaluate.earlier(out)
-    result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=before)
+    result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=_earlier(out))
     click.echo(mixture_bench.report(result))
     _keep(result, out, "smellkit bench smellnet-mixture --data DIR")
+
+
+def _earlier(out: Path | str) -> dict | None:
+    """The figures that `out` has already."""
+    from smellkit import evaluate
+
+    return evaluate.earlier(out)
 
 
 def _keep(result: dict, out: Path | str, command: str) -> None:

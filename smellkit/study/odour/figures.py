@@ -21,20 +21,13 @@ if TYPE_CHECKING:
 
 def responses(table: pd.DataFrame, *, substances: Sequence[str], columns: Sequence[str] = GAS) -> Figure:
     """Change of each channel since the first second, one panel a substance, every recording a thin line."""
-    figure = _figure(height=1.9 * int(np.ceil(len(substances) / 2)) + 0.7)
-    panels = figure.subplots(int(np.ceil(len(substances) / 2)), 2, sharex=True, squeeze=False).ravel()
+    figure, panels = _panels([name.replace("_", " ") for name in substances], across=2, height=1.9)
     colour = plots.colours(columns)
-    for axes, substance in zip(panels, substances, strict=False):
+    for axes, substance in zip(panels, substances, strict=True):
         for _, rows in table[table["substance"] == substance].groupby("file"):
             change = rows[list(columns)].to_numpy() - rows[list(columns)].to_numpy()[0]
             for channel, name in enumerate(columns):
                 axes.plot(np.arange(len(change)) / RATE, change[:, channel], color=colour[name], linewidth=0.9)
-        axes.set_title(substance.replace("_", " "))
-        axes.grid(axis="y")
-    for axes in panels[len(substances) :]:
-        axes.set_visible(False)
-    for axes in panels[-2:]:
-        axes.set_xlabel("seconds")
     handles = [panels[0].plot([], [], color=colour[name], label=name)[0] for name in columns]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(columns), columnspacing=1.0, handlelength=1.0)
     return figure
@@ -42,8 +35,6 @@ def responses(table: pd.DataFrame, *, substances: Sequence[str], columns: Sequen
 
 def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     """The same rows of one recording (rows, channels) as recorded, less their first row, and as differences."""
-    figure = _figure(height=5.4)
-    panels = figure.subplots(3, 1, sharex=True)
     protocol = Protocol(columns=tuple(columns))
     rows = np.asarray(values, np.float32)[None, : protocol.span]
     shown = {
@@ -51,12 +42,10 @@ def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
         "less the first row (level-free)": (0, Protocol("level-free", tuple(columns)).represent(rows)[0]),
         f"difference over {protocol.lag} s (strict)": (protocol.lag, protocol.represent(rows)[0]),
     }
-    for axes, (title, (start, part)) in zip(panels, shown.items(), strict=True):
+    figure, panels = _panels(list(shown), across=1, height=1.57)
+    for axes, (start, part) in zip(panels, shown.values(), strict=True):
         for name, colour in plots.colours(columns).items():
             axes.plot(start + np.arange(len(part)), part[:, list(columns).index(name)], color=colour, label=name)
-        axes.set_title(title)
-        axes.grid(axis="y")
-    panels[-1].set_xlabel("seconds")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, handlelength=1.0)
     return figure
 
@@ -66,19 +55,12 @@ def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     rows = np.asarray(values, np.float32)[None, : Protocol().span]
     kinds = {"recorded": "level-free", "rebuilt from differences": "rebuilt"}
     shown = {name: Protocol(kind, tuple(columns)).represent(rows)[0] for name, kind in kinds.items()}
-    figure = _figure(height=1.7 * int(np.ceil(len(columns) / 3)) + 0.7)
-    panels = figure.subplots(int(np.ceil(len(columns) / 3)), 3, sharex=True, squeeze=False)
+    figure, panels = _panels(columns, across=3, height=1.7)
     colour = plots.colours(shown)
-    for number, axes in enumerate(panels.ravel()[: len(columns)]):
+    for number, axes in enumerate(panels):
         for (name, part), width in zip(shown.items(), (3.0, 1.2), strict=True):
             axes.plot(part[:, number], color=colour[name], linewidth=width, label=name)
-        axes.set_title(columns[number])
-        axes.grid(axis="y")
-    for axes in panels.ravel()[len(columns) :]:
-        axes.set_visible(False)
-    for axes in panels[-1]:
-        axes.set_xlabel("seconds")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -204,6 +186,21 @@ def _plane(z: NDArray, *, method: str, seed: int) -> NDArray:
     if method == "pca":
         return first[:, :2]
     return TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(first)
+
+
+def _panels(titles: Sequence[str], *, across: int, height: float) -> tuple[Figure, list[Any]]:
+    """A figure and its panels over seconds, `across` in a row of this height, one a title."""
+    down = int(np.ceil(len(titles) / across))
+    figure = _figure(height=height * down + 0.7)
+    panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+    for axes in panels[-across:]:
+        axes.set_xlabel("seconds")
+    for axes in panels[len(titles) :]:
+        axes.set_visible(False)
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title)
+        axes.grid(axis="y")
+    return figure, list(panels[: len(titles)])
 
 
 def _figure(*, height: float) -> Figure:

@@ -10,11 +10,11 @@ from typing import Any
 from smellkit import checkpoint, runs
 from smellkit.odour import recordings
 from smellkit.odour.encoder import make
-from smellkit.odour.encoder_task import RECIPES
-from smellkit.odour.recordings import other_sessions
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.study.odour import calibrated, smellnet, systems
+from smellkit.study.odour.encoder_task import RECIPES
+from smellkit.study.odour.survey import other_sessions
 
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
 SHIPPED = "confounded/conductance"  # the system whose network comes with the kit

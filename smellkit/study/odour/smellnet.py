@@ -19,10 +19,9 @@ from smellkit import evaluate, metrics
 from smellkit.checks import Report
 from smellkit.evaluate import Outcome, percent
 from smellkit.odour import recordings
-from smellkit.odour.recordings import other_sessions
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study.odour import calibrated, systems
-from smellkit.study.odour.survey import stuck
+from smellkit.study.odour.survey import other_sessions, stuck
 
 PUBLISHED = {  # top-1 of windows on the official split, Feng et al., arXiv 2506.00239
     "ScentFormer, sensors only": 58.5,

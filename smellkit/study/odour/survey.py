@@ -35,6 +35,12 @@ def survey(folder: str | Path | None = None) -> Report:
     return report
 
 
+def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFrame | None:
+    """All recordings of the splits called online_*, made at another time; None when there are none."""
+    tables = [read_recordings(data, path.name, report=report) for path in sorted(find(data).glob("base/online_*/"))]
+    return pd.concat(tables, ignore_index=True) if tables else None
+
+
 def number_sessions(table: pd.DataFrame) -> pd.Series:
     """Number of the session in which each file of a tidy table was recorded, counted from 0 for each substance.
 

@@ -79,7 +79,7 @@ def fit(system: System, train: LabelledWindows, *, seed: int = 1, name: str = "b
     scorers: list[Scorer] = []
     for number, member in enumerate(system.members):
         if member in BASELINES:
-            scorers.append(BASELINES[member](seed=seed + number).fit(train.values, train.target).scores)
+            scorers.append(BASELINES[member](seed + number).fit(train.values, train.target).scores)
         else:
             scorers.append(fit_network(member, train, system=system, seed=seed + 100 * number, name=name))
     return lambda windows: _average(system.members, [scorer(windows) for scorer in scorers])
@@ -93,7 +93,7 @@ def fit_network(
     `changes` replace settings of the network's recipe.
     """
     from smellkit import checkpoint
-    from smellkit.odour.encoder_task import RECIPES, EncoderConfig, over_windows
+    from smellkit.study.odour.encoder_task import RECIPES, EncoderConfig, over_windows
     from smellkit.train import fit as fit_task
 
     some = train[np.arange(0, len(train), max(1, len(train) // 500))]

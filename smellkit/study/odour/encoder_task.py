@@ -27,6 +27,7 @@ from smellkit.odour.encoder import BACKBONES, FEATURE_LAG, Encoder, make
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LEVELS, LabelledWindows, Protocol, cut
 from smellkit.options import nearest
+from smellkit.study.odour.survey import other_sessions
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings
 
@@ -144,7 +145,7 @@ def read_splits(config: EncoderConfig) -> dict[str, LabelledWindows]:
     stride = int(np.gcd(config.train_stride, config.stride))
     everything = cut(recordings.read_recordings(config.data, "training"), config.protocol, stride=stride)
     train, valid = hold_out(everything, config.fold)
-    tables = {"test": _testing(config.data), "other_session": recordings.other_sessions(config.data)}
+    tables = {"test": _testing(config.data), "other_session": other_sessions(config.data)}
     classes = everything.classes
     rest = {name: cut(t, config.protocol, classes=classes) for name, t in tables.items() if t is not None}
     return {"train": train.every(config.train_stride), "valid": valid.every(config.stride), **rest}
