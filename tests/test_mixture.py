@@ -287,7 +287,7 @@ def test_the_task_learns_on_the_sample():
 def test_the_bench_counts_what_is_wrong_with_the_files_and_keeps_earlier_parts(tmp_path):
     result = mixture_bench.run("", parts=["official"], seeds=1, before={"data": "another", "fusion": 1})
     assert "fusion" not in result
-    assert result["official"]["seen"]["looked up"]["all"]["dynamic_top_k"] > 80
+    assert result["official"]["seen"]["k-NN, whitened"]["all"]["dynamic_top_k"] > 80
     assert result["made_by"]["official"]["stamp"]["cores"] >= 1
     kept = mixture_bench.run("", parts=["official"], seeds=1, before=result | {"fusion": 1})
     assert kept["fusion"] == 1

@@ -65,7 +65,7 @@ LEAVING = 2.5  # desorption takes this much longer than adsorption
 
 @dataclass(frozen=True)
 class Session:
-    """A sitting at the bench: what all recordings made in it share, and no odour explains.
+    """A session at the bench: what all recordings made in it share, and no odour explains.
 
     `offset` (8,) and `drift` (8,) move the log conductance of `FILMS`, drift per 1000 s; weather in degrees Celsius,
     hPa and %. `stuck`: the environment sensor does not answer.

@@ -16,7 +16,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixtures import EPOCH, parse_label
 from smellkit.odour.scents import SCENTS, substance
 from smellkit.paths import write_text
-from smellkit.simulate import nose as simulate
+from smellkit.simulate import nose
 
 SEED = 2026
 STUCK = "apple"  # its environment sensor does not answer, as in nine substances of SmellNet
@@ -29,7 +29,7 @@ SEEN = (
 NEW = ("banana50_peach50", "cumin80_pear20", "Garlic20_Mango80", "coriander50_apple50")  # in training_new alone
 UNSEEN = ("almond20_coriander80", "banana_50_cumin_50", "garlic50_orange50", "peach80_clove20", "mango50_pear50")
 ELEMENTS = ("C", "Ca", "Cl", "Co", "Cr", "Fe", "H", "K", "Mg", "Mn", "N", "Na", "O", "P", "S", "V", "Zn")
-FORMULAS = {  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecule of each of simulate.COMPOUNDS
+FORMULAS = {  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecule of each of nose.COMPOUNDS
     "esters": (7, 14, 0, 2, 0),
     "aldehydes": (7, 6, 0, 1, 0),
     "terpenes": (10, 16, 0, 0, 0),
@@ -64,8 +64,8 @@ class Size:
 def write_sample(folder: Path, *, seed: int = SEED, size: Size | None = None, sessions: str = "substance") -> Path:
     """Write `folder`/smellnet and `folder`/scents and return the folder; it must not hold them yet.
 
-    `sessions` is "substance" (all recordings of one in one sitting, as in SmellNet: the sitting gives it away) or
-    "recording" (a new sitting for each). The same arguments give the same files.
+    `sessions` is "substance" (all recordings of one in one session, as in SmellNet: the session gives it away) or
+    "recording" (a new session for each). The same arguments give the same files.
     """
     if sessions not in ("substance", "recording"):
         raise OptionError(f"sessions is {sessions!r}", hint="substance or recording")
@@ -87,7 +87,7 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
         _mixtures(folder / "mixture", _generator(seed, 2), size=size)
     _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
     _descriptions(folder, "text_description.json")
-    rows = {name: _elements(name) for name in sorted(simulate.SUBSTANCES)}
+    rows = {name: _elements(name) for name in sorted(nose.SUBSTANCES)}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(ELEMENTS)).rename_axis("food_name")
     write_text(folder / "gcms.csv", table.to_csv(lineterminator="\n"))
 
@@ -96,10 +96,10 @@ def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
     """Write the twelve-scent layout: smell_data/<odour>/*.csv, images/<odour>/*, smell_descriptions.json."""
     generator = _generator(seed, 4)
     for name in sorted(SCENTS):
-        sitting = simulate.session(generator)
+        session = nose.session(generator)
         for _ in range(size.scents):
-            sitting = sitting if sessions == "substance" else simulate.session(generator)
-            _recording(folder / "smell_data" / name, name, sitting, generator, rows=size.scent_rows, since=0)
+            session = session if sessions == "substance" else nose.session(generator)
+            _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows, since=0)
     _pictures(folder / "images", generator, count=min(size.pictures, 2))
     _descriptions(folder)
 
@@ -110,21 +110,23 @@ def _generator(seed: int, part: int) -> np.random.Generator:
 
 
 def _base(folder: Path, generator: np.random.Generator, *, size: Size, sessions: str) -> None:
-    for name in sorted(simulate.SUBSTANCES):
-        sitting = simulate.session(generator, stuck=name == STUCK)
+    for name in sorted(nose.SUBSTANCES):
+        session = nose.session(generator, stuck=name == STUCK)
         for number in range(size.training + size.testing):
             split = "training" if number < size.training else "testing"
-            sitting = sitting if sessions == "substance" else simulate.session(generator)
-            _recording(folder / split / name, name, sitting, generator, rows=size.rows, since=number * size.rows)
+            session = session if sessions == "substance" else nose.session(generator)
+            _recording(folder / split / name, name, session, generator, rows=size.rows, since=number * size.rows)
     for name in ELSEWHERE:
-        sitting = simulate.session(generator)
-        _recording(folder / "online_other" / name, name, sitting, generator, rows=size.rows, since=0)
+        session = nose.session(generator)
+        _recording(folder / "online_other" / name, name, session, generator, rows=size.rows, since=0)
 
 
-def _recording(folder: Path, name: str, sitting, generator: np.random.Generator, *, rows: int, since: int) -> None:
-    table = simulate.recording(
+def _recording(
+    folder: Path, name: str, session: nose.Session, generator: np.random.Generator, *, rows: int, since: int
+) -> None:
+    table = nose.recording(
         {name: 1.0},
-        sitting,
+        session,
         generator,
         seconds=rows,
         onset=generator.uniform(5, 25),
@@ -137,15 +139,15 @@ def _recording(folder: Path, name: str, sitting, generator: np.random.Generator,
 
 def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> None:
     """Seen mixtures in training and test on two days in July, new ones in August, unseen ones a week later."""
-    sittings = {day: simulate.session(generator, spread=0.15) for day in ("21", "22", "11", "16")}
-    times = {day: datetime(2025, 7 if day > "20" else 8, int(day), 9) for day in sittings}
+    by_day = {day: nose.session(generator, spread=0.15) for day in ("21", "22", "11", "16")}
+    times = {day: datetime(2025, 7 if day > "20" else 8, int(day), 9) for day in by_day}
 
     def sniff(label: str, day: str) -> tuple[str, pd.DataFrame]:
         times[day] += timedelta(seconds=generator.uniform(80, 120))
         since = (times[day] - times[day].replace(hour=9, minute=0, second=0)).total_seconds() / 4
         ratios = {substance(name): ratio for name, ratio in parse_label(label).items()}
         strength = generator.lognormal(0, 0.12)
-        table = simulate.mixture_recording(ratios, sittings[day], generator, strength=strength, since=since)
+        table = nose.mixture_recording(ratios, by_day[day], generator, strength=strength, since=since)
         number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
         return f"{label}.{np.base_repr(number, 32).lower()}.simulated", table
 
@@ -156,7 +158,7 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
                 _write(folder / split / f"{name}.csv", table)
         if number % 6 == 0:  # a few are synthetic
             for split in ("training_seen", "training_new"):
-                _write(folder / split / f"{name}_1.csv", simulate.bootstrap(table, _generator(number, 5)))
+                _write(folder / split / f"{name}_1.csv", nose.bootstrap(table, _generator(number, 5)))
         name, table = sniff(label, "21" if number % 2 else "22")
         _write(folder / "test_seen" / f"{name}.csv", table)
     for label in NEW:
@@ -189,7 +191,7 @@ def _descriptions(folder: Path, *names: str) -> None:
 
 def _elements(name: str) -> list[float]:
     """How much of each element the molecules of a substance hold, without a unit: only ratios mean something."""
-    amounts = np.array(simulate.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in simulate.COMPOUNDS])
+    amounts = np.array(nose.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in nose.COMPOUNDS])
     abundance = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
     return [abundance.get(element, 0.0) for element in ELEMENTS]
 

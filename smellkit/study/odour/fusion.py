@@ -1,4 +1,4 @@
-"""How much each sense is worth: all seven subsets, models that never had one of them, and senses that disagree."""
+"""How much each modality is worth: all seven subsets, models trained without one, and modalities that disagree."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, correct, fusio
 from smellkit.odour.mixture_task import joined
 from smellkit.odour.scenes import Scenes, read_scenes
 from smellkit.odour.scents import SCENTS
+from smellkit.study.odour.hybrid import fit_hybrid
 from smellkit.task import Task
 
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
@@ -38,51 +39,54 @@ def beta(model: nn.Module, scenes: Scenes, part: str, *, subset: Sequence[int] =
 def subsets(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int = 7) -> dict[str, dict[str, Any]]:
     """Return the scores of all seven subsets, each with its accuracy for every scent in "classes"."""
     ratios = scenes.smells[part][1]
-    results = {}
+    table = {}
     for subset in SUBSETS:
         predicted = beta(model, scenes, part, subset=subset, seed=seed)
         scores: dict[str, Any] = fusion_scores({"beta": predicted}, {"ratios": ratios})
-        results[name_of(subset)] = scores | {"classes": by_class(predicted, ratios)}
-    return results
+        table[name_of(subset)] = scores | {"classes": by_class(predicted, ratios)}
+    return table
 
 
 def by_class(predicted: Tensor, ratios: Tensor) -> dict[str, float]:
-    """Return for each scent the accuracy over the windows where it is (one of) the loudest."""
-    good, loudest = correct(predicted, ratios), ratios >= ratios.max(dim=1, keepdim=True).values - 1e-6
-    return {name: float(good[loudest[:, i]].float().mean()) for i, name in enumerate(SCENTS) if loudest[:, i].any()}
+    """Return for each scent the accuracy over the windows where it is (one of) the strongest."""
+    good, strongest = correct(predicted, ratios), ratios >= ratios.max(dim=1, keepdim=True).values - 1e-6
+    present = [(name, strongest[:, i]) for i, name in enumerate(SCENTS) if strongest[:, i].any()]
+    return {name: float(good[rows].float().mean()) for name, rows in present}
 
 
-def behind(table: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return for each scent how far all three senses lie ahead of the best single one; below 0 is behind."""
+def gain_over_best_single(table: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return for each scent how far all three modalities lie ahead of the best single one."""
     whole, single = table[name_of((0, 1, 2))]["classes"], [table[name]["classes"] for name in MODALITIES]
     return {scent: whole[scent] - max(one[scent] for one in single) for scent in whole}
 
 
 @torch.no_grad()
 def by_session(model: nn.Module, scenes: Scenes, part: str, *, seed: int = 7) -> dict[str, float]:
-    """Return the accuracy with all three senses, and with the nose masked where it does not know the session.
+    """Return the accuracy with all three modalities, and with the smell masked where the session is not known.
 
-    A nose from another day is sure and wrong. Whether a session is known, the hybrid of `mixture_models` tells from the
+    A smell from another day is sure and wrong. Whether a session is known, the hybrid of `odour.mixture` tells from the
     smell alone, fitted on all windows of the training split.
     """
-    from smellkit.study.odour.hybrid import fit_hybrid
-
     windows = scenes.smells[part][2]
-    known = joined([scenes.smells[name][2] for name in ("train", "valid")])
-    answer = fit_hybrid(known, trees=1).explain(windows.counts, recording=windows.recording)
-    known_session = torch.from_numpy(answer["p_known_session"] >= 0.5)
+    training = joined([scenes.smells[name][2] for name in ("train", "valid")])
+    answer = fit_hybrid(training, trees=1).explain(windows.counts, recording=windows.recording)
+    known = torch.from_numpy(answer["p_known_session"] >= 0.5)
     samples = dict(scenes.tensors(part, seed=seed).tensors)
-    results = {"always": float(correct(model.eval()(samples)["beta"], samples["ratios"]).float().mean())}
-    samples["present"] = torch.stack([known_session, *torch.ones(2, len(known_session), dtype=torch.bool)], dim=1)
-    results["only in known sessions"] = float(correct(model(samples)["beta"], samples["ratios"]).float().mean())
-    return results | {"known": float(known_session.float().mean())}
+
+    def accuracy() -> float:
+        return float(correct(model.eval()(samples)["beta"], samples["ratios"]).float().mean())
+
+    always = accuracy()
+    samples["present"] = torch.stack([known, *torch.ones(2, len(known), dtype=torch.bool)], dim=1)
+    share = float(known.float().mean())
+    return {"smell always used": always, "smell used in known sessions": accuracy(), "share of known sessions": share}
 
 
 @torch.no_grad()
 def conflict(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int = 7) -> dict[str, Any]:
-    """Return whom the model follows when one sense shows another scent than the two others.
+    """Return which modality the model follows when one shows another scent than the two others.
 
-    Pure recordings only. For each sense: the share of windows in which beta's largest scent is the one that this sense
+    Pure recordings only. For each modality: the share of windows in which beta's largest scent is the one that it
     shows alone ("follows it"), the one that the two others show ("follows the others"), or a third; and the mean margin
     between the two largest scents, which tells whether the device should stay silent.
     """
@@ -95,22 +99,20 @@ def conflict(model: nn.Module, scenes: Scenes, part: str = "test", *, seed: int 
     own = ratios.argmax(dim=1)
     other = (own + torch.randint(1, ratios.shape[1], own.shape, generator=generator)) % ratios.shape[1]
     wrong = torch.eye(ratios.shape[1])[other]
-    kind = part if part in scenes.pictures else "test"
-    results: dict[str, Any] = {}
-    agreed = {"smell": z, **scenes.draw(kind, ratios, generator=generator)}
-    swapped = {"smell": _smell_of(z, own, other, generator), **scenes.draw(kind, wrong, generator=generator)}
-    known = torch.ones(len(z), len(MODALITIES), dtype=torch.bool)
-    for odd in ("nobody", *MODALITIES):
-        batch = {name: swapped[name] if name == odd else agreed[name] for name in MODALITIES} | {"present": known}
+    agreed = {"smell": z, **scenes.draw(part, ratios, generator=generator)}
+    swapped = {"smell": _smell_of(z, own, other, generator), **scenes.draw(part, wrong, generator=generator)}
+    present = torch.ones(len(z), len(MODALITIES), dtype=torch.bool)
+    table: dict[str, Any] = {}
+    for odd in ("none", *MODALITIES):
+        batch = {name: swapped[name] if name == odd else agreed[name] for name in MODALITIES} | {"present": present}
         predicted = model.eval()(batch)["beta"]
         first, second = predicted.topk(2, dim=1).values.unbind(1)
-        chosen = predicted.argmax(dim=1)
-        results[odd] = {
-            "follows it": float((chosen == other).float().mean()),
-            "follows the others": float((chosen == own).float().mean()),
+        table[odd] = {
+            "follows it": float((predicted.argmax(dim=1) == other).float().mean()),
+            "follows the others": float((predicted.argmax(dim=1) == own).float().mean()),
             "margin": float((first - second).mean()),
         }
-    return results
+    return table
 
 
 def _smell_of(z: Tensor, own: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
@@ -157,40 +159,41 @@ def study(
 ) -> dict[str, Any]:
     """Return the fusion's part of the bench, means over `seeds`, for "test" and (where there is one) "unseen".
 
-    "subsets": for each strategy, all seven; "without": a model trained without a sense beside one that had it and now
-    lacks it; "behind": all three senses against the best single one, by scent; "conflict";
-    "nose": heard always, or in known sessions only.
+    "subsets": for each strategy, all seven; "without": a model trained without a modality beside one that had it and
+    now lacks it; "gain over best single": by scent; "conflict"; "session": smell always used, or in known sessions.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     for seed in seeds:
-        scenes = read_scenes(data, seed=seed)
-        parts = [part for part in ("test", "unseen") if part in scenes.smells]
-        models = {
-            s: fit(scenes, name=f"bench-fusion/{s}-{seed}", strategy=s, epochs=epochs, seed=seed) for s in STRATEGIES
-        }
-        row: dict[str, Any] = {"subsets": {}, "behind": {}, "without": {}, "conflict": {}, "nose": {}}
-        for part in parts:
-            row["subsets"][part] = {s: subsets(model, scenes, part, seed=seed) for s, model in models.items()}
-            row["behind"][part] = behind(row["subsets"][part]["attention"])
-            row["conflict"][part] = conflict(models["attention"], scenes, part, seed=seed)
-            row["nose"][part] = by_session(models["attention"], scenes, part, seed=seed)
-        for modality in MODALITIES:
-            never = fit(scenes, name=f"bench-fusion/no-{modality}-{seed}", without=modality, epochs=epochs, seed=seed)
-            left = tuple(i for i, name in enumerate(MODALITIES) if name != modality)
-            for part in parts:
-                ratios = scenes.smells[part][1]
-                predicted = beta(never, scenes, part, subset=left, seed=seed)
-                lacking = row["subsets"][part]["attention"][name_of(left)]["accuracy"]
-                row["without"].setdefault(part, {})[modality] = {
-                    "never had it": fusion_scores({"beta": predicted}, {"ratios": ratios})["accuracy"],
-                    "lacks it now": lacking,
-                }
-        rows.append(row)
-        for part in parts:
-            for name, scores in row["subsets"][part]["attention"].items():
+        rows.append(_one_seed(read_scenes(data, seed=seed), epochs=epochs, seed=seed))
+        for part, tables in rows[-1]["subsets"].items():
+            for name, scores in tables["attention"].items():
                 progress(f"  {part:7} {name:24} accuracy {scores['accuracy']:.3f} top-k {scores['dynamic_top_k']:.1f}")
-            progress(f"  {part}: behind {min(row['behind'][part].values()):+.3f}; {row['without'][part]}")
     return _means(rows)
+
+
+def _one_seed(scenes: Scenes, *, epochs: int, seed: int) -> dict[str, Any]:
+    """All that `study` measures, with one seed."""
+    parts = [part for part in ("test", "unseen") if part in scenes.smells]
+    models = {s: fit(scenes, name=f"bench-fusion/{s}-{seed}", strategy=s, epochs=epochs, seed=seed) for s in STRATEGIES}
+    model = models["attention"]
+    tables = {part: {s: subsets(one, scenes, part, seed=seed) for s, one in models.items()} for part in parts}
+    without: dict[str, Any] = {part: {} for part in parts}
+    for modality in MODALITIES:
+        never = fit(scenes, name=f"bench-fusion/no-{modality}-{seed}", without=modality, epochs=epochs, seed=seed)
+        left = tuple(i for i, name in enumerate(MODALITIES) if name != modality)
+        for part in parts:
+            predicted = beta(never, scenes, part, subset=left, seed=seed)
+            without[part][modality] = {
+                "trained without it": float(correct(predicted, scenes.smells[part][1]).float().mean()),
+                "masked in the test": tables[part]["attention"][name_of(left)]["accuracy"],
+            }
+    return {
+        "subsets": tables,
+        "gain over best single": {part: gain_over_best_single(tables[part]["attention"]) for part in parts},
+        "without": without,
+        "conflict": {part: conflict(model, scenes, part, seed=seed) for part in parts},
+        "session": {part: by_session(model, scenes, part, seed=seed) for part in parts},
+    }
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of mixtures and of the fusion: truth and prediction, what alpha listens to, whom the model follows."""
+"""Figures of mixtures and of the fusion: true and predicted ratios, alpha's channels, disagreeing modalities."""
 
 from __future__ import annotations
 
@@ -84,19 +84,19 @@ def grouped(
     return figure
 
 
-def listening(z: Tensor, ratios: NDArray, loudness: Tensor, *, most: int = 16) -> Figure:
-    """Draw how the loudest channels of alpha answer to each scent: the correlation of z_i with the scent's ratio.
+def channel_correlations(z: Tensor, ratios: NDArray, weights: Tensor, *, most: int = 16) -> Figure:
+    """Draw how the strongest channels of alpha answer to each scent: the correlation of z_i with the scent's ratio.
 
-    `z` (windows, 50), `ratios` (windows, 12), `loudness` (50,) from `AlphaSum.weights`.
+    `z` (windows, 50), `ratios` (windows, 12), `weights` (50,) from `AlphaSum.weights`.
     """
-    loudest = np.argsort(-loudness.numpy())[:most]
-    centred = z.numpy()[:, loudest] - z.numpy()[:, loudest].mean(axis=0)
+    strongest = np.argsort(-weights.numpy())[:most]
+    centred = z.numpy()[:, strongest] - z.numpy()[:, strongest].mean(axis=0)
     truth = ratios - ratios.mean(axis=0)
     size = np.linalg.norm(centred, axis=0)[None, :] * np.linalg.norm(truth, axis=0)[:, None]
     values = truth.T @ centred / np.maximum(size, 1e-9)
-    columns = [f"{channel + 1}" for channel in loudest]
+    columns = [f"{channel + 1}" for channel in strongest]
     figure = plots.heat(values, rows=ODORANTS, columns=columns, centre=0.0, label="correlation")
-    figure.axes[0].set_xlabel("channel z, the loudest first")
+    figure.axes[0].set_xlabel("channel z, the strongest first")
     return figure
 
 
@@ -109,9 +109,9 @@ def all_subsets(table: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def disagreement(table: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw whom the model follows when one sense shows another scent than the two others."""
+    """Draw which modality the model follows when one shows another scent than the two others."""
     words = {
-        "nobody": "all agree",
+        "none": "all agree",
         "smell": "smell disagrees",
         "picture": "picture disagrees",
         "text": "text disagrees",

@@ -1,6 +1,6 @@
 """`smellkit bench smellnet-mixture`: mixture ratios on SmellNet-Mixture, measured so that the metric can't be gamed.
 
-Nothing is fitted on a test split and no model sees the clock; what was chosen how is said in `SELECTION`. Every file
+Nothing is fitted on a test split and no model sees the clock; what was chosen how stands in `SELECTION`. Every file
 of a split counts, copies too, as in the published protocol; beside it stand the scores on each recording once.
 """
 
@@ -14,14 +14,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smellkit import metrics, runs
+from smellkit import checkpoint, runs, train
 from smellkit.errors import DataError, OptionError
+from smellkit.evaluate import Outcome, summarise
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
-from smellkit.odour.mixture_task import MixtureWindows, groups, label, mixture_scores, read_windows, training_split
+from smellkit.odour.mixture_task import (
+    MixtureWindows,
+    groups,
+    label,
+    load_encoder,
+    mixture_scores,
+    read_windows,
+    save_hybrid,
+    task,
+    training_split,
+)
 from smellkit.odour.mixtures import parse_label, read_mixtures
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
+from smellkit.study.odour import fusion as fusions
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
@@ -32,7 +44,7 @@ SELECTION = (
     "Features, leaf size, references' metric and power law: by leaving out days or recordings of the training split. "
     "Chosen with the visible part of test_unseen in view: the posterior mean, where leaving out days preferred an "
     "expected-score decision for Top-1@0.1 (19.5 against 15.4), and the rule that few recordings of a known session "
-    "are coincidence. The metric and k of the look-up: several of like score when recordings are left out were "
+    "are coincidence. The metric and k of the neighbours: several of like score when recordings are left out were "
     "compared on test_seen. So only recordings that nobody has seen yet are a clean test."
 )
 Progress = Callable[[str], object]
@@ -61,8 +73,7 @@ def run(
     result |= {"data": described, "published": PUBLISHED, "selection": SELECTION}
     made_by = dict(result.get("made_by", {}))
     if save:
-        began = time.monotonic()
-        progress(f"weights: {keep_weights(folder, Path(save))}   ({time.monotonic() - began:.0f} s)")
+        progress(f"weights: {train_weights(folder, Path(save))}")
     for name in parts or PARTS:
         began = time.monotonic()
         result[name] = PARTS[name](folder, seeds, progress)
@@ -75,10 +86,10 @@ def run(
 
 def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
     """Count what is there: files, copies, files in a folder named after another mixture, made-up recordings."""
-    results: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for split in splits or sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
         _, index = read_mixtures(folder, split)
-        results[split] = {
+        table[split] = {
             "files": len(index),
             "copies": int((index["duplicate_of"].fillna("") != "").sum()),
             "in a folder of another name": sum(_misnamed(file) for file in index["file"]),
@@ -86,47 +97,53 @@ def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
             "mixtures": len({label(row) for row in index[list(ODORANTS)].to_numpy()}),
             "days": sorted(set(index["recorded_at"].dropna().dt.strftime("%Y-%m-%d"))),
         }
-    return results
+    return table
 
 
 def official(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen."""
-    results: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for name, training in (("seen", "training_seen"), ("unseen", "training_new")):
         if not (folder / "mixture" / f"test_{name}").is_dir() or not (folder / "mixture" / training).is_dir():
             continue
-        train, test = read_windows(folder, training), read_windows(folder, f"test_{name}", copies=True)
-        results[name] = {}
+        windows, test = read_windows(folder, training), read_windows(folder, f"test_{name}", copies=True)
+        table[name] = {}
         for system, fit in SYSTEMS.items():
             repeated = seeds if system in RANDOM else 1
-            predictions = [fit(train, seed)(test) for seed in range(1, repeated + 1)]
-            results[name][system] = figures(predictions, test)
-            progress(f"  {name:7} {system:28} {line(results[name][system]['all'])}")
-    return results
+            table[name][system] = figures([fit(windows, seed)(test) for seed in range(1, repeated + 1)], test)
+            progress(f"  {name:7} {system:28} {line(table[name][system]['all'])}")
+    return table
 
 
 def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, Any]:
     """Return all scores of a split, means over the predictions of several seeds: all, and by kind, number and day.
 
-    The interval is a bootstrap over recordings, of the first seed.
+    95 % intervals: bootstrap over recordings.
     """
-    truth = test.ratios
-    once = (test.column("duplicate_of") == "") | (test.column("duplicate_of") == None)  # noqa: E711
-    days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("made up").to_numpy()[test.recording]
-    groupings = {"kind": test.column("kind"), "components": (truth > 0).sum(axis=1), "day": days}
-    results: dict[str, Any] = {"all": _mean([mixture_scores(p, truth) for p in predictions])}
-    results["each recording once"] = _mean([mixture_scores(p[once], truth[once]) for p in predictions])
-    for view, of in groupings.items():
-        results[view] = {
-            str(group): _mean([mixture_scores(p[of == group], truth[of == group]) for p in predictions])
-            for group in np.unique(of)
-        }
-    interval = metrics.bootstrap(100 * within_tolerance(predictions[0], truth), groups=test.recording, rounds=500)
-    ranks = metrics.bootstrap(100 * dynamic_top_k(predictions[0], truth), groups=test.recording, rounds=500)
-    results["interval"] = {"top1_at_0.1": interval[1:], "dynamic_top_k": ranks[1:]}
+    every = np.ones(len(test), bool)
+    days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("synthetic").to_numpy()[test.recording]
+    by = {"kind": test.column("kind"), "components": (test.ratios > 0).sum(axis=1), "day": days}
+
+    def mean(rows: NDArray) -> dict[str, Any]:
+        return _mean([mixture_scores(one[rows], test.ratios[rows]) for one in predictions])
+
+    table: dict[str, Any] = {"all": mean(every)}
+    table["each recording once"] = mean(test.index["duplicate_of"].fillna("").eq("").to_numpy()[test.recording])
+    for name, group in by.items():
+        table[name] = {str(value): mean(group == value) for value in np.unique(group)}
+    outcomes = [_outcome(one, test) for one in predictions]
+    table["interval"] = {name: [each.low, each.high] for name, each in summarise(outcomes).items()}
     if len(predictions) > 1:
-        results["seeds"] = [mixture_scores(p, truth)["top1_at_0.1"] for p in predictions]
-    return results
+        table["seeds"] = [mixture_scores(one, test.ratios)["top1_at_0.1"] for one in predictions]
+    return table
+
+
+def _outcome(predicted: NDArray, test: MixtureWindows) -> Outcome:
+    measures = {
+        "top1_at_0.1": 100 * within_tolerance(predicted, test.ratios),
+        "dynamic_top_k": 100 * dynamic_top_k(predicted, test.ratios),
+    }
+    return Outcome(groups=test.recording, measures=measures)
 
 
 def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
@@ -134,100 +151,93 @@ def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     windows = read_windows(folder, training_split(folder))
     real = (windows.index["kind"] == "real").to_numpy()
     real = real if real.any() else ~real
-    results: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for by in ("recording", "combination", "day"):
-        of = groups(windows.index, by)
-        names = np.random.default_rng(1).permutation(np.unique(of[real]))
+        group = groups(windows.index, by)
+        names = np.random.default_rng(1).permutation(np.unique(group[real]))
         if len(names) < 2:
             continue
-        folds = np.array_split(names, min(len(names), 5 if by == "recording" else 10))
-        results[by] = {}
-        for system in ("constant mean", "neighbours on mean counts", "looked up", "plausible", "hybrid"):
-            predictions, truth = [], []
-            for fold in folds:
-                out = np.isin(of, fold)
-                test = windows.of(out & real)
-                if len(test):
-                    predictions.append(SYSTEMS[system](windows.of(~out), 1)(test))
-                    truth.append(test.ratios)
-            results[by][system] = mixture_scores(np.concatenate(predictions), np.concatenate(truth))
-            progress(f"  without {by:12} {system:28} {line(results[by][system])}")
-    return results
+        held = [np.isin(group, fold) for fold in np.array_split(names, min(len(names), 5 if by == "recording" else 10))]
+        folds = [(windows.of(~out), windows.of(out & real)) for out in held]
+        folds = [(known, asked) for known, asked in folds if len(asked)]
+        truth = np.concatenate([asked.ratios for _, asked in folds])
+        table[by] = {}
+        for system, fit in list(SYSTEMS.items())[1:]:
+            predicted = np.concatenate([fit(known, 1)(asked) for known, asked in folds])
+            table[by][system] = mixture_scores(predicted, truth)
+            progress(f"  without {by:12} {system:28} {line(table[by][system])}")
+    return table
 
 
 def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
-    """References of the same day: 1 or 3 a mixture, drawn or the first ones of the day; and base scents alone.
+    """References of the same day: 1 or 3 a mixture, drawn or the first ones of the day; and base scents alone."""
+    windows = read_windows(folder, training_split(folder))
+    table = mixture_references(folder, windows, seeds) | base_scents_alone(windows)
+    for name, scores in table.items():
+        progress(f"  {name:48} {line(scores)}")
+    return table
 
-    Mixture references: the test_unseen recordings, each once; what is not a reference is predicted. Base scents alone:
-    the training days that have them, with that day left out of the training.
-    """
-    train = read_windows(folder, training_split(folder))
-    model = fit_hybrid(train)
-    results: dict[str, Any] = {}
-    if (folder / "mixture" / "test_unseen").is_dir():
-        test = read_windows(folder, "test_unseen")
-        for count in (1, 3):
-            for order in ("drawn", "first"):
-                repeated = range(1, seeds + 1) if order == "drawn" else (0,)
-                rows = []
-                for seed in repeated:
-                    chosen = draw_references(test.index, count=count, seed=seed if order == "drawn" else None)
-                    rest = test.of(~chosen)
-                    rows.append(
-                        mixture_scores(SessionCalibration.fit(test.of(chosen), model).predict(rest.counts), rest.ratios)
-                    )
-                results[f"{count} a mixture, {order}"] = _mean(rows)
-                progress(f"  {count} a mixture, {order:6} {line(_mean(rows))}")
-    days, index = groups(train.index, "day"), train.index
-    pure = (index[list(ODORANTS)] > 0).sum(axis=1).to_numpy() == 1
-    real = (index["kind"] == "real").to_numpy()
+
+def mixture_references(folder: Path, windows: MixtureWindows, seeds: int) -> dict[str, Any]:
+    """References are recordings of test_unseen, each once; what is no reference is predicted."""
+    if not (folder / "mixture" / "test_unseen").is_dir():
+        return {}
+    model, test = fit_hybrid(windows), read_windows(folder, "test_unseen")
+    table = {}
+    for count in (1, 3):
+        for order, drawn in (("drawn", [*range(1, seeds + 1)]), ("first", [None])):
+            rows = []
+            for seed in drawn:
+                chosen = draw_references(test.index, count=count, seed=seed)
+                rest = test.of(~chosen)
+                calibration = SessionCalibration.fit(test.of(chosen), model)
+                rows.append(mixture_scores(calibration.predict(rest.counts), rest.ratios))
+            table[f"{count} a mixture, {order}"] = _mean(rows)
+    return table
+
+
+def base_scents_alone(windows: MixtureWindows) -> dict[str, Any]:
+    """References are the base scents of a training day; its real mixtures of these scents are predicted."""
+    model, days, index = fit_hybrid(windows), groups(windows.index, "day"), windows.index
+    present = index[list(ODORANTS)].to_numpy() > 0
+    pure, real = present.sum(axis=1) == 1, (index["kind"] == "real").to_numpy()
+    table = {}
     for day in np.unique(days):
-        references, rest = train.of((days == day) & pure & real), train.of((days == day) & ~pure & real)
+        references, rest = windows.of((days == day) & pure & real), windows.of((days == day) & ~pure & real)
         scents = references.ratios.sum(axis=0) > 0
-        asked = rest.of(~(index[list(ODORANTS)].to_numpy()[:, ~scents] > 0).any(axis=1))
-        if not len(asked) or scents.sum() < 2:
-            continue
-        scores = mixture_scores(SessionCalibration.fit(references, model).predict(asked.counts), asked.ratios)
-        results[f"base scents alone, {day}, {scents.sum()} scents"] = scores
-        progress(f"  {scents.sum()} base scents alone, {day}  {line(scores)}")
-    return results
+        asked = rest.of(~present[:, ~scents].any(axis=1))
+        if len(asked) and scents.sum() >= 2:
+            predicted = SessionCalibration.fit(references, model).predict(asked.counts)
+            name = f"base scents alone, {day}, {scents.sum()} scents"
+            table[name] = mixture_scores(predicted, asked.ratios)
+    return table
 
 
 def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """The alpha stage: an encoder's 50 channels, frozen or fine-tuned, against one that learnt with it from nothing."""
-    from smellkit import checkpoint as weights
-    from smellkit import train
-    from smellkit.odour.mixture_task import load_encoder, task
-
-    results: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for stage in ("encoder", "frozen", "fine-tuned", "joint"):
-        rows, prints = [], []
+        rows, unchanged = [], []
         for seed in range(1, min(seeds, 3) + 1):
             settings = train.Settings(epochs=12, batch=128, learning_rate=3e-3, seed=seed)
-            name = f"bench-mixture/{stage}-{seed}"
-            before = f"bench-mixture/encoder-{seed}"
-            options: dict[str, Any] = {
-                "data": str(folder),
-                "stage": stage,
-                "encoder": "" if stage in ("encoder", "joint") else before,
-            }
-            made = train.fit(task(**options), settings, name=name, params=options)
-            rows.append(made.scores)
+            name, trained = f"bench-mixture/{stage}-{seed}", f"bench-mixture/encoder-{seed}"
+            options: dict[str, Any] = {"data": str(folder), "stage": stage}
+            options["encoder"] = "" if stage in ("encoder", "joint") else trained
+            rows.append(train.fit(task(**options), settings, name=name, params=options).scores)
             if options["encoder"]:
-                prints.append(weights.fingerprint(load_encoder(before)) == weights.fingerprint(load_encoder(name)))
-        results[stage] = {split: _mean([row[split] for row in rows]) for split in ("valid", "test") if split in rows[0]}
-        results[stage]["parameters"] = rows[0]["parameters"]
-        if prints:
-            results[stage]["encoder unchanged"] = all(prints)
-        progress(f"  {stage:12} {line(results[stage].get('test', results[stage]['valid']))}")
-    return results
+                before, after = (checkpoint.fingerprint(load_encoder(run)) for run in (trained, name))
+                unchanged.append(before == after)
+        table[stage] = {split: _mean([row[split] for row in rows]) for split in ("valid", "test") if split in rows[0]}
+        table[stage]["parameters"] = rows[0]["parameters"]
+        if unchanged:
+            table[stage]["encoder unchanged"] = all(unchanged)
+        progress(f"  {stage:12} {line(table[stage].get('test', table[stage]['valid']))}")
+    return table
 
 
 def fusion(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """Smell, picture and text: all seven subsets, the strategies, models without one of them, and conflicts."""
-    from smellkit.study.odour.fusion import study
-
-    return study(str(folder), seeds=range(1, min(seeds, 3) + 1), progress=progress)
+    return fusions.study(str(folder), seeds=range(1, min(seeds, 3) + 1), progress=progress)
 
 
 PARTS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
@@ -239,45 +249,45 @@ PARTS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
 }
 
 
-def _constant(train: MixtureWindows, seed: int) -> Predict:
+def _constant(windows: MixtureWindows, seed: int) -> Predict:
     return lambda test: np.full(test.ratios.shape, 0.5)
 
 
-def _mean_ratios(train: MixtureWindows, seed: int) -> Predict:
-    mean = train.ratios.mean(axis=0)
+def _mean_ratios(windows: MixtureWindows, seed: int) -> Predict:
+    mean = windows.ratios.mean(axis=0)
     return lambda test: np.tile(mean, (len(test), 1))
 
 
-def _neighbours(train: MixtureWindows, seed: int) -> Predict:
-    table = Neighbours.fit(levels(train.counts), train.ratios, metric=np.eye(4, dtype=np.float32), k=15)
+def _neighbours(windows: MixtureWindows, seed: int) -> Predict:
+    table = Neighbours.fit(levels(windows.counts), windows.ratios, metric=np.eye(4, dtype=np.float32), k=15)
     return lambda test: table.mixtures[table.votes(levels(test.counts))[0].argmax(axis=1)]
 
 
-def _look_up(train: MixtureWindows, seed: int) -> Predict:
-    table = whitened_neighbours(train, levels)
+def _whitened_neighbours(windows: MixtureWindows, seed: int) -> Predict:
+    table = whitened_neighbours(windows, levels)
     return lambda test: table.predict(levels(test.counts))
 
 
-def _plausible(train: MixtureWindows, seed: int) -> Predict:
-    real = real_windows(train)
-    forest = grow_forest(level_and_slope(train.counts[real]), train.ratios[real], seed=seed)
+def _posterior_mean(windows: MixtureWindows, seed: int) -> Predict:
+    real = real_windows(windows)
+    forest = grow_forest(level_and_slope(windows.counts[real]), windows.ratios[real], seed=seed)
     return lambda test: forest.predict(level_and_slope(test.counts))
 
 
-def _hybrid(train: MixtureWindows, seed: int) -> Predict:
-    model = fit_hybrid(train, seed=seed)
+def _hybrid(windows: MixtureWindows, seed: int) -> Predict:
+    model = fit_hybrid(windows, seed=seed)
     return lambda test: model.predict(test.counts, recording=test.recording)
 
 
 SYSTEMS: dict[str, Callable[[MixtureWindows, int], Predict]] = {
     "constant 0.5": _constant,  # shows what the published metric alone is worth
     "constant mean": _mean_ratios,
-    "neighbours on mean counts": _neighbours,
-    "looked up": _look_up,
-    "plausible": _plausible,
+    "k-NN on mean counts": _neighbours,
+    "k-NN, whitened": _whitened_neighbours,
+    "forest, posterior mean": _posterior_mean,
     "hybrid": _hybrid,
 }
-RANDOM = ("plausible", "hybrid")
+RANDOM = ("forest, posterior mean", "hybrid")
 
 
 def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.bool_]:
@@ -293,14 +303,11 @@ def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.b
     return chosen
 
 
-def keep_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
+def train_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
     """Train the hybrid and the encoder of the alpha stage on the larger training split and keep them in `out`."""
-    from smellkit import train
-    from smellkit.odour.mixture_task import load_encoder, save_hybrid, task
-
     settings = train.Settings(epochs=epochs, batch=128, learning_rate=3e-3, seed=seed)
-    made = train.fit(task(data=str(folder), stage="joint"), settings, name="bench-mixture/weights")
-    encoder = {f"encoder.{name}": tensor for name, tensor in load_encoder(str(made.folder)).state_dict().items()}
+    run = train.fit(task(data=str(folder), stage="joint"), settings, name="bench-mixture/weights")
+    encoder = {f"encoder.{name}": tensor for name, tensor in load_encoder(str(run.folder)).state_dict().items()}
     split = training_split(folder)
     model = fit_hybrid(read_windows(folder, split), seed=seed)
     about = {"trained_on": f"mixture/{split}", "seed": seed, "encoder_epochs": epochs}
