@@ -66,3 +66,23 @@ def test_a_part_of_a_table_is_bold_where_the_whole_is():
         and "| far | 10.0" in shown
         and shown.endswith("Briefly.")
     )
+
+
+def test_every_table_row_and_column_that_the_first_page_names_is_published():
+    for result in results.read().values():
+        for table in result.tables:
+            assert table.rows, f"{result.name}: {table.title} is empty"
+            if table.home:
+                assert set(table.home.rows) <= {name for name, _ in table.rows}, (result.name, table.title)
+                assert set(table.home.columns) <= set(table.columns), (result.name, table.title)
+
+
+def test_every_table_that_is_laid_out_finds_its_figures():
+    read = results.read()
+    absent = [
+        part["title"]
+        for name, layout in results.layouts().items()
+        for part in layout.get("tables", [])
+        if part["title"] not in {table.title for table in read[name].tables}
+    ]
+    assert absent == ["Classes and augmentation"]  # that sweep was run on the sample alone
