@@ -11,14 +11,15 @@ from click.testing import CliRunner
 
 from smellkit import checkpoint, cli, paths, runs
 from smellkit.errors import OptionError, WeightsError
-from smellkit.gcode import data, export, predict, recordings, task, tokens
+from smellkit.gcode import data, export, predict, recordings, tokens
 from smellkit.gcode.data import DataConfig
 from smellkit.gcode.decoder import head_scores
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, POSITION_COLUMNS
-from smellkit.gcode.task import DecoderTask, EncoderTask, WindowDecoderTask
 from smellkit.gcode.tokens import SIZES, Grammar
 from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, decode, forced, summary_features
+from smellkit.study.gcode import release, task
+from smellkit.study.gcode.task import DecoderTask, EncoderTask, WindowDecoderTask
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "gcode"
@@ -44,7 +45,7 @@ def run(own_runs):
 
 @pytest.fixture(scope="module")
 def packed(run, tmp_path_factory):
-    return predict.save(run, tmp_path_factory.mktemp("packed"))
+    return release.save(run, tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_the_prediction_is_the_mean_of_its_two_views(batch):
 def test_a_decoder_without_summary_features_has_one_view_and_can_be_packed(batch, tmp_path):
     options = {"protocol": "all", "summary": False, **SMALL}
     alone = fit(WindowDecoderTask(**options), QUICK, name="alone", params=options)
-    model = predict.load(predict.save(alone, tmp_path)).model.eval()
+    model = predict.load(release.save(alone, tmp_path)).model.eval()
     with torch.no_grad():
         assert model(batch)["lines"].shape[1] == 1
 
@@ -281,7 +282,7 @@ def test_hiding_the_position_in_the_input_leaves_nothing_of_it(batch):
 def test_a_run_that_standardises_recordings_cannot_be_packed(run, tmp_path):
     other = runs.start("centred", run.params | {"channels": "centred"})
     with pytest.raises(WeightsError, match="standardises"):
-        predict.save(other, tmp_path)
+        release.save(other, tmp_path)
 
 
 @pytest.mark.skipif(not (paths.weights() / "gcode" / "manifest.json").exists(), reason="no weights yet")

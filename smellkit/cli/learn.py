@@ -14,9 +14,9 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
     "odour-encoder": "smellkit.study.odour.encoder_task:task",
     "odour-mixture": "smellkit.odour.mixture_task:task",
     "odour-fusion": "smellkit.odour.fusion:task",
-    "gcode-window-decoder": "smellkit.gcode.task:WindowDecoderTask",
-    "gcode-encoder": "smellkit.gcode.task:EncoderTask",
-    "gcode-decoder": "smellkit.gcode.task:DecoderTask",
+    "gcode-window-decoder": "smellkit.study.gcode.task:WindowDecoderTask",
+    "gcode-encoder": "smellkit.study.gcode.task:EncoderTask",
+    "gcode-decoder": "smellkit.study.gcode.task:DecoderTask",
     "plume": "smellkit.plume.task:plume",
 }
 

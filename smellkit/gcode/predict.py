@@ -1,13 +1,11 @@
 """Name what a machine was doing in recorded files, and while it runs.
 
-smellkit train gcode-window-decoder --set data=DIR --set protocol=all --name gcode-all
-python -m smellkit.gcode.predict gcode-all data/weights/gcode        # the run as weights that `load` reads
+Trained weights are read by `load`; `smellkit/study/gcode/release.py` makes them of a run.
 """
 
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,25 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smellkit import checkpoint, paths, runs
+from smellkit import checkpoint, paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.gcode import data, recordings
-from smellkit.gcode.data import LENGTH, STRIDE, Prepared, Scaling
+from smellkit.gcode.data import LENGTH, STRIDE, Scaling
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, NODES, OPERATIONS
-from smellkit.gcode.task import WindowDecoderTask, config_of, model_of
 from smellkit.gcode.tokens import Grammar, Vocabulary, default
 from smellkit.gcode.window_decoder import PathKNN, WindowDecoder, decode
-from smellkit.runs import Run
 
 COLUMNS = ("file", "start", "operation", "p", "line", "tokens")
 CONTEXTS = ("window", "recording")
 BATCH = 128  # windows at once
-LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
 HMM = ("line", "operation", "first")
-SHAPE = ("width", "layers", "fourier", "structure", "summary")  # options of the task that decide the tensors
-MADE_BY = "python -m smellkit.gcode.predict RUN FOLDER"
+MADE_BY = "python -m smellkit.study.gcode.release RUN FOLDER"
 
 
 @dataclass(frozen=True)
@@ -165,53 +159,6 @@ def _row(row: dict[str, float] | Sequence[float]) -> tuple[np.ndarray, np.ndarra
     return values[: len(CONTINUOUS)], values[len(CONTINUOUS) :]
 
 
-def program_hmm(prepared: Prepared) -> ProgramHMM:
-    """The lines and operations of the training recordings, window after window."""
-    table = prepared.machine.windows.iloc[prepared.parts.train]
-    line = prepared.machine.line_numbers(prepared.grammar.texts)[table["line"].to_numpy()]
-    return ProgramHMM.from_windows(table["recording"], table["start"], line, table["operation_id"])
-
-
-def from_run(run: Run) -> LinePredictor:
-    """The predictor of a finished run of `gcode-window-decoder`."""
-    prepared = config_of(WindowDecoderTask, run.params).prepared
-    return LinePredictor(model_of(run), prepared.scaling, prepared.vocabulary, prepared.mask, program_hmm(prepared))
-
-
-def save(run: Run, folder: Path) -> Path:
-    """Write the predictor of a finished run of `gcode-window-decoder` into `folder`, with what it was trained on."""
-    task = config_of(WindowDecoderTask, run.params)
-    if task.channels not in ("all", "no-position"):
-        raise WeightsError(
-            f"The run {run.name!r} standardises whole recordings, which a stream can't", hint="channels=all"
-        )
-    one, prepared = from_run(run), task.prepared
-    tensors = {
-        f"model.{name}": tensor.half() if tensor.numel() >= LARGE and name.endswith("weight") else tensor
-        for name, tensor in one.model.state_dict().items()
-    }
-    tensors |= {"scaling.centre": one.scaling.centre, "scaling.spread": one.scaling.spread}
-    tensors |= {f"hmm.{name}": getattr(one.hmm, name).to(torch.int16) for name in HMM}
-    table = prepared.machine.windows.iloc[prepared.parts.train]
-    manifest = {
-        "kind": "gcode",
-        "model": {name: getattr(task, name) for name in SHAPE},
-        "channels": CONTINUOUS,
-        "used": prepared.mask.astype(int).tolist(),
-        "operations": OPERATIONS,
-        "categories": one.scaling.categories,
-        "lines": one.model.grammar.texts,
-        "trained_on": {
-            "protocol": task.protocol,
-            "windows": len(table),
-            "recordings": table["recording"].nunique(),
-            "scores": run.scores,
-        },
-        "made": run.stamp,
-    }
-    return checkpoint.save(folder, tensors, runs.plain(manifest))
-
-
 def load(folder: Path) -> LinePredictor:
     """The predictor in `folder`; WeightsError when it is not one, or one for other channels."""
     tensors, manifest = checkpoint.load(folder, made_by=MADE_BY)
@@ -234,7 +181,3 @@ def load(folder: Path) -> LinePredictor:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
     checkpoint.fill(model, state, where=str(folder)).eval()
     return LinePredictor(model, scaling, vocabulary, np.array(manifest["used"], dtype=bool), hmm)
-
-
-if __name__ == "__main__":
-    print(save(runs.latest(sys.argv[1]), Path(sys.argv[2])))

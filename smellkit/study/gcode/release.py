@@ -1,0 +1,75 @@
+"""A trained run of the window decoder as weights that `smellkit.gcode.predict` reads.
+
+smellkit train gcode-window-decoder --set data=DIR --set protocol=all --name gcode-all
+python -m smellkit.study.gcode.release gcode-all data/weights/gcode
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from smellkit import checkpoint, runs
+from smellkit.errors import WeightsError
+from smellkit.gcode.data import Prepared
+from smellkit.gcode.hmm import ProgramHMM
+from smellkit.gcode.predict import HMM, LinePredictor
+from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS
+from smellkit.runs import Run
+from smellkit.study.gcode.task import WindowDecoderTask, config_of, model_of
+
+LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
+SHAPE = ("width", "layers", "fourier", "structure", "summary")  # options of the task that decide the tensors
+
+
+def program_hmm(prepared: Prepared) -> ProgramHMM:
+    """The lines and operations of the training recordings, window after window."""
+    table = prepared.machine.windows.iloc[prepared.parts.train]
+    line = prepared.machine.line_numbers(prepared.grammar.texts)[table["line"].to_numpy()]
+    return ProgramHMM.from_windows(table["recording"], table["start"], line, table["operation_id"])
+
+
+def from_run(run: Run) -> LinePredictor:
+    """The predictor of a finished run of `gcode-window-decoder`."""
+    prepared = config_of(WindowDecoderTask, run.params).prepared
+    return LinePredictor(model_of(run), prepared.scaling, prepared.vocabulary, prepared.mask, program_hmm(prepared))
+
+
+def save(run: Run, folder: Path) -> Path:
+    """Write the predictor of a finished run of `gcode-window-decoder` into `folder`, with what it was trained on."""
+    task = config_of(WindowDecoderTask, run.params)
+    if task.channels not in ("all", "no-position"):
+        raise WeightsError(
+            f"The run {run.name!r} standardises whole recordings, which a stream can't", hint="channels=all"
+        )
+    one, prepared = from_run(run), task.prepared
+    tensors = {
+        f"model.{name}": tensor.half() if tensor.numel() >= LARGE and name.endswith("weight") else tensor
+        for name, tensor in one.model.state_dict().items()
+    }
+    tensors |= {"scaling.centre": one.scaling.centre, "scaling.spread": one.scaling.spread}
+    tensors |= {f"hmm.{name}": getattr(one.hmm, name).to(torch.int16) for name in HMM}
+    table = prepared.machine.windows.iloc[prepared.parts.train]
+    manifest = {
+        "kind": "gcode",
+        "model": {name: getattr(task, name) for name in SHAPE},
+        "channels": CONTINUOUS,
+        "used": prepared.mask.astype(int).tolist(),
+        "operations": OPERATIONS,
+        "categories": one.scaling.categories,
+        "lines": one.model.grammar.texts,
+        "trained_on": {
+            "protocol": task.protocol,
+            "windows": len(table),
+            "recordings": table["recording"].nunique(),
+            "scores": run.scores,
+        },
+        "made": run.stamp,
+    }
+    return checkpoint.save(folder, tensors, runs.plain(manifest))
+
+
+if __name__ == "__main__":
+    print(save(runs.latest(sys.argv[1]), Path(sys.argv[2])))
