@@ -12,12 +12,11 @@ from smellkit import cli, evaluate
 from smellkit.errors import OptionError
 from smellkit.plume import GASES, annotations, models
 from smellkit.plume import data as samples
-from smellkit.plume import task as tasks
 from smellkit.plume.models import Sized
 from smellkit.plume.plumenet import ordered
-from smellkit.plume.predict import PlumePredictor
 from smellkit.simulate import plume as simulate
-from smellkit.study.plume import ablations, baselines, bench, outlines
+from smellkit.study.plume import ablations, baselines, bench, outlines, release
+from smellkit.study.plume import task as tasks
 from smellkit.study.plume.bench import Predictions
 
 QUICK = {"epochs": 1, "batch": 32, "learning_rate": 3e-3}
@@ -43,7 +42,7 @@ def result(own_runs):
 
 
 def model_of(run):
-    return PlumePredictor.from_run(run).model
+    return release.from_run(run).model
 
 
 def predicted(label, probability, counts=None):

@@ -18,13 +18,13 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
-from smellkit.plume import CLASSES, GASES, augment, models, scores
+from smellkit.plume import CLASSES, GASES, augment, models
 from smellkit.plume import annotations as tables
 from smellkit.plume import data as samples
 from smellkit.plume.annotations import COLUMNS, PAIRINGS
 from smellkit.plume.models import Sized
 from smellkit.simulate import plume as simulate
-from smellkit.study.plume import baselines, survey
+from smellkit.study.plume import baselines, scores, survey
 from smellkit.study.plume.baselines import Pattern
 from smellkit.task import Task
 from smellkit.train import Settings, fit

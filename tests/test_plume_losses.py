@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from smellkit.losses import focal
-from smellkit.plume import GASES, losses
+from smellkit.plume import GASES
+from smellkit.study.plume import losses
 
 monai = pytest.importorskip("monai.losses")
 torch.manual_seed(0)

@@ -14,7 +14,8 @@ from smellkit import cli, paths
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import GASES, export, predict
 from smellkit.plume import data as samples
-from smellkit.plume import task as tasks
+from smellkit.study.plume import release
+from smellkit.study.plume import task as tasks
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "plume"
@@ -37,7 +38,7 @@ def run(own_runs):
 
 @pytest.fixture(scope="module")
 def packed(run, tmp_path_factory):
-    return predict.save(run, tmp_path_factory.mktemp("packed"))
+    return release.save(run, tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_frame_that_is_said_to_be_missing_is_not_looked_at(folder, packed, tmp
 def test_the_files_say_what_the_model_says_of_the_same_pairs(run, packed, tmp_path):
     pairs = samples.paired(SAMPLE, "test", size=(72, 96))
     with torch.no_grad():
-        outputs = predict.PlumePredictor.from_run(run).model(pairs.__getitems__(range(len(pairs))))
+        outputs = release.from_run(run).model(pairs.__getitems__(range(len(pairs))))
     predict.plume(SAMPLE, weights=packed, out=tmp_path / "out", split="test")
     for number, row in enumerate(read(tmp_path / "out")):
         assert int(row["class"]) == int(outputs["class_logits"][number].argmax())
@@ -282,7 +283,7 @@ def test_only_a_model_with_a_name_can_be_packed(run, tmp_path):
     options = OPTIONS | {"uncertainty": True}
     other = fit(tasks.plume(**options), Settings(epochs=1, batch=64), name="uncertain", params=options)
     with pytest.raises(WeightsError, match="variant"):
-        predict.save(other, tmp_path)
+        release.save(other, tmp_path)
 
 
 def test_the_command_writes_the_table(folder, packed, tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from smellkit.plume import GASES, scores
-from smellkit.study.plume import outlines
+from smellkit.plume import GASES
+from smellkit.study.plume import outlines, scores
 
 ROWS = 24
 

@@ -1,34 +1,23 @@
-"""Segment the plumes in recorded frames and name the health of the rumen: a mask for each frame, a row for each pair.
-
-The kit's own weights, trained on simulated cameras of many kinds (three quarters of them far from the task's):
-
-smellkit data simulate plume --out DIR --pairs 1400 --frames 1 --shares 1200,100,100 --seed 31
-    --missing none --variety 0.75
-smellkit train plume --name plume-wide --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5
-    --set invert=0.15 --set dropout=0.3 --set epochs=12 --set batch=16 --set learning_rate=0.002
-    --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
-python -m smellkit.plume.predict plume-wide data/weights/plume
-"""
+"""Segment the plumes in recorded frames and name the rumen's health: a mask for each frame, a row for each pair."""
 
 from __future__ import annotations
 
 import csv
 import shutil
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smellkit import checkpoint, runs
+from smellkit import checkpoint
 from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import CLASSES, GASES, augment, models
@@ -37,14 +26,12 @@ from smellkit.plume.annotations import SPLITS
 from smellkit.plume.data import normalise, read_frame
 from smellkit.plume.layers import resize
 from smellkit.plume.models import Sized, to_size
-from smellkit.plume.task import config_of
-from smellkit.runs import Run
 from smellkit.task import Batch
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
 TABLE, MASKS = "predictions.csv", "masks"  # what is written
 BATCH = 16  # pairs that the model sees at a time
-MADE_BY = "python -m smellkit.plume.predict RUN FOLDER"
+MADE_BY = "python -m smellkit.study.plume.release RUN FOLDER"
 Frame = NDArray[np.uint8]
 
 
@@ -69,12 +56,6 @@ class PlumePredictor:
     """
 
     model: Sized
-
-    @classmethod
-    def from_run(cls, run: Run) -> PlumePredictor:
-        """The predictor of a finished run of the task `plume`."""
-        tensors, _ = checkpoint.load(run.folder)
-        return cls(cast(Sized, checkpoint.fill(config_of(run.params).build(), tensors, where=str(run.folder)).eval()))
 
     @classmethod
     def load(cls, folder: Path) -> PlumePredictor:
@@ -125,25 +106,6 @@ class PlumePredictor:
         if frame is None:
             return torch.zeros(1, 1, *self.model.size)
         return to_size(normalise(torch.as_tensor(frame.copy())[None, None].float() / 255), self.model.size)
-
-
-def save(run: Run, folder: Path) -> Path:
-    """Write the model of a finished run of the task `plume` into `folder`, with what it was trained on."""
-    model = PlumePredictor.from_run(run).model
-    config = config_of(run.params)
-    if config.fusion or not config.shared or model.log_variance is not None:
-        raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
-    counts = tables.statistics({"train": tables.read_pairs(config.data, "train", pictures=False)}).iloc[0].to_dict()
-    manifest = {
-        "kind": "plume",
-        "model": config.model,
-        "size": list(model.size),
-        "gases": list(GASES),
-        "classes": list(CLASSES),
-        "trained_on": {"pairs": counts, "scores": run.scores},
-        "made": run.stamp,
-    }
-    return checkpoint.save(folder, model.state_dict(), runs.plain(manifest))
 
 
 class Pair(NamedTuple):
@@ -331,7 +293,3 @@ def _mask(logits: Tensor, frame: Frame | None) -> Frame | None:
     if frame is None:
         return None
     return resize(logits[None], frame.shape)[0].argmax(dim=0).byte().numpy()
-
-
-if __name__ == "__main__":
-    print(save(runs.latest(sys.argv[1]), Path(sys.argv[2])))

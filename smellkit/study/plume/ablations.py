@@ -40,7 +40,7 @@ def swept(
     for name in names:
         plan = sweep.read(FOLDER / f"{name}.yaml")
         plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | fixed | {"data": folder})
-        ran = sweep.run(plan, "smellkit.plume.task:plume", workers=workers)
+        ran = sweep.run(plan, "smellkit.study.plume.task:plume", workers=workers)
         scores = [f"test.{score}" for score in ("miou", "balanced") if f"test.{score}" in ran]
         tables = [sweep.summary(ran.dropna(subset=[score]), score=score).assign(score=score) for score in scores]
         swept_tables[SWEEPS[name]] = pd.concat(tables, ignore_index=True)

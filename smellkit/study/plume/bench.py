@@ -18,14 +18,13 @@ from torch.utils.data import Dataset
 from smellkit import evaluate, options, paths, runs
 from smellkit.errors import OptionError
 from smellkit.evaluate import Outcome
-from smellkit.plume import GASES, models, scores
+from smellkit.plume import GASES, models
 from smellkit.plume import annotations as tables
 from smellkit.plume import data as samples
-from smellkit.plume import task as tasks
 from smellkit.plume.data import Pairs, four_to_three
-from smellkit.plume.predict import PlumePredictor
 from smellkit.runs import Run
-from smellkit.study.plume import baselines
+from smellkit.study.plume import baselines, release, scores
+from smellkit.study.plume import task as tasks
 from smellkit.study.plume.baselines import videos
 from smellkit.study.plume.outlines import masks_of, outlines
 from smellkit.task import Batch
@@ -146,7 +145,7 @@ class Bench:
 
     def model(self, row: str, seed: int) -> nn.Module:
         """The trained model of a row."""
-        return PlumePredictor.from_run(self.run(row, seed)).model
+        return release.from_run(self.run(row, seed)).model
 
     def fit(self, row: str, seed: int) -> dict[str, Outcome]:
         """The scores of a row, and those on pairs with both gases by what is left to see: both, or one alone."""

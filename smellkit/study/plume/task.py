@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from smellkit.errors import OptionError
-from smellkit.plume import CLASSES, data, losses, models, scores
+from smellkit.plume import CLASSES, data, models
 from smellkit.plume.augment import Augment
 from smellkit.plume.models import Sized
+from smellkit.study.plume import losses, scores
 from smellkit.task import Batch, Task
 
 PH = 5.9  # of the class in the middle, from which the learned pH is counted

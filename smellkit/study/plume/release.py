@@ -1,0 +1,56 @@
+"""A trained run of the task `plume` as weights that `smellkit.plume.predict` reads.
+
+The kit's own weights, trained on simulated cameras of many kinds (three quarters of them far from the task's):
+
+smellkit data simulate plume --out DIR --pairs 1400 --frames 1 --shares 1200,100,100 --seed 31
+    --missing none --variety 0.75
+smellkit train plume --name plume-wide --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5
+    --set invert=0.15 --set dropout=0.3 --set epochs=12 --set batch=16 --set learning_rate=0.002
+    --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
+python -m smellkit.study.plume.release plume-wide data/weights/plume
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import cast
+
+from smellkit import checkpoint, runs
+from smellkit.errors import WeightsError
+from smellkit.plume import CLASSES, GASES
+from smellkit.plume import annotations as tables
+from smellkit.plume.models import Sized
+from smellkit.plume.predict import PlumePredictor
+from smellkit.runs import Run
+from smellkit.study.plume.task import config_of
+
+
+def from_run(run: Run) -> PlumePredictor:
+    """The predictor of a finished run of the task `plume`."""
+    tensors, _ = checkpoint.load(run.folder)
+    model = checkpoint.fill(config_of(run.params).build(), tensors, where=str(run.folder)).eval()
+    return PlumePredictor(cast(Sized, model))
+
+
+def save(run: Run, folder: Path) -> Path:
+    """Write the model of a finished run of the task `plume` into `folder`, with what it was trained on."""
+    model = from_run(run).model
+    config = config_of(run.params)
+    if config.fusion or not config.shared or model.log_variance is not None:
+        raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
+    counts = tables.statistics({"train": tables.read_pairs(config.data, "train", pictures=False)}).iloc[0].to_dict()
+    manifest = {
+        "kind": "plume",
+        "model": config.model,
+        "size": list(model.size),
+        "gases": list(GASES),
+        "classes": list(CLASSES),
+        "trained_on": {"pairs": counts, "scores": run.scores},
+        "made": run.stamp,
+    }
+    return checkpoint.save(folder, model.state_dict(), runs.plain(manifest))
+
+
+if __name__ == "__main__":
+    print(save(runs.latest(sys.argv[1]), Path(sys.argv[2])))
