@@ -157,27 +157,23 @@ def select(notebooks: list[Notebook], names: Iterable[str]) -> list[Notebook]:
 
 
 def defaults(path: Path) -> dict[str, Value]:
-    """Return name -> default of the cell tagged `parameters`, as papermill reads it: nothing of the notebook is run.
+    """Return name -> default of the cell tagged `parameters`; nothing of the notebook is run.
 
-    DataError for a line that papermill would pass over without an error.
+    DataError for a statement that papermill would pass over without an error.
     """
-    import papermill
-
     try:
-        offered = papermill.inspect_notebook(path)
         tagged = [cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", [])]
-        lines = "".join(tagged[0]["source"]).splitlines() if tagged else []
-    except (ValueError, KeyError, TypeError) as why:
+        lines: list[Any] = ast.parse("".join(tagged[0]["source"])).body if tagged else []
+    except (ValueError, KeyError, TypeError, SyntaxError) as why:
         raise DataError(f"{path} can't be read as a notebook: {why}", hint="open it in JupyterLab and save it") from why
     values: dict[str, Value] = {}
-    for line in (line for line in lines if line.strip() and not line.startswith("#")):
-        name = line.partition(":")[0].strip()
+    for line in lines:
         try:
-            kind, value = KINDS[offered[name]["inferred_type_name"]], ast.literal_eval(offered[name]["default"])
-            values[name] = options.convert(value, kind, name=name)
-        except (KeyError, ValueError, SyntaxError, OptionError) as why:
+            name, kind = line.target.id, KINDS[line.annotation.id]
+            values[name] = options.convert(ast.literal_eval(line.value), kind, name=name)
+        except (AttributeError, KeyError, ValueError, OptionError) as why:
             hint = "one `name: type = literal  # help` a line; papermill passes over anything else without a word"
-            raise DataError(f"{path}, parameters: {line!r} is not a plain parameter", hint=hint) from why
+            raise DataError(f"{path}, parameters: {ast.unparse(line)!r} is not a plain parameter", hint=hint) from why
     return values
 
 
@@ -189,14 +185,11 @@ def profiles(file: Path) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
     import yaml
 
     try:
-        table = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None) or {}
-    except yaml.YAMLError as why:
-        raise DataError(f"{file} is not valid YAML: {why}", hint="profile, then notebook, then name: value") from why
-    sets = {int(decade): str(name) for decade, name in (table.pop("data", None) or {}).items()}
-    table = {"quick": {}} | {name: values or {} for name, values in table.items()}
-    if not all(isinstance(values, dict) for values in table.values()):
-        raise DataError(f"{file} has a profile that is not a table", hint="profile, then notebook, then name: value")
-    return table, sets
+        table = dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
+        sets = {int(decade): str(name) for decade, name in (table.pop("data", None) or {}).items()}
+        return {"quick": {}} | {name: dict(values or {}) for name, values in table.items()}, sets
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as why:
+        raise DataError(f"{file} holds no profiles: {why}", hint="profile, then notebook, then name: value") from why
 
 
 def settle(
@@ -208,17 +201,14 @@ def settle(
     name, or `every`, to values of its own. OptionError names the nearest names.
     """
     table, sets = profiles(file)
-    _known(profile, table, "There is no profile {!r}")
+    _known([profile], table, "There is no profile {!r}")
     every = ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))]
-    for name in table[profile]:
-        _known(name, every, f"The profile {profile!r} names a notebook {{!r}}")
-    for name in given:
-        _known(
-            name, {name for book in chosen for name in book.defaults}, "None of these notebooks has a parameter {!r}"
-        )
+    _known(table[profile], every, f"The profile {profile!r} names a notebook {{!r}}")
+    parameters = {name for book in chosen for name in book.defaults}
+    _known(given, parameters, "None of these notebooks has a parameter {!r}")
     if data is not None and not data.is_dir():
         raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
-    return {book.name: _values(book, table[profile], dict(given), data_for(book, data, sets)) for book in chosen}
+    return {book.name: _values(book, table[profile], given, data_for(book, data, sets)) for book in chosen}
 
 
 def data_for(notebook: Notebook, folder: Path | None, sets: Mapping[int, str]) -> str:
@@ -238,17 +228,17 @@ def data_for(notebook: Notebook, folder: Path | None, sets: Mapping[int, str]) -
     return str(folder) if mine else ""
 
 
-def _known(name: str, names: Iterable[str], message: str) -> None:
-    if name not in names:
-        raise OptionError(message.format(name), hint=options.nearest(name, names))
+def _known(names: Iterable[str], known: Iterable[str], message: str) -> None:
+    for name in names:
+        if name not in known:
+            raise OptionError(message.format(name), hint=options.nearest(name, known))
 
 
-def _values(notebook: Notebook, profile: Mapping[str, Any], given: dict[str, Any], folder: str) -> dict[str, Value]:
+def _values(notebook: Notebook, profile: Mapping[str, Any], given: Mapping[str, Any], folder: str) -> dict[str, Value]:
     """Every value that differs from its default, of the type that the default has."""
     own = dict(profile.get(notebook.name) or {})
-    for name in own:
-        _known(name, notebook.defaults, f"The profile sets {{!r}} in {notebook.name}, which has no such parameter")
-    wanted = dict(profile.get("every") or {}) | own | ({"data": folder} if folder else {}) | given
+    _known(own, notebook.defaults, f"The profile sets {{!r}} in {notebook.name}, which has no such parameter")
+    wanted = {**(profile.get("every") or {}), **own, **({"data": folder} if folder else {}), **given}
     values = {}
     for name in wanted.keys() & notebook.defaults.keys():
         default, label = notebook.defaults[name], f"{notebook.name}: {name}"
@@ -314,29 +304,24 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
 
 
 def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> NotebookError:
-    """Put notebook, cell, line and error into one short message."""
-    trace = ""
+    """Put notebook, cell, line and error into one short message; the last cell that was begun is the one at fault."""
     if isinstance(why, TimeoutError):
-        source, message = _running(part), f"Timeout: no answer for {timeout} s\n  Try: --timeout {timeout * 4}"
+        message = f"Timeout: no answer for {timeout} s\n  Try: --timeout {timeout * 4}"
     elif isinstance(why, RuntimeError):
-        source, message = _running(part), f"{type(why).__name__}: {why}\n  Try: more memory, or smaller parameters"
+        message = f"{type(why).__name__}: {why}\n  Try: more memory, or smaller parameters"
     else:
-        source, message = why.source, f"{why.ename}: {COLOURS.sub('', why.evalue).strip()[:1500] or 'no message'}"
-        trace = COLOURS.sub("", "\n".join(why.traceback))
+        message = f"{why.ename}: {COLOURS.sub('', why.evalue).strip()[:1500] or 'no message'}"
+    cells = _cells(part) if part.exists() else []
+    begun = [cell for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
+    source = "".join(begun[-1]["source"]) if begun else ""
     code = ["".join(cell["source"]) for cell in _cells(notebook.path) if cell["cell_type"] == "code"]
     cell = f"code cell {code.index(source) + 1}" if source in code else "the cell of its parameters"
+    trace = COLOURS.sub("", "\n".join(getattr(why, "traceback", [])))
     line = re.search(r"Cell In\s?\[\d+\], line (\d+)", trace)
     lines = source.splitlines()
     words = [text.strip() for text in lines if text.strip() and not text.startswith("#|")] or [""]
     statement = lines[int(line[1]) - 1].strip() if line and int(line[1]) <= len(lines) else words[0]
     return NotebookError(f"{notebook.path.name}, {cell}: `{statement}`\n  {message}")
-
-
-def _running(output: Path) -> str:
-    """Source of the cell that was running when the output was last saved."""
-    cells = _cells(output) if output.exists() else []
-    begun = [cell for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
-    return "".join(begun[-1]["source"]) if begun else ""
 
 
 def _clean(output: Path) -> None:
