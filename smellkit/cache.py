@@ -1,4 +1,4 @@
-"""Tables and arrays that took long to read, kept under data/work while the files that they were made from are the same.
+"""Tables that took long to read, kept under data/work while the files that they were made from are the same.
 
 A file is the same while its name, size, inode and time stamps are, as for git; one that was written to within the last
 seconds is known by its content instead. What is kept starts with its own SHA-256: anything damaged is rebuilt.
@@ -15,17 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from smellkit import paths
 from smellkit.checks import Report
 
 log = logging.getLogger(__name__)
-Kept = TypeVar("Kept")
 KEEP = 24  # tables of one name; the oldest go first
 SETTLED = 2e9  # ns: a file that was written to more recently could change again within the grain of its time stamp
 
@@ -65,61 +61,16 @@ def table(
     `options` is everything else that the result depends on, the version of the code that builds it included. What the
     build noted in its report is kept with the table and noted again.
     """
-
-    def write(result: pd.DataFrame, notes: str, sink: io.BytesIO) -> None:
-        stored = result.copy(deep=False)
-        stored.attrs = {"report": notes}
-        stored.to_parquet(sink, compression="zstd", index=False)
-
-    def read(source: io.BytesIO) -> tuple[pd.DataFrame, str]:
-        result = pd.read_parquet(source)
-        return result, result.attrs.pop("report")
-
-    return _kept(_path(name, files, options), build, write, read, report=report)
-
-
-def arrays(
-    name: str,
-    build: Callable[[Report], dict[str, NDArray]],
-    *,
-    files: Mapping[str, str],
-    options: str = "",
-    report: Report | None = None,
-) -> dict[str, NDArray]:
-    """The same for arrays by name."""
-
-    def write(result: dict[str, NDArray], notes: str, sink: io.BytesIO) -> None:
-        np.savez(sink, **{**result, "report": np.array(notes)})  # type: ignore[arg-type]
-
-    def read(source: io.BytesIO) -> tuple[dict[str, NDArray], str]:
-        with np.load(source, allow_pickle=False) as file:
-            result = {name: file[name] for name in file}
-        return result, str(result.pop("report"))
-
-    return _kept(_path(name, files, options), build, write, read, report=report)
-
-
-def _path(name: str, files: Mapping[str, str], options: str) -> Path:
     key = hashlib.sha256(json.dumps([name, options, sorted(files.items())]).encode()).hexdigest()
-    return paths.work() / "tables" / f"{name}-{key[:32]}.checked"
-
-
-def _kept(
-    path: Path,
-    build: Callable[[Report], Kept],
-    write: Callable[[Kept, str, io.BytesIO], None],
-    read: Callable[[io.BytesIO], tuple[Kept, str]],
-    *,
-    report: Report | None,
-) -> Kept:
-    """Return what lies in `path`, or build it and keep it there with the notes of the build."""
+    path = paths.work() / "tables" / f"{name}-{key[:32]}.checked"
     if (content := _content(path)) is not None:
-        result, text = read(io.BytesIO(content))
-        notes = Report.from_dict(json.loads(text))
+        result = pd.read_parquet(io.BytesIO(content))
+        notes = Report.from_dict(json.loads(result.attrs.pop("report")))
     else:
         result = build(notes := Report())
-        write(result, json.dumps(asdict(notes)), sink := io.BytesIO())
-        _keep(path, sink.getvalue())
+        stored = result.copy(deep=False)
+        stored.attrs = {"report": json.dumps(asdict(notes))}
+        _keep(path, stored.to_parquet(compression="zstd", index=False))
     if report is not None:
         report.add(notes)
     return result
@@ -145,10 +96,8 @@ def _keep(path: Path, content: bytes) -> None:
     try:
         with paths.replacing(path) as part:
             part.write_bytes(hashlib.sha256(content).digest() + content)
-        kept = sorted(
-            path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.checked"), key=lambda old: old.stat().st_mtime
-        )
-        for old in kept[:-KEEP]:
+        same = path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.checked")
+        for old in sorted(same, key=lambda old: old.stat().st_mtime)[:-KEEP]:
             old.unlink(missing_ok=True)
     except OSError as why:
         log.warning("Can't keep %s: %s", path, why)
