@@ -147,12 +147,9 @@ def select(notebooks: list[Notebook], names: Iterable[str]) -> list[Notebook]:
     """Return those called `names` (a name, the number `2` or `02`, or a file's path), in number order; all without."""
     known = [notebook.name for notebook in notebooks]
     numbers = {str(notebook.number): notebook.name for notebook in notebooks}
-    chosen = []
-    for name in (Path(name).stem for name in names):
-        full = numbers.get(str(int(name))) if name.isdigit() else name
-        if full not in known:
-            raise OptionError(f"There is no notebook {name!r}", hint=options.nearest(name, known))
-        chosen.append(full)
+    chosen = [Path(name).stem for name in names]
+    chosen = [numbers.get(str(int(name)), name) if name.isdigit() else name for name in chosen]
+    options.check(chosen, known, "There is no notebook")
     return [notebook for notebook in notebooks if not chosen or notebook.name in chosen]
 
 
@@ -201,11 +198,11 @@ def settle(
     name, or `every`, to values of its own. OptionError names the nearest names.
     """
     table, sets = profiles(file)
-    _known([profile], table, "There is no profile {!r}")
+    options.check([profile], table, "There is no profile")
     every = ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))]
-    _known(table[profile], every, f"The profile {profile!r} names a notebook {{!r}}")
+    options.check(table[profile], every, f"The profile {profile!r} names a notebook")
     parameters = {name for book in chosen for name in book.defaults}
-    _known(given, parameters, "None of these notebooks has a parameter {!r}")
+    options.check(given, parameters, "None of these notebooks has a parameter")
     if data is not None and not data.is_dir():
         raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
     return {book.name: _values(book, table[profile], given, data_for(book, data, sets)) for book in chosen}
@@ -228,16 +225,10 @@ def data_for(notebook: Notebook, folder: Path | None, sets: Mapping[int, str]) -
     return str(folder) if mine else ""
 
 
-def _known(names: Iterable[str], known: Iterable[str], message: str) -> None:
-    for name in names:
-        if name not in known:
-            raise OptionError(message.format(name), hint=options.nearest(name, known))
-
-
 def _values(notebook: Notebook, profile: Mapping[str, Any], given: Mapping[str, Any], folder: str) -> dict[str, Value]:
     """Every value that differs from its default, of the type that the default has."""
     own = dict(profile.get(notebook.name) or {})
-    _known(own, notebook.defaults, f"The profile sets {{!r}} in {notebook.name}, which has no such parameter")
+    options.check(own, notebook.defaults, f"{notebook.name} has no such parameter as the profile's")
     wanted = {**(profile.get("every") or {}), **own, **({"data": folder} if folder else {}), **given}
     values = {}
     for name in wanted.keys() & notebook.defaults.keys():

@@ -14,6 +14,7 @@ from importlib import metadata
 from smellkit import paths
 
 MARKS = {"good": "✓", "optional": "·", "missing": "✗"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EXTRAS = {  # extra -> (import name, what it is for)
     "site": ("nbconvert", "the preview of the site"),
     "sweep": ("distributed", "sweeps"),
@@ -37,9 +38,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything that the kit needs or can use; nothing is changed and nothing is fetched."""
-    return [
-        _python(), _environment(), _torch(), _quarto(), _browser(), *_ports(), *_data(), _weights(), _disk(), *_extras()
-    ]  # fmt: skip
+    return [*_tools(), *_ports(), *_data(), _disk(), *_extras()]
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -60,16 +59,29 @@ def as_json(findings: list[Finding]) -> str:
     return json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False)
 
 
-def _python() -> Finding:
-    level = "good" if sys.version_info >= (3, 11) else "missing"
-    hint = "Python 3.11 or newer, or `conda env create -f environment.yml`"
-    return Finding("Python", level, f"{platform.python_version()} on {platform.platform()}", hint)
+def _finding(what: str, there: object, state: str, hint: str, *, lack: str = "optional") -> Finding:
+    return Finding(what, "good" if there else lack, state, hint)
 
 
-def _environment() -> Finding:
+def _tools() -> list[Finding]:
+    """Python, torch, and the programs that show pages."""
+    from smellkit import site
+
     own = sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ
-    hint = "`make run` makes a .venv of its own"
-    return Finding("Environment", "good" if own else "optional", sys.prefix if own else "the system's Python", hint)
+    place = sys.prefix if own else "the system's Python"
+    quarto = site.find_quarto() or []
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    quartos = "`pip install quarto-cli`, or https://quarto.org, or QUARTO_PATH; the preview works without"
+    browsers = "`apt-get install chromium`; only the browser tests need it"
+    python = f"{platform.python_version()} on {platform.platform()}"
+    newer = "Python 3.11 or newer, or `conda env create -f environment.yml`"
+    return [
+        _finding("Python", sys.version_info >= (3, 11), python, newer, lack="missing"),
+        _finding("Environment", own, place, "`make run` makes a .venv of its own"),
+        _torch(),
+        _finding("Quarto", quarto, quarto[0] if quarto else "not found", quartos),
+        _finding("Chromium", browser, browser or "not found", browsers),
+    ]
 
 
 def _torch() -> Finding:
@@ -81,56 +93,33 @@ def _torch() -> Finding:
     return Finding("torch", "good", f"{torch.__version__}, {kind}")
 
 
-def _quarto() -> Finding:
-    from smellkit import site
-
-    command = site.find_quarto()
-    if command:
-        return Finding("Quarto", "good", command[0])
-    hint = "`pip install quarto-cli`, or https://quarto.org, or QUARTO_PATH; the preview works without"
-    return Finding("Quarto", "optional", "not found", hint)
-
-
-def _browser() -> Finding:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    browser = next((path for name in names if (path := shutil.which(name))), "")
-    hint = "`apt-get install chromium`; only the browser tests need it"
-    return Finding("Chromium", "good" if browser else "optional", browser or "not found", hint)
-
-
 def _ports() -> list[Finding]:
     if importlib.util.find_spec("serial") is None:
         return [Finding("Serial", "missing", "pyserial is not installed", "`pip install -e .`")]
     from serial.tools import list_ports
 
     ports = [port for port in list_ports.comports() if port.vid is not None or os.name == "nt"]
-    if not ports:
-        hint = "plug the scent player in; the port `virtual` needs none"
-        return [Finding("Serial", "optional", "no port of a USB device", hint)]
     hint = "add yourself to the dialout group and log in again"
     findings = []
     for port in ports:
         usable = os.name == "nt" or os.access(port.device, os.R_OK | os.W_OK)
-        state = f"{port.device} ({port.description})"
-        findings.append(Finding("Serial", "good" if usable else "optional", state, hint))
-    return findings
+        findings.append(_finding("Serial", usable, f"{port.device} ({port.description})", hint))
+    none = Finding("Serial", "optional", "no port of a USB device", "plug the player in; `virtual` needs none")
+    return findings or [none]
 
 
 def _data() -> list[Finding]:
     sample, raw = paths.sample(), paths.raw()
-    files = sum(path.is_file() for path in sample.rglob("*")) if sample.exists() else 0
-    level, hint = "good" if files else "missing", "`git checkout data/sample`"
-    first = Finding("Sample", level, f"{files} files in {sample}", hint)
-    sets = sorted(path.name for path in raw.iterdir() if path.is_dir()) if raw.exists() else []
-    hint = "`smellkit data get smellnet`, or set SMELLKIT_DATA to the folder that holds smellnet/"
-    level = "good" if "smellnet" in sets else "optional"
-    return [first, Finding("Real data", level, f"{', '.join(sets) or 'nothing'} in {raw}", hint)]
-
-
-def _weights() -> Finding:
+    files = sum(path.is_file() for path in sample.rglob("*"))
+    sets = sorted(path.name for path in raw.glob("*/"))
     names = sorted(path.parent.name for path in paths.weights().glob("*/manifest.json"))
-    hint = "`git checkout data/weights`, or train: `smellkit run --profile full`"
-    return Finding("Weights", "good" if names else "optional", ", ".join(names) or "none", hint)
+    fetch = "`smellkit data get smellnet`, or set SMELLKIT_DATA to the folder that holds smellnet/"
+    train = "`git checkout data/weights`, or train: `smellkit run --profile full`"
+    return [
+        _finding("Sample", files, f"{files} files in {sample}", "`git checkout data/sample`", lack="missing"),
+        _finding("Real data", "smellnet" in sets, f"{', '.join(sets) or 'nothing'} in {raw}", fetch),
+        _finding("Weights", names, ", ".join(names) or "none", train),
+    ]
 
 
 def _disk() -> Finding:
@@ -147,5 +136,5 @@ def _extras() -> list[Finding]:
     for extra, (module, use) in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
         state = f"{module} {metadata.version(module)}: {use}" if there else f"{module} is not installed: {use}"
-        findings.append(Finding(f"[{extra}]", "good" if there else "optional", state, f"`pip install -e '.[{extra}]'`"))
+        findings.append(_finding(f"[{extra}]", there, state, f"`pip install -e '.[{extra}]'`"))
     return findings

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from smellkit import paths
 from smellkit.errors import DataError, OptionError
-from smellkit.options import nearest
+from smellkit.options import check
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
@@ -76,8 +76,7 @@ def get(
     from tqdm.auto import tqdm
 
     known = sources(table, mirror=mirror)
-    if name not in known:
-        raise OptionError(f"No data set is called {name!r}", hint=nearest(name, known))
+    check([name], known, "There is no data set")
     source = known[name]
     root = Path(folder or paths.raw()) / source.folder
     targets = {file: _inside(root, file.path) for file in source.files}

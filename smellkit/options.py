@@ -13,8 +13,7 @@ from smellkit.errors import OptionError
 
 def find(table: dict[str, str], name: str, *, what: str) -> Callable:
     """Import what `table` ("name" -> "module:attribute") holds under `name`; `what` is the word for the error."""
-    if name not in table:
-        raise OptionError(f"There is no {what} {name!r}", hint=nearest(name, table))
+    check([name], table, f"There is no {what}")
     return resolve(table[name])
 
 
@@ -22,6 +21,14 @@ def resolve(address: str) -> Callable:
     """Import "module:attribute"."""
     module, _, attribute = address.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def check(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse the first of `names` that is not `known`: an OptionError that says `what`, then the name."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise OptionError(f"{what} {name!r}", hint=nearest(name, known))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -35,9 +42,7 @@ def listed(text: str, known: Iterable[str], *, what: str) -> list[str]:
     """The names in `text`, set apart by commas, all of `known` without any; `what` is the word for the error."""
     known = list(known)
     names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise OptionError(f"There is no {what} {name!r}", hint=nearest(name, known))
+    check(names, known, f"There is no {what}")
     return names or known
 
 
@@ -62,10 +67,7 @@ def split(values: dict[str, Any], *functions: Callable) -> list[dict[str, Any]]:
     OptionError for a name that no function takes (with the nearest ones) and for a value of another type.
     """
     tables = [accepted(function) for function in functions]
-    known = [name for table in tables for name in table]
-    for name in values:
-        if name not in known:
-            raise OptionError(f"There is no option {name!r}", hint=nearest(name, known))
+    check(values, [name for table in tables for name in table], "There is no option")
     return [
         {name: convert(values[name], kind, name=name) for name, kind in table.items() if name in values}
         for table in tables

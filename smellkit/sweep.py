@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smellkit import options, paths
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
 from smellkit.runs import Run
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ class Sweep:
     fixed: dict[str, Any] = field(default_factory=dict)  # options and training settings shared by all
     grid: dict[str, list] = field(default_factory=dict)  # every combination
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> options
-    leave_one_out: dict[str, list] = field(
-        default_factory=dict
-    )  # option -> its full list; "all", then each item removed
+    leave_one_out: dict[str, list] = field(default_factory=dict)  # option -> its list: "all", then each item removed
 
     def cases(self) -> dict[str, dict[str, Any]]:
         """Name -> options of every variant, in order."""
@@ -60,10 +58,7 @@ def read(path: Path) -> Sweep:
         raise DataError(f"{path} can't be read as YAML: {why}", hint="see notebooks/sweeps for examples") from why
     if not isinstance(values, dict) or "task" not in values:
         raise DataError(f"{path} has no `task:`", hint="name the task, for example `task: odour-encoder`")
-    known = list(Sweep.__dataclass_fields__)
-    for key in values:
-        if key not in known:
-            raise OptionError(f"{path} has an unknown key {key!r}", hint=options.nearest(key, known))
+    options.check(values, Sweep.__dataclass_fields__, f"{path} has an unknown key")
     return Sweep(**{"name": Path(path).stem, **values})
 
 
@@ -94,8 +89,7 @@ def summary(table: pd.DataFrame, *, score: str = "test.accuracy") -> pd.DataFram
 
     from smellkit.metrics import over_seeds
 
-    if score not in table:
-        raise OptionError(f"The sweep has no score {score!r}", hint=options.nearest(score, table.columns))
+    options.check([score], table.columns, "The sweep has no score")
     groups = table.groupby("case", sort=False)[score]
     intervals = {case: over_seeds(list(values)) for case, values in groups}
     rows = [{"case": case, "mean": value, "low": low, "high": high} for case, (value, low, high) in intervals.items()]
@@ -115,15 +109,10 @@ def _jobs(sweep: Sweep, factory: str, *, fresh: bool) -> list[dict[str, Any]]:
     jobs = []
     for order, (case, values) in enumerate(sweep.cases().items()):
         task_options, settings = options.split(sweep.fixed | values, build, Settings)
+        job = {"case": case, "order": order, "factory": factory, "task_options": task_options, "fresh": fresh}
         for seed in sweep.seeds:
             name = f"sweep/{sweep.name}/{case.replace('/', '-')}/seed={seed}"
-            asked = {
-                "factory": factory,
-                "task_options": task_options,
-                "settings": settings | {"seed": seed},
-                "fresh": fresh,
-            }
-            jobs.append({"name": name, "case": case, "order": order, **asked})
+            jobs.append({**job, "name": name, "settings": settings | {"seed": seed}})
     return jobs
 
 
