@@ -30,10 +30,8 @@ WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pi
 
 STYLE: dict[str, Any] = {
     "figure.figsize": (WIDTH, 3.6),
-    "figure.dpi": 100,
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
-    "savefig.facecolor": "none",
     "savefig.dpi": 200,
     "font.size": 11.5,
     "axes.titlesize": 12.5,
@@ -44,7 +42,6 @@ STYLE: dict[str, Any] = {
     "axes.facecolor": "none",
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -59,9 +56,7 @@ STYLE: dict[str, Any] = {
     "legend.fontsize": 10.5,
     "lines.linewidth": 1.8,
     "patch.linewidth": 0,
-    "svg.fonttype": "path",
     "svg.hashsalt": "smellkit",
-    "image.cmap": "viridis",
 }
 
 
@@ -70,8 +65,7 @@ def style() -> None:
     import matplotlib as mpl
     from cycler import cycler
 
-    settings: Any = STYLE | {"axes.prop_cycle": cycler(color=PALETTE)}
-    mpl.rcParams.update(settings)
+    mpl.rcParams.update({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)})
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -81,8 +75,7 @@ def colours(names: Iterable[str]) -> dict[str, str]:
         return dict(zip(names, TWELVE, strict=False))
     import seaborn
 
-    many = seaborn.husl_palette(len(names), s=0.75, l=0.6).as_hex()
-    return dict(zip(names, many, strict=True))
+    return dict(zip(names, seaborn.husl_palette(len(names), s=0.75, l=0.6).as_hex(), strict=True))
 
 
 def ramp() -> LinearSegmentedColormap:
@@ -136,10 +129,10 @@ def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
     `matrix` holds counts, (names, names); each row is divided by its sum.
     """
     shares = np.asarray(matrix, float) / np.clip(np.sum(matrix, axis=1, keepdims=True), 1e-12, None)
-    size = float(np.clip(1.6 + 0.3 * len(names), 3.4, 6.2))
-    figure, axes = _axes(height=size, width=min(WIDTH + 0.6, size + 1.2))
-    _heat(axes, shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, cmap=ramp())
-    axes.set(ylabel="truth", xlabel="prediction", aspect="equal")
+    side = float(np.clip(1.6 + 0.3 * len(names), 3.4, 6.2))
+    size = (min(WIDTH + 0.6, side + 1.2), side)
+    figure = heat(shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, size=size)
+    figure.axes[0].set(ylabel="truth", xlabel="prediction", aspect="equal")
     return figure
 
 
@@ -151,44 +144,32 @@ def heat(
     label: str = "",
     centre: float | None = None,
     numbers: bool = False,
+    size: tuple[float, float] | None = None,
 ) -> Figure:
     """Heat map of `values`, (rows, columns); blue to red around `centre` when given, one colour ramp otherwise."""
+    import seaborn
+
     values = np.asarray(values, float)
-    figure, axes = _axes(height=float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
+    width, height = size or (WIDTH, float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
+    figure, axes = _axes(height=height, width=width)
     scale: dict[str, Any] = {"cmap": ramp()}
     if centre is not None:
         reach = float(np.nanmax(np.abs(values - centre))) or 1.0
         scale = {"cmap": "RdBu_r", "vmin": centre - reach, "vmax": centre + reach}
-    _heat(axes, values, rows=rows, columns=columns, label=label, numbers=numbers, **scale)
-    return figure
-
-
-def _heat(
-    axes: Axes,
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    label: str,
-    numbers: bool,
-    **scale: Any,
-) -> None:
-    import seaborn
-
     bar = {"label": label, "shrink": 0.7, "pad": 0.02, "aspect": 22, "fraction": 0.06}
     names = {"xticklabels": list(columns) or "auto", "yticklabels": list(rows) or "auto"}
-    cells = {"annot": numbers, "fmt": ".2f", "annot_kws": {"fontsize": 9}, "rasterized": True}
-    seaborn.heatmap(values, cbar_kws=bar, ax=axes, **names, **cells, **scale)
+    cells = {"annot": numbers, "fmt": ".2f", "annot_kws": {"fontsize": 9}, "rasterized": True, "cbar_kws": bar}
+    seaborn.heatmap(values, ax=axes, **names, **cells, **scale)
     if numbers:
         shades = np.asarray(axes.collections[0].get_facecolor())[~np.isnan(values).ravel()]
         for text, (*_, alpha) in zip(axes.texts, shades, strict=True):
             text.set_color(INK if alpha < 0.4 else text.get_color())  # the page shows through
-    axes.tick_params(axis="y", labelsize=_fitting(len(rows)), rotation=0)
-    axes.tick_params(axis="x", labelsize=_fitting(len(columns)), rotation=0)
+    axes.tick_params(axis="y", labelsize=_fitting(len(rows)), rotation=0, length=0)
+    axes.tick_params(axis="x", labelsize=_fitting(len(columns)), rotation=0, length=0)
     if len(columns) and max(map(len, map(str, columns))) > 3:
         for tick in axes.get_xticklabels():
             tick.set(rotation=60, ha="right", rotation_mode="anchor")
-    axes.tick_params(length=0)
+    return figure
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) -> Figure:
@@ -211,13 +192,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) 
 
 
 def lines(
-    table: pd.DataFrame,
-    *,
-    x: str,
-    y: str,
-    group: str | None = None,
-    label: str = "",
-    x_label: str = "",
+    table: pd.DataFrame, *, x: str, y: str, group: str | None = None, label: str = "", x_label: str = ""
 ) -> Figure:
     """Lines of `y` over `x`, one a `group`; several rows at one `x` give their mean with a 95 % band.
 
@@ -244,23 +219,18 @@ def lines(
 
 def signals(values: np.ndarray, *, names: Sequence[str], rate: float = 1.0, label: str = "reading") -> Figure:
     """Sensor channels over time: `values` (steps, channels), `rate` in samples a second."""
-    figure, axes = _axes()
-    colour = colours(names)
-    for channel, name in zip(np.asarray(values, float).T, names, strict=True):
-        axes.plot(np.arange(len(channel)) / rate, channel, color=colour[name], label=name)
-    axes.set(xlabel="seconds", ylabel=label)
-    axes.grid(axis="y")
-    axes.margins(x=0.01)
-    _legend(axes, len(names))
-    return figure
+    import pandas as pd
+
+    table = pd.DataFrame(np.asarray(values, float), columns=list(names))
+    table["seconds"] = np.arange(len(table)) / rate
+    return lines(table.melt("seconds", var_name="name"), x="seconds", y="value", group="name", label=label)
 
 
 def stacked(table: pd.DataFrame, *, label: str = "share") -> Figure:
     """Stacked horizontal bars: one row of `table` a bar, one column a part, each part named in the legend."""
     figure, axes = _axes(height=1.5 + 0.38 * len(table))
-    table.plot.barh(
-        stacked=True, color=list(colours(map(str, table.columns)).values()), width=0.7, legend=False, ax=axes
-    )
+    shades = list(colours(map(str, table.columns)).values())
+    table.plot.barh(stacked=True, color=shades, width=0.7, legend=False, ax=axes)
     _named_rows(axes, table.index, label=label)
     axes.margins(x=0)
     _legend(axes, table.shape[1])
@@ -302,8 +272,7 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     body = body[body.index("<svg") :]
     body = re.sub(r"\s*<(metadata|style)[^>]*>.*?</\1>", "", body, flags=re.DOTALL)  # a style holds for the whole page
     body = re.sub(r'<g id="[a-z0-9]+_\d+"', "<g", body)  # equal in all figures of a page, and nothing refers to them
-    body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
-    body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1).replace(INK, "currentColor")
+    body = re.sub(r' (width|height)="[^"]*"', "", body, count=2).replace(INK, "currentColor")  # those of <svg>
     label = f' aria-label="{escape(alt)}"' if alt else ""
     look = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px;height:auto;stroke-linejoin:round"
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
