@@ -50,20 +50,15 @@ def read_table(
     """
     path, report = Path(path), report if report is not None else Report()
     spans = dict(columns) if isinstance(columns, Mapping) else {name: Span() for name in columns}
-    rows = _rows(path, wanted=list(spans), aliases=aliases or {}, may_be_short=first_row == "drop", report=report)
-    values = np.stack([_numbers(column) for column in zip(*rows.cells, strict=True)], axis=1)
-    if first_row == "drop" and (rows.cut or np.isnan(values[:1]).any()):
-        report.note(path, "truncated first row dropped")
-        values, rows = (values, rows) if rows.cut else (values[1:], rows.below())
-    if not len(values):
-        raise fault(path, line=2, expected="rows of numbers", found="a header only", hint="record it again")
+    cells, lines = _rows(path, wanted=list(spans), aliases=aliases or {}, drop=first_row == "drop", report=report)
+    values = np.stack([_numbers(column) for column in zip(*cells, strict=True)], axis=1)
     for index, (name, span) in enumerate(spans.items()):
         if span.overflow is not None and (over := values[:, index] == span.overflow).any():
             values[over, index] = span.high
             report.note(path, f"{name}: overflow {span.overflow:.0f} taken as {span.high:g}", over.sum())
     low, high = np.array([(span.low, span.high) for span in spans.values()]).T
     if (bad := ~((values >= low) & (values <= high))).any():
-        raise _bad_number(path, rows, bad, spans)
+        raise _bad_number(path, cells, lines, bad, spans)
     return pd.DataFrame(values, columns=list(spans))
 
 
@@ -73,32 +68,18 @@ def read_texts(path: Path | str, *, columns: Sequence[str], report: Report | Non
     What a cell must be is the caller's business; the file itself is checked as `read_table` does it.
     """
     path, report = Path(path), report if report is not None else Report()
-    rows = _rows(path, wanted=list(columns), report=report)
-    cells = [[cell.strip() for cell in row] for row in rows.cells]
-    return pd.DataFrame(cells, columns=list(columns), index=pd.Index(rows.lines, name="line"), dtype=str)
-
-
-@dataclass
-class _Rows:
-    """The wanted cells of each row below the header, and the line it begins on; `cut`: a first one was dropped."""
-
-    cells: list[list[str]]
-    lines: list[int]
-    cut: bool = False
-
-    def below(self) -> _Rows:
-        return _Rows(self.cells[1:], self.lines[1:], cut=True)
+    rows, lines = _rows(path, wanted=list(columns), report=report)
+    cells = [[cell.strip() for cell in row] for row in rows]
+    return pd.DataFrame(cells, columns=list(columns), index=pd.Index(lines, name="line"), dtype=str)
 
 
 def _rows(
-    path: Path,
-    *,
-    wanted: list[str],
-    aliases: Mapping[str, str] | None = None,
-    may_be_short: bool = False,
-    report: Report,
-) -> _Rows:
-    """Read a CSV file whose header has every name `wanted`, and whose rows all have as many fields as the header."""
+    path: Path, *, wanted: list[str], aliases: Mapping[str, str] | None = None, drop: bool = False, report: Report
+) -> tuple[list[list[str]], list[int]]:
+    """Return the `wanted` cells of each row below the header, and the line that it begins on.
+
+    The header has every name wanted, and the rows all have as many fields as it; but for the first, with `drop`.
+    """
     text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
     physical = text.split("\n")
     longest = max(range(len(physical)), key=lambda line: len(physical[line]))
@@ -110,16 +91,16 @@ def _rows(
         raise _nul(path, rows, lines)
     header = _header(path, rows[0], physical[0], wanted=wanted, aliases=aliases or {}, report=report)
     width, rows, lines = len(header), rows[1:], lines[1:]
-    cut = may_be_short and len(rows) > 0 and len(rows[0]) < width
-    if cut:
+    places = [header.index(name) for name in wanted]
+    if drop and rows and (len(rows[0]) < width or any(rows[0][place].strip() in MISSING for place in places)):
+        report.note(path, "truncated first row dropped")
         rows, lines = rows[1:], lines[1:]
     for row, line in zip(rows, lines, strict=True):
         if len(row) != width:
             raise _wrong_width(path, line, physical[line - 1], width=width, fields=len(row))
     if not rows:
         raise fault(path, line=2, expected="rows", found="a header only", hint="record or write the file again")
-    places = [header.index(name) for name in wanted]
-    return _Rows([[row[place] for place in places] for row in rows], lines, cut=cut)
+    return [[row[place] for place in places] for row in rows], lines
 
 
 def _split(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
@@ -131,11 +112,9 @@ def _split(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
             lines.append(line)
             line = reader.line_num + 1
     except csv.Error as why:
-        column = str(text.split("\n")[line - 1].find('"') + 1)
+        column, closed = str(text.split("\n")[line - 1].find('"') + 1), "every quote to be closed"
         hint = "close or delete the quote in that line"
-        raise fault(
-            path, line=line, column=column, expected="every quote to be closed", found=str(why), hint=hint
-        ) from why
+        raise fault(path, line=line, column=column, expected=closed, found=str(why), hint=hint) from why
     return rows, lines
 
 
@@ -209,13 +188,15 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
         ])  # fmt: skip
 
 
-def _bad_number(path: Path, rows: _Rows, bad: np.ndarray, spans: Mapping[str, Span]) -> Exception:
+def _bad_number(
+    path: Path, cells: list[list[str]], lines: list[int], bad: np.ndarray, spans: Mapping[str, Span]
+) -> Exception:
     """Return the error for the first cell that is `bad` (rows, columns), and how many there are."""
     row, column = map(int, np.argwhere(bad)[0])
-    cell, name = rows.cells[row][column], list(spans)[column]
+    cell, name = cells[row][column], list(spans)[column]
     hint = "delete or correct the cell, or leave the file out (skip)"
     if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
         hint = "write numbers with a point and without thousands commas"
     more = f" (and {bad.sum() - 1} more cells like it in this file)" if bad.sum() > 1 else ""
     limits = f"a number from {spans[name].low:g} to {spans[name].high:g}"
-    return fault(path, line=rows.lines[row], column=name, expected=limits, found=f"{cell[:40]!r}{more}", hint=hint)
+    return fault(path, line=lines[row], column=name, expected=limits, found=f"{cell[:40]!r}{more}", hint=hint)
