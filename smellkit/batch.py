@@ -97,15 +97,14 @@ def run(
         target = executed(name) / notebook.path.name
         made = [values[notebook.name], common, _before(notebook, every, target.parent)]
         key = _digest([("notebook", notebook.path.read_bytes()), ("rest", json.dumps(made, sort_keys=True).encode())])
-        if not force and target.exists() and made_from(target).get("key") == key:
+        if any(result.error for result in results):
+            results.append(Result(notebook.name, LEFT, 0.0, target))
+        elif not force and target.exists() and made_from(target).get("key") == key:
             results.append(Result(notebook.name, FRESH, 0.0, target))
         else:
             results.append(_execute(notebook, values[notebook.name], target, key=key, timeout=timeout))
-        progress(f"{notebook.name:<24} {results[-1].status:<10} {results[-1].seconds:6.1f} s")
-        if results[-1].status == FAILED:
-            break
-    left = chosen[len(results) :]
-    return results + [Result(notebook.name, LEFT, 0.0, executed(name) / notebook.path.name) for notebook in left]
+        progress(f"{notebook.name:<24} {results[-1].status:<11} {results[-1].seconds:6.1f} s")
+    return results
 
 
 def executed(name: str) -> Path:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 
 from smellkit import paths
@@ -52,11 +51,6 @@ def as_text(findings: list[Finding]) -> str:
     wrong = [finding.what for finding in findings if finding.level == "missing"]
     lines += ["", "Missing: " + ", ".join(wrong) if wrong else "Everything that is required is here."]
     return "\n".join(lines)
-
-
-def as_json(findings: list[Finding]) -> str:
-    """The findings as a JSON list."""
-    return json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False)
 
 
 def _finding(what: str, there: object, state: str, hint: str, *, lack: str = "optional") -> Finding:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -19,22 +21,11 @@ PARTS = {"results": "smellkit.study.published:summary"}  # what the mark `<!-- n
 @click.option("--timeout", default=600, show_default=True, help="Seconds that one cell may take.")
 def run(notebooks, profile, pairs, data, force, timeout):
     """Execute NOTEBOOKS (names or numbers; all without any) in number order, those that are not up to date."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from smellkit import batch, options
 
-    given = options.parse(pairs)
-    results = batch.run(
-        notebooks, profile=profile, given=given, data=data, force=force, timeout=timeout, progress=click.echo
-    )
-    table = Table("notebook", "status", box=box.SIMPLE)
-    table.add_column("seconds", justify="right")
-    for result in results:
-        table.add_row(result.notebook, result.status, f"{result.seconds:.1f}" if result.seconds else "")
-    table.add_row("", "", f"{sum(result.seconds for result in results):.1f}", style="bold")
-    Console().print(table)
+    how = {"profile": profile, "given": options.parse(pairs), "data": data, "force": force, "timeout": timeout}
+    results = batch.run(notebooks, **how, progress=click.echo)
+    click.echo(f"{'in all':<36} {sum(result.seconds for result in results):6.1f} s")
     for result in results:
         if result.error:
             click.secho(f"Error: {result.error}", fg="red", err=True)
@@ -77,6 +68,7 @@ def doctor(as_json):
     from smellkit import doctor as doctors
 
     findings = doctors.examine()
-    click.echo(doctors.as_json(findings) if as_json else doctors.as_text(findings))
+    table = [asdict(finding) for finding in findings]
+    click.echo(json.dumps(table, indent=1, ensure_ascii=False) if as_json else doctors.as_text(findings))
     if any(finding.level == "missing" for finding in findings):
         sys.exit(1)
