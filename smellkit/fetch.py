@@ -104,13 +104,10 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
             sha256, size, path = line.split(" ", 2)
             files.append(File(path, _url(entry["from"], path, mirror=mirror), sha256, int(size)))
         return Source(name, entry["title"], entry["home"], entry["licence"], entry["folder"], tuple(files))
-    except KeyError as why:
-        raise DataError(f"{table}, key {name}: expected {why}, found none", hint="restore data/sources.toml") from why
-    except ValueError as why:
-        what = f"{table.parent / entry['checksums']}: expected SHA-256, bytes and path, found {line!r}"
-        raise DataError(what, hint="restore the file of checksums") from why
-    except OSError as why:
-        raise DataError(f"Can't read the checksums of {name}: {why}", hint="restore data/checksums") from why
+    except (KeyError, ValueError, OSError) as why:
+        place = f", checksums, {line!r}" if line else ""
+        hint = "restore data/sources.toml and data/checksums"
+        raise DataError(f"{table}, {name}{place}: {type(why).__name__}: {why}", hint=hint) from why
 
 
 def _url(origins: list[Mapping], path: str, *, mirror: str) -> str:

@@ -65,7 +65,8 @@ def style() -> None:
     import matplotlib as mpl
     from cycler import cycler
 
-    mpl.rcParams.update({**STYLE, "axes.prop_cycle": cycler(color=PALETTE)})
+    settings: Any = STYLE | {"axes.prop_cycle": cycler(color=PALETTE)}
+    mpl.rcParams.update(settings)
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:

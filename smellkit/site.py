@@ -10,6 +10,7 @@ navigation, links and pictures; site/preview holds its template and look. Search
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
@@ -69,13 +70,9 @@ def build(
         progress(note)
     lines = [f"made by {by}", *notes, *(f"WARNING: {line}" for line in warnings + trouble), "", log]
     log_file = paths.write_text(paths.work() / "site.log", "\n".join(lines).rstrip() + "\n")
-    out, old = home / "_site", home / ".quarto" / "old-site"
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():  # aside, and not away: the site is there while the new one is moved
-        old.parent.mkdir(exist_ok=True)
-        out.replace(old)
+    out = home / "_site"
+    shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage / "_site", out)
-    shutil.rmtree(old, ignore_errors=True)
     return Built(out / "index.html", by, log_file, warnings + trouble)
 
 
@@ -83,15 +80,14 @@ def executed(source: str, *, home: Path = paths.HOME) -> Path:
     """Return the folder of the executed notebooks of the set `source`: the last one run, or else the published ones."""
     published = home / "site" / "notebooks"
     sets = {path.name: path for path in (paths.runs() / "notebooks").glob("*") if any(path.glob("*.ipynb"))}
-    fresh = list(sets.values())
+    made = {name: max(file.stat().st_mtime for file in path.glob("*.ipynb")) for name, path in sets.items()}
     if any(published.glob("*.ipynb")):
         sets["published"] = published
     if not sets:
         raise DataError("No notebook has been executed yet", hint="`smellkit run`")
     if source not in ("", *sets):
         raise OptionError(f"There are no executed notebooks {source!r}", hint="one of " + ", ".join(sorted(sets)))
-    last = max(fresh, key=lambda path: max(file.stat().st_mtime for file in path.glob("*.ipynb")), default=published)
-    return sets[source] if source else last
+    return sets[source or max(made, key=lambda name: made[name], default="published")]
 
 
 def publish(source: str = "", *, home: Path = paths.HOME, parts: Mapping[str, str] | None = None) -> int:
@@ -130,14 +126,11 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
 def find_quarto() -> list[str] | None:
     """Return the command of a Quarto that answers: QUARTO_PATH, on the PATH, or from the quarto-cli package."""
     name = "quarto.exe" if os.name == "nt" else "quarto"
-    given = Path(os.environ["QUARTO_PATH"]) if os.environ.get("QUARTO_PATH") else None
-    places = [given, given / name, given / "bin" / name] if given else []
-    for place in [*places, shutil.which("quarto"), Path(sysconfig.get_path("scripts")) / name]:
-        if place and Path(place).is_file():
-            try:
-                subprocess.run([str(place), "--version"], capture_output=True, timeout=60, check=True)
-            except (OSError, subprocess.SubprocessError):
-                continue
+    given = os.environ.get("QUARTO_PATH")
+    places = [Path(given), Path(given) / name, Path(given) / "bin" / name] if given else []
+    for place in [*places, shutil.which("quarto") or "", Path(sysconfig.get_path("scripts")) / name]:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run([str(place), "--version"], capture_output=True, timeout=60, check=True)
             return [str(place)]
     return None
 

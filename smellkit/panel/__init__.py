@@ -98,7 +98,7 @@ class Panel:
             button("stop", "Stop", "stop", "Silence at once", self._stop, "smell-stop"),
         )
         _past_the_cell(self.controls["stop"])
-        pictures = {name: self._html() for name in ("style", "now", "traces", "bars", "slots", "log")}
+        pictures = {name: self._widgets.HTML() for name in ("style", "now", "traces", "bars", "slots", "log")}
         self.pictures = pictures
         pictures["style"].value = drawings.style()
         left = [self._card("Sensors", pictures["traces"]), self._card("Player", actions, pictures["slots"])]
@@ -133,16 +133,13 @@ class Panel:
         self.controls[name] = button.add_class(look) if look else button
         return button
 
-    def _html(self, text: str = "") -> Any:
-        return self._widgets.HTML(text)
-
     def _box(self, look: str, *parts: Any) -> Any:
         """Return a box that style.css lays out: a row, column, card or grid, or the whole."""
         kind = self._widgets.VBox if look in ("", "column", "card") else self._widgets.Box
         return kind(parts).add_class(f"smell-{look}" if look else "smell")
 
     def _card(self, title: str, *parts: Any) -> Any:
-        return self._box("card", *([self._html(drawings.title(title))] if title else []), *parts)
+        return self._box("card", *([self._widgets.HTML(drawings.title(title))] if title else []), *parts)
 
     # clicks
 
@@ -187,18 +184,17 @@ class Panel:
 
     def _now(self) -> str:
         session, answer = self.session, self.session.answer
-        alert = session.message or session.trouble
-        chips = [drawings.chip(text, colour=colour) for text, colour in self._states()]
+        share = None
         if not session.connected or session.recogniser is None:
             what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
-            return drawings.now(what, detail=detail, chips=chips, alert=alert)
-        if answer is None:
-            filled = session.recogniser.filled
-            detail = f"the first window is {100 * filled:.0f} % full"
-            return drawings.now("Sniffing", detail=detail, chips=chips, share=filled, alert=alert)
-        name = answer.name.replace("_", " ")
-        detail = f"{100 * answer.confidence:.0f} % sure, {1000 * answer.seconds:.0f} ms from the row to the answer"
-        return drawings.now(name, detail=detail, chips=chips, share=answer.confidence, alert=alert)
+        elif answer is None:
+            what, share = "Sniffing", session.recogniser.filled
+            detail = f"the first window is {100 * share:.0f} % full"
+        else:
+            what, share = answer.name.replace("_", " "), answer.confidence
+            detail = f"{100 * share:.0f} % sure, {1000 * answer.seconds:.0f} ms from the row to the answer"
+        chips = [drawings.chip(text, colour=colour) for text, colour in self._states()]
+        return drawings.now(what, detail=detail, chips=chips, share=share, alert=session.message or session.trouble)
 
     def _states(self) -> list[tuple[str, str]]:
         """Return what the nose, the recogniser and the player are doing, in a few words each, with a colour."""

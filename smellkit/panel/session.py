@@ -28,7 +28,7 @@ SILENCE = 5.0  # seconds without a row that are worth a word
 REDRAW = 0.25  # seconds between two pictures
 
 
-class Session:
+class Session(contextlib.AbstractContextManager):
     """A nose and a player while somebody works with them: nothing open before `connect`, nothing left after `close`.
 
     `on_change` is called from the worker thread whenever there is something new to show; read the attributes then.
@@ -84,7 +84,7 @@ class Session:
 
     def replay(self, source: Any) -> None:
         """Have the virtual board replay another recording, and begin to recognise anew."""
-        self._enqueue(lambda: self._replay(source))
+        self._enqueue(lambda: self.board.change(source) if self.board else None)  # its header begins another run
 
     def disconnect(self) -> None:
         """Stop and close both devices; `connect` opens them again."""
@@ -113,9 +113,6 @@ class Session:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
         self._disconnect()
-
-    def __enter__(self) -> Session:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -160,7 +157,8 @@ class Session:
         except LinkError as why:
             self.message = str(why)
 
-    def _changed(self) -> None:
+    def _changed(self, busy: str = "") -> None:
+        self.busy = busy or self.busy
         if not self._stop.is_set():
             self._on_change()
 
@@ -181,32 +179,26 @@ class Session:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except SmellkitError as why:
-            self.message = str(why)
         except Exception as why:  # the thread has to live on: without it the panel would freeze without a word
-            self.message = f"{type(why).__name__}: {why}"
+            self.message = str(why) if isinstance(why, SmellkitError) else f"{type(why).__name__}: {why}"
         finally:
             self.busy = ""
-
-    def _progress(self, busy: str) -> None:
-        self.busy = busy
-        self._changed()
 
     def _connect(self, nose: str, player: str, source: Any, rate: float) -> None:
         self._disconnect()
         self.message = ""
         try:
             if self.recogniser is None:
-                self._progress("Preparing the recogniser")
+                self._changed("Preparing the recogniser")
                 self.recogniser = self._make()
-            self._progress("Opening the ports")
+            self._changed("Opening the ports")
             if nose == "virtual":
                 self.board = Board(source, rate=rate)
             self.nose = Nose.open(self.board.port if self.board else nose)
             self.player = NeckWear.open(player)
             if self._stop.is_set():  # closed meanwhile
                 return
-            self._progress("Waking the player")
+            self._changed("Waking the player")
             self.player.wake()
         except BaseException:
             self._disconnect()
@@ -219,10 +211,6 @@ class Session:
         for device in (player, nose, board):
             if device is not None:
                 device.close()
-
-    def _replay(self, source: Any) -> None:
-        if self.board is not None:
-            self.board.change(source)  # it prints its header before the first new row, and so another run begins
 
     def _forget(self) -> None:
         self.rows.clear()

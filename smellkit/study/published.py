@@ -6,13 +6,14 @@ site/results.yaml says which tables a page shows of a file. A file without an en
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from smellkit import paths
+from smellkit import paths, tables
 from smellkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ Figure = tuple[float, float | None, float | None]  # value, low, high
 class Part(NamedTuple):
     """What the first page shows of a table: these rows and columns in this order, all without any, and its own note."""
 
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
     note: str = ""
 
 
@@ -46,13 +47,11 @@ class Table:
 
     def best(self, column: int) -> int | None:
         """Row whose interval in `column` stands clear above every other's, or None."""
-        figures = [figures[column] for _, figures in self.rows]
-        known = [figure for figure in figures if figure is not None and figure[1] is not None]
-        if len(known) < 2 or len(known) < len([figure for figure in figures if figure is not None]):
-            return None
-        first, *others = sorted(known, key=lambda figure: -figure[0])
-        clear = all(first[1] > other[2] for other in others)  # type: ignore[operator]
-        return figures.index(first) if clear else None
+        import pandas as pd
+
+        known = [(row, *figure) for row, (_, figures) in enumerate(self.rows) if (figure := figures[column])]
+        best = tables.winner(pd.DataFrame(known, columns=["row", "mean", "low", "high"]))
+        return None if best is None else known[best][0]
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,9 @@ def summary(folder: Path = FOLDER) -> str:
     """Return the tables for the first page as markdown, each with the command that made it; empty without results."""
     parts = []
     for result in read(folder).values():
-        tables = [markdown(table, part=table.home) for table in result.tables if table.home is not None]
-        if tables:
-            parts += [f"### {result.title}", *tables, f"Made by `{result.command}`."]
+        shown = [markdown(table, part=table.home) for table in result.tables if table.home is not None]
+        if shown:
+            parts += [f"### {result.title}", *shown, f"Made by `{result.command}`."]
     return "\n\n".join(["## Results", SELECTION, *parts]) if parts else ""
 
 
@@ -127,11 +126,8 @@ def markdown(table: Table, *, part: Part | None = None) -> str:
         figures = table.rows[numbers[name]][1]
         cells = [_cell(figures[column], bold=best[column] == numbers[name]) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n\n".join(
-        text
-        for text in (f"**{table.title}**" if table.title else "", "\n".join(lines), part.note or table.note)
-        if text
-    )
+    texts = [f"**{table.title}**" if table.title else "", "\n".join(lines), part.note or table.note]
+    return "\n\n".join(filter(None, texts))
 
 
 def todo(folder: Path = FOLDER) -> pd.DataFrame:
@@ -160,14 +156,13 @@ def _read(path: Path, layout: dict[str, Any]) -> Result:
     command = layout.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        tables = tuple(table for part in layout.get("tables", []) if (table := _table(raw, part)).rows) or (
-            _plain(raw),
-        )
+        laid_out = [table for part in layout.get("tables", []) if (table := _table(raw, part)).rows]
+        every = tuple(laid_out) or (_plain(raw),)
         command = command or (raw.get("made_by") or {}).get("command", "")
     except (ValueError, AttributeError, TypeError, OSError) as why:
         raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
     title = layout.get("title", path.stem.replace("-", " "))
-    return Result(path.stem, title, command, tables or (_plain(raw),))
+    return Result(path.stem, title, command, every)
 
 
 def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
@@ -181,15 +176,8 @@ def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
             rows.append((str(name), figures))
     conclusion = _at(raw, layout["says"]) if "says" in layout else ""
     note = " ".join(part for part in (layout.get("note", ""), conclusion) if part)
-    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, _home(layout))
-
-
-def _home(layout: dict[str, Any]) -> Part | None:
-    """What the first page shows of the table of `layout`; None where it shows nothing of it."""
-    if "home" not in layout:
-        return None
-    home = layout["home"]
-    return Part(tuple(home.get("rows", ())), tuple(home.get("columns", ())), home.get("note", ""))
+    home = Part(**layout["home"]) if "home" in layout else None
+    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, home)
 
 
 def _plain(raw: dict[str, Any]) -> Table:
@@ -199,17 +187,16 @@ def _plain(raw: dict[str, Any]) -> Table:
 
 def _figure(row: Any, place: str | list[str], times: float) -> Figure | None:
     """The figure at `place` in `row`, with its interval where there is one."""
-    value: Any = _at(row, place if isinstance(place, str) else place[0])
-    low: Any = None
-    high: Any = None
-    if not isinstance(place, str):
-        low, high = _at(row, place[1]) or (None, None)
+    places = [place] if isinstance(place, str) else place
+    value: Any = _at(row, places[0])
+    low, high = (_at(row, places[1]) if len(places) > 1 else None) or (None, None)
     if isinstance(value, dict):
         value, low, high = value.get("value"), value.get("low"), value.get("high")
     if not isinstance(value, (int, float)):
         return None
-    known = low is not None and high is not None
-    return value * times, low * times if known else None, high * times if known else None
+    if low is None or high is None:
+        return value * times, None, None
+    return value * times, low * times, high * times
 
 
 def _at(value: Any, place: str) -> Any:
