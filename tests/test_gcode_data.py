@@ -13,6 +13,7 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.gcode import data, recordings
+from smellkit.study.gcode import splits
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "gcode_fingerprint"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="SMELLKIT_DATA has no gcode_fingerprint")
@@ -148,22 +149,22 @@ def test_scaling_is_from_training_rows_and_what_is_missing_is_the_median():
     assert codes.tolist() == [2, 0, 0, 1]
 
 
-@pytest.mark.parametrize("fold", range(data.FOLDS))
+@pytest.mark.parametrize("fold", range(splits.FOLDS))
 def test_no_group_is_on_both_sides_of_an_honest_split(fold):
     table = data.load().labelled().windows
-    groups = [set(table["group"].to_numpy()[part]) for part in data.split(table, "G", fold=fold)]
+    groups = [set(table["group"].to_numpy()[part]) for part in splits.split(table, "G", fold=fold)]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
 
 
 def test_the_five_folds_test_every_honest_window_once():
     table = data.load().labelled().windows
-    tested = np.concatenate([data.split(table, "G", fold=fold).test for fold in range(data.FOLDS)])
+    tested = np.concatenate([splits.split(table, "G", fold=fold).test for fold in range(splits.FOLDS)])
     assert sorted(tested) == list(range(len(table)))
 
 
 def test_the_unseen_session_is_the_damaged_tool():
     table = data.load().labelled().windows
-    train, _, test = data.split(table, "X")
+    train, _, test = splits.split(table, "X")
     damaged = table["operation"].str.startswith("damage").to_numpy()
     assert damaged[test].all() and not damaged[train].any()
 
@@ -183,4 +184,4 @@ def test_what_is_wrong_with_real_recordings_is_counted():
     machine = data.load(REAL, report=report)
     assert report.counts["repeats the status rows of face150025_008"] == 1
     honest = machine.labelled().windows
-    assert len(honest[~data.repeats(honest)]) == 3429  # of 3,880 with the recordings that are held back
+    assert len(honest[~splits.repeats(honest)]) == 3429  # of 3,880 with the recordings that are held back

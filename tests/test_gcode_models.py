@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from smellkit import checkpoint, cli, paths, runs
 from smellkit.errors import OptionError, WeightsError
 from smellkit.gcode import data, export, predict, recordings, tokens
-from smellkit.gcode.data import DataConfig
-from smellkit.gcode.decoder import head_scores
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, POSITION_COLUMNS
 from smellkit.gcode.tokens import SIZES, Grammar
 from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, decode, forced, summary_features
-from smellkit.study.gcode import release, task
+from smellkit.study.gcode import release, scores, task
+from smellkit.study.gcode.scores import head_scores
+from smellkit.study.gcode.splits import DataConfig
 from smellkit.study.gcode.task import DecoderTask, EncoderTask, WindowDecoderTask
 from smellkit.train import Settings, fit
 
@@ -180,9 +180,9 @@ def test_scores_count_by_place_and_by_kind():
     target = np.array([vocabulary.encode("X1.5 Y9."), vocabulary.encode("X1.5 Y2.5")])
     decoded = target.copy()
     decoded[1, 1] = 0
-    assert tokens.token_accuracy(decoded, target) == pytest.approx(1 - 1 / (target != 0).sum())
-    assert tokens.token_accuracy(decoded, target, kind="numbers", vocabulary=vocabulary) == pytest.approx(2 / 3)
-    assert tokens.token_hits(decoded, target, kind="words")[0, 1] == 2  # X and its number; Y9. is UNK
+    assert scores.token_accuracy(decoded, target) == pytest.approx(1 - 1 / (target != 0).sum())
+    assert scores.token_accuracy(decoded, target, kind="numbers", vocabulary=vocabulary) == pytest.approx(2 / 3)
+    assert scores.token_hits(decoded, target, kind="words")[0, 1] == 2  # X and its number; Y9. is UNK
 
 
 def test_predict_writes_one_row_a_window_and_tokens_are_those_of_the_line(packed, tmp_path):

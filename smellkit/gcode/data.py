@@ -1,17 +1,14 @@
-"""Windows of a milling machine: 64 rows (16.5 s) every 16, cut, split under a protocol, scaled, as tensors to train on.
+"""Windows of a milling machine: 64 rows (16.5 s) every 16, cut, labelled and scaled.
 
-recordings -> windows with their operation and line -> train, valid, test -> scaling from training alone -> batches
+recordings -> windows with their operation and line -> values as the networks see them
 """
 
 from __future__ import annotations
 
 import warnings
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,20 +18,13 @@ from torch import Tensor, nn
 
 from smellkit import cache, windows
 from smellkit.checks import Report
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
 from smellkit.gcode import recordings, tokens
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, OPERATIONS, POSITION_COLUMNS
-from smellkit.gcode.tokens import Grammar, Vocabulary
-from smellkit.task import Tensors
+from smellkit.gcode.tokens import Vocabulary
 
 LENGTH, STRIDE = 64, 16
 CLIP = 4.0  # interquartile ranges from the median; the published 3 from the quartiles is about the same
-FOLDS = 5
-PROTOCOLS = {
-    "S": "windows at random, stratified by operation, 70/15/15: every test window overlaps a training window (leaky)",
-    "G": "5 folds of whole recordings; repeats and rows without sensors left out",
-    "X": "trained on the six nominal operations, tested on the damaged tool: another session",
-}
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
@@ -137,26 +127,6 @@ def modes(codes: NDArray, *, starts: NDArray, length: int = LENGTH) -> Numbers:
     return np.concatenate(parts).astype(np.int64)
 
 
-def centred(machine: Machine) -> Machine:
-    """Every recording standardised by itself: position in mm from the middle of its range, the rest as z.
-
-    This needs the whole recording, so it is for files, not for streams.
-    """
-    values = machine.values.copy()
-    first = (machine.windows["row"] - machine.windows["start"]).unique()
-    for begin, end in zip(first, [*first[1:], len(values)], strict=True):
-        part = values[begin:end]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent in the whole recording
-            mean, deviation = np.nan_to_num(np.nanmean(part, axis=0)), np.nanstd(part, axis=0)
-        deviation = np.where(deviation > 1e-6, deviation, 1.0)
-        position = part[:, POSITION_COLUMNS]
-        mean[POSITION_COLUMNS] = (np.nanmin(position, axis=0) + np.nanmax(position, axis=0)) / 2
-        deviation[POSITION_COLUMNS] = 1.0
-        values[begin:end] = (part - mean) / deviation
-    return replace(machine, values=values)
-
-
 class Scaling(nn.Module):
     """Raw rows as the networks see them, in training, for files, in a stream and in ONNX: nothing here is learned.
 
@@ -210,148 +180,3 @@ class Scaling(nn.Module):
     def millimetres(self) -> list[float]:
         """Millimetres in one unit of each scaled position."""
         return self.spread[POSITION_COLUMNS].tolist()
-
-
-class Split(NamedTuple):
-    """Numbers of the windows of each part."""
-
-    train: Numbers
-    valid: Numbers
-    test: Numbers
-
-
-def split(table: pd.DataFrame, protocol: str = "G", *, fold: int = 0, seed: int = 7) -> Split:
-    """Parts of the windows in `table` (`Machine.windows`): S as published (leaky), G grouped folds, X unseen session.
-
-    In G and X the validation part is every tenth group of the training part, so that selection sees no test recording.
-    "all", for weights to ship, trains on every other group and validates (and tests) on those.
-    """
-    if protocol == "S":
-        return _split_windows(table, seed=seed)
-    if protocol not in (*PROTOCOLS, "all"):
-        raise OptionError(f"There is no protocol {protocol!r}", hint="one of S, G, X")
-    if fold not in range(FOLDS):
-        raise OptionError(f"There is no fold {fold}", hint=f"0 to {FOLDS - 1}")
-    honest = ~repeats(table)
-    if protocol == "X":
-        tested = table["operation"].str.startswith("damage")
-    else:
-        tested = table["group"].map(_folds(table)) == (fold if protocol == "G" else -1)
-    test, rest = honest & tested, honest & ~tested
-    held = rest & table["group"].isin(_tenth(table[rest], seed=seed))
-    test = held if protocol == "all" else test
-    if not test.any() or not rest.any():
-        raise DataError(f"Protocol {protocol} finds nothing to test on", hint="it needs recordings of every operation")
-    return Split(*(np.flatnonzero(mask) for mask in (rest & ~held, held, test)))
-
-
-def repeats(table: pd.DataFrame) -> pd.Series:
-    """Whether a window comes from a recording that repeats the status of another: its group is not its own name."""
-    return table["recording"] != table["group"]
-
-
-def _split_windows(table: pd.DataFrame, *, seed: int) -> Split:
-    random = np.random.default_rng(seed)
-    parts: list[list[NDArray]] = [[], [], []]
-    for _, rows in table.groupby("operation", sort=True).indices.items():
-        order = random.permutation(rows)
-        first, second = round(0.70 * len(order)), round(0.85 * len(order))
-        for part, piece in zip(parts, np.split(order, [first, second]), strict=True):
-            part.append(piece)
-    return Split(*(np.sort(np.concatenate(part)) for part in parts))
-
-
-def _folds(table: pd.DataFrame) -> dict[str, int]:
-    """Group -> fold, dealt out in turn within each operation, in an order that only the names decide."""
-    folds: dict[str, int] = {}
-    for number, (_, rows) in enumerate(table.groupby("operation", sort=True)):
-        groups = sorted(rows["group"].unique(), key=lambda group: (zlib.crc32(group.encode()), group))
-        folds |= {group: (position + number) % FOLDS for position, group in enumerate(groups)}
-    return folds
-
-
-def _tenth(table: pd.DataFrame, *, seed: int) -> set[str]:
-    """About a tenth of the groups of each operation, at least one where there are three or more."""
-    random = np.random.default_rng(seed)
-    chosen: set[str] = set()
-    for _, rows in table.groupby("operation", sort=True):
-        groups = sorted(rows["group"].unique())
-        if len(groups) >= 3:
-            chosen |= set(random.choice(groups, max(1, round(len(groups) / 10)), replace=False))
-    return chosen
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A split of one folder, ready to train: scaling and grammar from its training part alone."""
-
-    machine: Machine
-    parts: Split
-    scaling: Scaling
-    vocabulary: Vocabulary
-    grammar: Grammar
-    mask: NDArray[np.bool_]  # (155,) channels in use
-    values: Tensor  # (rows, 155) scaled
-    codes: Tensor  # (rows, 4)
-
-    def windows(self, part: str, *, mask: NDArray[np.bool_] | None = None) -> Tensors:
-        """The windows of "train", "valid" or "test", seen through `mask` (the channels in use by default).
-
-        continuous (n, 64, 155), categorical (n, 64, 4), operation (n,), line (n,) number in the grammar or -1,
-        step_line (n, 16) the line at each of the window decoder's steps, the last number being any other line,
-        open (n, 8) tokens in the grammar's vocabulary, published (n, 8) tokens in the published one.
-        """
-        table = self.machine.windows.iloc[getattr(self.parts, part)]
-        index = torch.tensor(table["row"].to_numpy(copy=True))[:, None] + torch.arange(LENGTH)
-        label = table["line"].to_numpy()
-        line = self.machine.line_numbers(self.grammar.texts)
-        step_line = np.where(line < 0, len(self.grammar), line)[self.machine.row_lines[index[:, ::4].numpy()]]
-        lines = [self.grammar.vocabulary.numbers(tokens.split(text)) for text in self.machine.lines]
-        return Tensors(
-            continuous=self.values[index] * torch.as_tensor(self.mask if mask is None else mask),
-            categorical=self.codes[index],
-            operation=table["operation_id"].to_numpy(copy=True),
-            line=line[label],
-            step_line=step_line,
-            open=np.array([*lines, np.zeros(tokens.STEPS, int)])[label],
-            published=self.machine.encode(self.vocabulary)[getattr(self.parts, part)],
-        )
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which windows, split how, seen through which channels: the options that the tasks of this system share."""
-
-    data: str = ""  # folder of recordings; "" is the sample
-    protocol: str = "G"  # S, G or X; "all" for weights to ship
-    fold: int = 0
-    split_seed: int = 7
-    channels: str = "all"  # see `recordings.channel_mask`
-    without: str = ""  # modalities to leave out, with commas
-    thin: int = 1  # keep one training window in so many
-
-    @cached_property
-    def prepared(self) -> Prepared:
-        """The data, read and split; the last two are kept."""
-        return _prepare(DataConfig(**{field.name: getattr(self, field.name) for field in fields(DataConfig)}))
-
-    def load(self) -> dict[str, Tensors]:
-        """The three parts as data sets."""
-        return {part: self.prepared.windows(part) for part in Split._fields}
-
-
-@lru_cache(maxsize=2)
-def _prepare(config: DataConfig) -> Prepared:
-    machine = load(config.data).labelled()
-    if config.channels in ("no-position-z", "centred"):
-        machine = centred(machine)
-    parts = split(machine.windows, config.protocol, fold=config.fold, seed=config.split_seed)
-    parts = parts._replace(train=parts.train[:: config.thin])
-    train = machine.windows.iloc[parts.train]
-    rows = np.unique(train["row"].to_numpy()[:, None] + np.arange(LENGTH))
-    scaling = Scaling.fit(machine.values[rows], machine.categories[rows])
-    vocabulary = tokens.default()
-    grammar = Grammar([machine.lines[line] for line in np.unique(train["line"])], vocabulary)
-    mask = recordings.channel_mask(config.channels, without=config.without)
-    scaled = scaling(torch.as_tensor(machine.values), torch.as_tensor(machine.categories))
-    return Prepared(machine, parts, scaling, vocabulary, grammar, mask, *scaled)

@@ -6,18 +6,15 @@ cache of fixed length, in decoding and in ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smellkit.gcode import tokens
 from smellkit.gcode.encoder import WIDTH
 from smellkit.gcode.recordings import OPERATIONS
-from smellkit.gcode.tokens import BOS, EOS, HEADS, OUTPUTS, PAD, SIZES, STEPS, Vocabulary
-from smellkit.losses import focal
+from smellkit.gcode.tokens import BOS, EOS, OUTPUTS, PAD, STEPS, Vocabulary
 from smellkit.task import Batch
 
 Choose = Callable[[Tensor, Tensor, int], Tensor]
@@ -181,47 +178,3 @@ class TwoStage(nn.Module):
         encoded = self.encoder(batch)
         outputs = self.decoder(batch | {"memory": encoded["memory"], "logits": encoded["operation"]})
         return outputs | {"restored": encoded["restored"]}
-
-
-def published_fields(vocabulary: Vocabulary) -> Tensor:
-    """Class numbers of the structured heads for every published token, (668, 10); -1 where one does not apply.
-
-    A number's four characters fill the sign and the first four digits: `NUM_X_-125` is minus, 0 1 2 5.
-    """
-    rows = np.full((len(vocabulary), len(HEADS)), -1)
-    for number, token in enumerate(vocabulary.tokens):
-        row = tokens.structured(token) if token not in tokens.SPECIAL or number == EOS else None
-        if token.startswith("NUM_") and token[4] in tokens.PARAMETERS:
-            digits = token[6:].lstrip("-").zfill(4)
-            rows[number, :8] = 3, -1, tokens.PARAMETERS.index(token[4]), "-" in token[6:], *map(int, digits)
-        elif row is not None:
-            rows[number] = row
-        elif number == tokens.UNK:
-            rows[number, 0] = 0
-    return torch.as_tensor(rows)
-
-
-def structured_loss(logits: Tensor, fields: Tensor, gamma: float = 0.0) -> Tensor:
-    """Mean cross-entropy over the ten structured heads (n, 82), each on the tokens that have its field (n, 10)."""
-    losses = []
-    for head, piece in enumerate(torch.split(logits, SIZES, dim=-1)):
-        has = fields[:, head] >= 0
-        if has.any():
-            losses.append(focal(piece[has], fields[has, head], gamma=gamma))
-    return torch.stack(losses).mean() if losses else logits.sum() * 0
-
-
-def head_scores(logits: Tensor, fields: Tensor) -> dict[str, float]:
-    """Share of tokens that each structured head gets right, teacher-forced, among those that have its field.
-
-    `digits` are right when the sign and all digits that a number has are; a head whose field no token has is left out.
-    """
-    best = torch.stack([piece.argmax(dim=-1) for piece in torch.split(logits, SIZES, dim=-1)], dim=-1)
-    right, has = best == fields, fields >= 0
-
-    def rows() -> Iterator[tuple[str, Tensor, Tensor]]:
-        for head, name in enumerate(("type", "command", "parameter")):
-            yield name, right[..., head], has[..., head]
-        yield "digits", (right | ~has)[..., 3:].all(dim=-1), has[..., 3:].any(dim=-1)
-
-    return {name: float(hit[valid].float().mean()) for name, hit, valid in rows() if valid.any()}

@@ -1,20 +1,15 @@
-"""The published encoder, MM-DTAE-LSTM, as it is claimed to be; and its memory, computed once and then only read."""
+"""The published encoder, MM-DTAE-LSTM, as it is claimed to be."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from hashlib import sha256
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from smellkit import checkpoint, paths
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS, POSITION_COLUMNS
-from smellkit.losses import focal
-from smellkit.task import Batch, Tensors
+from smellkit.task import Batch
 
 WIDTH = 128
 WAVELENGTHS = tuple(2.0**power for power in range(1, 9))  # mm: from 2 to 256, the width of the bed
@@ -83,37 +78,3 @@ class MachineEncoder(nn.Module):
             "operation": self.operation(memory.mean(dim=1)),
             "restored": self.restore(memory),
         }
-
-
-def encoder_loss(outputs: Batch, batch: Batch, *, reconstruction: float) -> Tensor:
-    """Cross-entropy of the operation plus `reconstruction` times the squared error of the restored input."""
-    loss = focal(outputs["operation"], batch["operation"], smoothing=0.1)
-    if reconstruction:
-        loss = loss + reconstruction * F.mse_loss(outputs["restored"], batch["continuous"])
-    return loss
-
-
-@torch.no_grad()
-def remember(model: MachineEncoder, windows: Tensors, *, key: str) -> dict[str, Tensor]:
-    """Memory (n, 64, width) and operation logits (n, 9) of all `windows`, from data/work when they are there.
-
-    The file is named after the encoder's own weights and `key`, the windows: other weights are another file.
-    """
-    folder = memory_folder(model, key=key)
-    if (folder / checkpoint.FILE).exists():
-        return checkpoint.load(folder)[0]
-    model.eval()
-    memory, operation = [], []
-    for start in range(0, len(windows), 256):
-        outputs = model(windows.__getitems__(range(start, min(start + 256, len(windows)))))
-        memory.append(outputs["memory"].half())
-        operation.append(outputs["operation"])
-    tensors = {"memory": torch.cat(memory), "operation": torch.cat(operation)}
-    checkpoint.save(folder, tensors, {"kind": "gcode-memory", "encoder": checkpoint.fingerprint(model)})
-    return tensors
-
-
-def memory_folder(model: MachineEncoder, *, key: str) -> Path:
-    """Where the memory of these weights over these windows lies."""
-    name = sha256(f"{checkpoint.fingerprint(model)} {model.width} {key}".encode()).hexdigest()[:24]
-    return paths.work() / "gcode-memory" / name

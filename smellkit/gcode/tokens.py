@@ -238,27 +238,3 @@ class Grammar(nn.Module):
     def texts_of(self, tokens: Tensor) -> list[str]:
         """The text of decoded open tokens (batch, 8)."""
         return [join(self.vocabulary.decode(row)) for row in tokens.tolist()]
-
-
-def token_hits(tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None) -> Numbers:
-    """(right, counted) tokens of each window, (n, 2): over the target's tokens of a kind, position by position.
-
-    all: every token with EOS and UNK, as published. words: without EOS and UNK. numbers: NUM_ tokens alone (these need
-    the `vocabulary`).
-    """
-    counted = target != PAD
-    if kind != "all":
-        counted &= (target != EOS) & (target != UNK)
-    if kind == "numbers":
-        assert vocabulary is not None
-        counted &= np.array([token.startswith("NUM_") for token in vocabulary.tokens])[target]
-    right = (tokens == target) & counted
-    return np.stack([right.sum(axis=1), counted.sum(axis=1)], axis=1)
-
-
-def token_accuracy(
-    tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None
-) -> float:
-    """Share of the target's tokens that are right at their position; NaN if there are none of this kind."""
-    right, counted = token_hits(tokens, target, kind=kind, vocabulary=vocabulary).sum(axis=0)
-    return float(right / counted) if counted else float("nan")

@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 
 from smellkit import paths, runs, sweep
-from smellkit.gcode.data import Prepared
 from smellkit.gcode.recordings import MODALITIES, channel_mask
-from smellkit.gcode.tokens import token_accuracy
 from smellkit.metrics import over_seeds
 from smellkit.runs import Run
 from smellkit.study.gcode import protocols as bench
 from smellkit.study.gcode import task as tasks
+from smellkit.study.gcode.scores import token_accuracy
+from smellkit.study.gcode.splits import Prepared
 from smellkit.train import Settings
 
 FOLDER = paths.HOME / "notebooks" / "sweeps"

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smellkit.gcode.data import Machine, Prepared
+from smellkit.gcode.data import Machine
 from smellkit.gcode.recordings import POSITION_COLUMNS
 from smellkit.gcode.tokens import EOS, PAD
 from smellkit.gcode.window_decoder import summary_features
+from smellkit.study.gcode.splits import Prepared
 
 Numbers = NDArray[np.int64]
 Prefix = tuple[int, ...]

@@ -19,15 +19,16 @@ from smellkit import paths, runs
 from smellkit.checks import read_json
 from smellkit.errors import OptionError
 from smellkit.evaluate import Outcome, evaluate
-from smellkit.gcode.data import FOLDS, PROTOCOLS, DataConfig, Prepared
 from smellkit.gcode.recordings import OPERATIONS, channel_mask
-from smellkit.gcode.tokens import PAD, join, token_accuracy, token_hits
+from smellkit.gcode.tokens import PAD, join
 from smellkit.gcode.window_decoder import decode, forced
 from smellkit.metrics import macro_f1
 from smellkit.runs import Run
 from smellkit.study.gcode import baselines
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm
+from smellkit.study.gcode.scores import token_accuracy, token_hits
+from smellkit.study.gcode.splits import FOLDS, PROTOCOLS, DataConfig, Prepared
 from smellkit.task import Tensors, collate
 from smellkit.train import Settings, fit, parameters
 

@@ -13,11 +13,11 @@ import torch
 
 from smellkit import checkpoint, runs
 from smellkit.errors import WeightsError
-from smellkit.gcode.data import Prepared
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.predict import HMM, LinePredictor
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS
 from smellkit.runs import Run
+from smellkit.study.gcode.splits import Prepared
 from smellkit.study.gcode.task import WindowDecoderTask, config_of, model_of
 
 LARGE = 10_000  # numbers in a matrix from which it is kept in half precision

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.gcode.data import LENGTH, Machine, split
+from smellkit.gcode.data import LENGTH, Machine
 from smellkit.gcode.recordings import CONTINUOUS, MODALITIES, modality
 from smellkit.gcode.tokens import EOS, PAD, UNK
+from smellkit.study.gcode.splits import split
 
 
 def features(machine: Machine) -> NDArray[np.float32]:

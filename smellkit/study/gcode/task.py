@@ -8,22 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smellkit import checkpoint, runs
-from smellkit.gcode.data import DataConfig, Prepared, Split
-from smellkit.gcode.decoder import SensorDecoder, TwoStage, head_scores, published_fields, structured_loss
-from smellkit.gcode.encoder import MachineEncoder, encoder_loss, remember
+from smellkit import checkpoint, paths, runs
+from smellkit.gcode.decoder import SensorDecoder, TwoStage
+from smellkit.gcode.encoder import MachineEncoder
 from smellkit.gcode.recordings import POSITION_COLUMNS
-from smellkit.gcode.tokens import PAD, token_accuracy
+from smellkit.gcode.tokens import PAD
 from smellkit.gcode.window_decoder import PathKNN, WindowDecoder, forced
 from smellkit.losses import focal
 from smellkit.options import accepted
 from smellkit.runs import Run
+from smellkit.study.gcode.scores import head_scores, published_fields, structured_loss, token_accuracy
+from smellkit.study.gcode.splits import DataConfig, Prepared, Split
 from smellkit.task import Batch, Tensors
 
 Config = TypeVar("Config")
@@ -78,6 +81,40 @@ class EncoderTask(DataConfig, _Contract):
         right = accuracy(outputs["operation"], batch["operation"])
         restored = -float(F.mse_loss(outputs["restored"], batch["continuous"]))
         return {"accuracy": right, "restored": restored, "objective": right + self.reconstruction * restored}
+
+
+def encoder_loss(outputs: Batch, batch: Batch, *, reconstruction: float) -> Tensor:
+    """Cross-entropy of the operation plus `reconstruction` times the squared error of the restored input."""
+    loss = focal(outputs["operation"], batch["operation"], smoothing=0.1)
+    if reconstruction:
+        loss = loss + reconstruction * F.mse_loss(outputs["restored"], batch["continuous"])
+    return loss
+
+
+@torch.no_grad()
+def remember(model: MachineEncoder, windows: Tensors, *, key: str) -> dict[str, Tensor]:
+    """Memory (n, 64, width) and operation logits (n, 9) of all `windows`, from data/work when they are there.
+
+    The file is named after the encoder's own weights and `key`, the windows: other weights are another file.
+    """
+    folder = memory_folder(model, key=key)
+    if (folder / checkpoint.FILE).exists():
+        return checkpoint.load(folder)[0]
+    model.eval()
+    memory, operation = [], []
+    for start in range(0, len(windows), 256):
+        outputs = model(windows.__getitems__(range(start, min(start + 256, len(windows)))))
+        memory.append(outputs["memory"].half())
+        operation.append(outputs["operation"])
+    tensors = {"memory": torch.cat(memory), "operation": torch.cat(operation)}
+    checkpoint.save(folder, tensors, {"kind": "gcode-memory", "encoder": checkpoint.fingerprint(model)})
+    return tensors
+
+
+def memory_folder(model: MachineEncoder, *, key: str) -> Path:
+    """Where the memory of these weights over these windows lies."""
+    name = sha256(f"{checkpoint.fingerprint(model)} {model.width} {key}".encode()).hexdigest()[:24]
+    return paths.work() / "gcode-memory" / name
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""How right tokens are: as a loss to train on, head by head, and as the published scores count them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, SPECIAL, UNK, Numbers, Vocabulary, structured
+from smellkit.losses import focal
+
+
+def published_fields(vocabulary: Vocabulary) -> Tensor:
+    """Class numbers of the structured heads for every published token, (668, 10); -1 where one does not apply.
+
+    A number's four characters fill the sign and the first four digits: `NUM_X_-125` is minus, 0 1 2 5.
+    """
+    rows = np.full((len(vocabulary), len(HEADS)), -1)
+    for number, token in enumerate(vocabulary.tokens):
+        row = structured(token) if token not in SPECIAL or number == EOS else None
+        if token.startswith("NUM_") and token[4] in PARAMETERS:
+            digits = token[6:].lstrip("-").zfill(4)
+            rows[number, :8] = 3, -1, PARAMETERS.index(token[4]), "-" in token[6:], *map(int, digits)
+        elif row is not None:
+            rows[number] = row
+        elif number == UNK:
+            rows[number, 0] = 0
+    return torch.as_tensor(rows)
+
+
+def structured_loss(logits: Tensor, fields: Tensor, gamma: float = 0.0) -> Tensor:
+    """Mean cross-entropy over the ten structured heads (n, 82), each on the tokens that have its field (n, 10)."""
+    losses = []
+    for head, piece in enumerate(torch.split(logits, SIZES, dim=-1)):
+        has = fields[:, head] >= 0
+        if has.any():
+            losses.append(focal(piece[has], fields[has, head], gamma=gamma))
+    return torch.stack(losses).mean() if losses else logits.sum() * 0
+
+
+def head_scores(logits: Tensor, fields: Tensor) -> dict[str, float]:
+    """Share of tokens that each structured head gets right, teacher-forced, among those that have its field.
+
+    `digits` are right when the sign and all digits that a number has are; a head whose field no token has is left out.
+    """
+    best = torch.stack([piece.argmax(dim=-1) for piece in torch.split(logits, SIZES, dim=-1)], dim=-1)
+    right, has = best == fields, fields >= 0
+
+    def rows() -> Iterator[tuple[str, Tensor, Tensor]]:
+        for head, name in enumerate(("type", "command", "parameter")):
+            yield name, right[..., head], has[..., head]
+        yield "digits", (right | ~has)[..., 3:].all(dim=-1), has[..., 3:].any(dim=-1)
+
+    return {name: float(hit[valid].float().mean()) for name, hit, valid in rows() if valid.any()}
+
+
+def token_hits(tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None) -> Numbers:
+    """(right, counted) tokens of each window, (n, 2): over the target's tokens of a kind, position by position.
+
+    all: every token with EOS and UNK, as published. words: without EOS and UNK. numbers: NUM_ tokens alone (these need
+    the `vocabulary`).
+    """
+    counted = target != PAD
+    if kind != "all":
+        counted &= (target != EOS) & (target != UNK)
+    if kind == "numbers":
+        assert vocabulary is not None
+        counted &= np.array([token.startswith("NUM_") for token in vocabulary.tokens])[target]
+    right = (tokens == target) & counted
+    return np.stack([right.sum(axis=1), counted.sum(axis=1)], axis=1)
+
+
+def token_accuracy(
+    tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None
+) -> float:
+    """Share of the target's tokens that are right at their position; NaN if there are none of this kind."""
+    right, counted = token_hits(tokens, target, kind=kind, vocabulary=vocabulary).sum(axis=0)
+    return float(right / counted) if counted else float("nan")
