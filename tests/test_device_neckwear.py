@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from serial.rfc2217 import PortManager
 from test_device_faults import World, until
 
+from smellkit.cli.neckwear import neckwear
 from smellkit.device import frames
-from smellkit.device.commands import neckwear
 from smellkit.device.errors import Closed, PortLost
 from smellkit.device.jobs import Timing
 from smellkit.device.link import Port, StableName, list_ports, open_link

@@ -22,7 +22,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "bench": "smellkit.cli:bench",
     "audit": "smellkit.study.odour.commands:audit",
     "calibrate": "smellkit.cli.learn:calibrate",
-    "neckwear": "smellkit.device.commands:neckwear",
+    "neckwear": "smellkit.cli.neckwear:neckwear",
 }
 
 BENCHES = {

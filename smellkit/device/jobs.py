@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from smellkit.device.errors import LinkError, NoReply
 from smellkit.device.frames import Frame
-from smellkit.device.log import Log
+from smellkit.device.link import Log
 
 NEVER = math.inf
 Kind = tuple[int, int]  # command, and the inner function of a forwarded frame (else 0)

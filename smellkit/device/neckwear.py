@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smellkit.device import frames, playlist, shutdown
+from smellkit.device import frames, playlist
 from smellkit.device.clock import Clock
 from smellkit.device.engine import Engine
 from smellkit.device.errors import ArgumentError, LinkError, Refused
 from smellkit.device.frames import Frame
 from smellkit.device.jobs import Pulse, Request, Schedule, Stopped, Timing
-from smellkit.device.link import Link, connector
-from smellkit.device.log import Latency, Log
+from smellkit.device.link import Latency, Link, Log, connector
 from smellkit.device.playlist import Playlist
-from smellkit.device.watchdog import Watchdog
+from smellkit.device.watchdog import Watchdog, close_at_end, forget
 
 if TYPE_CHECKING:
     from smellkit.device.virtual import VirtualNeckWear
@@ -113,7 +112,7 @@ class NeckWear:
             self._let_go()
             raise
         if isinstance(self._clock, Clock):
-            shutdown.watch(self)
+            close_at_end(self)
 
     @classmethod
     def open(
@@ -287,7 +286,7 @@ class NeckWear:
         finally:
             self._let_go()
             if isinstance(self._clock, Clock):
-                shutdown.forget(self)
+                forget(self)
 
     def __enter__(self) -> NeckWear:
         return self

@@ -1,4 +1,7 @@
-"""The last hand on the port: a process of its own that sends stop when the program that plays is gone.
+"""Silence when the program ends: its own end closes the players, and a process of its own is the last hand on the port.
+
+`close_at_end` closes a player at the normal end and on SIGTERM, which would skip both `finally` and `atexit`. Killed, a
+program does nothing any more: there the `Watchdog` sends stop.
 
 `python -m smellkit.device.watchdog` reads JSON lines from its standard input, a socket (or a pipe on Windows):
 
@@ -12,6 +15,7 @@ nothing but the standard library, so that it is there within a moment.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -20,9 +24,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 STOPS, STOP_GAP = 3, 0.05
 
@@ -107,6 +113,52 @@ class Watchdog:
             elif self._process.stdin:
                 self._process.stdin.write(data)
                 self._process.stdin.flush()
+
+
+class Player(Protocol):
+    """Something that may leave a scent in the air."""
+
+    def close(self) -> None: ...
+
+
+# The process has one end, so there is one set of players and one handler.
+_players: weakref.WeakSet[Player] = weakref.WeakSet()
+_before: dict[int, object] = {}  # what handled SIGTERM before, by process: a forked child is not ours to end
+
+
+def close_at_end(player: Player) -> None:
+    """Close `player` when the program ends, unless `forget` came first."""
+    _players.add(player)
+    atexit.unregister(_close_all)  # once is enough
+    atexit.register(_close_all)
+    on_main = threading.current_thread() is threading.main_thread()
+    if on_main and signal.getsignal(signal.SIGTERM) is not _on_term:
+        _before[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
+
+
+def forget(player: Player) -> None:
+    """It was closed; the last one gives the signal handler back."""
+    _players.discard(player)
+    on_main = threading.current_thread() is threading.main_thread()
+    if not _players and on_main and signal.getsignal(signal.SIGTERM) is _on_term:
+        signal.signal(signal.SIGTERM, _before.pop(os.getpid(), None) or signal.SIG_DFL)  # type: ignore[arg-type]
+
+
+def _close_all() -> None:
+    for player in list(_players):
+        player.close()
+
+
+def _on_term(number: int, frame: object) -> None:
+    before = _before.get(os.getpid())
+    try:
+        _close_all()
+    finally:
+        if callable(before):
+            before(number, frame)
+        elif before is not signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Watch:

@@ -20,8 +20,7 @@ from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, PortLost
 from smellkit.device.frames import Frame, Parser
 from smellkit.device.jobs import NEVER, Burst, Job, Pulse, Requests, Schedule, Stopped, Timing
-from smellkit.device.link import BackOff, Link
-from smellkit.device.log import Log
+from smellkit.device.link import BackOff, Link, Log
 
 SHORTEST = 0.05  # seconds of a pulse that are still worth sending
 
