@@ -28,6 +28,16 @@ def started():
     return lines
 
 
+def plugged(board, tries=100):
+    """A reader of a board that may be away at this very moment: to open it then is an error."""
+    for _ in range(tries):
+        try:
+            return Nose(board.port)
+        except PortError:
+            time.sleep(0.01)
+    raise AssertionError("the board stays away")
+
+
 def test_a_line_becomes_twelve_numbers():
     assert started().feed(LINE) == [VALUES]
 
@@ -124,7 +134,7 @@ def test_a_table_is_replayed_and_changed():
 
 @pytest.mark.parametrize("fault", BOARD_FAULTS)
 def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
-    with FaultyBoard(RECORDING, rate=400, faults=fault, seed=3) as board, Nose(board.port) as nose:
+    with FaultyBoard(RECORDING, rate=400, faults=fault, seed=3) as board, plugged(board) as nose:
         rows = [nose.read() for _ in range(60)]
         status = nose.status()
     assert all(row.values[1:] == (62, 83, 733, 2, 10, 4294967295, 33.5, 688.6, 100.0, 0.0, 3170.5) for row in rows)
@@ -211,7 +221,7 @@ def test_rows_that_nobody_reads_are_dropped_and_counted_and_a_new_run_begins():
 def test_closing_ends_every_thread_and_file_soon(open_files):
     threads, files = threading.active_count(), open_files()
     for seed in range(3):
-        with FaultyBoard(RECORDING, rate=100, faults=BOARD_FAULTS, seed=seed) as board, Nose(board.port) as nose:
+        with FaultyBoard(RECORDING, rate=100, faults=BOARD_FAULTS, seed=seed) as board, plugged(board) as nose:
             nose.read()
             began = time.monotonic()
             nose.close()
