@@ -3,8 +3,9 @@
     fit(seed) -> {split: Outcome} -> summarise over seeds -> Interval a measure -> JSON with a stamp
 
 A study says what a row fits and what counts as a unit; seeds, intervals, differences on the same units, resuming and
-the stamp are here and nowhere else. 95 % intervals: bootstrap over groups (recordings, videos), never over windows of
-one recording, which are not independent.
+the stamp are here. Sweeps over seeds alone take Student's t from `metrics.over_seeds`.
+95 % intervals: bootstrap over groups (recordings, videos), never over windows of one recording, which are not
+independent.
 """
 
 from __future__ import annotations

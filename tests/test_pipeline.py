@@ -1,15 +1,18 @@
 """One way from a recording, a picture and a text to a mixture, and from there to the player."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from smellkit import checkpoint
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.odour import recordings
 from smellkit.odour.pipeline import Evidence, Pipeline, as_mixture, named, play
+from smellkit.odour.predict import mixture
 from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.odour.smell import MixtureSmell, load_smell
 
@@ -135,3 +138,28 @@ def test_the_loudest_scent_is_played(pipeline, table):
         played = play(answer, neck, seconds=0.3, wait=True)
         assert played.scent == SCENTS.index("mango") + 1
         assert [piece.scent for piece in neck.virtual.air] == [played.scent]
+
+
+def test_a_recording_of_the_mixture_board_is_read_as_prediction_reads_it(tmp_path):
+    file = sorted((recordings.find() / "mixture/test_seen").rglob("*.csv"))[0]
+    mixture(file.parent, weights=checkpoint.find("mixture"), out=tmp_path / "out.csv")
+    table = pd.read_csv(tmp_path / "out.csv").query("file == @file.name and window >= 0")
+    smell = load_smell("mixture")
+    answer = Pipeline(smell)(file)
+    assert len(smell.windows(smell.read(file))) == len(table)
+    assert abs(sum(answer.shares) - 1) < 1e-6
+
+
+@pytest.mark.parametrize("weights", ["odour", "mixture"])
+@pytest.mark.parametrize("cell", [np.nan, np.inf])
+def test_a_cell_that_is_not_a_finite_number_is_refused_with_its_place(weights, cell):
+    pipeline = Pipeline.load(weights)
+    rows = np.full((200, len(pipeline.smell.columns)), 100.0)
+    rows[50, 2] = cell
+    with pytest.raises(DataError, match="Row 50, column VOC"):
+        pipeline(rows)
+
+
+def test_text_in_a_table_is_refused(pipeline, table):
+    with pytest.raises(DataError, match="not a number"):
+        pipeline(of(table, "mango").assign(LPG="much"))

@@ -10,7 +10,7 @@ Live recognition, prediction, the panel and the notebooks go through here; `play
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +20,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from smellkit.checks import read_table
 from smellkit.device import playlist
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.recordings import SPANS, find
+from smellkit.odour.recordings import find
 from smellkit.odour.scenes import SceneProbes
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import Smell, SubstanceSmell, load_smell
@@ -208,25 +207,35 @@ class Pipeline:
         return {sense: Evidence(named(shares)) for sense, shares in seen.items()}
 
 
-def read_rows(recording: Recording, columns: Sequence[str]) -> NDArray[np.float32]:
-    """Return a recording as rows (rows, columns): from a CSV file, a table, or an array of just these columns."""
+def read_rows(recording: Recording, smell: Smell) -> NDArray[np.float32]:
+    """Return a recording as rows (rows, columns) of the smell's nose: from a CSV file, a table or an array.
+
+    DataError for a column that is missing, another number of columns, and a cell that is not a finite number.
+    """
+    columns = smell.columns
     if isinstance(recording, (str, Path)):
-        spans = {name: SPANS[name] for name in columns}
-        recording = read_table(Path(recording), columns=spans, first_row="drop")
+        return smell.read(Path(recording))
     if isinstance(recording, pd.DataFrame):
         lost = [name for name in columns if name not in recording]
         if lost:
             raise DataError(f"The table has no column {', '.join(lost)}", hint=f"needed are {', '.join(columns)}")
         recording = recording[list(columns)]
-    rows = np.asarray(recording, np.float32)
+    try:
+        rows = np.asarray(recording, np.float32)
+    except (TypeError, ValueError) as why:
+        raise DataError(f"The recording holds what is not a number: {why}", hint="numbers alone") from why
     if rows.ndim != 2 or rows.shape[1] != len(columns):
         raise DataError(f"A recording of shape {rows.shape}", hint=f"(rows, {len(columns)}): {', '.join(columns)}")
+    wrong = np.argwhere(~np.isfinite(rows))
+    if len(wrong):
+        row, column = wrong[0]
+        raise DataError(f"Row {row}, column {columns[column]}: {rows[row, column]}", hint="drop or fill the rows first")
     return rows
 
 
 def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDArray[np.float32]:
     """Return a recording's windows (n, steps, channels), at least one; DataError when it is too short for that."""
-    rows = read_rows(recording, smell.columns)
+    rows = read_rows(recording, smell)
     if len(rows) < smell.span:
         raise DataError(f"{len(rows)} rows are fewer than the {smell.span} of one window", hint="record longer")
     return smell.windows(rows, stride=stride)

@@ -19,13 +19,14 @@ from scipy.special import softmax
 from torch import nn
 
 from smellkit import checkpoint
+from smellkit.checks import read_table
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.mixture import Hybrid, MixtureEncoder
 from smellkit.odour.mixture_task import LENGTH, STEPS, load_encoder, load_hybrid, pooled
-from smellkit.odour.mixtures import MIXTURE_GAS
-from smellkit.odour.recordings import read_recordings
+from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture_files
+from smellkit.odour.recordings import SPANS, read_recordings
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
 from smellkit.windows import sliding
@@ -85,6 +86,11 @@ class SubstanceSmell:
     def span(self) -> int:
         """Rows under one window."""
         return self.protocol.span
+
+    def read(self, path: Path) -> NDArray[np.float32]:
+        """The rows (rows, columns) of a CSV file; a first row that was caught halfway is dropped."""
+        spans = {name: SPANS[name] for name in self.columns}
+        return read_table(path, columns=spans, first_row="drop")[list(self.columns)].to_numpy(np.float32)
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, steps, channels) of a recording's `rows` (rows, columns); none when it is too short."""
@@ -147,6 +153,10 @@ class MixtureSmell:
     def load(cls, folder: Path) -> MixtureSmell:
         """From a folder of weights; WeightsError when they do not fit."""
         return cls(load_hybrid(folder), load_encoder(str(folder)).eval())
+
+    def read(self, path: Path) -> NDArray[np.float32]:
+        """The rows (rows, 4) of a CSV file, whatever it calls its columns of the four sensors."""
+        return read_mixture_files([path], root=path.parent, labelled=False)[0][0]
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
