@@ -30,6 +30,7 @@ BENCHES = {
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
+    "fusion": "smellkit.study.odour.commands:fusion",
     "neckwear": "smellkit.study.device.commands:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",

@@ -13,7 +13,7 @@ SET: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
     "odour-encoder": "smellkit.study.odour.encoder_task:task",
     "odour-mixture": "smellkit.odour.mixture_task:task",
-    "odour-fusion": "smellkit.odour.fusion:task",
+    "odour-fusion": "smellkit.study.odour.fusion_task:task",
     "gcode-window-decoder": "smellkit.study.gcode.task:WindowDecoderTask",
     "gcode-encoder": "smellkit.study.gcode.task:EncoderTask",
     "gcode-decoder": "smellkit.study.gcode.task:DecoderTask",
