@@ -18,6 +18,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "train": "smellkit.cli.learn:train",
     "sweep": "smellkit.cli.learn:sweep",
     "predict": "smellkit.cli.learn:predict",
+    "sniff": "smellkit.cli.sniff:sniff",
     "export": "smellkit.cli.learn:export",
     "bench": "smellkit.cli:bench",
     "audit": "smellkit.study.odour.commands:audit",

@@ -119,6 +119,12 @@ class Experts:
         inside = posterior[:, :-1] @ self.compositions
         return inside / np.maximum(inside.sum(axis=1, keepdims=True), 1e-300)
 
+    def expected_error(self, posterior: NDArray, beta: NDArray) -> FloatArray:
+        """How much of the shares beta (n, 12) is expected to be wrong, added up, (n,): from 0 to 2."""
+        return np.array(
+            [one[:-1] @ np.abs(self.compositions - row).sum(1) for one, row in zip(posterior, beta, strict=True)]
+        )
+
     def places(self, mixtures: NDArray) -> NDArray[np.int64]:
         """The row of `compositions` of each mixture (k, 12) in channel order: the nearest one."""
         mixtures = np.asarray(mixtures, np.float64) / np.sum(mixtures, axis=1, keepdims=True)

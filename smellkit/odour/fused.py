@@ -70,7 +70,7 @@ class Fused:
 
     def fit(self, folder: Path, *, scene: str = "") -> Fused:
         """The same experts with probes fitted to the pictures and descriptions of `folder`."""
-        senses = Senses.fit(folder, scene or self.senses.scene)
+        senses = Senses.fit(folder, scene=scene or self.senses.scene)
         confusion = {sense: np.asarray(probe.confusion, float) for sense, probe in senses.probes.items()}
         return replace(self, senses=senses, experts=replace(self.experts, confusion=confusion))
 

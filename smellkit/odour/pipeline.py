@@ -247,7 +247,11 @@ class Pipeline:
         """The evidence of pictures and texts, by sense: their mean shares; trust 0 where it is like nothing."""
         evidence = {}
         for sense, contents in shown.items():
-            each = [shares for one in contents if (shares := self.fused.senses.shares(sense, one)) is not None]
+            try:
+                said = [self.fused.senses.shares(sense, one) for one in contents]
+            except DataError as why:
+                raise DataError(f"The {sense}: {why.what}", hint=why.hint) from why
+            each = [shares for shares in said if shares is not None]
             right = float(np.trace(self.fused.experts.confusion[sense]) / len(SCENTS))
             told = np.mean(each, axis=0) if each else normalised(np.zeros(len(SCENTS)))
             evidence[sense] = Evidence(named(told), right if each else 0.0)
@@ -278,7 +282,7 @@ class Pipeline:
             return 2 * ("like nothing that these weights know",)
         if posterior[-1] > 1 - OUTSIDE:
             return 2 * ("probably none of the player's scents",)
-        expected = float(posterior[:-1] @ np.abs(experts.compositions - beta).sum(axis=1))
+        expected = float(experts.expected_error(posterior[None], beta[None])[0])
         likely = np.argsort(-(posterior[:-1] @ loudest(experts.compositions)), kind="stable")[:2]
         doubt = f"not sure: {SCENTS[likely[0]]} or {SCENTS[likely[1]]}"
         return doubt if sure < limits.sure else "", doubt if expected > limits.error else ""
@@ -318,10 +322,9 @@ def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDAr
     return smell.windows(rows, stride=stride)
 
 
-def loudest(table: NDArray) -> NDArray[np.float64]:
-    """Which scent is the loudest in each row of shares (m, 12), as a vote (m, 12): those that tie split it."""
-    first = table >= table.max(axis=1, keepdims=True) - ALIKE
-    return first / first.sum(axis=1, keepdims=True)
+def loudest(table: NDArray) -> NDArray[np.bool_]:
+    """Whether a scent is the loudest in each row of shares (m, 12), or one of those that are equally loud, (m, 12)."""
+    return table >= table.max(axis=1, keepdims=True) - ALIKE
 
 
 def _several(given: Any) -> list:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 log = logging.getLogger(__name__)
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+LONGEST = 10_000  # characters of a text
 MEMORY_ERRORS = ("out of memory", "can't allocate memory")  # in the RuntimeErrors of torch
 
 
@@ -71,6 +72,8 @@ class SceneEncoder(ABC):
         for text in texts:
             if text is not None and not (isinstance(text, str) and text.strip()):
                 raise DataError(f"A description is {text!r}", hint="give a text, or None when there is none")
+            if text is not None and len(text) > LONGEST:
+                raise DataError(f"A text of {len(text):,} characters", hint=f"a few sentences, at most {LONGEST:,}")
         keys = [None if text is None else sha256(text.encode()).hexdigest() for text in texts]
         compute = lambda rows: self.embed_texts([str(texts[row]) for row in rows])  # noqa: E731
         return self._cached("text", keys, self.text_size, compute)

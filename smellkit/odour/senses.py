@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit.odour.probe import Probe, fit_probe
@@ -29,19 +30,18 @@ class Senses:
     probes: dict[str, Probe]
 
     @classmethod
-    def fit(cls, folder: Path, scene: str = "", *, seed: int = 7) -> Senses:
-        """Fit both probes to all pictures and descriptions of a folder in the twelve-scent layout."""
-        encoder, table, scents = load_scene_encoder(scene), list_pictures(folder), read_scents(folder)
+    def fit(cls, *folders: Path, scene: str = "", seed: int = 7) -> Senses:
+        """Fit both probes to all pictures and descriptions of folders in the twelve-scent layout."""
+        encoder = load_scene_encoder(scene)
+        table, scents = pd.concat(map(list_pictures, folders)), [one for each in folders for one in read_scents(each)]
         scent = table["scent"].map(odorant).map(PLAYED.index).to_numpy()
         seen = encoder.vision([Path(file) for file in table["file"]])
         lines = [text for one in scents for text in paraphrases(one, part="train", count=TEXTS, seed=seed)]
         channel = np.repeat([one.id - 1 for one in scents], TEXTS)
         fold = np.tile(np.arange(TEXTS) % len(SENTENCES["train"]), len(scents))
-        pictures = fit_pictures(encoder, seen, scent, np.arange(len(scent)) % FOLDS)[0]
-        return cls(
-            scene,
-            {"picture": pictures, "text": fit_texts(encoder, encoder.text(lines), channel, fold, scents=scents)[0]},
-        )
+        pictures, _ = fit_pictures(encoder, seen, scent, np.arange(len(scent)) % FOLDS)
+        texts, _ = fit_texts(encoder, encoder.text(lines), channel, fold, scents=scents)
+        return cls(scene, {"picture": pictures, "text": texts})
 
     @functools.cached_property
     def encoder(self) -> SceneEncoder:

@@ -95,9 +95,7 @@ def smellnet_mixture(data, part, seeds, folder, out):
 
 @click.command("fusion")
 @DATA
-@click.option(
-    "--scene", default="", metavar="NAME", help="compact, light, or a Qwen-VL folder; the best installed else."
-)
+@click.option("--scene", default="", metavar="NAME", help="compact, light, or a Qwen-VL folder.")
 @click.option("--seeds", default=3, show_default=True, help="Splits of pictures, sentences and recordings, 1, 2, ...")
 @JSON
 @click.option("--save", "folder", default="", metavar="FOLDER", help="Only fit the fusion to ship; keep it there.")
