@@ -23,6 +23,7 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
     "odour": "smellkit.odour.predict:odour",
     "mixture": "smellkit.odour.predict:mixture",
+    "fusion": "smellkit.odour.predict_fusion:fusion",
     "gcode": "smellkit.gcode.predict:gcode",
     "plume": "smellkit.plume.predict:plume",
 }
@@ -80,7 +81,7 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--weights", "name", required=True, help="odour, mixture, gcode, plume, or a folder of such weights.")
+@click.option("--weights", "name", required=True, help="odour, mixture, fusion, gcode, plume, or a folder.")
 @click.option("--out", required=True, type=FOLDER, help="Where the predictions go.")
 @click.option("--set", "pairs", **SET, help="An option of this predictor.")
 @click.option("--calibration", type=FOLDER, help="What `smellkit calibrate` made (mixture).")

@@ -67,7 +67,8 @@ class Probe:
     def of(cls, tensors: Mapping[str, Any]) -> Probe:
         """From what `tensors` gave; KeyError where one is missing."""
         arrays = {field.name: np.asarray(tensors[field.name]) for field in fields(cls)}
-        return cls(**{name: float(value) if value.ndim == 0 else value for name, value in arrays.items()})
+        plain: dict[str, Any] = {name: float(value) if value.ndim == 0 else value for name, value in arrays.items()}
+        return cls(**plain)
 
     def _standardised(self, embeddings: NDArray) -> NDArray[np.float64]:
         return (np.asarray(embeddings, np.float64) - self.mean) / self.scale
@@ -95,7 +96,7 @@ def fit_probe(
     `penalty` is the inverse strength of regularisation.
     """
     scent, fold = np.asarray(scent), np.asarray(fold)
-    how = {"words": words, "standardise": standardise, "penalty": penalty, "nearness": nearness}
+    how: dict[str, Any] = {"words": words, "standardise": standardise, "penalty": penalty, "nearness": nearness}
     scores, alike = np.zeros((len(scent), 12)), np.zeros(len(scent))
     for one in np.unique(fold):
         held, seen = fold == one, fold != one

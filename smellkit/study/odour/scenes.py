@@ -227,7 +227,7 @@ class Scenes:
         drawn = self.draw(part, torch.from_numpy(smells.ratios), generator=torch.Generator().manual_seed(seed))
         batch = self.batch(smells, drawn, plain=plain) | {"present": mask}
         if part != "train":
-            return Tensors(**batch)
+            return Tensors(change=None, **batch)
         change = functools.partial(self.augmented, plain=plain)
         return Tensors(smell=batch["smell"], ratios=batch["ratios"], present=mask, change=change)
 
