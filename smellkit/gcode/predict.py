@@ -102,9 +102,9 @@ def gcode(
     with paths.replacing(Path(out)) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for name, rows in machine.windows.groupby("recording", sort=True):
+        for (name, _), rows in machine.windows.groupby(["recording", "part"], sort=True):
             predictions = predictor.predict(*machine.take(rows["row"].to_numpy()), context=context)
-            for start, one in zip(rows["start"], predictions, strict=True):
+            for start, one in zip(rows["file_row"], predictions, strict=True):
                 tokens = " ".join(one.tokens)
                 writer.writerow([names[str(name)], start, one.operation, f"{one.p:.4f}", one.line, tokens])
     short = sum("shorter than a window" in what for _, what, _ in report.notes)

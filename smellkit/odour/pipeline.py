@@ -235,10 +235,14 @@ def read_rows(recording: Recording, smell: Smell) -> NDArray[np.float32]:
 
 def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDArray[np.float32]:
     """Return a recording's windows (n, steps, channels), at least one; DataError when it is too short for that."""
-    rows = read_rows(recording, smell)
-    if len(rows) < smell.span:
-        raise DataError(f"{len(rows)} rows are fewer than the {smell.span} of one window", hint="record longer")
-    return smell.windows(rows, stride=stride)
+    if isinstance(recording, (str, Path)):
+        parts = [stretch.values for stretch in smell.stretches(Path(recording))]
+    else:
+        parts = [read_rows(recording, smell)]
+    longest = max(map(len, parts))
+    if longest < smell.span:
+        raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
+    return np.concatenate([smell.windows(rows, stride=stride) for rows in parts])
 
 
 def normalised(shares: NDArray) -> NDArray[np.float64]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from smellkit import paths
 from smellkit.checks import Report
@@ -23,7 +22,7 @@ from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut
 from smellkit.odour.mixtures import read_mixture_files
-from smellkit.odour.pipeline import read_windows
+from smellkit.odour.recordings import Stretch
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 
@@ -41,17 +40,18 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
     smell = SubstanceSmell.load(weights)
-    rows, refused = [], {}
+    rows: list[list] = []
+    refused: dict[str, SmellkitError] = {}
     files = _files(Path(folder))
     for name, path in files:
         try:
-            rows += list(_rows(name, read_windows(path, smell, stride=stride), smell, stride))
+            rows += list(_rows(name, smell.stretches(path), smell, stride))
         except SmellkitError as why:
-            refused[name] = why.what
-            log.warning("%s is left out: %s", path, why.what)
+            refused[name] = why
+            log.info("%s is left out: %s", path, why.what)
     if not rows:
-        first = next(iter(refused.items()))
-        raise DataError(f"None of {len(files)} CSV files can be used; {first[0]}: {first[1]}", hint="mend the files")
+        name, why = next(iter(refused.items()))
+        raise DataError(f"None of {len(files)} CSV files can be used; {name}: {why.what}", hint=why.hint) from why
     table = pd.DataFrame(rows, columns=_columns(len(smell.classes)))
     silent = int((table["answer"][table["window"] == -1] == "abstain").sum())
     if not answer:
@@ -60,20 +60,29 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
         table.to_csv(part, index=False, float_format="%.6f")
     whole = table[table["window"] == -1]
     text = f"{out}: {len(table) - len(whole)} windows of {len(whole)} recordings; {silent} recordings too flat to name"
-    return text + "".join(f"\n  left out {name}: {why}" for name, why in refused.items())
+    return text + "".join(f"\n  left out {name}: {_with_remedy(why)}" for name, why in refused.items())
 
 
-def _rows(name: str, windows: NDArray, smell: SubstanceSmell, stride: int) -> Iterator[list]:
-    scores = smell.scores(windows)
+def _rows(name: str, parts: list[Stretch], smell: SubstanceSmell, stride: int) -> Iterator[list]:
+    windows = [smell.windows(part.values, stride=stride) for part in parts]
+    if not sum(map(len, windows)):
+        longest = max(len(part.row) for part in parts)
+        raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
+    starts = [int(row) for part, own in zip(parts, windows, strict=True) for row in part.row[::stride][: len(own)]]
+    scores = smell.scores(np.concatenate(windows))
     limits = smell.confidence.thresholds
     whole = scores.mean(0, keepdims=True)
     for number, part in enumerate(np.concatenate([scores, whole])):
-        window, start = (number, number * stride) if number < len(scores) else (-1, 0)
+        window, start = (number, starts[number]) if number < len(scores) else (-1, 0)
         p = smell.calibrated(part[None])
         best = np.argsort(-p[0], kind="stable")[:SHOWN]
         answer = int(decide(p, limits)[0])
         names = [smell.classes[i] for i in best]
         yield [name, window, start, *names, *p[0][best], "abstain" if answer == ABSTAIN else smell.classes[answer]]
+
+
+def _with_remedy(why: SmellkitError) -> str:
+    return f"{why.what}; try: {why.hint}" if why.hint else why.what
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
@@ -149,7 +158,8 @@ def read_folder(folder: Path, *, skip: bool = False, report: Report | None = Non
 def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
     """Return predictions (n, 12) as the table of `COLUMNS`: a recording's windows, then its mean as window -1."""
     each = pd.DataFrame(ratios.astype(np.float64), columns=COLUMNS[3:])
-    each.insert(0, "start", windows.start)
+    first, every = (windows.index[name].to_numpy()[windows.recording] for name in ("first", "every"))
+    each.insert(0, "start", np.rint(first + every * windows.start).astype(int))
     each.insert(0, "window", windows.start // 50)
     each.insert(0, "recording", windows.recording)
     whole = each.groupby("recording", as_index=False)[COLUMNS[3:]].mean().assign(window=-1, start=0)

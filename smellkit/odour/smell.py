@@ -19,14 +19,14 @@ from scipy.special import softmax
 from torch import nn
 
 from smellkit import checkpoint
-from smellkit.checks import read_table
+from smellkit.checks import Report
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.mixture import Hybrid, MixtureEncoder
 from smellkit.odour.mixture_task import LENGTH, STEPS, load_encoder, load_hybrid, pooled
-from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture_files
-from smellkit.odour.recordings import SPANS, read_recordings
+from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture
+from smellkit.odour.recordings import Stretch, read_recordings, read_stretches
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
 from smellkit.windows import sliding
@@ -89,8 +89,11 @@ class SubstanceSmell:
 
     def read(self, path: Path) -> NDArray[np.float32]:
         """The rows (rows, columns) of a CSV file; a first row that was caught halfway is dropped."""
-        spans = {name: SPANS[name] for name in self.columns}
-        return read_table(path, columns=spans, first_row="drop")[list(self.columns)].to_numpy(np.float32)
+        return np.concatenate([stretch.values for stretch in self.stretches(path)])
+
+    def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
+        """The same as parts between which the file's clock shows a gap."""
+        return read_stretches(path, columns=self.columns, report=report)
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, steps, channels) of a recording's `rows` (rows, columns); none when it is too short."""
@@ -156,7 +159,11 @@ class MixtureSmell:
 
     def read(self, path: Path) -> NDArray[np.float32]:
         """The rows (rows, 4) of a CSV file, whatever it calls its columns of the four sensors."""
-        return read_mixture_files([path], root=path.parent, labelled=False)[0][0]
+        return self.stretches(path)[0].values
+
+    def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
+        """The same with the rows of the file: the one part that is used."""
+        return [read_mixture(path, report=report)]
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
