@@ -77,13 +77,14 @@ class Report:
     files: int = 0
     notes: list[tuple[str, str, int]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)  # what is in the data, in words
     told: list[tuple[str, str, int]] = field(default_factory=list)  # those notes that a command repeats to its user
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Report:
         """The report of which `values` is `dataclasses.asdict`, be it after a way through JSON."""
-        notes, told = ([tuple(note) for note in values[name]] for name in ("notes", "told"))
-        return cls(values["files"], notes, dict(values["skipped"]), told)
+        notes, told = ([tuple(note) for note in values.get(name, [])] for name in ("notes", "told"))
+        return cls(values["files"], notes, dict(values["skipped"]), list(values.get("remarks", [])), told)
 
     def note(self, path: Path | str, what: str, count: int = 1) -> None:
         """Count `what` in the file `path`, and log it."""
@@ -113,6 +114,7 @@ class Report:
         self.files += other.files
         self.notes += other.notes
         self.skipped |= other.skipped
+        self.remarks += other.remarks
         self.told += other.told
 
     @property
@@ -126,6 +128,7 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.files} files read, {len(self.skipped)} skipped"]
         lines += [f"  {count:6d}  {what}" for what, count in self.counts.most_common()]
+        lines += [f"  {remark}" for remark in self.remarks]
         return "\n".join(lines + [f"  skipped: {why}" for why in self.skipped.values()])
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from smellkit.checks.ranges import outside
 from smellkit.device import playlist
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
@@ -153,8 +154,15 @@ class Pipeline:
         evidence = self._seen(picture, text)
         if recording is None:
             return self.fuse(evidence)
+        if why := self.unknown(recording):
+            return unanswered(why)
         probabilities = self.recognise(recording)
         return self.judge(probabilities) if not evidence else self.fuse(self._smelled(probabilities) | evidence)
+
+    def unknown(self, recording: Recording) -> str:
+        """Why a recording lies outside what the weights know, or ""."""
+        rows = read_rows(recording, self.smell)
+        return outside(rows, self.smell.ranges) if len(rows) >= self.smell.span else ""
 
     def recognise(self, recording: Recording) -> NDArray[np.float64]:
         """Probabilities of the smell's classes for a whole recording, (classes,): the mean over its windows."""
@@ -264,6 +272,12 @@ def undecided(beta: NDArray, *, margin: float = playlist.MARGIN) -> tuple[str, s
     first, second = np.argsort(-beta, kind="stable")[:2]
     reason = f"not sure: {SCENTS[first]} or {SCENTS[second]}"
     return reason, reason if playlist.abstains(shares, margin=margin, mixture=True) else ""
+
+
+def unanswered(reason: str) -> Mixture:
+    """No answer at all, for a `reason`: a flat mixture of which nothing may be played."""
+    flat = np.full(len(SCENTS), 1 / len(SCENTS))
+    return Mixture(named(flat), "", 0.0, {}, (), reason, reason)
 
 
 def as_mixture(shares: ArrayLike, *, margin: float = playlist.MARGIN) -> Mixture:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smellkit import paths
+from smellkit import checkpoint, paths
 from smellkit.checks import Report
+from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.confidence import ABSTAIN, decide
@@ -68,6 +69,8 @@ def _rows(name: str, parts: list[Stretch], smell: SubstanceSmell, stride: int) -
     if not sum(map(len, windows)):
         longest = max(len(part.row) for part in parts)
         raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
+    if why := outside(np.concatenate([part.values for part in parts]), smell.ranges):
+        raise DataError(why, hint="bring the columns to the unit and the sensors of the training recordings")
     starts = [int(row) for part, own in zip(parts, windows, strict=True) for row in part.row[::stride][: len(own)]]
     scores = smell.scores(np.concatenate(windows))
     limits = smell.confidence.thresholds
@@ -113,7 +116,8 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     model = MixtureSmell.load(weights).hybrid
     session = SessionCalibration.load(Path(calibration)) if calibration else None
     report = Report()
-    windows = read_folder(Path(folder), skip=skip, report=report)
+    ranges = Ranges.of(checkpoint.manifest(weights))
+    windows = read_folder(Path(folder), skip=skip, ranges=ranges, report=report)
     if session:
         ratios, how = session.predict(windows.counts), f"calibrated with {len(np.unique(session.recording))} references"
     else:
@@ -130,29 +134,42 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     return f"{summary}\n{report}".rstrip()
 
 
-def read_folder(folder: Path, *, skip: bool = False, report: Report | None = None) -> MixtureWindows:
-    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording."""
+def read_folder(
+    folder: Path, *, skip: bool = False, ranges: Ranges | None = None, report: Report | None = None
+) -> MixtureWindows:
+    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording.
+
+    What lies outside the `ranges` of weights is refused, and so is what is shorter than a window; or skipped.
+    """
     folder, report = Path(folder), report if report is not None else Report()
     if not folder.is_dir():
         raise DataError(
             f"There is no folder {folder}", hint="a folder of recordings (*.csv, four gas sensors at 10 Hz)"
         )
     files = sorted(file for file in folder.rglob("*.csv") if not file.name.startswith("."))
-    files = [file for file in files if not _is_index(file, report)]
+    files = [file for file in files if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
     values, index = read_mixture_files(files, root=folder, labelled=False, skip=skip, report=report)
-    short = np.array([len(value) < LENGTH for value in values])
-    for name, value in zip(index["file"][short], [v for v, s in zip(values, short, strict=True) if s], strict=True):
-        why = DataError(
-            f"{folder / name}: {len(value)} rows are less than one window of {LENGTH}",
-            hint="record at least 10 s at 10 Hz",
-        )
+    kept = np.ones(len(values), bool)
+    for number, (name, value) in enumerate(zip(index["file"], values, strict=True)):
+        if not (why := _unfit(folder / name, value, ranges)):
+            continue
         if not skip:
             raise why
         report.skip(folder / name, why)
-    kept = [value for value, lost in zip(values, short, strict=True) if not lost]
-    return cut(kept, index[~short].reset_index(drop=True))
+        kept[number] = False
+    if not kept.any():
+        raise DataError(f"No recording in {folder} can be used", hint="; ".join(report.skipped.values())[:300])
+    return cut([value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True))
+
+
+def _unfit(path: Path, value: np.ndarray, ranges: Ranges | None) -> DataError | None:
+    if len(value) < LENGTH:
+        what = f"{path}: {len(value)} rows are less than one window of {LENGTH}"
+        return DataError(what, hint="record at least 10 s at 10 Hz")
+    hint = "bring the columns to the unit and the sensors of the training recordings"
+    return DataError(f"{path}: {why}", hint=hint) if (why := outside(value, ranges)) else None
 
 
 def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
@@ -169,7 +186,7 @@ def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
     return table.assign(file=windows.index["file"].to_numpy()[table["recording"]])[COLUMNS]
 
 
-def _is_index(file: Path, report: Report) -> bool:
+def is_index(file: Path, report: Report) -> bool:
     """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
