@@ -20,6 +20,7 @@ LONGEST_LINE = 100_000  # characters
 LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 THOUSANDS = re.compile(r"\s*\d{1,3}(\.\d{3})+\s*")
+COUNTS = 1023  # of a 10-bit converter
 ABOVE = 40  # lines in which a header is looked for, to say where it is
 MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]
 DELIMITERS = {";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
@@ -265,7 +266,8 @@ def _bad_number(
     """Return the error for the first cell that is `bad` (rows, columns), and how many there are."""
     row, column = map(int, np.argwhere(bad)[0])
     cell, name = cells[column][row], list(spans)[column]
-    span, largest = spans[name], values[:, column][np.isfinite(values[:, column])].max(initial=0)
+    span, counts = spans[name], values[:, [place for place, one in enumerate(spans.values()) if one.high == COUNTS]]
+    largest = counts[np.isfinite(counts)].max(initial=0)
     hint = "delete or correct the cell, or leave the file out (skip)"
     if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
         hint = "write numbers with a point and without thousands commas"
@@ -275,8 +277,8 @@ def _bad_number(
         hint = "the row is empty: delete it and those below"
     elif bad[row].all() and not any(map(NUMBER.fullmatch, sheet.rows[row])):
         hint = "that is a line of units or remarks: delete it"
-    elif bits := next((bits for bits in (12, 14, 16) if span.high == 1023 < largest < 2**bits), 0):
-        hint = f"these look like counts of a {bits}-bit converter: divide by {(2**bits - 1) / 1023:.4g}"
+    elif bits := next((bits for bits in (12, 14, 16) if span.high == COUNTS < largest < 2**bits), 0):
+        hint = f"these look like counts of a {bits}-bit converter: divide by {(2**bits - 1) / COUNTS:.4g}"
     more = f" (and {bad.sum() - 1} more cells like it in this file)" if bad.sum() > 1 else ""
     limits = f"a number from {span.low:g} to {span.high:g}"
     found = f"{cell[:40]!r}{more}"

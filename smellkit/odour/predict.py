@@ -51,8 +51,8 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
             refused[name] = why
             log.info("%s is left out: %s", path, why.what)
     if not rows:
-        name, why = next(iter(refused.items()))
-        raise DataError(f"None of {len(files)} CSV files can be used; {name}: {why.what}", hint=why.hint) from why
+        name, first = next(iter(refused.items()))
+        raise DataError(f"None of {len(files)} CSV files can be used; {name}: {first.what}", hint=first.hint) from first
     table = pd.DataFrame(rows, columns=_columns(len(smell.classes)))
     silent = int((table["answer"][table["window"] == -1] == "abstain").sum())
     if not answer:

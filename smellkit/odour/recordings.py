@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ SPANS = {name: Span(*limits, overflow=OVERFLOW if name in PPM else None) for nam
 RATE = 1.0  # Hz, about: SmellNet's files have no time column
 PACE = Pace(rate=RATE, gap=5.0)
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
+BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
+ALL = "all"
 JUMP = 10  # steps at a gap
 _VERSION = "recordings 2"
 
@@ -62,7 +65,7 @@ def find(folder: str | Path | None = None) -> Path:
         return paths.sample() / "smellnet"
     folder = Path(folder).expanduser()
     for candidate in (folder, folder / "smellnet"):
-        if any((candidate / part).is_dir() for part in ("base", "mixture", "smell_data")):
+        if any((candidate / part).is_dir() for part in (*BASES, "mixture", "smell_data")):
             return candidate
     what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is not a folder"
     raise DataError(
@@ -78,21 +81,53 @@ def read_recordings(
 
     One row per second: `substance`, `recording` (the file's stem), `step` (which jumps where a file has a gap), `file`
     (relative to the folder), then the twelve `SENSORS` as float64, no NaN. `split` is training, testing or online_*;
-    the twelve-scent layout has none.
-    With `skip`, a file with a fault is reported and left out.
+    the twelve-scent layout has none and is split by recording, which is told, or read whole as `ALL`. With `skip`, a
+    file with a fault is reported and left out.
     """
     folder, report = find(folder), report if report is not None else Report()
-    base = folder / "base" if (folder / "base").is_dir() else folder
-    root = base / split if base.name == "base" else folder / "smell_data"
+    base = base_of(folder)
+    root = base / split if base else folder / "smell_data"
     if not root.is_dir():
-        known = sorted(path.name for path in base.glob("*/") if any(path.glob("*/*.csv")))
+        known = sorted(path.name for path in (base or folder).glob("*/") if any(path.glob("*/*.csv")))
         near = nearest(split, known) or known
         hint = f"splits here: {', '.join(near)}" if near else "`smellkit data get smellnet`, or data/sample/smellnet"
         raise DataError(f"No recordings in {root}", hint=hint)
-    table = read_files(_listed(root, skip=skip, report=report), root=folder, skip=skip, report=report)
-    if split == "testing" and base.name == "base" and (base / "training").is_dir():
+    files = _listed(root, skip=skip, report=report)
+    if base is None:
+        files = _dealt(files, split, root=root, report=report)
+    table = read_files(files, root=folder, skip=skip, report=report)
+    if split == "testing" and base and (base / "training").is_dir():
         _note_missing(root, {path.name for path in (base / "training").glob("*/")}, set(table["substance"]), report)
     return table
+
+
+def base_of(folder: Path) -> Path | None:
+    """The folder of the splits in a data folder: `base`, or `base_data` as the hub calls it; None in other layouts."""
+    return next((folder / name for name in BASES if (folder / name).is_dir()), None)
+
+
+def _dealt(files: list[Path], split: str, *, root: Path, report: Report) -> list[Path]:
+    """What `split` has of a layout without splits: of each substance about every fourth recording is for testing.
+
+    Copies of one recording stay on one side. `ALL` is everything.
+    """
+    if split == ALL:
+        return files
+    if split not in ("training", "testing"):
+        raise DataError(f"{root} has no split {split!r}", hint=f"training, testing or {ALL}")
+    testing: set[Path] = set()
+    for name in dict.fromkeys(file.parent for file in files):
+        copies: dict[bytes, list[Path]] = {}
+        for file in (file for file in files if file.parent == name):
+            copies.setdefault(sha256(file.read_bytes()).digest(), []).append(file)
+        own = list(copies.values())
+        count = max(1, round(len(own) / 4)) if len(own) > 1 else 0
+        testing.update(file for group in own[len(own) - count :] for file in group)
+    report.tell(root, f"no splits there: by recording, the last quarter of each substance is for testing ({split})")
+    chosen = [file for file in files if (file in testing) == (split == "testing")]
+    if not chosen:
+        raise DataError(f"{root} has no recordings for {split}", hint="record each substance at least twice")
+    return chosen
 
 
 def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report: Report | None = None) -> pd.DataFrame:

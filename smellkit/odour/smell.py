@@ -29,7 +29,7 @@ from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.mixture import Hybrid, MixtureEncoder
 from smellkit.odour.mixture_task import LENGTH, STEPS, load_encoder, load_hybrid, pooled
 from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture
-from smellkit.odour.recordings import STUCK, Stretch, read_recordings, read_stretches
+from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings, read_stretches
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, GROVE, PPM
@@ -73,7 +73,7 @@ class SubstanceSmell:
 
         A shrinkage discriminant on z; its temperature is fitted to windows of recordings that it did not see.
         """
-        table = read_recordings(data)
+        table = read_recordings(data, "training" if base_of(find(data)) else ALL)
         windows = cut(table, self.protocol, stride=20)
         z, held = self.channels(windows.values), windows.fold == windows.fold.max()
         if held.all():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,9 @@ class Rule:
             level = next(level for level in self.levels if level not in best)
             listed = ", ".join(map(str, sorted(self.levels)[:8])) + (", ..." if len(self.levels) > 8 else "")
             hint = f"save 0 background, 1 tube, 2 gas, without smoothing, as png; or say it: {ASK}"
-            raise fault(self.levels[level], expected="the values 0, 1, 2 or 0, 127, 255, as all masks", found=listed, hint=hint)
+            raise fault(
+                self.levels[level], expected="the values 0, 1, 2 or 0, 127, 255, as all masks", found=listed, hint=hint
+            )
         return {code: number for number, code in enumerate(fitting)}
 
     def survey(self, couples: Sequence[tuple[str, str]], report: Report) -> list[str]:
@@ -136,7 +139,7 @@ class Rule:
             frame, mask = (tables.located(self.folder, name) for name in names)
             read = [*readable([frame], lambda path: self.read_frame(path, report=report), skip=True, report=report)]
             of = frame if read else None
-            read += readable([mask], lambda path, of=of: self._one(path, of, report), skip=True, report=report)
+            read += readable([mask], partial(self._one, frame=of, report=report), skip=True, report=report)
             if len(read) == 2 and (why := unlike(*read)):
                 report.skip(mask, why)
             for (_, pixels), counter in zip(read, (levels, values), strict=False) if len(read) == 2 else ():

@@ -10,7 +10,8 @@ from smellkit.checks import Report, read_json, read_picture, readable
 from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
 from smellkit.odour import mixtures, predict, recordings
-from smellkit.plume import annotations, data, pictures
+from smellkit.plume import annotations as tables
+from smellkit.plume import data, pictures
 from smellkit.sensors import GAS, SENSORS
 from smellkit.study.odour.survey import survey
 
@@ -42,7 +43,7 @@ def _systems(folder: Path) -> list[Callable[[], Report]]:
     """The readers of the layouts that a folder has."""
     found: list[Callable[[], Report]] = []
     for place in (folder, folder / "plume"):
-        if annotations.holds(place):
+        if tables.holds(place):
             found.append(lambda place=place: data.check(place))  # type: ignore[misc]
     try:
         recordings.find(folder)
