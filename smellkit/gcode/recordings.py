@@ -18,11 +18,12 @@ from smellkit.checks.clock import clock_columns, paced, read_clock
 from smellkit.checks.report import content
 from smellkit.checks.tables import numbers
 from smellkit.errors import DataError, OptionError
+from smellkit.gcode.tokens import normalise
 from smellkit.options import nearest
 
 RATE = 1 / 0.257  # rows a second
 PACE = Pace(rate=RATE, gap=300.0, near=(0.67, 1.5), fill=False)  # a machine that waits is silent for minutes
-VERSION = "5"  # of what this module makes of a file; part of the key of the cache
+VERSION = "6"  # of what this module makes of a file; part of the key of the cache
 FROZEN = 8  # rows without any change of what moves, after which a node is taken as dead; a live one repeats 1 row
 FOLDERS = ("gcode_fingerprint/recordings", "gcode/aligned")  # below a data root
 HINT = "`smellkit data get gcode`, or leave --data out for the simulated sample"
@@ -244,6 +245,11 @@ def _lines(table: pd.DataFrame, *, path: Path, report: Report) -> pd.Series:
         return pd.Series([None] * len(table), dtype="str")
     lines = table[LABEL].reset_index(drop=True).astype("str")
     lines = lines.str.strip().where(lines.notna() & ~lines.isin(["", "nan"]))
+    spelled = {line: normalise(line) for line in lines.dropna().unique()}
+    if dialect := dict.fromkeys(name for _, names in spelled.values() for name in names):
+        count = int(lines.map({line: bool(names) for line, (_, names) in spelled.items()}).sum())
+        report.tell(path, f"lines of G-code spelled in the kit's way ({', '.join(dialect)})", count)
+    lines = pd.Series(lines.map({line: text or None for line, (text, _) in spelled.items()}), dtype="str")
     if missing := int(lines.isna().sum()):
         report.note(path, "rows without G-code", missing)
     return lines
