@@ -135,9 +135,13 @@ class Sheet:
         wanted: Sequence[str] = (),
         aliases: Mapping[str, str] | None = None,
         drop: bool = False,
+        separated: bool = False,
         report: Report,
     ) -> Sheet:
-        """Read a file whose header has every name `wanted`; `drop` leaves out a first row that was caught halfway."""
+        """Read a file whose header has every name `wanted`; `drop` leaves out a first row that was caught halfway.
+
+        With `separated` a header without any comma, but with another delimiter, is refused.
+        """
         text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
         physical = text.split("\n")
         longest = max(range(len(physical)), key=lambda line: len(physical[line]))
@@ -148,6 +152,8 @@ class Sheet:
         if "\0" in text:
             raise _nul(path, rows, lines)
         header = _header(path, rows[0], physical, wanted=list(wanted), aliases=aliases or {}, report=report)
+        if separated and len(header) == 1 and (other := next((mark for mark in DELIMITERS if mark in header[0]), "")):
+            raise _delimiter(path, other)
         width, rows, lines, dropped = len(header), rows[1:], lines[1:], 0
         places = [header.index(name) for name in wanted]
         if drop and rows and (len(rows[0]) < width or any(rows[0][place].strip() in MISSING for place in places)):
@@ -209,12 +215,10 @@ def _missing(
 ) -> Exception:  # fmt: skip
     """Return the error for a header without the columns `missing`: below other lines, absent, another delimiter."""
     line, known = physical[0], {*wanted, *aliases}
-    for delimiter, word in DELIMITERS.items():
+    for delimiter in DELIMITERS:
         split = {name.strip().strip('"') for name in line.split(delimiter)}
         if len(split) > 1 and len(split & known) > len({*wanted} & {*header}):
-            hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={delimiter!r})"
-            other = f"a {word} ({delimiter!r})"
-            return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
+            return _delimiter(path, delimiter)
     for number, other in enumerate(physical[1:ABOVE], 2):
         if known and len(known & {name.strip().strip('"') for name in re.split(r"[,;\t]", other)}) > len(
             known & {*header}
@@ -229,6 +233,12 @@ def _missing(
     hint = f"rename the columns; the header has {', '.join(header)[:200]}"
     expected = f"the columns {', '.join(wanted)}"
     return fault(path, line=1, column=missing[0], expected=expected, found=f"no {words}", hint=hint)
+
+
+def _delimiter(path: Path, mark: str) -> Exception:
+    hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={mark!r})"
+    other = f"a {DELIMITERS[mark]} ({mark!r})"
+    return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
 
 
 def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) -> Exception:

@@ -19,7 +19,7 @@ from smellkit import checkpoint, paths
 from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
-from smellkit.odour.calibration import SessionCalibration
+from smellkit.odour.calibration import FAR, SessionCalibration
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut
 from smellkit.odour.mixtures import read_mixture_files
@@ -120,6 +120,7 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     windows = read_folder(Path(folder), skip=skip, ranges=ranges, report=report)
     if session:
         ratios, how = session.predict(windows.counts), f"calibrated with {len(np.unique(session.recording))} references"
+        how += _far(windows, session.distance(windows.counts))
     else:
         answer = model.explain(windows.counts, recording=windows.recording)
         ratios = answer["ratios"]
@@ -132,6 +133,20 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
         table.to_csv(part, index=False, float_format="%.6f")
     summary = f"{len(windows.index)} recordings, {len(windows)} windows; {how}.\n{out}"
     return f"{summary}\n{report}".rstrip()
+
+
+def _far(windows: MixtureWindows, distance: np.ndarray) -> str:
+    """Which recordings lie far from every reference, in words; "" where none does."""
+    middle = pd.Series(distance).groupby(windows.recording).median()
+    far = middle[middle > FAR].sort_values(ascending=False)
+    if far.empty:
+        return ""
+    files = windows.index["file"]
+    named = ", ".join(f"{files[row]} ({far[row]:.0f})" for row in far.index[:3])
+    return (
+        f"; {len(far)} of {len(middle)} recordings lie far from every reference, so don't trust their ratios: {named} "
+        "(times the scatter within a day). Another session or another unit? Calibrate with references of today"
+    )
 
 
 def read_folder(
