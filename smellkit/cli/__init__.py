@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from smellkit import __version__
+from smellkit import __version__, paths
 from smellkit.errors import SmellkitError
 from smellkit.options import nearest, resolve
 
@@ -106,5 +106,14 @@ def main() -> None:
     try:
         cli()
     except SmellkitError as error:
-        click.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in paths.FULL:
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        _fail(f"Can't write{place}: {error.strerror}\n  Try: make room, or write to another place")
+
+
+def _fail(message: str) -> None:
+    click.secho(f"Error: {message}", fg="red", err=True)
+    sys.exit(1)
