@@ -7,7 +7,8 @@ of the data folder, the trained weights, and the notebooks before it in the same
     data/runs/notebooks/<set>/<notebook>.json    what it was made from
     data/runs/notebooks/<set>/unfinished/        one that failed, to open and look at
 
-The set is `quick` or `full`, and `-<folder>` behind it with another data folder; each has run folders of its own.
+The set is `quick` or `full`, and `-<folder>` behind it with another data folder (and what tells it from others of that
+name); each has run folders of its own. One batch at a time writes in a set.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ FOLDER = paths.HOME / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\d%\||FloatProgress|IntProgress")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+DATA = "data.json"  # in a set: the data folder that it was made from
 DONE, FRESH, FAILED, LEFT = "done", "up to date", "failed", "not reached"
 ASIDE = {"batch.py", "site.py", "doctor.py", "__main__.py"}  # they show and start: no reason to train again
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
@@ -91,6 +93,20 @@ def run(
     chosen = select(every, names)
     values = settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
     name = set_name(profile, data)
+    paths.lock(executed(name), what="a batch of notebooks")
+    try:
+        return _run(chosen, every, values, name, data=data, force=force, timeout=timeout, progress=progress)
+    finally:
+        paths.unlock(executed(name))
+
+
+def _run(
+    chosen: list[Notebook], every: list[Notebook], values: dict[str, dict[str, Value]], name: str, *,
+    data: Path | None, force: bool, timeout: int, progress: Callable[[str], object],
+) -> list[Result]:  # fmt: skip
+    """Execute what is not up to date into the set `name`, which is this process's alone."""
+    if data is not None:
+        paths.write_json(executed(name) / DATA, {"folder": str(data.resolve()), "content": _content_of(data)})
     common = _common(data or paths.sample())
     results: list[Result] = []
     for notebook in chosen:
@@ -113,8 +129,25 @@ def executed(name: str) -> Path:
 
 
 def set_name(profile: str, data: Path | None) -> str:
-    """Name of the set: the profile, with the data folder's name behind it when that isn't the sample."""
-    return f"{profile}-{data.resolve().name}" if data is not None else profile
+    """Name of the set: the profile, with the data folder's name behind it when that isn't the sample.
+
+    Where another data folder of that name has the set already, a digest of the content tells them apart.
+    """
+    if data is None:
+        return profile
+    name, content = f"{profile}-{data.resolve().name}", _content_of(data)
+    try:
+        known = json.loads((executed(name) / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return name
+    same = known.get("folder") == str(data.resolve()) or known.get("content") == content
+    return name if same else f"{name}-{content[:8]}"
+
+
+def _content_of(folder: Path) -> str:
+    """Digest of the names and sizes of the files in a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return _digest((path.relative_to(folder).as_posix(), str(path.stat().st_size).encode()) for path in files)
 
 
 def made_from(output: Path) -> dict[str, Any]:
@@ -284,6 +317,8 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
     own = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(runs), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
 
     class Quiet(AsyncKernelManager):
+        kernel_spec = own_kernel()  # whatever kernelspecs this user has
+
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("w", encoding="utf-8") as file:
                 await super().start_kernel(**options, env=os.environ | own, stderr=file)
@@ -291,6 +326,14 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
     short = len(jupyter_runtime_dir()) <= 50  # the name of a socket has 107 characters at most
     transport = {"transport": "ipc"} if os.name == "posix" and short else {}
     return {"kernel_manager_class": Quiet, "config": Config({"KernelManager": transport})}
+
+
+def own_kernel() -> Any:
+    """The kernel of this very Python."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+
+    return KernelSpec(**get_kernel_dict())
 
 
 def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> NotebookError:

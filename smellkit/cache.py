@@ -66,6 +66,7 @@ def table(
     if (content := _content(path)) is not None:
         result = pd.read_parquet(io.BytesIO(content))
         notes = Report.from_dict(json.loads(result.attrs.pop("report")))
+        notes.repeat()
     else:
         result = build(notes := Report())
         stored = result.copy(deep=False)

@@ -8,10 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from smellkit import __version__, paths
-from smellkit.errors import WeightsError
+from smellkit.checks.report import decoded, disguise
+from smellkit.errors import DataError, WeightsError
 
 FILE, MANIFEST = "weights.safetensors", "manifest.json"
 AGAIN = "train it again, or restore the folder with `git checkout`"
@@ -35,8 +37,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) 
 def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the manifest of `folder`.
 
-    WeightsError when a file is absent, empty, truncated, something else than safetensors, or not the one in the
-    manifest; `made_by` is the command that makes it, for the hint.
+    WeightsError when a file is absent, empty, truncated, something else than safetensors (a Git LFS pointer, a page),
+    not the one in the manifest, or holds NaN or infinity; `made_by` is the command that makes it, for the hint.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
@@ -47,12 +49,19 @@ def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[st
     if not (folder / FILE).is_file():
         raise WeightsError(f"There is no {folder / FILE}", hint=again)
     data = (folder / FILE).read_bytes()
+    if not_data := disguise(data):
+        raise WeightsError(f"{folder / FILE} is {not_data[0]}", hint=not_data[1])
     try:
         tensors = parse(data)
     except (SafetensorError, ValueError, RecursionError) as why:
         raise WeightsError(f"{folder / FILE} ({len(data)} bytes) is not a safetensors file: {why}", hint=again) from why
     if described.get("sha256") != sha256(data).hexdigest():
         raise WeightsError(f"{folder / FILE} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            place = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
+            what = f"{folder / FILE}, tensor {name}, {place}: {tensor[place].item()} is no weight"
+            raise WeightsError(what, hint=f"the training went astray: {again}")
     return tensors, described
 
 
@@ -69,10 +78,13 @@ def manifest(folder: Path, *, made_by: str = "") -> dict[str, Any]:
     """Return what the manifest of `folder` says, without loading the weights."""
     path = Path(folder) / MANIFEST
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        if not_data := disguise(data):
+            raise WeightsError(f"{path} is {not_data[0]}", hint=not_data[1])
+        described = json.loads(decoded(path, data))
     except FileNotFoundError as why:
         raise WeightsError(f"There is no {path}", hint=made_by or AGAIN) from why
-    except (OSError, ValueError, RecursionError) as why:
+    except (OSError, ValueError, RecursionError, DataError) as why:
         raise WeightsError(f"{path} is not valid JSON: {why}", hint=made_by or AGAIN) from why
     if not isinstance(described, dict):
         raise WeightsError(f"{path} is not a JSON object", hint=made_by or AGAIN)

@@ -9,6 +9,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from smellkit import paths
 
@@ -73,9 +74,32 @@ def _tools() -> list[Finding]:
         _finding("Python", sys.version_info >= (3, 11), python, newer, lack="missing"),
         _finding("Environment", own, place, "`make run` makes a .venv of its own"),
         _torch(),
+        _kernel(),
         _finding("Quarto", quarto, quarto[0] if quarto else "not found", quartos),
         _finding("Chromium", browser, browser or "not found", browsers),
     ]
+
+
+def _kernel() -> Finding:
+    """Which Python notebooks run in: `smellkit run` takes this one, JupyterLab what the kernelspec python3 says."""
+    if importlib.util.find_spec("ipykernel") is None or importlib.util.find_spec("jupyter_client") is None:
+        return Finding("Kernel", "optional", "ipykernel is not installed", "`pip install -e .`")
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    hint = (
+        f"`{sys.executable} -m ipykernel install --sys-prefix`, or `jupyter kernelspec remove python3` for the old one"
+    )
+    try:
+        spec = KernelSpecManager().get_kernel_spec("python3")
+        program, place = spec.argv[0], f" ({spec.resource_dir})"
+    except (NoSuchKernel, OSError, ValueError, KeyError, IndexError, TypeError) as why:
+        return Finding("Kernel", "optional", f"python3 can't be read: {why}", hint)
+    found = program if os.path.sep not in program else shutil.which(program)
+    if found is None:
+        return Finding("Kernel", "optional", f"python3 is {program}, which does not exist{place}", hint)
+    own = os.path.sep not in program or Path(found).parent == Path(sys.executable).parent
+    state = f"python3 is {program}{'' if own else ', another Python than this one'}{place}"
+    return _finding("Kernel", own, state, hint)
 
 
 def _torch() -> Finding:

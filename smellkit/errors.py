@@ -24,3 +24,7 @@ class OptionError(SmellkitError):
 
 class DeviceError(SmellkitError):
     """The scent player or the sensor board did not do what was asked. Subclasses live in `smellkit.device`."""
+
+
+class WriteError(SmellkitError, OSError):
+    """A file that can't be written: the disk is full, or nobody may write there. What was there before is unchanged."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from smellkit.errors import OptionError, WriteError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # nothing can be written
+LOCK = ".lock"
 HOME = Path(__file__).resolve().parent.parent  # the checkout
 
 
@@ -45,13 +52,79 @@ def replacing(path: Path) -> Iterator[Path]:
     ...     part.write_text("all or nothing")
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.replace(path)
+    except OSError as why:
+        raise unwritten(why, path) from why
     finally:
         part.unlink(missing_ok=True)
+
+
+def unwritten(why: OSError, path: Path) -> OSError:
+    """The error for the reader where `why` says that `path` can't be written; else `why` itself."""
+    if isinstance(why, WriteError) or why.errno not in FULL:
+        return why
+    hint = "make room, or write to another place; what was there before is unchanged"
+    return WriteError(f"Can't write {path}: {why.strerror}", hint=hint)
+
+
+def lock(folder: Path, *, what: str) -> None:
+    """Say that this process writes in `folder`, until `unlock`; OptionError where another one does.
+
+    The lock is a file with process, host and start; one whose process is gone is taken over.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"pid": os.getpid(), "host": socket.gethostname(), "process": _began(os.getpid()), "since": time.ctime()}
+    for _ in range(2):
+        try:
+            with (folder / LOCK).open("x", encoding="utf-8") as file:
+                json.dump(own, file)
+            return
+        except FileExistsError:
+            holder = _holder(folder / LOCK)
+            if all(holder.get(key) == own[key] for key in ("pid", "host", "process")):
+                return
+            if holder and (holder.get("host") != own["host"] or _alive(holder)):
+                who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+                hint = f"wait for it, use another name, or delete {folder / LOCK} if that process is gone"
+                raise OptionError(f"Another run is writing here: {what} in {folder} ({who})", hint=hint) from None
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def unlock(folder: Path) -> None:
+    """Give `folder` free, if it is this process that holds it."""
+    if _holder(folder / LOCK).get("pid") == os.getpid():
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+def _holder(file: Path) -> dict:
+    try:
+        holder = json.loads(file.read_text(encoding="utf-8"))
+        return holder if isinstance(holder, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _alive(holder: dict) -> bool:
+    """Whether the process that holds a lock of this host still runs; another one with its number does not count."""
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except (ProcessLookupError, KeyError, TypeError, ValueError):
+        return False
+    except OSError:
+        pass  # it runs, as another user
+    return _began(int(holder["pid"])) == holder.get("process")
+
+
+def _began(pid: int) -> str:
+    """When a process began, as Linux counts it; "" elsewhere."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -6,6 +6,8 @@ data/runs/<name>/
   weights.safetensors  the best epoch's weights, with manifest.json
   scores.json          the result; its presence says that the run is finished
   stamp.json           what made it: versions, revision, start, seconds
+  .earlier/            the finished run of this name, until the new one is finished; it comes back if that one fails
+  .lock                who is writing here
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -27,6 +30,8 @@ import pandas as pd
 
 from smellkit import paths
 from smellkit.errors import DataError, OptionError
+
+EARLIER = ".earlier"
 
 
 @dataclass
@@ -66,8 +71,12 @@ class Run:
 
     def log(self, row: dict[str, Any]) -> None:
         """Append `row` to metrics.jsonl as one line."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain(row), allow_nan=False) + "\n")
+        except OSError as why:
+            raise paths.unwritten(why, path) from why
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
         """Write the file `name` in the run folder with `write(path)`, by rename, and return its path."""
@@ -80,7 +89,20 @@ class Run:
         stamp = self.stamp | {"seconds": round(time.monotonic() - self.began, 2)}
         paths.write_json(self.folder / "stamp.json", stamp)
         paths.write_json(self.folder / "scores.json", plain(scores))
+        shutil.rmtree(self.folder / EARLIER, ignore_errors=True)
+        paths.unlock(self.folder)
         return self
+
+    def fail(self) -> None:
+        """Give the folder free; the finished run that was there before, if any, is there again."""
+        earlier = self.folder / EARLIER
+        if earlier.is_dir() and not self.finished:
+            _empty(self.folder)
+            shutil.rmtree(self.folder / "state", ignore_errors=True)
+            for path in earlier.iterdir():
+                path.replace(self.folder / path.name)
+            earlier.rmdir()
+        paths.unlock(self.folder)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -92,20 +114,41 @@ class Run:
 def start(name: str, params: dict[str, Any] | None = None, *, fresh: bool = True) -> Run:
     """Make the folder of run `name` and write its parameters.
 
-    `fresh` removes what an earlier run of this name left; without it the folder is taken up as it is (to resume).
-    A name may hold slashes for runs that belong together, such as `sweep/seed=1`.
+    `fresh` removes what an earlier run of this name left; without it the folder is taken up as it is (to resume). A
+    finished one is kept aside until this one is finished. A name may hold slashes for runs that belong together, such
+    as `sweep/seed=1`. OptionError when another process is writing a run of this name.
     """
     if not name or name.startswith("/") or ".." in Path(name).parts:
         raise OptionError(f"{name!r} is not a name for a run", hint="letters, digits, '-', '=' and '/'")
     run = Run(name, paths.runs() / name)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    claim(run)
     if fresh:
-        for path in run.folder.iterdir():
-            if path.is_file():
-                path.unlink()
+        _set_aside(run)
+        _empty(run.folder)
     paths.write_json(run.folder / "params.json", plain(params or {}))
     paths.write_json(run.folder / "stamp.json", stamp())
     return run
+
+
+def claim(run: Run) -> None:
+    """Lock the folder of a run for this process; of processes that train together the first does it for all."""
+    if os.environ.get("RANK", "0") == "0":
+        paths.lock(run.folder, what=f"the run {run.name!r}")
+
+
+def _set_aside(run: Run) -> None:
+    """Keep the files of a finished run until the next one is finished."""
+    if run.finished:
+        shutil.rmtree(run.folder / EARLIER, ignore_errors=True)
+        (run.folder / EARLIER).mkdir()
+        for path in [path for path in run.folder.iterdir() if path.is_file() and path.name != paths.LOCK]:
+            path.replace(run.folder / EARLIER / path.name)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_file() and path.name != paths.LOCK:
+            path.unlink()
 
 
 def latest(name: str, *, made_by: str = "") -> Run:

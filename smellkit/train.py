@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from smellkit import checkpoint, paths, runs
-from smellkit.errors import OptionError
+from smellkit.errors import OptionError, WriteError
 from smellkit.runs import Run
 from smellkit.task import Batch, Task, collate
 
@@ -60,9 +61,6 @@ def fit(
     "valid" and "test" at that epoch. `params` are the task's own options, kept with the run. `resume` goes on after the
     last finished epoch of an interrupted run; a run made with other parameters is refused, a finished one returned.
     """
-    from accelerate.utils import set_seed
-    from tqdm.auto import tqdm
-
     settings = settings or Settings()
     asked = parameters(task, settings, params)
     run = _take_up(name or task.name, asked) if resume else None
@@ -70,6 +68,19 @@ def fit(
         return run
     splits = task.load()  # before a new run is opened: a fault of the data leaves a finished run of this name alone
     run = run or _open(name or task.name, asked)
+    runs.claim(run)
+    try:
+        return _train(run, task, settings, splits, asked)
+    except Exception:
+        run.fail()
+        raise
+
+
+def _train(run: Run, task: Task, settings: Settings, splits: dict[str, Dataset], asked: dict[str, Any]) -> Run:
+    """Train on loaded `splits` from where the run's state is, and finish the run."""
+    from accelerate.utils import set_seed
+    from tqdm.auto import tqdm
+
     set_seed(settings.seed)  # after loading, so that what loading draws does not move the first weights
     loop = _Loop.of(task, settings, splits["train"], _accelerator(run, settings, asked))
     progress = loop.resume(run)
@@ -150,7 +161,14 @@ class _Loop:
             if manifest:
                 checkpoint.save(run.folder, self.chosen.state_dict(), manifest)
             run.log(row)
-        self.accelerator.save_state(str(run.folder / "state"))
+        try:
+            self.accelerator.save_state(str(run.folder / "state"))
+        except OSError as why:
+            raise paths.unwritten(why, run.folder / "state") from why
+        except RuntimeError as why:  # what torch makes of a full disk
+            if not re.search("writ|iostream", str(why)):
+                raise
+            raise WriteError(f"Can't write {run.folder / 'state'}: {str(why)[:200]}", hint="make room") from why
 
 
 def _finish(run: Run, loop: _Loop, task: Task, splits: dict[str, Dataset]) -> Run:

@@ -9,9 +9,11 @@ from smellkit import checkpoint as weights
 from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, SmellkitError, WeightsError
+from smellkit.odour import predict
 from smellkit.odour.calibration import (
     POWER,
     SessionCalibration,
+    calibrate,
     extrapolated,
     power_law,
     predicted_mixtures,
@@ -173,3 +175,28 @@ def test_something_else_than_a_calibration_is_refused(tmp_path):
         SessionCalibration.load(tmp_path)
     with pytest.raises(WeightsError, match="not a calibration"):
         SessionCalibration.load(paths.weights() / "mixture")
+
+
+def test_references_in_another_unit_are_refused_with_the_factor(tmp_path):
+    file = sorted((paths.sample() / "smellnet/mixture/test_unseen").rglob("*.csv"))[0]
+    table = pd.read_csv(file)
+    (table * [1, *[3.3 / 1023] * 4]).to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "index.csv").write_text("filepath,label_peach\na.csv,1\n")
+    with pytest.raises(DataError, match=r"outside what these weights know.*volts of 3\.3"):
+        calibrate(tmp_path, labels=tmp_path / "index.csv", out=tmp_path / "out", using=weights.find("mixture"))
+
+
+def test_recordings_far_from_every_reference_are_said(tmp_path):
+    files = sorted((paths.sample() / "smellnet/mixture/test_unseen").rglob("*.csv"))[:2]
+    (tmp_path / "index.csv").write_text(f"filepath,label_peach\n{files[0].name},1\n")
+    calibrate(files[0].parent, labels=tmp_path / "index.csv", out=tmp_path / "cal", using=weights.find("mixture"))
+    answers = {}
+    for name, factor in (("near", 1.0), ("far", 0.62)):
+        (tmp_path / name).mkdir()
+        table = pd.read_csv(files[0])
+        (table * [1, *[factor] * 4]).round(1).to_csv(tmp_path / name / "a.csv", index=False)
+        answers[name] = predict.mixture(
+            tmp_path / name, weights=weights.find("mixture"), out=tmp_path / "x.csv", calibration=str(tmp_path / "cal")
+        )
+    assert "far from every reference" not in answers["near"] and "a.csv" in answers["far"]
+    assert "1 of 1 recordings lie far from every reference" in answers["far"]

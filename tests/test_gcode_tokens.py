@@ -5,12 +5,15 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smellkit import paths
+from smellkit.checks import Report
 from smellkit.errors import DataError
-from smellkit.gcode import tokens
+from smellkit.gcode import recordings, tokens
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "gcode_fingerprint"
 real = pytest.mark.skipif(not (REAL / "vocab_corpus.gcode").exists(), reason="SMELLKIT_DATA has no gcode_fingerprint")
@@ -75,3 +78,44 @@ def test_every_real_line_survives_its_tokens():
 def test_decoding_stops_at_eos():
     vocabulary = tokens.Vocabulary.build(["G0 Z0."])
     assert vocabulary.decode(np.array([*vocabulary.encode("G0"), 5, 6])) == ["G0"]
+
+
+SPELLINGS = {
+    "g1x1.5": "G1 X1.5",
+    "G01 X1.5": "G1 X1.5",
+    "N10 G1 X1.5*71": "G1 X1.5",
+    "G1 X1.5 (pass 2)": "G1 X1.5",
+    "G1 X1.5 ; pass 2": "G1 X1.5",
+    "(pass 2) g 1  x +1.50": "G1 X1.5",
+    "/N0010G01X01.500M03": "G1 X1.5 M3",
+    "X.5 Y-.25 Z-0.0": "X0.5 Y-0.25 Z0.",
+    "G1 X2 F22 S12000. T02": "G1 X2. F22. S12000 T2",
+    "G28.1 Z0.": "G28.1 Z0.",
+    "%": "",
+    "(only a comment": "",
+    "; only a comment": "",
+    "N20": "",
+    "O0001": "O1",
+    "#100 = 3": "#100 = 3",
+}
+
+
+@pytest.mark.parametrize("line", SPELLINGS)
+def test_a_line_is_the_same_in_every_dialect(line):
+    text, dialect = tokens.normalise(line)
+    assert text == SPELLINGS[line] and tokens.normalise(text)[0] == text
+    assert bool(dialect) == (text != line)
+
+
+def test_a_recording_in_another_dialect_is_the_same_recording(tmp_path):
+    path = tmp_path / "face_001.parquet"
+    table = pd.read_parquet(paths.sample() / "gcode/face_001.parquet")
+    table.to_parquet(path)
+    expected = recordings.read_one(path)["line"]
+    words = table["gcode_string"].dropna()
+    numbers = pd.Series(words.index.astype(str), index=words.index)
+    table["gcode_string"] = "n" + numbers + words.str.lower().str.replace("g", "g0").str.replace(" ", "") + "*7"
+    table.to_parquet(path)
+    report = Report()
+    assert recordings.read_one(path, report=report)["line"].equals(expected)
+    assert "lower case" in str(report) and "line numbers" in str(report) and "checksums" in str(report)

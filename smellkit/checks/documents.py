@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +127,21 @@ def read_picture(path: Path | str, *, report: Report | None = None) -> Image:
     The whole file is unpacked here, so a damaged one fails here. The first frame of an animation is taken, and a
     name that does not fit the format is forgiven; both are counted. Raises `DataError`; so does anything above 25 Mpx.
     """
+    return _read(Path(path), _rgb, report if report is not None else Report())
+
+
+def read_upright(path: Path | str, *, report: Report | None = None) -> Image:
+    """Return the picture in `path` as `read_picture` does, but with the depth and the mode that it has."""
+    return _read(Path(path), lambda _, picture: picture, report if report is not None else Report())
+
+
+def _read(path: Path, convert: Callable[[Path, Image], Image], report: Report) -> Image:
     from PIL import Image, UnidentifiedImageError
 
-    path, report = Path(path), report if report is not None else Report()
     data = content(path, limit=PICTURE_LIMIT)
     damaged = "open it in a picture viewer; replace or delete it"
     try:
-        return _rgb(path, _unpacked(path, data, report))
+        return convert(path, _unpacked(path, data, report))
     except Image.DecompressionBombError as why:
         raise _too_large(path, str(why)) from why
     except BROKEN as why:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from smellkit.checks.clock import Pace, clock_columns, paced, read_clock
 from smellkit.checks.report import Report, content, decoded, fault, nearest
 
-log = logging.getLogger(__name__)
 LONGEST_LINE = 100_000  # characters
 LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+THOUSANDS = re.compile(r"\s*\d{1,3}(\.\d{3})+\s*")
+COUNTS = 1023  # of a 10-bit converter
+ABOVE = 40  # lines in which a header is looked for, to say where it is
 MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]
 DELIMITERS = {";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
 
@@ -41,66 +44,127 @@ def read_table(
     columns: Mapping[str, Span] | Sequence[str],
     aliases: Mapping[str, str] | None = None,
     first_row: str = "refuse",
+    pace: Pace | None = None,
+    alike: Sequence[str] = (),
     report: Report | None = None,
 ) -> pd.DataFrame:
     """Return the `columns` of a CSV file as float64, in the order asked for; other columns are left out.
 
     `aliases` maps a header's other spelling to the name wanted. `first_row="drop"` drops a first row that is short or
-    has empty cells (a serial line caught halfway), and counts it. Raises `DataError` with line and column.
+    has empty cells (a serial line caught halfway), and tells it. With a `pace` the file's clock, where it has one, puts
+    the rows at that rate (see `clock.paced`), and `row` and `part` are added. Columns that are `alike` are refused
+    where they change places on the way. Raises `DataError` with line and column.
     """
     path, report = Path(path), report if report is not None else Report()
     spans = dict(columns) if isinstance(columns, Mapping) else {name: Span() for name in columns}
-    cells, lines = _rows(path, wanted=list(spans), aliases=aliases or {}, drop=first_row == "drop", report=report)
-    values = np.stack([_numbers(column) for column in zip(*cells, strict=True)], axis=1)
+    sheet = Sheet.read(path, wanted=list(spans), aliases=aliases or {}, drop=first_row == "drop", report=report)
+    cells = sheet.columns(list(spans))
+    values = np.stack([numbers(column) for column in cells], axis=1)
     for index, (name, span) in enumerate(spans.items()):
         if span.overflow is not None and (over := values[:, index] == span.overflow).any():
             values[over, index] = span.high
             report.note(path, f"{name}: overflow {span.overflow:.0f} taken as {span.high:g}", over.sum())
     low, high = np.array([(span.low, span.high) for span in spans.values()]).T
     if (bad := ~((values >= low) & (values <= high))).any():
-        raise _bad_number(path, cells, lines, bad, spans)
-    return pd.DataFrame(values, columns=list(spans))
+        raise _bad_number(sheet, cells, values, bad, spans)
+    for name, column in zip(spans, cells, strict=True):
+        _refuse_thousands(sheet, name, column)
+    if alike:
+        _refuse_exchange(sheet, values[:, [list(spans).index(name) for name in alike]], alike)
+    table = pd.DataFrame(values, columns=list(spans))
+    return table if pace is None else at_pace(sheet, table, pace=pace, report=report)
 
 
-def read_texts(path: Path | str, *, columns: Sequence[str], report: Report | None = None) -> pd.DataFrame:
+def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) -> pd.DataFrame:
+    """The rows of `table`, one a row of the sheet, by the sheet's own clock."""
+    names = [name for name in clock_columns(sheet.header) if name not in table]
+    seconds = None
+    if names:
+        texts = [" ".join(cells).strip() for cells in zip(*sheet.columns(names), strict=True)]
+        seconds = read_clock(pd.Series(texts), path=sheet.path, name=" ".join(names), lines=sheet.lines)
+    place: dict[str, Any] = {"path": sheet.path, "name": " ".join(names), "lines": sheet.lines, "rows": sheet.numbers}
+    return paced(table, seconds, pace=pace, report=report, **place)
+
+
+def read_texts(
+    path: Path | str,
+    *,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    clock: bool = False,
+    report: Report | None = None,
+) -> pd.DataFrame:
     """Return the `columns` of a CSV file as trimmed text, in the order asked for; the index is the line in the file.
 
-    What a cell must be is the caller's business; the file itself is checked as `read_table` does it.
+    Those of `optional` come after them where the header has them, and with `clock` those that hold times. What a cell
+    must be is the caller's business; the file itself is checked as `read_table` does it.
     """
     path, report = Path(path), report if report is not None else Report()
-    rows, lines = _rows(path, wanted=list(columns), report=report)
-    cells = [[cell.strip() for cell in row] for row in rows]
-    return pd.DataFrame(cells, columns=list(columns), index=pd.Index(lines, name="line"), dtype=str)
+    sheet = Sheet.read(path, wanted=list(columns), report=report)
+    more = [*(name for name in optional if name in sheet.header), *(clock_columns(sheet.header) if clock else [])]
+    names = list(dict.fromkeys([*columns, *more]))
+    cells = {name: [cell.strip() for cell in column] for name, column in zip(names, sheet.columns(names), strict=True)}
+    return pd.DataFrame(cells, columns=names, index=pd.Index(sheet.lines, name="line"), dtype=str)
 
 
-def _rows(
-    path: Path, *, wanted: list[str], aliases: Mapping[str, str] | None = None, drop: bool = False, report: Report
-) -> tuple[list[list[str]], list[int]]:
-    """Return the `wanted` cells of each row below the header, and the line that it begins on.
+@dataclass(frozen=True)
+class Sheet:
+    """The cells of a CSV file below its header: as many in each row as the header has names."""
 
-    The header has every name wanted, and the rows all have as many fields as it; but for the first, with `drop`.
-    """
-    text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
-    physical = text.split("\n")
-    longest = max(range(len(physical)), key=lambda line: len(physical[line]))
-    if len(physical[longest]) > LONGEST_LINE:
-        size = f"{len(physical[longest])} characters"
-        raise fault(path, line=longest + 1, expected="a row of fields", found=size, hint="is it a CSV file?")
-    rows, lines = _split(path, text)
-    if "\0" in text:
-        raise _nul(path, rows, lines)
-    header = _header(path, rows[0], physical[0], wanted=wanted, aliases=aliases or {}, report=report)
-    width, rows, lines = len(header), rows[1:], lines[1:]
-    places = [header.index(name) for name in wanted]
-    if drop and rows and (len(rows[0]) < width or any(rows[0][place].strip() in MISSING for place in places)):
-        report.note(path, "truncated first row dropped")
-        rows, lines = rows[1:], lines[1:]
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != width:
-            raise _wrong_width(path, line, physical[line - 1], width=width, fields=len(row))
-    if not rows:
-        raise fault(path, line=2, expected="rows", found="a header only", hint="record or write the file again")
-    return [[row[place] for place in places] for row in rows], lines
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]  # of the file, on which each row begins
+    dropped: int = 0  # rows in front that were caught halfway
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The number of each row in the file, from 0 below the header."""
+        return np.arange(len(self.rows)) + self.dropped
+
+    def columns(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The cells of some columns, a tuple each."""
+        places = [self.header.index(name) for name in names]
+        return [tuple(row[place] for row in self.rows) for place in places]
+
+    @classmethod
+    def read(
+        cls,
+        path: Path,
+        *,
+        wanted: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+        drop: bool = False,
+        separated: bool = False,
+        report: Report,
+    ) -> Sheet:
+        """Read a file whose header has every name `wanted`; `drop` leaves out a first row that was caught halfway.
+
+        With `separated` a header without any comma, but with another delimiter, is refused.
+        """
+        text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+        physical = text.split("\n")
+        longest = max(range(len(physical)), key=lambda line: len(physical[line]))
+        if len(physical[longest]) > LONGEST_LINE:
+            size = f"{len(physical[longest])} characters"
+            raise fault(path, line=longest + 1, expected="a row of fields", found=size, hint="is it a CSV file?")
+        rows, lines = _split(path, text)
+        if "\0" in text:
+            raise _nul(path, rows, lines)
+        header = _header(path, rows[0], physical, wanted=list(wanted), aliases=aliases or {}, report=report)
+        if separated and len(header) == 1 and (other := next((mark for mark in DELIMITERS if mark in header[0]), "")):
+            raise _delimiter(path, other)
+        width, rows, lines, dropped = len(header), rows[1:], lines[1:], 0
+        places = [header.index(name) for name in wanted]
+        if drop and rows and (len(rows[0]) < width or any(rows[0][place].strip() in MISSING for place in places)):
+            report.tell(path, "truncated first row dropped")
+            rows, lines, dropped = rows[1:], lines[1:], 1
+        for row, line in zip(rows, lines, strict=True):
+            if len(row) != width:
+                raise _wrong_width(path, line, physical[line - 1], width=width, fields=len(row))
+        if not rows:
+            raise fault(path, line=2, expected="rows", found="a header only", hint="record or write the file again")
+        return cls(path, header, rows, lines, dropped)
 
 
 def _split(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
@@ -127,13 +191,12 @@ def _nul(path: Path, rows: list[list[str]], lines: list[int]) -> Exception:
 
 
 def _header(
-    path: Path, names: list[str], line: str, *, wanted: list[str], aliases: Mapping[str, str], report: Report
+    path: Path, names: list[str], physical: list[str], *, wanted: list[str], aliases: Mapping[str, str], report: Report
 ) -> list[str]:
-    """Return the `names` of the first `line`, trimmed, in their usual spelling; all `wanted` are there, once."""
+    """Return the `names` of the first line, trimmed, in their usual spelling; all `wanted` are there, once."""
     header = [name.strip() for name in names]
     if header != names:
-        report.note(path, "header trimmed")
-        log.warning("%s, line 1: spaces around column names were trimmed", path)
+        report.tell(path, "header trimmed")
     for name in header:
         if name and header.count(name) > 1:
             twice, hint = f"{header.count(name)} times {name!r}", "delete or rename the copy"
@@ -142,20 +205,29 @@ def _header(
     header = [name if new in header else new for name, new in zip(header, usual, strict=True)]
     header = [name or f"(column {number})" for number, name in enumerate(header, 1)]
     if missing := [name for name in wanted if name not in header]:
-        raise _missing(path, line, header, missing, wanted=wanted, aliases=aliases)
+        raise _missing(path, physical, header, missing, wanted=wanted, aliases=aliases)
     return header
 
 
 def _missing(
-    path: Path, line: str, header: list[str], missing: list[str], *, wanted: list[str], aliases: Mapping[str, str]
-) -> Exception:
-    """Return the error for a header without the columns `missing`: another delimiter, or other names."""
-    for delimiter, word in DELIMITERS.items():
+    path: Path, physical: list[str], header: list[str], missing: list[str], *, wanted: list[str],
+    aliases: Mapping[str, str],
+) -> Exception:  # fmt: skip
+    """Return the error for a header without the columns `missing`: below other lines, absent, another delimiter."""
+    line, known = physical[0], {*wanted, *aliases}
+    for delimiter in DELIMITERS:
         split = {name.strip().strip('"') for name in line.split(delimiter)}
-        if len(split) > 1 and len(split & {*wanted, *aliases}) > len({*wanted} & {*header}):
-            hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={delimiter!r})"
-            other = f"a {word} ({delimiter!r})"
-            return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
+        if len(split) > 1 and len(split & known) > len({*wanted} & {*header}):
+            return _delimiter(path, delimiter)
+    for number, other in enumerate(physical[1:ABOVE], 2):
+        if known and len(known & {name.strip().strip('"') for name in re.split(r"[,;\t]", other)}) > len(
+            known & {*header}
+        ):
+            hint = f"the header is in line {number}: delete what is above it"
+            return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
+    if sum(bool(NUMBER.fullmatch(cell)) for cell in line.split(",")) > len(header) // 2:
+        hint = f"the file has no header: put {','.join(wanted)} (or its own order) above the first row"
+        return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
     close = {name: nearest(name, header) for name in missing}
     words = "; ".join(f"{name} (near: {', '.join(near)})" if near else name for name, near in close.items())
     hint = f"rename the columns; the header has {', '.join(header)[:200]}"
@@ -163,11 +235,21 @@ def _missing(
     return fault(path, line=1, column=missing[0], expected=expected, found=f"no {words}", hint=hint)
 
 
+def _delimiter(path: Path, mark: str) -> Exception:
+    hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={mark!r})"
+    other = f"a {DELIMITERS[mark]} ({mark!r})"
+    return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
+
+
 def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) -> Exception:
     """Return the error for a row of another number of `fields` than the header's `width`."""
     other = next((mark for mark in DELIMITERS if fields < width <= raw.count(mark) + 1), None)
     if other:
         hint = f"this line separates columns by {other!r}: save the file with commas"
+    elif not raw.strip():
+        hint = "the line is blank: delete it"
+    elif fields == 1:
+        hint = "that is no row: delete the line, or record again without messages in between"
     elif fields > width:
         hint = "a decimal comma (3,5) or a thousands comma (1,000) also looks like one field more: use points"
     else:
@@ -175,7 +257,7 @@ def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) ->
     return fault(path, line=line, expected=f"{width} fields", found=f"{fields} fields in {raw[:40]!r}", hint=hint)
 
 
-def _numbers(cells: Sequence[str]) -> np.ndarray:
+def numbers(cells: Sequence[str]) -> np.ndarray:
     """Return the numbers in `cells`: NaN for an empty one, infinity (which no span allows) for any other text."""
     import pyarrow
 
@@ -189,14 +271,52 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
 
 
 def _bad_number(
-    path: Path, cells: list[list[str]], lines: list[int], bad: np.ndarray, spans: Mapping[str, Span]
+    sheet: Sheet, cells: list[tuple[str, ...]], values: np.ndarray, bad: np.ndarray, spans: Mapping[str, Span]
 ) -> Exception:
     """Return the error for the first cell that is `bad` (rows, columns), and how many there are."""
     row, column = map(int, np.argwhere(bad)[0])
-    cell, name = cells[row][column], list(spans)[column]
+    cell, name = cells[column][row], list(spans)[column]
+    span, counts = spans[name], values[:, [place for place, one in enumerate(spans.values()) if one.high == COUNTS]]
+    largest = counts[np.isfinite(counts)].max(initial=0)
     hint = "delete or correct the cell, or leave the file out (skip)"
     if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
         hint = "write numbers with a point and without thousands commas"
+    elif set(sheet.rows[row]) & set(sheet.header):
+        hint = "the header stands here again: delete the line; are its columns in the same order?"
+    elif not cell.strip() and all(not other.strip() for other in sheet.rows[row]):
+        hint = "the row is empty: delete it and those below"
+    elif bad[row].all() and not any(map(NUMBER.fullmatch, sheet.rows[row])):
+        hint = "that is a line of units or remarks: delete it"
+    elif bits := next((bits for bits in (12, 14, 16) if span.high == COUNTS < largest < 2**bits), 0):
+        hint = f"these look like counts of a {bits}-bit converter: divide by {(2**bits - 1) / COUNTS:.4g}"
     more = f" (and {bad.sum() - 1} more cells like it in this file)" if bad.sum() > 1 else ""
-    limits = f"a number from {spans[name].low:g} to {spans[name].high:g}"
-    return fault(path, line=lines[row], column=name, expected=limits, found=f"{cell[:40]!r}{more}", hint=hint)
+    limits = f"a number from {span.low:g} to {span.high:g}"
+    found = f"{cell[:40]!r}{more}"
+    return fault(sheet.path, line=sheet.lines[row], column=name, expected=limits, found=found, hint=hint)
+
+
+def _refuse_thousands(sheet: Sheet, name: str, cells: Sequence[str]) -> None:
+    """Refuse a column of whole numbers below 1000 and of 1.092, which means 1092 then."""
+    pointed = [row for row, cell in enumerate(cells) if "." in cell]
+    if not pointed or len(pointed) == len(cells) or not all(THOUSANDS.fullmatch(cells[row]) for row in pointed):
+        return
+    whole = [float(cell) for cell in cells if "." not in cell]
+    if np.median(whole) >= 100 and max(whole) < 1000:
+        found, hint = repr(cells[pointed[0]]), "a point between thousands, as in 1.092 for 1092? Save it without"
+        line = sheet.lines[pointed[0]]
+        raise fault(sheet.path, line=line, column=name, expected="a whole number, as above", found=found, hint=hint)
+
+
+def _refuse_exchange(sheet: Sheet, values: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse a recording whose columns change places from one row to the next: the same values in another order."""
+    before, after = values[:-1], values[1:]
+    jump = np.abs(after - before).sum(axis=1)
+    moved = np.abs(np.sort(after, axis=1) - np.sort(before, axis=1)).sum(axis=1)
+    scale = np.abs(before).sum(axis=1)
+    rows = np.flatnonzero((jump > 0.2 * scale) & (moved < 0.05 * jump))
+    if len(rows):
+        found = f"the values of the row before in another order ({', '.join(names)})"
+        hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
+        raise fault(
+            sheet.path, line=sheet.lines[rows[0] + 1], expected="rows that follow each other", found=found, hint=hint
+        )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
 
-from smellkit import __version__
+from smellkit import __version__, paths
 from smellkit.errors import SmellkitError
 from smellkit.options import nearest, resolve
 
@@ -25,6 +26,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "calibrate": "smellkit.cli.learn:calibrate",
     "neckwear": "smellkit.cli.neckwear:neckwear",
 }
+READERS = logging.getLogger("smellkit.checks.report")
 
 BENCHES = {
     "smellnet-base": "smellkit.study.odour.commands:smellnet_base",
@@ -56,10 +58,44 @@ class LazyGroup(click.Group):
         return resolve(self.table[name])
 
 
+class Forgiven(logging.Filter):
+    """Keeps what readers forgive out of the log, and shows it once, when the command ends, instead of a line a file."""
+
+    def __init__(self):
+        super().__init__()
+        self.places: list[tuple[str, str, int]] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.funcName != "tell":
+            return record.levelno >= logging.WARNING
+        path, what, count = record.args or ("", "", 0)
+        self.places.append((str(path), str(what), int(str(count))))
+        return False
+
+    @classmethod
+    def watch(cls, ctx: click.Context) -> None:
+        """Listen to the readers until the command `ctx` ends."""
+        forgiven, level = cls(), READERS.level
+        READERS.addFilter(forgiven)
+        READERS.setLevel(logging.INFO)
+
+        def show() -> None:
+            READERS.removeFilter(forgiven)
+            READERS.setLevel(level)
+            from smellkit.checks.report import summary
+
+            if lines := summary(forgiven.places):
+                click.echo("\n  ".join(["Forgiven while reading:", *lines]), err=True)
+
+        ctx.call_on_close(show)
+
+
 @click.group(cls=LazyGroup, table=COMMANDS)
 @click.version_option(__version__)
-def cli():
+@click.pass_context
+def cli(ctx):
     """From a gas-sensor recording to a scent that someone can smell."""
+    Forgiven.watch(ctx)
 
 
 @click.group(cls=LazyGroup, table=BENCHES)
@@ -72,5 +108,14 @@ def main() -> None:
     try:
         cli()
     except SmellkitError as error:
-        click.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in paths.FULL:
+            raise
+        place = f" {error.filename}" if error.filename else ""
+        _fail(f"Can't write{place}: {error.strerror}\n  Try: make room, or write to another place")
+
+
+def _fail(message: str) -> None:
+    click.secho(f"Error: {message}", fg="red", err=True)
+    sys.exit(1)

@@ -64,14 +64,13 @@ def pair(folder, how, regroup, seed):
 
 
 @click.command()
-@click.argument("folder", type=FOLDER, required=False)
-def check(folder):
-    """Read everything in FOLDER (default: the sample), count what was forgiven, and list every fault."""
-    from smellkit.plume import annotations
-    from smellkit.plume import data as plumes
-    from smellkit.study.odour.survey import survey
+@click.argument("folder", metavar="DIR|FILE", type=click.Path(path_type=Path), required=False)
+@click.option("--mask-values", "values", default="", help="What masks hold, such as 0=background,1=gas (plume).")
+def check(folder, values):
+    """Read everything in DIR or FILE (default: the sample), count what was forgiven, and list every fault."""
+    from smellkit.study import survey
 
-    report = plumes.check(folder) if folder and annotations.holds(folder) else survey(folder)
+    report = survey.check(folder, mask_values=values)
     click.echo(str(report))
     if report.skipped:
         sys.exit(1)

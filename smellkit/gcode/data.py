@@ -37,7 +37,8 @@ class Machine:
     categories: Floats  # (rows, 4), NaN where absent
     lines: tuple[str, ...]  # the distinct lines of G-code
     windows: pd.DataFrame  # one row a window: recording, operation, group, start (row in the recording), row (in
-    #   `values`), line (number in `lines`, -1 for none), operation_id (-1 for an unknown one), has_sensors
+    #   `values`), line (number in `lines`, -1 for none), operation_id (-1 for an unknown one), has_sensors, file_row
+    #   (first row in the file), part (of a recording with gaps)
     row_lines: NDArray[np.int32]  # (rows,) number of the line of each row, -1 for none
 
     def __len__(self) -> int:
@@ -97,19 +98,23 @@ def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = No
     values = table[list(CONTINUOUS)].to_numpy(np.float32, copy=True)
     codes, lines = pd.factorize(table["line"], sort=True)
     names = table["recording"].to_numpy()
-    edges = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1], [True]]))
+    part = table["part"].to_numpy() if "part" in table else np.zeros(len(table), int)
+    other = names[1:] != names[:-1]
+    edges = np.flatnonzero(np.concatenate([[True], other | (part[1:] != part[:-1]), [True]]))
+    begins = np.maximum.accumulate(np.where(np.concatenate([[True], other]), np.arange(len(names)), 0))[edges[:-1]]
     starts = []
     for first, end in zip(edges[:-1], edges[1:], strict=True):
         starts.append(windows.starts(int(end - first), length=LENGTH, stride=stride))
         if not len(starts[-1]):
             report.note(names[first], f"shorter than a window of {LENGTH} rows", int(end - first))
-    start = np.concatenate(starts)
+    start = np.concatenate([own + edge - begin for own, edge, begin in zip(starts, edges, begins, strict=False)])
     if not len(start):
         raise DataError(f"No recording is as long as a window ({LENGTH} rows)", hint="record for 17 s or more")
-    row = start + np.repeat(edges[:-1], [len(part) for part in starts])
+    row = start + np.repeat(begins, [len(own) for own in starts])
     sensors = ~np.isnan(np.delete(values, POSITION_COLUMNS, axis=1)).all(axis=1)
     frame = table.loc[row, ["recording", "operation", "group"]].reset_index(drop=True)
-    frame = frame.assign(start=start, row=row, line=modes(codes, starts=row))
+    frame = frame.assign(start=start, row=row, line=modes(codes, starts=row), part=part[row])
+    frame["file_row"] = table["row"].to_numpy()[row] if "row" in table else start
     frame["operation_id"] = [OPERATIONS.index(name) if name in OPERATIONS else -1 for name in frame["operation"]]
     frame["has_sensors"] = sensors[row[:, None] + np.arange(LENGTH)].all(axis=1)
     categories = table[list(CATEGORICAL)].to_numpy(np.float32, copy=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from smellkit import checkpoint, paths
 from smellkit.checks import Report
+from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.gcode import data, recordings
 from smellkit.gcode.data import LENGTH, STRIDE, Scaling
@@ -51,6 +52,7 @@ class LinePredictor:
     vocabulary: Vocabulary
     mask: np.ndarray  # (155,) channels in use
     hmm: ProgramHMM  # of the training recordings
+    ranges: Ranges | None = None  # of the channels in them
 
     def inputs(self, values: np.ndarray, categories: np.ndarray) -> tuple[Tensor, Tensor]:
         """Scaled windows (n, 64, 155) and category numbers (n, 64, 4) from raw ones with NaN where nothing was."""
@@ -98,19 +100,37 @@ def gcode(
         raise OptionError(f"The weights read raw channels, not {channels!r}", hint="all or no-position")
     predictor, report = load(weights).without(channels), Report()
     machine = data.load(folder, labels=False, skip=skip, report=report)
+    machine = _known(machine, predictor.ranges, skip=skip, report=report)
     names = {recordings.name_of(path): path.name for path in recordings.files(recordings.find(folder))}
     with paths.replacing(Path(out)) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for name, rows in machine.windows.groupby("recording", sort=True):
+        for (name, _), rows in machine.windows.groupby(["recording", "part"], sort=True):
             predictions = predictor.predict(*machine.take(rows["row"].to_numpy()), context=context)
-            for start, one in zip(rows["start"], predictions, strict=True):
+            for start, one in zip(rows["file_row"], predictions, strict=True):
                 tokens = " ".join(one.tokens)
                 writer.writerow([names[str(name)], start, one.operation, f"{one.p:.4f}", one.line, tokens])
     short = sum("shorter than a window" in what for _, what, _ in report.notes)
     left = f"; {len(report.skipped)} files skipped" if report.skipped else ""
     left += f"; {short} recordings shorter than {LENGTH} rows" if short else ""
     return f"{out}: {len(machine)} windows of {machine.windows['recording'].nunique()} recordings{left}"
+
+
+def _known(machine: data.Machine, ranges: Ranges | None, *, skip: bool, report: Report) -> data.Machine:
+    """Without recordings in another unit than those of training, which are refused, or with `skip` left out."""
+    kept = np.ones(len(machine), bool)
+    for name, rows in machine.windows.groupby("recording"):
+        values = machine.values[rows["row"].min() : rows["row"].max() + LENGTH]
+        if not (what := outside(values, ranges)):
+            continue
+        why = DataError(f"{name}: {what}", hint="bring the channels to the units of the training recordings")
+        if not skip:
+            raise why
+        report.skip(str(name), why)
+        kept[rows.index] = False
+    if not kept.any():
+        raise DataError("No recording can be used", hint="; ".join(report.skipped.values())[:300])
+    return machine if kept.all() else machine.chosen(kept)
 
 
 class Stream:
@@ -180,4 +200,5 @@ def load(folder: Path) -> LinePredictor:
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
     checkpoint.fill(model, state, where=str(folder)).eval()
-    return LinePredictor(model, scaling, vocabulary, np.array(manifest["used"], dtype=bool), hmm)
+    used = np.array(manifest["used"], dtype=bool)
+    return LinePredictor(model, scaling, vocabulary, used, hmm, Ranges.of(manifest))

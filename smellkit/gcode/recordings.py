@@ -5,6 +5,7 @@ parquet or the original CSV -> 3.9 rows a second -> 155 continuous channels, 4 c
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import paths
-from smellkit.checks import Report, fault
+from smellkit.checks import Pace, Report, fault, read_texts
+from smellkit.checks.clock import clock_columns, paced, read_clock
+from smellkit.checks.report import content
+from smellkit.checks.tables import numbers
 from smellkit.errors import DataError, OptionError
+from smellkit.gcode.tokens import normalise
 from smellkit.options import nearest
 
 RATE = 1 / 0.257  # rows a second
-VERSION = "4"  # of what this module makes of a file; part of the key of the cache
+PACE = Pace(rate=RATE, gap=300.0, near=(0.67, 1.5), fill=False)  # a machine that waits is silent for minutes
+VERSION = "6"  # of what this module makes of a file; part of the key of the cache
 FROZEN = 8  # rows without any change of what moves, after which a node is taken as dead; a live one repeats 1 row
 FOLDERS = ("gcode_fingerprint/recordings", "gcode/aligned")  # below a data root
 HINT = "`smellkit data get gcode`, or leave --data out for the simulated sample"
@@ -53,7 +59,8 @@ CONTINUOUS = tuple(
     sorted([*POSITION, *CURRENT, *(f"{node}.{name}" for node, names in NODES.items() for name in names.split())])
 )
 CATEGORICAL = ("stat", "unit", "dist", "coor")
-LABEL, CLOCK = "gcode_string", "t_console"
+LABEL, CLOCK, LINE = "gcode_string", "t_console", "(line)"
+LIMIT = 1_000_000_000  # bytes
 POSITION_COLUMNS = [CONTINUOUS.index(name) for name in POSITION]  # where the position is among the 155
 
 _KINDS = {
@@ -130,8 +137,9 @@ def read(
 ) -> pd.DataFrame:
     """Return every row of every recording in `folder`.
 
-    Columns: recording, operation (the name before the last `_`), group, row, the 155 continuous channels (float32, NaN
-    where a node is absent), the 4 categorical ones (float32), line (G-code; missing where the controller gave none).
+    Columns: recording, operation (the name before the last `_`), group, row (of the file), part (up by 1 at a gap of
+    the clock), the 155 continuous channels (float32, NaN where a node is absent), the 4 categorical ones (float32),
+    line (G-code; missing where the controller gave none).
     Recordings that repeat the status rows of another share its `group`. With `skip` a file with a fault is reported
     and left out; without `labels` the G-code column may be absent.
     """
@@ -154,14 +162,15 @@ def read(
 def read_one(path: Path, *, labels: bool = True, report: Report | None = None) -> pd.DataFrame:
     """Return the rows of one recording, in the columns of `read`, or refuse the file with column and reason."""
     path, report = Path(path), report if report is not None else Report()
-    table = _resampled(_table(path, labels=labels), path=path, report=report)
+    table = _at_pace(_table(path, labels=labels), path=path, report=report)
     _note_missing(table, path=path, report=report)
     values = np.column_stack([_numbers(table, channel, path=path) for channel in CONTINUOUS])
     for dead, rows in mark_frozen(values).items():
         report.note(path, f"frozen {dead}: rows taken as missing", rows)
     recording = name_of(path)
     first = {"recording": recording, "operation": recording.rpartition("_")[0] or recording, "clock": _clock(table)}
-    result = pd.DataFrame({**first, "row": np.arange(len(table), dtype=np.int32)})
+    place = {name: table[name].astype(np.int32) for name in ("row", "part")}
+    result = pd.DataFrame({**first, **place})
     states = {name: _numbers(table, name, path=path) for name in CATEGORICAL}
     result = pd.concat([result, pd.DataFrame(values, columns=list(CONTINUOUS)), pd.DataFrame(states)], axis=1)
     result["line"] = _lines(table, path=path, report=report)
@@ -171,7 +180,7 @@ def read_one(path: Path, *, labels: bool = True, report: Report | None = None) -
 def _table(path: Path, *, labels: bool) -> pd.DataFrame:
     """The columns of a file that are known, under their names of today."""
     older = {name.removesuffix("_A"): name for name in CURRENT}  # the same values under an older name
-    wanted = {CLOCK, *CONTINUOUS, *CATEGORICAL, LABEL, *older}
+    wanted = [CLOCK, *CONTINUOUS, *CATEGORICAL, LABEL, *older]
     table = _parquet(path, wanted) if path.suffix == ".parquet" else _csv(path, wanted)
     table = table.rename(columns={old: new for old, new in older.items() if new not in table})
     if not len(table):
@@ -184,22 +193,24 @@ def _table(path: Path, *, labels: bool) -> pd.DataFrame:
     return table
 
 
-def _parquet(path: Path, wanted: set[str]) -> pd.DataFrame:
+def _parquet(path: Path, wanted: list[str]) -> pd.DataFrame:
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
+    data = content(path, limit=LIMIT)
     try:
-        file = pq.ParquetFile(path)
-        return file.read(columns=[name for name in file.schema_arrow.names if name in wanted]).to_pandas()
+        file = pq.ParquetFile(io.BytesIO(data))
+        known = {*wanted, *clock_columns(file.schema_arrow.names)}
+        return file.read(columns=[name for name in file.schema_arrow.names if name in known]).to_pandas()
     except (ArrowException, OSError, ValueError) as why:
-        raise fault(path, expected="a parquet file", found=str(why)[:120], hint="copy it again") from why
+        cut = data.startswith(b"PAR1") and not data.endswith(b"PAR1")
+        found = f"one that was cut off ({len(data)} bytes)" if cut else str(why)[:120]
+        raise fault(path, expected="a parquet file", found=found, hint="copy it again") from why
 
 
-def _csv(path: Path, wanted: set[str]) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, usecols=lambda name: name in wanted, low_memory=False)
-    except (OSError, ValueError) as why:  # pandas' own errors are ValueErrors
-        raise fault(path, expected="a table", found=str(why)[:120], hint="copy or export it again") from why
+def _csv(path: Path, wanted: list[str]) -> pd.DataFrame:
+    table = read_texts(path, columns=[], optional=wanted, report=Report(), clock=True)
+    return table.reset_index(names=LINE).replace("", None)
 
 
 def _note_missing(table: pd.DataFrame, *, path: Path, report: Report) -> None:
@@ -216,12 +227,15 @@ def _numbers(table: pd.DataFrame, name: str, *, path: Path) -> NDArray[np.float3
     if name not in table:
         return np.full(len(table), np.nan, np.float32)
     column = table[name]
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan, copy=True)
-    wrong = np.flatnonzero(np.isnan(values) & column.notna().to_numpy())
+    if pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(np.float64, na_value=np.nan, copy=True)
+    else:
+        values = numbers(["" if pd.isna(cell) else str(cell) for cell in column])
+    wrong = np.flatnonzero(np.isinf(values))
     if len(wrong):
         cell = repr(column.iloc[wrong[0]])[:40]
         hint = "correct the cell, or leave the file out (skip)"
-        raise fault(path, line=int(wrong[0]) + 2, column=name, expected="a number", found=cell, hint=hint)
+        raise fault(path, line=_lines_of(table)[wrong[0]], column=name, expected="a number", found=cell, hint=hint)
     values[~np.isfinite(values)] = np.nan
     return values.astype(np.float32)
 
@@ -231,6 +245,11 @@ def _lines(table: pd.DataFrame, *, path: Path, report: Report) -> pd.Series:
         return pd.Series([None] * len(table), dtype="str")
     lines = table[LABEL].reset_index(drop=True).astype("str")
     lines = lines.str.strip().where(lines.notna() & ~lines.isin(["", "nan"]))
+    spelled = {line: normalise(line) for line in lines.dropna().unique()}
+    if dialect := dict.fromkeys(name for _, names in spelled.values() for name in names):
+        count = int(lines.map({line: bool(names) for line, (_, names) in spelled.items()}).sum())
+        report.tell(path, f"lines of G-code spelled in the kit's way ({', '.join(dialect)})", count)
+    lines = pd.Series(lines.map({line: text or None for line, (text, _) in spelled.items()}), dtype="str")
     if missing := int(lines.isna().sum()):
         report.note(path, "rows without G-code", missing)
     return lines
@@ -280,29 +299,22 @@ def _clock(table: pd.DataFrame) -> pd.Series:
     return table[CLOCK].astype("str").fillna("").reset_index(drop=True)
 
 
-def seconds(clock: pd.Series) -> NDArray[np.float64]:
-    """Seconds since midnight of `HH:MM:SS.mmm` or `MM:SS.s`; NaN where it is neither."""
-    parts = clock.str.extract(r"^(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)$").astype(float)
-    return (3600 * parts[0].fillna(0) + 60 * parts[1] + parts[2]).to_numpy()
+def _lines_of(table: pd.DataFrame) -> list[int]:
+    """The line of the file that each row is; of parquet, the one that it would have in a CSV."""
+    return table[LINE].tolist() if LINE in table else (np.arange(len(table)) + 2).tolist()
 
 
-def _resampled(table: pd.DataFrame, *, path: Path, report: Report) -> pd.DataFrame:
-    """The table at about 3.9 rows a second: a faster one is thinned to the nearest rows, a slower one is refused."""
-    if CLOCK not in table or len(table) < 8:
+def _at_pace(table: pd.DataFrame, *, path: Path, report: Report) -> pd.DataFrame:
+    """The table in the order of its clock at about 3.9 rows a second, with the `row` of the file and its `part`."""
+    names = [CLOCK] if CLOCK in table else clock_columns(list(table.columns))
+    lines = _lines_of(table)
+    if not names or len(table) < 8:
         report.note(path, "no clock: 3.9 rows a second assumed")
-        return table
-    steps = np.diff(seconds(_clock(table)))
-    steps = steps[(steps > 0) & (steps < 60)]
-    step = float(np.median(steps)) if len(steps) else 1 / RATE
-    if step > 1.5 / RATE:
-        hint = "record at 3.9 rows a second or more"
-        slow = f"one row every {step:.2f} s"
-        raise fault(path, column=CLOCK, expected="about 3.9 rows a second", found=slow, hint=hint)
-    if step > 0.67 / RATE:
-        return table
-    report.note(path, f"{1 / step:.1f} rows a second thinned to 3.9", len(table))
-    wanted = np.arange(0, len(table) * step, 1 / RATE)
-    return table.iloc[np.clip(np.round(wanted / step).astype(int), 0, len(table) - 1)].reset_index(drop=True)
+        return table.assign(row=np.arange(len(table)), part=0)
+    cells = table[names[0]] if len(names) == 1 else table[names].astype(str).agg(" ".join, axis=1)
+    seconds = read_clock(cells, path=path, name=" ".join(names), lines=lines)
+    rows = np.arange(len(table))
+    return paced(table, seconds, pace=PACE, path=path, name=" ".join(names), lines=lines, rows=rows, report=report)
 
 
 def _grouped(table: pd.DataFrame, report: Report) -> pd.DataFrame:

@@ -38,7 +38,46 @@ OUTPUTS = sum(SIZES)  # 82
 RESOLUTION = dict.fromkeys("XYZABCPQ", 0.001) | dict.fromkeys("IJKRE", 0.0001) | {"F": 1.0, "S": 10.0}
 CHARACTERS = 4  # that the published scheme keeps of a number, a minus sign among them
 WORD = re.compile(r"([A-Z])([-+]?)(\d*)(\.?)(\d*)")
+PLAIN = re.compile(r"(?:[A-Z]\s*[-+]?\s*(?:\d+\.?\d*|\.\d+)\s*)+")  # a line of words, in any spelling
+SPELLED = re.compile(r"([A-Z])\s*([-+]?)\s*(\d*)\.?(\d*)")
+CODES = "GMTSNOHDLP"  # letters of whole numbers, which have no point
+DIALECT = {  # what a program may hold beside its words -> what it looks like
+    "comments": re.compile(r"\([^)]*\)?|;.*"),
+    "checksums": re.compile(r"\*\s*\d+\s*$"),
+    "block deletes": re.compile(r"^\s*/\d?"),
+    "line numbers": re.compile(r"^\s*[Nn]\s*\d+(?=\s|[A-Za-z]|$)"),
+    "per cent signs": re.compile(r"^\s*%.*"),
+}
 WITHOUT_NUMBER = "GMTN"  # words of these letters are one token
+
+
+def normalise(line: str) -> tuple[str, tuple[str, ...]]:
+    """A line as the kit spells it, and what of its dialect went on the way: `n10 g01x.50*71` -> `G1 X0.5`.
+
+    Words are upper case with one space between them, codes without leading zeros, other numbers with a point and
+    without zeros that say nothing. Comments, line numbers, checksums and `%` go. What is no line of words stays.
+    """
+    text, dialect = line.strip(), []
+    for name, pattern in DIALECT.items():
+        text, count = pattern.subn(" ", text)
+        dialect += [name] * bool(count)
+    upper = text.upper().strip()
+    if not upper or not PLAIN.fullmatch(upper):
+        return ("" if not upper else line.strip()), tuple(dialect if not upper else ())
+    spelled = " ".join(_spelled(*word) for word in SPELLED.findall(upper))
+    if text.strip() != upper:
+        dialect.append("lower case")
+    if spelled != upper:
+        dialect.append("blanks" if spelled.replace(" ", "") == upper.replace(" ", "") else "numbers")
+    return spelled, tuple(dialect)
+
+
+def _spelled(letter: str, sign: str, whole: str, fraction: str) -> str:
+    """One word: `G`, ``, `01`, `` -> `G1`; `X`, `-`, ``, `50` -> `X-0.5`."""
+    whole, fraction = whole.lstrip("0") or "0", fraction.rstrip("0")
+    minus = "-" if sign == "-" and (whole, fraction) != ("0", "") else ""
+    point = "" if letter in CODES and not fraction else "."
+    return f"{letter}{minus}{whole}{point}{fraction}"
 
 
 def split(line: str) -> list[str]:
@@ -163,7 +202,11 @@ class Vocabulary:
 
 
 def read_corpus(path: Path) -> list[str]:
-    """Lines of a file of G-code, stripped; without empty ones."""
+    """Lines of a file of G-code, normalised; without empty ones."""
+    return [line for line, _ in map(normalise, _texts(path)) if line]
+
+
+def _texts(path: Path) -> list[str]:
     text = decoded(Path(path), content(Path(path), limit=100_000_000))
     lines = [line.strip() for line in text.splitlines()]
     if not any(lines):
@@ -173,7 +216,7 @@ def read_corpus(path: Path) -> list[str]:
 
 def default() -> Vocabulary:
     """The published vocabulary of 668 tokens, from the list that comes with the weights."""
-    return Vocabulary(read_corpus(paths.weights() / "gcode" / "vocabulary.txt"))
+    return Vocabulary(_texts(paths.weights() / "gcode" / "vocabulary.txt"))
 
 
 class Grammar(nn.Module):

@@ -9,6 +9,7 @@ last sensor, a tenth of a strong scent hides nine tenths of a weak one.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import checkpoint
-from smellkit.checks import fault, nearest
+from smellkit.checks import Report, fault, nearest, read_texts
+from smellkit.checks.ranges import Ranges, outside
+from smellkit.checks.tables import Sheet
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour.mixture import Array, Hybrid, Neighbours, level_and_slope, log_levels
 from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut, load_hybrid
@@ -30,6 +33,7 @@ SPREAD = np.array([0.10, 0.10, 0.12, 0.35])  # how far the law is off, in log-co
 AHEAD = (0.5, 1.0, 2.0)  # times 30 s that a reference is extrapolated
 GRID = np.arange(1, 10) / 10  # ratios of two scents that are predicted
 KIND = "mixture-calibration"
+FAR = 8.0  # a day's scatters from every reference: another session, or another unit
 MADE_BY = "`smellkit calibrate DIR --labels index.csv --out calibration`"
 ARRAYS = ("features", "ratios", "recording", "metric")
 
@@ -57,14 +61,26 @@ class SessionCalibration:
 
     def predict(self, counts: NDArray) -> Array:
         """Return ratios (n, 12) of windows of counts (n, 100, 4), recorded in the session of the references."""
+        table, describe = self._table()
+        return table.predict(describe(counts))
+
+    def distance(self, counts: NDArray) -> NDArray[np.float64]:
+        """How far windows of counts (n, 100, 4) lie from every reference, (n,): from the nearest, in day's scatters.
+
+        From base scents alone it is the distance to the nearest mixture that the power law predicts.
+        """
+        table, describe = self._table()
+        return table.votes(describe(counts))[1]
+
+    def _table(self) -> tuple[Neighbours, Callable[[NDArray], Array]]:
+        """The references and what is predicted from them, and how windows are described to be looked up there."""
         if self.base_scents_only:
             features, ratios = predicted_mixtures(self.features[:, :4], self.ratios)  # (m, 4), (m, 12)
-            table = Neighbours.fit(features, ratios, metric=np.diag(1 / SPREAD).astype(np.float32), k=25)
-            return table.predict(log_levels(counts))
+            return Neighbours.fit(features, ratios, metric=np.diag(1 / SPREAD).astype(np.float32), k=25), log_levels
         ahead, owner = extrapolated(self.features, self.recording)
         ratios = np.concatenate([self.ratios, self.ratios[np.searchsorted(self.recording, owner)]])
-        table = Neighbours.fit(np.concatenate([self.features, ahead]), ratios, metric=self.metric, k=3)
-        return table.predict(level_and_slope(counts))
+        features = np.concatenate([self.features, ahead])
+        return Neighbours.fit(features, ratios, metric=self.metric, k=3), level_and_slope
 
     def save(self, folder: Path, *, about: dict[str, Any] | None = None) -> Path:
         """Write the calibration as safetensors with a manifest and return the folder."""
@@ -140,14 +156,17 @@ def read_labels(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
-    except (OSError, ValueError, pd.errors.ParserError) as why:
-        raise DataError(f"{path} is not valid CSV: {why}", hint="columns filepath, label_peach, ...") from why
-    names = [name for name in table.columns if name.startswith("label_")]
-    if "filepath" not in table.columns or not names or table.empty:
-        columns = ", ".join(map(repr, table.columns[:6])) or "nothing"
-        expected = "columns filepath and label_<odorant>, and rows"
-        raise fault(path, line=1, expected=expected, found=columns, hint="see README")
+        sheet = Sheet.read(path, separated=True, report=Report())
+    except DataError as why:
+        raise DataError(f"{path} is not valid CSV: {why.what}", hint=why.hint) from why
+    names = [name for name in sheet.header if name.startswith("label_")]
+    if "filepath" not in sheet.header or not names:
+        columns = ", ".join(map(repr, sheet.header[:6]))
+        expected = "columns filepath and label_<odorant>, separated by commas"
+        raise fault(
+            path, line=1, expected=expected, found=columns, hint="filepath,label_almond,label_clove; see README"
+        )
+    table = read_texts(path, columns=["filepath", *names])
     ratios = pd.DataFrame(0.0, index=table.index, columns=list(ODORANTS))
     for name in names:
         ratios[_odorant(path, name)] += _ratios(path, table[name])
@@ -156,7 +175,8 @@ def read_labels(path: Path) -> pd.DataFrame:
     if len(wrong):
         first = total.iloc[wrong[0]]
         hint = "ratios are shares of 1, not percent" if first > 1.5 else "correct the ratios"
-        raise fault(path, line=int(wrong[0]) + 2, expected="ratios that add to 1", found=f"{first:g}", hint=hint)
+        line = int(table.index[wrong[0]])
+        raise fault(path, line=line, expected="ratios that add to 1", found=f"{first:g}", hint=hint)
     return ratios.div(total, axis=0).assign(filepath=table["filepath"])
 
 
@@ -176,7 +196,7 @@ def _ratios(path: Path, texts: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(texts, errors="coerce")
     wrong = np.flatnonzero(~(np.isfinite(numbers) & (numbers >= 0)))
     if len(wrong):
-        row, text = int(wrong[0]) + 2, repr(texts.iloc[wrong[0]])
+        row, text = int(texts.index[wrong[0]]), repr(texts.iloc[wrong[0]])
         raise fault(path, line=row, column=texts.name, expected="a ratio from 0 to 1", found=text, hint="correct it")
     return numbers
 
@@ -191,8 +211,11 @@ def reference_file(folder: Path, name: str) -> Path:
     raise DataError(f"There is no reference {name!r} in {folder}", hint="filepath is relative to DIR")
 
 
-def read_references(folder: Path, labels: Path) -> MixtureWindows:
-    """Return the windows of the references that the index `labels` lists, from the files in `folder`."""
+def read_references(folder: Path, labels: Path, *, ranges: Ranges | None = None) -> MixtureWindows:
+    """Return the windows of the references that the index `labels` lists, from the files in `folder`.
+
+    One that lies outside the `ranges` of weights is refused.
+    """
     table = read_labels(labels)
     files = [reference_file(folder, name) for name in table["filepath"]]
     twice = [file for file in files if files.count(file) > 1]
@@ -203,6 +226,9 @@ def read_references(folder: Path, labels: Path) -> MixtureWindows:
         if len(value) < LENGTH:
             hint = "a reference of at least 10 s at 10 Hz"
             raise DataError(f"{Path(folder) / file} has fewer than {LENGTH} rows", hint=hint)
+        if why := outside(value, ranges):
+            hint = "bring the columns to the unit and the sensors of the training recordings"
+            raise DataError(f"{Path(folder) / file}: {why}", hint=hint)
     row = {file.relative_to(folder).as_posix(): number for number, file in enumerate(files)}
     index[list(ODORANTS)] = table[list(ODORANTS)].to_numpy()[[row[file] for file in index["file"]]]
     return cut(list(values), index)
@@ -210,7 +236,8 @@ def read_references(folder: Path, labels: Path) -> MixtureWindows:
 
 def calibrate(folder: Path, *, labels: Path, out: Path, using: Path) -> str:
     """Make a calibration in `out` from the references in `folder` and say what it holds; `using` are the weights."""
-    windows = read_references(Path(folder), Path(labels))
+    ranges = Ranges.of(checkpoint.manifest(using))
+    windows = read_references(Path(folder), Path(labels), ranges=ranges)
     calibration = SessionCalibration.fit(windows, load_hybrid(using))
     count, alone = len(windows.index), calibration.base_scents_only
     mixtures = len(windows.index[list(ODORANTS)].round(4).drop_duplicates())

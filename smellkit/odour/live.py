@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from smellkit.checks.ranges import outside
 from smellkit.device.enose import Nose
 from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
 from smellkit.odour import recordings
-from smellkit.odour.pipeline import Mixture, Pipeline, Played, play
+from smellkit.odour.pipeline import Mixture, Pipeline, Played, play, unanswered
 from smellkit.odour.scents import SCENTS
 
 EVERY = 5  # rows between two answers
@@ -64,6 +65,8 @@ class Recogniser:
         if late < 0 or late % EVERY:
             return None
         smell = self.pipeline.smell
+        if why := outside(np.asarray(self._rows), smell.ranges):
+            return replace(unanswered(why), seconds=time.perf_counter() - began)
         newest = smell.probabilities(smell.windows(np.asarray(self._rows, np.float32)))[0]
         self._mean = newest if self._mean is None else MEMORY * self._mean + (1 - MEMORY) * newest
         return replace(self.pipeline.judge(self._mean), seconds=time.perf_counter() - began)

@@ -16,14 +16,16 @@ import numpy as np
 import pandas as pd
 
 from smellkit import cache
-from smellkit.checks import Report, fault, nearest, read_table, readable
+from smellkit.checks import Pace, Report, fault, nearest, read_table, readable
 from smellkit.errors import DataError
-from smellkit.odour.recordings import SPANS, find
+from smellkit.odour.recordings import SPANS, Stretch, find, stretches
 from smellkit.odour.scents import ALIASES, ODORANTS
 from smellkit.sensors import GROVE
 
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 MIXTURE_RATE = 10.0  # Hz
+PACE = Pace(rate=MIXTURE_RATE, gap=2.0)
+LEAST = 100  # rows of a stretch that is worth reading
 STEPS = 600  # of a recording are used, as published: some files go on to 900
 SPLITS = ("training_seen", "training_new", "test_seen", "test_unseen")
 EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
@@ -31,7 +33,7 @@ TOLERANCE = 0.0101  # thirds are written as 33 + 33 + 33
 SMOOTH = 0.15  # lag-1 autocorrelation: 0.21 and more in real recordings, 0.09 and less in resampled ones
 _SPANS = {name: SPANS[name] for name in MIXTURE_GAS}
 _COMPONENT = re.compile(r"([a-z]+?(?:_[a-z]+)*)_?(\d{1,3})(?:_|$)")
-_VERSION = "blends 2"
+_VERSION = "blends 3"
 
 
 def parse_label(name: str) -> dict[str, float]:
@@ -87,7 +89,9 @@ def read_mixture_files(
 ) -> tuple[np.ndarray | list[np.ndarray], pd.DataFrame]:
     """Return (values, index) as `read_mixtures` does, for any files; `root` is what names in the index are relative to.
 
-    With `labelled` False names are not read as labels: the twelve ratios are NaN.
+    With `labelled` False names are not read as labels: the twelve ratios are NaN. Of a file whose clock shows a gap the
+    first stretch that holds a window is used; the index has its `first` row in the file and how many rows of the file
+    are `every` row read, 1 unless the file had to be resampled.
     """
     names = cache.named(files, root=root)
 
@@ -98,9 +102,20 @@ def read_mixture_files(
     table = cache.table("mixtures", build, files=cache.digests(names), options=options, report=report)
     ends = np.cumsum(np.bincount(table["number"]))
     values = np.split(table[list(MIXTURE_GAS)].to_numpy(), ends[:-1])
-    index = table[["file", "rows"]].iloc[ends - 1].reset_index(drop=True)
+    index = table[["file", "rows", "first", "every"]].iloc[ends - 1].reset_index(drop=True)
     same = len({len(value) for value in values}) == 1
     return (np.stack(values) if same else values), _index(index, values, labelled=labelled)
+
+
+def read_mixture(path: Path, *, report: Report | None = None) -> Stretch:
+    """Return one file of the mixture board at 10 Hz: the first stretch without a gap that holds a window."""
+    report = report if report is not None else Report()
+    table = read_table(path, columns=_SPANS, aliases={"C2H5CH": "C2H5OH"}, pace=PACE, alike=MIXTURE_GAS, report=report)
+    parts = stretches(table, MIXTURE_GAS)
+    chosen = next((part for part in parts if len(part.row) >= LEAST), parts[0])
+    if len(parts) > 1:
+        report.tell(path, "rows before or after a gap left out", len(table) - len(chosen.row))
+    return chosen
 
 
 def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, notes: Report) -> pd.DataFrame:
@@ -109,8 +124,10 @@ def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, not
     def read(file: Path) -> pd.DataFrame:
         if labelled:
             parse_label(str(file))
-        table = read_table(file, columns=_SPANS, aliases={"C2H5CH": "C2H5OH"}, report=notes)
-        return table.assign(rows=len(table)).iloc[:STEPS].astype({**dict.fromkeys(MIXTURE_GAS, "float32")})
+        values, row = read_mixture(file, report=notes)
+        every = (row[-1] - row[0]) / max(1, len(row) - 1)
+        table = pd.DataFrame(values[:STEPS], columns=list(MIXTURE_GAS))
+        return table.assign(rows=len(values), first=row[0], every=every)
 
     name_of = {path: name for name, path in names.items()}
     readings = enumerate(readable(names.values(), read, skip=skip, report=notes))
@@ -132,7 +149,7 @@ def _index(index: pd.DataFrame, values: list[np.ndarray], *, labelled: bool) -> 
         recorded_at=pd.to_datetime([recorded_at(file) for file in index["file"]]),
         duplicate_of=_duplicates(index["file"], values),
     )
-    return index[["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows"]]
+    return index[["file", *ODORANTS, "kind", "origin", "recorded_at", "duplicate_of", "rows", "first", "every"]]
 
 
 def origin(name: str, values: np.ndarray) -> str:

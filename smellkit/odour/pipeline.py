@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from smellkit.checks.ranges import outside
 from smellkit.device import playlist
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
@@ -198,10 +199,20 @@ class Pipeline:
         if recording is None:
             return self.fuse(shown=self.seen(shown))
         smell = self.board(recording, nose)
-        windows = read_windows(recording, smell)
+        why = self.unknown(recording, smell)
         if not shown:
-            return self.judge(smell.recording(windows), smell)
-        return self.fuse(self.smelled(smell, windows), shown=self.seen(shown))
+            return unanswered(why) if why else self.judge(smell.recording(read_windows(recording, smell)), smell)
+        if why:
+            return self.fuse(
+                shown={"smell": Evidence(named(normalised(np.zeros(len(SCENTS)))), 0.0, why), **self.seen(shown)}
+            )
+        return self.fuse(self.smelled(smell, read_windows(recording, smell)), shown=self.seen(shown))
+
+    def unknown(self, recording: Recording, smell: Smell | None = None) -> str:
+        """Why a recording lies outside what the weights know, or ""."""
+        smell = smell or self.smell
+        rows = read_rows(recording, smell)
+        return outside(rows, smell.ranges) if len(rows) >= smell.span else ""
 
     def recognise(self, recording: Recording) -> NDArray[np.float64]:
         """Probabilities of the smell's classes for a whole recording, (classes,): the mean over its windows."""
@@ -254,7 +265,7 @@ class Pipeline:
             each = [shares for shares in said if shares is not None]
             right = float(np.trace(self.fused.experts.confusion[sense]) / len(SCENTS))
             told = np.mean(each, axis=0) if each else normalised(np.zeros(len(SCENTS)))
-            evidence[sense] = Evidence(named(told), right if each else 0.0)
+            evidence[sense] = Evidence(named(told), right if each else 0.0, "" if each else "like nothing known")
         return evidence
 
     def fuse(
@@ -316,10 +327,14 @@ def read_rows(recording: Recording, smell: Smell) -> NDArray[np.float32]:
 
 def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDArray[np.float32]:
     """Return a recording's windows (n, steps, channels), at least one; DataError when it is too short for that."""
-    rows = read_rows(recording, smell)
-    if len(rows) < smell.span:
-        raise DataError(f"{len(rows)} rows are fewer than the {smell.span} of one window", hint="record longer")
-    return smell.windows(rows, stride=stride)
+    if isinstance(recording, (str, Path)):
+        parts = [stretch.values for stretch in smell.stretches(Path(recording))]
+    else:
+        parts = [read_rows(recording, smell)]
+    longest = max(map(len, parts))
+    if longest < smell.span:
+        raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
+    return np.concatenate([smell.windows(rows, stride=stride) for rows in parts])
 
 
 def loudest(table: NDArray) -> NDArray[np.bool_]:
@@ -374,6 +389,12 @@ def undecided(beta: NDArray, *, margin: float = playlist.MARGIN) -> tuple[str, s
     first, second = np.argsort(-beta, kind="stable")[:2]
     reason = f"not sure: {SCENTS[first]} or {SCENTS[second]}"
     return reason, reason if playlist.abstains(shares, margin=margin, mixture=True) else ""
+
+
+def unanswered(reason: str) -> Mixture:
+    """No answer at all, for a `reason`: a flat mixture of which nothing may be played."""
+    flat = np.full(len(SCENTS), 1 / len(SCENTS))
+    return Mixture(named(flat), "", 0.0, {}, (), reason, reason)
 
 
 def as_mixture(shares: ArrayLike, *, margin: float = playlist.MARGIN) -> Mixture:

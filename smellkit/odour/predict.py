@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from smellkit import paths
+from smellkit import checkpoint, paths
 from smellkit.checks import Report
+from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
-from smellkit.odour.calibration import SessionCalibration
+from smellkit.odour.calibration import FAR, SessionCalibration
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut
 from smellkit.odour.mixtures import read_mixture_files
-from smellkit.odour.pipeline import read_windows
+from smellkit.odour.recordings import Stretch
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 
@@ -41,17 +41,18 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
     smell = SubstanceSmell.load(weights)
-    rows, refused = [], {}
+    rows: list[list] = []
+    refused: dict[str, SmellkitError] = {}
     files = _files(Path(folder))
     for name, path in files:
         try:
-            rows += list(_rows(name, read_windows(path, smell, stride=stride), smell, stride))
+            rows += list(_rows(name, smell.stretches(path), smell, stride))
         except SmellkitError as why:
-            refused[name] = why.what
-            log.warning("%s is left out: %s", path, why.what)
+            refused[name] = why
+            log.info("%s is left out: %s", path, why.what)
     if not rows:
-        first = next(iter(refused.items()))
-        raise DataError(f"None of {len(files)} CSV files can be used; {first[0]}: {first[1]}", hint="mend the files")
+        name, first = next(iter(refused.items()))
+        raise DataError(f"None of {len(files)} CSV files can be used; {name}: {first.what}", hint=first.hint) from first
     table = pd.DataFrame(rows, columns=_columns(len(smell.classes)))
     silent = int((table["answer"][table["window"] == -1] == "abstain").sum())
     if not answer:
@@ -60,20 +61,31 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
         table.to_csv(part, index=False, float_format="%.6f")
     whole = table[table["window"] == -1]
     text = f"{out}: {len(table) - len(whole)} windows of {len(whole)} recordings; {silent} recordings too flat to name"
-    return text + "".join(f"\n  left out {name}: {why}" for name, why in refused.items())
+    return text + "".join(f"\n  left out {name}: {_with_remedy(why)}" for name, why in refused.items())
 
 
-def _rows(name: str, windows: NDArray, smell: SubstanceSmell, stride: int) -> Iterator[list]:
-    scores = smell.scores(windows)
+def _rows(name: str, parts: list[Stretch], smell: SubstanceSmell, stride: int) -> Iterator[list]:
+    windows = [smell.windows(part.values, stride=stride) for part in parts]
+    if not sum(map(len, windows)):
+        longest = max(len(part.row) for part in parts)
+        raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
+    if why := outside(np.concatenate([part.values for part in parts]), smell.ranges):
+        raise DataError(why, hint="bring the columns to the unit and the sensors of the training recordings")
+    starts = [int(row) for part, own in zip(parts, windows, strict=True) for row in part.row[::stride][: len(own)]]
+    scores = smell.scores(np.concatenate(windows))
     limits = smell.confidence.thresholds
     whole = scores.mean(0, keepdims=True)
     for number, part in enumerate(np.concatenate([scores, whole])):
-        window, start = (number, number * stride) if number < len(scores) else (-1, 0)
+        window, start = (number, starts[number]) if number < len(scores) else (-1, 0)
         p = smell.calibrated(part[None])
         best = np.argsort(-p[0], kind="stable")[:SHOWN]
         answer = int(decide(p, limits)[0])
         names = [smell.classes[i] for i in best]
         yield [name, window, start, *names, *p[0][best], "abstain" if answer == ABSTAIN else smell.classes[answer]]
+
+
+def _with_remedy(why: SmellkitError) -> str:
+    return f"{why.what}; try: {why.hint}" if why.hint else why.what
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
@@ -104,9 +116,11 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     model = MixtureSmell.load(weights).hybrid
     session = SessionCalibration.load(Path(calibration)) if calibration else None
     report = Report()
-    windows = read_folder(Path(folder), skip=skip, report=report)
+    ranges = Ranges.of(checkpoint.manifest(weights))
+    windows = read_folder(Path(folder), skip=skip, ranges=ranges, report=report)
     if session:
         ratios, how = session.predict(windows.counts), f"calibrated with {len(np.unique(session.recording))} references"
+        how += _far(windows, session.distance(windows.counts))
     else:
         answer = model.explain(windows.counts, recording=windows.recording)
         ratios = answer["ratios"]
@@ -121,35 +135,63 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     return f"{summary}\n{report}".rstrip()
 
 
-def read_folder(folder: Path, *, skip: bool = False, report: Report | None = None) -> MixtureWindows:
-    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording."""
+def _far(windows: MixtureWindows, distance: np.ndarray) -> str:
+    """Which recordings lie far from every reference, in words; "" where none does."""
+    middle = pd.Series(distance).groupby(windows.recording).median()
+    far = middle[middle > FAR].sort_values(ascending=False)
+    if far.empty:
+        return ""
+    files = windows.index["file"]
+    named = ", ".join(f"{files[row]} ({far[row]:.0f})" for row in far.index[:3])
+    return (
+        f"; {len(far)} of {len(middle)} recordings lie far from every reference, so don't trust their ratios: {named} "
+        "(times the scatter within a day). Another session or another unit? Calibrate with references of today"
+    )
+
+
+def read_folder(
+    folder: Path, *, skip: bool = False, ranges: Ranges | None = None, report: Report | None = None
+) -> MixtureWindows:
+    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording.
+
+    What lies outside the `ranges` of weights is refused, and so is what is shorter than a window; or skipped.
+    """
     folder, report = Path(folder), report if report is not None else Report()
     if not folder.is_dir():
         raise DataError(
             f"There is no folder {folder}", hint="a folder of recordings (*.csv, four gas sensors at 10 Hz)"
         )
     files = sorted(file for file in folder.rglob("*.csv") if not file.name.startswith("."))
-    files = [file for file in files if not _is_index(file, report)]
+    files = [file for file in files if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
     values, index = read_mixture_files(files, root=folder, labelled=False, skip=skip, report=report)
-    short = np.array([len(value) < LENGTH for value in values])
-    for name, value in zip(index["file"][short], [v for v, s in zip(values, short, strict=True) if s], strict=True):
-        why = DataError(
-            f"{folder / name}: {len(value)} rows are less than one window of {LENGTH}",
-            hint="record at least 10 s at 10 Hz",
-        )
+    kept = np.ones(len(values), bool)
+    for number, (name, value) in enumerate(zip(index["file"], values, strict=True)):
+        if not (why := _unfit(folder / name, value, ranges)):
+            continue
         if not skip:
             raise why
         report.skip(folder / name, why)
-    kept = [value for value, lost in zip(values, short, strict=True) if not lost]
-    return cut(kept, index[~short].reset_index(drop=True))
+        kept[number] = False
+    if not kept.any():
+        raise DataError(f"No recording in {folder} can be used", hint="; ".join(report.skipped.values())[:300])
+    return cut([value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True))
+
+
+def _unfit(path: Path, value: np.ndarray, ranges: Ranges | None) -> DataError | None:
+    if len(value) < LENGTH:
+        what = f"{path}: {len(value)} rows are less than one window of {LENGTH}"
+        return DataError(what, hint="record at least 10 s at 10 Hz")
+    hint = "bring the columns to the unit and the sensors of the training recordings"
+    return DataError(f"{path}: {why}", hint=hint) if (why := outside(value, ranges)) else None
 
 
 def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
     """Return predictions (n, 12) as the table of `COLUMNS`: a recording's windows, then its mean as window -1."""
     each = pd.DataFrame(ratios.astype(np.float64), columns=COLUMNS[3:])
-    each.insert(0, "start", windows.start)
+    first, every = (windows.index[name].to_numpy()[windows.recording] for name in ("first", "every"))
+    each.insert(0, "start", np.rint(first + every * windows.start).astype(int))
     each.insert(0, "window", windows.start // 50)
     each.insert(0, "recording", windows.recording)
     whole = each.groupby("recording", as_index=False)[COLUMNS[3:]].mean().assign(window=-1, start=0)
@@ -159,7 +201,7 @@ def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
     return table.assign(file=windows.index["file"].to_numpy()[table["recording"]])[COLUMNS]
 
 
-def _is_index(file: Path, report: Report) -> bool:
+def is_index(file: Path, report: Report) -> bool:
     """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:

@@ -8,22 +8,55 @@ smell_data/<odour>/*.csv with the same columns. Names of mixtures are read in `m
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from smellkit import cache, paths
-from smellkit.checks import Report, Span, fault, nearest, read_table, readable
+from smellkit.checks import Pace, Report, Span, fault, nearest, read_table, readable
 from smellkit.errors import DataError
-from smellkit.sensors import GAS, OVERFLOW, PPM, RANGES, SENSORS
+from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
 SPANS = {name: Span(*limits, overflow=OVERFLOW if name in PPM else None) for name, limits in RANGES.items()}
-RATE = 1.0  # Hz, about: the files have no time column
+RATE = 1.0  # Hz, about: SmellNet's files have no time column
+PACE = Pace(rate=RATE, gap=5.0)
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
-_VERSION = "recordings 1"
+BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
+ALL = "all"
+JUMP = 10  # steps at a gap
+_VERSION = "recordings 2"
+
+
+class Stretch(NamedTuple):
+    """Rows of a file that follow each other at the pace, and the row of the file that each of them is."""
+
+    values: NDArray[np.float32]  # (rows, columns)
+    row: NDArray[np.int64]  # (rows,)
+
+
+def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None = None) -> list[Stretch]:
+    """Return `columns` of a CSV file of the twelve-column board, about a row a second: a stretch for each part.
+
+    Where the file has a clock it says where a part ends, and at which rate rows come (see `checks.clock`).
+    """
+    spans = {name: SPANS[name] for name in columns}
+    alike = [name for name in columns if name in GROVE]
+    table = read_table(path, columns=spans, first_row="drop", pace=PACE, alike=alike, report=report)
+    return stretches(table, columns)
+
+
+def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:
+    """The parts of a table that was read at a pace."""
+    values, row = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
+    ends = np.flatnonzero(np.diff(table["part"])) + 1
+    return [Stretch(*both) for both in zip(np.split(values, ends), np.split(row, ends), strict=True)]
 
 
 def find(folder: str | Path | None = None) -> Path:
@@ -32,7 +65,7 @@ def find(folder: str | Path | None = None) -> Path:
         return paths.sample() / "smellnet"
     folder = Path(folder).expanduser()
     for candidate in (folder, folder / "smellnet"):
-        if any((candidate / part).is_dir() for part in ("base", "mixture", "smell_data")):
+        if any((candidate / part).is_dir() for part in (*BASES, "mixture", "smell_data")):
             return candidate
     what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is not a folder"
     raise DataError(
@@ -46,22 +79,55 @@ def read_recordings(
 ) -> pd.DataFrame:
     """Return every recording of `split` as one tidy table.
 
-    One row per second: `substance`, `recording` (the file's stem), `step`, `file` (relative to the folder), then the
-    twelve `SENSORS` as float64, no NaN. `split` is training, testing or online_*; the twelve-scent layout has none.
-    With `skip`, a file with a fault is reported and left out.
+    One row per second: `substance`, `recording` (the file's stem), `step` (which jumps where a file has a gap), `file`
+    (relative to the folder), then the twelve `SENSORS` as float64, no NaN. `split` is training, testing or online_*;
+    the twelve-scent layout has none and is split by recording, which is told, or read whole as `ALL`. With `skip`, a
+    file with a fault is reported and left out.
     """
     folder, report = find(folder), report if report is not None else Report()
-    base = folder / "base" if (folder / "base").is_dir() else folder
-    root = base / split if base.name == "base" else folder / "smell_data"
+    base = base_of(folder)
+    root = base / split if base else folder / "smell_data"
     if not root.is_dir():
-        known = sorted(path.name for path in base.glob("*/") if any(path.glob("*/*.csv")))
+        known = sorted(path.name for path in (base or folder).glob("*/") if any(path.glob("*/*.csv")))
         near = nearest(split, known) or known
         hint = f"splits here: {', '.join(near)}" if near else "`smellkit data get smellnet`, or data/sample/smellnet"
         raise DataError(f"No recordings in {root}", hint=hint)
-    table = read_files(_listed(root, skip=skip, report=report), root=folder, skip=skip, report=report)
-    if split == "testing" and base.name == "base" and (base / "training").is_dir():
+    files = _listed(root, skip=skip, report=report)
+    if base is None:
+        files = _dealt(files, split, root=root, report=report)
+    table = read_files(files, root=folder, skip=skip, report=report)
+    if split == "testing" and base and (base / "training").is_dir():
         _note_missing(root, {path.name for path in (base / "training").glob("*/")}, set(table["substance"]), report)
     return table
+
+
+def base_of(folder: Path) -> Path | None:
+    """The folder of the splits in a data folder: `base`, or `base_data` as the hub calls it; None in other layouts."""
+    return next((folder / name for name in BASES if (folder / name).is_dir()), None)
+
+
+def _dealt(files: list[Path], split: str, *, root: Path, report: Report) -> list[Path]:
+    """What `split` has of a layout without splits: of each substance about every fourth recording is for testing.
+
+    Copies of one recording stay on one side. `ALL` is everything.
+    """
+    if split == ALL:
+        return files
+    if split not in ("training", "testing"):
+        raise DataError(f"{root} has no split {split!r}", hint=f"training, testing or {ALL}")
+    testing: set[Path] = set()
+    for name in dict.fromkeys(file.parent for file in files):
+        copies: dict[bytes, list[Path]] = {}
+        for file in (file for file in files if file.parent == name):
+            copies.setdefault(sha256(file.read_bytes()).digest(), []).append(file)
+        own = list(copies.values())
+        count = max(1, round(len(own) / 4)) if len(own) > 1 else 0
+        testing.update(file for group in own[len(own) - count :] for file in group)
+    report.tell(root, f"no splits there: by recording, the last quarter of each substance is for testing ({split})")
+    chosen = [file for file in files if (file in testing) == (split == "testing")]
+    if not chosen:
+        raise DataError(f"{root} has no recordings for {split}", hint="record each substance at least twice")
+    return chosen
 
 
 def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report: Report | None = None) -> pd.DataFrame:
@@ -92,7 +158,7 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
     import pandera.errors
 
     def read(file: Path) -> pd.DataFrame:
-        return read_table(file, columns=SPANS, first_row="drop", report=notes)
+        return read_table(file, columns=SPANS, first_row="drop", pace=PACE, alike=GROVE, report=notes)
 
     name_of = {path: name for name, path in names.items()}
     tables = []
@@ -100,7 +166,7 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
         if (values["Pressure"] == STUCK[0]).all() and (values["Humidity"] == STUCK[1]).all():
             notes.note(file, f"environment sensor stuck at {STUCK[0]} hPa, {STUCK[1]:.0f} %")
         words = {"substance": file.parent.name, "recording": file.stem, "file": name_of[file]}
-        tables.append(values.assign(**words, step=range(len(values))))
+        tables.append(values.assign(**words, step=np.arange(len(values)) + JUMP * values["part"]))
     if not tables:
         raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
     table = pd.concat(tables, ignore_index=True)[["substance", "recording", "step", "file", *SENSORS]]

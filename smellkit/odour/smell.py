@@ -8,27 +8,31 @@ Two noses, two kinds of weights, the same three methods: `windows`, `channels`, 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
 from smellkit import checkpoint
-from smellkit.checks import read_table
+from smellkit.checks import Report
+from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.mixture import Hybrid, MixtureEncoder
 from smellkit.odour.mixture_task import LENGTH, STEPS, load_encoder, load_hybrid, pooled
-from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture_files
-from smellkit.odour.recordings import SPANS, read_recordings
+from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture
+from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings, read_stretches
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
+from smellkit.sensors import ENVIRONMENT, GROVE, PPM
 from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
@@ -43,6 +47,7 @@ class SubstanceSmell:
     classes: tuple[str, ...]
     confidence: Confidence
     about: str = ""
+    ranges: Ranges | None = None  # of the channels in training, where the weights tell them
 
     @classmethod
     def load(cls, folder: Path) -> SubstanceSmell:
@@ -60,14 +65,16 @@ class SubstanceSmell:
                 f"{folder} / manifest.json does not describe an odour encoder: {why}", hint="use data/weights/odour"
             ) from why
         checkpoint.fill(network, renamed(tensors), where=str(folder))
-        return cls(network.eval(), protocol, classes, confidence, f"trained weights, {len(classes)} substances")
+        about = f"trained weights, {len(classes)} substances"
+        return cls(network.eval(), protocol, classes, confidence, about, Ranges.of(manifest))
 
     def fit(self, data: str | Path | None = None) -> SubstanceSmell:
         """Return the same frozen encoder with a read-out fitted in seconds to the training recordings in `data`.
 
         A shrinkage discriminant on z; its temperature is fitted to windows of recordings that it did not see.
         """
-        windows = cut(read_recordings(data), self.protocol, stride=20)
+        table = read_recordings(data, "training" if base_of(find(data)) else ALL)
+        windows = cut(table, self.protocol, stride=20)
         z, held = self.channels(windows.values), windows.fold == windows.fold.max()
         if held.all():
             raise DataError("One recording a substance is too few", hint="two or more, so that one can be held out")
@@ -75,7 +82,8 @@ class SubstanceSmell:
         temperature = fit_temperature(tried.scores(windows.values[held]), windows.target[held])
         network = self._with_head(_discriminant(z, windows.target)).network
         about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
-        return SubstanceSmell(network, self.protocol, windows.classes, Confidence(temperature), about)
+        ranges = board_ranges(table, self.columns)
+        return SubstanceSmell(network, self.protocol, windows.classes, Confidence(temperature), about, ranges)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -89,8 +97,11 @@ class SubstanceSmell:
 
     def read(self, path: Path) -> NDArray[np.float32]:
         """The rows (rows, columns) of a CSV file; a first row that was caught halfway is dropped."""
-        spans = {name: SPANS[name] for name in self.columns}
-        return read_table(path, columns=spans, first_row="drop")[list(self.columns)].to_numpy(np.float32)
+        return np.concatenate([stretch.values for stretch in self.stretches(path)])
+
+    def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
+        """The same as parts between which the file's clock shows a gap."""
+        return read_stretches(path, columns=self.columns, report=report)
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, steps, channels) of a recording's `rows` (rows, columns); none when it is too short."""
@@ -152,15 +163,21 @@ class MixtureSmell:
     confidence: Confidence = Confidence()
     about: str = "trained weights, mixtures of twelve scents"
     span: int = LENGTH
+    ranges: Ranges | None = None
 
     @classmethod
     def load(cls, folder: Path) -> MixtureSmell:
         """From a folder of weights; WeightsError when they do not fit."""
-        return cls(load_hybrid(folder), load_encoder(str(folder)).eval())
+        ranges = Ranges.of(checkpoint.manifest(folder))
+        return cls(load_hybrid(folder), load_encoder(str(folder)).eval(), ranges=ranges)
 
     def read(self, path: Path) -> NDArray[np.float32]:
         """The rows (rows, 4) of a CSV file, whatever it calls its columns of the four sensors."""
-        return read_mixture_files([path], root=path.parent, labelled=False)[0][0]
+        return self.stretches(path)[0].values
+
+    def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
+        """The same with the rows of the file: the one part that is used."""
+        return [read_mixture(path, report=report)]
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
@@ -196,6 +213,16 @@ def load_smell(weights: str | Path = "odour") -> Smell:
     if kind not in KINDS:
         raise WeightsError(f"{folder} holds weights of kind {kind!r}", hint=f"one of {', '.join(KINDS)}")
     return KINDS[kind].load(folder)
+
+
+def board_ranges(table: pd.DataFrame, columns: Sequence[str]) -> Ranges:
+    """The ranges of `columns` in a tidy table of recordings; those of a stuck environment sensor do not count."""
+    values = table[list(columns)].astype(float)
+    stuck = (table["Pressure"].round(1) == STUCK[0]) & (table["Humidity"] == STUCK[1])
+    values.loc[stuck, [name for name in columns if name in ENVIRONMENT]] = np.nan
+    parts = [rows.to_numpy() for _, rows in values.groupby(table["file"])]
+    unit = ["counts" if name in GROVE else "estimate" if name in PPM else name for name in columns]
+    return Ranges.measure(parts, names=columns, unit=unit)
 
 
 def _discriminant(z: FloatArray, target: NDArray) -> nn.Linear:

@@ -159,16 +159,25 @@ def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Se
         substance = rows["substance"].iloc[0]
         if substance not in seen:
             continue
-        values = protocol.windows(rows[list(protocol.columns)].to_numpy(np.float32), stride=stride)
+        values, starts = _cut_one(rows, protocol, stride)
         fold, seen[substance] = seen[substance], seen[substance] + 1
         if not len(values):
             short.append(str(file))
             continue
         whole = np.ones(len(values), np.int64)
-        starts = np.arange(len(values)) * stride
         parts.append((values, names.index(substance) * whole, number * whole, starts, fold * whole))
     if not parts:
         what = f"the {len(short)} recordings are shorter than {protocol.span} rows" if short else "no known substance"
         raise DataError(f"No window: {what}", hint="record longer, or use a smaller length or lag")
     values, target, recording, start, folds = (np.concatenate(column) for column in zip(*parts, strict=True))
     return LabelledWindows(values, target, recording, start, folds, names, tuple(short))
+
+
+def _cut_one(rows: pd.DataFrame, protocol: Protocol, stride: int) -> tuple[Array, NDArray[np.int64]]:
+    """Windows of one recording and where they start in it; none lies across a jump of `step`, which is a gap."""
+    values = rows[list(protocol.columns)].to_numpy(np.float32)
+    edges = np.flatnonzero(np.diff(rows["step"]) != 1) + 1 if "step" in rows else np.zeros(0, int)
+    windows = [protocol.windows(part, stride=stride) for part in np.split(values, edges)]
+    firsts = [0, *edges.tolist()]
+    starts = [first + stride * np.arange(len(part)) for first, part in zip(firsts, windows, strict=True)]
+    return np.concatenate(windows), np.concatenate(starts)

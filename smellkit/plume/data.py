@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from smellkit.checks import Report, fault, read_picture, readable
+from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
+from smellkit.plume.pictures import VALUES, Rule, read_frame, read_mask
 from smellkit.task import Batch
 
+__all__ = ["Pairs", "paired", "read", "read_frame", "read_mask"]  # pictures are read where pairs are
 SIZE = (120, 160)  # rows, columns
-CODES = ((0, 1, 2), (0, 127, 255), (0, 128, 255))  # background, tube, gas in a mask's file: the first that fits
 Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -139,7 +139,8 @@ def four_to_three(height: int) -> tuple[int, int]:
 
 def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of every annotation file: what `_load` knows is old once one of them changes."""
-    files = [(file.name, file.stat()) for file in sorted(folder.glob("*_annotations.csv"))]
+    listed = [*sorted(folder.glob("*_annotations.csv")), *folder.glob(VALUES)]
+    files = [(file.name, file.stat()) for file in listed]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in files)
 
 
@@ -167,35 +168,20 @@ def read(
         table = tables.read_pairs(folder, split, report=report)
     frames = np.zeros((len(table), len(GASES), *size), np.uint8)
     masks = np.zeros_like(frames)
+    rule = Rule.of(folder, report=report)
     for place, gas in enumerate(GASES):
         for row, (frame, mask) in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
             if frame:
                 files = tables.located(folder, frame), tables.located(folder, mask)
-                frames[row, place], masks[row, place] = read_both(*files, size=size, report=report)
-    return table, frames, masks
-
-
-def read_both(
-    frame: Path, mask: Path, *, size: tuple[int, int], report: Report | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a frame and its mask at `size` (rows, columns). Raises `DataError` where their files differ in size."""
-    picture, labels = read_frame(frame, report=report), read_mask(mask, report=report)
-    if why := unlike((frame, picture), (mask, labels)):
-        raise why
-    return _resized(picture, size, Image.Resampling.BILINEAR), _resized(labels, size, Image.Resampling.NEAREST)
-
-
-def unlike(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> DataError | None:
-    """The error where a frame and its mask (file and pixels of each) differ in size, or None."""
-    one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for _, pixels in (frame, mask))
-    if one == other:
-        return None
-    hint = "save the mask with the pixels of its frame, or pair it with the right frame"
-    return fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
+                frames[row, place], masks[row, place] = rule.read_both(*files, size=size, report=report)
+    return table, frames, rule.classes(masks)
 
 
 def check(folder: str | Path = "") -> Report:
-    """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`."""
+    """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`.
+
+    Its remarks say which grey levels the frames use, and the shares of background, tube and gas.
+    """
     folder, report = tables.find(folder), Report()
     couples: list[tuple[str, str]] = []
     for paired in (False, True):
@@ -209,51 +195,12 @@ def check(folder: str | Path = "") -> Report:
             names = [f"{gas}_{{}}" for gas in GASES] if paired else ["{}_path"]
             for name in names:
                 couples += zip(table[name.format("frame")], table[name.format("mask")], strict=True)
-    for frame, mask in dict.fromkeys(couples):
-        if frame:
-            _check_pictures(tables.located(folder, frame), tables.located(folder, mask), report)
+    try:
+        rule = Rule.of(folder, report=report)
+        report.remarks += rule.survey([couple for couple in dict.fromkeys(couples) if couple[0]], report)
+    except DataError as why:
+        report.skip(folder, why)
     return report
-
-
-def _check_pictures(frame: Path, mask: Path, report: Report) -> None:
-    read = [
-        *readable([frame], partial(read_frame, report=report), skip=True, report=report),
-        *readable([mask], partial(read_mask, report=report), skip=True, report=report),
-    ]
-    if len(read) == 2 and (why := unlike(*read)):
-        report.skip(mask, why)
-
-
-def read_frame(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
-    """Return a picture as grey (rows, columns) of 8 bits."""
-    return np.asarray(read_picture(path, report=report).convert("L"))
-
-
-def read_mask(path: Path, *, report: Report | None = None) -> NDArray[np.uint8]:
-    """Return a mask (rows, columns) of 0 background, 1 tube, 2 gas.
-
-    The file may hold 0 1 2 (also as a palette's indices), or 0 127 255, or 0 128 255, or white gas on black (1 bit);
-    anything else is refused.
-    """
-    read_picture(path, report=report)  # refuses what is damaged or too large
-    with Image.open(path) as picture:
-        values = np.asarray(picture) * np.uint8(255 if picture.mode == "1" else 1)
-    if values.ndim == 3:
-        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
-        if (colours != colours[..., :1]).any():
-            raise fault(path, expected="a grey mask", found="colours", hint="save the class numbers 0, 1, 2 as grey")
-        values = colours[..., 0]
-    levels = np.unique(values)
-    codes = next((codes for codes in CODES if np.isin(levels, codes).all()), None)
-    if codes is None:
-        listed = ", ".join(map(str, levels[:8].tolist())) + (", ..." if len(levels) > 8 else "")
-        hint = "save 0 background, 1 tube, 2 gas, without smoothing, as png"
-        raise fault(path, expected="the values 0, 1, 2 or 0, 127, 255", found=listed, hint=hint)
-    return np.searchsorted(codes, values).astype(np.uint8)
-
-
-def _resized(pixels: NDArray[np.uint8], size: tuple[int, int], how: Image.Resampling) -> NDArray[np.uint8]:
-    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
 
 
 def present_in(table: pd.DataFrame) -> NDArray[np.bool_]:

@@ -19,13 +19,15 @@ from torch import Tensor
 
 from smellkit import checkpoint
 from smellkit.checks import Report, fault, read_texts
+from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import CLASSES, GASES, augment, models
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import SPLITS
-from smellkit.plume.data import normalise, read_frame
+from smellkit.plume.data import normalise
 from smellkit.plume.layers import resize
 from smellkit.plume.models import Sized, to_size
+from smellkit.plume.pictures import FEATURES, Rule, features
 from smellkit.task import Batch
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
@@ -56,6 +58,7 @@ class PlumePredictor:
     """
 
     model: Sized
+    ranges: Ranges | None = None  # of the frames in training
 
     @classmethod
     def load(cls, folder: Path) -> PlumePredictor:
@@ -71,7 +74,7 @@ class PlumePredictor:
         except (KeyError, TypeError, ValueError, AttributeError, SmellkitError) as why:
             raise WeightsError(f"{folder} holds no model of plumes: {why}", hint=MADE_BY) from why
         checkpoint.fill(model, tensors, where=str(folder)).eval()
-        return cls(model)
+        return cls(model, Ranges.of(manifest))
 
     @torch.no_grad()
     def predict(
@@ -126,13 +129,17 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool 
     asked = pairs(folder, split=split)
     _refuse_loss(out, folder=folder, frames=[name for pair in asked for name in pair if name])
     predictor, names = PlumePredictor.load(weights), mask_names(asked)
-    count = [0, 0, 0]
+    rule, report, count = Rule.of(folder), Report(), [0, 0, 0]
+
+    def read(name: str) -> Frame | None:
+        return _frame(tables.located(folder, name), rule, predictor.ranges, report) if name else None
+
     with _all_or_nothing(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for start in range(0, len(asked), BATCH):
             some = asked[start : start + BATCH]
-            frames = [(_frame(folder, pair.co2), _frame(folder, pair.ch4)) for pair in some]
+            frames = [(read(pair.co2), read(pair.ch4)) for pair in some]
             predictions = predictor.predict(frames, tta=tta)
             for pair, masks, one in zip(some, names[start : start + BATCH], predictions, strict=True):
                 _write_masks(part, masks, one)
@@ -205,8 +212,17 @@ def _wrong(file: Path, line: object, column: str, expected: str, instead: str) -
     return fault(file, line=int(str(line)), column=column, expected=expected, found=instead, hint="correct the cell")
 
 
-def _frame(folder: Path, name: str) -> Frame | None:
-    return read_frame(tables.located(folder, name)) if name else None
+def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Frame:
+    """A frame; one with its picture in a few grey levels is refused, and what is unlike training otherwise is told."""
+    frame = rule.read_frame(path, report=report)
+    found = features(frame)
+    if why := outside(found, ranges):
+        contrast = FEATURES.index("contrast")
+        if ranges is not None and 0 < found[0, contrast] < ranges.low[contrast] / 2:
+            hint = "was it exported with the camera's whole range on a few grey levels? Stretch it as in training"
+            raise DataError(f"{path}: {why}", hint=hint)
+        report.tell(path, why)
+    return frame
 
 
 def _below_masks(frame: str) -> str:

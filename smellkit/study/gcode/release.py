@@ -17,6 +17,7 @@ from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.predict import HMM, LinePredictor
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS
 from smellkit.runs import Run
+from smellkit.study import ranges
 from smellkit.study.gcode.splits import Prepared
 from smellkit.study.gcode.task import WindowDecoderTask, config_of, model_of
 
@@ -67,6 +68,7 @@ def save(run: Run, folder: Path) -> Path:
             "scores": run.scores,
         },
         "made": run.stamp,
+        "ranges": ranges.gcode(task.data).asdict(),
     }
     return checkpoint.save(folder, tensors, runs.plain(manifest))
 

@@ -33,6 +33,7 @@ from smellkit.odour.mixture_task import (
 from smellkit.odour.mixtures import parse_label, read_mixtures
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
+from smellkit.study import ranges
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
@@ -304,6 +305,7 @@ def train_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) -
     split = training_split(folder)
     model = fit_hybrid(read_windows(folder, split), seed=seed)
     about = {"trained_on": f"mixture/{split}", "seed": seed, "encoder_epochs": epochs}
+    about |= {"ranges": ranges.mixture(folder).asdict()}
     return save_hybrid(model, out, extra=encoder, about=about)
 
 

@@ -12,6 +12,7 @@ from smellkit.odour import recordings
 from smellkit.odour.encoder import make
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
+from smellkit.study import ranges
 from smellkit.study.odour import calibrated, smellnet, systems
 from smellkit.study.odour.encoder_task import RECIPES
 from smellkit.study.odour.survey import other_sessions
@@ -70,6 +71,7 @@ def make_weights(
     checkpoint.fill(network, tensors)
     smell = SubstanceSmell(network.eval(), chosen.protocol, train.classes, learnt)
     manifest["scores"] = scores(smell, data)
+    manifest["ranges"] = ranges.odour(data, columns=chosen.protocol.columns).asdict()
     checkpoint.save(folder, tensors, runs.plain(manifest))
     return f"{folder}: {manifest['scores']}"
 

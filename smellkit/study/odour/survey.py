@@ -10,7 +10,7 @@ import pandas as pd
 from smellkit.checks import Report, read_picture, readable
 from smellkit.errors import DataError
 from smellkit.odour.mixtures import read_mixtures
-from smellkit.odour.recordings import STUCK, find, read_recordings
+from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
 from smellkit.odour.scents import list_pictures, read_scents
 
 SESSION_GAP = {"Pressure": 0.8, "Humidity": 2.5}  # hPa and % between neighbours that start a new session
@@ -19,11 +19,11 @@ SESSION_GAP = {"Pressure": 0.8, "Humidity": 2.5}  # hPa and % between neighbours
 def survey(folder: str | Path | None = None) -> Report:
     """Read all recordings, mixtures, pictures and descriptions of a folder, not stopping at a fault; see `skipped`."""
     root, report = find(folder), Report()
-    splits = [path.name for path in sorted((root / "base").glob("*/"))] or ["smell_data"] * (
-        root / "smell_data"
-    ).is_dir()
+    base = base_of(root)
+    splits = [path.name for path in sorted(base.glob("*/"))] if base else [ALL] * (root / "smell_data").is_dir()
     for split in splits:
-        _try(root / split, report, lambda split=split: read_recordings(root, split, skip=True, report=report))
+        place = base / split if base else root / "smell_data"
+        _try(place, report, lambda split=split: read_recordings(root, split, skip=True, report=report))
     for path in sorted((root / "mixture").glob("*/")):
         _try(path, report, lambda split=path.name: read_mixtures(root, split, skip=True, report=report))
     if (root / "images").is_dir():
@@ -37,7 +37,9 @@ def survey(folder: str | Path | None = None) -> Report:
 
 def other_sessions(data: str | Path, report: Report | None = None) -> pd.DataFrame | None:
     """All recordings of the splits called online_*, made at another time; None when there are none."""
-    tables = [read_recordings(data, path.name, report=report) for path in sorted(find(data).glob("base/online_*/"))]
+    base = base_of(find(data))
+    names = sorted(path.name for path in base.glob("online_*/")) if base else []
+    tables = [read_recordings(data, name, report=report) for name in names]
     return pd.concat(tables, ignore_index=True) if tables else None
 
 

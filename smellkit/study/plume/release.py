@@ -23,6 +23,7 @@ from smellkit.plume import annotations as tables
 from smellkit.plume.models import Sized
 from smellkit.plume.predict import PlumePredictor
 from smellkit.runs import Run
+from smellkit.study import ranges
 from smellkit.study.plume.task import config_of
 
 
@@ -48,6 +49,7 @@ def save(run: Run, folder: Path) -> Path:
         "classes": list(CLASSES),
         "trained_on": {"pairs": counts, "scores": run.scores},
         "made": run.stamp,
+        "ranges": ranges.plume(config.data).asdict(),
     }
     return checkpoint.save(folder, model.state_dict(), runs.plain(manifest))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume import data as samples
+from smellkit.plume.pictures import Rule
 from smellkit.simulate import plume as simulate
 
 FILMED = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
@@ -23,7 +23,9 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     """
     folder = tables.find(folder)
     table = pd.concat(tables.read_all(folder).values(), ignore_index=True)
-    table["area"] = [(samples.read_mask(tables.located(folder, path)) == GAS).mean() for path in table["mask_path"]]
+    rule = Rule.of(folder)
+    masks = [rule.read_values(tables.located(folder, path)) for path in table["mask_path"]]
+    table["area"] = [(rule.classes(mask) == GAS).mean() for mask in masks]
     kept = ["gas_type", "ph_value", "class_name", "area"]
     if not (folder / "emission.csv").is_file():
         return table[kept]

@@ -1,0 +1,212 @@
+"""What weights know: the range of every channel in training, and whether a recording lies outside of it.
+
+A manifest holds `Ranges` under "ranges". Outside is told with the unit that would explain it, where one is recognised:
+volts or per cent in place of counts, counts of another converter, inches, metres per second squared.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smellkit.errors import WeightsError
+
+FULL = 1023.0  # the largest count of a 10-bit converter
+UNITS: dict[str, dict[str, tuple[float, float]]] = {  # unit -> another one -> (factor, offset) from the first to it
+    "counts": {
+        "counts of a 12-bit converter": (4095 / FULL, 0),
+        "counts of a 14-bit converter": (16383 / FULL, 0),
+        "counts of a 16-bit converter": (65535 / FULL, 0),
+        "counts of an 8-bit converter": (255 / FULL, 0),
+        "volts of 3.3": (3.3 / FULL, 0),
+        "volts of 5": (5 / FULL, 0),
+        "millivolts of 3300": (3300 / FULL, 0),
+        "millivolts of 5000": (5000 / FULL, 0),
+        "per cent of full scale": (100 / FULL, 0),
+        "shares of full scale": (1 / FULL, 0),
+    },
+    "accelerometer": {"m/s²": (9.80665, 0), "mg": (1000, 0)},
+    "gyroscope": {"rad/s": (math.pi / 180, 0)},
+    "magnetometer": {"gauss": (0.01, 0), "mT": (0.001, 0), "nT": (1000, 0)},
+    "position": {"inches": (1 / 25.4, 0), "metres": (0.001, 0)},
+    "pressure": {"hPa": (10, 0), "Pa": (1000, 0)},
+    "temperature": {"kelvin": (1, 273.15), "degrees Fahrenheit": (1.8, 32)},
+    "current": {"mA": (1000, 0)},
+    "grey": {"shares of full scale": (1 / 255, 0), "grey levels of 16 bits": (257, 0)},
+}
+SLACK = 1.0  # how far beyond its range a channel may lie, in ranges
+STILL = 2.5  # times the longest standstill in training ...
+LEAST = 250  # ... and at least so many rows without change are a dead channel
+OUTSIDE = "outside what these weights know"
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Of each channel: 1st and 99th percentile, activity (deviation within a recording) and the longest standstill.
+
+    `strict` refuses a single channel that is off, as noses need it; without, only a unit that explains a whole group of
+    channels counts, since machines lose sensors and weights cope with that. `size` and `activity` of a group are the
+    least and largest in training.
+    """
+
+    names: tuple[str, ...]
+    unit: tuple[str, ...]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    activity: NDArray[np.float64]
+    still: NDArray[np.float64]
+    groups: Mapping[str, Sequence[float]]  # unit -> least and largest size, least and largest activity
+    strict: bool = True
+
+    @classmethod
+    def measure(
+        cls, recordings: Iterable[NDArray], *, names: Sequence[str], unit: Sequence[str], strict: bool = True
+    ) -> Ranges:
+        """Measure training recordings (rows, channels); NaN is what is missing."""
+        parts = [np.asarray(part, np.float64) for part in recordings]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
+            low, high = np.nanquantile(np.concatenate(parts), [0.01, 0.99], axis=0)
+            activity = np.nanmedian([np.nanstd(part, axis=0) for part in parts], axis=0)
+            sizes = [_sizes(part, unit) for part in parts]
+        groups = {}
+        for name in dict.fromkeys(unit):
+            size, moves = (np.array([one[name][place] for one in sizes]) for place in (0, 1))
+            groups[name] = [float(f(x)) for x in (size, moves) for f in (np.nanmin, np.nanmax) if np.isfinite(x).any()]
+        still = np.max([standstill(part) for part in parts], axis=0)
+        return cls(tuple(names), tuple(unit), low, high, activity, still, groups, strict)
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Ranges | None:
+        """Those of a manifest; None where it has none. WeightsError where they can't be read."""
+        if (kept := manifest.get("ranges")) is None:
+            return None
+        try:
+            channels = kept["channels"]
+            columns = {key: np.array([channels[name][key] for name in channels], float) for key in KEYS}
+            unit = tuple(channels[name]["unit"] for name in channels)
+            return cls(tuple(channels), unit, **columns, groups=kept["groups"], strict=kept["strict"])
+        except (KeyError, TypeError, ValueError, AttributeError) as why:
+            raise WeightsError(f"The ranges in the manifest can't be read: {why!r}", hint="train it again") from why
+
+    def asdict(self) -> dict[str, Any]:
+        """As a manifest holds them."""
+        columns = {key: getattr(self, key) for key in KEYS}
+        channels = {}
+        for place, (name, unit) in enumerate(zip(self.names, self.unit, strict=True)):
+            numbers = {key: _plain(column[place]) for key, column in columns.items()}
+            channels[name] = {"unit": unit, **numbers}
+        groups = {name: [_plain(value) for value in values] for name, values in self.groups.items()}
+        return {"strict": self.strict, "groups": groups, "channels": channels}
+
+
+KEYS = ("low", "high", "activity", "still")
+
+
+def _plain(value: float) -> float | None:
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def standstill(values: NDArray) -> NDArray[np.float64]:
+    """The most rows without any change, of each channel of `values` (rows, channels)."""
+    longest = []
+    for column in np.asarray(values).T:
+        edges = np.concatenate([[-1], np.flatnonzero(np.diff(column) != 0), [len(column) - 1]])
+        longest.append(np.diff(edges).max(initial=0))
+    return np.array(longest, float)
+
+
+def outside(values: NDArray, ranges: Ranges | None) -> str:
+    """Why `values` (rows, channels) are nothing that weights can know, with the factor if one explains it, or ""."""
+    if ranges is None or not len(values):
+        return ""
+    values = np.asarray(values, np.float64)
+    return _strictly(values, ranges) if ranges.strict else _by_group(values, ranges)
+
+
+def _strictly(values: NDArray, ranges: Ranges) -> str:
+    middle = np.median(values, axis=0)
+    far = _far(middle, ranges)
+    dead = standstill(values) >= np.maximum(LEAST, STILL * ranges.still)
+    if not (far | dead).any():
+        return ""
+    place = int(np.argmax(far if far.any() else dead))
+    name, at = ranges.names[place], f"{middle[place]:.4g}"
+    known = f"{ranges.low[place]:.4g} to {ranges.high[place]:.4g} in training"
+    more = f", and {int((far | dead).sum()) - 1} more channels" if (far | dead).sum() > 1 else ""
+    if not far.any():
+        return f"{OUTSIDE}: {name} stands still at {at}{more}: a dead channel? Check its wire"
+    return f"{OUTSIDE}: {name} is about {at} ({known}){more}{_explained(middle, far, ranges)}"
+
+
+def _far(middle: NDArray, ranges: Ranges) -> NDArray[np.bool_]:
+    """Which channels lie far from their range: beyond it by as much again, below half of it, or above full scale."""
+    scale = SLACK * np.maximum(ranges.high - ranges.low, 0.1 * np.abs(ranges.high))
+    counts = np.array(ranges.unit) == "counts"
+    far = (middle > ranges.high + scale) | (middle < ranges.low - scale)
+    return (
+        far | ((ranges.low > 0) & (middle < ranges.low / 2)) | (counts & ((middle > FULL) | _at_rail(middle, ranges)))
+    )
+
+
+def _at_rail(middle: NDArray, ranges: Ranges) -> NDArray[np.bool_]:
+    return (middle >= FULL) & (ranges.high < FULL)
+
+
+def _explained(middle: NDArray, far: NDArray, ranges: Ranges) -> str:
+    """The units in which all channels of the kind that is off would lie in their ranges, in words."""
+    kind = ranges.unit[int(np.argmax(far))]
+    same = np.array([unit == kind for unit in ranges.unit])
+    fits = []
+    for name, (factor, offset) in UNITS.get(kind, {}).items():
+        back = (middle - offset) / factor
+        width = 0.25 * (ranges.high - ranges.low)
+        inside = (back >= np.minimum(ranges.low - width, ranges.low / 1.2)) & (back <= ranges.high + width)
+        if inside[same].all() and (back[same] > 0).all():
+            fits.append((name, 1 / factor))
+    once = np.where(far, 1000 * middle, middle)
+    if not far[same].all() and ((once >= ranges.low / 1.2) & (once <= ranges.high * 1.2))[same].all():
+        return ". Is it a point between thousands, as in 1.092 for 1092?"
+    words = " or ".join(f"{name}, so multiply by {factor:.4g}" for name, factor in fits[:2])
+    return f". They look like {words}" if fits else ""
+
+
+def _sizes(values: NDArray, unit: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Of each kind of channel in `values` (rows, channels): root mean square of the medians, median of deviations."""
+    kinds = np.array(unit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent
+        middle, moves = np.nanmedian(values, axis=0), np.nanstd(values, axis=0)
+        groups = [(name, kinds == name) for name in dict.fromkeys(unit)]
+        return {name: (np.sqrt(np.nanmean(middle[own] ** 2)), np.nanmedian(moves[own])) for name, own in groups}
+
+
+def _by_group(values: NDArray, ranges: Ranges) -> str:
+    """A unit that explains why all channels of a kind are off, in level or in motion; "" where none does."""
+    found = _sizes(values, ranges.unit)
+    for kind, known in ranges.groups.items():
+        if len(known) < 4 or _fits(found[kind], known, room=2.0):
+            continue
+        own = np.array([unit == kind for unit in ranges.unit])
+        for name, (factor, offset) in UNITS.get(kind, {}).items():
+            back = _sizes((values[:, own] - offset) / factor, [kind] * int(own.sum()))[kind]
+            if _fits(back, known, room=1.5):
+                change = f"multiply by {1 / factor:.4g}" if not offset else f"subtract {offset:g}, divide by {factor:g}"
+                usual = f"about {found[kind][0]:.4g}, {known[0]:.4g} to {known[1]:.4g} in training"
+                return f"{OUTSIDE}: the {kind} ({usual}). It looks like {name}: {change}"
+    return ""
+
+
+def _fits(found: tuple[float, float], known: Sequence[float], *, room: float) -> bool:
+    """Whether size and activity of a kind of channel lie within training's, with `room` as a factor on either side."""
+    size, moves = found
+    if not (math.isfinite(size) and math.isfinite(moves)):
+        return True
+    level = known[0] / room <= size <= known[1] * room
+    return level and known[2] / (2 * room) <= moves <= known[3] * 2 * room
