@@ -21,7 +21,7 @@ from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
 from smellkit.device.link import BackOff, Link, connector
-from smellkit.sensors import SENSORS
+from smellkit.sensors import OVERFLOW, PPM, RANGES, SENSORS
 
 LONGEST = 512  # bytes of a line; the longest that the firmware can print has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
@@ -109,7 +109,10 @@ class Lines:
             return "garbage"
         if len(fields) != self._width:
             return "columns"
-        return "" if all(NUMBER.fullmatch(field) for field in fields) else "not a number"  # nan, inf, ovf among them
+        if not all(NUMBER.fullmatch(field) for field in fields):
+            return "not a number"  # nan, inf, ovf among them
+        numbers = zip(self.columns, (float(fields[place]) for place in self._places), strict=True)
+        return "" if all(possible(column, number) for column, number in numbers) else "out of range"
 
     def _header(self, fields: list[bytes]) -> bool:
         names = [field.decode("ascii", "replace") for field in fields]
@@ -119,6 +122,16 @@ class Lines:
         self._width = len(names)
         self.run += 1
         return True
+
+
+def possible(column: str, value: float) -> bool:
+    """Whether a sensor can say `value`: within its range or a tenth beyond; below zero where that means something.
+
+    A column that is not the board's own may say any number that has a use.
+    """
+    low, high = RANGES.get(column, (-1e12, 1e12))
+    margin = (high - low) / 10
+    return (low - (margin if low else 0.0) <= value <= high + margin) or (column in PPM and value == OVERFLOW)
 
 
 class Nose:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import os
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from smellkit import paths
+from smellkit.device.clock import Clock
 from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
@@ -157,7 +157,7 @@ class Panel:
         self.session.mix(seconds=self.controls["seconds"].value)
 
     def _stop(self) -> None:
-        began = time.monotonic()
+        began = Clock.now()
         self.session.stop()
         if player := self.session.player:
             sent = [entry["at"] for entry in player.log.entries if entry["direction"] == "out" and entry["at"] >= began]
@@ -176,7 +176,7 @@ class Panel:
         pictures["now"].value = self._now()
         pictures["traces"].value = drawings.traces(SENSORS, rows, drawn=recordings.GAS, span=SPAN)
         pictures["bars"].value = drawings.bars(SCENTS, answer.shares if answer else None, playing=playing, keep=KEEP)
-        at = time.monotonic() - session.plan_began if session.plan and playing else None
+        at = Clock.now() - session.plan_began if session.plan and playing else None
         pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
         pictures["log"].value = drawings.log(self._log())
         self.controls["connect"].description = "Disconnect" if session.connected else "Connect"

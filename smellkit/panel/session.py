@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smellkit.device.board import Board
+from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose, Row
 from smellkit.device.errors import LinkError
 from smellkit.device.neckwear import NeckWear
@@ -141,7 +142,7 @@ class Session(contextlib.AbstractContextManager):
                 played = play(self.answer, self.player, seconds=seconds, mixture=mixture)
                 reason = self.answer.mixture_reason if mixture else self.answer.reason
                 self.message = "" if played else f"Nothing is played: {reason}."
-                self.plan, self.plan_began = played.plan, time.monotonic()
+                self.plan, self.plan_began = played.plan, Clock.now()
                 return played
         except SmellkitError as why:
             self.message = str(why)
