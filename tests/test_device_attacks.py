@@ -15,9 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from test_device_faults import World, until
 from test_device_watchdog import START
 
+from smellkit.cli.neckwear import neckwear
 from smellkit.device import engine, frames, guard
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Lines
@@ -27,7 +29,7 @@ from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.watchdog import private_folders
+from smellkit.device.watchdog import order, private_folders
 from smellkit.study.device.bench import await_silence
 
 QUICK = Timing(gap=0.02, wake_gap=0.01)
@@ -380,7 +382,7 @@ def test_a_stop_order_comes_in_through_a_socket_that_is_the_users_alone():
             client.connect(str(door))
             client.sendall(b"stop\n")
             reply = json.loads(client.recv(4096))
-        assert reply["pid"] == os.getpid() and reply["sent"] == 1 and reply["ports"] == ["virtual"]
+        assert reply["pid"] == os.getpid() and reply["sent"] == reply["ports"] == ["virtual"]
         until(lambda: not neck.virtual.emitting, 1.0)
         until(lambda: not neck.playing)
         neck.play(4, seconds=60)  # who plays afterwards is not held back
@@ -480,3 +482,52 @@ def test_a_program_without_a_parent_process_handle_is_watched_by_its_line_alone(
         assert said == frames.stop() * 3
         assert child.wait(5) == 0
     heard.close()
+
+
+def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
+    with playing("neck = begin(); time.sleep(60)") as (device, child):
+        began = Clock.now()
+        replies = order("stop")
+        await_silence(device, True, 2.0)
+        assert device.air[-1].end - began < 0.2
+        assert [reply["pid"] for reply in replies] == [child.pid]
+        shown = CliRunner().invoke(neckwear, ["stop"]).output
+        assert f"held by process {child.pid}" in shown and replies[0]["ports"][0] in shown
+        assert order("stop", "/dev/another") == []
+
+
+def test_the_stop_command_opens_a_port_that_nobody_holds():
+    device = VirtualNeckWear()
+    with PtyServer(device) as served:
+        device.receive(frames.wake() + frames.play(3, 60_000))
+        assert "Stop was sent 3 times" in CliRunner().invoke(neckwear, ["stop", "--port", served.port]).output
+        await_silence(device, True, 1.0)
+
+
+def test_a_port_where_nothing_answers_is_no_success():
+    device = VirtualNeckWear(faults={"silence": 1.0})
+    with PtyServer(device) as served:
+        refused = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--port", served.port])
+        assert refused.exit_code == 1 and "--blind" in str(refused.exception) and device.air == []
+        told = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--blind", "--port", served.port])
+        assert "Nothing answered" in told.output and "playing blind" in told.output
+        assert [air.scent for air in device.air] == [3]
+
+
+def test_an_idle_kernel_that_is_interrupted_falls_silent_and_lives_on():
+    manager = pytest.importorskip("jupyter_client.manager")
+    device = VirtualNeckWear()
+    with PtyServer(device) as server:
+        kernel, client = manager.start_new_kernel(kernel_name="python3")
+        try:
+            code = f"import sys; sys.argv = ['', {server.port!r}]\n{START}\nneck = begin()"
+            client.execute_interactive(code, timeout=60, output_hook=lambda message: None)
+            await_silence(device, False)
+            time.sleep(0.6)
+            kernel.interrupt_kernel()
+            await_silence(device, True, 2.0)
+            client.execute_interactive("neck.play(4, seconds=20)", timeout=60, output_hook=lambda message: None)
+            await_silence(device, False)
+        finally:
+            client.stop_channels()
+            kernel.shutdown_kernel(now=True)

@@ -83,6 +83,11 @@ class Engine(Worker):
             self._next.finish("stopped")
             self._next = None
 
+    def keep(self, seconds: float) -> None:
+        """What plays ends after `seconds`, unless this is called again before."""
+        self.kept_until = self._now() + seconds
+        self._runner.kick()
+
     def guard_changed(self, why: str) -> None:
         """The watchdog came or went."""
         self.log.note(why)

@@ -213,10 +213,10 @@ class Guard:
         if message.get("released") == self._let_go:
             self._let_go = None
         if why := message.get("stop"):
-            self._order(why)
+            self._order(why, message.get("keys", []))
 
-    def _order(self, why: str) -> None:
-        for player in list(self._players.values()):
+    def _order(self, why: str, keys: list[int]) -> None:
+        for player in [player for key, player in list(self._players.items()) if key in keys]:
             player.order(why)
         self.taken()
 
@@ -234,7 +234,7 @@ class Guard:
     def _again(self) -> None:
         """Hear signals in its place for a moment, then start it again."""
         if _signals_now(AGAIN):
-            self._order("a signal")
+            self._order("a signal", list(self._players))
         with self._lock:
             if self._players and self._process is None:
                 self._start()

@@ -266,6 +266,13 @@ class NeckWear:
         """
         return self._engine.stop()
 
+    def keep(self, seconds: float) -> None:
+        """Let what plays go on for `seconds` at most, unless this is called again: for whoever may vanish meanwhile.
+
+        Once called, nothing plays any more after these seconds; `math.inf` ends that.
+        """
+        self._engine.keep(seconds)
+
     # asking
 
     def wake(self) -> None:

@@ -59,24 +59,24 @@ class _Port:
     def __init__(self, message: dict[str, Any], fd: int):
         self.message, self.fd = message, fd
         self.left, self.due = 0, 0.0
-        self.leaves = False
+        self.leaves = self.took = False
 
-    def write(self) -> bool:
-        """Send one stop, whatever fails; whether it went out."""
+    def write(self) -> None:
+        """Send one stop, whatever fails; `took` says whether it went out."""
         stop = bytes.fromhex(self.message["stop"])
         if self.message["telnet"]:
             stop = stop.replace(b"\xff", b"\xff\xff")
         self.left -= 1
         self.due = time.monotonic() + STOP_GAP
+        self.took = False
         try:
             if self.fd < 0:
                 self._write_by_name(stop)
-                return True
-            while stop and _writable(self.fd):
+            while self.fd >= 0 and stop and _writable(self.fd):
                 stop = stop[os.write(self.fd, stop) :]
-            return not stop
+            self.took = self.fd < 0 or not stop
         except Exception:  # whatever it was, the next try may do
-            return False
+            return
 
     def _write_by_name(self, stop: bytes) -> None:
         """Windows has no descriptor to hand over, but there a dead program's port is free again."""
@@ -131,18 +131,24 @@ class Watch:
             self._tell({"pong": True})
         return do != "bye"
 
-    def burst(self, keys: list[int] | None = None) -> int:
-        """Begin three stops on each port, the first at once; how many ports took it."""
+    def burst(self, keys: list[int] | None = None) -> None:
+        """Begin three stops on each port, the first at once."""
         chosen = [port for key, port in self.ports.items() if keys is None or key in keys]
         for port in chosen:
             port.left = STOPS
-        return sum(port.write() for port in chosen)
+        for port in chosen:
+            port.write()
 
-    def order(self, why: str) -> int:
-        """Somebody wants silence: the program is told first, so that it renews nothing; then the ports."""
-        if self.ports:
-            self._tell({"stop": why})
-        return self.burst()
+    def order(self, why: str, name: str = "") -> list[str]:
+        """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
+
+        Returns the names of the ports that took a stop.
+        """
+        keys = [key for key, port in self.ports.items() if name in ("", port.message["name"], port.message["url"])]
+        if keys:
+            self._tell({"stop": why, "keys": keys})
+        self.burst(keys)
+        return [self.ports[key].message["name"] for key in keys if self.ports[key].took]
 
     def go_on(self) -> float:
         """Send the stops that are due; seconds until the next one, at most a minute."""
@@ -214,13 +220,31 @@ class _Door:
     def _answer(self, client: socket.socket, asked: bytes) -> None:
         reply: dict[str, Any] = {"pid": self._program, "program": _command(self._program)}
         reply["ports"] = [port.message["name"] for port in self._watch.ports.values()]
-        if asked.startswith(b"stop"):
-            reply["sent"] = self._watch.order("an order from another process")
+        order, _, name = asked.decode(errors="replace").strip().partition(" ")
+        if order == "stop":
+            reply["sent"] = self._watch.order("an order from another process", name)
         client.sendall(json.dumps(reply).encode() + b"\n")
 
     def close(self) -> None:
         self._listener.close()
         self._path.unlink(missing_ok=True)
+
+
+def order(what: str, port: str = "") -> list[dict[str, Any]]:
+    """Send "stop" or "who" to every program of this user that holds players; what each answered.
+
+    With a `port` only programs that hold it are asked to stop, and only there. A reply has `pid`, `program`, `ports`,
+    and for a stop `sent`, the ports that took it.
+    """
+    replies = []
+    doors = [door for folder in private_folders() for door in sorted(folder.glob("*.sock"))]
+    for door in doors if hasattr(socket, "AF_UNIX") else []:
+        with socket.socket(socket.AF_UNIX) as line, contextlib.suppress(OSError, ValueError):
+            line.settimeout(1.0)
+            line.connect(str(door))
+            line.sendall(f"{what} {port}".strip().encode() + b"\n")
+            replies.append(json.loads(line.recv(65536)))
+    return [reply for reply in replies if reply["ports"] and (what != "stop" or reply["sent"])]
 
 
 def _command(pid: int) -> str:

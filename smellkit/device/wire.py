@@ -48,6 +48,7 @@ class Wire:
         self._requests = Requests(timing=timing, log=log, name=name)
         self._parser = dialect.parser()
         self._last_byte = -NEVER
+        self.kept_until = NEVER  # nothing plays after that
         self._owed: deque[tuple[float, int, Any]] = deque()  # stops and plays without an answer: when, command, whose
         self._last_sent = b""
         self._free = -NEVER  # no command before

@@ -175,9 +175,13 @@ class Worker(Wire):
 
     def _do_schedule(self) -> float:
         while self.schedule and self._link and not self._stop.active and not self._retuning():
+            if self._now() >= self.kept_until:
+                self._end_schedule("stopped: nobody is there any more")
+                self._begin_stop()
+                return self._now()
             due = self._advance(self.schedule, self._now())
             if due is not None:
-                return due
+                return min(due, self.kept_until)
         return NEVER
 
     def _retuning(self) -> bool:
