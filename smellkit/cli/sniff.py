@@ -53,9 +53,8 @@ def describe(answer) -> str:
     """A Mixture in a few lines: the name, the largest shares, what each sense said, and why nothing may be played."""
     lines = [f"{answer.name}, {answer.confidence:.0%} sure: {_shares(answer.beta)}"]
     for sense, said in answer.evidence.items():
-        lines.append(
-            f"  {sense:8} {_shares(said.shares) if said.trust else 'like nothing known'}   trust {said.trust:.2f}"
-        )
+        shares = f"left out: {said.why}" if said.why else f"{_shares(said.shares)}   trust {said.trust:.2f}"
+        lines.append(f"  {sense:8} {shares}")
     return "\n".join(lines + ([f"  {answer.reason}: no scent would be played"] if answer.reason else []))
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit.checks.ranges import outside
+from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose
 from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
@@ -131,9 +132,7 @@ def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:
     """
     air = _virtual(player).air
     begin = air[0].start if air else 0.0
-    pieces = [
-        (piece.scent, "in the air", piece.start - begin, (piece.end or time.monotonic()) - begin) for piece in air
-    ]
+    pieces = [(piece.scent, "in the air", piece.start - begin, (piece.end or Clock.now()) - begin) for piece in air]
     slots = [(scent, " planned", start, start + seconds) for start, scent, seconds in plan.slots] if plan else []
     rows = [(f"{SCENTS[scent - 1]}, {which.strip()}", *when) for scent, which, *when in sorted(slots + pieces)]
     return pd.DataFrame(rows, columns=["name", "start", "end"])
@@ -145,14 +144,14 @@ def stop_delay(player: NeckWear, *, times: int = 5) -> list[float]:
     delays = []
     for _ in range(times):
         player.play(1, seconds=10)
-        deadline = time.monotonic() + 10
-        while not virtual.emitting and time.monotonic() < deadline:
+        deadline = Clock.now() + 10
+        while not virtual.emitting and Clock.now() < deadline:
             time.sleep(0.01)
         if not virtual.emitting:
             raise NoReply(
                 "The virtual player emits nothing", port=player.status().port, elapsed=10, remedy="plug it in"
             )
-        called = time.monotonic()
+        called = Clock.now()
         player.stop()
         delays.append((virtual.air[-1].end or math.inf) - called)
     return delays

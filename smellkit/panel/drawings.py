@@ -22,6 +22,17 @@ def style() -> str:
     return f"<style>{colours}\n{Path(__file__).with_name('style.css').read_text(encoding='utf-8')}</style>"
 
 
+def script() -> str:
+    """What the page does by itself: see page.js."""
+    code = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+    return f'<img alt="" src="data:," style="display:none" onerror="{escape("const mark = this;" + code, quote=True)}">'
+
+
+def pulse(count: int, *, live: bool) -> str:
+    """A sign of life for the page, which counts on another one soon while `live`."""
+    return f'<i class="smell-pulse" data-count="{count}" data-live="{"yes" if live else ""}"></i>'
+
+
 def title(text: str) -> str:
     """A small heading."""
     return f"<h3>{escape(text)}</h3>"
