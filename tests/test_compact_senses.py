@@ -12,8 +12,8 @@ from smellkit.checks import read_picture
 from smellkit.errors import SmellkitError, WeightsError
 from smellkit.odour import compact_senses
 from smellkit.odour.compact_senses import PICTURES, TEXTS, CompactScene, installed, verified, views
-from smellkit.odour.scene_encoder import load_scene_encoder
 from smellkit.odour.scents import list_pictures
+from smellkit.odour.senses import load_scene_encoder
 
 pytestmark = pytest.mark.skipif(not installed(), reason="pip install 'smellkit[senses]'")
 REAL = paths.raw() / "smellnet" / "images"

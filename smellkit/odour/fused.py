@@ -20,9 +20,8 @@ from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import Hybrid, levels
 from smellkit.odour.mixture_classifier import MixtureClassifier
 from smellkit.odour.probe import Probe
-from smellkit.odour.scene_encoder import usual
 from smellkit.odour.scents import ODORANTS, to_channels
-from smellkit.odour.senses import SENSES, Senses
+from smellkit.odour.senses import SENSES, Senses, usual
 
 FloatArray = NDArray[np.float64]
 

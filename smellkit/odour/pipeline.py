@@ -45,11 +45,13 @@ class Evidence:
     """What one sense alone says: shares of the twelve scents, and how much it is trusted, 0 to 1.
 
     A smell is trusted as far as its session is known, or as it speaks for the twelve at all; pictures and texts as
-    often as their kind was right where it could be checked. 0 means that it said nothing, and was left out.
+    often as their kind was right where it could be checked. 0 means that it said nothing, and was left out, and
+    `why` says for which reason.
     """
 
     shares: Mapping[str, float]
     trust: float = 1.0
+    why: str = ""
 
 
 @dataclass(frozen=True)

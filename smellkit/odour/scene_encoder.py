@@ -4,13 +4,11 @@
 
 Three implementations: `CompactScene` (two small pretrained networks, in `compact_senses`), `LightScene` (nothing to
 install; colours, textures and hashed letters: it knows nothing about the world) and `QwenScene` (a vision-language
-model, frozen). `load_scene_encoder(name)` gives any.
+model, frozen). `senses.load_scene_encoder(name)` gives any.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import re
 import warnings
 import zlib
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Array = NDArray[np.float32]
-log = logging.getLogger(__name__)
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 LONGEST = 10_000  # characters of a text
 MEMORY_ERRORS = ("out of memory", "can't allocate memory")  # in the RuntimeErrors of torch
@@ -88,32 +85,6 @@ class SceneEncoder(ABC):
             keep(folder / key, embedding)
         nothing = np.full(size, np.nan, np.float32)
         return np.array([nothing if key is None else known[key] for key in keys], np.float32).reshape(len(keys), size)
-
-
-def load_scene_encoder(name: str = "", *, revision: str = "", batch: int = 8) -> SceneEncoder:
-    """Return the encoder `name`: "compact", "light", or a Qwen-VL model's folder or hub name (with a `revision`).
-
-    Without a name it is the compact one where its packages are installed, and else the light one, and a line says so.
-    """
-    name = name or usual()
-    if name == "compact":
-        from smellkit.odour.compact_senses import CompactScene
-
-        return CompactScene()
-    return LightScene() if name == "light" else QwenScene(name, revision=revision, batch=batch)
-
-
-@functools.cache
-def usual() -> str:
-    """The name of the best encoder that is installed here."""
-    from smellkit.odour.compact_senses import installed
-
-    if installed():
-        return "compact"
-    log.warning(
-        "Pictures and texts are read by the light encoder: colours and letters alone. pip install 'smellkit[senses]'"
-    )
-    return "light"
 
 
 def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch: int) -> Iterator[tuple[int, Array]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from smellkit.odour.compact_senses import CompactScene, installed
 from smellkit.odour.probe import Probe, fit_probe
-from smellkit.odour.scene_encoder import SceneEncoder, load_scene_encoder
+from smellkit.odour.scene_encoder import LightScene, QwenScene, SceneEncoder
 from smellkit.odour.scents import SCENTS, Scent, list_pictures, odorant, read_scents
 from smellkit.odour.texts import SENTENCES, names_and_descriptions, paraphrases
+
+log = logging.getLogger(__name__)
 
 PLAYED = tuple(odorant(name) for name in SCENTS)  # the odorants in the order of the device's channels
 FOLDS, TEXTS = 5, 56  # of pictures; paraphrases of a scent
@@ -69,3 +73,25 @@ def fit_texts(
     words, channel = names_and_descriptions(scents)
     known = encoder.text(words), np.array(channel)
     return fit_probe(read, scent, fold, words=known, standardise=False, penalty=10.0, nearness=NEARNESS)
+
+
+def load_scene_encoder(name: str = "", *, revision: str = "", batch: int = 8) -> SceneEncoder:
+    """Return the encoder `name`: "compact", "light", or a Qwen-VL model's folder or hub name (with a `revision`).
+
+    Without a name it is the compact one where its packages are installed, and else the light one, and a line says so.
+    """
+    name = name or usual()
+    if name == "compact":
+        return CompactScene()
+    return LightScene() if name == "light" else QwenScene(name, revision=revision, batch=batch)
+
+
+@functools.cache
+def usual() -> str:
+    """The name of the best encoder that is installed here."""
+    if installed():
+        return "compact"
+    log.warning(
+        "Pictures and texts are read by the light encoder: colours and letters alone. pip install 'smellkit[senses]'"
+    )
+    return "light"

@@ -197,7 +197,7 @@ def run(
     progress: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure all rows on a SmellNet folder, the sample by default; rows measured before on the same are kept."""
-    from smellkit.odour.scene_encoder import load_scene_encoder
+    from smellkit.odour.senses import load_scene_encoder
 
     read = functools.lru_cache(maxsize=None)(lambda seed: read_scenes(str(data), scene=scene, seed=seed))
     about = {"data": "sample" if not data else find(data).name, "encoder": load_scene_encoder(scene).identity}

@@ -37,9 +37,9 @@ from smellkit.odour.mixture_task import (
 )
 from smellkit.odour.probe import Probe
 from smellkit.odour.recordings import find
-from smellkit.odour.scene_encoder import Array, SceneEncoder, load_scene_encoder
+from smellkit.odour.scene_encoder import Array, SceneEncoder
 from smellkit.odour.scents import SCENTS, list_pictures, odorant, read_scents, to_channels
-from smellkit.odour.senses import PLAYED, SENSES, fit_pictures, fit_texts
+from smellkit.odour.senses import PLAYED, SENSES, fit_pictures, fit_texts, load_scene_encoder
 from smellkit.odour.texts import SENTENCES, paraphrases
 from smellkit.study.odour.classifier import fit_classifier
 from smellkit.study.odour.hybrid import fit_hybrid
