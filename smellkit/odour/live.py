@@ -23,8 +23,9 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
 from smellkit.odour import recordings
-from smellkit.odour.pipeline import Mixture, Pipeline, Played, play, unanswered
+from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several, unanswered
 from smellkit.odour.scents import SCENTS
+from smellkit.odour.smell import SubstanceSmell
 
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
@@ -44,7 +45,17 @@ class Recogniser:
         self.span = pipeline.smell.span
         self._places = [list(columns).index(name) for name in pipeline.smell.columns]
         self._rows: collections.deque[list[float]] = collections.deque(maxlen=self.span)
+        self._shown: dict[str, Evidence] = {}
         self.restart()
+
+    def show(self, *, picture: Pictures | None = None, text: str | None = None) -> Mixture | None:
+        """Take a picture and a text of what is sniffed, fused with every answer from now on; none of both ends that.
+
+        Returns what they say alone, or None. DataError when they can't be read.
+        """
+        shown: dict[str, list] = {"picture": several(picture), "text": several(text)}
+        self._shown = self.pipeline.seen({sense: contents for sense, contents in shown.items() if contents})
+        return self.pipeline.fuse(shown=self._shown) if self._shown else None
 
     def restart(self) -> None:
         """Forget everything: another smell begins, or rows were lost."""
@@ -68,9 +79,16 @@ class Recogniser:
         smell = self.pipeline.smell
         if why := outside(np.asarray(self._rows), smell.ranges):
             return replace(unanswered(why), seconds=time.perf_counter() - began)
-        newest = smell.probabilities(smell.windows(np.asarray(self._rows, np.float32)))[0]
+        windows = smell.windows(np.asarray(self._rows, np.float32))
+        newest = smell.probabilities(windows)[0]
         self._mean = newest if self._mean is None else MEMORY * self._mean + (1 - MEMORY) * newest
-        return replace(self.pipeline.judge(self._mean), seconds=time.perf_counter() - began)
+        answer = self.pipeline.judge(self._mean) if not self._shown else self._fused(windows, self._mean)
+        return replace(answer, seconds=time.perf_counter() - began)
+
+    def _fused(self, windows: NDArray, mean: NDArray) -> Mixture:
+        known = isinstance(self.pipeline.smell, SubstanceSmell)
+        believed = self.pipeline.believed(mean) if known else self.pipeline.smelled(self.pipeline.smell, windows)
+        return self.pipeline.fuse(believed, shown=self._shown)
 
 
 @dataclass(frozen=True)

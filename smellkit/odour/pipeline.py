@@ -196,8 +196,8 @@ class Pipeline:
         """
         if recording is None and picture is None and text is None:
             raise OptionError("Nothing to recognise", hint="give a recording, a picture or a text")
-        shown = {} if picture is None else {"picture": _several(picture)}
-        shown |= {} if text is None else {"text": _several(text)}
+        shown = {} if picture is None else {"picture": several(picture)}
+        shown |= {} if text is None else {"text": several(text)}
         if recording is None:
             return self.fuse(shown=self.seen(shown))
         smell = self.board(recording, nose)
@@ -344,7 +344,10 @@ def loudest(table: NDArray) -> NDArray[np.bool_]:
     return table >= table.max(axis=1, keepdims=True) - ALIKE
 
 
-def _several(given: Any) -> list:
+def several(given: Any) -> list:
+    """One path or text as a list of it, None or "" as an empty one, and a list as it is."""
+    if not given:
+        return []
     return [given] if isinstance(given, (str, Path)) else list(given)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,8 @@ from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
-from smellkit.odour.pipeline import Pipeline
-from smellkit.odour.scents import SCENTS
+from smellkit.odour.pipeline import Evidence, Pipeline
+from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
 from smellkit.sensors import SENSORS
@@ -65,7 +66,7 @@ class Panel:
         self._count = 0
         self._stopped: str | None = None  # when Stop was clicked last, by the page's clock
         self._tree: list[Any] = []  # every widget: one that stays alive keeps the page from loading again
-        self.box = self._lay_out(_recordings(root), models)
+        self.box = self._lay_out(_recordings(root), models, _pictures(root))
         self.box._view_count = 0  # from now on the browser tells how many views there are
         self.box.observe(self._viewed, names="_view_count")
         self._draw()
@@ -90,7 +91,9 @@ class Panel:
 
     # the widgets
 
-    def _lay_out(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> Any:
+    def _lay_out(
+        self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]], shown: dict[str, Path]
+    ) -> Any:
         choose, button, box = self._choose, self._button, self._box
         devices = box("row", *self._devices(files, models))
         scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(SCENTS, 1))]
@@ -104,11 +107,12 @@ class Panel:
         )
         for name in ("play", "mix", "stop", "connect"):
             _past_the_cell(self.controls[name])
-        names = ("style", "now", "traces", "bars", "slots", "log", "pulse", "script")
+        names = ("style", "now", "evidence", "traces", "bars", "slots", "log", "pulse", "script")
         self.pictures = pictures = {name: self._made(self._widgets.HTML()) for name in names}
         pictures["style"].value = drawings.style()
         pictures["script"].value = drawings.script()
         left = [self._card("Sensors", pictures["traces"])]
+        left.append(self._card("What each sense says", pictures["evidence"]))
         right = [self._card("Shares of the twelve scents", pictures["bars"], pictures["slots"])]
         right += [self._card("Link", pictures["log"])]
         grid = box("grid", box("column", *left), box("column", *right))
@@ -116,7 +120,7 @@ class Panel:
         beat.observe(lambda change: self.session.keep(), names="value")
         _past_the_cell(beat)
         # what changes its height stands below the buttons: Stop must not move under a hand
-        top = self._card("", devices, actions, pictures["now"])
+        top = self._card("", devices, box("row", *self._senses(shown)), actions, pictures["now"])
         return box("", pictures["style"], top, grid, beat, pictures["pulse"], pictures["script"])
 
     def _devices(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> list[Any]:
@@ -138,6 +142,25 @@ class Panel:
         ]
         self.controls["file"].observe(lambda change: self.session.replay(change.new), names="value")
         return controls
+
+    def _senses(self, shown: dict[str, Path]) -> list[Any]:
+        """Return what stands in the second row: a picture of the folder, one to upload, and a sentence."""
+        picture = self._choose(
+            "picture", "Picture", [("none", None), *shown.items()], "What the smell's source looks like"
+        )
+        upload = self._made(self._widgets.FileUpload(accept="image/*", description="Upload"))
+        text = self._made(
+            self._widgets.Text(description="In words", placeholder="green and watery", continuous_update=False)
+        )
+        self.controls |= {"upload": upload, "text": text}
+        for control in (picture, upload, text):
+            control.observe(lambda change: self._show(), names="value")
+        return [picture, upload, text]
+
+    def _show(self) -> None:
+        uploaded = self.controls["upload"].value
+        picture = _kept(uploaded[0]) if uploaded else self.controls["picture"].value
+        self.session.show(picture, self.controls["text"].value.strip())
 
     def _choose(self, name: str, label: str, options: list, help: str, *, at: int = 0) -> Any:
         made = self._widgets.Dropdown(options=options, index=at, description=label, tooltip=help)
@@ -218,6 +241,10 @@ class Panel:
         pictures["traces"].value = drawings.traces(SENSORS, rows, drawn=recordings.GAS, span=SPAN)
         known = answer is not None and not (answer.reason and answer.name not in SCENTS)  # else they share out little
         shares = answer.shares if answer and known else None
+        said = answer.evidence.items() if answer else ()
+        pictures["evidence"].value = drawings.evidence(
+            {sense: (_largest(one), one.trust, one.why) for sense, one in said}
+        )
         pictures["bars"].value = drawings.bars(SCENTS, shares, playing=playing, keep=KEEP)
         at = Clock.now() - session.plan_began if session.plan and playing else None
         pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
@@ -230,10 +257,10 @@ class Panel:
     def _now(self) -> str:
         session, answer = self.session, self.session.answer
         share = None
-        if not session.connected or session.recogniser is None:
+        if answer is None and (not session.connected or session.recogniser is None):
             what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
         elif answer is None:
-            what, share = "Sniffing", session.recogniser.filled
+            what, share = "Sniffing", session.recogniser.filled if session.recogniser else 0.0
             detail = f"the first window is {100 * share:.0f} % full"
         else:
             what, share = answer.name.replace("_", " "), answer.confidence
@@ -305,6 +332,26 @@ def _past_the_cell(button: Any) -> None:
     """
     if button.comm is not None:
         button.comm._reply_subshell_for = lambda data, default: default
+
+
+def _largest(evidence: Evidence, *, best: int = 3) -> list[tuple[str, float]]:
+    """The `best` largest shares of what a sense says."""
+    return sorted(evidence.shares.items(), key=lambda item: -item[1])[:best]
+
+
+def _kept(uploaded: Any) -> Path:
+    """The file of an uploaded picture, in a folder of this kernel alone."""
+    path = Path(tempfile.mkdtemp(prefix="smellkit-")) / Path(str(uploaded["name"])).name
+    path.write_bytes(bytes(uploaded["content"]))
+    return path
+
+
+def _pictures(root: Path) -> dict[str, Path]:
+    """Return a picture to look at by name: the first of each scent; none where the folder has none."""
+    if not (root / "images").is_dir():
+        return {}
+    table = list_pictures(root).drop_duplicates("scent")
+    return {name.replace("_", " "): Path(file) for name, file in zip(table["scent"], table["file"], strict=True)}
 
 
 def _recordings(root: Path) -> dict[str, Path]:

@@ -5,7 +5,7 @@ Drawn without a library, so that nothing has to come from a network and a pictur
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -81,6 +81,19 @@ def bars(names: Sequence[str], shares: Sequence[float] | None, *, playing: int =
             f"<em>{number}</em>"
         )
     return f'<div class="smell-bars">{"".join(cells)}</div>'
+
+
+def evidence(said: Mapping[str, tuple[Sequence[tuple[str, float]], float, str]]) -> str:
+    """What each sense says: its largest shares as (scent, share), how far it is trusted, or why it is left out."""
+    rows = []
+    for sense, (largest, trust, why) in said.items():
+        words = ", ".join(f"{escape(_words(name))} {100 * share:.0f} %" for name, share in largest)
+        rows.append(
+            f"<dt>{escape(sense)}</dt><dd>{f'left out: {escape(why)}' if why else words}"
+            f'<span class="smell-meter" title="trusted {100 * trust:.0f} %">'
+            f'<i style="width:{100 * trust:.0f}%"></i></span></dd>'
+        )
+    return f'<dl class="smell-evidence">{"".join(rows)}</dl>' if rows else ""
 
 
 def slots(playlist: Sequence[tuple[float, int, float]], *, at: float | None) -> str:

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from smellkit.device.board import Board
@@ -88,6 +89,10 @@ class Session(contextlib.AbstractContextManager):
     def replay(self, source: Any) -> None:
         """Have the virtual board replay another recording, and begin to recognise anew."""
         self._enqueue(lambda: self.board.change(source) if self.board else None)  # its header begins another run
+
+    def show(self, picture: Path | None, text: str) -> None:
+        """Fuse a picture's file and a text with what is sniffed, on the worker thread; None and "" for neither."""
+        self._enqueue(lambda: self._show(picture, text))
 
     def disconnect(self) -> None:
         """Stop and close both devices; `connect` opens them again."""
@@ -214,6 +219,16 @@ class Session(contextlib.AbstractContextManager):
         except BaseException:
             self._disconnect()
             raise
+
+    def _show(self, picture: Path | None, text: str) -> None:
+        self.message = ""
+        if self.recogniser is None:
+            self._changed("Preparing the recogniser")
+            self.recogniser = self._make()
+        self._changed("Looking and reading")
+        alone = self.recogniser.show(picture=picture, text=text)
+        if not self.rows:
+            self.answer = alone
 
     def _disconnect(self) -> None:
         player, nose, board = self.player, self.nose, self.board
