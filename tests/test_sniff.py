@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from smellkit import paths
-from smellkit.cli import main
+from smellkit.cli import cli
 from smellkit.device.errors import PortLost
 from smellkit.device.neckwear import NeckWear
 from smellkit.odour import loop
@@ -18,7 +18,7 @@ FOLDER = paths.sample() / "scents"
 
 
 def sniff(*arguments):
-    return CliRunner().invoke(main, ["sniff", *map(str, arguments)])
+    return CliRunner().invoke(cli, ["sniff", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")

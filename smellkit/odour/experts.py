@@ -26,6 +26,7 @@ FloatArray = NDArray[np.float64]
 TENTHS = tuple(tenth / 10 for tenth in range(1, 10))
 CLOSE = 0.02  # two compositions are the same when no share differs by more
 TILT = 1e-3
+ONE = 0.8  # of the belief before a single picture or sentence, for single scents
 REST = 1e-3  # of votes, for a mixture that got none
 LEAK = 0.1  # of the mean shares of a composition: what a sense says beside it
 
@@ -44,9 +45,16 @@ class Experts:
     doubt: Mapping[str, float]
     confusion: Mapping[str, FloatArray]
 
-    def flat(self, n: int = 1) -> FloatArray:
-        """What is believed before any sense speaks, (n, m + 1)."""
-        return np.tile(self.prior, (n, 1))
+    def flat(self, n: int = 1, *, single: bool = False) -> FloatArray:
+        """What is believed before any sense speaks, (n, m + 1): as mixtures were recorded, or most of it of one scent.
+
+        `single` is for one picture or one sentence without a smell: people speak of one thing.
+        """
+        if not single:
+            return np.tile(self.prior, (n, 1))
+        one = np.append(self.compositions.max(axis=1) > 1 - CLOSE, False)
+        prior = np.where(one, ONE * self.prior / self.prior[one].sum(), (1 - ONE) * self.prior / self.prior[~one].sum())
+        return np.tile(prior, (n, 1))
 
     def seen(self, sense: str, shares: ArrayLike) -> FloatArray:
         """Likelihood of each composition given the shares (n, 12) that a picture or a text shows, (n, m + 1).
@@ -96,9 +104,9 @@ class Experts:
         single = np.append(self.compositions.max(axis=1) > 1 - CLOSE, True)
         return np.where(single, 1.0, 0.1 * self.prior / self.prior[~single].max())
 
-    def fuse(self, smell: FloatArray | None, *likelihoods: FloatArray) -> FloatArray:
-        """Posterior over compositions, (n, m + 1): what the smell believes (or the prior), times each likelihood."""
-        posterior = self.flat(len(likelihoods[0])) if smell is None else smell
+    def fuse(self, belief: FloatArray, *likelihoods: FloatArray) -> FloatArray:
+        """Posterior over compositions, (n, m + 1): what the smell believes (or `flat`), times each likelihood."""
+        posterior = belief
         for likelihood in likelihoods:
             posterior = posterior * likelihood
         return posterior / posterior.sum(axis=1, keepdims=True)

@@ -55,7 +55,7 @@ class Recogniser:
         """
         shown: dict[str, list] = {"picture": several(picture), "text": several(text)}
         self._shown = self.pipeline.seen({sense: contents for sense, contents in shown.items() if contents})
-        return self.pipeline.fuse(shown=self._shown) if self._shown else None
+        return self.pipeline.fuse(shown=self._shown, single=True) if self._shown else None
 
     def restart(self) -> None:
         """Forget everything: another smell begins, or rows were lost."""

@@ -199,7 +199,7 @@ class Pipeline:
         shown = {} if picture is None else {"picture": several(picture)}
         shown |= {} if text is None else {"text": several(text)}
         if recording is None:
-            return self.fuse(shown=self.seen(shown))
+            return self.fuse(shown=self.seen(shown), single=all(len(each) == 1 for each in shown.values()))
         smell = self.board(recording, nose)
         why = self.unknown(recording, smell)
         if not shown:
@@ -271,9 +271,16 @@ class Pipeline:
         return evidence
 
     def fuse(
-        self, smelled: tuple[NDArray, float] | None = None, *, shown: Mapping[str, Evidence] | None = None
+        self,
+        smelled: tuple[NDArray, float] | None = None,
+        *,
+        shown: Mapping[str, Evidence] | None = None,
+        single: bool = False,
     ) -> Mixture:
-        """Return the Mixture of what is `smelled` (a belief and its trust) and what pictures and texts have `shown`."""
+        """Return the Mixture of what is `smelled` (a belief and its trust) and what pictures and texts have `shown`.
+
+        `single`: there is at most one of each, so without a smell it is probably of one scent.
+        """
         experts = self.fused.experts
         evidence: dict[str, Evidence] = {}
         shown = shown or {}
@@ -282,7 +289,8 @@ class Pipeline:
         evidence |= shown
         told = {sense: one for sense, one in shown.items() if one.trust > 0}
         likelihoods = [experts.seen(sense, [[*one.shares.values()]]) for sense, one in told.items()]
-        posterior = experts.fuse(smelled[0][None] if smelled is not None else None, *likelihoods)
+        belief = smelled[0][None] if smelled is not None else experts.flat(single=single)
+        posterior = experts.fuse(belief, *likelihoods)
         beta = experts.decide(posterior)[0]
         best = int(beta.argmax())
         sure = float(posterior[0, :-1] @ loudest(experts.compositions)[:, best])

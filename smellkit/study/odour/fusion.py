@@ -47,7 +47,7 @@ def by_experts(experts: Experts, scenes: Scenes) -> Predict:
 
     def predict(smells: Smells, drawn: Batch, subset: Sequence[int]) -> NDArray:
         likelihoods = [experts.seen(MODALITIES[i], drawn[MODALITIES[i]].numpy()) for i in subset if i]
-        belief = smells.belief(experts, scenes.mixtures) if 0 in subset else None
+        belief = smells.belief(experts, scenes.mixtures) if 0 in subset else experts.flat(len(smells))
         return experts.decide(experts.fuse(belief, *likelihoods))
 
     return predict

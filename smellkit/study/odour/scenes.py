@@ -262,12 +262,27 @@ def read_scenes(
 ) -> Scenes:
     """Read smells, pictures and descriptions of a SmellNet folder and embed them; pictures and texts are cached.
 
+    `seed` splits pictures and draws sentences.
+    """
+    folder = find(data)
+    smells, mixtures = read_smells(folder, encoder)
+    embed = load_scene_encoder(scene, revision=revision)
+    read = {"picture": picture_banks(folder, embed, seed=seed), "text": text_banks(folder, embed, seed=seed)}
+    said, seen, probes = ({}, {}, {})  # type: ignore[var-annotated]
+    for sense, parts in read.items():
+        said[sense], seen[sense], probes[sense] = parts
+    return Scenes(smells, mixtures, said, seen, probes)
+
+
+@functools.lru_cache(maxsize=2)
+def read_smells(folder: Path, encoder: str) -> tuple[dict[str, Smells], Array]:
+    """What the smell says of every split, and the mixtures of the training split (k, 12).
+
     A sixth of the training split's recordings is the validation; test is test_seen with every file that the protocol
     counts, unseen (where the folder has it) test_unseen.
     """
-    folder = find(data)
     whole = read_windows(folder, training_split(folder))
-    held = held_out(whole.index, share=1 / 6, seed=seed)
+    held = held_out(whole.index, share=1 / 6)
     train, valid = whole.of(~held), whole.of(held)
     mixtures = np.unique(np.round(whole.ratios, 4), axis=0)
     how: dict[str, Any] = {"mixtures": mixtures, "encoder": encoder}
@@ -279,12 +294,5 @@ def read_scenes(
         smells["valid-day"] = cross_fitted(train, valid, by="day", **how)
     for split, name in (("test_seen", "test"), ("test_unseen", "unseen")):
         if (folder / "mixture" / split).is_dir():
-            part = read_windows(folder, split, copies=True)
-            smells[name] = told(whole, part, mixtures, encoder)
-    embed = load_scene_encoder(scene, revision=revision)
-    read = {"picture": picture_banks(folder, embed, seed=seed), "text": text_banks(folder, embed, seed=seed)}
-    banks, embeddings = (
-        {sense: parts[0] for sense, parts in read.items()},
-        {sense: parts[1] for sense, parts in read.items()},
-    )
-    return Scenes(smells, mixtures, banks, embeddings, {sense: parts[2] for sense, parts in read.items()})
+            smells[name] = told(whole, read_windows(folder, split, copies=True), mixtures, encoder)
+    return smells, mixtures
