@@ -100,9 +100,10 @@ class Experts:
 
     @functools.cached_property
     def prior_of_singles(self) -> FloatArray:
-        """The prior of a nose that has smelled single substances alone: mixtures count a tenth of it, (m + 1,)."""
+        """Weights (m + 1,) for a nose that has smelled single substances alone: all mixtures together are a tenth."""
         single = np.append(self.compositions.max(axis=1) > 1 - CLOSE, True)
-        return np.where(single, 1.0, 0.1 * self.prior / self.prior[~single].max())
+        mixed = 0.1 * len(SCENTS) * self.prior / self.prior[~single].sum()
+        return np.where(single, 1.0, mixed)
 
     def fuse(self, belief: FloatArray, *likelihoods: FloatArray) -> FloatArray:
         """Posterior over compositions, (n, m + 1): what the smell believes (or `flat`), times each likelihood."""
