@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import options, paths
+from smellkit.checks import read_yaml
 from smellkit.errors import DataError, OptionError, SmellkitError
 
 FOLDER = paths.HOME / "notebooks"
@@ -211,13 +212,11 @@ def profiles(file: Path) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
 
     The profile `quick` is always there: the defaults.
     """
-    import yaml
-
+    table = read_yaml(file) if file.exists() else {}
     try:
-        table = dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
         sets = {int(decade): str(name) for decade, name in (table.pop("data", None) or {}).items()}
         return {"quick": {}} | {name: dict(values or {}) for name, values in table.items()}, sets
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as why:
+    except (AttributeError, TypeError, ValueError) as why:
         raise DataError(f"{file} holds no profiles: {why}", hint="profile, then notebook, then name: value") from why
 
 

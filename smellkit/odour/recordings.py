@@ -24,7 +24,10 @@ from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
-SPANS = {name: Span(*limits, overflow=OVERFLOW if name in PPM else None) for name, limits in RANGES.items()}
+SPANS = {
+    name: Span(*limits, overflow=OVERFLOW if name in PPM else None, usual=name not in GAS)
+    for name, limits in RANGES.items()
+}
 RATE = 1.0  # Hz, about: SmellNet's files have no time column
 PACE = Pace(rate=RATE, gap=5.0)
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
@@ -48,7 +51,7 @@ def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None 
     """
     spans = {name: SPANS[name] for name in columns}
     alike = [name for name in columns if name in GROVE]
-    table = read_table(path, columns=spans, first_row="drop", pace=PACE, alike=alike, report=report)
+    table = read_table(path, columns=spans, first_row="drop", pace=PACE, alike=alike, watch=SPANS, report=report)
     return stretches(table, columns)
 
 
