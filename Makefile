@@ -38,7 +38,7 @@ $(BIN)/python:
 
 # Quarto comes from its pip package where its download can be reached, and is done without where it can't.
 $(VENV)/run.stamp: pyproject.toml | $(BIN)/python
-	$(INSTALL) -e '.[site,sweep]'
+	$(INSTALL) -e '.[site,sweep,senses]'
 	$(PIP) install --quiet quarto-cli >$(VENV)/quarto.log 2>&1 || echo "Quarto can't be installed here; the site will be a preview."
 	touch $@
 
@@ -47,7 +47,7 @@ $(VENV)/test.stamp: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/lab.stamp: pyproject.toml | $(BIN)/python
-	$(INSTALL) -e '.[site,sweep,lab]'
+	$(INSTALL) -e '.[site,sweep,senses,lab]'
 	touch $@
 
 clean:

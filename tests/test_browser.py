@@ -207,6 +207,80 @@ def test_the_recognised_mixture_is_played_in_slots(connected, device):
     until(lambda: not device.emitting)
 
 
+def test_a_play_that_a_stop_has_outrun_is_never_heard_of_again(connected, device):
+    connected.get_by_role("button", name="Stop", exact=True).click()
+    connected.get_by_label("Scent", exact=True).select_option("7 strawberry")
+    connected.locator(".jp-Notebook .jp-Cell").last.locator(".cm-content").click()
+    connected.keyboard.press("Control+Enter")
+    connected.get_by_text("Python 3 (ipykernel) | Busy").wait_for()
+    connected.get_by_role("button", name="Play", exact=True).click()
+    connected.get_by_role("button", name="Stop", exact=True).click()
+    connected.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    time.sleep(1.0)
+    assert not device.emitting
+    before = len(device.air)
+    time.sleep(1.5)
+    assert len(device.air) == before
+
+
+def test_keys_in_a_list_are_not_the_notebooks(connected):
+    cells = connected.locator(".jp-Notebook .jp-MarkdownCell").count()
+    for label, key in (("Scent", "m"), ("Recording", "m"), ("Seconds", "y")):
+        connected.get_by_label(label, exact=True).focus()
+        connected.keyboard.press(key)
+    time.sleep(0.5)
+    assert connected.locator(".jp-Notebook .jp-MarkdownCell").count() == cells
+    assert "mango" in connected.get_by_label("Recording", exact=True).locator("option:checked").inner_text()
+
+
+def test_stop_does_not_move_when_something_plays(connected, device):
+    stop = connected.get_by_role("button", name="Stop", exact=True)
+    stop.scroll_into_view_if_needed()
+
+    def place():
+        return connected.evaluate(
+            "(s => [s.querySelector('.smell-stop').getBoundingClientRect().top"
+            " - s.getBoundingClientRect().top, s.querySelector('.smell-stop').getBoundingClientRect().left])"
+            "(document.querySelector('.smell'))"
+        )
+
+    before = place()
+    play(connected, device)
+    connected.get_by_text("asked for 7 strawberry").wait_for()
+    assert place() == before
+    stop.click()
+    connected.get_by_text("player idle").wait_for()
+    assert place() == before
+
+
+def test_a_hidden_page_ends_the_scent_within_five_seconds(connected, device):
+    play(connected, device)
+    time.sleep(6)
+    assert device.emitting == 7  # a page that is seen may play on
+    see = "Object.defineProperty(document, 'visibilityState', {get: () => '%s', configurable: true})"
+    connected.evaluate(see % "hidden")
+    hidden = time.monotonic()
+    until(lambda: not device.emitting)
+    print(f"silence after {time.monotonic() - hidden:.1f} s")
+    assert time.monotonic() - hidden < 5
+    connected.evaluate(see % "visible")
+    time.sleep(2)
+    assert not device.emitting
+    before = play(connected, device)
+    connected.get_by_role("button", name="Stop", exact=True).click()
+    until(lambda: not device.emitting)
+    assert len(device.air) == before + 1
+
+
+def test_interrupting_the_kernel_ends_the_scent(connected, device):
+    play(connected, device)
+    connected.locator("jp-button[data-command='notebook:interrupt-kernel'], [data-command='kernelmenu:interrupt'],"
+                      " button[title^='Interrupt the kernel']").first.click()  # fmt: skip
+    asked = time.monotonic()
+    until(lambda: not device.emitting)
+    assert time.monotonic() - asked < 5
+
+
 def test_deleting_the_cell_ends_the_scent_and_frees_the_port(connected, device):
     play(connected, device)
     connected.locator(".jp-Notebook .jp-CodeCell").filter(has=connected.locator(".smell")).locator(
@@ -216,6 +290,58 @@ def test_deleting_the_cell_ends_the_scent_and_frees_the_port(connected, device):
     connected.keyboard.press("d")
     until(lambda: not device.emitting)
     until(lambda: free(device.port))  # the last two stops are still on their way
+
+
+def menu(page, top, name):
+    page.get_by_role("menuitem", name=top, exact=True).click()
+    page.get_by_role("menuitem", name=name, exact=True).first.click()
+
+
+def test_a_page_that_is_loaded_again_shows_the_panel_after_its_cell_ran_twice(connected, device):
+    page = connected
+    menu(page, "Edit", "Undo Cell Operation")
+    for _ in range(2):
+        page.locator(".jp-CodeCell", has_text="panel.show").locator(".jp-InputPrompt").click()
+        page.keyboard.press("Control+Enter")
+        page.get_by_role("button", name="Connect", exact=True).wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.keyboard.press("Control+s")
+    time.sleep(1)
+    page.reload()
+    page.get_by_role("button", name="Connect", exact=True).wait_for(timeout=60_000)
+    page.get_by_role("button", name="Connect", exact=True).click()
+    page.get_by_role("button", name="Disconnect", exact=True).wait_for()
+    play(page, device)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    until(lambda: not device.emitting)
+
+
+def test_a_restarted_kernel_leaves_no_false_promise_on_the_page(connected, device):
+    page = connected
+    play(page, device)
+    page.get_by_text("asked for 7 strawberry").wait_for()
+    page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-InputPrompt").click()
+    page.keyboard.press("0")
+    page.keyboard.press("0")
+    page.get_by_role("button", name="Restart", exact=True).click()
+    until(lambda: not device.emitting)
+    page.wait_for_function("document.querySelector('.smell.smell-dead') || !document.querySelector('.smell')")
+    assert not page.get_by_text("asked for 7 strawberry").is_visible()
+
+
+def test_closing_the_tab_ends_the_scent_within_five_seconds(connected, device):
+    page = connected
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.get_by_role("button", name="Connect", exact=True).wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.get_by_role("button", name="Connect", exact=True).click()
+    page.get_by_role("button", name="Disconnect", exact=True).wait_for()
+    play(page, device)
+    page.close()
+    closed = time.monotonic()
+    until(lambda: not device.emitting)
+    assert time.monotonic() - closed < 5
 
 
 def free(port):

@@ -271,14 +271,17 @@ def test_ports_are_listed():
 def test_commands_play_mix_stop_probe_and_list():
     run = CliRunner().invoke
     assert "radio channel 150" in run(neckwear, ["probe"]).output
-    assert "sent 3 times" in run(neckwear, ["stop"]).output
+    assert "holds a player" in str(run(neckwear, ["stop"]).exception)  # and none is made to be stopped
     assert "unconfirmed" in run(neckwear, ["play", "3", "--seconds", "0.2"]).output
     mixed = run(neckwear, ["mix", "1=0.5", "4=0.5", "--seconds", "2.5", "--slot", "1"]).output
     assert "2 slots: 1 4" in mixed and "scent 4 50.0%" in mixed
     assert "Cartridges 1, 3" in run(neckwear, ["checklist", "3", "1"]).output
     assert "radio_loss" in run(neckwear, ["virtual", "--list-faults"]).output
     assert run(neckwear, ["ports"]).exit_code == 0
-    assert run(neckwear, ["play", "13"]).exit_code == 2
+    assert "There is no scent '13'" in str(run(neckwear, ["play", "13"]).exception)
+    assert "did you mean banana" in str(run(neckwear, ["play", "bananna"]).exception)
+    assert "Playing scent orange" in run(neckwear, ["play", "orange", "--seconds", "0.2"]).output
+    assert " 2  mandarin_orange" in run(neckwear, ["scents"]).output
 
 
 def test_the_virtual_command_serves_any_client_and_logs_what_was_emitted(tmp_path):

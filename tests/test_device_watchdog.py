@@ -10,10 +10,10 @@ import time
 import pytest
 
 from smellkit.device import frames
+from smellkit.device.guard import Guard
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.watchdog import Watchdog
 from smellkit.study.device.bench import await_silence, kill_latency
 
 START = """
@@ -137,39 +137,42 @@ def test_the_watchdog_goes_with_a_goodbye_and_sends_nothing():
             assert again.probe().channel == 150
 
 
+class Alone:
+    """A player without a driver, so that nothing but the watchdog can send."""
+
+    def order(self, why):
+        pass
+
+    def guard_changed(self, why):
+        pass
+
+
 def test_the_watchdog_follows_the_port_to_another_descriptor_and_lets_go_of_a_lost_one():
     ours, device = socket.socketpair()
     other, second = socket.socketpair()
-    watchdog = Watchdog(frames.stop())
-    assert watchdog.ready()
-    watchdog.follow(url="", fileno=ours.fileno(), telnet=False)
-    watchdog.follow(url="", fileno=other.fileno(), telnet=True)
+    guard = Guard()
+    key = guard.join(Alone())
+    about = {"url": "", "name": "", "baud": 0, "stop": frames.stop()}
+    guard.follow(key, fileno=ours.fileno(), telnet=False, **about)
+    guard.follow(key, fileno=other.fileno(), telnet=True, **about)
     ours.close()
     device.settimeout(5)
     assert device.recv(100) == b""  # the first one is closed on the watchdog's side too
     other.close()
-    watchdog._line.close()  # the parent vanishes
+    guard.leave(key, silent=False)  # as if the parent had vanished
     second.settimeout(5)
     heard = b""
     while part := second.recv(1000):
         heard += part
     assert heard == frames.stop().replace(b"\xff", b"\xff\xff") * 3
-    watchdog.close()
+    device.close()
+    second.close()
 
 
 def test_the_watchdog_imports_nothing_heavy():
     heavy = ("torch", "numpy", "pandas", "serial")
-    code = f"import smellkit.device.watchdog, sys; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import smellkit.device.guard, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
-
-
-def test_a_forked_child_does_not_close_its_parents_port():
-    with NeckWear.open("virtual", watchdog=False) as neck:
-        assert neck.probe().channel == 150
-        neck._process += 1  # as it looks to a child
-        neck.close()
-        neck._process -= 1
-        assert neck.probe().channel == 150
 
 
 def test_sigterm_handlers_are_given_back():

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.odour.scene_encoder import LightScene, SceneEncoder, in_batches, load_scene_encoder
+from smellkit.odour.scene_encoder import LightScene, SceneEncoder, in_batches
+from smellkit.odour.senses import load_scene_encoder
 
 WORDS = [
     "[UNK]",

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
+from smellkit.odour.scenes import split_pictures
 
 from smellkit import paths
 from smellkit.checks import Report
@@ -11,7 +12,6 @@ from smellkit.cli import cli
 from smellkit.errors import DataError
 from smellkit.gcode import data as machine
 from smellkit.odour import mixture_task, mixtures, recordings
-from smellkit.odour.scenes import split_pictures
 from smellkit.plume import annotations
 from smellkit.study.gcode import splits
 

@@ -19,11 +19,13 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "train": "smellkit.cli.learn:train",
     "sweep": "smellkit.cli.learn:sweep",
     "predict": "smellkit.cli.learn:predict",
+    "sniff": "smellkit.cli.sniff:sniff",
     "export": "smellkit.cli.learn:export",
     "bench": "smellkit.cli:bench",
     "audit": "smellkit.study.odour.commands:audit",
     "calibrate": "smellkit.cli.learn:calibrate",
     "neckwear": "smellkit.cli.neckwear:neckwear",
+    "nose": "smellkit.cli.neckwear:nose",
 }
 READERS = logging.getLogger("smellkit.checks.report")
 
@@ -32,6 +34,7 @@ BENCHES = {
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
+    "fusion": "smellkit.study.odour.commands:fusion",
     "neckwear": "smellkit.study.device.commands:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",

@@ -13,7 +13,7 @@ SET: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
     "odour-encoder": "smellkit.study.odour.encoder_task:task",
     "odour-mixture": "smellkit.odour.mixture_task:task",
-    "odour-fusion": "smellkit.odour.fusion:task",
+    "odour-fusion": "smellkit.study.odour.fusion_task:task",
     "gcode-window-decoder": "smellkit.study.gcode.task:WindowDecoderTask",
     "gcode-encoder": "smellkit.study.gcode.task:EncoderTask",
     "gcode-decoder": "smellkit.study.gcode.task:DecoderTask",
@@ -23,6 +23,7 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
     "odour": "smellkit.odour.predict:odour",
     "mixture": "smellkit.odour.predict:mixture",
+    "fusion": "smellkit.odour.predict_fusion:fusion",
     "gcode": "smellkit.gcode.predict:gcode",
     "plume": "smellkit.plume.predict:plume",
 }
@@ -80,7 +81,7 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--weights", "name", required=True, help="odour, mixture, gcode, plume, or a folder of such weights.")
+@click.option("--weights", "name", required=True, help="odour, mixture, fusion, gcode, plume, or a folder.")
 @click.option("--out", required=True, type=FOLDER, help="Where the predictions go.")
 @click.option("--set", "pairs", **SET, help="An option of this predictor.")
 @click.option("--calibration", type=FOLDER, help="What `smellkit calibrate` made (mixture).")

@@ -1,7 +1,8 @@
-"""`smellkit neckwear ...`: each command parses, calls one function, and says what happened."""
+"""`smellkit neckwear ...` and `smellkit nose ...`: each command parses, calls one function, and says what happened."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import click
 port_option = click.option(
     "--port", default="virtual", envvar="SMELLKIT_PORT", show_default=True, help="Serial port, address, or virtual."
 )
+link_option = click.option(
+    "--link", type=click.Choice(["auto", "handset", "direct"]), default="auto", show_default=True, help="Who answers."
+)
+blind_option = click.option("--blind", is_flag=True, help="Go on where nothing answers; it may be a wrong port.")
+log_option = click.option("--log", type=click.Path(path_type=Path), help="File for the device log (JSON lines).")
 CHECKLIST = [  # what a person has to look at, because the link can't say it: cartridges, power, radio
     "Cartridges {which} are in their slots (worn: 1 to 6 left, 7 to 12 right) and not empty: smell each one.",
     "The NeckWear is charged and switched on; its battery can't be asked over this link.",
@@ -18,7 +24,6 @@ CHECKLIST = [  # what a person has to look at, because the link can't say it: ca
     "The wearer has agreed to these scents, has no known allergy to them, and can take the device off.",
     "The room is aired. Nothing confirms a stop: a play ends by its own timer within 10 s at the latest.",
 ]
-log_option = click.option("--log", type=click.Path(path_type=Path), help="File for the device log (JSON lines).")
 
 
 @click.group()
@@ -38,28 +43,49 @@ def ports():
 
 
 @neckwear.command()
-@port_option
-@log_option
-def probe(port, log):
-    """Ask the handset for its radio channel."""
-    with _open(port, log) as neck:
-        answer = neck.probe()
-        click.echo(f"The handset on {port} answered in {answer.seconds * 1000:.1f} ms: radio channel {answer.channel}.")
-        click.echo("Battery and cartridges: unknown (the link has no query for them).")
+def scents():
+    """List the twelve channels and the scents that belong into them."""
+    from smellkit.odour.scents import SCENTS
+
+    for number, name in enumerate(SCENTS, 1):
+        click.echo(f"{number:2}  {name}")
 
 
 @neckwear.command()
-@click.argument("scent", type=click.IntRange(1, 12))
+@port_option
+@link_option
+@log_option
+def probe(port, link, log):
+    """Ask who is there: the handset for its radio channel, or the player how it is."""
+    with _open(port, log, link) as neck:
+        answer, said = neck.probe(), neck.status()
+        if neck.link == "handset":
+            took = f"{answer.seconds * 1000:.1f} ms"
+            click.echo(f"The handset on {port} answered in {took}: radio channel {answer.channel}.")
+            click.echo("Battery and cartridges: unknown (the link has no query for them).")
+        else:
+            click.echo(f"The player on {port} answered in {answer.seconds * 1000:.1f} ms: {said.state}.")
+            click.echo(f"Battery {said.battery} %, cartridges {said.cartridges}, as it said at {said.said_at}.")
+
+
+@neckwear.command()
+@click.argument("scent")
 @click.option("--seconds", default=3.0, show_default=True, help="How long to play.")
 @port_option
+@link_option
+@blind_option
 @log_option
-def play(scent, seconds, port, log):
-    """Play one SCENT, 1 to 12."""
-    with _open(port, log) as neck:
-        neck.play(scent, seconds=seconds)
+def play(scent, seconds, port, link, blind, log):
+    """Play one SCENT: its channel, 1 to 12, or its name, such as banana."""
+    number = _channel(scent)
+    with _stopped_by_hand(), _open(port, log, link, blind) as neck:
+        neck.play(number, seconds=seconds)
         click.echo(f"Playing scent {scent} for {seconds:g} s on {port}. Ctrl-C stops.")
         neck.wait()
-        click.echo("Over. Whether it was in the air is unconfirmed: the device does not say.")
+        if neck.link == "handset":
+            click.echo("Over. Whether it was in the air is unconfirmed: the device does not say.")
+        else:
+            click.echo("Over. The player acknowledged it.")
 
 
 @neckwear.command()
@@ -68,26 +94,46 @@ def play(scent, seconds, port, log):
 @click.option("--slot", default=2.0, show_default=True, help="Seconds of one slot (1 to 5).")
 @click.option("--keep", default=4, show_default=True, help="Play the largest shares only.")
 @port_option
+@link_option
+@blind_option
 @log_option
-def mix(shares, seconds, slot, keep, port, log):
-    """Play a mixture as a sequence of slots: SHARES such as 1=0.5 4=0.3 12=0.2."""
+def mix(shares, seconds, slot, keep, port, link, blind, log):
+    """Play a mixture as a sequence of slots.
+
+    SHARES are scent=share, by channel or by name, and add up to 1: 1=0.5 mango=0.3 12=0.2. `smellkit neckwear scents`
+    lists them. Slots of two seconds are smelled one after the other, not as a blend.
+    """
     beta = _beta(shares)
-    with _open(port, log) as neck:
+    with _stopped_by_hand(), _open(port, log, link, blind) as neck:
         plan = neck.play_mixture(beta, seconds=seconds, slot=slot, keep=keep)
         scents = " ".join(str(scent) for _, scent, _ in plan.slots)
         click.echo(f"{len(plan.slots)} slots: {scents}. Left out: {plan.lost:.1%}. Ctrl-C stops.")
         neck.wait()
-        click.echo("Sent: " + ", ".join(f"scent {scent} {share:.1%}" for scent, share in neck.achieved().items()))
+        sent = ", ".join(f"scent {scent} {share:.1%}" for scent, share in neck.achieved().items() if scent)
+        click.echo(f"Sent: {sent or 'as one mixture'}")
 
 
 @neckwear.command()
-@port_option
-@log_option
-def stop(port, log):
-    """Send stop, three times."""
-    with _open(port, log) as neck:
+@click.option("--port", envvar="SMELLKIT_PORT", help="Only the player on this port; without, every one that is open.")
+def stop(port):
+    """Emergency stop: reach the players that other programs hold, or send stop to a port that nobody holds."""
+    from smellkit.device.watchdog import order
+    from smellkit.errors import DeviceError
+
+    replies = order("stop", port or "")
+    for reply in replies:
+        held = f"process {reply['pid']} ({reply['program']})"
+        click.echo(f"Stop was sent to {', '.join(reply['sent'])}, held by {held}.")
+    if replies:
+        return
+    if not port or port == "virtual":
+        raise DeviceError(
+            "No program of yours holds a player", hint="--port PORT sends stop to a port that no program holds"
+        )
+    with _open(port, None, "auto", blind=True) as neck:
         done = neck.stop()
-        click.echo(f"Stop was sent {done.sent} times to {port}. The device does not confirm it.")
+        confirmed = "It confirmed that." if done.confirmed else "The device does not confirm it."
+        click.echo(f"Stop was sent {done.sent} times to {port}. {confirmed}")
 
 
 @neckwear.command()
@@ -104,26 +150,29 @@ def checklist(scents):
     "--tcp", type=click.IntRange(0, 65535), help="Serve on 127.0.0.1 at this port (0: a free one), not on a pty."
 )
 @click.option("--link", type=click.Path(path_type=Path), help="A symbolic link that follows the pty.")
+@click.option("--direct", is_flag=True, help="Speak the link that answers, not the handset's.")
 @click.option("--fault", "faults", multiple=True, help="Name, or name=value; repeat for more. See --list-faults.")
 @click.option("--seed", default=0, show_default=True, help="Decides every chance.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what was emitted (JSON lines).")
 @click.option("--seconds", type=float, help="End after this long; without, Ctrl-C ends it.")
 @click.option("--list-faults", is_flag=True, help="Say what can go wrong, and end.")
-def virtual(tcp, link, faults, seed, log, seconds, list_faults):
+def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     """Run a virtual NeckWear for any client."""
     from contextlib import ExitStack
 
     from smellkit.device.clock import Clock
+    from smellkit.device.log import LineFile
     from smellkit.device.serve import PtyServer, TcpServer
     from smellkit.device.virtual import FAULTS, VirtualNeckWear, read_faults
+    from smellkit.device.virtual_direct import VirtualDirect
 
     if list_faults:
         for name, (number, what, usual) in FAULTS.items():
             click.echo(f"{name:13} {number:4} {what} (usually {usual:g})")
         return
     with ExitStack() as stack:
-        file = stack.enter_context(log.open("a", encoding="utf-8")) if log else None
-        device = VirtualNeckWear(faults=read_faults(faults), seed=seed, log=file)
+        file = stack.enter_context(contextlib.closing(LineFile(log))) if log else None
+        device = (VirtualDirect if direct else VirtualNeckWear)(faults=read_faults(faults), seed=seed, log=file)
         served = PtyServer(device, link=link) if tcp is None else TcpServer(device, port=tcp)
         stack.enter_context(served)
         click.echo(f"A virtual NeckWear listens on {served.port}")
@@ -135,10 +184,80 @@ def virtual(tcp, link, faults, seed, log, seconds, list_faults):
             click.echo(f"scent {air.scent}: {(air.end or Clock.now()) - air.start:.3f} s")
 
 
-def _open(port, log):
+@click.group()
+def nose():
+    """Read the sensor board."""
+
+
+@nose.command("ports")
+def nose_ports():
+    """List the serial ports."""
+    from smellkit.device.link import list_ports
+
+    ports = list_ports()
+    for port in ports:
+        click.echo(f"{port.device}  {port.name}  {port.serial_number}".rstrip())
+    if not ports:
+        click.echo("No serial ports here. `virtual` replays a recording.")
+
+
+@nose.command()
+@click.argument("port")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file to write; it must not exist.")
+@click.option("--seconds", type=float, help="End after this long; without, Ctrl-C ends it.")
+@click.option("--baud", default=9600, show_default=True, help="Speed of the board's serial line.")
+def record(port, out, seconds, baud):
+    """Record what the board on PORT says, row by row, until Ctrl-C."""
+    from smellkit.device.enose import Nose, record
+
+    with Nose.open(port, baud=baud) as board:
+        click.echo(f"Recording from {port} to {out}. Ctrl-C ends it.")
+        rows = record(board, out, seconds=seconds)
+        dropped = ", ".join(f"{count} {reason}" for reason, count in board.status()["dropped"].items()) or "none"
+        click.echo(f"{rows} rows in {out}; lines dropped: {dropped}.")
+
+
+def _open(port, log, link="auto", blind=False):
+    from smellkit.device.errors import NoReply
     from smellkit.device.neckwear import NeckWear
 
-    return NeckWear.open(port, log=log)
+    if port == "virtual":
+        return NeckWear.open(port, log=log, link="handset" if link == "auto" else link)
+    try:
+        neck = NeckWear.open(port, log=log, link=link)
+        if link != "auto":
+            neck.probe()
+        return neck
+    except NoReply:
+        if link != "auto":
+            neck.close()
+        if not blind:
+            raise
+        click.echo(f"Nothing answered on {port}; playing blind.")
+        return NeckWear.open(port, log=log, link="handset" if link == "auto" else link)
+
+
+@contextlib.contextmanager
+def _stopped_by_hand():
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nStop was sent.")
+        raise SystemExit(130) from None
+
+
+def _channel(scent):
+    from smellkit.errors import OptionError
+    from smellkit.odour.scents import ALIASES, SCENTS
+    from smellkit.options import nearest
+
+    if scent.isdecimal() and 1 <= int(scent) <= len(SCENTS):
+        return int(scent)
+    name = scent.strip().lower().replace(" ", "_").replace("-", "_")
+    name = ALIASES.get(name, name)
+    if name not in SCENTS:
+        raise OptionError(f"There is no scent {scent!r}", hint=f"1 to 12, or a name: {nearest(name, SCENTS)}")
+    return SCENTS.index(name) + 1
 
 
 def _beta(shares):
@@ -147,10 +266,9 @@ def _beta(shares):
     beta = [0.0] * 12
     for share in shares:
         scent, _, value = share.partition("=")
-        if not (scent.isdigit() and 1 <= int(scent) <= 12):
-            raise OptionError(f"Share {share!r}", hint="scent=share, with a scent from 1 to 12, such as 3=0.5")
+        number = _channel(scent)
         try:
-            beta[int(scent) - 1] = float(value)
+            beta[number - 1] += float(value)
         except ValueError:
-            raise OptionError(f"Share {share!r}", hint="scent=share, such as 3=0.5") from None
+            raise OptionError(f"Share {share!r}", hint="scent=share, such as 3=0.5 or mango=0.5") from None
     return beta

@@ -6,8 +6,9 @@ None: never again). It never sleeps, so a clock without a thread can run it too:
 
 from __future__ import annotations
 
-import os
+import math
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +18,26 @@ Step = Callable[[], float | None]
 POLL = 0.01  # seconds between looks at a port that can't wake us (loop://, rfc2217://, Windows)
 
 
-class Clock:
-    """Real, monotonic time."""
+def running_time() -> float:
+    """Seconds since the machine started; where the system can say so, those of its sleep too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
-    now = staticmethod(time.monotonic)
+
+def readable(sources: list, seconds: float) -> list[int]:
+    """Wait until one of the descriptors or sockets has something to read; return the numbers of those that have."""
+    numbers = [source if isinstance(source, int) else source.fileno() for source in sources]
+    if not hasattr(select, "poll"):  # Windows: sockets alone
+        return select.select(numbers, [], [], seconds)[0]
+    poller = select.poll()  # select knows no number above 1023
+    for number in numbers:
+        poller.register(number, select.POLLIN)
+    return [number for number, _ in poller.poll(1000 * seconds)]
+
+
+class Clock:
+    """Real time that never steps back, and goes on while the machine sleeps."""
+
+    now = staticmethod(running_time)
     sleep = staticmethod(time.sleep)
 
     def run(self, step: Step, *, inputs: Callable[[], int | None], name: str) -> Runner:
@@ -34,9 +51,9 @@ class Runner:
     def __init__(self, clock: Clock, step: Step, inputs: Callable[[], int | None], name: str):
         self._clock, self._step, self._inputs = clock, step, inputs
         self._changed = threading.Condition()  # its lock is re-entrant: a signal handler may wait too
-        self._bell, self._ring = os.pipe()  # what wakes the thread out of its select
-        os.set_blocking(self._bell, False)
-        os.set_blocking(self._ring, False)
+        self._bell, self._ring = socket.socketpair()  # what wakes the thread out of its waiting
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
         self._pipe = threading.RLock()  # re-entrant: a signal handler may kick while its thread does
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
@@ -49,7 +66,7 @@ class Runner:
     def kick(self) -> None:
         """Have the driver stepped at once; from any thread."""
         with self._pipe, suppress(OSError):  # a full pipe kicks as well, a closed one has nobody to kick
-            os.write(self._ring, b"k")
+            self._ring.send(b"k")
 
     def wait(self, done: Callable[[], bool], seconds: float) -> bool:
         """Wait until `done()`, at most `seconds`; return whether it is done."""
@@ -76,23 +93,27 @@ class Runner:
         finally:
             with self._changed:
                 self._changed.notify_all()
-            with self._pipe:
-                os.close(self._ring)
-                os.close(self._bell)
-                self._ring = self._bell = -1
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of what kicks the thread: it ended, or it is a parent's and we are its child."""
+        with self._pipe:
+            self._ring.close()
+            self._bell.close()
 
     def _pause(self, seconds: float) -> None:
         port = self._inputs()
-        watched = [self._bell] if port is None else [self._bell, port]
-        seconds = min(seconds, 60.0 if port is not None else POLL)
-        if os.name == "nt":  # select knows only sockets there
-            self._clock.sleep(min(seconds, POLL))
-            return
+        seconds = min(seconds, 60.0 if seconds == math.inf else 1.0)  # a machine that slept is noticed within a second
         try:
-            ready, _, _ = select.select(watched, [], [], seconds)
-        except (OSError, ValueError):  # the port was closed under us, or its number is beyond select: look again soon
+            ready = readable(
+                [self._bell] if port is None else [self._bell, port], min(seconds, POLL if port is None else 60.0)
+            )
+        except (
+            OSError,
+            ValueError,
+        ):  # the port was closed under us, or is none that can be waited for: look again soon
             self._clock.sleep(min(seconds, POLL))
-            ready = [self._bell]
-        if self._bell in ready:
-            with suppress(BlockingIOError):
-                os.read(self._bell, 4096)
+            ready = []
+        if ready:
+            with suppress(OSError):
+                self._bell.recv(4096)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from smellkit.device.clock import Clock
-from smellkit.device.errors import Closed, PortLost
-from smellkit.device.jobs import Job, Request, Schedule, Stopped
-from smellkit.device.link import Link
+from smellkit.device.errors import Closed, NoReply, PortLost
+from smellkit.device.jobs import DIALECTS, Job, Request, Schedule, Stopped, Timing
+from smellkit.device.link import Link, connector
 from smellkit.device.worker import Worker
 
 
@@ -35,6 +35,9 @@ class Engine(Worker):
             self._refuse_after_close()
             if self._link is None:
                 raise self._away()
+            if schedule.asked < self._last_stop:  # somebody wanted silence since
+                schedule.finish("stopped")
+                return schedule
             if self._next:
                 self._next.finish("replaced")
             self._next = schedule
@@ -62,33 +65,70 @@ class Engine(Worker):
         job = Job("stop")
         with self._lock:
             self._refuse_after_close()
-            self._stops.append(job)
-            if self._next:
-                self._next.finish("stopped")
-                self._next = None
+            self._want_silence(job)
         return self._await(job, self._stop_bound())
+
+    def order(self, why: str) -> None:
+        """Silence, because the watchdog was told so: by a signal, or by another process. Waits for nothing."""
+        self.log.note(f"stop: {why}")
+        with self._lock:
+            if not self._closing and not self._ended:
+                self._want_silence(Job("stop"))
+        self._runner.kick()
+
+    def _want_silence(self, job: Job) -> None:
+        self._stops.append(job)
+        self._last_stop = self._now()
+        if self._next:
+            self._next.finish("stopped")
+            self._next = None
+
+    def keep(self, seconds: float) -> None:
+        """What plays ends after `seconds`, unless this is called again before."""
+        self.kept_until = self._now() + seconds
+        self._runner.kick()
+
+    def guard_changed(self, why: str) -> None:
+        """The watchdog came or went."""
+        self.log.note(why)
+        self._runner.kick()
 
     def wait(self, job: Job, seconds: float) -> bool:
         """Wait for a job; return whether it is done."""
         self._runner.kick()
         return self._runner.wait(lambda: job.done, seconds)
 
-    def close(self) -> Exception | None:
-        """Stop, let go of the port and end the worker; twice is once. Return why no stop could be sent."""
+    def begin_close(self) -> Job:
+        """Have the worker stop, let go of the port and end, and don't wait for it."""
         with self._lock:
             self._closing = self._closing or Job("close")
-            job = self._closing
         self._runner.kick()
+        return self._closing
+
+    def close(self) -> Exception | None:
+        """Stop, let go of the port and end the worker; twice is once. Return why no stop could be sent."""
+        job = self.begin_close()
         bound = 2 * self._stop_bound() + self.timing.patience + 1.0
         if not self._runner.join(bound) and not job.done:
             self.last_resort()
+            self._on_end(False)
         return job.error
+
+    def forked(self) -> None:
+        """This is a child process: let go of what is the parent's, and send nothing."""
+        link, self._link, self._ended = self._link, None, True
+        self._closing = Job("close")
+        if link:
+            link.abandon()
+        self._runner.abandon()
 
     def wake_bound(self) -> float:
         """Seconds that a wake burst takes at most."""
         return self.timing.wakes * (self.timing.wake_gap + self.timing.write) + 2 * self.timing.gap
 
     def _stop_bound(self) -> float:
+        if self.dialect.answers:
+            return self.timing.write * 4 + self.timing.late + 3 * self.timing.reply
         return self.timing.write * (self.timing.stops + 1) + self.timing.stop_gap * self.timing.stops
 
     def _await(self, job: Job, seconds: float) -> Any:
@@ -114,3 +154,25 @@ class Engine(Worker):
     def _inputs(self) -> int | None:
         link = self._link
         return link.fileno() if link and link.wakes else None
+
+
+def find_link(url: str, *, timing: Timing) -> str:
+    """Return which link answers on `url`, "handset" or "direct"; NoReply when nothing does. Plays nothing."""
+    for dialect in DIALECTS.values():
+        link, parser = connector(url, baud=dialect.baud, write_timeout=timing.write)(), dialect.parser()
+        try:
+            for _ in range(timing.tries):
+                link.write(dialect.question)
+                until = Clock.now() + timing.reply
+                while Clock.now() < until:
+                    if parser.feed(link.read()):
+                        return dialect.name
+                    Clock.sleep(0.01)
+                parser.expire()
+        finally:
+            link.close()
+    raise NoReply(
+        f"Nothing answered on {url}, neither as a handset nor as a player",
+        port=url,
+        remedy="`smellkit neckwear ports` lists what is there; --blind plays on this port all the same",
+    )

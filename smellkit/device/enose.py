@@ -11,17 +11,20 @@ dropped, and counted by reason.
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
 from smellkit.device.link import BackOff, Link, connector
-from smellkit.sensors import SENSORS
+from smellkit.errors import OptionError
+from smellkit.sensors import OVERFLOW, PPM, RANGES, SENSORS
 
 LONGEST = 512  # bytes of a line; the longest that the firmware can print has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
@@ -109,7 +112,10 @@ class Lines:
             return "garbage"
         if len(fields) != self._width:
             return "columns"
-        return "" if all(NUMBER.fullmatch(field) for field in fields) else "not a number"  # nan, inf, ovf among them
+        if not all(NUMBER.fullmatch(field) for field in fields):
+            return "not a number"  # nan, inf, ovf among them
+        numbers = zip(self.columns, (float(fields[place]) for place in self._places), strict=True)
+        return "" if all(possible(column, number) for column, number in numbers) else "out of range"
 
     def _header(self, fields: list[bytes]) -> bool:
         names = [field.decode("ascii", "replace") for field in fields]
@@ -119,6 +125,38 @@ class Lines:
         self._width = len(names)
         self.run += 1
         return True
+
+
+def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
+    """Write rows to a new CSV file until `seconds` are over or Ctrl-C; return how many. OptionError if it exists."""
+    until = math.inf if seconds is None else nose.clock.now() + seconds
+    count = 0
+    try:
+        file = path.open("x", encoding="utf-8", newline="", buffering=1)
+    except OSError as why:
+        raise OptionError(f"Could not write {path}: {why.strerror}", hint="a new file in a folder that exists") from why
+    with file, contextlib.suppress(KeyboardInterrupt):
+        file.write(",".join(nose.columns) + "\n")
+        while (left := until - nose.clock.now()) > 0:
+            try:
+                row = nose.read(timeout=min(5.0, left))
+            except NoReply:
+                if left > 5.0:
+                    raise
+                break
+            file.write(",".join(f"{value:.10g}" for value in row.values) + "\n")
+            count += 1
+    return count
+
+
+def possible(column: str, value: float) -> bool:
+    """Whether a sensor can say `value`: within its range or a tenth beyond; below zero where that means something.
+
+    A column that is not the board's own may say any number that has a use.
+    """
+    low, high = RANGES.get(column, (-1e12, 1e12))
+    margin = (high - low) / 10
+    return (low - (margin if low else 0.0) <= value <= high + margin) or (column in PPM and value == OVERFLOW)
 
 
 class Nose:
@@ -140,13 +178,13 @@ class Nose:
         self._lock = threading.Lock()  # guards the rows
         self._board = board
         self._closed = False
-        self._clock = Clock()
-        self._began = self._row_at = self._byte_at = self._clock.now()
+        self.clock = Clock()
+        self._began = self._row_at = self._byte_at = self.clock.now()
         self._back_off, self._retry = BackOff(), 0.0
         self._connect = connector(port, baud=baud)
         self._link: Link | None = None
         self._open()  # here, not in the thread: a wrong name is an error at once
-        self._runner = self._clock.run(self._step, inputs=self._inputs, name=f"nose {port}")
+        self._runner = self.clock.run(self._step, inputs=self._inputs, name=f"nose {port}")
 
     @classmethod
     def open(cls, port: str = "virtual", *, baud: int = 9600, columns: tuple[str, ...] = SENSORS) -> Nose:
@@ -188,7 +226,7 @@ class Nose:
             "port": self.port,
             "connected": not self.lost and not self._closed,
             "connections": self.connections,
-            "silent": self._clock.now() - self._row_at,
+            "silent": self.clock.now() - self._row_at,
             "lost": self.lost,
             "dropped": dict(self._lines.dropped) | ({"overrun": self.overrun} if self.overrun else {}),
         }
@@ -219,14 +257,14 @@ class Nose:
             return None
         try:
             if self._link is None:
-                if self._clock.now() < self._retry:
+                if self.clock.now() < self._retry:
                     return self._retry
                 self._open()
             self._listen()
         except LinkError as why:
             self._let_go()
             self.lost = why.what
-            self._retry = self._clock.now() + self._back_off.next()
+            self._retry = self.clock.now() + self._back_off.next()
             return self._retry
         return self._byte_at + PAUSE if self._lines.waiting else math.inf
 
@@ -238,7 +276,7 @@ class Nose:
 
     def _listen(self) -> None:
         assert self._link is not None
-        data, now = self._link.read(), self._clock.now()
+        data, now = self._link.read(), self.clock.now()
         if data:
             self._byte_at = now
             for piece in data.splitlines(keepends=True):  # a header in between begins another run

@@ -40,12 +40,12 @@ def read_channel() -> bytes:
 
 def set_handset(channel: int) -> bytes:
     """Set the radio channel (0 to 255) of the handset; it answers A6, value 0 for done."""
-    return outer(bytes([0x26, _whole("channel", channel, 0, 255)]))
+    return outer(bytes([0x26, whole("channel", channel, 0, 255)]))
 
 
 def set_channel(channel: int, uid: bytes | str) -> bytes:
     """Set the radio channel of the NeckWear with this 12-byte `uid` (bytes or hex); the answer echoes the uid."""
-    number = _whole("channel", channel, 0, 255)
+    number = whole("channel", channel, 0, 255)
     return _forward(_inner(_SETUP, EVERYONE, 0x22, _uid(uid) + bytes([number])), 0)
 
 
@@ -61,9 +61,9 @@ def stop(*, channel: int = 0) -> bytes:
 
 def play(scent: int, milliseconds: int, *, device: int = EVERYONE, channel: int = 0) -> bytes:
     """Play `scent` (1 to 12) for 1 to 65 000 ms on one device address, or on all. Nothing acknowledges it."""
-    number = _whole("scent", scent, 1, 12)
-    duration = _whole("milliseconds", milliseconds, 1, MAX_MILLISECONDS)
-    address = _whole("device", device, 0, 0xFFFF)
+    number = whole("scent", scent, 1, 12)
+    duration = whole("milliseconds", milliseconds, 1, MAX_MILLISECONDS)
+    address = whole("device", device, 0, 0xFFFF)
     data = bytes([0, 0, 0, number]) + duration.to_bytes(4, "big")
     return _forward(_inner(_HANDSET, address, 0x01, data), channel)
 
@@ -78,10 +78,11 @@ def _inner(source: bytes, address: int, function: int, data: bytes) -> bytes:
 
 
 def _forward(payload: bytes, channel: int) -> bytes:
-    return outer(bytes([0x51, _whole("channel", channel, 0, 255), len(payload)]) + payload)
+    return outer(bytes([0x51, whole("channel", channel, 0, 255), len(payload)]) + payload)
 
 
-def _whole(name: str, value: int, low: int, high: int) -> int:
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """`value` as a whole number from `low` to `high`; ArgumentError names it otherwise. True and text are none."""
     try:
         if isinstance(value, bool):
             raise TypeError

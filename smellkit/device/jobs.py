@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from smellkit.device import direct, frames
 from smellkit.device.errors import LinkError, NoReply
 from smellkit.device.frames import Frame
-from smellkit.device.link import Log
+from smellkit.device.log import Log
 
 NEVER = math.inf
 Kind = tuple[int, int]  # command, and the inner function of a forwarded frame (else 0)
@@ -35,6 +36,9 @@ class Timing:
     late: float = 2.0  # a reply may come this late and is still known as one to an older request
     back_off: float = 0.1  # the second look for a lost port; doubles up to the cap
     cap: float = 2.0
+    unguarded: float = 2.0  # the longest play frame while no watchdog watches
+    again: float = 0.2  # until a stop is repeated that nothing has confirmed, on the link that answers
+    asleep: float = 3.0  # nothing that is due is this late, unless the machine slept: then it is dropped
     patience: float = 1.0  # how long closing looks for a lost port while a scent may be in the air
 
 
@@ -56,43 +60,62 @@ class Job:
 
 @dataclass
 class Burst:
-    """A frame to send `left` more times, the next time at `due`, and who waits for the last one."""
+    """A frame to send `left` more times, the next time at `due`, and who waits for its end."""
 
     left: int = 0
     due: float = 0.0
     jobs: list[Job] = field(default_factory=list)
+    active: bool = False
+    sent: int = 0
+    confirmed: bool = False
+    number: int = 0  # of the burst: answers to an older one are not for it
 
     def start(self, count: int, now: float) -> None:
         """Begin, unless it has begun before."""
-        if self.left == 0:
-            self.left, self.due = count, now
+        if not self.active:
+            self.left, self.due, self.active = count, now, True
+            self.sent, self.confirmed, self.number = 0, False, self.number + 1
 
     def finish(self, result: Any = None, error: Exception | None = None, *, keep: Job | None = None) -> None:
-        """Tell everybody who waits, but for `keep`."""
-        jobs, self.jobs = self.jobs, []
+        """Over: tell everybody who waits, but for `keep`, which goes on waiting."""
+        self.left, self.active = 0, False
+        jobs, self.jobs = self.jobs, [job for job in self.jobs if job is keep]
         for job in jobs:
             if job is not keep:
                 job.finish(result, error)
 
 
 class Pulse(NamedTuple):
-    """One play frame of a schedule."""
+    """One scent, or a mixture by its `volumes` (one a channel), of a schedule."""
 
     start: float  # seconds after the first frame
     scent: int
     seconds: float
-    renewal: bool = False
+    volumes: tuple[int, ...] = ()
 
 
 class Schedule(Job):
-    """Play frames at absolute offsets, and when they are over."""
+    """What to play at absolute offsets, and when it is over. `asked` is when somebody wanted it."""
 
-    def __init__(self, what: str, pulses: list[Pulse], *, seconds: float, stop_after: bool = False):
+    def __init__(
+        self,
+        what: str,
+        pulses: list[Pulse],
+        *,
+        seconds: float,
+        asked: float,
+        stop_after: bool = False,
+        instead: list[Pulse] | None = None,
+    ):
         super().__init__(what)
-        self.pulses, self.seconds, self.stop_after = pulses, seconds, stop_after
+        self.pulses, self.seconds, self.stop_after, self.asked = pulses, seconds, stop_after, asked
+        self.instead = instead  # what to play when the player has no mixtures
         self.next = 0
         self.began: float | None = None
+        self.covered = -NEVER  # the last frame of the present pulse ends then; later frames renew it
         self.played: list[Pulse] = []  # what was really sent: start and seconds as sent
+        # the newest frame while nobody has acknowledged it
+        self.last, self.first_sent, self.until, self.tries, self.number = b"", 0.0, 0.0, 0, 0
 
     def current(self, now: float) -> Pulse | None:
         """The pulse that was due to play at `now`, if any."""
@@ -114,9 +137,11 @@ class Request(Job):
         matches: Callable[[Frame], bool] = lambda frame: True,
         read: Callable[[Frame], Any],
         wakes: bool = False,
+        retunes: bool = False,
     ):
         super().__init__(what)
         self.frame, self.kind, self.matches, self.read, self.wakes = frame, kind, matches, read, wakes
+        self.retunes = self.silences = retunes  # afterwards no stop reaches what plays: it is sent before
         self.tries = 0
         self.first = self.last = 0.0
         self.troubles: list[str] = []
@@ -135,6 +160,7 @@ class Requests:
         self._waiting: deque[Request] = deque()
         self._unanswered: dict[Kind, deque[float]] = {}  # when requests were sent that nothing has answered
         self._last_frame, self._last_frame_at = b"", -NEVER
+        self.heard: deque[str] = deque(maxlen=5)  # what came that answered nothing, for the error of a stop
 
     def put(self, request: Request) -> int:
         """Add a request at the end; return how many are ahead of its end, itself included."""
@@ -232,7 +258,9 @@ class Requests:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A stop that was sent `sent` times. Nothing confirms it: if the radio lost every one, silence comes in `bound` s.
+    """A stop that was sent `sent` times, and whether the player confirmed it.
+
+    The handset's link confirms nothing: if the radio lost every one, silence comes in `bound` seconds.
 
     `missed(p)` is the chance that it lost every one, when it loses a frame with probability `p`.
     """
@@ -244,3 +272,40 @@ class Stopped:
     def missed(self, p: float) -> float:
         """Chance that no stop arrived; 0.3 ** 3 = 2.7 % for p = 0.3."""
         return p**self.sent
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One link: its speed, its frames, and whether the player answers and has to be woken."""
+
+    name: str
+    baud: int
+    parser: Callable[[], Any]
+    stop: Callable[[int], bytes]  # of the radio channel
+    play: Callable[[int, int, int], bytes]  # scent, milliseconds, radio channel
+    wake: Callable[[int], bytes] | None  # None: it never sleeps
+    question: bytes  # has an answer, and changes nothing
+    answers: bool  # stop, play and mixture are acknowledged
+
+
+HANDSET = Dialect(
+    "handset",
+    115200,
+    frames.Parser,
+    lambda channel: frames.stop(channel=channel),
+    lambda scent, milliseconds, channel: frames.play(scent, milliseconds, channel=channel),
+    lambda channel: frames.wake(channel=channel),
+    frames.read_channel(),
+    answers=False,
+)
+DIRECT = Dialect(
+    "direct",
+    19200,
+    direct.Parser,
+    lambda channel: direct.stop(),
+    lambda scent, milliseconds, channel: direct.play(scent, milliseconds),
+    None,
+    direct.status(),
+    answers=True,
+)
+DIALECTS = {dialect.name: dialect for dialect in (HANDSET, DIRECT)}

@@ -1,4 +1,4 @@
-"""A serial port of any kind: found, opened, followed when its path changes; and a log of what went over it.
+"""A serial port of any kind: found, opened, followed when its path changes.
 
 Player and board are reached through this file and no other. Whatever a port does when it goes away, its user sees one
 error: PortLost.
@@ -7,21 +7,18 @@ error: PortLost.
 from __future__ import annotations
 
 import errno
-import json
-import logging
+import os
 import re
+import socket
 import stat
-import statistics
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from smellkit.device.errors import PortError, PortLost, WriteBlocked
+from smellkit.device.watchdog import private_folders
 
 try:
     from termios import error as termios_error
@@ -30,8 +27,8 @@ except ImportError:  # Windows
 
 BAUD = 115200  # of the NeckWear's handset
 HANDSETS = {(0x10C4, 0xEA60)}  # Silicon Labs CP210x: the bridge in the NeckWear's handset, and in many other things
+KINDS = ("socket", "rfc2217", "loop")  # pyserial has more: its spy prints, its hwgrep guesses
 _CHUNK = 512
-_KEEP = 5000  # entries and latencies of a log that stay in memory
 _LISTING = "`smellkit neckwear ports` lists what is there"
 
 # pyserial's SerialException is an OSError; a bare OSError comes from in_waiting and dtr; termios.error is neither;
@@ -42,8 +39,9 @@ GONE = (OSError, termios_error, TypeError, ValueError, AttributeError)
 class Link:
     """Bytes in, bytes out, over an open pyserial object (its timeout is 0: reading never waits)."""
 
-    def __init__(self, port: Any, *, name: str):
+    def __init__(self, port: Any, *, name: str, lock: AddressLock | None = None):
         self._port = port
+        self._lock = lock or AddressLock()
         self._blocked = False
         self.name = name
         self.telnet = "rfc2217" in type(port).__module__  # whoever writes to the bare socket must double FF
@@ -84,6 +82,12 @@ class Link:
                 self._port.is_open = False  # pyserial's own close sleeps 0.3 s here: too long before an error
                 self._port._socket.close()
             self._port.close()
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """Let go without a word to the port: it is the parent's, and this is a forked child."""
+        self._blocked = False
+        self.close()
 
     @contextmanager
     def _watched(self, doing: str, data: bytes = b"") -> Iterator[None]:
@@ -106,8 +110,8 @@ class Link:
 
 def connector(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Callable[[], Link]:
     """A function that opens the port `url`, now and whenever it went away, wherever it is by then."""
-    if not isinstance(url, str) or not url:
-        raise PortError(f"port is {url!r}", remedy=f"a port's name; {_LISTING}")
+    if not isinstance(url, str) or not url or "\0" in url or len(url) > 1000:
+        raise PortError(f"port is {str(url)[:60]!r}", remedy=f"a port's name; {_LISTING}")
     stable = StableName(url)
     return lambda: open_link(stable.url(), baud=baud, write_timeout=write_timeout)
 
@@ -118,6 +122,9 @@ def open_link(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Link
 
     options: dict[str, Any] = {"baudrate": baud, "timeout": 0}
     telnet = url.startswith("rfc2217://")
+    if "://" in url and url.partition("://")[0] not in KINDS:
+        raise _diagnosis(url, ValueError(f"{url.partition('://')[0]}:// is not supported"))
+    lock = AddressLock(url)
     if not telnet:  # pyserial refuses the option there
         options["write_timeout"] = write_timeout
     if "://" not in url:
@@ -127,8 +134,52 @@ def open_link(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Link
         if telnet:
             port._socket.settimeout(write_timeout)  # a write there has no bound of its own
     except (*GONE, NotImplementedError) as why:
+        lock.release()
         raise _diagnosis(url, why) from why
-    return Link(port, name=url)
+    link = Link(port, name=url, lock=lock)
+    if (link.fileno() or 0) > 1023:
+        link.close()
+        raise PortError(
+            f"Could not open {url}: this program has more than 1,023 files open",
+            port=url,
+            remedy="close some of them; or restart the kernel",
+        )
+    return link
+
+
+class AddressLock:
+    """One driver an address: an address of a network, unlike a serial port, lets any number of clients in."""
+
+    def __init__(self, url: str = ""):
+        self._file: int | None = None
+        kind, _, rest = url.partition("://")
+        if kind not in ("socket", "rfc2217"):
+            return
+        host, _, port = rest.partition("?")[0].partition("/")[0].rpartition(":")
+        with suppress(OSError):
+            host = socket.gethostbyname(host)
+        try:
+            import fcntl
+
+            path = next(private_folders()) / f"{host}-{port}.lock".replace("/", "_").replace("\\", "_")[-100:]
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as why:
+            self.release()
+            raise PortError(
+                f"Could not open {url}: another program uses it",
+                port=url,
+                got=str(why),
+                remedy="close that program or the notebook that holds it, then try again",
+            ) from why
+        except (ImportError, StopIteration, OSError):  # Windows, or no folder of one's own: the server decides
+            self.release()
+
+    def release(self) -> None:
+        """Let the next one in."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
 
 
 def _diagnosis(url: str, why: Exception) -> PortError:
@@ -145,7 +196,9 @@ def _cause(url: str, why: Exception) -> tuple[str, str]:
     if re.fullmatch(r"COM0*", url, re.IGNORECASE):
         return "no such port: COM names begin with COM1", _LISTING
     number = getattr(why, "errno", None) or _errno(why)
-    with suppress(OSError):
+    if number == errno.ENAMETOOLONG:
+        return "its name is too long", _LISTING
+    with suppress(OSError, ValueError):
         mode = Path(url).stat().st_mode
         if stat.S_ISDIR(mode):
             return "it is a directory", _LISTING
@@ -236,8 +289,9 @@ class StableName:
     def __init__(self, url: str):
         self._url = url
         self._identity = None
-        if "://" not in url and not Path(url).is_symlink():
-            self._identity = next((port.stable for port in list_ports() if port.device == url and port.vid), None)
+        with suppress(OSError):  # a name that is none is for whoever opens it
+            if "://" not in url and not Path(url).is_symlink():
+                self._identity = next((port.stable for port in list_ports() if port.device == url and port.vid), None)
 
     def url(self) -> str:
         """Where the port is now, or was when it is nowhere."""
@@ -245,86 +299,3 @@ class StableName:
             return self._url
         same = [port.device for port in list_ports() if port.stable == self._identity]
         return same[0] if len(same) == 1 else self._url
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Seconds from a request to its reply; None before the first one."""
-
-    count: int
-    median: float | None = None
-    p95: float | None = None
-    worst: float | None = None
-
-
-class Log:
-    """One run's frames and notes.
-
-    A line has `time` (UTC), `at` (seconds of the clock), `run`, `direction` (out, in, note), `hex`, `what` and
-    `latency` (seconds). A disk that is full or read-only costs one warning, never a frame: `entries` goes on.
-    """
-
-    def __init__(self, path: Path | str | None = None, *, now: Callable[[], float], run: str = ""):
-        self.run = run or uuid.uuid4().hex[:12]
-        self.entries: deque[dict[str, Any]] = deque(maxlen=_KEEP)
-        self.warning = ""
-        self._now = now
-        self._latencies: deque[float] = deque(maxlen=_KEEP)
-        self._file: TextIO | None = None
-        self._path = path
-        if path is not None:
-            try:
-                self._file = Path(path).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
-            except OSError as why:
-                self._warn(why)
-
-    def sent(self, frame: bytes, what: str, *, latency: float) -> None:
-        """A frame went out; `latency` is how long the write took."""
-        self._write("out", frame, what, latency)
-
-    def got(self, frame: bytes, what: str, *, latency: float | None = None) -> None:
-        """Bytes came in; `latency` since the request, if they answer one."""
-        if latency is not None:
-            self._latencies.append(latency)
-        self._write("in", frame, what, latency)
-
-    def note(self, what: str) -> None:
-        """Something happened that is no frame."""
-        self._write("note", b"", what, None)
-
-    def latency(self) -> Latency:
-        """Statistics of the newest requests that were answered."""
-        values = sorted(self._latencies.copy())
-        if not values:
-            return Latency(0)
-        return Latency(len(values), statistics.median(values), values[int(0.95 * (len(values) - 1))], values[-1])
-
-    def close(self) -> None:
-        """Close the file; entries stay."""
-        file, self._file = self._file, None
-        if file:
-            with suppress(OSError):  # what a full disk still owes was warned about
-                file.close()
-
-    def _write(self, direction: str, frame: bytes, what: str, latency: float | None) -> None:
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "at": round(self._now(), 6),
-            "run": self.run,
-            "direction": direction,
-            "hex": frame.hex().upper(),
-            "what": what,
-            "latency": None if latency is None else round(latency, 6),
-        }
-        self.entries.append(entry)
-        if self._file:
-            try:
-                self._file.write(json.dumps(entry) + "\n")
-            except (OSError, ValueError) as why:
-                self._warn(why)
-
-    def _warn(self, why: Exception) -> None:
-        """Say it once, and go on without a file: a log must never keep a stop from the device."""
-        self.close()
-        self.warning = f"Can't write the device log {self._path}: {why}; the newest {_KEEP} entries are in memory"
-        logging.getLogger("smellkit.device").warning(self.warning)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smellkit.device import frames, playlist
+from smellkit.device import direct, frames, playlist
 from smellkit.device.clock import Clock
-from smellkit.device.engine import Engine
-from smellkit.device.errors import ArgumentError, LinkError, Refused
+from smellkit.device.engine import Engine, find_link
+from smellkit.device.errors import ArgumentError, LinkError, NoReply, Refused
 from smellkit.device.frames import Frame
-from smellkit.device.jobs import Pulse, Request, Schedule, Stopped, Timing
-from smellkit.device.link import Latency, Link, Log, connector
+from smellkit.device.guard import Watched, close_at_end, forget, listen_to_signals, settle
+from smellkit.device.jobs import DIALECTS, Pulse, Request, Schedule, Stopped, Timing
+from smellkit.device.link import Link, connector
+from smellkit.device.log import Latency, Log
 from smellkit.device.playlist import Playlist
-from smellkit.device.watchdog import Watchdog, close_at_end, forget
 
 if TYPE_CHECKING:
     from smellkit.device.virtual import VirtualNeckWear
@@ -29,21 +32,27 @@ UNCONFIRMED = "unconfirmed"
 
 @dataclass(frozen=True)
 class Status:
-    """What is known, and only that: the link has no query for battery, cartridges or what is emitted.
+    """What is known, and only that.
 
-    `requested` is the scent that the driver plays now (None for none) and `left` its seconds; `emitting` is never more
-    than "unconfirmed". `bound` is how long a scent may still be in the air if no stop arrives.
+    `requested` is the scent that the driver plays now (None for none) and `left` its seconds; `bound` is how long a
+    scent may still be in the air if no stop arrives. The handset's link has no query for battery, cartridges or what is
+    emitted: there `emitting` is never more than "unconfirmed". On the direct link `probe` asks, and `battery` (per
+    cent), `cartridges` (scent ids by channel) and `state` are what the player said at `said_at`.
     """
 
     port: str
+    link: str
     connected: bool
+    guarded: bool
     channel: int | str
     requested: int | None
     left: float
     bound: float
     emitting: str
-    battery: str
-    cartridges: str
+    battery: float | str
+    cartridges: tuple[int, ...] | str
+    state: str
+    said_at: str
     latency: Latency
     warning: str
     trouble: str
@@ -51,9 +60,9 @@ class Status:
 
 @dataclass(frozen=True)
 class Probe:
-    """The handset answered: its radio channel, and the seconds that it took."""
+    """The handset answered with its radio channel, or the player itself, and the seconds that it took."""
 
-    channel: int
+    channel: int | str
     seconds: float
 
 
@@ -81,24 +90,34 @@ class NeckWear:
         log: Log | Path | str | None = None,
         watchdog: bool = False,
         channel: int = 0,
+        link: str = "handset",
         virtual: VirtualNeckWear | None = None,
         on_close: Callable[[], None] = lambda: None,
     ):
         self._clock = clock or Clock()
         self.timing = timing or Timing()
+        self.link, self._dialect = link, DIALECTS[link]
         self.virtual = virtual  # the device itself, where it is a virtual one of this program
-        self._owns_log = not isinstance(log, Log)
-        self.log = log if isinstance(log, Log) else Log(log, now=self._clock.now)
-        self._on_close = on_close
         self._process = os.getpid()
-        self._closed = False
         self._unsilenced: Exception | None = None
         self._channel: int | str = UNKNOWN
+        self._said: dict[str, Any] = {}
         self._schedule: Schedule | None = None
-        self._watchdog: Watchdog | None = None
+        self.log = owned = log if isinstance(log, Log) else Log(log, now=self._clock.now)
+        stop = self._dialect.stop(channel)
+        self._watchdog = watched = Watched(stop=stop, name=name, baud=self._dialect.baud) if watchdog else None
+        here: list[Engine] = []  # not through self: a player that nobody holds any more has to be let go
+
+        def on_end(silent: bool) -> None:
+            if watched:
+                watched.leave(silent)
+            for engine in here:
+                forget(engine)
+            if owned is not log:
+                owned.close()
+            on_close()
+
         try:
-            if watchdog:
-                self._watchdog = Watchdog.start(frames.stop(channel=channel), note=self.log.note)
             self._engine = Engine(
                 connect,
                 clock=self._clock,
@@ -106,19 +125,27 @@ class NeckWear:
                 log=self.log,
                 name=name or "the port",
                 channel=channel,
-                on_link=self._point_watchdog,
+                dialect=self._dialect,
+                on_link=watched.on_link if watched else lambda link: None,
+                on_end=on_end,
+                guarded=(lambda: watched.alive) if watched else lambda: True,
             )
         except BaseException:
-            self._let_go()
+            on_end(True)
             raise
+        here.append(self._engine)
+        weakref.finalize(self, self._engine.begin_close).atexit = False
         if isinstance(self._clock, Clock):
-            close_at_end(self)
+            close_at_end(self._engine)
+        if watched:
+            watched.start(self._engine)
 
     @classmethod
     def open(
         cls,
         port: str = "virtual",
         *,
+        link: str = "handset",
         log: Log | Path | str | None = None,
         watchdog: bool = True,
         timing: Timing | None = None,
@@ -127,26 +154,39 @@ class NeckWear:
     ) -> NeckWear:
         """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, or "virtual".
 
-        "virtual" starts a device of this program on a pty and talks to it as to a real one; `neck.virtual.air` is
-        what it emitted. `virtual` gives that device, with faults for instance. `log` is a file for JSON lines.
-        `watchdog` starts the process that sends stop if this one is killed. Raises PortError.
+        `link` is "handset" (433 MHz, which confirms nothing), "direct" (the player itself, which answers), or "auto",
+        which asks on both and raises NoReply when nothing answers. "virtual" starts a device of this program and talks
+        to it as to a real one; `neck.virtual.air` is what it emitted. `virtual` gives that device, with faults for
+        instance. `log` is a file for JSON lines. `watchdog` starts the process that sends stop if this one is killed;
+        without it no play frame is longer than 2 s. Raises PortError.
         """
+        if link not in (*DIALECTS, "auto"):
+            raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(DIALECTS))
         timing = timing or Timing()
+        if not watchdog:
+            timing = replace(timing, frame=min(timing.frame, timing.unguarded))
         url, close = port, lambda: None
         if port == "virtual":
             from smellkit.device.serve import serve_here
             from smellkit.device.virtual import VirtualNeckWear
+            from smellkit.device.virtual_direct import VirtualDirect
 
-            virtual = virtual or VirtualNeckWear()
+            virtual = virtual or (VirtualDirect() if link == "direct" else VirtualNeckWear())
             server = serve_here(virtual, name="neckwear")
             url, close = server.port, server.close
+        try:
+            link = find_link(url, timing=timing) if link == "auto" else link
+        except BaseException:
+            close()
+            raise
         return cls(
-            connector(url, write_timeout=timing.write),
+            connector(url, baud=DIALECTS[link].baud, write_timeout=timing.write),
             name=port,
             timing=timing,
             log=log,
             watchdog=watchdog,
             channel=channel,
+            link=link,
             virtual=virtual,
             on_close=close,
         )
@@ -158,19 +198,40 @@ class NeckWear:
 
         It replaces what plays. The first play, and one after four quiet minutes, wakes the device before: 2.2 s.
         """
+        asked = self._asked()
         seconds = _seconds(seconds)
         frames.play(scent, 1)  # says what is wrong with the scent
-        self._schedule = self._engine.play(self._compose(int(scent), seconds))
+        pulses = [Pulse(0.0, int(scent), seconds)]
+        schedule = Schedule(f"scent {scent} for {seconds:g} s", pulses, seconds=seconds, asked=asked)
+        self._schedule = self._engine.play(schedule)
 
     def play_mixture(self, beta: Sequence[float], *, seconds: float = 60.0, **options: Any) -> Playlist:
-        """Start the rendered sequence of a mixture (12 shares, sum 1) and return it at once; see `playlist.render`."""
+        """Start the rendered sequence of a mixture (12 shares, sum 1) and return it at once; see `playlist.render`.
+
+        On the direct link, while a watchdog watches, the shares go out in one frame, and the sequence is played only
+        if the player says that it has no mixtures.
+        """
+        asked = self._asked()
         plan = playlist.render(beta, seconds=_seconds(seconds), **options)
         pulses = [Pulse(start, scent, seconds) for start, scent, seconds in plan.slots]
         shares = {scent: round(share, 4) for scent, share in enumerate(plan.planned, 1) if share}
         self.log.note(f"planned shares {shares}, lost {plan.lost:.4f}")
         length = max((pulse.start + pulse.seconds for pulse in pulses), default=0.0)
-        self._schedule = self._engine.play(Schedule(f"{len(pulses)} slots", pulses, seconds=length, stop_after=True))
+        slots: list[Pulse] | None = None
+        if self._dialect.answers and self.has_watchdog:  # the frame has no duration: somebody must be there to end it
+            volumes = tuple(max(1, round(100 * share)) if share else 0 for share in plan.planned)
+            pulses, slots = [Pulse(0.0, 0, length, volumes)], pulses
+        schedule = Schedule(
+            f"{len(plan.slots)} slots", pulses, seconds=length, asked=asked, stop_after=True, instead=slots
+        )
+        self._schedule = self._engine.play(schedule)
         return plan
+
+    def _asked(self) -> float:
+        """Now, which is when somebody wanted what is about to be played: a later stop outruns it."""
+        if self._watchdog:
+            listen_to_signals()
+        return self._clock.now()
 
     def wait(self) -> None:
         """Wait until what plays is over or stopped; raises what went wrong with it."""
@@ -200,9 +261,17 @@ class NeckWear:
     def stop(self) -> Stopped:
         """Silence now, from any thread: three stop frames before anything that waits.
 
-        Nothing confirms a stop on this link. `bound` of the answer is when a device that heard none is silent.
+        On the handset's link nothing confirms it: `bound` of the answer is when a device that heard none is silent. On
+        the direct link it is confirmed, or this raises NoReply. A play that was asked for before is dropped.
         """
         return self._engine.stop()
+
+    def keep(self, seconds: float) -> None:
+        """Let what plays go on for `seconds` at most, unless this is called again: for whoever may vanish meanwhile.
+
+        Once called, nothing plays any more after these seconds; `math.inf` ends that.
+        """
+        self._engine.keep(seconds)
 
     # asking
 
@@ -211,7 +280,12 @@ class NeckWear:
         self._engine.wake()
 
     def probe(self) -> Probe:
-        """Ask the handset for its radio channel: whether somebody is there, and how fast. Wakes and plays nothing."""
+        """Ask whether somebody is there, and how fast: the handset for its radio channel, or the player how it is.
+
+        Wakes and plays nothing. What the player says of battery, cartridges and state is in `status()` from then on.
+        """
+        if self._dialect.answers:
+            return self._probe_player()
         request = Request(
             "read channel", frames.read_channel(), (0xA7, 0), read=lambda frame: (frame.value, self._clock.now())
         )
@@ -219,18 +293,48 @@ class NeckWear:
         self._channel = channel
         return Probe(channel, at - request.first)
 
+    def _probe_player(self) -> Probe:
+        request = Request("status", direct.status(), (direct.STATUS, 0), read=lambda frame: (frame, self._clock.now()))
+        frame, at = self._engine.ask(request)
+        said: dict[str, Any] = {"said_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        if frame.said():
+            said["battery"] = round(frame.said().battery, 1)
+        for name, asks, code in (
+            ("state", direct.state(), direct.STATE),
+            ("cartridges", direct.cartridges(), direct.CARTRIDGES),
+        ):
+            try:
+                answer = self._engine.ask(Request(name, asks, (code, 0), read=lambda frame: frame))
+            except NoReply:
+                continue  # a player that lacks it may as well say nothing
+            if name == "state" and answer.data:
+                said[name] = "idle" if answer.value == 0 else f"not idle ({answer.value})"
+            elif name == "cartridges" and answer.scents():
+                said[name] = answer.scents()
+        self._said = said
+        return Probe(UNKNOWN, at - request.first)
+
     def set_handset(self, channel: int) -> None:
-        """Set the handset's radio channel (0 to 255). Raises Refused if it says no."""
+        """Set the handset's radio channel (0 to 255); what plays is stopped before. Raises Refused if it says no."""
+        self._needs_handset()
         frame = frames.set_handset(channel)
 
         def read(reply: Frame) -> None:
             _accepted(frame, "A6", reply.value)
 
-        self._engine.ask(Request(f"set handset channel {channel}", frame, (0xA6, 0), read=read))
+        self._engine.ask(Request(f"set handset channel {channel}", frame, (0xA6, 0), read=read, retunes=True))
         self._channel = int(channel)
 
+    def _needs_handset(self) -> None:
+        if self._dialect.answers:
+            raise ArgumentError("The direct link has no radio channel", remedy="open the handset's port for that")
+
     def set_channel(self, channel: int, uid: bytes | str) -> None:
-        """Set the radio channel of the NeckWear with this 12-byte uid; only a reply with the same uid counts."""
+        """Set the radio channel of the NeckWear with this 12-byte uid; only a reply with the same uid counts.
+
+        What plays is stopped before.
+        """
+        self._needs_handset()
         frame = frames.set_channel(channel, uid)
         mine = frame[12:24]
 
@@ -240,8 +344,9 @@ class NeckWear:
         def matches(reply: Frame) -> bool:
             return reply.inner is not None and reply.inner.uid == mine
 
-        kind = (0xD1, 0xA2)
-        self._engine.ask(Request(f"set channel {channel}", frame, kind, matches=matches, read=read, wakes=True))
+        self._engine.ask(
+            Request(f"set channel {channel}", frame, (0xD1, 0xA2), matches=matches, read=read, wakes=True, retunes=True)
+        )
 
     def status(self) -> Status:
         """What is known about port, handset and play. Sends nothing and invents nothing."""
@@ -253,14 +358,18 @@ class NeckWear:
         trouble = self._engine.trouble
         return Status(
             port=self._engine.name,
+            link=self.link,
             connected=self._engine.connected,
+            guarded=self.has_watchdog,
             channel=self._channel,
-            requested=pulse.scent if pulse else None,
+            requested=(pulse.scent or None) if pulse else None,
             left=left,
             bound=self._engine.bound(),
             emitting=UNCONFIRMED if self._schedule or self._engine.bound() else UNKNOWN,
-            battery=UNKNOWN,
-            cartridges=UNKNOWN,
+            battery=self._said.get("battery", UNKNOWN),
+            cartridges=self._said.get("cartridges", UNKNOWN),
+            state=self._said.get("state", UNKNOWN),
+            said_at=self._said.get("said_at", UNKNOWN),
             latency=self.log.latency(),
             warning=self.log.warning,
             trouble="" if self._engine.connected or trouble is None else trouble.what,
@@ -278,15 +387,13 @@ class NeckWear:
 
         Raises nothing; leaving a `with` block does, when a scent may be in the air and no stop could be sent.
         """
-        if self._closed or os.getpid() != self._process:  # a forked child must not close its parent's port
+        if os.getpid() != self._process:  # a forked child must not close its parent's port
             return
-        self._closed = True
-        try:
-            self._unsilenced = self._engine.close()
-        finally:
-            self._let_go()
-            if isinstance(self._clock, Clock):
-                forget(self)
+        unsilenced = self._engine.close()
+        self._unsilenced = self._unsilenced or unsilenced
+        if isinstance(self._clock, Clock):
+            forget(self._engine)
+            settle()
 
     def __enter__(self) -> NeckWear:
         return self
@@ -298,33 +405,10 @@ class NeckWear:
         if failed and kind is None:  # a play that failed without anybody waiting for it, or a stop that could not leave
             raise failed
 
-    def _let_go(self) -> None:
-        if self._watchdog:
-            self._watchdog.close()
-            self._watchdog = None
-        if self._owns_log:
-            self.log.close()
-        self._on_close()
-
-    def _point_watchdog(self, link: Link | None) -> None:
-        if self._watchdog and link is None:
-            self._watchdog.release()
-        elif self._watchdog and link:
-            self._watchdog.follow(url=link.name, fileno=link.fileno(), telnet=link.telnet)
-
     @property
     def has_watchdog(self) -> bool:
-        """Whether a watchdog process watches."""
-        return self._watchdog is not None
-
-    def _compose(self, scent: int, seconds: float) -> Schedule:
-        """Frames of at most `timing.frame` seconds, each sent a little before the one before it ends."""
-        pulses, start, step = [], 0.0, self.timing.frame - self.timing.renew
-        while True:
-            pulses.append(Pulse(start, scent, min(self.timing.frame, seconds - start), renewal=start > 0))
-            if start + self.timing.frame >= seconds:
-                return Schedule(f"scent {scent} for {seconds:g} s", pulses, seconds=seconds)
-            start = len(pulses) * step
+        """Whether a watchdog process watches at this moment."""
+        return self._watchdog is not None and self._watchdog.alive
 
 
 def _seconds(value: float) -> float:

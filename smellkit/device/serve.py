@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import tempfile
 import threading
@@ -11,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from smellkit.device.clock import Clock
+from smellkit.device.clock import Clock, readable
 from smellkit.device.errors import PortError
 
 LOOK = 0.02  # seconds between looks at the plug, which another thread may pull
@@ -36,19 +35,18 @@ class Server:
 
     def __init__(self, device: Device):
         self.device = device
-        self._bell, self._ring = os.pipe()
+        self._bell, self._ring = socket.socketpair()
         self._thread = threading.Thread(target=self._loop, name=f"virtual {self.port}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread and let go of every descriptor."""
         if self._thread.is_alive():
-            os.write(self._ring, b"x")
+            with suppress(OSError):
+                self._ring.send(b"x")
             self._thread.join(5)
-        if self._bell >= 0:
-            os.close(self._bell)
-            os.close(self._ring)
-            self._bell = self._ring = -1
+        self._bell.close()
+        self._ring.close()
 
     def __enter__(self):
         return self
@@ -68,28 +66,28 @@ class Server:
         self.device.tick()
         self._follow()
         wire = self._wire()
-        reading = [self._bell, *self._listening()]
+        reading = [self._bell.fileno(), *self._listening()]
         if wire is not None and self.device.takes_bytes:
             reading.append(wire)
-        ready, _, _ = select.select(reading, [], [], max(0.0, min(LOOK, self.device.due() - Clock.now())))
+        ready = readable(reading, max(0.0, min(LOOK, self.device.due() - Clock.now())))
         if wire is not None and wire in ready:
-            self._read(wire)  # before the next client takes its place, and what was sent before the end
-        if self._bell in ready:
+            self._read()  # before the next client takes its place, and what was sent before the end
+        if self._bell.fileno() in ready:
             return False
         self._accept(ready)
         self._send()
         return True
 
     def _send(self) -> None:
-        data, wire = self.device.send(), self._wire()
-        if wire is not None and self.device.plugged:
+        data = self.device.send()
+        if self._wire() is not None and self.device.plugged:
             with suppress(OSError):  # nobody reads: a real device's bytes are lost too
                 while data:
-                    data = data[os.write(wire, data) :]
+                    data = data[self._put(data) :]
 
-    def _read(self, wire: int) -> None:
+    def _read(self) -> None:
         try:
-            data = os.read(wire, 4096)
+            data = self._get()
         except BlockingIOError:
             return
         except OSError:
@@ -105,6 +103,12 @@ class Server:
         """Make the port look as the device's plug is."""
 
     def _wire(self) -> int | None:
+        raise NotImplementedError
+
+    def _get(self) -> bytes:
+        raise NotImplementedError
+
+    def _put(self, data: bytes) -> int:
         raise NotImplementedError
 
     def _listening(self) -> list[int]:
@@ -142,10 +146,15 @@ class PtyServer(Server):
         os.set_blocking(self._master, False)
         self._path = os.ttyname(self._slave)
         if self._link:
-            part = self._link.with_name(self._link.name + ".part")
-            part.unlink(missing_ok=True)
-            part.symlink_to(self._path)
-            part.replace(self._link)
+            if self._link.is_symlink() and not self._link.exists():  # left by one that was killed
+                self._link.unlink()
+            try:
+                self._link.symlink_to(self._path)
+            except OSError as why:
+                os.close(self._slave)
+                os.close(self._master)
+                remedy = "a name that does not exist yet, in a folder that does"
+                raise PortError(f"Could not make the link {self._link}", got=str(why), remedy=remedy) from why
 
     def _follow(self) -> None:
         if self.device.plugged and self._master is None:
@@ -156,9 +165,17 @@ class PtyServer(Server):
     def _wire(self) -> int | None:
         return self._master
 
+    def _get(self) -> bytes:
+        return os.read(self._master or 0, 4096)
+
+    def _put(self, data: bytes) -> int:
+        return os.write(self._master or 0, data)
+
     def _hang_up(self) -> None:
-        if self._link:
-            self._link.unlink(missing_ok=True)
+        if self._link and self._master is not None:
+            with suppress(OSError):  # never what somebody else has put there
+                if str(self._link.readlink()) == self._path:
+                    self._link.unlink()
         for end in (self._slave, self._master):
             if end is not None:
                 os.close(end)
@@ -200,6 +217,12 @@ class TcpServer(Server):
     def _wire(self) -> int | None:
         return self._client.fileno() if self._client else None
 
+    def _get(self) -> bytes:
+        return self._client.recv(4096) if self._client else b""
+
+    def _put(self, data: bytes) -> int:
+        return self._client.send(data) if self._client else len(data)
+
     def _listening(self) -> list[int]:
         return [self._listener.fileno()] if self._listener else []
 
@@ -240,4 +263,14 @@ class HereServer(PtyServer):
 
 def serve_here(device: Device, *, name: str) -> Server:
     """Serve `device` to this program, on a pty where there are any and on TCP elsewhere (Windows)."""
-    return TcpServer(device) if os.name == "nt" else HereServer(device, name=name)
+    return HereServer(device, name=name) if has_terminals() else TcpServer(device)
+
+
+def has_terminals() -> bool:
+    """Whether this system has pseudo-terminals."""
+    try:
+        import pty
+        import tty
+    except ImportError:
+        return False
+    return bool(pty and tty)

@@ -17,9 +17,11 @@ from typing import TextIO
 
 from smellkit.device.clock import Clock
 from smellkit.device.frames import REQUESTS, Frame, Inner, Parser, outer
+from smellkit.device.log import LineFile
 from smellkit.errors import OptionError
 
 NEVER = math.inf
+KEPT = 100_000  # the least number of frames, and of scents, that are remembered
 SLEEPS_AFTER = 300.0  # seconds without a command
 INTER_BYTE = 0.05
 
@@ -42,6 +44,7 @@ FAULTS = {  # name -> (number in the fault catalogue, what its value is, the usu
     "low_battery": ("D15", "seconds of scent that the battery still has", 1.0),
     "empty": ("D15", "seconds of scent in every cartridge", 1.0),
     "radio_loss": ("D16", "chance that the radio loses a frame", 0.3),
+    "lacks": ("-", "how many commands a player of the direct link lacks: mixture, cartridges, status, state", 1.0),
 }
 _CHANCES = {name for name, (_, what, _) in FAULTS.items() if what.startswith("chance")}
 
@@ -90,7 +93,7 @@ class VirtualNeckWear:
         channel: int = 150,
         address: int = 30011,
         uid: bytes = bytes.fromhex("56FF6A067875535658261267"),
-        log: TextIO | None = None,
+        log: TextIO | LineFile | None = None,
     ):
         self.faults = dict(faults or {})
         self.uid, self.address = uid, address
@@ -103,7 +106,7 @@ class VirtualNeckWear:
         self._now, self._log = now, log
         self._draw = random.Random(seed)
         self._lock = threading.RLock()
-        self._parser = Parser(REQUESTS)
+        self._parser = self._fresh_parser()
         self._last_byte = -NEVER
         self._last_command = -NEVER
         self._out: list[tuple[float, int, bytes]] = []  # when, order, bytes
@@ -139,7 +142,7 @@ class VirtualNeckWear:
         with self._lock:
             self.plugged = False
             self._out.clear()
-            self._parser = Parser(REQUESTS)
+            self._parser = self._fresh_parser()
             self._record("unplugged")
 
     def plug(self) -> None:
@@ -169,6 +172,8 @@ class VirtualNeckWear:
             self.damaged = self._parser.dropped
             for frame in requests:
                 self.received.append((now, frame.raw))
+                if len(self.received) > 2 * KEPT:
+                    del self.received[:KEPT]
                 self._obey(frame, now)
 
     def send(self) -> bytes:
@@ -202,6 +207,9 @@ class VirtualNeckWear:
             self._expire(now)
 
     # inside
+
+    def _fresh_parser(self) -> Parser:
+        return Parser(REQUESTS)
 
     def _expire(self, now: float) -> None:
         if self._scent and now >= self._until:
@@ -291,6 +299,8 @@ class VirtualNeckWear:
         if self._scent:
             self._account(now)
             self._past.append(Air(self._scent, self._since, now))
+            if len(self._past) > 2 * KEPT:
+                del self._past[:KEPT]
             self._record("air off", self._scent)
             self._scent = 0
 
@@ -333,7 +343,7 @@ class VirtualNeckWear:
             self._post(now + 0.001, reply)
 
     def _post(self, when: float, data: bytes) -> None:
-        if data:
+        if data and len(self._out) < KEPT:  # a client that never reads
             self._order += 1
             last = self._out[-1][0] if self._out else -NEVER
             bisect.insort(self._out, (max(when, last), self._order, data))  # one wire: what is later stays behind
@@ -341,8 +351,11 @@ class VirtualNeckWear:
     def _record(self, event: str, scent: int | None = None) -> None:
         if self._log:
             entry = {"at": round(self._now(), 6), "event": event} | ({"scent": scent} if scent else {})
-            self._log.write(json.dumps(entry) + "\n")
-            self._log.flush()
+            try:
+                self._log.write(json.dumps(entry) + "\n")
+                self._log.flush()
+            except OSError:
+                self._log = None  # a log never keeps a device from what it does
 
 
 def _short(command: int, value: int) -> bytes:

@@ -1,268 +1,363 @@
-"""Silence when the program ends: its own end closes the players, and a process of its own is the last hand on the port.
+"""The last hand on the ports: a process of its own that sends stop when its program dies, is signalled, or is told to.
 
-`close_at_end` closes a player at the normal end and on SIGTERM, which would skip both `finally` and `atexit`. Killed, a
-program does nothing any more: there the `Watchdog` sends stop.
+    program (guard.py) -- JSON lines and descriptors --> this -- stop --> the ports
+    signals of the program, straight from its C handler -->
+    `smellkit neckwear stop` of the same user, over a private socket -->
 
-`python -m smellkit.device.watchdog` reads JSON lines from its standard input, a socket (or a pipe on Windows):
+It is started by its path in isolated mode, imports nothing but the standard library, and reads from standard input
 
-    {"stop": HEX, "url": "...", "telnet": false, "fd": true}    the port in use; its descriptor comes with the line
-    {"release": true}                                           the port went away: let go of the descriptor
-    {"bye": true}                                               all is silent: end
+    {"do": "follow", "key": 1, "stop": HEX, "url": "...", "telnet": false, "name": "...", "fd": true}    a port in use
+    {"do": "release", "key": 1}   {"do": "silence", "key": 1}    let go of it; send stop, then let go of it
+    {"do": "signals"}             descriptors that come along: signal numbers, and who wanted them before
+    {"do": "taken"}               the program sends the stops that it was told of by itself
+    {"do": "ping"}   {"do": "bye"}
 
-When the line falls dead without a bye, or the parent process ends, it sends stop three times and ends. It imports
-nothing but the standard library, so that it is there within a moment.
+and answers with {"pong": true}, {"released": 1} and {"stop": "why"}. When the line falls dead without a bye, or the
+program ends, it sends stop three times to every port and ends.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
 import select
 import signal
 import socket
-import subprocess
+import stat
 import sys
-import threading
+import tempfile
 import time
-import weakref
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 STOPS, STOP_GAP = 3, 0.05
+ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)}
 
 
-class Watchdog:
-    """The parent's end: start it, name the port in use, say goodbye."""
-
-    def __init__(self, stop: bytes):
-        self._stop = stop.hex()
-        ours: Any = None
-        theirs: Any = subprocess.PIPE
-        if os.name != "nt":
-            ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "smellkit.device.watchdog"],
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in a terminal reaches a whole group: not this one
-        )
-        if ours:
-            theirs.close()
-            ours.settimeout(1.0)
-        self._line = ours
-
-    @classmethod
-    def start(cls, stop: bytes, *, note: Callable[[str], None]) -> Watchdog | None:
-        """A watchdog that watches, or None and a note why there is none: playing goes on without."""
-        try:
-            watchdog = cls(stop)
-        except OSError as why:
-            note(f"no watchdog: {why}")
-            return None
-        if watchdog.ready():
-            return watchdog
-        note("no watchdog: it does not answer")
-        watchdog.close()
-        return None
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
-    def ready(self, seconds: float = 10.0) -> bool:
-        """Wait until it watches."""
-        out = self._process.stdout
-        assert out is not None
-        if os.name == "nt":
-            return bool(out.readline())
-        return bool(select.select([out], [], [], seconds)[0]) and bool(out.readline())
-
-    def follow(self, *, url: str, fileno: int | None, telnet: bool) -> None:
-        """This port is in use from now on."""
-        self._send({"stop": self._stop, "url": url, "telnet": telnet, "fd": fileno is not None}, fileno)
-
-    def release(self) -> None:
-        """The port went away."""
-        self._send({"release": True})
-
-    def close(self) -> None:
-        """All is silent: let it end, and wait for that."""
-        self._send({"bye": True})
-        if self._line:
-            self._line.close()
-        elif self._process.stdin:
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-        try:
-            self._process.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(2.0)
-        if self._process.stdout:
-            self._process.stdout.close()
-
-    def _send(self, message: dict[str, Any], fileno: int | None = None) -> None:
-        data = json.dumps(message).encode() + b"\n"
-        with contextlib.suppress(OSError):  # a watchdog that died hears nothing; the play frames stay bounded
-            if self._line:
-                socket.send_fds(self._line, [data], [] if fileno is None else [fileno])
-            elif self._process.stdin:
-                self._process.stdin.write(data)
-                self._process.stdin.flush()
+def private_folders() -> Iterator[Path]:
+    """This user's own folders for sockets and locks, mode 700, best first: the first is used, all are searched."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    bases = [os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}", tempfile.gettempdir(), "/tmp"]
+    for number, base in enumerate(dict.fromkeys(bases)):
+        if not base or not Path(base).is_dir():
+            continue
+        folder = Path(base, "smellkit" if number < 2 and "run" in base else f"smellkit-{user}")
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            about = folder.lstat()
+            if stat.S_ISDIR(about.st_mode) and (os.name == "nt" or about.st_uid == user):
+                if os.name != "nt":
+                    folder.chmod(0o700)
+                yield folder
 
 
-class Player(Protocol):
-    """Something that may leave a scent in the air."""
+class _Port:
+    """One port in use, by descriptor or by name, and the stops that are due on it."""
 
-    def close(self) -> None: ...
+    def __init__(self, message: dict[str, Any], fd: int):
+        self.message, self.fd = message, fd
+        self.left, self.due = 0, 0.0
+        self.leaves = self.took = False
 
-
-# The process has one end, so there is one set of players and one handler.
-_players: weakref.WeakSet[Player] = weakref.WeakSet()
-_before: dict[int, object] = {}  # what handled SIGTERM before, by process: a forked child is not ours to end
-
-
-def close_at_end(player: Player) -> None:
-    """Close `player` when the program ends, unless `forget` came first."""
-    _players.add(player)
-    atexit.unregister(_close_all)  # once is enough
-    atexit.register(_close_all)
-    on_main = threading.current_thread() is threading.main_thread()
-    if on_main and signal.getsignal(signal.SIGTERM) is not _on_term:
-        _before[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
-
-
-def forget(player: Player) -> None:
-    """It was closed; the last one gives the signal handler back."""
-    _players.discard(player)
-    on_main = threading.current_thread() is threading.main_thread()
-    if not _players and on_main and signal.getsignal(signal.SIGTERM) is _on_term:
-        signal.signal(signal.SIGTERM, _before.pop(os.getpid(), None) or signal.SIG_DFL)  # type: ignore[arg-type]
-
-
-def _close_all() -> None:
-    for player in list(_players):
-        player.close()
-
-
-def _on_term(number: int, frame: object) -> None:
-    before = _before.get(os.getpid())
-    try:
-        _close_all()
-    finally:
-        if callable(before):
-            before(number, frame)
-        elif before is not signal.SIG_IGN:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Watch:
-    """The watchdog's own state: the port in use, by descriptor or by name."""
-
-    def __init__(self) -> None:
-        self.fd = -1
-        self.message: dict[str, Any] = {}
-
-    def take(self, line: bytes, descriptors: list[int]) -> bool:
-        """Obey one line; False for goodbye."""
-        message = json.loads(line)
-        if message.get("bye"):
-            return False
-        self.drop()
-        if not message.get("release"):
-            self.message = message
-            self.fd = descriptors.pop(0) if message.get("fd") and descriptors else -1
-        return True
-
-    def drop(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd, self.message = -1, {}
-
-    def silence(self) -> None:
-        """Send stop, repeatedly, whatever fails."""
-        if not self.message:
-            return
+    def write(self) -> None:
+        """Send one stop, whatever fails; `took` says whether it went out."""
         stop = bytes.fromhex(self.message["stop"])
         if self.message["telnet"]:
             stop = stop.replace(b"\xff", b"\xff\xff")
-        for number in range(STOPS):
-            if number:
-                time.sleep(STOP_GAP)
-            try:
-                self._write(stop)
-            except Exception:  # whatever it was, the next try may do
-                continue
-        self.drop()
-
-    def _write(self, stop: bytes) -> None:
-        if self.fd < 0:
-            return self._write_by_name(stop)
-        while stop and select.select([], [self.fd], [], 0.1)[1]:
-            stop = stop[os.write(self.fd, stop) :]
-        return None
+        self.left -= 1
+        self.due = time.monotonic() + STOP_GAP
+        self.took = False
+        try:
+            if self.fd < 0:
+                self._write_by_name(stop)
+            while self.fd >= 0 and stop and _writable(self.fd):
+                stop = stop[os.write(self.fd, stop) :]
+            self.took = self.fd < 0 or not stop
+        except Exception:  # whatever it was, the next try may do
+            return
 
     def _write_by_name(self, stop: bytes) -> None:
         """Windows has no descriptor to hand over, but there a dead program's port is free again."""
         import serial
 
-        with serial.serial_for_url(self.message["url"], baudrate=115200, write_timeout=0.1) as port:
+        with serial.serial_for_url(self.message["url"], baudrate=self.message["baud"], write_timeout=0.1) as port:
             port.write(stop if "rfc2217" not in self.message["url"] else bytes.fromhex(self.message["stop"]))
+
+    def drop(self) -> None:
+        if self.fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self.fd)
+        self.fd = -1
+
+
+def _writable(fd: int) -> bool:
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT)
+        return bool(poller.poll(100))
+    return bool(select.select([], [fd], [], 0.1)[1])
+
+
+class Watch:
+    """All the ports, and whoever may order a stop. `tell` sends a line to the program."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]):
+        self.ports: dict[int, _Port] = {}
+        self.signals = self.before = -1
+        self._tell = tell
+
+    def take(self, line: bytes, descriptors: list[int]) -> bool:
+        """Obey one line; False for goodbye."""
+        message = json.loads(line)
+        do, key = message["do"], message.get("key", 0)
+        if do == "follow":
+            self._drop(key)
+            self.ports[key] = _Port(message, descriptors.pop(0) if message["fd"] and descriptors else -1)
+        elif do == "release":
+            self._drop(key)
+            self._tell({"released": key})
+        elif do == "silence" and key in self.ports:
+            self.ports[key].leaves = True
+            self.burst([key])
+        elif do == "signals":
+            self.signals = descriptors.pop(0) if descriptors else -1
+            self.before = descriptors.pop(0) if descriptors else -1
+        elif do == "taken":
+            for port in self.ports.values():
+                port.left = 0 if not port.leaves else port.left
+        elif do == "ping":
+            self._tell({"pong": True})
+        return do != "bye"
+
+    def burst(self, keys: list[int] | None = None) -> None:
+        """Begin three stops on each port, the first at once."""
+        chosen = [port for key, port in self.ports.items() if keys is None or key in keys]
+        for port in chosen:
+            port.left = STOPS
+        for port in chosen:
+            port.write()
+
+    def order(self, why: str, name: str = "") -> list[str]:
+        """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
+
+        Returns the names of the ports that took a stop.
+        """
+        keys = [key for key, port in self.ports.items() if name in ("", port.message["name"], port.message["url"])]
+        if keys:
+            self._tell({"stop": why, "keys": keys})
+        self.burst(keys)
+        return [self.ports[key].message["name"] for key in keys if self.ports[key].took]
+
+    def go_on(self) -> float:
+        """Send the stops that are due; seconds until the next one, at most a minute."""
+        due = time.monotonic() + 60.0
+        for key, port in list(self.ports.items()):
+            if port.left > 0 and time.monotonic() >= port.due:
+                port.write()
+            if port.left > 0:
+                due = min(due, port.due)
+            elif port.leaves:
+                self._drop(key)
+        return max(0.0, due - time.monotonic())
+
+    def silence(self) -> None:
+        """The program is gone: all three stops everywhere, whatever fails."""
+        self.burst()
+        while any(port.left > 0 for port in self.ports.values()):
+            time.sleep(min(STOP_GAP, self.go_on()))
+
+    def signalled(self) -> None:
+        """Signal numbers came from the program's own C handler, past its interpreter."""
+        with contextlib.suppress(OSError):
+            numbers = os.read(self.signals, 4096)
+            if self.before >= 0:
+                with contextlib.suppress(OSError):
+                    os.write(self.before, numbers)  # an event loop that waited for them before
+            for number in ENDING.intersection(numbers):
+                self.order(signal.Signals(number).name)
+
+    def _drop(self, key: int) -> None:
+        port = self.ports.pop(key, None)
+        if port:
+            port.drop()
+
+
+class _Door:
+    """The private socket on which other processes of the same user may order a stop."""
+
+    def __init__(self, watch: Watch, program: int):
+        self._watch, self._program = watch, program
+        self._clients: dict[int, socket.socket] = {}
+        self._path = next(private_folders()) / f"{program}.sock"
+        self._path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(self._path))
+        finally:
+            os.umask(before)
+        self._listener.listen(8)
+        self._listener.setblocking(False)
+
+    def descriptors(self) -> list[int]:
+        return [self._listener.fileno(), *self._clients]
+
+    def serve(self, ready: list[int]) -> None:
+        """Let clients in, and answer those who ask."""
+        for fd in ready:
+            if fd == self._listener.fileno():
+                with contextlib.suppress(OSError):
+                    client, _ = self._listener.accept()
+                    client.setblocking(False)
+                    self._clients[client.fileno()] = client
+            elif fd in self._clients:
+                client = self._clients.pop(fd)
+                with client, contextlib.suppress(OSError):
+                    self._answer(client, client.recv(4096))
+
+    def _answer(self, client: socket.socket, asked: bytes) -> None:
+        reply: dict[str, Any] = {"pid": self._program, "program": _command(self._program)}
+        reply["ports"] = [port.message["name"] for port in self._watch.ports.values()]
+        order, _, name = asked.decode(errors="replace").strip().partition(" ")
+        if order == "stop":
+            reply["sent"] = self._watch.order("an order from another process", name)
+        client.sendall(json.dumps(reply).encode() + b"\n")
+
+    def close(self) -> None:
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+
+def order(what: str, port: str = "") -> list[dict[str, Any]]:
+    """Send "stop" or "who" to every program of this user that holds players; what each answered.
+
+    With a `port` only programs that hold it are asked to stop, and only there. A reply has `pid`, `program`, `ports`,
+    and for a stop `sent`, the ports that took it.
+    """
+    replies = []
+    doors = [door for folder in private_folders() for door in sorted(folder.glob("*.sock"))]
+    for door in doors if hasattr(socket, "AF_UNIX") else []:
+        with socket.socket(socket.AF_UNIX) as line, contextlib.suppress(OSError, ValueError):
+            line.settimeout(1.0)
+            line.connect(str(door))
+            line.sendall(f"{what} {port}".strip().encode() + b"\n")
+            replies.append(json.loads(line.recv(65536)))
+    return [reply for reply in replies if reply["ports"] and (what != "stop" or reply["sent"])]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:200]
+    except OSError:
+        return "a program of the kit"
 
 
 def main() -> None:
     """Watch until goodbye, or until the parent is gone."""
-    watch = _Watch()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def shut_down(*_: object) -> None:
-        watch.silence()
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, shut_down)  # the machine shuts down
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.stdout.write("watching\n")
-    sys.stdout.flush()
-    goodbye = _watch_pipe(watch) if os.name == "nt" else _watch_socket(watch)
+    goodbye = _watch_pipe() if os.name == "nt" else _Loop().run()
+    if not goodbye:
+        os._exit(0)
+
+
+def _watch_pipe() -> bool:
+    """Windows: lines from a pipe, and an answer on standard output."""
+
+    def tell(message: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+    watch = Watch(tell)
+    tell({"pong": True})
+    goodbye = any(not watch.take(line, []) for line in sys.stdin.buffer)
     if not goodbye:
         watch.silence()
+    return goodbye
 
 
-def _watch_pipe(watch: _Watch) -> bool:
-    return any(not watch.take(line, []) for line in sys.stdin.buffer)
+class _Loop:
+    """What comes from where, on everything but Windows."""
 
+    def __init__(self) -> None:
+        self._line = socket.socket(fileno=os.dup(0))
+        os.close(0)
+        self._watch = Watch(self._tell)
+        self._parent = -1
+        with contextlib.suppress(OSError, AttributeError):
+            # a forked child of the parent may keep the socket open: the parent's own end is what counts
+            self._parent = os.pidfd_open(os.getppid())
+        self._door: _Door | None = None
+        with contextlib.suppress(OSError, StopIteration):  # no private folder: nobody else may order, all else goes on
+            self._door = _Door(self._watch, os.getppid())
+        self._buffer, self._fresh = b"", list[int]()
 
-def _watch_socket(watch: _Watch) -> bool:
-    """True for goodbye, False when the parent vanished."""
-    line = socket.socket(fileno=os.dup(0))
-    os.close(0)
-    watched: list[Any] = [line]
-    with contextlib.suppress(OSError, AttributeError):
-        # a forked child of the parent may keep the socket open: the parent's own end is what counts
-        watched.append(os.pidfd_open(os.getppid()))
-    buffer, descriptors = b"", []
-    while True:
-        ready, _, _ = select.select(watched, [], [])
-        if line not in ready:
-            return False
+    def run(self) -> bool:
+        """True for goodbye, False when the parent vanished."""
+
+        def shut_down(*_: object) -> None:
+            self._watch.silence()
+            self._close()
+            os._exit(0)
+
+        signal.signal(signal.SIGTERM, shut_down)  # the machine shuts down
+        self._tell({"pong": True})
         try:
-            data, fresh, _, _ = socket.recv_fds(line, 4096, 4)
+            while (goodbye := self._turn()) is None:
+                pass
+            if not goodbye:
+                self._watch.silence()
+            return goodbye
+        except BaseException:
+            self._watch.silence()
+            raise
+        finally:
+            self._close()
+
+    def _turn(self) -> bool | None:
+        sources = [
+            self._line.fileno(),
+            self._parent,
+            self._watch.signals,
+            *(self._door.descriptors() if self._door else []),
+        ]
+        ready = _ready([fd for fd in sources if fd >= 0], self._watch.go_on())
+        if self._watch.signals in ready:
+            self._watch.signalled()
+        if self._door:
+            self._door.serve(ready)
+        if self._line.fileno() in ready:
+            return self._listen()
+        return False if self._parent in ready else None
+
+    def _listen(self) -> bool | None:
+        try:
+            data, fresh, _, _ = socket.recv_fds(self._line, 65536, 16)
         except OSError:
             return False
         if not data:
             return False
-        descriptors += fresh
-        buffer += data
-        while b"\n" in buffer:
-            message, buffer = buffer.split(b"\n", 1)
-            if not watch.take(message, descriptors):
-                return True
+        self._fresh += fresh
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return None if all(self._watch.take(line, self._fresh) for line in lines) else True
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            self._line.send(json.dumps(message).encode() + b"\n", socket.MSG_DONTWAIT)
+
+    def _close(self) -> None:
+        if self._door:
+            self._door.close()
+
+
+def _ready(descriptors: list[int], seconds: float) -> list[int]:
+    poller = select.poll()
+    for fd in descriptors:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _ in poller.poll(1000 * seconds)]
 
 
 if __name__ == "__main__":

@@ -12,56 +12,16 @@ One writer, so frames never interleave; no sleeping inside, so the same code run
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from contextlib import suppress
 
-from smellkit.device import frames
-from smellkit.device.clock import Clock
-from smellkit.device.errors import Closed, LinkError, PortLost
-from smellkit.device.frames import Frame, Parser
-from smellkit.device.jobs import NEVER, Burst, Job, Pulse, Requests, Schedule, Stopped, Timing
-from smellkit.device.link import BackOff, Link, Log
-
-SHORTEST = 0.05  # seconds of a pulse that are still worth sending
+from smellkit.device import direct
+from smellkit.device.errors import Closed, LinkError, NoReply
+from smellkit.device.jobs import NEVER, Burst, Pulse, Schedule, Stopped
+from smellkit.device.wire import SHORTEST, Wire
 
 
-class Worker:
+class Worker(Wire):
     """What happens on the link. Everything here runs inside `step` only, but for what `Engine` does under `_lock`."""
-
-    def __init__(
-        self,
-        connect: Callable[[], Link],
-        *,
-        clock: Clock,
-        timing: Timing,
-        log: Log,
-        name: str,
-        channel: int = 0,
-        on_link: Callable[[Link | None], None] = lambda link: None,
-    ):
-        self.name, self.log, self.timing = name, log, timing
-        self._connect, self._clock, self._on_link, self._channel = connect, clock, on_link, channel
-        self._lock = threading.RLock()  # guards the jobs left by others; re-entrant: a signal handler may leave one
-        self._stops: list[Job] = []
-        self._wakes: list[Job] = []
-        self._next: Schedule | None = None
-        self._closing: Job | None = None
-        self._ended = False
-        # the worker's own
-        self._requests = Requests(timing=timing, log=log, name=name)
-        self._parser = Parser()
-        self._last_byte = -NEVER
-        self._last_sent = b""
-        self._free = -NEVER  # no command before
-        self._last_forward = -NEVER  # the device itself heard something
-        self._stop, self._wake = Burst(), Burst()
-        self.schedule: Schedule | None = None
-        self.airs_until = -NEVER  # a scent may be in the air until then, if no stop arrives
-        self._retry, self._back_off = NEVER, BackOff(first=timing.back_off, cap=timing.cap)
-        self._give_up = NEVER
-        self.trouble: LinkError | None = None  # why the link is away
-        self._link: Link | None = connect()
-        on_link(self._link)
 
     def step(self) -> float | None:
         """Do what is due. Return when to be called next; None once closed."""
@@ -71,10 +31,11 @@ class Worker:
             self._take()
             self._read()
             due = min(self._do_stop(), self._do_link(), self._do_wake(), self._do_schedule(), self._do_request())
+            due = min(due, self._do_again())
             # whatever failed on the way may have made other things due
             if self._link is None:
                 due = min(due, self._retry)
-            elif self._stop.left:
+            elif self._stop.active:
                 due = min(due, self._stop.due)
             if self._parser.waiting:
                 due = min(due, self._last_byte + self.timing.inter_byte)
@@ -82,13 +43,6 @@ class Worker:
             self._crash(why)
             raise
         return None if self._ended else due
-
-    def bound(self) -> float:
-        """Seconds until the air is clear even if no stop arrives."""
-        return max(0.0, self.airs_until - self._now())
-
-    def _now(self) -> float:
-        return self._clock.now()
 
     def _take(self) -> None:
         """Jobs that others left become the worker's own."""
@@ -105,119 +59,49 @@ class Worker:
         if stops:
             self._end_schedule("stopped")
             self._wake.finish("stopped")
-            self._wake = Burst()
-            self._stop.start(self.timing.stops, now)
-            self._stop.jobs += stops
+            self._begin_stop(*stops)
         if wakes:
             self._wake.start(self.timing.wakes, now)
             self._wake.jobs += wakes
-        if schedule:
+        if schedule and schedule.asked < self._last_stop:
+            schedule.finish("stopped")
+        elif schedule:
             self._end_schedule("replaced")
             self.schedule = schedule
         if self._link is None:
             self._fail_all()
 
-    # the link: writing, losing, reading
-
-    def _send(self, frame: bytes, what: str) -> bool:
-        """Write one frame; False when the link broke over it."""
-        assert self._link is not None
-        began = self._now()
-        try:
-            self._link.write(frame)
-        except LinkError as why:
-            why.elapsed = self._now() - began
-            self.log.sent(frame, f"{what}: failed", latency=why.elapsed)
-            self._lose(why)
-            return False
-        now = self._now()
-        self.log.sent(frame, what, latency=now - began)
-        self._last_sent = frame
-        self._free = now + self.timing.gap
-        if frame[1] == 0x51:
-            self._last_forward = now
-        return True
-
-    def _lose(self, why: LinkError) -> None:
-        """The port is gone: one error for everybody who waits, then look for it."""
-        self.log.note(f"lost: {why.what} ({why.got})")
-        self.trouble = why
-        self._use(None)
-        self._parser = Parser()
-        self._requests.forget()
-        self._last_forward = -NEVER
-        self._stop.finish(error=why, keep=self._closing)
-        for job in (*self._wake.jobs, self.schedule, self._requests.current):
-            if job:
-                job.finish(error=why)
-        self._retry = self._now() + self._back_off.next()
-        self._fail_all()
-
-    def _use(self, link: Link | None) -> None:
-        if self._link:
-            self._link.close()
-        with self._lock:
-            self._link = link
-        self._on_link(link)
-
-    def _fail_all(self) -> None:
-        """The link is away: nobody waits for it, except closing, for a while."""
-        away = self._away()
-        self._stop.finish(error=away, keep=self._closing)
-        self._wake.finish(error=away)
-        self._wake.left = 0
-        if self.schedule:
-            self.schedule.finish(error=away)
-            self.schedule = None
-        self._requests.fail(away)
-
-    def _away(self) -> PortLost:
-        why = self.trouble
-        return PortLost(
-            f"{self.name} is away",
-            port=self.name,
-            got=why.got if why else "",
-            remedy="plug the handset in again: the driver looks for it and sends stop first. "
-            f"A device that still plays ends by its own timer, in {self.bound():.1f} s at most",
-        )
-
-    def _read(self) -> None:
-        if self._link is None:
-            return
-        try:
-            data = self._link.read()
-        except LinkError as why:
-            self._lose(why)
-            return
-        now = self._now()
-        replies: list[Frame] = []
-        if data:
-            if self._last_sent and self._last_sent in data:
-                self._requests.trouble(self._last_sent, "echo")
-            replies = self._parser.feed(data)
-            self._last_byte = now
-        elif self._parser.waiting and now >= self._last_byte + self.timing.inter_byte:
-            replies = self._parser.expire()
-        for fault in self._parser.errors:
-            self._requests.trouble(fault.raw, f"{fault}: {fault.detail}")
-        self._parser.errors.clear()
-        for frame in replies:
-            self._requests.reply(frame, now)
-
     # 1
 
     def _do_stop(self) -> float:
-        if not self._link:
+        stop = self._stop
+        if not self._link or not stop.active:
             return NEVER
-        stop = frames.stop(channel=self._channel)
-        due = self._fire(self._stop, stop, "stop", gap=self.timing.stop_gap)
+        answers = self.dialect.answers
+        gap = self.timing.again if answers else self.timing.stop_gap
+        due = self._fire(stop, self.dialect.stop(self._channel), "stop", gap=gap)
         if due is not None:
             return due
+        if answers and not stop.confirmed and self._now() < stop.due:
+            return stop.due
         self._back_off.reset()
-        self._stop.finish(Stopped(self.timing.stops, self.bound()))
+        if answers and not stop.confirmed:
+            stop.finish(error=self._unconfirmed(stop))
+        else:
+            stop.finish(Stopped(stop.sent, self.bound(), stop.confirmed))
         if self._closing and self._closing.done:
             self._end()
         return NEVER
+
+    def _unconfirmed(self, stop: Burst) -> NoReply:
+        return NoReply(
+            f"Stop is not confirmed by {self.name}, sent {stop.sent} times",
+            port=self.name,
+            frame=self.dialect.stop(self._channel),
+            expected="00 with 0",
+            got="; ".join(dict.fromkeys(self._requests.heard)) or "nothing",
+            remedy=f"switch the player off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most",
+        )
 
     def _fire(self, burst: Burst, frame: bytes, what: str, *, gap: float, wait: bool = False) -> float | None:
         """Send what is due of a burst, after other commands with `wait`; when to go on, None once it is over."""
@@ -227,7 +111,10 @@ class Worker:
                 return due
             if not self._send(frame, what):
                 return NEVER
+            if burst is self._stop and self.dialect.answers:
+                self._owed.append((self._now(), direct.STOP, burst.number))
             burst.left -= 1
+            burst.sent += 1
             burst.due = self._now() + gap
         return None
 
@@ -251,27 +138,34 @@ class Worker:
             return self._retry
         self._use(link)
         self.log.note(f"connected again: {link.name}")
-        self._stop = Burst(self.timing.stops, self._now() + self.timing.stop_gap, self._stop.jobs)
+        self._stop.active = False
+        self._begin_stop()
         if self._closing and self._closing not in self._stop.jobs:
             self._stop.jobs.append(self._closing)
-        self._send(frames.wake(channel=self._channel), "wake")  # a device asleep would not hear the stop
+        if self.dialect.wake:
+            self._stop.due += self.timing.stop_gap
+            self._send(self.dialect.wake(self._channel), "wake")  # a device asleep would not hear the stop
         self._last_forward = -NEVER  # before the next play it is woken properly
         return self._now()
 
     # 3
 
     def _asleep(self) -> bool:
+        if not self.dialect.wake:
+            return False
         return self._now() - self._last_forward >= self.timing.idle or self._wake.left > 0
 
     def _do_wake(self) -> float:
-        if not self._link or self._stop.left:
+        if not self._link or self._stop.active:
+            return NEVER
+        if not self.dialect.wake:
+            self._wake.finish()
             return NEVER
         request = self._requests.current
         needed = (self.schedule is not None and self.schedule.began is None) or (request is not None and request.wakes)
         if needed and self._asleep():
             self._wake.start(self.timing.wakes, self._now())
-        wake = frames.wake(channel=self._channel)
-        due = self._fire(self._wake, wake, "wake", gap=self.timing.wake_gap, wait=True)
+        due = self._fire(self._wake, self.dialect.wake(self._channel), "wake", gap=self.timing.wake_gap, wait=True)
         if due is not None:
             return due
         self._wake.finish()
@@ -280,14 +174,23 @@ class Worker:
     # 4
 
     def _do_schedule(self) -> float:
-        while self.schedule and self._link and not self._stop.left:
+        while self.schedule and self._link and not self._stop.active and not self._retuning():
+            if self._now() >= self.kept_until:
+                self._end_schedule("stopped: nobody is there any more")
+                self._begin_stop()
+                return self._now()
             due = self._advance(self.schedule, self._now())
             if due is not None:
-                return due
+                return min(due, self.kept_until)
         return NEVER
 
+    def _retuning(self) -> bool:
+        """A change of channel is on its way: what would be played now, a stop might not reach."""
+        request = self._requests.current
+        return request is not None and request.retunes and request.tries > 0 and not request.done
+
     def _advance(self, schedule: Schedule, now: float) -> float | None:
-        """One move: begin, send the next pulse, or end; when to go on, None for at once."""
+        """One move: begin, send the next frame, or end; when to go on, None for at once."""
         if schedule.began is None:
             if self._asleep():
                 return NEVER  # the wake comes first
@@ -301,26 +204,63 @@ class Worker:
             self._end_schedule("played")
             return None
         pulse = schedule.pulses[schedule.next]
-        due = schedule.began + pulse.start  # absolute: lateness never adds up
-        left = due + pulse.seconds - now
+        longest = self.timing.frame if self._guarded() else min(self.timing.frame, self.timing.unguarded)
+        due = self._due(schedule, pulse, longest, now)
         if now < due:
             return due
-        if left < SHORTEST:
-            self.log.note(f"too late for scent {pulse.scent}, {pulse.seconds:g} s")
-        elif now < self._free:
+        if now - due > self.timing.asleep or due < schedule.covered < now:
+            self._interrupted(schedule, now - due)
+            return NEVER
+        end = schedule.began + pulse.start + pulse.seconds
+        if end - now < SHORTEST:
+            if schedule.covered == -NEVER:
+                self.log.note(f"too late for scent {pulse.scent}, {pulse.seconds:g} s")
+            schedule.next, schedule.covered = schedule.next + 1, -NEVER
+            return None
+        if now < self._free:
             return self._free
-        schedule.next += 1
-        if left >= SHORTEST:
-            self._play(schedule, pulse, min(left, pulse.seconds), began=schedule.began)
+        self._play(schedule, pulse, end if pulse.volumes else min(due + longest, end))
         return None
 
-    def _play(self, schedule: Schedule, pulse: Pulse, seconds: float, *, began: float) -> None:
-        frame = frames.play(pulse.scent, max(1, round(seconds * 1000)), channel=self._channel)
-        now, before = self._now(), self.airs_until
-        self.airs_until = max(before, now + self.timing.write + seconds)  # even a write that fails may arrive
-        if self._send(frame, f"{'renew' if pulse.renewal else 'play'} {pulse.scent} for {seconds:.3f} s"):
-            self.airs_until = max(before, self._now() + seconds)  # the radio may lose it: the older one goes on
-            schedule.played.append(Pulse(now - began, pulse.scent, seconds, pulse.renewal))
+    def _due(self, schedule: Schedule, pulse: Pulse, longest: float, now: float) -> float:
+        """When the next frame of a pulse is due: absolute, so lateness never adds up."""
+        if schedule.covered == -NEVER:
+            return schedule.began + pulse.start  # type: ignore[operator]
+        if schedule.covered - now > longest and not pulse.volumes:
+            return now  # the watchdog is gone: a shorter frame takes the place of the one that is in the air
+        return schedule.covered - min(self.timing.renew, longest / 2)
+
+    def _play(self, schedule: Schedule, pulse: Pulse, until: float) -> None:
+        now, before, again = self._now(), self.airs_until, schedule.covered > -NEVER
+        seconds = until - now
+        if pulse.volumes:
+            frame, lasts = (
+                direct.mix(pulse.volumes),
+                NEVER,
+            )  # it has no duration: nothing but a stop ends it for certain
+        else:
+            frame, lasts = self.dialect.play(pulse.scent, max(1, round(seconds * 1000)), self._channel), seconds
+        self.airs_until = max(before, now + self.timing.write + lasts)  # even a write that fails may arrive
+        if not self._send(frame, f"{'renew' if again else 'play'} {pulse.scent or 'mixture'} for {seconds:.3f} s"):
+            return
+        self.airs_until = max(before, self._now() + lasts)  # the radio may lose it: the older one goes on
+        schedule.played.append(Pulse(now - (schedule.began or now), pulse.scent, seconds, pulse.volumes))
+        schedule.covered = until
+        if self.dialect.answers:
+            schedule.last, schedule.first_sent, schedule.until, schedule.tries = frame, self._now(), until, 1
+            schedule.number += 1
+            self._owed.append((self._now(), frame[5], (id(schedule), schedule.number)))
+        if until >= (schedule.began or now) + pulse.start + pulse.seconds - 1e-9:
+            schedule.next, schedule.covered = schedule.next + 1, -NEVER
+
+    def _interrupted(self, schedule: Schedule, late: float) -> None:
+        error = LinkError(
+            f"{schedule.what} was interrupted: nothing ran for {late:.1f} s",
+            port=self.name,
+            remedy="the machine slept or was busy; what was left is not played by itself: play it again",
+        )
+        self.log.note(error.what)
+        self._fail_schedule(error)
 
     def _end_schedule(self, how: str) -> None:
         schedule, self.schedule = self.schedule, None
@@ -328,8 +268,7 @@ class Worker:
             return
         self.log.note(f"{how}: {schedule.what}")
         if how == "played" and schedule.stop_after:
-            self._stop.start(self.timing.stops, self._now())
-            self._stop.jobs.append(schedule)
+            self._begin_stop(schedule)
             self._do_stop()
         else:
             schedule.finish(how)
@@ -337,7 +276,7 @@ class Worker:
     # 5
 
     def _do_request(self) -> float:
-        while self._link and not self._stop.left and (request := self._requests.head(self._now())):
+        while self._link and not self._stop.active and (request := self._requests.head(self._now())):
             now = self._now()
             if request.tries and now < request.last + self.timing.reply:
                 return request.last + self.timing.reply
@@ -346,6 +285,11 @@ class Worker:
             due = max(self._requests.due(request, now), self._free)
             if now < due:
                 return due
+            if request.silences and (self.schedule or self.airs_until > now):
+                self._end_schedule("stopped: the channel changes")
+                request.silences = False
+                self._begin_stop()
+                return now
             if not self._send(request.frame, request.what):
                 return NEVER
             self._requests.sent(request, self._now())
@@ -356,6 +300,7 @@ class Worker:
     def _end(self) -> None:
         self._end_schedule("stopped")
         self._requests.fail(Closed(f"{self.name} was closed", port=self.name))
+        silent = self._closing is None or self._closing.error is None
         if self._link:
             self._link.close()
         with self._lock:
@@ -364,6 +309,7 @@ class Worker:
             left = [*self._stops, *self._wakes, *([self._next] if self._next else [])]
         for job in left:
             job.finish("closed")
+        self._on_end(silent)
 
     def _crash(self, why: Exception) -> None:
         self.log.note(f"worker failed: {why!r}")
@@ -376,15 +322,8 @@ class Worker:
                 job.finish(error=error)
         self._requests.fail(error)
         self.trouble = error
+        with suppress(Exception):
+            self._on_end(False)  # the watchdog sends stop too
         if self._link:
             self._link.close()
         self._link, self._ended = None, True
-
-    def last_resort(self) -> None:
-        """The worker hangs or died: send stop from this thread, past it."""
-        link = self._link
-        if link:
-            try:
-                link.write(frames.stop(channel=self._channel))
-            except LinkError as why:
-                self.log.note(f"last-resort stop failed: {why.what}")

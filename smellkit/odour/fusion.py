@@ -1,31 +1,30 @@
 """Smell, picture and text, fused into mixture ratios over the twelve scents; any of them may be missing.
 
-    smell  z (50) -- alpha --+
+    smell  (ds)  -- alpha ---+
     vision (dv)  -- linear --+-- tokens + modality embeddings -- strategy --> odour scene -- softmax --> beta (12)
     text   (dt)  -- linear --+
 
-A missing modality is masked: its token is never looked at, so that its content, whatever it is, changes nothing.
+The tokens are embeddings (z of the encoder, those of the scene encoder), or the evidence that the product of experts
+sees: `experts` is what ships, this is the network that it is compared with. A missing modality is masked: its token is
+never looked at, so that its content, whatever it is, changes nothing.
 """
 
 from __future__ import annotations
-
-import functools
 
 import torch
 from torch import Tensor, nn
 
 from smellkit.odour.mixture import AlphaSum
-from smellkit.odour.mixture_task import mixture_scores
-from smellkit.odour.scenes import MODALITIES, check_modality, read_scenes
-from smellkit.task import Batch, Task
+from smellkit.task import Batch
 
+MODALITIES = ("smell", "picture", "text")  # the order of the columns of `present`
 STRATEGIES = ("attention", "concatenation", "addition")
 
 
 class Fusion(nn.Module):
     """Three embeddings in, beta over twelve scents out.
 
-    A batch holds "smell" (batch, 50), "picture" (batch, dv), "text" (batch, dt) and "present" (batch, 3), a mask in the
+    A batch holds "smell" (batch, ds), "picture" (batch, dv), "text" (batch, dt) and "present" (batch, 3), a mask in the
     order of `MODALITIES`. Strategies:
 
     - attention: a summary token and the present modalities' tokens through a TransformerEncoder;
@@ -101,52 +100,3 @@ def hide(present: Tensor, probability: float) -> Tensor:
     """Hide each present modality with `probability`; where that would hide all of them, all stay."""
     kept = present & (torch.rand(present.shape, device=present.device) >= probability)
     return torch.where(kept.any(dim=1, keepdim=True), kept, present)
-
-
-def fusion_loss(outputs: Batch, batch: Batch) -> Tensor:
-    """Cross-entropy between true ratios and beta."""
-    return -(batch["ratios"] * outputs["log_beta"]).sum(dim=-1).mean()
-
-
-def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
-    """Scores of a split: accuracy of the strongest scent (any of them where several are), and those of the mixture."""
-    beta, ratios = outputs["beta"].detach(), batch["ratios"]
-    return {"accuracy": float(correct(beta, ratios).float().mean()), **mixture_scores(beta.numpy(), ratios.numpy())}
-
-
-def correct(beta: Tensor, ratios: Tensor) -> Tensor:
-    """Whether the largest beta is a scent of the largest true ratio, (n,)."""
-    chosen = ratios.gather(1, beta.argmax(dim=1, keepdim=True)).squeeze(1)
-    return chosen >= ratios.max(dim=1).values - 1e-6
-
-
-def task(
-    *,
-    data: str = "",
-    scene: str = "light",
-    revision: str = "",
-    strategy: str = "attention",
-    dropout: float = 0.2,
-    width: int = 64,
-    layers: int = 2,
-    without: str = "",
-    encoder: str = "mixture",
-    seed: int = 7,
-) -> Task:
-    """Fusion of smell, picture and text on mixture recordings, as a task for the trainer.
-
-    data: a SmellNet folder, "" for the sample; scene: "light", or a Qwen-VL folder or hub name (with `revision`);
-    without: a modality that is absent throughout ("smell", "picture" or "text"), for comparisons; encoder: whose 50
-    channels are the smell; seed: of the splits of pictures and descriptions.
-    """
-    check_modality(without)
-    scenes = functools.cache(lambda: read_scenes(data, scene=scene, revision=revision, encoder=encoder, seed=seed))
-    present = [name != without for name in MODALITIES]
-
-    def load():
-        return {name: scenes().tensors(name, present=present, seed=seed) for name in scenes().smells}
-
-    def build() -> nn.Module:
-        return Fusion(scenes().sizes, strategy=strategy, width=width, layers=layers, dropout=dropout)
-
-    return Task("odour-fusion", load, build, fusion_loss, fusion_scores, watch="accuracy")

@@ -16,14 +16,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit.checks.ranges import outside
+from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose
 from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
 from smellkit.odour import recordings
-from smellkit.odour.pipeline import Mixture, Pipeline, Played, play, unanswered
+from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several, unanswered
 from smellkit.odour.scents import SCENTS
+from smellkit.odour.smell import SubstanceSmell
 
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
@@ -43,7 +45,17 @@ class Recogniser:
         self.span = pipeline.smell.span
         self._places = [list(columns).index(name) for name in pipeline.smell.columns]
         self._rows: collections.deque[list[float]] = collections.deque(maxlen=self.span)
+        self._shown: dict[str, Evidence] = {}
         self.restart()
+
+    def show(self, *, picture: Pictures | None = None, text: str | None = None) -> Mixture | None:
+        """Take a picture and a text of what is sniffed, fused with every answer from now on; none of both ends that.
+
+        Returns what they say alone, or None. DataError when they can't be read.
+        """
+        shown: dict[str, list] = {"picture": several(picture), "text": several(text)}
+        self._shown = self.pipeline.seen({sense: contents for sense, contents in shown.items() if contents})
+        return self.pipeline.fuse(shown=self._shown, single=True) if self._shown else None
 
     def restart(self) -> None:
         """Forget everything: another smell begins, or rows were lost."""
@@ -67,9 +79,16 @@ class Recogniser:
         smell = self.pipeline.smell
         if why := outside(np.asarray(self._rows), smell.ranges):
             return replace(unanswered(why), seconds=time.perf_counter() - began)
-        newest = smell.probabilities(smell.windows(np.asarray(self._rows, np.float32)))[0]
+        windows = smell.windows(np.asarray(self._rows, np.float32))
+        newest = smell.probabilities(windows)[0]
         self._mean = newest if self._mean is None else MEMORY * self._mean + (1 - MEMORY) * newest
-        return replace(self.pipeline.judge(self._mean), seconds=time.perf_counter() - began)
+        answer = self.pipeline.judge(self._mean) if not self._shown else self._fused(windows, self._mean)
+        return replace(answer, seconds=time.perf_counter() - began)
+
+    def _fused(self, windows: NDArray, mean: NDArray) -> Mixture:
+        known = isinstance(self.pipeline.smell, SubstanceSmell)
+        believed = self.pipeline.believed(mean) if known else self.pipeline.smelled(self.pipeline.smell, windows)
+        return self.pipeline.fuse(believed, shown=self._shown)
 
 
 @dataclass(frozen=True)
@@ -131,9 +150,7 @@ def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:
     """
     air = _virtual(player).air
     begin = air[0].start if air else 0.0
-    pieces = [
-        (piece.scent, "in the air", piece.start - begin, (piece.end or time.monotonic()) - begin) for piece in air
-    ]
+    pieces = [(piece.scent, "in the air", piece.start - begin, (piece.end or Clock.now()) - begin) for piece in air]
     slots = [(scent, " planned", start, start + seconds) for start, scent, seconds in plan.slots] if plan else []
     rows = [(f"{SCENTS[scent - 1]}, {which.strip()}", *when) for scent, which, *when in sorted(slots + pieces)]
     return pd.DataFrame(rows, columns=["name", "start", "end"])
@@ -145,14 +162,14 @@ def stop_delay(player: NeckWear, *, times: int = 5) -> list[float]:
     delays = []
     for _ in range(times):
         player.play(1, seconds=10)
-        deadline = time.monotonic() + 10
-        while not virtual.emitting and time.monotonic() < deadline:
+        deadline = Clock.now() + 10
+        while not virtual.emitting and Clock.now() < deadline:
             time.sleep(0.01)
         if not virtual.emitting:
             raise NoReply(
                 "The virtual player emits nothing", port=player.status().port, elapsed=10, remedy="plug it in"
             )
-        called = time.monotonic()
+        called = Clock.now()
         player.stop()
         delays.append((virtual.air[-1].end or math.inf) - called)
     return delays

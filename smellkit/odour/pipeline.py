@@ -1,20 +1,22 @@
 """The way of a recording, in one file: from what three senses have to what is played.
 
     recording -> windows -> z (50 channels) -> odour vector --+
-    picture   -> scene encoder -> probe ----------------------+-- evidence of each sense -> beta (12) -> play, or not
+    picture   -> scene encoder -> probe ----------------------+-- evidence -> experts -> beta (12) -> play, or not
     text      -> scene encoder -> probe ----------------------+
 
 `Pipeline.load()` takes trained weights, `Pipeline.fit(data)` fits the last layers to a folder of one's own in seconds.
+A recording alone is judged by its board's own weights; several senses are fused by `experts`.
 Live recognition, prediction, the panel and the notebooks go through here; `play` is the one way from a result to air.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -26,22 +28,30 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
+from smellkit.odour.fused import Fused
+from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.recordings import find
-from smellkit.odour.scenes import SceneProbes
 from smellkit.odour.scents import SCENTS
-from smellkit.odour.smell import Smell, SubstanceSmell, load_smell
+from smellkit.odour.smell import MixtureSmell, Smell, SubstanceSmell, load_smell
 
 OUTSIDE = 0.5  # the most that may speak for a smell which the player has not
-FLOOR = 0.01  # the least share that a sense leaves to any scent: no sense alone may rule one out
+ALIKE = 1e-3  # shares that differ by less are equally loud
 Recording: TypeAlias = str | Path | pd.DataFrame | ArrayLike
+Pictures: TypeAlias = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one sense alone says: shares of the twelve scents, and how much it is trusted (an exponent, 0 to 1)."""
+    """What one sense alone says: shares of the twelve scents, and how much it is trusted, 0 to 1.
+
+    A smell is trusted as far as its session is known, or as it speaks for the twelve at all; pictures and texts as
+    often as their kind was right where it could be checked. 0 means that it said nothing, and was left out, and
+    `why` says for which reason.
+    """
 
     shares: Mapping[str, float]
     trust: float = 1.0
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,22 +122,29 @@ class Pipeline:
     """Smell, and where they are known picture and text, to a Mixture.
 
     >>> pipeline = Pipeline.load()
-    >>> answer = pipeline("banana.csv")
-    >>> answer.name, answer.beta["banana"], answer.reason
+    >>> answer = pipeline("banana.csv", picture="fruit.jpg", text="sweet and ripe")
+    >>> answer.name, answer.beta["banana"], answer.evidence["picture"].shares, answer.reason
     """
 
-    def __init__(self, smell: Smell, *, scene: SceneProbes | None = None, margin: float = playlist.MARGIN):
+    def __init__(
+        self, smell: Smell, *, fused: Fused | None = None, margin: float = playlist.MARGIN, others: bool = False
+    ):
         self.smell = smell
-        self.scene = scene
         self.margin = margin
+        self._fused = fused
+        self._others = others
 
     @classmethod
     def load(cls, weights: str | Path = "odour") -> Pipeline:
-        """With trained weights: odour (twelve columns, 1 Hz), mixture (four columns, 10 Hz), or a folder of such."""
-        return cls(load_smell(weights))
+        """With trained weights: odour (twelve columns, 1 Hz), mixture (four columns, 10 Hz), or a folder of such.
+
+        Without a name both boards are understood: a recording says by its columns which one it is of.
+        """
+        name = "mixture" if str(weights) == "fusion" else weights
+        return cls(load_smell(name), others=name == "odour")
 
     @classmethod
-    def fit(cls, data: str | Path | None = None, *, scene: str = "light") -> Pipeline:
+    def fit(cls, data: str | Path | None = None, *, scene: str = "") -> Pipeline:
         """With the shipped encoder and read-outs fitted to the recordings, pictures and descriptions in `data`.
 
         The sample by default, whose simulated nose the shipped read-out has never smelled. Pictures and descriptions
@@ -135,84 +152,161 @@ class Pipeline:
         """
         shipped = load_smell("odour")
         assert isinstance(shipped, SubstanceSmell)
-        return cls(shipped.fit(data), scene=SceneProbes(find(data), scene))
+        pipeline = cls(shipped.fit(data))
+        pipeline._refit = (find(data), scene)
+        return pipeline
+
+    _refit: tuple[Path, str] | None = None
 
     @cached_property
     def about(self) -> str:
         """What the smell was learned from, in a few words."""
         return self.smell.about
 
+    @cached_property
+    def fused(self) -> Fused:
+        """What fuses the senses; loaded, or fitted to a folder's pictures and descriptions, when it is first needed."""
+        shipped = self._fused or Fused.load(scene=self._refit[1] if self._refit else "")
+        return shipped.fit(self._refit[0]) if self._refit else shipped
+
+    @cached_property
+    def _mixture_board(self) -> Smell:
+        return load_smell("mixture")
+
+    def board(self, recording: Recording, nose: str = "") -> Smell:
+        """The weights for a recording's board: by the name of the `nose` (odour, mixture), or by its columns."""
+        if nose not in ("", "odour", "mixture"):
+            raise OptionError(f"There is no nose {nose!r}", hint="odour (twelve columns) or mixture (four columns)")
+        other = nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell))
+        return self._mixture_board if self._others and other else self.smell
+
     def __call__(
-        self, recording: Recording | None = None, *, picture: str | Path | None = None, text: str | None = None
+        self,
+        recording: Recording | None = None,
+        *,
+        picture: Pictures | None = None,
+        text: str | Sequence[str] | None = None,
+        nose: str = "",
     ) -> Mixture:
         """Return the Mixture of a recording, a picture and a text; each may be absent, but not all.
 
-        A recording is a CSV file, a table with the nose's columns, or an array (rows, columns) of just those.
+        A recording is a CSV file, a table with the nose's columns, or an array (rows, columns) of just those, with
+        the name of its `nose` where the number of columns does not tell. Several pictures or texts of one scene are
+        averaged.
         """
         if recording is None and picture is None and text is None:
             raise OptionError("Nothing to recognise", hint="give a recording, a picture or a text")
-        evidence = self._seen(picture, text)
+        shown = {} if picture is None else {"picture": several(picture)}
+        shown |= {} if text is None else {"text": several(text)}
         if recording is None:
-            return self.fuse(evidence)
-        if why := self.unknown(recording):
-            return unanswered(why)
-        probabilities = self.recognise(recording)
-        return self.judge(probabilities) if not evidence else self.fuse(self._smelled(probabilities) | evidence)
+            return self.fuse(shown=self.seen(shown), single=all(len(each) == 1 for each in shown.values()))
+        smell = self.board(recording, nose)
+        why = self.unknown(recording, smell)
+        if not shown:
+            return unanswered(why) if why else self.judge(smell.recording(read_windows(recording, smell)), smell)
+        if why:
+            return self.fuse(
+                shown={"smell": Evidence(named(normalised(np.zeros(len(SCENTS)))), 0.0, why), **self.seen(shown)}
+            )
+        return self.fuse(self.smelled(smell, read_windows(recording, smell)), shown=self.seen(shown))
 
-    def unknown(self, recording: Recording) -> str:
+    def unknown(self, recording: Recording, smell: Smell | None = None) -> str:
         """Why a recording lies outside what the weights know, or ""."""
-        rows = read_rows(recording, self.smell)
-        return outside(rows, self.smell.ranges) if len(rows) >= self.smell.span else ""
+        smell = smell or self.smell
+        rows = read_rows(recording, smell)
+        return outside(rows, smell.ranges) if len(rows) >= smell.span else ""
 
     def recognise(self, recording: Recording) -> NDArray[np.float64]:
         """Probabilities of the smell's classes for a whole recording, (classes,): the mean over its windows."""
-        windows = read_windows(recording, self.smell)
-        if isinstance(self.smell, SubstanceSmell):
-            return self.smell.calibrated(self.smell.scores(windows).mean(axis=0))
-        return self.smell.probabilities(windows).mean(axis=0)
+        return self.smell.recording(read_windows(recording, self.smell))
 
-    def judge(self, probabilities: NDArray) -> Mixture:
+    def judge(self, probabilities: NDArray, smell: Smell | None = None) -> Mixture:
         """Return what the smell's `probabilities` (classes,) amount to: a name, beta, and whether to play it."""
+        smell = smell or self.smell
         best = int(np.argmax(probabilities))
-        shares = self.smell.shares(probabilities)
+        shares = smell.shares(probabilities)
         inside = float(shares.sum())
         beta = normalised(shares)
-        if decide(probabilities[None], self.smell.confidence.thresholds)[0] == ABSTAIN:
+        if decide(probabilities[None], smell.confidence.thresholds)[0] == ABSTAIN:
             reasons = ("not sure", "not sure")
         elif inside < 1 - OUTSIDE:
-            name = self.smell.classes[best]
+            name = smell.classes[best]
             reasons = 2 * ("not sure" if name in SCENTS else f"{name} is not one of the player's scents",)
         else:
             reasons = undecided(beta, margin=self.margin)
         return Mixture(
             named(beta),
-            self.smell.classes[best],
+            smell.classes[best],
             float(probabilities[best]),
             {"smell": Evidence(named(beta))},
             tuple(probabilities.tolist()),
             *reasons,
         )
 
-    def fuse(self, evidence: Mapping[str, Evidence]) -> Mixture:
-        """Return the Mixture of several senses: the product of their shares, each to the power of its trust."""
-        logs = sum(each.trust * np.log(np.array([*each.shares.values()]) + FLOOR) for each in evidence.values())
-        beta = normalised(np.exp(logs - np.max(logs)))
+    def smelled(self, smell: Smell, windows: NDArray) -> tuple[NDArray[np.float64], float]:
+        """What windows of one recording make the experts believe, (m + 1,), and how far that is to be trusted."""
+        if isinstance(smell, MixtureSmell):
+            each, known = self.fused.smelled(smell.hybrid, windows)
+            return each.mean(axis=0), known
+        return self.believed(smell.recording(windows), smell)
+
+    def believed(self, probabilities: NDArray, smell: Smell | None = None) -> tuple[NDArray[np.float64], float]:
+        """The same from the `probabilities` (classes,) of a board: a running mean, say."""
+        shares = (smell or self.smell).shares(probabilities)
+        inside = min(1.0, float(shares.sum()))
+        return self.fused.experts.named(shares[None], np.array([1 - inside]))[0], inside
+
+    def seen(self, shown: Mapping[str, Sequence[str | Path]]) -> dict[str, Evidence]:
+        """The evidence of pictures and texts, by sense: their mean shares; trust 0 where it is like nothing."""
+        evidence = {}
+        for sense, contents in shown.items():
+            try:
+                said = [self.fused.senses.shares(sense, one) for one in contents]
+            except DataError as why:
+                raise DataError(f"The {sense}: {why.what}", hint=why.hint) from why
+            each = [shares for shares in said if shares is not None]
+            right = float(np.trace(self.fused.experts.confusion[sense]) / len(SCENTS))
+            told = np.mean(each, axis=0) if each else normalised(np.zeros(len(SCENTS)))
+            evidence[sense] = Evidence(named(told), right if each else 0.0, "" if each else "like nothing known")
+        return evidence
+
+    def fuse(
+        self,
+        smelled: tuple[NDArray, float] | None = None,
+        *,
+        shown: Mapping[str, Evidence] | None = None,
+        single: bool = False,
+    ) -> Mixture:
+        """Return the Mixture of what is `smelled` (a belief and its trust) and what pictures and texts have `shown`.
+
+        `single`: there is at most one of each, so without a smell it is probably of one scent.
+        """
+        experts = self.fused.experts
+        evidence: dict[str, Evidence] = {}
+        shown = shown or {}
+        if smelled is not None:
+            evidence["smell"] = Evidence(named(normalised(experts.mean(smelled[0][None])[0])), smelled[1])
+        evidence |= shown
+        told = {sense: one for sense, one in shown.items() if one.trust > 0}
+        likelihoods = [experts.seen(sense, [[*one.shares.values()]]) for sense, one in told.items()]
+        belief = smelled[0][None] if smelled is not None else experts.flat(single=single)
+        posterior = experts.fuse(belief, *likelihoods)
+        beta = experts.decide(posterior)[0]
         best = int(beta.argmax())
-        return Mixture(named(beta), SCENTS[best], float(beta[best]), evidence, (), *undecided(beta, margin=self.margin))
+        sure = float(posterior[0, :-1] @ loudest(experts.compositions)[:, best])
+        reasons = self._reasons(posterior[0], beta, sure, nothing=not told and smelled is None)
+        return Mixture(named(normalised(beta)), SCENTS[best], sure, evidence, (), *reasons)
 
-    def _smelled(self, probabilities: NDArray) -> dict[str, Evidence]:
-        """The smell's evidence beside other senses: trusted as far as it speaks for the twelve at all."""
-        shares = self.smell.shares(probabilities)
-        return {"smell": Evidence(named(normalised(shares)), trust=min(1.0, float(shares.sum())))}
-
-    def _seen(self, picture: str | Path | None, text: str | None) -> dict[str, Evidence]:
-        if picture is None and text is None:
-            return {}
-        if self.scene is None:
-            raise OptionError("These weights know a smell alone", hint="Pipeline.fit(data) learns pictures and texts")
-        seen = {"picture": self.scene.picture(picture)} if picture is not None else {}
-        seen |= {"text": self.scene.text(text)} if text is not None else {}
-        return {sense: Evidence(named(shares)) for sense, shares in seen.items()}
+    def _reasons(self, posterior: NDArray, beta: NDArray, sure: float, *, nothing: bool) -> tuple[str, str]:
+        experts, limits = self.fused.experts, self.fused.limits
+        if nothing:
+            return 2 * ("like nothing that these weights know",)
+        if posterior[-1] > 1 - OUTSIDE:
+            return 2 * ("probably none of the player's scents",)
+        expected = float(experts.expected_error(posterior[None], beta[None])[0])
+        likely = np.argsort(-(posterior[:-1] @ loudest(experts.compositions)), kind="stable")[:2]
+        doubt = f"not sure: {SCENTS[likely[0]]} or {SCENTS[likely[1]]}"
+        return doubt if sure < limits.sure else "", doubt if expected > limits.error else ""
 
 
 def read_rows(recording: Recording, smell: Smell) -> NDArray[np.float32]:
@@ -251,6 +345,42 @@ def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDAr
     if longest < smell.span:
         raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
     return np.concatenate([smell.windows(rows, stride=stride) for rows in parts])
+
+
+def loudest(table: NDArray) -> NDArray[np.bool_]:
+    """Whether a scent is the loudest in each row of shares (m, 12), or one of those that are equally loud, (m, 12)."""
+    return table >= table.max(axis=1, keepdims=True) - ALIKE
+
+
+def several(given: Any) -> list:
+    """One path or text as a list of it, None or "" as an empty one, and a list as it is."""
+    if not given:
+        return []
+    return [given] if isinstance(given, (str, Path)) else list(given)
+
+
+def _of_mixture_board(recording: Recording, smell: Smell) -> bool:
+    """Whether a recording has the mixture board's columns and not those of `smell`."""
+    if isinstance(recording, (str, Path)):
+        names: Iterable[str] = _header(Path(recording))
+    elif isinstance(recording, pd.DataFrame):
+        names = map(str, recording.columns)
+    else:
+        return np.ndim(recording) == 2 and np.shape(recording)[1] == len(MIXTURE_GAS) != len(smell.columns)
+    there = {name.strip() for name in names}
+    return (
+        not set(smell.columns) <= there and {"NO2", "VOC", "CO"} <= there and not there & {"LPG", "Alcohol", "Benzene"}
+    )
+
+
+def _header(path: Path) -> list[str]:
+    """The names in the first line of a CSV file; none where it can't be read, which its reader explains."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(10_000)
+    except (OSError, UnicodeDecodeError):
+        return []
+    return next(csv.reader([line], delimiter=";" if line.count(";") > line.count(",") else ","), [])
 
 
 def normalised(shares: NDArray) -> NDArray[np.float64]:

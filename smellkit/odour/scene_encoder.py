@@ -2,8 +2,9 @@
 
     pictures ---> vision (n, dv)        texts ---> text (n, dt)
 
-Two implementations: `LightScene` (no download; colours, textures and hashed letters: it knows nothing about the world)
-and `QwenScene` (a real vision-language model, frozen). `load_scene_encoder(name)` gives either.
+Three implementations: `CompactScene` (two small pretrained networks, in `compact_senses`), `LightScene` (nothing to
+install; colours, textures and hashed letters: it knows nothing about the world) and `QwenScene` (a vision-language
+model, frozen). `senses.load_scene_encoder(name)` gives any.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+LONGEST = 10_000  # characters of a text
 MEMORY_ERRORS = ("out of memory", "can't allocate memory")  # in the RuntimeErrors of torch
 
 
@@ -67,6 +69,8 @@ class SceneEncoder(ABC):
         for text in texts:
             if text is not None and not (isinstance(text, str) and text.strip()):
                 raise DataError(f"A description is {text!r}", hint="give a text, or None when there is none")
+            if text is not None and len(text) > LONGEST:
+                raise DataError(f"A text of {len(text):,} characters", hint=f"a few sentences, at most {LONGEST:,}")
         keys = [None if text is None else sha256(text.encode()).hexdigest() for text in texts]
         compute = lambda rows: self.embed_texts([str(texts[row]) for row in rows])  # noqa: E731
         return self._cached("text", keys, self.text_size, compute)
@@ -81,11 +85,6 @@ class SceneEncoder(ABC):
             keep(folder / key, embedding)
         nothing = np.full(size, np.nan, np.float32)
         return np.array([nothing if key is None else known[key] for key in keys], np.float32).reshape(len(keys), size)
-
-
-def load_scene_encoder(name: str = "light", *, revision: str = "", batch: int = 8) -> SceneEncoder:
-    """Return the encoder `name`: "light", or a Qwen-VL model's folder or hub name (which needs a `revision`)."""
-    return LightScene() if name == "light" else QwenScene(name, revision=revision, batch=batch)
 
 
 def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch: int) -> Iterator[tuple[int, Array]]:

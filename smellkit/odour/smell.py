@@ -128,6 +128,10 @@ class SubstanceSmell:
         """Calibrated probabilities of (mean) log-probabilities."""
         return softmax(scores / self.confidence.temperature, axis=-1)
 
+    def recording(self, windows: NDArray) -> FloatArray:
+        """Probabilities of a whole recording, (classes,), from its windows (n, steps, channels)."""
+        return self.calibrated(self.scores(windows).mean(axis=0))
+
     def shares(self, probabilities: NDArray) -> FloatArray:
         """What of `probabilities` (classes,) speaks for each of the player's twelve scents, (12,); may add to 0."""
         known = [self.classes.index(name) if name in self.classes else -1 for name in SCENTS]
@@ -188,6 +192,10 @@ class MixtureSmell:
         """Ratios of the twelve scents in channel order, (n, 12), each of sum 1, for windows of one recording."""
         ratios = to_channels(self.hybrid.predict(windows, recording=np.zeros(len(windows), int))).astype(float)
         return ratios / ratios.sum(axis=1, keepdims=True)
+
+    def recording(self, windows: NDArray) -> FloatArray:
+        """Ratios of a whole recording, (12,): the mean over its windows."""
+        return self.probabilities(windows).mean(axis=0)
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         """The ratios themselves, (12,)."""

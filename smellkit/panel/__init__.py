@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import base64
 import os
-import time
+import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from smellkit import paths
+from smellkit.device.clock import Clock
 from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
-from smellkit.odour.pipeline import Pipeline
-from smellkit.odour.scents import SCENTS
+from smellkit.odour.pipeline import Evidence, Pipeline
+from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
 from smellkit.sensors import SENSORS
@@ -62,7 +63,10 @@ class Panel:
         self.controls: dict[str, Any] = {}
         self.pictures: dict[str, Any] = {}
         self._stop_latency: float | None = None
-        self.box = self._lay_out(_recordings(root), models)
+        self._count = 0
+        self._stopped: str | None = None  # when Stop was clicked last, by the page's clock
+        self._tree: list[Any] = []  # every widget: one that stays alive keeps the page from loading again
+        self.box = self._lay_out(_recordings(root), models, _pictures(root))
         self.box._view_count = 0  # from now on the browser tells how many views there are
         self.box.observe(self._viewed, names="_view_count")
         self._draw()
@@ -72,8 +76,10 @@ class Panel:
         """Stop, close, end: nothing is left open and no thread is left running; a second time does nothing."""
         _open.discard(self)
         self.session.close()
-        for widget in (*self.controls.values(), *self.pictures.values(), self.box):
-            widget.close()
+        for widget in reversed(self._tree):
+            for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
+                if part is not None:
+                    part.close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if not headless():
@@ -85,7 +91,9 @@ class Panel:
 
     # the widgets
 
-    def _lay_out(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> Any:
+    def _lay_out(
+        self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]], shown: dict[str, Path]
+    ) -> Any:
         choose, button, box = self._choose, self._button, self._box
         devices = box("row", *self._devices(files, models))
         scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(SCENTS, 1))]
@@ -97,38 +105,79 @@ class Panel:
             button("mix", "Mix", "random", "Play the recognised mixture as a sequence of slots", self._mix),
             button("stop", "Stop", "stop", "Silence at once", self._stop, "smell-stop"),
         )
-        _past_the_cell(self.controls["stop"])
-        pictures = {name: self._widgets.HTML() for name in ("style", "now", "traces", "bars", "slots", "log")}
-        self.pictures = pictures
+        for name in ("play", "mix", "stop", "connect"):
+            _past_the_cell(self.controls[name])
+        names = ("style", "now", "evidence", "traces", "bars", "slots", "log", "pulse", "script")
+        self.pictures = pictures = {name: self._made(self._widgets.HTML()) for name in names}
         pictures["style"].value = drawings.style()
-        left = [self._card("Sensors", pictures["traces"]), self._card("Player", actions, pictures["slots"])]
-        right = [self._card("Shares of the twelve scents", pictures["bars"]), self._card("Link", pictures["log"])]
+        pictures["script"].value = drawings.script()
+        left = [self._card("Sensors", pictures["traces"])]
+        left.append(self._card("What each sense says", pictures["evidence"]))
+        right = [self._card("Shares of the twelve scents", pictures["bars"], pictures["slots"])]
+        right += [self._card("Link", pictures["log"])]
         grid = box("grid", box("column", *left), box("column", *right))
-        return box("", pictures["style"], self._card("", devices, pictures["now"]), grid)
+        beat = self._made(self._widgets.Text()).add_class("smell-beat")
+        beat.observe(lambda change: self.session.keep(), names="value")
+        _past_the_cell(beat)
+        # what changes its height stands below the buttons: Stop must not move under a hand
+        top = self._card("", devices, box("row", *self._senses(shown)), actions, pictures["now"])
+        return box("", pictures["style"], top, grid, beat, pictures["pulse"], pictures["script"])
 
     def _devices(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> list[Any]:
         """Return what stands in the first row: which nose, recogniser and player, and Connect."""
         choose = self._choose
-        ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
         given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
+        ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
+        ports = [port for port in ports if port[1] not in dict(given).values()]
         named = "What names the smell: see notebook 02 for the weights"
         controls = [
             choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
+            self._address("nose_at", "Nose at", "An address instead of a port, for the sensor board"),
             choose("file", "Recording", list(files.items()), "What the virtual board replays"),
             choose("rate", "Speed", [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)], "Rows a second, if virtual", at=1),
             choose("model", "Recogniser", list(models.items()), named),
             choose("player", "Player", [*given, ("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
-            self._button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-go"),
+            self._address("player_at", "Player at", "An address instead of a port, for the scent player"),
+            self._button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-connect"),
         ]
         self.controls["file"].observe(lambda change: self.session.replay(change.new), names="value")
         return controls
 
+    def _senses(self, shown: dict[str, Path]) -> list[Any]:
+        """Return what stands in the second row: a picture of the folder, one to upload, and a sentence."""
+        picture = self._choose(
+            "picture", "Picture", [("none", None), *shown.items()], "What the smell's source looks like"
+        )
+        upload = self._made(self._widgets.FileUpload(accept="image/*", description="Upload"))
+        text = self._made(
+            self._widgets.Text(description="In words", placeholder="green and watery", continuous_update=False)
+        )
+        self.controls |= {"upload": upload, "text": text}
+        for control in (picture, upload, text):
+            control.observe(lambda change: self._show(), names="value")
+        return [picture, upload, text]
+
+    def _show(self) -> None:
+        uploaded = self.controls["upload"].value
+        picture = _kept(uploaded[0]) if uploaded else self.controls["picture"].value
+        self.session.show(picture, self.controls["text"].value.strip())
+
     def _choose(self, name: str, label: str, options: list, help: str, *, at: int = 0) -> Any:
-        self.controls[name] = self._widgets.Dropdown(options=options, index=at, description=label, tooltip=help)
-        return self.controls[name]
+        made = self._widgets.Dropdown(options=options, index=at, description=label, tooltip=help)
+        self.controls[name] = self._made(made)
+        return made
+
+    def _address(self, name: str, label: str, help: str) -> Any:
+        made = self._widgets.Text(description=label, tooltip=help, placeholder="socket://host:port")
+        self.controls[name] = self._made(made)
+        return made
+
+    def _made(self, widget: Any) -> Any:
+        self._tree.append(widget)
+        return widget
 
     def _button(self, name: str, label: str, icon: str, help: str, click: Callable[[], None], look: str = "") -> Any:
-        button = self._widgets.Button(description=label, icon=icon, tooltip=help)
+        button = self._made(self._widgets.Button(description=label, icon=icon, tooltip=help))
         button.on_click(lambda _: click())
         self.controls[name] = button.add_class(look) if look else button
         return button
@@ -136,10 +185,10 @@ class Panel:
     def _box(self, look: str, *parts: Any) -> Any:
         """Return a box that style.css lays out: a row, column, card or grid, or the whole."""
         kind = self._widgets.VBox if look in ("", "column", "card") else self._widgets.Box
-        return kind(parts).add_class(f"smell-{look}" if look else "smell")
+        return self._made(kind(parts)).add_class(f"smell-{look}" if look else "smell")
 
     def _card(self, title: str, *parts: Any) -> Any:
-        return self._box("card", *([self._widgets.HTML(drawings.title(title))] if title else []), *parts)
+        return self._box("card", *([self._made(self._widgets.HTML(drawings.title(title)))] if title else []), *parts)
 
     # clicks
 
@@ -148,16 +197,31 @@ class Panel:
             self.session.disconnect()
             return
         chosen = {name: self.controls[name].value for name in ("nose", "player", "rate")}
+        for name in ("nose", "player"):
+            chosen[name] = self.controls[f"{name}_at"].value.strip() or chosen[name]
         self.session.connect(source=self.controls["file"].value, recogniser=self.controls["model"].value, **chosen)
 
     def _play(self) -> None:
+        if self._outrun():
+            return
         self.session.play(self.controls["scent"].value or None, seconds=self.controls["seconds"].value)
 
     def _mix(self) -> None:
+        if self._outrun():
+            return
         self.session.mix(seconds=self.controls["seconds"].value)
 
+    def _outrun(self) -> bool:
+        """Whether this click waited in a queue while a later one on Stop went before it."""
+        clicked = _clicked()
+        late = clicked is not None and self._stopped is not None and clicked < self._stopped
+        if late:
+            self.session.message = "An older click was dropped: Stop came after it."
+        return late
+
     def _stop(self) -> None:
-        began = time.monotonic()
+        self._stopped = max(filter(None, [self._stopped, _clicked()]), default=None)
+        began = Clock.now()
         self.session.stop()
         if player := self.session.player:
             sent = [entry["at"] for entry in player.log.entries if entry["direction"] == "out" and entry["at"] >= began]
@@ -175,26 +239,40 @@ class Panel:
         answer, (playing, _) = session.answer, session.playing
         pictures["now"].value = self._now()
         pictures["traces"].value = drawings.traces(SENSORS, rows, drawn=recordings.GAS, span=SPAN)
-        pictures["bars"].value = drawings.bars(SCENTS, answer.shares if answer else None, playing=playing, keep=KEEP)
-        at = time.monotonic() - session.plan_began if session.plan and playing else None
+        known = answer is not None and not (answer.reason and answer.name not in SCENTS)  # else they share out little
+        shares = answer.shares if answer and known else None
+        said = answer.evidence.items() if answer else ()
+        pictures["evidence"].value = drawings.evidence(
+            {sense: (_largest(one), one.trust, one.why) for sense, one in said}
+        )
+        pictures["bars"].value = drawings.bars(SCENTS, shares, playing=playing, keep=KEEP)
+        at = Clock.now() - session.plan_began if session.plan and playing else None
         pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
         pictures["log"].value = drawings.log(self._log())
+        self._count += 1
+        pictures["pulse"].value = drawings.pulse(self._count, live=session.connected)
         self.controls["connect"].description = "Disconnect" if session.connected else "Connect"
         self.controls["connect"].disabled = bool(session.busy)
 
     def _now(self) -> str:
         session, answer = self.session, self.session.answer
         share = None
-        if not session.connected or session.recogniser is None:
+        if answer is None and (not session.connected or session.recogniser is None):
             what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
         elif answer is None:
-            what, share = "Sniffing", session.recogniser.filled
+            what, share = "Sniffing", session.recogniser.filled if session.recogniser else 0.0
             detail = f"the first window is {100 * share:.0f} % full"
         else:
             what, share = answer.name.replace("_", " "), answer.confidence
             detail = f"{100 * share:.0f} % sure, {1000 * answer.seconds:.0f} ms from the row to the answer"
         chips = [drawings.chip(text, colour=colour) for text, colour in self._states()]
-        return drawings.now(what, detail=detail, chips=chips, share=share, alert=session.message or session.trouble)
+        return drawings.now(what, detail=detail, chips=chips, share=share, alert=self._alert())
+
+    def _alert(self) -> str:
+        """What is wrong at this moment, the last click's trouble first."""
+        player = self.session.player.status() if self.session.player else None
+        lost = f"The player is gone: {player.trouble}. Plug it in again." if player and not player.connected else ""
+        return self.session.message or self.session.trouble or lost
 
     def _states(self) -> list[tuple[str, str]]:
         """Return what the nose, the recogniser and the player are doing, in a few words each, with a colour."""
@@ -207,7 +285,13 @@ class Panel:
             states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
         playing, left = session.playing
         request = f"asked for {playing} {SCENTS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
-        states.append((request, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
+        player = session.player.status() if session.player else None
+        if player and not player.connected:
+            states.append(("player gone", drawings.RED))
+        else:
+            states.append((request, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
+        if player and not player.guarded:
+            states.append(("no watchdog: frames of 2 s", drawings.AMBER))
         if self._stop_latency is not None:
             states.append((f"last stop sent in {1000 * self._stop_latency:.0f} ms", drawings.BLUE))
         return states
@@ -220,6 +304,8 @@ class Panel:
             dropped = ", ".join(f"{count} {reason}" for reason, count in state["dropped"].items()) or "none"
             lines.append(f"nose    {len(session.rows)} rows here, dropped: {dropped}, opened {state['connections']} x")
         if session.player is not None:
+            ends = "within 5 s" if session.page_heard else "by itself only: the page gives no sign of life"
+            lines.append(f"page    closed or hidden, a scent ends {ends}")
             latency = session.player.status().latency
             if latency.median is not None:
                 lines.append(f"player  reply after {1000 * latency.median:.0f} ms (median of {latency.count})")
@@ -227,6 +313,15 @@ class Panel:
                 arrow = {"out": "->", "in": "<-"}.get(entry["direction"], "  ")
                 lines.append(f"{entry['time'][11:23]} {arrow} {entry['what']}  {entry['hex']}".rstrip())
         return lines
+
+
+def _clicked() -> str | None:
+    """When the page sent what is being handled, by its own clock; nothing outside of a kernel."""
+    from IPython import get_ipython
+
+    kernel: Any = getattr(get_ipython(), "kernel", None)
+    date: Any = (kernel.get_parent() or {}).get("header", {}).get("date") if kernel else None
+    return date.isoformat() if hasattr(date, "isoformat") else date
 
 
 def _past_the_cell(button: Any) -> None:
@@ -237,6 +332,26 @@ def _past_the_cell(button: Any) -> None:
     """
     if button.comm is not None:
         button.comm._reply_subshell_for = lambda data, default: default
+
+
+def _largest(evidence: Evidence, *, best: int = 3) -> list[tuple[str, float]]:
+    """The `best` largest shares of what a sense says."""
+    return sorted(evidence.shares.items(), key=lambda item: -item[1])[:best]
+
+
+def _kept(uploaded: Any) -> Path:
+    """The file of an uploaded picture, in a folder of this kernel alone."""
+    path = Path(tempfile.mkdtemp(prefix="smellkit-")) / Path(str(uploaded["name"])).name
+    path.write_bytes(bytes(uploaded["content"]))
+    return path
+
+
+def _pictures(root: Path) -> dict[str, Path]:
+    """Return a picture to look at by name: the first of each scent; none where the folder has none."""
+    if not (root / "images").is_dir():
+        return {}
+    table = list_pictures(root).drop_duplicates("scent")
+    return {name.replace("_", " "): Path(file) for name, file in zip(table["scent"], table["file"], strict=True)}
 
 
 def _recordings(root: Path) -> dict[str, Path]:

@@ -5,7 +5,7 @@ Drawn without a library, so that nothing has to come from a network and a pictur
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -20,6 +20,17 @@ def style() -> str:
     """The style sheet, which only reaches what is inside an element of class `smell`."""
     colours = f".smell {{ --blue: {BLUE}; --amber: {AMBER}; --red: {RED}; }}"
     return f"<style>{colours}\n{Path(__file__).with_name('style.css').read_text(encoding='utf-8')}</style>"
+
+
+def script() -> str:
+    """What the page does by itself: see page.js."""
+    code = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+    return f'<img alt="" src="data:," style="display:none" onerror="{escape("const mark = this;" + code, quote=True)}">'
+
+
+def pulse(count: int, *, live: bool) -> str:
+    """A sign of life for the page, which counts on another one soon while `live`."""
+    return f'<i class="smell-pulse" data-count="{count}" data-live="{"yes" if live else ""}"></i>'
 
 
 def title(text: str) -> str:
@@ -70,6 +81,19 @@ def bars(names: Sequence[str], shares: Sequence[float] | None, *, playing: int =
             f"<em>{number}</em>"
         )
     return f'<div class="smell-bars">{"".join(cells)}</div>'
+
+
+def evidence(said: Mapping[str, tuple[Sequence[tuple[str, float]], float, str]]) -> str:
+    """What each sense says: its largest shares as (scent, share), how far it is trusted, or why it is left out."""
+    rows = []
+    for sense, (largest, trust, why) in said.items():
+        words = ", ".join(f"{escape(_words(name))} {100 * share:.0f} %" for name, share in largest)
+        rows.append(
+            f"<dt>{escape(sense)}</dt><dd>{f'left out: {escape(why)}' if why else words}"
+            f'<span class="smell-meter" title="trusted {100 * trust:.0f} %">'
+            f'<i style="width:{100 * trust:.0f}%"></i></span></dd>'
+        )
+    return f'<dl class="smell-evidence">{"".join(rows)}</dl>' if rows else ""
 
 
 def slots(playlist: Sequence[tuple[float, int, float]], *, at: float | None) -> str:

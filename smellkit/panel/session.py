@@ -12,9 +12,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from smellkit.device.board import Board
+from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose, Row
 from smellkit.device.errors import LinkError
 from smellkit.device.neckwear import NeckWear
@@ -26,6 +28,7 @@ from smellkit.odour.pipeline import Mixture, Played, play
 SPAN = 120  # rows that are drawn
 SILENCE = 5.0  # seconds without a row that are worth a word
 REDRAW = 0.25  # seconds between two pictures
+PAGE = 4.0  # seconds without a sign of life from the page after which a scent ends
 
 
 class Session(contextlib.AbstractContextManager):
@@ -46,6 +49,7 @@ class Session(contextlib.AbstractContextManager):
         self.player: NeckWear | None = None
         self.board: Board | None = None
         self.recogniser: Recogniser | None = None
+        self.page_heard = False  # the page gives signs of life, so that its end is the scent's too
         self._make = recogniser
         self._on_change = on_change
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -86,6 +90,10 @@ class Session(contextlib.AbstractContextManager):
         """Have the virtual board replay another recording, and begin to recognise anew."""
         self._enqueue(lambda: self.board.change(source) if self.board else None)  # its header begins another run
 
+    def show(self, picture: Path | None, text: str) -> None:
+        """Fuse a picture's file and a text with what is sniffed, on the worker thread; None and "" for neither."""
+        self._enqueue(lambda: self._show(picture, text))
+
     def disconnect(self) -> None:
         """Stop and close both devices; `connect` opens them again."""
         self._silence()
@@ -98,6 +106,12 @@ class Session(contextlib.AbstractContextManager):
     def mix(self, *, seconds: float = 60) -> Played | None:
         """Play the recognised mixture as a sequence of slots."""
         return self._start(None, seconds, mixture=True)
+
+    def keep(self) -> None:
+        """The page is there and seen: a scent may go on for a while. Without a first such sign it is not waited for."""
+        self.page_heard = True
+        if self.player:
+            self.player.keep(PAGE)
 
     def stop(self) -> None:
         """Silence at once, from any thread."""
@@ -129,6 +143,8 @@ class Session(contextlib.AbstractContextManager):
                 self._thread.start()
 
     def _start(self, scent: int | None, seconds: float, *, mixture: bool) -> Played | None:
+        if self.page_heard:  # somebody clicked
+            self.keep()
         try:
             if self.player is None:
                 self.message = "Connect first."
@@ -141,7 +157,7 @@ class Session(contextlib.AbstractContextManager):
                 played = play(self.answer, self.player, seconds=seconds, mixture=mixture)
                 reason = self.answer.mixture_reason if mixture else self.answer.reason
                 self.message = "" if played else f"Nothing is played: {reason}."
-                self.plan, self.plan_began = played.plan, time.monotonic()
+                self.plan, self.plan_began = played.plan, Clock.now()
                 return played
         except SmellkitError as why:
             self.message = str(why)
@@ -203,6 +219,16 @@ class Session(contextlib.AbstractContextManager):
         except BaseException:
             self._disconnect()
             raise
+
+    def _show(self, picture: Path | None, text: str) -> None:
+        self.message = ""
+        if self.recogniser is None:
+            self._changed("Preparing the recogniser")
+            self.recogniser = self._make()
+        self._changed("Looking and reading")
+        alone = self.recogniser.show(picture=picture, text=text)
+        if not self.rows:
+            self.answer = alone
 
     def _disconnect(self) -> None:
         player, nose, board = self.player, self.nose, self.board

@@ -22,7 +22,8 @@ from typing import Any
 from smellkit.device.clock import Clock
 from smellkit.device.errors import PortError, PortLost
 from smellkit.device.jobs import Timing
-from smellkit.device.link import Link, Log, open_link
+from smellkit.device.link import Link, open_link
+from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import serve_here
 from smellkit.device.virtual import FAULTS, VirtualNeckWear

@@ -77,9 +77,7 @@ def audit(folder, out):
 
 @click.command("smellnet-mixture")
 @DATA
-@click.option(
-    "--part", default="", metavar="NAME", help="official, validation, calibration, networks or fusion; or all."
-)
+@click.option("--part", default="", metavar="NAME", help="official, validation, calibration or networks; or all.")
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
 @click.option(
     "--save", "folder", default="", metavar="FOLDER", help="Train on all there is and keep the weights there."
@@ -93,6 +91,26 @@ def smellnet_mixture(data, part, seeds, folder, out):
     result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=_earlier(out))
     click.echo(mixture_bench.report(result))
     _keep(result, out, "smellkit bench smellnet-mixture --data DIR")
+
+
+@click.command("fusion")
+@DATA
+@click.option("--scene", default="", metavar="NAME", help="compact, light, or a Qwen-VL folder.")
+@click.option("--seeds", default=3, show_default=True, help="Splits of pictures, sentences and recordings, 1, 2, ...")
+@JSON
+@click.option("--save", "folder", default="", metavar="FOLDER", help="Only fit the fusion to ship; keep it there.")
+def fusion(data, scene, seeds, out, folder):
+    """Measure smell, picture and text alone and together: what ships, the networks, missing and lying senses."""
+    if folder:
+        from smellkit.study.odour import fusion_release
+
+        click.echo(fusion_release.make_weights(data, Path(folder), progress=click.echo))
+        return
+    from smellkit.study.odour import fusion as bench
+
+    result = bench.run(data, scene=scene, seeds=seeds, progress=click.echo, earlier=_earlier(out))
+    click.echo(bench.report(result))
+    _keep(result, out, f"smellkit bench fusion --data DIR --seeds {seeds}")
 
 
 def _earlier(out: Path | str) -> dict | None:

@@ -34,7 +34,6 @@ from smellkit.odour.mixtures import parse_label, read_mixtures
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
 from smellkit.study import ranges
-from smellkit.study.odour import fusion as fusions
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
@@ -236,17 +235,11 @@ def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     return table
 
 
-def fusion(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
-    """Smell, picture and text: all seven subsets, the strategies, models without one of them, and conflicts."""
-    return fusions.study(str(folder), seeds=range(1, min(seeds, 3) + 1), progress=progress)
-
-
 PARTS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
     "official": official,
     "validation": validation,
     "calibration": calibrations,
     "networks": networks,
-    "fusion": fusion,
 }
 
 

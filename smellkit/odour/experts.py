@@ -1,0 +1,178 @@
+"""Fusion as a product of experts: what smell, picture and text say of every composition that the air may have.
+
+    smell    votes of known mixtures, or the posterior mean --- session known? --+
+    picture  mean shares m, 12 ---- exp(-n KL(m || what that composition shows)) +-- product --> p(composition)
+    text     mean shares m, 12 ---- exp(-n KL(m || what that composition says)) -+      --> beta: least expected error
+
+Compositions are the single scents, pairs in tenths, even triples, every mixture that was recorded, and last "none of
+the twelve". A sense is never believed without a rest of doubt, so that two senses that agree overrule a third. The
+concentrations n, the doubts and the prior are learned (`study.odour.experts`); a sense that is absent is left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr, softmax
+
+from smellkit.odour.scents import SCENTS, to_channels
+
+FloatArray = NDArray[np.float64]
+TENTHS = tuple(tenth / 10 for tenth in range(1, 10))
+CLOSE = 0.02  # two compositions are the same when no share differs by more
+TILT = 1e-3
+ONE = 0.8  # of the belief before a single picture or sentence, for single scents
+REST = 1e-3  # of votes, for a mixture that got none
+LEAK = 0.1  # of the mean shares of a composition: what a sense says beside it
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The learned numbers of the product; `belief` of each sense multiplies to one over all compositions.
+
+    `concentration` and `doubt` are by name of the sense (picture, text, smell); `confusion` (12, 12) by picture and
+    text: mean shares of what is one scent.
+    """
+
+    compositions: FloatArray  # (m, 12), each of sum 1, in channel order
+    prior: FloatArray  # (m + 1,), the last one for none of the twelve
+    concentration: Mapping[str, float]
+    doubt: Mapping[str, float]
+    confusion: Mapping[str, FloatArray]
+
+    def flat(self, n: int = 1, *, single: bool = False) -> FloatArray:
+        """What is believed before any sense speaks, (n, m + 1): as mixtures were recorded, or most of it of one scent.
+
+        `single` is for one picture or one sentence without a smell: people speak of one thing.
+        """
+        if not single:
+            return np.tile(self.prior, (n, 1))
+        one = np.append(self.compositions.max(axis=1) > 1 - CLOSE, False)
+        prior = np.where(one, ONE * self.prior / self.prior[one].sum(), (1 - ONE) * self.prior / self.prior[~one].sum())
+        return np.tile(prior, (n, 1))
+
+    def seen(self, sense: str, shares: ArrayLike) -> FloatArray:
+        """Likelihood of each composition given the shares (n, 12) that a picture or a text shows, (n, m + 1).
+
+        Several pictures or texts of one scene are given as the mean of their shares. None of the twelve is as likely
+        as the doubt.
+        """
+        shares = np.asarray(shares, np.float64)
+        likelihood = np.exp(-self.concentration[sense] * divergence(shares, self._shown(sense)))
+        return np.pad(likelihood, ((0, 0), (0, 1))) + self.doubt[sense]
+
+    def voted(
+        self, votes: NDArray, network: NDArray, mixtures: NDArray, posterior_mean: NDArray, known: NDArray
+    ) -> FloatArray:
+        """What the mixture board says of windows, (n, m + 1).
+
+        From the look-up's votes and those of the network (n, k) for known `mixtures` (k, 12), the posterior mean
+        (n, 12), both in the data's order, and how far the session is known (n,).
+        """
+        logs = self.concentration["votes"] * np.log(votes + REST) + self.concentration["network"] * np.log(
+            network + REST
+        )
+        looked_up = np.zeros((len(votes), len(self.prior)))
+        np.add.at(looked_up.T, self.places(to_channels(mixtures)), softmax(logs, axis=1).T)
+        mean = to_channels(posterior_mean / np.maximum(posterior_mean.sum(axis=1, keepdims=True), 1e-9))
+        blurred = (1 - LEAK) * self.compositions + LEAK / len(SCENTS)
+        guessed = self.prior * np.pad(
+            np.exp(-self.concentration["smell"] * divergence(mean, blurred)), ((0, 0), (0, 1))
+        )
+        guessed /= guessed.sum(axis=1, keepdims=True)
+        known = np.asarray(known)[:, None]
+        belief = known * looked_up + (1 - known) * guessed
+        return (1 - self.doubt["smell"]) * belief + self.doubt["smell"] * self.prior
+
+    def named(self, inside: NDArray, outside: NDArray) -> FloatArray:
+        """What a board of single substances says, (n, m + 1).
+
+        `inside` (n, 12) are its probabilities of the twelve, `outside` (n,) what it gives to anything else.
+        """
+        each = np.concatenate([inside @ self.compositions.T, outside[:, None]], axis=1) * self.prior_of_singles
+        each /= np.maximum(each.sum(axis=1, keepdims=True), 1e-300)
+        return (1 - self.doubt["smell"]) * each + self.doubt["smell"] * self.prior
+
+    @functools.cached_property
+    def prior_of_singles(self) -> FloatArray:
+        """The prior of a nose that has smelled single substances alone: mixtures count a tenth of it, (m + 1,)."""
+        single = np.append(self.compositions.max(axis=1) > 1 - CLOSE, True)
+        return np.where(single, 1.0, 0.1 * self.prior / self.prior[~single].max())
+
+    def fuse(self, belief: FloatArray, *likelihoods: FloatArray) -> FloatArray:
+        """Posterior over compositions, (n, m + 1): what the smell believes (or `flat`), times each likelihood."""
+        posterior = belief
+        for likelihood in likelihoods:
+            posterior = posterior * likelihood
+        return posterior / posterior.sum(axis=1, keepdims=True)
+
+    def decide(self, posterior: NDArray) -> FloatArray:
+        """Beta (n, 12): of all compositions the one whose expected absolute error is least.
+
+        Equal shares in it are told apart by at most `TILT`, in the direction of the expected shares.
+        """
+        chosen = self.compositions[(posterior[:, :-1] @ self._error).argmin(axis=1)]
+        alike = chosen[:, :, None] == chosen[:, None, :]  # (n, 12, 12)
+        expected = self.mean(posterior)
+        tilt = expected - np.einsum("nij,nj->ni", alike, expected) / alike.sum(axis=2)
+        return chosen + TILT * np.where(chosen > 0, tilt, 0.0)
+
+    def mean(self, posterior: NDArray) -> FloatArray:
+        """The expected shares (n, 12), of what is believed to be among the twelve."""
+        inside = posterior[:, :-1] @ self.compositions
+        return inside / np.maximum(inside.sum(axis=1, keepdims=True), 1e-300)
+
+    def expected_error(self, posterior: NDArray, beta: NDArray) -> FloatArray:
+        """How much of the shares beta (n, 12) is expected to be wrong, added up, (n,): from 0 to 2."""
+        return np.array(
+            [one[:-1] @ np.abs(self.compositions - row).sum(1) for one, row in zip(posterior, beta, strict=True)]
+        )
+
+    def places(self, mixtures: NDArray) -> NDArray[np.int64]:
+        """The row of `compositions` of each mixture (k, 12) in channel order: the nearest one."""
+        mixtures = np.asarray(mixtures, np.float64) / np.sum(mixtures, axis=1, keepdims=True)
+        return np.array([np.abs(self.compositions - one).max(axis=1).argmin() for one in mixtures], int)
+
+    @functools.cached_property
+    def _error(self) -> FloatArray:
+        return np.abs(self.compositions[:, None] - self.compositions).sum(axis=2)
+
+    def _shown(self, sense: str) -> FloatArray:
+        """The mean shares of a scene of each composition, (m, 12): every component alike, however much there is."""
+        there = self.compositions > 0
+        shown = there / there.sum(axis=1, keepdims=True) @ self.confusion[sense]
+        return (1 - LEAK) * shown + LEAK / len(SCENTS)
+
+
+def divergence(shares: NDArray, expected: NDArray) -> FloatArray:
+    """KL(shares || expected) in nats for every pair, (n, 12) and (m, 12) to (n, m)."""
+    return -entr(shares).sum(axis=1, keepdims=True) - shares @ np.log(expected).T
+
+
+def compositions(recorded: NDArray) -> tuple[FloatArray, list[str]]:
+    """All compositions (m, 12) and the kind of each: "1", a pair by its smaller share, "3", or "other".
+
+    `recorded` (k, 12) in channel order are mixtures that were recorded; those that are none of the regular are added.
+    """
+    rows, kinds = [*np.eye(len(SCENTS))], ["1"] * len(SCENTS)
+    for first, second in itertools.combinations(range(len(SCENTS)), 2):
+        for share in TENTHS:
+            row = np.zeros(len(SCENTS))
+            row[[first, second]] = share, 1 - share
+            rows.append(row)
+            kinds.append(f"{min(share, 1 - share):.1f}")
+    for three in itertools.combinations(range(len(SCENTS)), 3):
+        row = np.zeros(len(SCENTS))
+        row[[*three]] = 1 / 3
+        rows.append(row)
+        kinds.append("3")
+    for one in np.asarray(recorded, np.float64):
+        if min(np.abs(row - one / one.sum()).max() for row in rows) > CLOSE:
+            rows.append(one / one.sum())
+            kinds.append("other")
+    return np.array(rows), kinds

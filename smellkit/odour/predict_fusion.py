@@ -1,0 +1,91 @@
+"""`smellkit predict DIR --weights fusion`: mixture ratios of recordings that come with pictures and texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from smellkit import paths
+from smellkit.checks import Report, read_json
+from smellkit.errors import DataError
+from smellkit.odour.mixture_task import MixtureWindows
+from smellkit.odour.pipeline import Pipeline
+from smellkit.odour.predict import as_table, read_folder
+from smellkit.odour.scents import ODORANTS, PICTURES, SCENTS, odorant
+
+TO_ODORANTS = [[odorant(scent) for scent in SCENTS].index(name) for name in ODORANTS]
+
+
+def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts: str = "", skip: bool = False) -> str:
+    """Write the mixture ratios of every recording of the mixture board in `folder` to the CSV `out`; say what happened.
+
+    Windows and columns are those of the mixture weights. `pictures` is a folder: a recording a/b.csv gets a/b.jpg, or
+    all that lies in a/b/, or b.jpg, b/; `texts` is a CSV (file, text) or a JSON object from file to text or texts. A
+    recording without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
+    """
+    pipeline, report = Pipeline.load(weights), Report()
+    windows = read_folder(Path(folder), skip=skip, report=report)
+    names = windows.index["file"].tolist()
+    words, seen = _texts(Path(texts)) if texts else {}, 0
+    ratios = np.zeros((len(windows), len(ODORANTS)))
+    for number, name in enumerate(names):
+        rows = np.flatnonzero(windows.recording == number)
+        shown: dict[str, list] = {
+            "picture": _pictures(Path(pictures), name) if pictures else [],
+            "text": next((words[key] for key in _keys(name) if key in words), []),
+        }
+        shown = {sense: contents for sense, contents in shown.items() if contents}
+        seen += bool(shown)
+        ratios[rows] = _ratios(pipeline, windows, rows, shown)[:, TO_ODORANTS]
+    with paths.replacing(Path(out)) as part:
+        as_table(windows, ratios).to_csv(part, index=False, float_format="%.6f")
+    text = f"{len(names)} recordings, {len(windows)} windows; {seen} with a picture or a text.\n{out}"
+    return f"{text}\n{report}".rstrip()
+
+
+def _ratios(pipeline: Pipeline, windows: MixtureWindows, rows: NDArray, shown: dict[str, list]) -> NDArray[np.float64]:
+    """Beta of each window (n, 12) in channel order."""
+    counts = windows.counts[rows]
+    if not shown:
+        return pipeline.smell.probabilities(counts)
+    fused = pipeline.fused
+    belief, _ = fused.smelled(pipeline.smell.hybrid, counts)  # type: ignore[union-attr]
+    told = {sense: one for sense, one in pipeline.seen(shown).items() if one.trust > 0}
+    likelihoods = [fused.experts.seen(sense, [[*one.shares.values()]]) for sense, one in told.items()]
+    return fused.experts.decide(fused.experts.fuse(belief, *likelihoods))
+
+
+def _keys(name: str) -> list[str]:
+    """How a table may call a recording: its path, its name, either without the ending."""
+    path = Path(name)
+    return [name, path.with_suffix("").as_posix(), path.name, path.stem]
+
+
+def _pictures(folder: Path, name: str) -> list[Path]:
+    """The pictures of a recording in a folder of pictures."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder", hint="a picture, or a folder of them, for each recording")
+    for key in (Path(name).with_suffix(""), Path(Path(name).stem)):
+        found = [folder / f"{key}{ending}" for ending in PICTURES if (folder / f"{key}{ending}").is_file()]
+        inside = sorted(path for path in (folder / key).glob("*") if path.suffix.lower() in PICTURES)
+        if found or inside:
+            return found or inside
+    return []
+
+
+def _texts(path: Path) -> dict[str, list[str]]:
+    """The texts of recordings, by what the table calls them; DataError that names the file."""
+    if path.suffix.lower() == ".json":
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise DataError(f"{path} is no object from file to text", hint=json.dumps({"a/b.csv": "sweet and green"}))
+        return {str(key): [text] if isinstance(text, str) else list(text) for key, text in value.items()}
+    try:
+        table = pd.read_csv(path, dtype=str).dropna()
+        return {str(key): rows["text"].tolist() for key, rows in table.groupby("file")}
+    except (OSError, ValueError, KeyError) as why:
+        raise DataError(f"{path} is no table of texts: {why}", hint="a CSV with columns file and text") from why

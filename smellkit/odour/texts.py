@@ -1,0 +1,78 @@
+"""Words about the twelve scents: descriptions paraphrased without any name, and what people call them.
+
+Paraphrases are one to three descriptors of the scent, drawn at random, in sentences of our own. No name of a scent
+occurs in them, many descriptors are shared ("sweet", "green"), and the test's sentences are not those of the training.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Sequence
+
+import numpy as np
+
+from smellkit import paths
+from smellkit.errors import DataError
+from smellkit.odour.scents import ALIASES, ODORANTS, SCENTS, Scent
+
+PARTS = ("train", "valid", "test")
+SENTENCES = {
+    "train": (
+        "It smells {0}.",
+        "A {0} smell.",
+        "Notes of something {0}.",
+        "I would call it {0}.",
+        "Rather {0}, I think.",
+        "The air is {0} in here.",
+        "This one has a {0} character.",
+    ),
+    "valid": ("How {0}!", "Somebody left a {0} trace."),
+    "test": ("What I notice first is how {0} it is.", "My nose says: {0}.", "Quite a {0} impression"),
+}
+JOINS = {"train": (", ", " and ", ", a little "), "valid": (" yet ",), "test": ("; also ", " with a hint of ")}
+
+
+def descriptors(scent: Scent) -> list[str]:
+    """Return the words that describe a scent, without any name of a scent in them, sorted."""
+    names = {name[:4] for known in (*SCENTS, *ODORANTS, *ALIASES.values(), scent.name) for name in known.split("_")}
+    source = " ".join(scent.qualitative_descriptors) or scent.long_description
+    words = {word for word in re.findall(r"[a-z]{4,}", source.lower()) if word[:4] not in names}
+    if not words:
+        raise DataError(f"Nothing but names describes the scent {scent.name!r}", hint="give it qualitative_descriptors")
+    return sorted(words)
+
+
+def paraphrases(scent: Scent, *, part: str, count: int, seed: int) -> list[str]:
+    """Return `count` descriptions of a scent for the split `part`, never naming it: its sentences in turn.
+
+    Which descriptors, and how many, is drawn by `seed`.
+    """
+    random = np.random.default_rng([seed, scent.id, PARTS.index(part)])
+    words = descriptors(scent)
+    texts = []
+    for number in range(count):
+        chosen = random.permutation(words)[: random.integers(1, 4)]
+        join = random.choice(JOINS[part])
+        texts.append(SENTENCES[part][number % len(SENTENCES[part])].format(str(join).join(chosen)))
+    return texts
+
+
+@functools.cache
+def lexicon() -> dict[str, list[str]]:
+    """What people call each of the twelve scents, and where they meet it: data/lexicon.toml, in our own words."""
+    return tomllib.loads((paths.HOME / "data" / "lexicon.toml").read_text(encoding="utf-8"))
+
+
+def names_and_descriptions(scents: Sequence[Scent]) -> tuple[list[str], list[int]]:
+    """Return texts that do name or describe the scents, and the channel (0 to 11) of each."""
+    texts, channel = [], []
+    for scent in scents:
+        name = scent.name.replace("_", " ")
+        own = [name, f"the smell of {name}", f"a ripe {name}", f"{name} aroma", scent.long_description]
+        own += [", ".join(scent.qualitative_descriptors), ", ".join(scent.key_molecules)]
+        own += lexicon().get(scent.name, [])
+        texts += [text for text in own if text]
+        channel += [scent.id - 1] * sum(map(bool, own))
+    return texts, channel

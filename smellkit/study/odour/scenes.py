@@ -1,0 +1,298 @@
+"""Scenes for the fusion: a smell, pictures and descriptions that belong together, without letting any of them cheat.
+
+- Pictures are split by file: no picture of the test was ever trained on. So are the sentences of descriptions.
+- A mixture's scene shows every component alike: what one picture and one description of each say is averaged. So
+  pictures and text tell what is there, and only the smell can tell how much.
+- While the fusion is trained, nothing is told by what has seen it: pictures and texts by probes of other folds, the
+  smell by a look-up without that recording (a known session), and once more without that day (an unknown one).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from smellkit import paths
+from smellkit.errors import DataError
+from smellkit.odour.experts import Experts
+from smellkit.odour.mixture import levels
+from smellkit.odour.mixture_task import (
+    MixtureWindows,
+    groups,
+    held_out,
+    joined,
+    load_encoder,
+    pooled,
+    read_windows,
+    training_split,
+)
+from smellkit.odour.probe import Probe
+from smellkit.odour.recordings import find
+from smellkit.odour.scene_encoder import Array, SceneEncoder
+from smellkit.odour.scents import SCENTS, list_pictures, odorant, read_scents, to_channels
+from smellkit.odour.senses import PLAYED, SENSES, fit_pictures, fit_texts, load_scene_encoder
+from smellkit.odour.texts import SENTENCES, paraphrases
+from smellkit.study.odour.classifier import fit_classifier
+from smellkit.study.odour.hybrid import fit_hybrid
+from smellkit.task import Batch, Tensors
+
+FOLDS, FLOOR = 5, 0.01
+SWAPS = 0.1  # of the pictures and texts in training are another scene's: what disagrees with the rest is doubted
+NOISE = 0.1  # on the smell's channels, in deviations: the encoder has seen the training windows, too
+TEXTS = 56  # paraphrases of a scent in each split
+
+
+@dataclass(frozen=True)
+class EvidenceBank:
+    """What each picture or description says, as shares of the twelve scents: (12, most, 12), `count` of each scent."""
+
+    shares: Tensor
+    count: Tensor  # (12,)
+
+    def draw(self, ratios: Tensor, uniform: Tensor) -> Tensor:
+        """Return the evidence for a scene, (n, 12): shares, averaged over one drawn for each present scent.
+
+        `uniform` (n, 12), from 0 to below 1, draws.
+        """
+        which = (uniform * self.count).long()  # (n, 12): which picture or text of each scent
+        each = self.shares[torch.arange(len(self.count)), which]  # (n, 12 present, 12 shares)
+        there = (ratios > 0).unsqueeze(-1)
+        return torch.where(there, each, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+
+def bank(shares: NDArray, scent: NDArray) -> EvidenceBank:
+    """A bank of the shares (n, 12) of examples of each `scent` (n,)."""
+    rows = [torch.from_numpy(np.asarray(shares[scent == i], np.float32)) for i in range(len(SCENTS))]
+    return EvidenceBank(pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)]))
+
+
+Banks: TypeAlias = tuple[dict[str, EvidenceBank], dict[str, EvidenceBank], Probe]
+
+
+def picture_banks(folder: Path, encoder: SceneEncoder, *, seed: int) -> Banks:
+    """What pictures say, "train" (each read by a probe that has not seen it) and "test" (a fifth).
+
+    Also their embeddings, and the probe.
+    """
+    table = list_pictures(folder)
+    scent = table["scent"].map(odorant).map(PLAYED.index).to_numpy()
+    rank = ranks(scent, seed=seed)
+    held = rank == 0
+    files = np.array(table["file"])
+    if min(np.bincount(scent[~held], minlength=len(SCENTS))) < 2:
+        raise DataError(f"Fewer than 3 pictures of a scent in {folder / 'images'}", hint="3 or more of each are needed")
+    known, new = encoder.vision([Path(file) for file in files[~held]]), encoder.vision([*map(Path, files[held])])
+    probe, unseen = fit_pictures(encoder, known, scent[~held], rank[~held])
+    said = {"train": bank(unseen, scent[~held]), "test": bank(probe.shares(new), scent[held])}
+    return said, {"train": bank(known, scent[~held]), "test": bank(new, scent[held])}, probe
+
+
+def ranks(scent: NDArray, *, seed: int) -> NDArray[np.int64]:
+    """A fold for each example, (n,): drawn by `seed`, and each scent spread over all `FOLDS`."""
+    out = np.zeros(len(scent), int)
+    for one in np.unique(scent):
+        rows = np.flatnonzero(scent == one)
+        out[np.random.default_rng([seed, one]).permutation(rows)] = np.arange(len(rows)) % FOLDS
+    return out
+
+
+def text_banks(folder: Path, encoder: SceneEncoder, *, seed: int) -> Banks:
+    """What descriptions say, "train" (each read by a probe of other sentences) and "test"; embeddings; the probe."""
+    scents = read_scents(folder)
+    scent = np.repeat([scent.id - 1 for scent in scents], TEXTS)
+    fold = np.tile(np.arange(TEXTS) % len(SENTENCES["train"]), len(scents))
+    known, new = (
+        encoder.text([text for one in scents for text in paraphrases(one, part=part, count=TEXTS, seed=seed)])
+        for part in ("train", "test")
+    )
+    probe, unseen = fit_texts(encoder, known, scent, fold, scents=scents)
+    said = {"train": bank(unseen, scent), "test": bank(probe.shares(new), scent)}
+    return said, {"train": bank(known, scent), "test": bank(new, scent)}, probe
+
+
+@dataclass(frozen=True)
+class Smells:
+    """What the mixture board says of windows: the votes of known mixtures, the posterior mean, the session, and z."""
+
+    votes: Array  # (n, k), of the `mixtures` of the training split: by look-up
+    network: Array  # (n, k), by the classifier
+    posterior_mean: Array  # (n, 12), in the data's order
+    known: Array  # (n,), 0 to 1: is the session known
+    z: Array  # (n, 50)
+    ratios: Array  # (n, 12), the truth, in channel order, adding to 1
+    windows: MixtureWindows
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+    def belief(self, experts: Experts, mixtures: NDArray) -> NDArray[np.float64]:
+        """What the smell makes the `experts` believe, (n, m + 1)."""
+        return experts.voted(self.votes, self.network, mixtures, self.posterior_mean, self.known)
+
+    def evidence(self, mixtures: NDArray) -> Array:
+        """What a network may see of it, (n, 37): log shares by look-up, network and posterior mean, and the session."""
+        shares = (to_channels(each) for each in (self.votes @ mixtures, self.network @ mixtures, self.posterior_mean))
+        logs = [np.log(each / each.sum(axis=1, keepdims=True) + FLOOR) for each in shares]
+        return np.concatenate([*logs, self.known[:, None]], axis=1).astype(np.float32)
+
+
+@torch.no_grad()
+def channels(counts: NDArray, encoder: str = "mixture") -> Array:
+    """The 50 channels of a trained mixture encoder for windows of counts, (n, 50); it stays frozen."""
+    folder = paths.weights() / encoder
+    network = load_encoder(str(folder) if folder.is_dir() else encoder).eval()
+    return torch.cat([network({"window": rows})["z"] for rows in torch.from_numpy(pooled(counts)).split(1024)]).numpy()
+
+
+def told(train: MixtureWindows, part: MixtureWindows, mixtures: NDArray, encoder: str, *, trees: int = 100) -> Smells:
+    """What models fitted to `train` say of the windows of `part`, with votes for the `mixtures` (k, 12)."""
+    hybrid, network = fit_hybrid(train, trees=trees), fit_classifier(train, mixtures)
+    answer = hybrid.explain(part.counts, recording=part.recording)
+    place = [np.abs(mixtures - one).sum(axis=1).argmin() for one in hybrid.known.mixtures]
+    votes = np.zeros((len(part), len(mixtures)), np.float32)
+    votes[:, place] = hybrid.known.votes(levels(part.counts))[0]
+    ratios = to_channels(part.ratios / part.ratios.sum(1, keepdims=True)).astype(np.float32)
+    return Smells(
+        votes,
+        network.votes(part.counts).astype(np.float32),
+        answer["posterior_mean"],
+        answer["p_known_session"].astype(np.float32),
+        channels(part.counts, encoder),
+        ratios,
+        part,
+    )
+
+
+def stacked(parts: Sequence[Smells]) -> Smells:
+    """Parts under each other."""
+    names = ("votes", "network", "posterior_mean", "known", "z", "ratios")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Smells(**arrays, windows=joined([part.windows for part in parts]))
+
+
+def cross_fitted(train: MixtureWindows, asked: MixtureWindows, *, by: str, mixtures: NDArray, encoder: str) -> Smells:
+    """What a hybrid says of the windows `asked` that was fitted to `train` without their recordings, or their days."""
+    group = groups(train.index, by)
+    names = np.unique(group)
+    fold = {name: i % (FOLDS if by == "recording" else len(names)) for i, name in enumerate(names)}
+    part = np.array([fold[name] for name in group])
+    parts = []
+    for one in np.unique(part):
+        held = asked.of(part == one)
+        if len(held) and len(train.of(part != one)):
+            parts.append(told(train.of(part != one), held, mixtures, encoder, trees=50))
+    return stacked(parts)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """All that the fusion is trained and judged on: what the smell says by split, and what pictures and texts say.
+
+    Splits: train, valid (other recordings), valid-day (the same as from another day), test, and unseen where it is.
+    `embeddings` are those of the scene encoder, for the plain form that fuses them without probes.
+    """
+
+    smells: dict[str, Smells]
+    mixtures: Array  # (k, 12), those of the training split, in the data's order
+    banks: dict[str, dict[str, EvidenceBank]]  # picture, text -> train, test
+    embeddings: dict[str, dict[str, EvidenceBank]]
+    probes: dict[str, Probe]  # picture, text
+
+    def smell(self, smells: Smells, *, plain: bool = False) -> Tensor:
+        """The smell's token for the networks, (n, 37) of evidence or (n, 50) of channels, scaled on the training."""
+        known, asked = (each.z if plain else each.evidence(self.mixtures) for each in (self.smells["train"], smells))
+        return torch.from_numpy((asked - known.mean(0)) / np.maximum(known.std(0), 1e-3))
+
+    def batch(self, smells: Smells, drawn: Batch, *, plain: bool = False) -> Batch:
+        """What the networks take, without "present": the smell, and a picture and a text that were `drawn`."""
+        if plain:
+            seen = {sense: drawn[f"{sense} embedding"] for sense in SENSES}
+        else:
+            seen = {sense: (drawn[sense] + FLOOR).log() for sense in SENSES}
+        return {"smell": self.smell(smells, plain=plain), "ratios": torch.from_numpy(smells.ratios), **seen}
+
+    def tensors(self, part: str, *, present: Sequence[bool] = (True, True, True), plain: bool = False, seed: int = 7):
+        """Return a split as samples; in training pictures and descriptions are drawn anew in every batch."""
+        smells = self.smells[part]
+        mask = torch.tensor(present).repeat(len(smells), 1)
+        drawn = self.draw(part, torch.from_numpy(smells.ratios), generator=torch.Generator().manual_seed(seed))
+        batch = self.batch(smells, drawn, plain=plain) | {"present": mask}
+        if part != "train":
+            return Tensors(change=None, **batch)
+        change = functools.partial(self.augmented, plain=plain)
+        return Tensors(smell=batch["smell"], ratios=batch["ratios"], present=mask, change=change)
+
+    def augmented(self, batch: Batch, *, plain: bool = False) -> Batch:
+        """Return a training batch with noise on its smell, and pictures and texts drawn anew, some of them swapped."""
+        drawn = self.draw("train", batch["ratios"])
+        seen = {sense: drawn[f"{sense} embedding"] if plain else (drawn[sense] + FLOOR).log() for sense in SENSES}
+        smell = batch["smell"] + NOISE * torch.randn(batch["smell"].shape)
+        return {**batch, "smell": smell, **{name: swap_modality(rows, SWAPS) for name, rows in seen.items()}}
+
+    def draw(self, part: str, ratios: Tensor, *, generator: torch.Generator | None = None) -> Batch:
+        """Return what a picture and a text show of each row of `ratios` (n, 12): shares (n, 12), and embeddings.
+
+        The training's and the validation's scenes show examples that the probes have not seen, all others the test's.
+        """
+        part = "train" if part.startswith(("train", "valid")) else "test"
+        drawn = {}
+        for sense in SENSES:
+            uniform = torch.rand(ratios.shape, generator=generator)
+            drawn[sense] = self.banks[sense][part].draw(ratios, uniform)
+            drawn[f"{sense} embedding"] = self.embeddings[sense][part].draw(ratios, uniform)
+        return drawn
+
+
+def swap_modality(evidence: Tensor, probability: float) -> Tensor:
+    """Return `evidence` (n, d) with each row, with `probability`, exchanged for that of another scene."""
+    return torch.where(torch.rand(len(evidence), 1) < probability, evidence[torch.randperm(len(evidence))], evidence)
+
+
+def read_scenes(
+    data: str = "", *, scene: str = "", revision: str = "", encoder: str = "mixture", seed: int = 7
+) -> Scenes:
+    """Read smells, pictures and descriptions of a SmellNet folder and embed them; pictures and texts are cached.
+
+    `seed` splits pictures and draws sentences.
+    """
+    folder = find(data)
+    smells, mixtures = read_smells(folder, encoder)
+    embed = load_scene_encoder(scene, revision=revision)
+    read = {"picture": picture_banks(folder, embed, seed=seed), "text": text_banks(folder, embed, seed=seed)}
+    said, seen, probes = ({}, {}, {})  # type: ignore[var-annotated]
+    for sense, parts in read.items():
+        said[sense], seen[sense], probes[sense] = parts
+    return Scenes(smells, mixtures, said, seen, probes)
+
+
+@functools.lru_cache(maxsize=2)
+def read_smells(folder: Path, encoder: str) -> tuple[dict[str, Smells], Array]:
+    """What the smell says of every split, and the mixtures of the training split (k, 12).
+
+    A sixth of the training split's recordings is the validation; test is test_seen with every file that the protocol
+    counts, unseen (where the folder has it) test_unseen.
+    """
+    whole = read_windows(folder, training_split(folder))
+    held = held_out(whole.index, share=1 / 6)
+    train, valid = whole.of(~held), whole.of(held)
+    mixtures = np.unique(np.round(whole.ratios, 4), axis=0)
+    how: dict[str, Any] = {"mixtures": mixtures, "encoder": encoder}
+    days = len(np.unique(groups(whole.index, "day"))) > 1
+    known = cross_fitted(train, train, by="recording", **how)
+    smells = {"train": stacked([known, cross_fitted(train, train, by="day", **how)]) if days else known}
+    smells["valid"] = told(train, valid, mixtures, encoder)
+    if days:
+        smells["valid-day"] = cross_fitted(train, valid, by="day", **how)
+    for split, name in (("test_seen", "test"), ("test_unseen", "unseen")):
+        if (folder / "mixture" / split).is_dir():
+            smells[name] = told(whole, read_windows(folder, split, copies=True), mixtures, encoder)
+    return smells, mixtures

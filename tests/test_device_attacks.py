@@ -1,0 +1,533 @@
+"""What was found by attacking the driver: a scent that nobody asked for, or one left in the air."""
+
+import contextlib
+import gc
+import json
+import os
+import random
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_device_faults import World, until
+from test_device_watchdog import START
+
+from smellkit.cli.neckwear import neckwear
+from smellkit.device import engine, frames, guard
+from smellkit.device.clock import Clock
+from smellkit.device.enose import Lines
+from smellkit.device.errors import Closed, LinkError, PortError
+from smellkit.device.jobs import Timing
+from smellkit.device.log import Log
+from smellkit.device.neckwear import NeckWear
+from smellkit.device.serve import PtyServer, TcpServer
+from smellkit.device.virtual import VirtualNeckWear
+from smellkit.device.watchdog import order, private_folders
+from smellkit.study.device.bench import await_silence
+
+QUICK = Timing(gap=0.02, wake_gap=0.01)
+NATIVE = {  # what the main thread does, and whether the interpreter is held meanwhile
+    "a matrix product": "import numpy; a = numpy.ones((6000, 6000)); print('in', flush=True)\nwhile True: a @ a",
+    "a sum that holds the interpreter": "print('in', flush=True); sum(range(10**11))",
+}
+
+
+@contextlib.contextmanager
+def playing(program):
+    """A program that plays on a virtual device of ours, and that device."""
+    device = VirtualNeckWear()
+    with (
+        PtyServer(device) as server,
+        subprocess.Popen([sys.executable, "-c", START + program, server.port], stdout=-1, stderr=-3) as child,
+    ):
+        try:
+            device.watchdog = int(child.stdout.readline())
+            await_silence(device, False)
+            yield device, child
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("work", NATIVE)
+def test_a_signal_reaches_the_device_while_the_main_thread_is_in_native_code(work, number):
+    with playing(f"neck = begin(); time.sleep(0.5)\n{NATIVE[work]}") as (device, child):
+        assert child.stdout.readline() == b"in\n"
+        time.sleep(0.5)
+        sent = Clock.now()
+        child.send_signal(number)
+        await_silence(device, True, 5.0)
+        assert device.air[-1].end - sent < 0.5  # 0.1 s on a quiet machine
+        time.sleep(1.0)
+        assert not device.emitting  # and nothing renews it
+
+
+AGAIN = """
+neck = None
+while True:
+    try:
+        neck = neck or begin()
+        with neck:
+            neck.wait()
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_two_signals_at_any_distance_leave_silence_in_a_program_that_lives_on(seed):
+    draw = random.Random(seed)
+    program = AGAIN if seed % 2 else AGAIN.replace("time.sleep(60)\n    except", "pass\n    except")
+    with playing(program) as (device, child):
+        for _ in range(2):
+            child.send_signal(signal.SIGINT)
+            time.sleep(draw.choice([0, 1e-4, 1e-3, draw.uniform(0, 0.2)]))
+        await_silence(device, True, 3.0)
+        time.sleep(1.5)
+        assert not device.emitting
+
+
+def test_a_dead_watchdog_is_noticed_within_a_second_and_started_again():
+    with NeckWear.open("virtual", timing=QUICK) as neck:
+        neck.play(3, seconds=60)
+        until(lambda: neck.virtual.emitting)
+        before = neck._watchdog.pid
+        os.kill(before, signal.SIGKILL)
+        until(lambda: not neck.status().guarded, 1.0)
+        assert any("no watchdog" in entry["what"] for entry in neck.log.entries)
+        until(lambda: neck.status().guarded, 10.0)
+        assert neck._watchdog.pid != before and neck.virtual.emitting == 3
+
+
+def test_a_program_killed_with_its_watchdog_leaves_two_seconds_of_scent_once_that_was_noticed():
+    program = "neck = begin(); guard._start = lambda: None\nimport os; os.kill(neck._watchdog.pid, 9); time.sleep(60)"
+    with playing("from smellkit.device.guard import _guard as guard\n" + program) as (device, child):
+        time.sleep(1.2)
+        assert device.emitting == 3
+        killed = Clock.now()
+        child.kill()
+        await_silence(device, True, 5.0)
+        assert device.air[-1].end - killed <= 2.1
+
+
+def test_a_file_in_the_working_folder_does_not_keep_the_watchdog_from_starting(tmp_path):
+    for name in ("json", "socket", "select"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit")
+    code = "import os, sys; sys.path.remove(''); from smellkit.device.neckwear import NeckWear\n"
+    code += "with NeckWear.open() as neck: print(neck.has_watchdog)"
+    environment = os.environ | {"PYTHONPATH": str(Path(frames.__file__).parents[2])}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout == "True\n", run.stderr
+
+
+@pytest.mark.parametrize("change", ["handset", "neckwear"])
+def test_a_change_of_channel_stops_what_plays_before(change):
+    world = World()
+    world.neck.play(3, seconds=60)
+    world.clock.sleep(4)
+    if change == "handset":
+        world.neck.set_handset(160)
+    else:
+        world.neck.set_channel(160, world.device.uid)
+    world.clock.sleep(0.1)
+    assert not world.device.emitting
+    assert [entry["what"] for entry in world.sent("")][-4].startswith("stop")
+    world.clock.sleep(30)
+    assert len(world.device.air) == 1
+
+
+def test_a_change_of_channel_that_nobody_answers_has_stopped_what_played_too():
+    world = World(silence=1.0)
+    world.neck.play(3, seconds=60)
+    world.clock.sleep(4)
+    with pytest.raises(LinkError):
+        world.neck.set_handset(160)
+    assert not world.device.emitting
+
+
+@pytest.mark.parametrize("asleep", [15.0, 120.0, 4000.0])
+def test_a_machine_that_slept_renews_nothing_and_says_so(asleep):
+    world = World()
+    world.neck.play(3, seconds=3000)
+    world.clock.sleep(5)
+    world.clock.advance(asleep)
+    with pytest.raises(LinkError, match="interrupted: nothing ran for"):
+        world.neck.wait()
+    world.clock.sleep(60)
+    assert [air.scent for air in world.device.air] == [3] and not world.device.emitting
+    assert world.device.air[0].end - world.device.air[0].start <= 13
+
+
+def test_a_machine_that_slept_wakes_the_device_before_it_plays():
+    world = World()
+    world.neck.play(3, seconds=1)
+    world.neck.wait()
+    world.clock.advance(3600)
+    world.neck.play(4, seconds=1)
+    world.neck.wait()
+    assert [air.scent for air in world.device.air] == [3, 4]
+
+
+def test_a_stopped_program_does_not_go_on_when_it_is_continued():
+    with playing("neck = begin(); time.sleep(60)") as (device, child):
+        child.send_signal(signal.SIGSTOP)
+        await_silence(device, True, 15.0)
+        child.send_signal(signal.SIGCONT)
+        time.sleep(2.0)
+        assert len(device.air) == 1 and not device.emitting
+
+
+def test_a_play_older_than_the_last_stop_is_dropped():
+    world = World()
+    asked = world.clock.now()
+    world.clock.sleep(0.01)
+    world.neck.stop()
+    world.neck._asked = lambda: asked  # as a thread that was held up between the click and the driver
+    world.neck.play(3, seconds=10)
+    world.neck.wait()
+    world.clock.sleep(5)
+    assert world.device.air == []
+    del world.neck._asked
+    world.neck.play(3, seconds=1)
+    world.neck.wait()
+    assert len(world.device.air) == 1
+
+
+def test_a_lost_object_ends_its_scent_and_frees_its_port():
+    device = VirtualNeckWear()
+    with PtyServer(device) as served:
+        neck = NeckWear.open(served.port, timing=QUICK)
+        neck.play(3, seconds=60)
+        await_silence(device, False)
+        del neck
+        gc.collect()
+        await_silence(device, True, 2.0)
+        until(lambda: free(served.port))
+
+
+def free(port):
+    try:
+        NeckWear.open(port, watchdog=False).close()
+    except PortError:
+        return False
+    return True
+
+
+def test_a_forked_child_holds_nothing_and_plays_nothing():
+    device = VirtualNeckWear()
+    with PtyServer(device) as served:
+        neck = NeckWear.open(served.port, timing=QUICK)
+        assert neck.probe().channel == 150
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            try:
+                neck.play(3, seconds=30)
+                said = b"played"
+            except Closed:
+                said = b"closed"
+            os.write(writing, said)
+            time.sleep(30)
+            os._exit(0)
+        try:
+            assert os.read(reading, 10) == b"closed"
+            assert neck.probe().channel == 150  # the parent's goes on
+            neck.close()
+            with NeckWear.open(served.port, watchdog=False) as again:  # though the child lives on
+                assert again.probe().channel == 150
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert device.air == []
+
+
+def test_a_signal_to_a_forked_child_is_not_the_parents():
+    with NeckWear.open("virtual", timing=QUICK) as neck:
+        neck.play(3, seconds=30)
+        until(lambda: neck.virtual.emitting)
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            time.sleep(30)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        time.sleep(0.5)
+        assert neck.virtual.emitting == 3
+
+
+@pytest.mark.parametrize("port", ["a\0b", "/dev/" + "x" * 300, "x" * 5000, "spy:///dev/null", "hwgrep://x", "alt://x"])
+def test_a_port_name_that_is_none_is_one_error(port):
+    with pytest.raises(PortError) as caught:
+        NeckWear.open(port, watchdog=False)
+    assert caught.value.remedy
+
+
+def test_more_open_files_than_a_port_can_have_is_an_error_that_says_so():
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1300:
+        pytest.skip("this machine allows too few files")
+    device, files = VirtualNeckWear(), []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        with PtyServer(device) as served:
+            files = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+            with pytest.raises(PortError, match="1,023"):
+                NeckWear.open(served.port, watchdog=False)
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_two_drivers_never_share_an_address():
+    device = VirtualNeckWear()
+    with TcpServer(device) as served, NeckWear.open(served.port, watchdog=False) as first:
+        for address in (served.port, served.port.replace("127.0.0.1", "localhost")):
+            with pytest.raises(PortError, match="another program uses it"):
+                NeckWear.open(address, watchdog=False)
+        assert first.probe().channel == 150
+        first.close()
+        with NeckWear.open(served.port, watchdog=False) as second:
+            assert second.probe().channel == 150
+
+
+def test_the_link_of_a_virtual_device_replaces_nothing(tmp_path):
+    file = tmp_path / "thesis.txt"
+    file.write_text("years of work")
+    for name in (file, tmp_path):
+        with pytest.raises(PortError, match="Could not make the link"):
+            PtyServer(VirtualNeckWear(), link=name)
+    part = tmp_path / "neck.part"
+    part.write_text("also mine")
+    device = VirtualNeckWear()
+    with PtyServer(device, link=tmp_path / "neck") as served:
+        Path(served.port).unlink()
+        Path(served.port).write_text("put here meanwhile")
+    assert file.read_text() == "years of work" and part.read_text() == "also mine"
+    assert (tmp_path / "neck").read_text() == "put here meanwhile"
+
+
+def test_a_log_that_blocks_holds_nobody_up(tmp_path):
+    os.mkfifo(tmp_path / "log")
+    reading = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)  # and nobody ever reads
+    began = time.monotonic()
+    with NeckWear.open("virtual", log=tmp_path / "log", watchdog=False, timing=QUICK) as neck:
+        neck.play(3, seconds=30)
+        until(lambda: neck.virtual.emitting)
+        for _ in range(2000):
+            neck.log.note("x" * 100)
+        neck.stop()
+        device = neck.virtual
+    assert time.monotonic() - began < 10 and not device.emitting and "log" in neck.log.warning
+    os.close(reading)
+    with NeckWear.open("virtual", log=tmp_path / "log", watchdog=False) as neck:  # nobody at the other end at all
+        assert "log" in neck.log.warning
+
+
+def test_a_log_of_garbage_has_an_end_and_keeps_what_was_sent(tmp_path, monkeypatch):
+    monkeypatch.setattr("smellkit.device.log.LineFile.__init__.__kwdefaults__", {"limit": 20_000})
+    log = Log(tmp_path / "log", now=time.monotonic)
+    for _ in range(500):
+        log.got(b"\xff" * 200, "skipped")
+    log.sent(frames.stop(), "stop", latency=0.0)
+    log.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert (tmp_path / "log").stat().st_size < 21_000 and json.loads(lines[-1])["what"] == "stop"
+    assert not log.warning
+
+
+def test_the_virtual_device_forgets_in_time(monkeypatch):
+    monkeypatch.setattr("smellkit.device.virtual.KEPT", 100)
+    device = VirtualNeckWear(now=lambda: 0.0, faults={"echo": 1.0})
+    for _ in range(1000):
+        device.receive(frames.read_channel())
+    assert len(device.received) <= 200 and len(device._out) <= 100
+
+
+@pytest.mark.parametrize("cell", [b"9" * 330, b"1e99", b"-5", b"1e39"])
+def test_a_row_that_no_sensor_can_say_is_dropped_and_counted(cell):
+    lines = Lines()
+    line = b"40,62,83,733,2,10,0,33.59,688.6,100.0,0.0,3170.54\r\n"
+    lines.feed(line)
+    assert lines.feed(line.replace(b"733", cell)) == []
+    assert sum(lines.dropped.values()) == 2
+    assert len(lines.feed(line)) == 1
+
+
+# emergency stop
+
+
+def doors():
+    return {path for folder in private_folders() for path in folder.glob("*.sock")}
+
+
+def test_a_stop_order_comes_in_through_a_socket_that_is_the_users_alone():
+    with NeckWear.open("virtual", timing=QUICK) as neck:
+        neck.play(3, seconds=60)
+        until(lambda: neck.virtual.emitting)
+        (door,) = [path for path in doors() if path.stem == str(os.getpid())]
+        assert stat.S_IMODE(door.stat().st_mode) == 0o600 and stat.S_IMODE(door.parent.stat().st_mode) == 0o700
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(door))
+            client.sendall(b"stop\n")
+            reply = json.loads(client.recv(4096))
+        assert reply["pid"] == os.getpid() and reply["sent"] == reply["ports"] == ["virtual"]
+        until(lambda: not neck.virtual.emitting, 1.0)
+        until(lambda: not neck.playing)
+        neck.play(4, seconds=60)  # who plays afterwards is not held back
+        until(lambda: neck.virtual.emitting == 4)
+    assert not door.exists()
+
+
+def test_noise_at_the_door_stops_nothing_and_breaks_nothing():
+    with NeckWear.open("virtual", timing=QUICK) as neck:
+        neck.play(3, seconds=60)
+        until(lambda: neck.virtual.emitting)
+        (door,) = [path for path in doors() if path.stem == str(os.getpid())]
+        for noise in (b"", b"hello", b"\xff" * 5000, b"{}\n"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(door))
+                client.sendall(noise)
+        idle = socket.socket(socket.AF_UNIX)
+        idle.connect(str(door))  # and says nothing
+        time.sleep(0.3)
+        assert neck.status().guarded and neck.virtual.emitting == 3
+        idle.close()
+
+
+# every layer of the stop policy, with those above it broken
+
+
+def test_layer_last_resort_a_worker_that_dies_sends_stop_from_its_own_end():
+    with contextlib.suppress(Exception):
+        world = World()
+        world.neck.play(3, seconds=60)
+        world.clock.sleep(5)
+        world.neck._engine._do_schedule = lambda: 1 / 0
+        world.clock.sleep(1)
+    assert world.device.received[-1][1] == frames.stop() and not world.device.emitting
+    with pytest.raises(LinkError, match="failed"):
+        world.neck.wait()
+
+
+def test_layer_last_resort_a_worker_that_hangs_is_gone_past(monkeypatch):
+    device = VirtualNeckWear()
+    with PtyServer(device) as served:
+        neck = NeckWear.open(served.port, watchdog=False, timing=QUICK)
+        neck.play(3, seconds=60)
+        await_silence(device, False)
+        held = threading.Event()
+        neck._engine._do_request = lambda: held.wait(20) or 1e9
+        time.sleep(0.1)
+        neck._engine._runner.kick()
+        time.sleep(0.1)
+        with pytest.raises(LinkError, match="keeps its worker"):
+            neck.stop()
+        await_silence(device, True, 1.0)
+        held.set()
+        neck.close()
+
+
+def test_layer_watchdog_sends_stop_when_the_worker_died_without_one(monkeypatch):
+    monkeypatch.setattr(engine.Engine, "last_resort", lambda self: None)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    device = VirtualNeckWear()
+    with PtyServer(device) as served:
+        neck = NeckWear.open(served.port, timing=QUICK)
+        neck.play(3, seconds=60)
+        await_silence(device, False)
+        neck._engine._do_schedule = lambda: 1 / 0
+        neck._engine._runner.kick()
+        await_silence(device, True, 2.0)
+        neck.close()
+
+
+def test_layer_own_timer_a_program_killed_with_all_that_guards_it_is_silent_by_the_bound():
+    world = World()
+    world.neck.play(3, seconds=60)
+    world.clock.sleep(5)
+    bound = world.neck.status().bound
+    world.clock.advance(bound)
+    assert not world.device.emitting
+
+
+def test_a_program_without_a_parent_process_handle_is_watched_by_its_line_alone():
+    code = "import os; del os.pidfd_open\nimport runpy, sys; sys.argv = ['x']\n"
+    code += f"runpy.run_path({guard.watchdog.__file__!r}, run_name='__main__')"
+    ours, theirs = socket.socketpair()
+    port, heard = socket.socketpair()
+    with subprocess.Popen([sys.executable, "-I", "-c", code], stdin=theirs) as child:
+        theirs.close()
+        assert b"pong" in ours.recv(100)
+        message = {"do": "follow", "key": 1, "stop": frames.stop().hex(), "url": "", "name": "", "fd": True}
+        socket.send_fds(ours, [json.dumps(message | {"telnet": False, "baud": 0}).encode() + b"\n"], [port.fileno()])
+        port.close()
+        time.sleep(0.1)
+        ours.close()
+        heard.settimeout(5)
+        said = b""
+        while part := heard.recv(1000):
+            said += part
+        assert said == frames.stop() * 3
+        assert child.wait(5) == 0
+    heard.close()
+
+
+def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
+    with playing("neck = begin(); time.sleep(60)") as (device, child):
+        began = Clock.now()
+        replies = order("stop")
+        await_silence(device, True, 2.0)
+        assert device.air[-1].end - began < 0.2
+        assert [reply["pid"] for reply in replies] == [child.pid]
+        shown = CliRunner().invoke(neckwear, ["stop"]).output
+        assert f"held by process {child.pid}" in shown and replies[0]["ports"][0] in shown
+        assert order("stop", "/dev/another") == []
+
+
+def test_the_stop_command_opens_a_port_that_nobody_holds():
+    device = VirtualNeckWear()
+    with PtyServer(device) as served:
+        device.receive(frames.wake() + frames.play(3, 60_000))
+        assert "Stop was sent 3 times" in CliRunner().invoke(neckwear, ["stop", "--port", served.port]).output
+        await_silence(device, True, 1.0)
+
+
+def test_a_port_where_nothing_answers_is_no_success():
+    device = VirtualNeckWear(faults={"silence": 1.0})
+    with PtyServer(device) as served:
+        refused = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--port", served.port])
+        assert refused.exit_code == 1 and "--blind" in str(refused.exception) and device.air == []
+        told = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--blind", "--port", served.port])
+        assert "Nothing answered" in told.output and "playing blind" in told.output
+        assert [air.scent for air in device.air] == [3]
+
+
+def test_an_idle_kernel_that_is_interrupted_falls_silent_and_lives_on():
+    manager = pytest.importorskip("jupyter_client.manager")
+    device = VirtualNeckWear()
+    with PtyServer(device) as server:
+        kernel, client = manager.start_new_kernel(kernel_name="python3")
+        try:
+            code = f"import sys; sys.argv = ['', {server.port!r}]\n{START}\nneck = begin()"
+            client.execute_interactive(code, timeout=60, output_hook=lambda message: None)
+            await_silence(device, False)
+            time.sleep(0.6)
+            kernel.interrupt_kernel()
+            await_silence(device, True, 2.0)
+            client.execute_interactive("neck.play(4, seconds=20)", timeout=60, output_hook=lambda message: None)
+            await_silence(device, False)
+        finally:
+            client.stop_channels()
+            kernel.shutdown_kernel(now=True)
