@@ -1,3 +1,3 @@
 """The faults that tests put into files: they come with the kit."""
 
-from smellkit.study.mutations import *  # noqa: F403
+from smellkit.study.faults import *  # noqa: F403

@@ -30,7 +30,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.fused import Fused
 from smellkit.odour.mixtures import MIXTURE_GAS
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import by_clock, find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import MixtureSmell, Smell, SubstanceSmell, load_smell
 
@@ -339,6 +339,8 @@ def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDAr
     """Return a recording's windows (n, steps, channels), at least one; DataError when it is too short for that."""
     if isinstance(recording, (str, Path)):
         parts = [stretch.values for stretch in smell.stretches(Path(recording))]
+    elif isinstance(recording, pd.DataFrame):
+        parts = [part.values for part in by_clock(recording, read_rows(recording, smell), pace=smell.pace)]
     else:
         parts = [read_rows(recording, smell)]
     longest = max(map(len, parts))

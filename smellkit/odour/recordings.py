@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from smellkit import cache, paths
 from smellkit.checks import Pace, Report, Span, fault, nearest, read_table, readable
+from smellkit.checks.clock import clock_columns, paced, read_clock
 from smellkit.errors import DataError
 from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS
 
@@ -60,6 +61,16 @@ def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:
     values, row = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
     ends = np.flatnonzero(np.diff(table["part"])) + 1
     return [Stretch(*both) for both in zip(np.split(values, ends), np.split(row, ends), strict=True)]
+
+
+def by_clock(table: pd.DataFrame, values: NDArray, *, pace: Pace) -> list[Stretch]:
+    """The parts of a table's `values` (rows, columns) at a pace, by the table's own clock where it has one."""
+    names = [name for name in clock_columns(list(map(str, table.columns))) if name in table]
+    rows, place = np.arange(len(table)), Path("the table")
+    seconds = read_clock(table[names[0]], path=place, name=names[0], lines=rows.tolist()) if len(names) == 1 else None
+    numbers = pd.DataFrame(values, columns=[str(number) for number in range(values.shape[1])])
+    where: dict[str, Any] = {"path": place, "name": " ".join(names), "lines": rows.tolist(), "rows": rows}
+    return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), list(numbers))
 
 
 def find(folder: str | Path | None = None) -> Path:
