@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import options, paths
+from smellkit.checks import read_yaml
 from smellkit.errors import DataError, OptionError, SmellkitError
 
 FOLDER = paths.HOME / "notebooks"
@@ -93,33 +94,24 @@ def run(
     chosen = select(every, names)
     values = settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
     name = set_name(profile, data)
-    paths.lock(executed(name), what="a batch of notebooks")
-    try:
-        return _run(chosen, every, values, name, data=data, force=force, timeout=timeout, progress=progress)
-    finally:
-        paths.unlock(executed(name))
-
-
-def _run(
-    chosen: list[Notebook], every: list[Notebook], values: dict[str, dict[str, Value]], name: str, *,
-    data: Path | None, force: bool, timeout: int, progress: Callable[[str], object],
-) -> list[Result]:  # fmt: skip
-    """Execute what is not up to date into the set `name`, which is this process's alone."""
-    if data is not None:
-        paths.write_json(executed(name) / DATA, {"folder": str(data.resolve()), "content": _content_of(data)})
     common = _common(data or paths.sample())
     results: list[Result] = []
-    for notebook in chosen:
-        target = executed(name) / notebook.path.name
-        made = [values[notebook.name], common, _before(notebook, every, target.parent)]
-        key = _digest([("notebook", notebook.path.read_bytes()), ("rest", json.dumps(made, sort_keys=True).encode())])
-        if any(result.error for result in results):
-            results.append(Result(notebook.name, LEFT, 0.0, target))
-        elif not force and target.exists() and made_from(target).get("key") == key:
-            results.append(Result(notebook.name, FRESH, 0.0, target))
-        else:
-            results.append(_execute(notebook, values[notebook.name], target, key=key, timeout=timeout))
-        progress(f"{notebook.name:<24} {results[-1].status:<11} {results[-1].seconds:6.1f} s")
+    with paths.locked(executed(name), what="a batch of notebooks"):
+        if data is not None:
+            paths.write_json(executed(name) / DATA, {"folder": str(data.resolve()), "content": content_of(data)})
+        for notebook in chosen:
+            target = executed(name) / notebook.path.name
+            made = [values[notebook.name], common, _before(notebook, every, target.parent)]
+            key = _digest(
+                [("notebook", notebook.path.read_bytes()), ("rest", json.dumps(made, sort_keys=True).encode())]
+            )
+            if any(result.error for result in results):
+                results.append(Result(notebook.name, LEFT, 0.0, target))
+            elif not force and target.exists() and made_from(target).get("key") == key:
+                results.append(Result(notebook.name, FRESH, 0.0, target))
+            else:
+                results.append(_execute(notebook, values[notebook.name], target, key=key, timeout=timeout))
+            progress(f"{notebook.name:<24} {results[-1].status:<11} {results[-1].seconds:6.1f} s")
     return results
 
 
@@ -135,7 +127,7 @@ def set_name(profile: str, data: Path | None) -> str:
     """
     if data is None:
         return profile
-    name, content = f"{profile}-{data.resolve().name}", _content_of(data)
+    name, content = f"{profile}-{data.resolve().name}", content_of(data)
     try:
         known = json.loads((executed(name) / DATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -144,10 +136,9 @@ def set_name(profile: str, data: Path | None) -> str:
     return name if same else f"{name}-{content[:8]}"
 
 
-def _content_of(folder: Path) -> str:
+def content_of(folder: Path) -> str:
     """Digest of the names and sizes of the files in a folder."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return _digest((path.relative_to(folder).as_posix(), str(path.stat().st_size).encode()) for path in files)
+    return _digest((name, state.split()[0]) for name, state in _files(folder))
 
 
 def made_from(output: Path) -> dict[str, Any]:
@@ -211,13 +202,11 @@ def profiles(file: Path) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
 
     The profile `quick` is always there: the defaults.
     """
-    import yaml
-
+    table = read_yaml(file) if file.exists() else {}
     try:
-        table = dict(yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
         sets = {int(decade): str(name) for decade, name in (table.pop("data", None) or {}).items()}
         return {"quick": {}} | {name: dict(values or {}) for name, values in table.items()}, sets
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as why:
+    except (AttributeError, TypeError, ValueError) as why:
         raise DataError(f"{file} holds no profiles: {why}", hint="profile, then notebook, then name: value") from why
 
 
@@ -307,6 +296,8 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
 
     They find this checkout and, for any set but `quick`, run folders of their own; only this user can talk to them.
     """
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.paths import jupyter_runtime_dir
     from traitlets.config import Config
@@ -317,7 +308,7 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
     own = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(runs), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
 
     class Quiet(AsyncKernelManager):
-        kernel_spec = own_kernel()  # whatever kernelspecs this user has
+        kernel_spec = KernelSpec(**get_kernel_dict())  # of this Python, whatever kernelspecs this user has
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("w", encoding="utf-8") as file:
@@ -326,14 +317,6 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
     short = len(jupyter_runtime_dir()) <= 50  # the name of a socket has 107 characters at most
     transport = {"transport": "ipc"} if os.name == "posix" and short else {}
     return {"kernel_manager_class": Quiet, "config": Config({"KernelManager": transport})}
-
-
-def own_kernel() -> Any:
-    """The kernel of this very Python."""
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-
-    return KernelSpec(**get_kernel_dict())
 
 
 def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> NotebookError:

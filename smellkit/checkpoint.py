@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from smellkit import __version__, paths
-from smellkit.checks.report import decoded, disguise
+from smellkit.checks import read_json
+from smellkit.checks.report import disguise
 from smellkit.errors import DataError, WeightsError
 
 FILE, MANIFEST = "weights.safetensors", "manifest.json"
@@ -77,18 +77,12 @@ def find(name: str | Path) -> Path:
 def manifest(folder: Path, *, made_by: str = "") -> dict[str, Any]:
     """Return what the manifest of `folder` says, without loading the weights."""
     path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise WeightsError(f"There is no {path}", hint=made_by or AGAIN)
     try:
-        data = path.read_bytes()
-        if not_data := disguise(data):
-            raise WeightsError(f"{path} is {not_data[0]}", hint=not_data[1])
-        described = json.loads(decoded(path, data))
-    except FileNotFoundError as why:
-        raise WeightsError(f"There is no {path}", hint=made_by or AGAIN) from why
-    except (OSError, ValueError, RecursionError, DataError) as why:
-        raise WeightsError(f"{path} is not valid JSON: {why}", hint=made_by or AGAIN) from why
-    if not isinstance(described, dict):
-        raise WeightsError(f"{path} is not a JSON object", hint=made_by or AGAIN)
-    return described
+        return read_json(path)
+    except DataError as why:
+        raise WeightsError(f"{path} is not a valid manifest: {why.what}", hint=why.hint or made_by or AGAIN) from why
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "these weights") -> nn.Module:
@@ -105,6 +99,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "these
         if name in tensors and tensors[name].shape != own[name].shape
     ]
     if wrong:
+        where = f"{FILE} and {MANIFEST} in {where}" if Path(where).is_dir() else where
         more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise WeightsError(
             f"{where} do not fit {type(model).__name__} of smellkit {__version__}:\n  " + "\n  ".join(wrong[:5]) + more,

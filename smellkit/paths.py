@@ -100,6 +100,16 @@ def unlock(folder: Path) -> None:
         (folder / LOCK).unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(folder: Path, *, what: str) -> Iterator[None]:
+    """Hold the lock of `folder` while the block lasts."""
+    lock(folder, what=what)
+    try:
+        yield
+    finally:
+        unlock(folder)
+
+
 def _holder(file: Path) -> dict:
     try:
         holder = json.loads(file.read_text(encoding="utf-8"))

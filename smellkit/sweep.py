@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smellkit import options, paths
+from smellkit.checks import fault, read_yaml
 from smellkit.errors import DataError
 from smellkit.runs import Run
 
@@ -48,18 +49,32 @@ class Sweep:
         return cases or {"base": {}}
 
 
+SHAPES: dict[str, tuple[type, type | None]] = {  # key -> what it is, and what is in it
+    "name": (str, None),
+    "task": (str, None),
+    "seeds": (list, int),
+    "fixed": (dict, None),
+    "grid": (dict, list),
+    "variants": (dict, None),
+    "leave_one_out": (dict, list),
+}
+EXPECTED: dict[Any, str] = {str: "a text", list: "a list of whole numbers", dict: "names with their values"}
+
+
 def read(path: Path) -> Sweep:
     """Read a sweep from a YAML file; OptionError for an unknown key, DataError for an unreadable file."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as why:
-        raise DataError(f"{path} can't be read as YAML: {why}", hint="see notebooks/sweeps for examples") from why
-    if not isinstance(values, dict) or "task" not in values:
+    values = read_yaml(path)
+    if "task" not in values:
         raise DataError(f"{path} has no `task:`", hint="name the task, for example `task: odour-encoder`")
     options.check(values, Sweep.__dataclass_fields__, f"{path} has an unknown key")
-    return Sweep(**{"name": Path(path).stem, **values})
+    plan = Sweep(**{"name": Path(path).stem, **values})
+    for key, (kind, inside) in SHAPES.items():
+        value = getattr(plan, key)
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if not isinstance(value, kind) or (inside and not all(isinstance(item, inside) for item in items)):
+            hint = "see notebooks/sweeps for examples"
+            raise fault(path, key=key, expected=EXPECTED[kind], found=repr(value)[:60], hint=hint)
+    return plan
 
 
 def run(sweep: Sweep, factory: str, *, scheduler: str = "", workers: int = 2, fresh: bool = False) -> pd.DataFrame:

@@ -7,14 +7,18 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from smellkit import paths
+from smellkit import Pipeline, paths
 from smellkit.checks import Pace, Report, Span, read_table
 from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.cli import cli
+from smellkit.device.board import Board
+from smellkit.device.enose import Nose
 from smellkit.errors import DataError
 from smellkit.gcode import recordings
 from smellkit.odour import mixtures
+from smellkit.odour.live import Recogniser, sniff
 from smellkit.odour.smell import load_smell
+from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import SENSORS
 
 BEGAN = datetime(2025, 3, 1, 12, 43, 56, 17_000)
@@ -187,8 +191,6 @@ def test_a_window_never_lies_across_a_gap(tmp_path):
     smell(tmp_path / "a.csv", [*range(130), *range(4000, 4130)])
     parts = load_smell("odour").stretches(tmp_path / "a.csv")
     assert [part.row[0] for part in parts] == [0, 130]
-    from smellkit.odour.windows import Protocol, cut
-
     table = pd.concat([pd.DataFrame(part.values, columns=load_smell("odour").columns) for part in parts])
     steps = [*range(130), *range(140, 270)]
     windows = cut(table.assign(file="a", substance="x", step=steps), Protocol(columns=load_smell("odour").columns))
@@ -222,3 +224,17 @@ def test_the_clock_of_a_machine_may_be_of_any_kind(kind, tmp_path):
     found = recordings.read_one(path)
     drop = ["clock", "row"]
     pd.testing.assert_frame_equal(found.drop(columns=drop), expected.drop(columns=drop))
+
+
+def test_a_table_with_a_clock_is_read_by_it(tmp_path):
+    smell(tmp_path / "a.csv", np.arange(0, 200, 0.25))
+    pipeline = Pipeline.load("odour")
+    by_file, by_table = pipeline(tmp_path / "a.csv"), pipeline(pd.read_csv(tmp_path / "a.csv"))
+    assert by_file.probabilities == pytest.approx(by_table.probabilities, abs=1e-6)
+
+
+def test_rows_that_come_too_fast_from_a_live_board_are_said(caplog):
+    recording = sorted((paths.sample() / "smellnet/base/testing").glob("*/*.csv"))[0]
+    with Board(recording, rate=500) as board, Nose(board.port) as nose:
+        sniff(nose, Recogniser(Pipeline.load("odour")), rows=10)
+    assert "the weights know 1" in caplog.text

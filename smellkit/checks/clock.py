@@ -56,6 +56,7 @@ TIME = re.compile(
     r"(?P<half>[AaPp]\.?[Mm]\.?)?\s*(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?"
 )
 OVERFLOWS = (2.0**32, 2.0**16)  # of the counters behind millis() and micros()
+LARGEST = 1e20  # nanoseconds since 1970 have 19 digits
 REPEATS = 0.005  # share of rows that may repeat a time: a clock of tenths of a second does so by chance
 UNEVEN = 0.05  # share of steps that may be uneven where a clock proves the order
 
@@ -100,22 +101,31 @@ def read_clock(cells: pd.Series, *, path: Path, name: str, lines: Sequence[int])
         return cells.astype("int64").where(cells.notna()).to_numpy(np.float64, na_value=np.nan) / _ticks(cells)
     if pd.api.types.is_timedelta64_dtype(cells):
         return cells.dt.total_seconds().to_numpy()
-    if pd.api.types.is_numeric_dtype(cells):
-        return _numeric(cells.to_numpy(np.float64, na_value=np.nan), name)
-    if (quick := _floats(cells)) is not None:
-        return _numeric(quick, name)
-    texts = cells.astype("object").where(cells.notna(), "").astype(str).str.strip()
-    texts = texts.where(~texts.str.lower().isin(["nan", "nat", "none", "null"]), "")
-    numbers = pd.to_numeric(texts.str.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True), errors="coerce")
-    if (numbers.notna() | (texts == "")).all():
-        return _numeric(numbers.to_numpy(), name)
-    seconds, modulus = _times(texts)
-    wrong = np.flatnonzero(np.isnan(seconds) & (texts != "").to_numpy())
-    if len(wrong):
+    numbers, empty = _numbers(cells)
+    if numbers is not None:
+        wrong, seconds, modulus = np.abs(numbers) > LARGEST, numbers, 0.0
+    else:
+        seconds, modulus = _times(cells.fillna("").astype(str).str.strip())
+        wrong = np.isnan(seconds) & ~empty
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
         hint = "a time such as 2025-03-01 12:43:56.017, 12:43:56.017, or seconds; or delete the column"
-        cell = repr(texts.iloc[wrong[0]])[:60]
-        raise fault(path, line=lines[wrong[0]], column=name, expected="a time", found=cell, hint=hint)
-    return _unwrapped(seconds, modulus, slack=0.01)
+        cell = repr(cells.iloc[first])[:60]
+        raise fault(path, line=lines[first], column=name, expected="a time", found=cell, hint=hint)
+    return _numeric(numbers, name) if numbers is not None else _unwrapped(seconds, modulus, slack=0.01)
+
+
+def _numbers(cells: pd.Series) -> tuple[Seconds | None, NDArray[np.bool_]]:
+    """A clock whose cells are all numbers or empty, or None; and which cells are empty."""
+    if pd.api.types.is_numeric_dtype(cells):
+        return cells.to_numpy(np.float64, na_value=np.nan), cells.isna().to_numpy()
+    if (quick := _floats(cells)) is not None:
+        return quick, np.isnan(quick)
+    texts = cells.astype("object").where(cells.notna(), "").astype(str).str.strip()
+    empty = texts.str.lower().isin(["", "nan", "nat", "none", "null"]).to_numpy()
+    points = texts.mask(empty, "").str.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True)
+    numbers = pd.to_numeric(points, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    return (numbers if (~np.isnan(numbers) | empty).all() else None), empty
 
 
 def _floats(cells: pd.Series) -> Seconds | None:

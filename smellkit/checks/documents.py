@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ DEEPEST = 100  # levels
 WORDS = 2_000  # of a description; the longest in SmellNet has 200
 CHARACTERS = 20_000
 KINDS: dict[type, str] = {dict: "an object {...}", list: "a list [...]"}
+PNG = b"\x89PNG\r\n\x1a\n"
 PIXELS = 25_000_000  # a picture with more is refused from its header, before it is unpacked
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")  # no format that runs another program
 SUFFIXES = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg"), "TIFF": ("tif", "tiff"), "PPM": ("ppm", "pgm", "pbm")}
@@ -58,6 +60,57 @@ def read_json(path: Path | str, *, root: type = dict) -> Any:
         kind, hint = f"a {type(value).__name__}", "compare with the file of the same name in data/sample"
         raise fault(path, key="$", expected=f"{KINDS[root]} at the root", found=kind, hint=hint)
     return value
+
+
+def read_yaml(path: Path | str, *, root: type = dict) -> Any:
+    """Return the value in a UTF-8 YAML file, an object at the root (or what `root` says); an empty file is `root()`.
+
+    Refuses, with line and column, what is not YAML, a key that comes twice, and tags that would make objects.
+    """
+    import yaml
+
+    path = Path(path)
+    text = decoded(path, content(path, limit=JSON_LIMIT))
+    try:
+        if (node := yaml.compose(text, Loader=yaml.SafeLoader)) is not None:
+            _refuse_twice(path, node)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as why:
+        mark = getattr(why, "problem_mark", None)
+        place = {"line": mark.line + 1, "column": str(mark.column + 1)} if mark else {}
+        found = str(getattr(why, "problem", None) or why)[:120]
+        raise fault(path, expected="YAML", found=found, hint="correct that line", **place) from why
+    except (RecursionError, ValueError, OverflowError, TypeError) as why:
+        raise fault(path, expected="YAML", found=str(why)[:120], hint="is it the right file?") from why
+    value = root() if value is None else value
+    if not isinstance(value, root):
+        kind, hint = f"a {type(value).__name__}", "compare with a file of the same kind that came with the kit"
+        raise fault(path, key="$", expected=f"{KINDS[root]} at the root", found=kind, hint=hint)
+    return value
+
+
+def _refuse_twice(path: Path, node: Any) -> None:
+    """Refuse the first mapping of a YAML document that has a key twice: the later one would win without a word."""
+    import yaml
+
+    waiting, done = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in done:
+            continue
+        done.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [part for pair in node.value for part in pair]
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        mark, hint = key.start_mark, "delete one of them"
+                        place = {"line": mark.line + 1, "column": str(mark.column + 1)}
+                        raise fault(path, key=key.value, expected="each key once", found="it twice", hint=hint, **place)
+                    seen.add(key.value)
 
 
 def _parsed(path: Path, text: str) -> Any:
@@ -140,6 +193,8 @@ def _read(path: Path, convert: Callable[[Path, Image], Image], report: Report) -
 
     data = content(path, limit=PICTURE_LIMIT)
     damaged = "open it in a picture viewer; replace or delete it"
+    if at := _damage_of_png(data):
+        raise fault(path, expected="a picture", found=f"a damaged one (byte {at} and on)", hint=damaged)
     try:
         return convert(path, _unpacked(path, data, report))
     except Image.DecompressionBombError as why:
@@ -148,6 +203,24 @@ def _read(path: Path, convert: Callable[[Path, Image], Image], report: Report) -
         unknown = isinstance(why, UnidentifiedImageError)
         what = f"bytes that start with {data[:12]!r}" if unknown else f"a damaged one ({why})"
         raise fault(path, expected="a picture (jpg, png, webp, avif, gif)", found=what, hint=damaged) from why
+
+
+def _damage_of_png(data: bytes) -> int:
+    """Where a PNG is not what was written, by the checksums of its chunks, which Pillow passes over; 0 if nowhere."""
+    if not data.startswith(PNG):
+        return 0
+    at = len(PNG)
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        end = at + 8 + size
+        if end + 4 > len(data):
+            return 0  # cut off, or too large: its reader says so
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return at
+        if data[at + 4 : at + 8] == b"IEND":
+            return 0
+        at = end + 4
+    return 0
 
 
 def _unpacked(path: Path, data: bytes, report: Report) -> Image:

@@ -171,7 +171,11 @@ def _explained(middle: NDArray, far: NDArray, ranges: Ranges) -> str:
         if inside[same].all() and (back[same] > 0).all():
             fits.append((name, 1 / factor))
     once = np.where(far, 1000 * middle, middle)
-    if not far[same].all() and ((once >= ranges.low / 1.2) & (once <= ranges.high * 1.2))[same].all():
+    if (
+        not far[same].all()
+        and (middle[far] % 1 > 0).all()
+        and ((once >= ranges.low / 1.2) & (once <= ranges.high * 1.2))[same].all()
+    ):
         return ". Is it a point between thousands, as in 1.092 for 1092?"
     words = " or ".join(f"{name}, so multiply by {factor:.4g}" for name, factor in fits[:2])
     return f". They look like {words}" if fits else ""

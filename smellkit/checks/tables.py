@@ -30,12 +30,14 @@ DELIMITERS = {";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
 class Span:
     """What a column may hold: numbers from `low` to `high`. NaN, infinity and anything outside is refused.
 
-    `overflow` is the one value outside that a known firmware fault writes: it becomes `high`, and is counted.
+    `overflow` is the one value outside that a known firmware fault writes: it becomes `high`, and is counted; and told,
+    unless the sensor is known for it (`usual`).
     """
 
     low: float = -1e15
     high: float = 1e15
     overflow: float | None = None
+    usual: bool = False
 
 
 def read_table(
@@ -46,6 +48,7 @@ def read_table(
     first_row: str = "refuse",
     pace: Pace | None = None,
     alike: Sequence[str] = (),
+    watch: Mapping[str, Span] | None = None,
     report: Report | None = None,
 ) -> pd.DataFrame:
     """Return the `columns` of a CSV file as float64, in the order asked for; other columns are left out.
@@ -53,7 +56,8 @@ def read_table(
     `aliases` maps a header's other spelling to the name wanted. `first_row="drop"` drops a first row that is short or
     has empty cells (a serial line caught halfway), and tells it. With a `pace` the file's clock, where it has one, puts
     the rows at that rate (see `clock.paced`), and `row` and `part` are added. Columns that are `alike` are refused
-    where they change places on the way. Raises `DataError` with line and column.
+    where they change places on the way. What columns to `watch` hold is told where they can't hold it: the cells of a
+    row may have moved. Raises `DataError` with line and column.
     """
     path, report = Path(path), report if report is not None else Report()
     spans = dict(columns) if isinstance(columns, Mapping) else {name: Span() for name in columns}
@@ -63,7 +67,8 @@ def read_table(
     for index, (name, span) in enumerate(spans.items()):
         if span.overflow is not None and (over := values[:, index] == span.overflow).any():
             values[over, index] = span.high
-            report.note(path, f"{name}: overflow {span.overflow:.0f} taken as {span.high:g}", over.sum())
+            say = report.note if span.usual else report.tell
+            say(path, f"{name}: overflow {span.overflow:.0f} taken as {span.high:g}", int(over.sum()))
     low, high = np.array([(span.low, span.high) for span in spans.values()]).T
     if (bad := ~((values >= low) & (values <= high))).any():
         raise _bad_number(sheet, cells, values, bad, spans)
@@ -71,6 +76,7 @@ def read_table(
         _refuse_thousands(sheet, name, column)
     if alike:
         _refuse_exchange(sheet, values[:, [list(spans).index(name) for name in alike]], alike)
+    _tell_moved(sheet, {name: span for name, span in (watch or {}).items() if name not in spans}, report)
     table = pd.DataFrame(values, columns=list(spans))
     return table if pace is None else at_pace(sheet, table, pace=pace, report=report)
 
@@ -226,7 +232,7 @@ def _missing(
             hint = f"the header is in line {number}: delete what is above it"
             return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
     if sum(bool(NUMBER.fullmatch(cell)) for cell in line.split(",")) > len(header) // 2:
-        hint = f"the file has no header: put {','.join(wanted)} (or its own order) above the first row"
+        hint = f"there is no header: write the names of all {len(header)} columns above the first row"
         return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
     close = {name: nearest(name, header) for name in missing}
     words = "; ".join(f"{name} (near: {', '.join(near)})" if near else name for name, near in close.items())
@@ -305,6 +311,21 @@ def _refuse_thousands(sheet: Sheet, name: str, cells: Sequence[str]) -> None:
         found, hint = repr(cells[pointed[0]]), "a point between thousands, as in 1.092 for 1092? Save it without"
         line = sheet.lines[pointed[0]]
         raise fault(sheet.path, line=line, column=name, expected="a whole number, as above", found=found, hint=hint)
+
+
+def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None:
+    """Tell of columns that are not used, and hold what they can't: the cells of their rows may have moved."""
+    moved, place = [], ""
+    for name in [name for name in spans if name in sheet.header]:
+        cells, span = sheet.columns([name])[0], spans[name]
+        values = numbers(cells)
+        wrong = np.flatnonzero(~((values >= span.low) & (values <= span.high)) & (values != span.overflow))
+        if len(wrong):
+            place = place or f"line {sheet.lines[wrong[0]]}, {cells[wrong[0]][:40]!r}"
+            moved.append(name)
+    if moved:
+        what = f"{', '.join(moved)} can't hold what they hold ({place}): not used, but have cells moved?"
+        report.tell(sheet.path, what, len(sheet.rows))
 
 
 def _refuse_exchange(sheet: Sheet, values: np.ndarray, names: Sequence[str]) -> None:

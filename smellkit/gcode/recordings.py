@@ -60,6 +60,7 @@ CONTINUOUS = tuple(
 )
 CATEGORICAL = ("stat", "unit", "dist", "coor")
 LABEL, CLOCK, LINE = "gcode_string", "t_console", "(line)"
+LARGEST = 1e15  # that a sensor may say
 LIMIT = 1_000_000_000  # bytes
 POSITION_COLUMNS = [CONTINUOUS.index(name) for name in POSITION]  # where the position is among the 155
 
@@ -231,7 +232,7 @@ def _numbers(table: pd.DataFrame, name: str, *, path: Path) -> NDArray[np.float3
         values = column.to_numpy(np.float64, na_value=np.nan, copy=True)
     else:
         values = numbers(["" if pd.isna(cell) else str(cell) for cell in column])
-    wrong = np.flatnonzero(np.isinf(values))
+    wrong = np.flatnonzero((np.abs(values) > LARGEST) & (not pd.api.types.is_float_dtype(column)))
     if len(wrong):
         cell = repr(column.iloc[wrong[0]])[:40]
         hint = "correct the cell, or leave the file out (skip)"

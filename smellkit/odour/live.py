@@ -6,6 +6,7 @@ rows -> the last 125 -> window -> pipeline -> running mean -> Mixture -> player
 from __future__ import annotations
 
 import collections
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from smellkit.checks import Pace
 from smellkit.checks.ranges import outside
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose
@@ -27,6 +29,7 @@ from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Playe
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
 
+log = logging.getLogger(__name__)
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
 
@@ -120,16 +123,31 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
     """
     values: list[tuple[float, ...]] = []
     answers: list[tuple[int, Mixture]] = []
+    times: list[float] = []
     run = None
     while len(values) < rows or not answers:
         row = nose.read(timeout=timeout)
         if row.run != run:  # a window across a gap would lie
             recogniser.restart()
-            values, answers, run = [], [], row.run
+            values, answers, times, run = [], [], [], row.run
         values.append(row.values)
+        times.append(row.time)
         if answer := recogniser.add(row.values):
             answers.append((len(values), answer))
+    _say_rate(times, recogniser.pipeline.smell.pace)
     return Sniff(np.array(values), tuple(answers))
+
+
+def _say_rate(times: Sequence[float], pace: Pace) -> None:
+    """Warn where rows came at another rate than the weights know; a replayed recording may."""
+    lasted = times[-1] - times[0]
+    measured = (len(times) - 1) / lasted if lasted > 0 else math.inf
+    if not pace.slowest < measured / pace.rate < 1 / pace.slowest:
+        log.warning(
+            "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone",
+            measured,
+            pace.rate,
+        )
 
 
 def reproduce(

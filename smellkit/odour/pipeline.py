@@ -30,7 +30,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.fused import Fused
 from smellkit.odour.mixtures import MIXTURE_GAS
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import by_clock, find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import MixtureSmell, Smell, SubstanceSmell, load_smell
 
@@ -336,7 +336,10 @@ def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
     """Return a recording as parts (rows, columns) between which its clock shows a gap."""
     if isinstance(recording, (str, Path)):
         return [stretch.values for stretch in smell.stretches(Path(recording))]
-    return [read_rows(recording, smell)]
+    rows = read_rows(recording, smell)
+    if isinstance(recording, pd.DataFrame):
+        return [part.values for part in by_clock(recording, rows, pace=smell.pace)]
+    return [rows]
 
 
 def unknown(parts: Sequence[NDArray], smell: Smell) -> str:

@@ -46,7 +46,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     files = _files(Path(folder))
     for name, path in files:
         try:
-            rows += list(_rows(name, smell.stretches(path), smell, stride))
+            rows += recording_rows(name, path, smell, stride=stride)
         except SmellkitError as why:
             refused[name] = why
             log.info("%s is left out: %s", path, why.what)
@@ -64,13 +64,23 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     return text + "".join(f"\n  left out {name}: {_with_remedy(why)}" for name, why in refused.items())
 
 
+def recording_rows(
+    name: str, path: Path, smell: SubstanceSmell, *, stride: int = 50, report: Report | None = None
+) -> list[list]:
+    """The rows that the table of predictions has for one recording; what lies outside is refused."""
+    parts = smell.stretches(path, report=report)
+    if why := outside(np.concatenate([part.values for part in parts]), smell.ranges):
+        raise DataError(
+            f"{path}: {why}", hint="bring the columns to the unit and the sensors of the training recordings"
+        )
+    return list(_rows(name, parts, smell, stride))
+
+
 def _rows(name: str, parts: list[Stretch], smell: SubstanceSmell, stride: int) -> Iterator[list]:
     windows = [smell.windows(part.values, stride=stride) for part in parts]
     if not sum(map(len, windows)):
         longest = max(len(part.row) for part in parts)
-        raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
-    if why := outside(np.concatenate([part.values for part in parts]), smell.ranges):
-        raise DataError(why, hint="bring the columns to the unit and the sensors of the training recordings")
+        raise DataError(f"{name}: {longest} rows are fewer than the {smell.span} of one window", hint="record longer")
     starts = [int(row) for part, own in zip(parts, windows, strict=True) for row in part.row[::stride][: len(own)]]
     scores = smell.scores(np.concatenate(windows))
     limits = smell.confidence.thresholds

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 
 from smellkit import cache, paths
 from smellkit.checks import Pace, Report, Span, fault, nearest, read_table, readable
+from smellkit.checks.clock import clock_columns, paced, read_clock
 from smellkit.errors import DataError
 from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
-SPANS = {name: Span(*limits, overflow=OVERFLOW if name in PPM else None) for name, limits in RANGES.items()}
+SPANS = {
+    name: Span(*limits, overflow=OVERFLOW if name in PPM else None, usual=name not in GAS)
+    for name, limits in RANGES.items()
+}
 RATE = 1.0  # Hz, about: SmellNet's files have no time column
 PACE = Pace(rate=RATE, gap=5.0)
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
@@ -48,7 +52,7 @@ def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None 
     """
     spans = {name: SPANS[name] for name in columns}
     alike = [name for name in columns if name in GROVE]
-    table = read_table(path, columns=spans, first_row="drop", pace=PACE, alike=alike, report=report)
+    table = read_table(path, columns=spans, first_row="drop", pace=PACE, alike=alike, watch=SPANS, report=report)
     return stretches(table, columns)
 
 
@@ -57,6 +61,16 @@ def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:
     values, row = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
     ends = np.flatnonzero(np.diff(table["part"])) + 1
     return [Stretch(*both) for both in zip(np.split(values, ends), np.split(row, ends), strict=True)]
+
+
+def by_clock(table: pd.DataFrame, values: NDArray, *, pace: Pace) -> list[Stretch]:
+    """The parts of a table's `values` (rows, columns) at a pace, by the table's own clock where it has one."""
+    names = [name for name in clock_columns(list(map(str, table.columns))) if name in table]
+    rows, place = np.arange(len(table)), Path("the table")
+    seconds = read_clock(table[names[0]], path=place, name=names[0], lines=rows.tolist()) if len(names) == 1 else None
+    numbers = pd.DataFrame(values, columns=[str(number) for number in range(values.shape[1])])
+    where: dict[str, Any] = {"path": place, "name": " ".join(names), "lines": rows.tolist(), "rows": rows}
+    return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), list(numbers))
 
 
 def find(folder: str | Path | None = None) -> Path:

@@ -24,6 +24,7 @@ from smellkit import checkpoint
 from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
+from smellkit.odour import mixtures, recordings
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.mixture import Hybrid, MixtureEncoder
@@ -84,6 +85,8 @@ class SubstanceSmell:
         about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
         ranges = board_ranges(table, self.columns)
         return SubstanceSmell(network, self.protocol, windows.classes, Confidence(temperature), about, ranges)
+
+    pace = recordings.PACE
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -164,6 +167,7 @@ class MixtureSmell:
     about: str = "trained weights, mixtures of twelve scents"
     span: int = LENGTH
     ranges: Ranges | None = None
+    pace = mixtures.PACE
 
     @classmethod
     def load(cls, folder: Path) -> MixtureSmell:

@@ -10,6 +10,7 @@ same. What 0 and 1 mean is asked: `mask_values.json` in the folder says it, {"0"
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -251,8 +252,10 @@ def _known(values: dict[int, int], levels: dict[int, Path]) -> dict[int, int]:
 def _depth(path: Path) -> int:
     """Bits a pixel of grey, from the header; 8 for what can't be read, which says why when it is."""
     try:
-        with Image.open(path) as picture:
-            return 16 if picture.mode.startswith("I") else 8
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reading it refuses what is too large
+            with Image.open(path) as picture:
+                return 16 if picture.mode.startswith("I") else 8
     except Exception:  # whatever a damaged file makes Pillow raise: reading it as a picture names it
         return 8
 
