@@ -34,7 +34,7 @@ BUSY = {
     "cell_type": "code", "id": "busy", "metadata": {}, "outputs": [], "execution_count": None,
     "source": "import time\nif shown.session.connected:\n    time.sleep(4)\n    print('awake')",
 }  # fmt: skip
-PATIENCE = 180_000  # ms, for a machine with other things to do; an idle one takes a tenth of it
+PATIENCE = 90_000  # ms, for a machine with other things to do; an idle one takes a tenth of it
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
@@ -230,7 +230,7 @@ def test_keys_in_a_list_are_not_the_notebooks(connected):
         connected.keyboard.press(key)
     time.sleep(0.5)
     assert connected.locator(".jp-Notebook .jp-MarkdownCell").count() == cells
-    assert "mango" in connected.get_by_label("Recording", exact=True).locator("option:checked").inner_text()
+    assert connected.get_by_label("Recording", exact=True).locator("option:checked").inner_text().startswith("ma")
 
 
 def test_stop_does_not_move_when_something_plays(connected, device):
