@@ -1,6 +1,7 @@
-"""Recognise while sniffing, and close the loop: one row after the other in, what it smells of out, then play it.
+"""Recognise while sniffing: one row after the other in, what it smells of out, then play it.
 
 rows -> the last 125 -> window -> pipeline -> running mean -> Mixture -> player
+`reproduce` closes the loop: it sniffs what is played, and adjusts it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,21 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
 from smellkit.odour import recordings
 from smellkit.odour.pipeline import Mixture, Pipeline, Played, play
+from smellkit.odour.reproduction import Reproduction, Sniffing, answers, reproduce
 from smellkit.odour.scents import SCENTS
 
+__all__ = [
+    "Recogniser",
+    "Reproduction",
+    "Sniff",
+    "Sniffing",
+    "aired",
+    "answers",
+    "reproduce",
+    "sniff",
+    "sniff_and_play",
+    "stop_delay",
+]
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
 
@@ -110,10 +124,10 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
     return Sniff(np.array(values), tuple(answers))
 
 
-def reproduce(
+def sniff_and_play(
     nose: Nose, player: NeckWear, recogniser: Recogniser, *, rows: int = 200, seconds: float = 5, mixture: bool = False
 ) -> Played:
-    """Close the loop once: sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
+    """Sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
 
     Plays the scent with the largest share, or the rendered `mixture`; nothing when the pipeline abstains.
     """

@@ -37,6 +37,7 @@ WEAK = 0.03  # log conductance by which a scent alone has to move the sensors to
 STRANGE = 0.1  # root mean square in log conductance by which a sniff may differ from every mixture of the scents
 NOISE = 0.02  # in log conductance: how well a sniff repeats
 UNEVEN = 0.3  # in logarithm: how far what is in the air may be from what was played
+SLOT = 1.0  # s: the shortest that the player takes, for the evenest air
 STEP = 3.0  # the most by which one step changes a share, as a ratio
 Answer = NDArray[np.float64]  # (4,) ln(G / G0) of the Grove sensors: over clean air
 
@@ -61,7 +62,7 @@ class Sniffing:
     """
 
     seconds: float = 40.0
-    air: float = 120.0
+    air: float = 300.0
     window: float = 10.0
     exponents: Sequence[float] = tuple(1 / POWER)
 
@@ -69,7 +70,9 @@ class Sniffing:
         if not 0 < self.window <= min(self.seconds, self.air):
             raise OptionError(f"window is {self.window:g} s", hint="above 0, and no longer than seconds and air")
         if len(self.exponents) != len(GROVE) or not all(0 < one <= 1 for one in self.exponents):
-            raise OptionError(f"exponents are {self.exponents!r}", hint=f"one from 0 to 1 for each of {', '.join(GROVE)}")
+            raise OptionError(
+                f"exponents are {self.exponents!r}", hint=f"one from 0 to 1 for each of {', '.join(GROVE)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,9 @@ def reproduce(
 
     `target` maps scents to shares, or holds all twelve, or was recognised. Each of its scents is sniffed alone first.
     It ends when the mean absolute error of the twelve shares is `near` or less; `gain` is the part of a difference that
-    one step corrects. Shares are of amounts in units of the `standards`, which `answers` measures once; without them, of
-    how strongly the sensors answer. `go_on` is asked at each row. Whatever happens, the player is stopped in the end;
-    what went wrong with a device or a sniff is the `failure` of the result.
+    one step corrects. Shares are of amounts in units of the `standards`, which `answers` measures once; without them,
+    of how strongly the sensors answer. `go_on` is asked at each row. Whatever happens, the player is stopped in the
+    end; what went wrong with a device or a sniff is the `failure` of the result.
     """
     asked = wanted(target)
     scents = [name for name, share in asked.items() if share > 0]
@@ -147,15 +150,17 @@ def reproduce(
             alone.append(bench.alone(name))
             strengths[name] = bench.strength(alone[-1], None if standards is None else standards[name])
         aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
-        played = aim / strong / (aim / strong).sum()
+        asking = aim / strong
         while len(strengths) + len(steps) < budget:
-            found = bench.mixture(np.array(alone), dict(zip(scents, played, strict=True))) * strong
-            sniffed = found / found.sum()
-            steps.append(Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS)))
+            asking = asking / asking.sum()
+            played, found = bench.mixture(np.array(alone), dict(zip(scents, asking.tolist(), strict=True)))
+            sniffed = found * strong / (found @ strong)
+            steps.append(
+                Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
+            )
             if steps[-1].error <= near:
                 return Reproduction(asked, "near the target", strengths, tuple(steps))
-            played = played * np.clip(aim / sniffed, 1 / STEP, STEP) ** gain
-            played /= played.sum()
+            asking = asking * np.clip(aim / sniffed, 1 / STEP, STEP) ** gain
     except (LinkError, Unmeasurable) as why:
         return Reproduction(asked, why.what, strengths, tuple(steps), why)
     finally:
@@ -238,15 +243,17 @@ class _Bench:
         other = np.ones(len(GROVE)) if standard is None else np.expm1(np.asarray(standard) / power)
         return float(mine.sum() / other.sum())
 
-    def mixture(self, alone: NDArray, shares: Mapping[str, float]) -> NDArray[np.float64]:
-        """Play `shares` and return how much of each scent's own answer is sniffed, (scents,)."""
+    def mixture(self, alone: NDArray, shares: Mapping[str, float]) -> tuple[NDArray, NDArray]:
+        """Play `shares`; return the shares that were sent, and how much of each scent's own answer is sniffed."""
         change = self._sniff(shares)
-        played = np.array([*shares.values()])
-        found, rest = amounts(change, alone, played, self._sniffing.exponents)
+        sent = self._neck.achieved()
+        played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in shares])
+        least = SLOT / self._sniffing.seconds / 2
+        found, rest = amounts(change, alone, np.maximum(played, least), self._sniffing.exponents)
         if rest > STRANGE:
             hint = "sniff its scents again: the air, the session or a cartridge has changed"
             raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
-        return found
+        return played, found
 
     def silence(self) -> None:
         """Stop the player; a port that is gone can't be told, and its device stops by itself."""
@@ -259,7 +266,7 @@ class _Bench:
         self._nose.rows()  # what came before
         clean = self._rows(self._sniffing.air)
         beta = [shares.get(name, 0.0) for name in SCENTS]
-        plan = self._neck.play_mixture(beta, seconds=self._sniffing.seconds, slot=1.0, gap=0.0, keep=len(shares))
+        plan = self._neck.play_mixture(beta, seconds=self._sniffing.seconds, slot=SLOT, gap=0.0, keep=len(shares))
         smelled = self._rows(math.inf)
         self._neck.wait()
         sent = self._neck.achieved()

@@ -23,7 +23,7 @@ from smellkit.sensors import GROVE, SENSORS
 from smellkit.simulate import nose
 
 DECAY = 10.0  # s: how long a scent stays in the air
-UNEVEN = 0.4  # deviation of the cartridges' strengths, in logarithm
+UNEVEN = 0.7  # deviation of the cartridges' strengths, in logarithm: one may be twice or three times another
 FADE = 1800.0  # s of play after which a cartridge has a third of its strength
 VARIETY = 0.1  # deviation of each compound of a cartridge from its substance, in logarithm
 

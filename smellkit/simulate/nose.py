@@ -202,7 +202,7 @@ def recording(ratios: Mapping[str, float], at: Session, rng: np.random.Generator
 
 
 def estimates(level: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return what a board says of films 5 to 8 of log conductance `level` (..., 8): Alcohol, LPG, Benzene, resistance."""
+    """Return Alcohol, LPG, Benzene and Gas_Resistance (..., 4) of films with log conductance `level` (..., 8)."""
     answer = np.exp(level[..., 4:])
     said = np.empty(answer.shape)
     for index, (scale, power) in enumerate(((1.2, 1.6), (11.0, 1.1))):
