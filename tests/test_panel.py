@@ -82,12 +82,12 @@ def test_trained_weights_recognise_row_by_row_too():
     assert sum(answers[0].probabilities) == pytest.approx(1)  # what they say of a simulated smell means nothing
 
 
-# the closed loop
+# sniffed, recognised, played
 
 
 def test_what_was_sniffed_is_in_the_air(recogniser):
     with Board(recording("mango"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = live.reproduce(nose, player, recogniser, rows=150, seconds=0.5)
+        outcome = live.sniff_and_play(nose, player, recogniser, rows=150, seconds=0.5)
         wait(lambda: not player.virtual.emitting)
         air = player.virtual.air
     assert outcome.mixture.name == "mango"
@@ -97,7 +97,7 @@ def test_what_was_sniffed_is_in_the_air(recogniser):
 
 def test_what_the_player_has_not_leaves_the_air_alone(recogniser):
     with Board(recording("mint"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = live.reproduce(nose, player, recogniser, rows=150, mixture=True)
+        outcome = live.sniff_and_play(nose, player, recogniser, rows=150, mixture=True)
         assert not outcome and player.virtual.air == []
 
 

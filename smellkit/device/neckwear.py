@@ -380,6 +380,11 @@ class NeckWear:
         """Whether something was requested and is not over: what was requested, not what is in the air."""
         return self._schedule is not None and not self._schedule.done
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether what played last was stopped, or replaced, before its end."""
+        return self._schedule is not None and self._schedule.result in ("stopped", "replaced")
+
     # the end
 
     def close(self) -> None:
