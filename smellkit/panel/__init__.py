@@ -148,9 +148,16 @@ class Panel:
         picture = self._choose(
             "picture", "Picture", [("none", None), *shown.items()], "What the smell's source looks like"
         )
-        upload = self._made(self._widgets.FileUpload(accept="image/*", description="Upload"))
+        upload = self._made(
+            self._widgets.FileUpload(accept="image/*", description="Upload", tooltip="A picture of your own")
+        )
         text = self._made(
-            self._widgets.Text(description="In words", placeholder="green and watery", continuous_update=False)
+            self._widgets.Text(
+                description="In words",
+                tooltip="What it smells of",
+                placeholder="green and watery",
+                continuous_update=False,
+            )
         )
         self.controls |= {"upload": upload, "text": text}
         for control in (picture, upload, text):
