@@ -195,6 +195,18 @@ def test_stop_works_while_a_cell_is_running(connected, device):
     connected.get_by_text("awake", exact=True).wait_for()
 
 
+def test_a_picture_and_a_sentence_are_shown_as_evidence_beside_the_smell(connected):
+    connected.get_by_label("Recording", exact=True).select_option("pear")
+    connected.get_by_label("Picture", exact=True).select_option("pear")
+    connected.get_by_label("In words", exact=True).fill("fresh and watery")
+    connected.keyboard.press("Tab")
+    rows = connected.locator(".smell-evidence dt")
+    for number, sense in enumerate(("smell", "picture", "text")):
+        rows.nth(number).wait_for()
+        assert rows.nth(number).text_content() == sense
+    connected.locator(".smell-now b", has_text="pear").wait_for()
+
+
 def test_the_recognised_mixture_is_played_in_slots(connected, device):
     before = len(device.air)
     connected.get_by_label("Recording", exact=True).select_option("pear")
@@ -364,6 +376,7 @@ def keep_picture(page):
     """Keep the panel as a PNG where SMELLKIT_PICTURE says."""
     if target := os.environ.get("SMELLKIT_PICTURE"):
         page.keyboard.press("Control+b")  # the file list takes the width
+        page.set_viewport_size({"width": 1500, "height": 1400})
         page.locator(".smell-now b", has_text="Sniffing").wait_for()
         page.locator(".smell-now b", has_text="pear").wait_for()  # the recording began anew: there is time now
         page.locator(".smell").screenshot(path=target)

@@ -342,8 +342,8 @@ def _past_the_cell(button: Any) -> None:
 
 
 def _largest(evidence: Evidence, *, best: int = 3) -> list[tuple[str, float]]:
-    """The `best` largest shares of what a sense says."""
-    return sorted(evidence.shares.items(), key=lambda item: -item[1])[:best]
+    """The `best` largest shares of what a sense says, as far as they count."""
+    return [one for one in sorted(evidence.shares.items(), key=lambda item: -item[1])[:best] if one[1] >= 0.01]
 
 
 def _kept(uploaded: Any) -> Path:
