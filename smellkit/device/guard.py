@@ -406,6 +406,9 @@ def listen_to_signals() -> None:
             end.setblocking(False)
     if _pair:
         former = signal.set_wakeup_fd(_pair[0].fileno(), warn_on_full_buffer=False)
+        if former >= 0 and former != _pair[0].fileno() and not _guard.pid:  # nobody there yet to pass them on
+            signal.set_wakeup_fd(former, warn_on_full_buffer=False)
+            return
         if former != _pair[0].fileno() or "fd" not in _before:
             _before["fd"] = former
             _send_signals(_guard)

@@ -15,6 +15,7 @@ from typing import Any
 
 from smellkit import paths
 from smellkit.device.clock import Clock
+from smellkit.device.guard import listen_to_signals
 from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
@@ -69,6 +70,7 @@ class Panel:
         self.box._view_count = 0  # from now on the browser tells how many views there are
         self.box.observe(self._viewed, names="_view_count")
         self._draw()
+        listen_to_signals()  # here, on the main thread: the player is opened by another one
         _open.add(self)
 
     def close(self) -> None:
