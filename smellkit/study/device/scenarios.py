@@ -44,12 +44,8 @@ def _gone(kind: int) -> Exception:
 
     from serial import SerialException
 
-    return [
-        SerialException("device reports readiness to read but returned no data"),
-        OSError(5, "Input/output error"),
-        termios.error(5, "Input/output error"),
-        TypeError("'NoneType' object cannot be interpreted as an integer"),
-    ][kind]
+    what = "Input/output error"
+    return [SerialException("no data"), OSError(5, what), termios.error(5, what), TypeError("'NoneType' object")][kind]
 
 
 @dataclass
@@ -250,9 +246,8 @@ class _Person:
         self.neck.wake()
 
     def _pause(self) -> None:
-        self.world.clock.sleep(
-            self.draw.choice([0.01, 0.3, 1, 3, 12, 250 if self.world.pace == 1 else 5]) * self.world.pace
-        )
+        longest = 250 if self.world.pace == 1 else 5
+        self.world.clock.sleep(self.draw.choice([0.01, 0.3, 1, 3, 12, longest]) * self.world.pace)
 
     def _mistake(self) -> None:
         heard = len(self.world.device.received)
