@@ -9,7 +9,7 @@ const tick = () => {
   for (const field of root.querySelectorAll("select, input")) // keys in a list are for the list, not for the notebook
     field.setAttribute("data-lm-suppress-shortcuts", "true");
   const field = root.querySelector(".smell-beat input");
-  if (field && turn++ % 4 === 0 && document.visibilityState === "visible") {
+  if (field && turn++ % 4 === 0 && away < 20 && document.visibilityState === "visible") {
     field.value = String(Date.now());
     field.dispatchEvent(new Event("change", {bubbles: true}));
   }
