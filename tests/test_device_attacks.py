@@ -123,6 +123,7 @@ def test_a_file_in_the_working_folder_does_not_keep_the_watchdog_from_starting(t
     for name in ("json", "socket", "select"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit")
     code = "import os, sys; sys.path.remove(''); from smellkit.device.neckwear import NeckWear\n"
+    code += "os.environ['PYTHONPATH'] = os.getcwd()\n"
     code += "with NeckWear.open() as neck: print(neck.has_watchdog)"
     environment = os.environ | {"PYTHONPATH": str(Path(frames.__file__).parents[2])}
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -254,12 +255,13 @@ def test_a_signal_to_a_forked_child_is_not_the_parents():
     with NeckWear.open("virtual", timing=QUICK) as neck:
         neck.play(3, seconds=30)
         until(lambda: neck.virtual.emitting)
-        child = os.fork()
-        if child == 0:  # pragma: no cover
-            time.sleep(30)
-            os._exit(0)
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:  # pragma: no cover
+                time.sleep(30)
+                os._exit(0)
+            os.kill(child, signal.SIGTERM)  # perhaps before it has let go of what is the parent's
+            os.waitpid(child, 0)
         time.sleep(0.5)
         assert neck.virtual.emitting == 3
 
@@ -593,3 +595,16 @@ def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
     ours.close()
     assert device.recv(1000) == b""
     device.close()
+
+
+def test_a_whole_group_of_processes_that_is_killed_leaves_the_watchdog():
+    device = VirtualNeckWear()
+    command = [sys.executable, "-c", START + "neck = begin(); time.sleep(60)"]
+    with (
+        PtyServer(device) as server,
+        subprocess.Popen([*command, server.port], stdout=subprocess.PIPE, start_new_session=True) as child,
+    ):
+        child.stdout.readline()
+        await_silence(device, False)
+        os.killpg(child.pid, signal.SIGKILL)  # as a notebook's server does to a kernel
+        await_silence(device, True, 2.0)

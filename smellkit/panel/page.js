@@ -1,5 +1,6 @@
 // What the page does by itself: it tells the kernel that somebody sees it, and says when the kernel is gone.
 // Runs as the handler of an image that can't be loaded, with the image as `mark`.
+const page = (window.smellkitPage ||= Math.random().toString(36).slice(2)); // another one after each loading
 let turn = 0, away = 0, seen = "", since = Date.now();
 const tick = () => {
   const root = mark.closest(".smell"); // not there yet, or on its way from one place of the page to another
@@ -10,7 +11,7 @@ const tick = () => {
     field.setAttribute("data-lm-suppress-shortcuts", "true");
   const field = root.querySelector(".smell-beat input");
   if (field && turn++ % 4 === 0 && away < 20 && document.visibilityState === "visible") {
-    field.value = String(Date.now());
+    field.value = `${page} ${Date.now()}`;
     field.dispatchEvent(new Event("change", {bubbles: true}));
   }
   const pulse = root.querySelector(".smell-pulse");
