@@ -403,9 +403,16 @@ def test_noise_at_the_door_stops_nothing_and_breaks_nothing():
                 client.sendall(noise)
         idle = socket.socket(socket.AF_UNIX)
         idle.connect(str(door))  # and says nothing
-        time.sleep(0.3)
+        busy = cpu_seconds(neck._watchdog.pid)
+        time.sleep(0.5)
+        assert cpu_seconds(neck._watchdog.pid) - busy < 0.2  # it waits, it does not spin
         assert neck.status().guarded and neck.virtual.emitting == 3
         idle.close()
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # every layer of the stop policy, with those above it broken
@@ -608,3 +615,8 @@ def test_a_whole_group_of_processes_that_is_killed_leaves_the_watchdog():
         await_silence(device, False)
         os.killpg(child.pid, signal.SIGKILL)  # as a notebook's server does to a kernel
         await_silence(device, True, 2.0)
+
+
+def test_an_address_of_another_kind_is_refused_even_where_it_would_open():
+    with PtyServer(VirtualNeckWear()) as served, pytest.raises(PortError, match="no such kind"):
+        NeckWear.open(f"spy://{served.port}", watchdog=False)

@@ -342,6 +342,12 @@ class NeckWear:
         """Whether something was requested and is not over: what was requested, not what is in the air."""
         return self._schedule is not None and not self._schedule.done
 
+    @property
+    def ended(self) -> str:
+        """How what was requested last came to its end: played, stopped, replaced; empty while it has not."""
+        done = self._schedule is not None and self._schedule.done
+        return str(self._schedule.result or "") if done and self._schedule else ""
+
     # the end
 
     def close(self) -> None:
