@@ -34,6 +34,24 @@ print("watched" if neck.has_watchdog else "alone", flush=True)
 time.sleep(60)
 """
 
+TWICE = """
+import sys
+from smellkit.device.jobs import Timing
+from smellkit.device.neckwear import NeckWear
+neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.01, wake_gap=0.005))
+while True:
+    try:
+        if not sys.stdin.readline():
+            break
+        try:
+            neck.play(3, seconds=30)
+            neck.wait()
+        except KeyboardInterrupt:
+            neck.stop()
+    except KeyboardInterrupt:
+        continue
+"""
+
 
 def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str, Any]:
     """Return every figure by name. About two minutes; `long` adds a playlist of 300 s in real time."""
@@ -55,6 +73,7 @@ def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str,
         add(f"sigkill_{kind}_silent_within_100_ms", f"{sum(value <= 0.1 for value in times)} of 40")
         add(f"sigkill_{kind}_median_ms", round(statistics.median(times) * 1000, 1))
         add(f"sigkill_{kind}_worst_ms", round(max(times) * 1000, 1))
+    add("double_signals_left_playing", f"{double_signals(2000 if long else 200)} of {2000 if long else 200}")
     stops = stop_latencies(20)
     add("stop_to_silence_median_ms", round(statistics.median(stops) * 1000, 2))
     add("stop_to_silence_worst_ms", round(max(stops) * 1000, 2))
@@ -128,7 +147,7 @@ def fuzz(count: int) -> int:
     return fed
 
 
-def kill_latency(kind: str, number: int) -> float:
+def kill_latency(kind: str, number: int = signal.SIGKILL) -> float:
     """Seconds from the signal to a program that plays, on a pty or over TCP, until the scent is out of the air."""
     device = VirtualNeckWear()
     server = PtyServer(device) if kind == "pty" else TcpServer(device)
@@ -143,6 +162,35 @@ def kill_latency(kind: str, number: int) -> float:
         await_silence(device, True)
         end = device.air[-1].end
         return (end or Clock.now()) - killed
+
+
+def double_signals(count: int, *, seed: int = 0) -> int:
+    """Interrupt a program that plays twice, at any distance, `count` times; how often a scent was left."""
+    device, draw, left = VirtualNeckWear(), random.Random(seed), 0
+    command = [sys.executable, "-c", TWICE]
+    with (
+        PtyServer(device) as server,
+        subprocess.Popen([*command, server.port], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child,
+    ):
+        assert child.stdin is not None
+        for _ in range(count):
+            asked = 0.0
+            while not device.emitting:
+                if Clock.now() > asked + 2.0:  # a signal may have come while it read its order
+                    child.stdin.write(b"play\n")
+                    child.stdin.flush()
+                    asked = Clock.now()
+                Clock.sleep(0.002)
+            for distance in (draw.choice([0.0, 1e-4, 1e-3, draw.uniform(0, 0.1)]), 0.0):
+                child.send_signal(signal.SIGINT)
+                Clock.sleep(distance)
+            until = Clock.now() + 0.5
+            while device.emitting and Clock.now() < until:
+                Clock.sleep(0.002)
+            Clock.sleep(0.12)  # the watchdog's burst is over, and nothing renews it
+            left += bool(device.emitting)
+        child.kill()
+    return left
 
 
 def stop_latencies(count: int) -> list[float]:
