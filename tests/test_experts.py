@@ -17,6 +17,7 @@ EXPERTS = Experts(
     PRIOR,
     {"picture": 6.0, "text": 5.0, "smell": 1.0, "votes": 0.5, "network": 0.5},
     {"picture": 1e-3, "text": 1e-3, "smell": 0.02},
+    {"picture": 1.0, "text": 1.0},
     {"picture": CONFUSION, "text": CONFUSION},
 )
 shares = arrays.arrays(float, 12, elements=st.floats(0, 1)).map(lambda row: (row + 1e-9) / (row + 1e-9).sum())

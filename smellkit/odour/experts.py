@@ -28,6 +28,7 @@ CLOSE = 0.02  # two compositions are the same when no share differs by more
 TILT = 1e-3
 ONE = 0.8  # of the belief before a single picture or sentence, for single scents
 REST = 1e-3  # of votes, for a mixture that got none
+FLAT = np.full((1, len(SCENTS)), 1 / len(SCENTS))
 LEAK = 0.1  # of the mean shares of a composition: what a sense says beside it
 
 
@@ -35,14 +36,15 @@ LEAK = 0.1  # of the mean shares of a composition: what a sense says beside it
 class Experts:
     """The learned numbers of the product; `belief` of each sense multiplies to one over all compositions.
 
-    `concentration` and `doubt` are by name of the sense (picture, text, smell); `confusion` (12, 12) by picture and
-    text: mean shares of what is one scent.
+    `concentration` and `doubt` are by name of the sense (picture, text, smell); `confusion` (12, 12) and `tail`, the
+    concentration of what is doubted, by picture and text: mean shares of what is one scent.
     """
 
     compositions: FloatArray  # (m, 12), each of sum 1, in channel order
     prior: FloatArray  # (m + 1,), the last one for none of the twelve
     concentration: Mapping[str, float]
     doubt: Mapping[str, float]
+    tail: Mapping[str, float]
     confusion: Mapping[str, FloatArray]
 
     def flat(self, n: int = 1, *, single: bool = False) -> FloatArray:
@@ -59,12 +61,14 @@ class Experts:
     def seen(self, sense: str, shares: ArrayLike) -> FloatArray:
         """Likelihood of each composition given the shares (n, 12) that a picture or a text shows, (n, m + 1).
 
-        Several pictures or texts of one scene are given as the mean of their shares. None of the twelve is as likely
-        as the doubt.
+        Several pictures or texts of one scene are given as the mean of their shares. None of the twelve has nothing but
+        the doubt, as of shares that are flat.
         """
         shares = np.asarray(shares, np.float64)
-        likelihood = np.exp(-self.concentration[sense] * divergence(shares, self._shown(sense)))
-        return np.pad(likelihood, ((0, 0), (0, 1))) + self.doubt[sense]
+        away = divergence(shares, self._shown(sense))
+        likelihood = np.exp(-self.concentration[sense] * away)
+        tail = np.exp(-self.tail[sense] * np.append(away, divergence(shares, FLAT), axis=1))
+        return np.pad(likelihood, ((0, 0), (0, 1))) + self.doubt[sense] * tail
 
     def voted(
         self, votes: NDArray, network: NDArray, mixtures: NDArray, posterior_mean: NDArray, known: NDArray
@@ -100,9 +104,10 @@ class Experts:
 
     @functools.cached_property
     def prior_of_singles(self) -> FloatArray:
-        """The prior of a nose that has smelled single substances alone: mixtures count a tenth of it, (m + 1,)."""
+        """Weights (m + 1,) for a nose that has smelled single substances alone: all mixtures together are a tenth."""
         single = np.append(self.compositions.max(axis=1) > 1 - CLOSE, True)
-        return np.where(single, 1.0, 0.1 * self.prior / self.prior[~single].max())
+        mixed = 0.1 * len(SCENTS) * self.prior / self.prior[~single].sum()
+        return np.where(single, 1.0, mixed)
 
     def fuse(self, belief: FloatArray, *likelihoods: FloatArray) -> FloatArray:
         """Posterior over compositions, (n, m + 1): what the smell believes (or `flat`), times each likelihood."""

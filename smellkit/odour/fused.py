@@ -59,7 +59,7 @@ class Fused:
             table, _ = compositions(np.unique(np.round(to_channels(mixtures), 4), axis=0))
             confusion = {sense: np.asarray(probe.confusion, float) for sense, probe in probes.items()}
             prior = tensors["prior"].numpy().astype(float)
-            experts = Experts(table, prior, numbers["concentration"], numbers["doubt"], confusion)
+            experts = Experts(table, prior, numbers["concentration"], numbers["doubt"], numbers["tail"], confusion)
             classifier = MixtureClassifier.of(inside(tensors, "classifier."))
             return cls(experts, Senses(scene, probes), classifier, mixtures, Limits(**numbers["limits"]))
         except (KeyError, TypeError, RuntimeError) as why:
@@ -80,7 +80,7 @@ class Fused:
         for scene, fused in {self.senses.scene: self, **others}.items():
             for sense, probe in fused.senses.probes.items():
                 tensors |= {f"{scene}.{sense}.{name}": value for name, value in probe.tensors().items()}
-            numbers = {"concentration": dict(fused.experts.concentration), "doubt": dict(fused.experts.doubt)}
+            numbers = {name: dict(getattr(fused.experts, name)) for name in ("concentration", "doubt", "tail")}
             scenes[scene] = {**numbers, "limits": vars(fused.limits)}
         kept = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
         kept |= {f"classifier.{name}": value for name, value in self.classifier.state_dict().items()}

@@ -12,6 +12,7 @@ it is kept as safetensors; scikit-learn grows the trees (`study.odour.hybrid`) a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -207,12 +208,16 @@ class Neighbours:
             k,
         )
 
-    def votes(self, features: NDArray) -> tuple[FloatArray, FloatArray]:
-        """Return each known mixture's share of votes, (n, m), and the mean distance to the 5 nearest windows, (n,)."""
+    @functools.cached_property
+    def _tree(self) -> Any:
         from scipy.spatial import cKDTree
 
+        return cKDTree(self.features)
+
+    def votes(self, features: NDArray) -> tuple[FloatArray, FloatArray]:
+        """Return each known mixture's share of votes, (n, m), and the mean distance to the 5 nearest windows, (n,)."""
         ranks = range(1, min(int(self.k), len(self.features)) + 1)
-        distance, near = cKDTree(self.features).query(np.asarray(features, np.float32) @ self.metric, k=[*ranks])
+        distance, near = self._tree.query(np.asarray(features, np.float32) @ self.metric, k=[*ranks])
         votes = np.zeros((len(distance), len(self.mixtures)))
         # (n, k) neighbours vote for their mixture, the nearer the louder
         np.add.at(votes, (np.arange(len(distance))[:, None], self.label[near]), 1 / (distance + 1e-3))
@@ -224,10 +229,14 @@ class Neighbours:
         Best is the sum of both published scores, components within 0.1 and dynamic top-k: neither is traded for the
         other, and the answer is always a mixture that exists.
         """
+        return self.mixtures[(votes @ self._gain.T).argmax(axis=1)]  # expected gain of each answer, (n, m)
+
+    @functools.cached_property
+    def _gain(self) -> FloatArray:
+        """What each known mixture scores where each other is true, (m, m)."""
         m = len(self.mixtures)
         predicted, truth = np.repeat(self.mixtures, m, axis=0), np.tile(self.mixtures, (m, 1))  # all pairs, (m * m, 12)
-        gain = (within_tolerance(predicted, truth) + dynamic_top_k(predicted, truth)).reshape(m, m)
-        return self.mixtures[(votes @ gain.T).argmax(axis=1)]  # expected gain of each answer, (n, m)
+        return (within_tolerance(predicted, truth) + dynamic_top_k(predicted, truth)).reshape(m, m)
 
     def predict(self, features: NDArray) -> Array:
         """Return ratios (n, 12): the best answer to the votes of the neighbours."""

@@ -201,20 +201,17 @@ class Pipeline:
         if recording is None:
             return self.fuse(shown=self.seen(shown), single=all(len(each) == 1 for each in shown.values()))
         smell = self.board(recording, nose)
-        why = self.unknown(recording, smell)
+        parts = read_parts(recording, smell)
+        why = unknown(parts, smell)
+        if why and not shown:
+            return unanswered(why)
+        windows = windows_of(parts, smell)
         if not shown:
-            return unanswered(why) if why else self.judge(smell.recording(read_windows(recording, smell)), smell)
+            return self.judge(smell.recording(windows), smell)
         if why:
-            return self.fuse(
-                shown={"smell": Evidence(named(normalised(np.zeros(len(SCENTS)))), 0.0, why), **self.seen(shown)}
-            )
-        return self.fuse(self.smelled(smell, read_windows(recording, smell)), shown=self.seen(shown))
-
-    def unknown(self, recording: Recording, smell: Smell | None = None) -> str:
-        """Why a recording lies outside what the weights know, or ""."""
-        smell = smell or self.smell
-        rows = read_rows(recording, smell)
-        return outside(rows, smell.ranges) if len(rows) >= smell.span else ""
+            silent = Evidence(named(normalised(np.zeros(len(SCENTS)))), 0.0, why)
+            return self.fuse(shown={"smell": silent, **self.seen(shown)})
+        return self.fuse(self.smelled(smell, windows), shown=self.seen(shown))
 
     def recognise(self, recording: Recording) -> NDArray[np.float64]:
         """Probabilities of the smell's classes for a whole recording, (classes,): the mean over its windows."""
@@ -335,18 +332,33 @@ def read_rows(recording: Recording, smell: Smell) -> NDArray[np.float32]:
     return rows
 
 
-def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDArray[np.float32]:
-    """Return a recording's windows (n, steps, channels), at least one; DataError when it is too short for that."""
+def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
+    """Return a recording as parts (rows, columns) between which its clock shows a gap."""
     if isinstance(recording, (str, Path)):
-        parts = [stretch.values for stretch in smell.stretches(Path(recording))]
-    elif isinstance(recording, pd.DataFrame):
-        parts = [part.values for part in by_clock(recording, read_rows(recording, smell), pace=smell.pace)]
-    else:
-        parts = [read_rows(recording, smell)]
+        return [stretch.values for stretch in smell.stretches(Path(recording))]
+    rows = read_rows(recording, smell)
+    if isinstance(recording, pd.DataFrame):
+        return [part.values for part in by_clock(recording, rows, pace=smell.pace)]
+    return [rows]
+
+
+def unknown(parts: Sequence[NDArray], smell: Smell) -> str:
+    """Why a recording's parts lie outside what the weights know, or ""."""
+    rows = np.concatenate(parts)
+    return outside(rows, smell.ranges) if len(rows) >= smell.span else ""
+
+
+def windows_of(parts: Sequence[NDArray], smell: Smell, *, stride: int = 0) -> NDArray[np.float32]:
+    """Return the windows (n, steps, channels) of a recording's parts, at least one; DataError when it is too short."""
     longest = max(map(len, parts))
     if longest < smell.span:
         raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
     return np.concatenate([smell.windows(rows, stride=stride) for rows in parts])
+
+
+def read_windows(recording: Recording, smell: Smell, *, stride: int = 0) -> NDArray[np.float32]:
+    """Return a recording's windows (n, steps, channels), at least one; DataError when it is too short for that."""
+    return windows_of(read_parts(recording, smell), smell, stride=stride)
 
 
 def loudest(table: NDArray) -> NDArray[np.bool_]:

@@ -20,12 +20,9 @@ NONE = 0.02  # before any sense speaks, that the air holds none of the twelve: n
 MOST = 3000  # scenes that the numbers are fitted to
 CONCENTRATION = {"picture": 6.0, "text": 5.0, "smell": 1.0, "votes": 0.5, "network": 0.5}  # where the search begins
 DOUBT = {"picture": 1e-3, "text": 1e-3, "smell": 0.05}
-LEAST = {
-    "picture": 1e-4,
-    "text": 1e-4,
-    "smell": 0.02,
-}  # the smell is not as sure as its look-up of air that nobody mixed
-BOUNDS = [(np.log(0.05), np.log(60.0))] * len(CONCENTRATION) + [(np.log(low), np.log(0.5)) for low in LEAST.values()]
+LEAST = {"picture": 1e-4, "text": 1e-4, "smell": 0.02}  # a look-up does not know air that nobody mixed before
+BOUNDS = [(0.05, 60.0)] * len(CONCENTRATION) + [(low, 0.5) for low in LEAST.values()] + [(0.05, 10.0)] * 2
+TAIL = {"picture": 1.0, "text": 1.0}
 SUBSETS = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))  # of smell, picture and text, each counts alike
 
 
@@ -44,17 +41,18 @@ def fit_experts(scenes: Scenes, *, seed: int = 7, senses: Sequence[int] = (0, 1,
     def loss(numbers: NDArray) -> float:
         return -log_posterior(with_numbers(expert, numbers), scenes, smells, drawn, truth, subsets)
 
-    start = np.log([*CONCENTRATION.values(), *DOUBT.values()])
-    found = minimize(loss, start, method="Powell", options={"maxfev": 150, "xtol": 0.05, "ftol": 1e-4}, bounds=BOUNDS)
+    start = np.log([*CONCENTRATION.values(), *DOUBT.values(), *TAIL.values()])
+    found = minimize(
+        loss, start, method="Powell", options={"maxfev": 150, "xtol": 0.05, "ftol": 1e-4}, bounds=np.log(BOUNDS)
+    )
     return with_numbers(expert, found.x)
 
 
 def with_numbers(expert: Experts, numbers: NDArray) -> Experts:
-    """The experts with concentrations and doubts from their logarithms."""
-    values = np.exp(numbers).tolist()
-    split = len(CONCENTRATION)
-    first, second = dict(zip(CONCENTRATION, values[:split], strict=True)), dict(zip(DOUBT, values[split:], strict=True))
-    return replace(expert, concentration=first, doubt=second)
+    """The experts with concentrations, doubts and tails from their logarithms."""
+    values = iter(np.exp(numbers).tolist())
+    first, second, third = ({name: next(values) for name in names} for names in (CONCENTRATION, DOUBT, TAIL))
+    return replace(expert, concentration=first, doubt=second, tail=third)
 
 
 def untrained(scenes: Scenes) -> Experts:
@@ -62,13 +60,8 @@ def untrained(scenes: Scenes) -> Experts:
     index = scenes.smells["train"].windows.index
     recorded = to_channels(index[list(ODORANTS)].to_numpy(float))
     table, kinds = compositions(np.unique(np.round(recorded, 4), axis=0))
-    expert = Experts(
-        table,
-        np.ones(len(table) + 1),
-        {},
-        {},
-        {name: np.asarray(probe.confusion, float) for name, probe in scenes.probes.items()},
-    )
+    confusion = {name: np.asarray(probe.confusion, float) for name, probe in scenes.probes.items()}
+    expert = Experts(table, np.ones(len(table) + 1), {}, {}, {}, confusion)
     count = Counter(kinds[place] for place in expert.places(recorded))
     kinds_there = Counter(kinds)
     weight = np.array([(count[kind] + 1) / kinds_there[kind] for kind in kinds])

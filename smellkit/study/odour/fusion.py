@@ -215,3 +215,23 @@ def report(result: Mapping[str, Any]) -> str:
                 )
                 lines.append(f"{row:24} {split:34} {scores}   MAE {figures['mae']['value']:.4f}")
     return "\n".join(lines)
+
+
+def means(table: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
+    """The plain means of all measures of outcomes, for a picture: {split: {measure: mean}}."""
+    return {
+        split: {name: float(np.mean(np.asarray(each))) for name, each in one.measures.items() if not callable(each)}
+        for split, one in table.items()
+    }
+
+
+def by_scent(outcome: Outcome) -> dict[str, float]:
+    """The share of windows whose loudest scent is right, for each scent."""
+    rows = np.arange(len(np.asarray(outcome.groups)))
+    return {name: score(rows) for name, score in outcome.measures.items() if callable(score)}
+
+
+def gain_over_best_single(table: Mapping[str, Outcome], part: str = "test") -> dict[str, float]:
+    """How far all three senses lie ahead of the best single one, for each scent, as shares of windows."""
+    whole, *single = (by_scent(table[f"{part}, {name}"]) for name in (name_of(ALL), *MODALITIES))
+    return {scent: whole[scent] - max(one[scent] for one in single) for scent in whole}
