@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from smellkit import cache, paths
 from smellkit.checks import Pace, Report, Span, fault, nearest, read_table, readable
 from smellkit.checks.clock import clock_columns, paced, read_clock
+from smellkit.checks.tables import at_pace, read_values
 from smellkit.errors import DataError
 from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS
 
@@ -52,14 +53,19 @@ def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None 
     """
     spans = {name: SPANS[name] for name in columns}
     alike = [name for name in columns if name in GROVE]
-    table = read_table(path, columns=spans, first_row="drop", pace=PACE, alike=alike, watch=SPANS, report=report)
-    return stretches(table, columns)
+    report = report if report is not None else Report()
+    sheet, values = read_values(Path(path), spans, first_row="drop", alike=alike, watch=SPANS, report=report)
+    if not clock_columns(sheet.header):
+        return [Stretch(values.astype(np.float32), sheet.numbers)]
+    table = pd.DataFrame(values, columns=list(columns))
+    return stretches(at_pace(sheet, table, pace=PACE, report=report), columns)
 
 
 def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:
     """The parts of a table that was read at a pace."""
     values, row = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
-    ends = np.flatnonzero(np.diff(table["part"])) + 1
+    if not (ends := np.flatnonzero(np.diff(table["part"].to_numpy())) + 1).size:
+        return [Stretch(values, row)]
     return [Stretch(*both) for both in zip(np.split(values, ends), np.split(row, ends), strict=True)]
 
 
@@ -68,9 +74,10 @@ def by_clock(table: pd.DataFrame, values: NDArray, *, pace: Pace) -> list[Stretc
     names = [name for name in clock_columns(list(map(str, table.columns))) if name in table]
     rows, place = np.arange(len(table)), Path("the table")
     seconds = read_clock(table[names[0]], path=place, name=names[0], lines=rows.tolist()) if len(names) == 1 else None
-    numbers = pd.DataFrame(values, columns=[str(number) for number in range(values.shape[1])])
+    columns = [str(number) for number in range(values.shape[1])]
+    numbers = pd.DataFrame(values, columns=columns)
     where: dict[str, Any] = {"path": place, "name": " ".join(names), "lines": rows.tolist(), "rows": rows}
-    return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), list(numbers))
+    return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), columns)
 
 
 def find(folder: str | Path | None = None) -> Path:
