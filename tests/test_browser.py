@@ -34,7 +34,7 @@ BUSY = {
     "cell_type": "code", "id": "busy", "metadata": {}, "outputs": [], "execution_count": None,
     "source": "import time\nif shown.session.connected:\n    time.sleep(4)\n    print('awake')",
 }  # fmt: skip
-PATIENCE = 180_000  # ms, for a machine with other things to do; an idle one takes a tenth of it
+PATIENCE = 90_000  # ms, for a machine with other things to do; an idle one takes a tenth of it
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
@@ -195,6 +195,18 @@ def test_stop_works_while_a_cell_is_running(connected, device):
     connected.get_by_text("awake", exact=True).wait_for()
 
 
+def test_a_picture_and_a_sentence_are_shown_as_evidence_beside_the_smell(connected):
+    connected.get_by_label("Recording", exact=True).select_option("pear")
+    connected.get_by_label("Picture", exact=True).select_option("pear")
+    connected.get_by_label("In words", exact=True).fill("fresh and watery")
+    connected.keyboard.press("Tab")
+    rows = connected.locator(".smell-evidence dt")
+    for number, sense in enumerate(("smell", "picture", "text")):
+        rows.nth(number).wait_for()
+        assert rows.nth(number).text_content() == sense
+    connected.locator(".smell-now b", has_text="pear").wait_for()
+
+
 def test_the_recognised_mixture_is_played_in_slots(connected, device):
     before = len(device.air)
     connected.get_by_label("Recording", exact=True).select_option("pear")
@@ -230,7 +242,7 @@ def test_keys_in_a_list_are_not_the_notebooks(connected):
         connected.keyboard.press(key)
     time.sleep(0.5)
     assert connected.locator(".jp-Notebook .jp-MarkdownCell").count() == cells
-    assert "mango" in connected.get_by_label("Recording", exact=True).locator("option:checked").inner_text()
+    assert connected.get_by_label("Recording", exact=True).locator("option:checked").inner_text().startswith("ma")
 
 
 def test_stop_does_not_move_when_something_plays(connected, device):
@@ -364,6 +376,7 @@ def keep_picture(page):
     """Keep the panel as a PNG where SMELLKIT_PICTURE says."""
     if target := os.environ.get("SMELLKIT_PICTURE"):
         page.keyboard.press("Control+b")  # the file list takes the width
+        page.set_viewport_size({"width": 1500, "height": 1400})
         page.locator(".smell-now b", has_text="Sniffing").wait_for()
         page.locator(".smell-now b", has_text="pear").wait_for()  # the recording began anew: there is time now
         page.locator(".smell").screenshot(path=target)

@@ -19,6 +19,7 @@ from smellkit.device.link import Link, _diagnosis, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer
 from smellkit.device.virtual import VirtualNeckWear
+from smellkit.device.virtual_direct import VirtualDirect
 from smellkit.errors import DeviceError
 from smellkit.study.device.fake import FakeClock, MemoryPort
 
@@ -34,12 +35,13 @@ GONE = [
 class World:
     """A driver, a device and a fake clock between them."""
 
-    def __init__(self, *, jitter=None, log=None, seed=0, **faults):
+    def __init__(self, *, jitter=None, log=None, seed=0, link="handset", **faults):
         self.clock = FakeClock(jitter=jitter)
-        self.device = VirtualNeckWear(now=self.clock.now, faults=faults, seed=seed)
+        kind = VirtualDirect if link == "direct" else VirtualNeckWear
+        self.device = kind(now=self.clock.now, faults=faults, seed=seed)
         self.clock.watch(self.device.due)
         self.connects = 0
-        self.neck = NeckWear(self.connect, name="memory", clock=self.clock, log=log)
+        self.neck = NeckWear(self.connect, name="memory", clock=self.clock, log=log, link=link)
 
     def connect(self):
         self.port = MemoryPort(self.device, clock=self.clock)

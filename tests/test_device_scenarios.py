@@ -17,6 +17,13 @@ def test_twenty_of_them_on_a_real_terminal_break_none_either():
     assert (summary.threads, summary.descriptors) == (0, 0)
 
 
+def test_a_thousand_on_the_link_that_answers_break_none_either():
+    summary = scenarios.run_all(1000, link="direct")
+    assert [(outcome.seed, outcome.broken) for outcome in summary.broken] == []
+    assert summary.scenarios == 1000 and summary.errors > 100
+    assert (summary.threads, summary.descriptors) == (0, 0)
+
+
 def test_a_scenario_is_the_same_again_from_its_seed():
     for seed in range(20):
         first, second = scenarios.run(seed), scenarios.run(seed)

@@ -23,6 +23,8 @@ MODELS = [  # networks: no device, no panel, no file
     "odour.encoder",
     "odour.mixture",
     "odour.fusion",
+    "odour.experts",
+    "odour.mixture_classifier",
     "gcode.encoder",
     "gcode.decoder",
     "gcode.window_decoder",

@@ -1,5 +1,6 @@
 """The live panel without a browser: the loop is closed, Stop is at once, nothing is left behind."""
 
+import datetime
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from smellkit.errors import OptionError
 from smellkit.odour import live, recordings
 from smellkit.odour.live import EVERY, Recogniser
 from smellkit.odour.pipeline import Pipeline
-from smellkit.odour.scents import SCENTS
+from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.panel import drawings
 from smellkit.sensors import SENSORS
 
@@ -81,12 +82,12 @@ def test_trained_weights_recognise_row_by_row_too():
     assert sum(answers[0].probabilities) == pytest.approx(1)  # what they say of a simulated smell means nothing
 
 
-# the closed loop
+# sniffed, recognised, played
 
 
 def test_what_was_sniffed_is_in_the_air(recogniser):
     with Board(recording("mango"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = live.reproduce(nose, player, recogniser, rows=150, seconds=0.5)
+        outcome = live.sniff_and_play(nose, player, recogniser, rows=150, seconds=0.5)
         wait(lambda: not player.virtual.emitting)
         air = player.virtual.air
     assert outcome.mixture.name == "mango"
@@ -96,7 +97,7 @@ def test_what_was_sniffed_is_in_the_air(recogniser):
 
 def test_what_the_player_has_not_leaves_the_air_alone(recogniser):
     with Board(recording("mint"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = live.reproduce(nose, player, recogniser, rows=150, mixture=True)
+        outcome = live.sniff_and_play(nose, player, recogniser, rows=150, mixture=True)
         assert not outcome and player.virtual.air == []
 
 
@@ -245,3 +246,42 @@ def test_a_flat_or_short_trace_is_drawn():
     assert "polyline" not in drawings.traces(["NO2"], [[1.0]], drawn=["NO2"], span=10)
     assert "polyline" in drawings.traces(["NO2"], [[1.0]] * 10, drawn=["NO2"], span=10)
     assert "overflow" in drawings.traces(["Benzene"], [[4294967295.0]], drawn=[], span=10)
+
+
+# three senses
+
+
+def test_a_picture_and_a_sentence_are_fused_with_what_is_sniffed(session):
+    picture = Path(list_pictures().query("scent == 'mango'")["file"].iloc[0])
+    session.show(picture, "")
+    wait(lambda: session.answer and not session.busy)
+    assert list(session.answer.evidence) == ["picture"] and session.answer.name == "mango"
+    session.connect(source=recording("mango"), rate=300)
+    session.show(picture, "tropical and ripe")
+    wait(lambda: session.answer and len(session.answer.evidence) == 3)
+    assert session.answer.name == "mango" and not session.message
+    session.show(None, "")
+    wait(lambda: session.answer and list(session.answer.evidence) == ["smell"])
+
+
+def test_a_file_that_is_no_picture_is_said_in_the_panel(session, tmp_path):
+    (tmp_path / "pear.jpg").write_bytes(b"<html>not here</html>")
+    session.show(tmp_path / "pear.jpg", "")
+    wait(lambda: session.message)
+    assert "picture" in session.message and "pear.jpg" in session.message
+
+
+def test_the_panel_shows_what_each_sense_says_and_escapes_it():
+    said = {"picture": ((("mango", 0.9), ("<b>", 0.1)), 0.85, ""), "text": ((), 0.0, "like nothing known")}
+    html = drawings.evidence(said)
+    assert "mango 90 %" in html and "&lt;b&gt;" in html and "left out: like nothing known" in html
+    assert drawings.evidence({}) == ""
+
+
+def test_an_uploaded_picture_and_a_sentence_reach_the_session(shown):
+    file = Path(list_pictures().query("scent == 'garlic'")["file"].iloc[0])
+    shown.controls["text"].value = "sulphurous and pungent"
+    upload = {"name": "../garlic.png", "type": "image/png", "size": 1, "content": memoryview(file.read_bytes())}
+    shown.controls["upload"].value = ({**upload, "last_modified": datetime.datetime.now(datetime.UTC)},)
+    wait(lambda: shown.session.answer and len(shown.session.answer.evidence) == 2)
+    wait(lambda: "garlic" in shown.pictures["evidence"].value)

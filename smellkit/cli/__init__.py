@@ -35,6 +35,7 @@ BENCHES = {
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
     "fusion": "smellkit.study.odour.commands:fusion",
+    "reproduce": "smellkit.study.odour.commands:reproduce",
     "neckwear": "smellkit.study.device.commands:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",

@@ -21,7 +21,7 @@ STOP, PLAY, STATE, DEVICE_ID, CARTRIDGES, STATUS, MIX = 0x00, 0x02, 0x03, 0x04, 
 COMMANDS = {STOP, PLAY, STATE, DEVICE_ID, CARTRIDGES, STATUS, 0x12, MIX}
 MAX_MILLISECONDS = 86_400_000
 DONE, FINISHED = 0, 1  # first byte of a reply: done or accepted; over
-_PC_TO_PLAYER, _PLAYER_TO_PC = bytes.fromhex("11000001"), bytes.fromhex("11010000")
+OURS, _PLAYER_TO_PC = bytes.fromhex("11000001"), bytes.fromhex("11010000")
 _AROUND = 10  # bytes of a frame without data
 _BATTERY = {3.00: 0, 3.45: 5, 3.68: 10, 3.74: 20, 3.77: 30, 3.79: 40, 3.82: 50, 3.87: 60, 3.92: 70, 3.98: 80, 4.06: 90,
             4.20: 100}  # fmt: skip
@@ -79,7 +79,7 @@ def mix(volumes: Sequence[int]) -> bytes:
 
 def request(command: int, data: bytes = b"") -> bytes:
     """A frame from this computer to the player."""
-    return _frame(_PC_TO_PLAYER, command, data)
+    return _frame(OURS, command, data)
 
 
 def reply(command: int, data: bytes) -> bytes:

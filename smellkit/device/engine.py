@@ -165,7 +165,7 @@ def find_link(url: str, *, timing: Timing) -> str:
                 link.write(dialect.question)
                 until = Clock.now() + timing.reply
                 while Clock.now() < until:
-                    if parser.feed(link.read()):
+                    if [frame for frame in parser.feed(link.read()) if frame.raw != dialect.question]:  # no echo
                         return dialect.name
                     Clock.sleep(0.01)
                 parser.expire()

@@ -68,13 +68,12 @@ class Burst:
     active: bool = False
     sent: int = 0
     confirmed: bool = False
-    number: int = 0  # of the burst: answers to an older one are not for it
 
     def start(self, count: int, now: float) -> None:
         """Begin, unless it has begun before."""
         if not self.active:
             self.left, self.due, self.active = count, now, True
-            self.sent, self.confirmed, self.number = 0, False, self.number + 1
+            self.sent, self.confirmed = 0, False
 
     def finish(self, result: Any = None, error: Exception | None = None, *, keep: Job | None = None) -> None:
         """Over: tell everybody who waits, but for `keep`, which goes on waiting."""

@@ -307,7 +307,7 @@ class NeckWear:
                 answer = self._engine.ask(Request(name, asks, (code, 0), read=lambda frame: frame))
             except NoReply:
                 continue  # a player that lacks it may as well say nothing
-            if name == "state" and answer.data:
+            if name == "state" and answer.value not in (None, 1):  # 1 is what a player says that lacks the command
                 said[name] = "idle" if answer.value == 0 else f"not idle ({answer.value})"
             elif name == "cartridges" and answer.scents():
                 said[name] = answer.scents()
@@ -379,6 +379,11 @@ class NeckWear:
     def playing(self) -> bool:
         """Whether something was requested and is not over: what was requested, not what is in the air."""
         return self._schedule is not None and not self._schedule.done
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether what played last was stopped, or replaced, before its end."""
+        return self._schedule is not None and self._schedule.result in ("stopped", "replaced")
 
     # the end
 

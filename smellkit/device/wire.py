@@ -50,6 +50,7 @@ class Wire:
         self._last_byte = -NEVER
         self.kept_until = NEVER  # nothing plays after that
         self._owed: deque[tuple[float, int, Any]] = deque()  # stops and plays without an answer: when, command, whose
+        self._last_play = -NEVER  # an answer to a stop that went before it says nothing about it
         self._last_sent = b""
         self._free = -NEVER  # no command before
         self._last_forward = -NEVER  # the device itself heard something
@@ -154,7 +155,9 @@ class Wire:
             self._requests.trouble(fault.raw, f"{fault}: {fault.detail}")
         self._parser.errors.clear()
         for frame in replies:
-            if self.dialect.answers and frame.command in (direct.STOP, direct.PLAY, direct.MIX):
+            if self.dialect.answers and frame.raw[1:5] == direct.OURS:
+                self._requests.trouble(frame.raw, "echo")
+            elif self.dialect.answers and frame.command in (direct.STOP, direct.PLAY, direct.MIX):
                 self._acknowledge(frame, now)
             else:
                 self._requests.reply(frame, now)
@@ -191,7 +194,7 @@ class Wire:
                 "done" if frame.value == direct.DONE else f"refused with {frame.data.hex() or 'nothing'}",
             )
             self.log.got(frame.raw, what, latency=now - mine[0])
-            if frame.command == direct.STOP and of == self._stop.number and self._stop.active:
+            if frame.command == direct.STOP and self._stop.active and mine[0] > self._last_play:
                 self._stop_answered(frame.value == direct.DONE, what)
             elif self.schedule and of == (id(self.schedule), self.schedule.number):
                 self._play_answered(self.schedule, frame, what)
@@ -240,7 +243,8 @@ class Wire:
             frame = self.dialect.play(frame[7], max(1, round(left * 1000)), self._channel)
         if self._send(frame, "again"):
             schedule.tries += 1
-            self._owed.append((self._now(), frame[5], (id(schedule), schedule.number)))
+            self._last_play = self._now()
+            self._owed.append((self._last_play, frame[5], (id(schedule), schedule.number)))
         return self._now() + self.timing.gap
 
     def last_resort(self) -> None:

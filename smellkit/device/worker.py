@@ -112,7 +112,7 @@ class Worker(Wire):
             if not self._send(frame, what):
                 return NEVER
             if burst is self._stop and self.dialect.answers:
-                self._owed.append((self._now(), direct.STOP, burst.number))
+                self._owed.append((self._now(), direct.STOP, None))
             burst.left -= 1
             burst.sent += 1
             burst.due = self._now() + gap
@@ -249,7 +249,8 @@ class Worker(Wire):
         if self.dialect.answers:
             schedule.last, schedule.first_sent, schedule.until, schedule.tries = frame, self._now(), until, 1
             schedule.number += 1
-            self._owed.append((self._now(), frame[5], (id(schedule), schedule.number)))
+            self._last_play = self._now()
+            self._owed.append((self._last_play, frame[5], (id(schedule), schedule.number)))
         if until >= (schedule.began or now) + pulse.start + pulse.seconds - 1e-9:
             schedule.next, schedule.covered = schedule.next + 1, -NEVER
 

@@ -1,6 +1,7 @@
-"""Recognise while sniffing, and close the loop: one row after the other in, what it smells of out, then play it.
+"""Recognise while sniffing: one row after the other in, what it smells of out, then play it.
 
 rows -> the last 125 -> window -> pipeline -> running mean -> Mixture -> player
+`reproduce` closes the loop: it sniffs what is played, and adjusts it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,23 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
 from smellkit.odour import recordings
 from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several, unanswered
+from smellkit.odour.reproduction import Reproduction, Sniffing, answers, reproduce
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
 
 log = logging.getLogger(__name__)
+__all__ = [
+    "Recogniser",
+    "Reproduction",
+    "Sniff",
+    "Sniffing",
+    "aired",
+    "answers",
+    "reproduce",
+    "sniff",
+    "sniff_and_play",
+    "stop_delay",
+]
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
 
@@ -150,10 +164,10 @@ def _say_rate(times: Sequence[float], pace: Pace) -> None:
         )
 
 
-def reproduce(
+def sniff_and_play(
     nose: Nose, player: NeckWear, recogniser: Recogniser, *, rows: int = 200, seconds: float = 5, mixture: bool = False
 ) -> Played:
-    """Close the loop once: sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
+    """Sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
 
     Plays the scent with the largest share, or the rendered `mixture`; nothing when the pipeline abstains.
     """

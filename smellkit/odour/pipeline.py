@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from smellkit import checkpoint
 from smellkit.checks.ranges import outside
 from smellkit.device import playlist
 from smellkit.device.neckwear import NeckWear
@@ -138,10 +139,13 @@ class Pipeline:
     def load(cls, weights: str | Path = "odour") -> Pipeline:
         """With trained weights: odour (twelve columns, 1 Hz), mixture (four columns, 10 Hz), or a folder of such.
 
-        Without a name both boards are understood: a recording says by its columns which one it is of.
+        Without a name both boards are understood: a recording says by its columns which one it is of. Weights of a
+        fusion belong to the mixture board.
         """
-        name = "mixture" if str(weights) == "fusion" else weights
-        return cls(load_smell(name), others=name == "odour")
+        folder = checkpoint.find(weights)
+        if checkpoint.manifest(folder).get("kind") == "fusion":
+            return cls(load_smell("mixture"), fused=Fused.load(folder))
+        return cls(load_smell(folder), others=str(weights) == "odour")
 
     @classmethod
     def fit(cls, data: str | Path | None = None, *, scene: str = "") -> Pipeline:

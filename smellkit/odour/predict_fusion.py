@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +80,6 @@ def _texts(path: Path) -> dict[str, list[str]]:
     """The texts of recordings, by what the table calls them; DataError that names the file."""
     if path.suffix.lower() == ".json":
         value = read_json(path)
-        if not isinstance(value, dict):
-            raise DataError(f"{path} is no object from file to text", hint=json.dumps({"a/b.csv": "sweet and green"}))
         return {str(key): [text] if isinstance(text, str) else list(text) for key, text in value.items()}
     try:
         table = pd.read_csv(path, dtype=str).dropna()

@@ -148,9 +148,16 @@ class Panel:
         picture = self._choose(
             "picture", "Picture", [("none", None), *shown.items()], "What the smell's source looks like"
         )
-        upload = self._made(self._widgets.FileUpload(accept="image/*", description="Upload"))
+        upload = self._made(
+            self._widgets.FileUpload(accept="image/*", description="Upload", tooltip="A picture of your own")
+        )
         text = self._made(
-            self._widgets.Text(description="In words", placeholder="green and watery", continuous_update=False)
+            self._widgets.Text(
+                description="In words",
+                tooltip="What it smells of",
+                placeholder="green and watery",
+                continuous_update=False,
+            )
         )
         self.controls |= {"upload": upload, "text": text}
         for control in (picture, upload, text):
@@ -335,8 +342,8 @@ def _past_the_cell(button: Any) -> None:
 
 
 def _largest(evidence: Evidence, *, best: int = 3) -> list[tuple[str, float]]:
-    """The `best` largest shares of what a sense says."""
-    return sorted(evidence.shares.items(), key=lambda item: -item[1])[:best]
+    """The `best` largest shares of what a sense says, as far as they count."""
+    return [one for one in sorted(evidence.shares.items(), key=lambda item: -item[1])[:best] if one[1] >= 0.01]
 
 
 def _kept(uploaded: Any) -> Path:

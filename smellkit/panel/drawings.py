@@ -90,8 +90,8 @@ def evidence(said: Mapping[str, tuple[Sequence[tuple[str, float]], float, str]])
         words = ", ".join(f"{escape(_words(name))} {100 * share:.0f} %" for name, share in largest)
         rows.append(
             f"<dt>{escape(sense)}</dt><dd>{f'left out: {escape(why)}' if why else words}"
-            f'<span class="smell-meter" title="trusted {100 * trust:.0f} %">'
-            f'<i style="width:{100 * trust:.0f}%"></i></span></dd>'
+            f"<em>trust {100 * trust:.0f} %</em>"
+            f'<span class="smell-meter"><i style="width:{100 * trust:.0f}%"></i></span></dd>'
         )
     return f'<dl class="smell-evidence">{"".join(rows)}</dl>' if rows else ""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from smellkit.sensors import GROVE, OVERFLOW, PPM
 
@@ -58,6 +59,7 @@ WATER = np.array((0.6, 0.8, 0.9, 0.3, 0.7, 0.4, 0.6, 1.0))  # K of water vapour,
 WARMTH = np.array((0.010, 0.012, 0.014, 0.004, 0.010, 0.008, 0.010, 0.015))  # log conductance a degree
 FILM = np.array((14.0, 9.0, 12.0, 5.0, 8.0, 10.0, 11.0, 7.0))  # s: adsorption on each film
 HEAVY = np.array((1.0, 1.2, 2.2, 0.8, 1.4, 3.0))  # a compound's time over an ester's: large molecules are slow
+MIXTURE_LOADS = np.array((3.2, 3.1, 2.2, -1.6, 0, 0, 0, 0))  # the mixture board has other loads
 SLOW = 8.0  # the second time constant (diffusion into the film) over the first
 SLOW_SHARE = 0.4  # of the response that waits for it
 LEAVING = 2.5  # desorption takes this much longer than adsorption
@@ -106,19 +108,34 @@ def wander(rng: np.random.Generator, steps: int, *, memory: float, shape: tuple[
     return fresh
 
 
-def coverage(air: np.ndarray, *, rate: float) -> np.ndarray:
-    """Return the coverage (steps, sensors, compounds) of the films for concentrations `air` (steps, compounds).
+class Films:
+    """What adsorbs on the films, step by step: two first-order lags a film and compound; out is slower than in."""
 
-    Two first-order lags a film and compound; the way out is `LEAVING` times slower than the way in.
-    """
-    seconds = FILM[:, None] * HEAVY
-    fast, slow = np.zeros_like(seconds), np.zeros_like(seconds)
-    result = np.empty((len(air), *seconds.shape))
-    for step, there in enumerate(air):
-        for film, time in ((fast, seconds), (slow, seconds * SLOW)):
+    def __init__(self) -> None:
+        self._seconds = FILM[:, None] * HEAVY
+        self._fast, self._slow = np.zeros_like(self._seconds), np.zeros_like(self._seconds)
+
+    def step(self, there: np.ndarray, *, rate: float) -> np.ndarray:
+        """Return the coverage (sensors, compounds) after one step in a concentration `there` (compounds,)."""
+        for film, time in ((self._fast, self._seconds), (self._slow, self._seconds * SLOW)):
             film += (there - film) * -np.expm1(-1 / (rate * time * np.where(there < film, LEAVING, 1.0)))
-        result[step] = (1 - SLOW_SHARE) * fast + SLOW_SHARE * slow
-    return result
+        return (1 - SLOW_SHARE) * self._fast + SLOW_SHARE * self._slow
+
+
+def coverage(air: np.ndarray, *, rate: float) -> np.ndarray:
+    """Return the coverage (steps, sensors, compounds) of the films for concentrations `air` (steps, compounds)."""
+    films = Films()
+    return np.array([films.step(there, rate=rate) for there in air])
+
+
+def response(films: np.ndarray, at: Session, *, humidity: ArrayLike, temperature: ArrayLike) -> np.ndarray:
+    """Return log conductance (..., 8) over the load's, without drift, of films covered by `films` (..., 8, compounds).
+
+    `humidity` in % and `temperature` in degrees Celsius: a number, or one a step.
+    """
+    gas = (films * CROSS).sum(axis=-1) + WATER * (np.asarray(humidity)[..., None] / 100)
+    warmth = WARMTH * (np.asarray(temperature)[..., None] - 25)
+    return BASE + at.offset + warmth + BETA * np.log1p(gas)
 
 
 def conductance(
@@ -157,10 +174,9 @@ def conductance(
             "Humidity": np.clip(at.humidity + 0.3 * wander(rng, steps, memory=100 * rate), 5, 95),
         }
     )
-    gas = (films * CROSS).sum(axis=2) + WATER * (weather["Humidity"].to_numpy()[:, None] / 100)
     drift = at.drift * ((since + time) / 1000)[:, None] + 0.006 * wander(rng, steps, memory=60 * rate, shape=(8,))
-    warmth = WARMTH * (weather["Temperature"].to_numpy()[:, None] - 25)
-    return BASE + at.offset + drift + warmth + BETA * np.log1p(gas), weather
+    level = response(films, at, humidity=weather["Humidity"], temperature=weather["Temperature"])
+    return level + drift, weather
 
 
 def counts(log_conductance: np.ndarray, rng: np.random.Generator, *, noise: float = 0.6) -> np.ndarray:
@@ -174,17 +190,32 @@ def recording(ratios: Mapping[str, float], at: Session, rng: np.random.Generator
     options = {"seconds": 300.0, "rate": 1.0, "onset": 10.0, **options}
     level, weather = conductance(ratios, at, rng, **options)
     table = pd.DataFrame(counts(level[:, :4], rng), columns=list(GROVE))
-    answer = np.exp(level[:, 4:])
-    for index, (name, scale, power) in enumerate((("Alcohol", 1.2, 1.6), ("LPG", 11.0, 1.1))):
-        estimate = scale * answer[:, index] ** power + rng.normal(0, 0.3, len(level))
-        table[name] = np.clip(estimate, 0, 65535).astype(np.int64)  # the library cuts decimals off
-    table["Benzene"] = np.where(answer[:, 2] > 1.9, int(OVERFLOW), (0.4 * answer[:, 2]).astype(np.int64))
+    said = estimates(level, rng)
+    for index, name in enumerate(PPM):
+        table[name] = said[:, index].astype(np.int64)  # the library cuts decimals off
     if at.stuck:  # what SmellNet's BME680 writes when it does not answer
         return table.assign(Temperature=33.59, Pressure=688.6, Humidity=100.0, Gas_Resistance=0.0, Altitude=3170.54)
     table = table.join(weather)
-    table["Gas_Resistance"] = 620 / answer[:, 3]
-    table["Altitude"] = 44330 * (1 - (table["Pressure"] / 1013.25) ** (1 / 5.255))
+    table["Gas_Resistance"] = said[:, 3]
+    table["Altitude"] = altitude(table["Pressure"])
     return table.round(2)
+
+
+def estimates(level: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return Alcohol, LPG, Benzene and Gas_Resistance (..., 4) of films with log conductance `level` (..., 8)."""
+    answer = np.exp(level[..., 4:])
+    said = np.empty(answer.shape)
+    for index, (scale, power) in enumerate(((1.2, 1.6), (11.0, 1.1))):
+        estimate = scale * answer[..., index] ** power + rng.normal(0, 0.3, answer.shape[:-1])
+        said[..., index] = np.trunc(np.clip(estimate, 0, 65535))
+    said[..., 2] = np.where(answer[..., 2] > 1.9, OVERFLOW, np.trunc(0.4 * answer[..., 2]))
+    said[..., 3] = 620 / answer[..., 3]
+    return said
+
+
+def altitude(pressure: Any) -> Any:
+    """Return the altitude in m that a board derives from the pressure in hPa."""
+    return 44330 * (1 - (pressure / 1013.25) ** (1 / 5.255))
 
 
 def mixture_recording(
@@ -193,7 +224,7 @@ def mixture_recording(
     """Return one recording in the columns of SmellNet-Mixture: 60 s at 10 Hz, the odour there before it begins."""
     options = {"seconds": 60.0, "rate": 10.0, "onset": -45.0, **options}
     level, _ = conductance(ratios, at, rng, **options)
-    level = level + np.array((3.2, 3.1, 2.2, -1.6, 0, 0, 0, 0))  # its board has other loads
+    level = level + MIXTURE_LOADS
     table = pd.DataFrame(counts(level[:, :4], rng, noise=0.8), columns=["NO2", "C2H5CH", "VOC", "CO"])  # [sic]
     table.insert(0, "timestamp_ms", np.arange(len(table)) * round(1000 / options["rate"]))
     return table

@@ -167,13 +167,13 @@ def _read(path: Path, layout: dict[str, Any]) -> Result:
 
 def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
     """The rows that `layout` names, with a figure for every column."""
-    columns, where = layout["columns"], layout.get("where", {})
+    columns, where, begins = layout["columns"], layout.get("where", {}), layout.get("begins", "")
     rows = []
     for name, row in (_at(raw, layout["rows"]) or {}).items():
         figures = tuple(_figure(row, place, layout.get("times", 1)) for place in columns.values())
         kept = all(isinstance(row, dict) and row.get(key) == value for key, value in where.items())
-        if kept and any(figure is not None for figure in figures):
-            rows.append((str(name), figures))
+        if kept and str(name).startswith(begins) and any(figure is not None for figure in figures):
+            rows.append((str(name).removeprefix(begins), figures))
     conclusion = _at(raw, layout["says"]) if "says" in layout else ""
     note = " ".join(part for part in (layout.get("note", ""), conclusion) if part)
     home = Part(**layout["home"]) if "home" in layout else None

@@ -2,6 +2,7 @@
 
     python -m smellkit.study.device.scenarios --count 10000          fake clock
     python -m smellkit.study.device.scenarios --count 300 --pty      a real pseudo-terminal, real time
+    python -m smellkit.study.device.scenarios --link direct          the link that answers, not the handset's
     python -m smellkit.study.device.scenarios --first 4711 --show    one again, with its log
 
 The rules: every call ends within its bound + 100 ms; every failure is a DeviceError; nothing plays that was not
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from smellkit.device import direct
 from smellkit.device.clock import Clock
 from smellkit.device.errors import PortError, PortLost
 from smellkit.device.jobs import Timing
@@ -27,6 +29,7 @@ from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import serve_here
 from smellkit.device.virtual import FAULTS, VirtualNeckWear
+from smellkit.device.virtual_direct import VirtualDirect
 from smellkit.errors import DeviceError
 from smellkit.study.device.fake import FakeClock, MemoryPort
 
@@ -66,7 +69,8 @@ class Outcome:
 class _World:
     """Device, driver and time of one scenario; `pace` makes the real one faster than life."""
 
-    def __init__(self, seed: int, *, pty: bool):
+    def __init__(self, seed: int, *, pty: bool, link: str):
+        self.link = link
         self.draw = random.Random(seed)
         self.pace = 0.1 if pty else 1.0
         self.timing = FAST if pty else Timing()
@@ -80,7 +84,8 @@ class _World:
         self.clock: Any = (
             Clock() if pty else FakeClock(jitter=random.Random(seed) if self.draw.random() < 0.3 else None)
         )
-        self.device = VirtualNeckWear(now=self.clock.now, faults=faults, seed=seed)
+        kind = VirtualDirect if link == "direct" else VirtualNeckWear
+        self.device = kind(now=self.clock.now, faults=faults, seed=seed)
         self.outcome = Outcome(seed, faults)
         self.port: MemoryPort | None = None
         self.busy = self.draw.random() < 0.03  # D10
@@ -106,13 +111,13 @@ class _World:
         return open_link(self._path, write_timeout=self.timing.write)
 
 
-def run(seed: int, *, pty: bool = False) -> Outcome:
+def run(seed: int, *, pty: bool = False, link: str = "handset") -> Outcome:
     """Run the scenario of `seed` and return what it showed."""
-    world = _World(seed, pty=pty)
+    world = _World(seed, pty=pty, link=link)
     full = world.draw.random() < 0.05  # D18
     log = Log("/dev/full" if full and Path("/dev/full").exists() else None, now=world.clock.now, run=f"seed-{seed}")
     try:
-        neck = NeckWear(world.connect, name="the port", clock=world.clock, timing=world.timing, log=log)
+        neck = NeckWear(world.connect, name="the port", clock=world.clock, timing=world.timing, log=log, link=link)
     except DeviceError as why:
         world.outcome.errors.append(type(why).__name__)
         if not world.busy and world.device.plugged:
@@ -144,6 +149,8 @@ class _Person:
         acts: list[Callable[[], None]]
         acts = [self._play, self._play, self._mix, self._probe, self._handset, self._uid, self._stop, self._wait]
         acts += [self._pause, self._pause, self._pause, self._mistake, self._wake, self._pull]
+        if self.world.link == "direct":  # it has no radio channel
+            acts = [act for act in acts if act not in (self._handset, self._uid)]
         for _ in range(self.draw.randint(1, 10)):
             if self._act(self.draw.choice(acts)) == "left":
                 break
@@ -182,12 +189,14 @@ class _Person:
         # a fake thread that wakes late is late at every deadline
         late = 0.05 if self.world.clock.__class__ is FakeClock and self.world.clock.jitter else 0.0
         stop = t.stops * t.stop_gap + (t.stops + 1) * t.write + t.stops * late
+        if self.world.link == "direct":
+            stop = self.neck._engine._stop_bound() + 20 * late
         wake = t.wakes * (t.wake_gap + t.write + late) + 2 * t.gap
         request = t.late + t.tries * (t.reply + t.write + late) + t.gap + stop
         return {
             "stop": stop,
             "wake": wake + stop,
-            "probe": request,
+            "probe": 3 * request if self.world.link == "direct" else request,
             "handset": 2 * request,
             "uid": request + wake,
             "close": stop + t.patience + t.write + stop,
@@ -215,7 +224,7 @@ class _Person:
 
     def _probe(self) -> None:
         channel = self.neck.probe().channel
-        if channel not in self.channels and self.world.pace == 1:
+        if channel not in self.channels and self.world.pace == 1 and self.world.link == "handset":
             self.out.broken.append(f"probe gave {channel}, the handset has {self.channels}")
 
     def _handset(self) -> None:
@@ -302,12 +311,22 @@ class _Person:
         # on a pty a frame waits in the kernel while the device is blocked, or its thread has no turn on a busy machine
         waits = 0.0 if world.pace == 1 else 3.5 if "blocked" in device.faults else 1.0
         for at, raw in device.received:
-            if raw[1] == 0x51 and len(raw) == 26 and raw[11] == 0x01:
-                scent = raw[15]
+            for scent in _played(raw):
                 if not any(since <= at <= until + waits and scent in scents for since, until, scents in self.requested):
                     self.out.broken.append(f"scent {scent} was sent at {at:.3f} and nobody requested it")
         if not self.neck._engine.ended:
             self.out.broken.append("the worker lives on")
+
+
+def _played(raw: bytes) -> list[int]:
+    """The scents that a frame asks for, on either link."""
+    if raw[1] == 0x51:
+        return [raw[15]] if len(raw) == 26 and raw[11] == 0x01 else []
+    if len(raw) < 12 or raw[1] != 0x11:
+        return []
+    if raw[5] == direct.MIX:
+        return [channel for channel, volume in enumerate(raw[7:19], 1) if volume]
+    return [raw[7]] if raw[5] == direct.PLAY else []
 
 
 @dataclass
@@ -323,20 +342,20 @@ class Summary:
     descriptors: int = 0
 
 
-def run_all(count: int, *, first: int = 0, pty: bool = False, together: int = 8) -> Summary:
+def run_all(count: int, *, first: int = 0, pty: bool = False, link: str = "handset", together: int = 8) -> Summary:
     """Run the scenarios `first` to `first + count - 1`; on a pty, `together` at a time."""
-    run(first, pty=pty)  # what is imported and opened once does not count as left behind
+    run(first, pty=pty, link=link)  # what is imported and opened once does not count as left behind
     threads, descriptors = threading.active_count(), _descriptors()
     summary = Summary()
     seeds = range(first, first + count)
     if pty:
         with ThreadPoolExecutor(together) as pool:
-            outcomes = pool.map(lambda seed: run(seed, pty=True), seeds)
+            outcomes = pool.map(lambda seed: run(seed, pty=True, link=link), seeds)
             for outcome in outcomes:
                 _count(summary, outcome)
     else:
         for seed in seeds:
-            _count(summary, run(seed))
+            _count(summary, run(seed, link=link))
     summary.threads = threading.active_count() - threads
     summary.descriptors = _descriptors() - descriptors
     return summary
@@ -367,17 +386,18 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--pty", action="store_true")
+    parser.add_argument("--link", default="handset", choices=["handset", "direct"])
     parser.add_argument("--show", action="store_true", help="show the log of the first")
     options = parser.parse_args()
     if options.show:
-        outcome = run(options.first, pty=options.pty)
+        outcome = run(options.first, pty=options.pty, link=options.link)
         for entry in outcome.log:
             print(entry["at"], entry["direction"], entry["what"], entry["hex"])
         print(replace(outcome, log=[]))
         sys.exit(bool(outcome.broken))
     logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of it
     began = time.monotonic()
-    summary = run_all(options.count, first=options.first, pty=options.pty)
+    summary = run_all(options.count, first=options.first, pty=options.pty, link=options.link)
     for outcome in summary.broken[:20]:
         print(outcome.seed, outcome.broken, outcome.faults, outcome.acts)
     print(

@@ -113,6 +113,18 @@ def fusion(data, scene, seeds, out, folder):
     _keep(result, out, f"smellkit bench fusion --data DIR --seeds {seeds}")
 
 
+@click.command("reproduce")
+@click.option("--seeds", default=20, show_default=True, help="Targets of one, two and three scents, seeds 1, 2, ...")
+@NEW_JSON
+def reproduce(seeds, out):
+    """Measure how near the closed loop brings simulated air to a target, and how near playing it once comes."""
+    from smellkit.study.odour import reproduce as bench
+
+    result = bench.run(seeds, progress=click.echo)
+    click.echo(bench.report(result))
+    _keep(result, out, f"smellkit bench reproduce --seeds {seeds}")
+
+
 def _earlier(out: Path | str) -> dict | None:
     """The figures that `out` has already."""
     from smellkit import evaluate

@@ -34,7 +34,7 @@ from smellkit.train import Settings
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
 ALL = (0, 1, 2)
 SETTINGS = Settings(epochs=12, batch=128, learning_rate=2e-3)
-Predict = Callable[[Smells, Batch, Sequence[int]], NDArray]  # smells, what was drawn, which senses -> beta (n, 12)
+Predict = Callable[..., NDArray]  # smells, what was drawn, which senses, single=False -> beta (n, 12)
 
 
 def name_of(subset: Sequence[int]) -> str:
@@ -45,9 +45,10 @@ def name_of(subset: Sequence[int]) -> str:
 def by_experts(experts: Experts, scenes: Scenes) -> Predict:
     """The product of experts as a prediction."""
 
-    def predict(smells: Smells, drawn: Batch, subset: Sequence[int]) -> NDArray:
+    def predict(smells: Smells, drawn: Batch, subset: Sequence[int], *, single: bool = False) -> NDArray:
         likelihoods = [experts.seen(MODALITIES[i], drawn[MODALITIES[i]].numpy()) for i in subset if i]
-        belief = smells.belief(experts, scenes.mixtures) if 0 in subset else experts.flat(len(smells))
+        flat = experts.flat(len(smells), single=single)
+        belief = smells.belief(experts, scenes.mixtures) if 0 in subset else flat
         return experts.decide(experts.fuse(belief, *likelihoods))
 
     return predict
@@ -56,7 +57,7 @@ def by_experts(experts: Experts, scenes: Scenes) -> Predict:
 def by_network(network: Any, scenes: Scenes, *, plain: bool) -> Predict:
     """A trained network as a prediction."""
 
-    def predict(smells: Smells, drawn: Batch, subset: Sequence[int]) -> NDArray:
+    def predict(smells: Smells, drawn: Batch, subset: Sequence[int], *, single: bool = False) -> NDArray:
         return fusion_task.beta(network, scenes.batch(smells, drawn, plain=plain), subset).numpy()
 
     return predict
@@ -111,14 +112,14 @@ def pure(scenes: Scenes) -> Smells:
 
 
 def singles(predict: Predict, scenes: Scenes, *, seed: int) -> dict[str, Outcome]:
-    """How often the scent of a scene of one scent comes first, by picture, by text and by both."""
+    """How often the scent of a scene of one scent comes first, by picture, by text and by both: one of each."""
     smells = pure(scenes)
     if not len(smells):
         return {}
     drawn, ratios = draw(scenes, "test", smells, seed), torch.from_numpy(smells.ratios)
     table = {}
     for subset in ((1,), (2,), (1, 2), ALL):
-        beta = torch.from_numpy(predict(smells, drawn, subset).astype(np.float32))
+        beta = torch.from_numpy(predict(smells, drawn, subset, single=True).astype(np.float32))
         table[f"single, {name_of(subset)}"] = Outcome(
             smells.windows.recording, {"right": correct(beta, ratios).numpy()}
         )
@@ -129,7 +130,8 @@ def conflicts(predict: Predict, scenes: Scenes, *, seed: int) -> dict[str, Outco
     """Which sense is followed when one shows another scent than the two others; on recordings of one scent.
 
     For each odd sense: the share of windows in which beta's largest scent is the one that it shows alone, or the one
-    that the two others show, and the margin between the two largest.
+    that the two others show (of all, and of those in which each of them alone names it), and the margin between the
+    two largest.
     """
     smells = pure(scenes)
     if not len(smells):
@@ -143,10 +145,14 @@ def conflicts(predict: Predict, scenes: Scenes, *, seed: int) -> dict[str, Outco
     table = {}
     for odd in ("none", *MODALITIES):
         drawn = {name: (wrong if name.startswith(odd) else agreed)[name] for name in agreed}
-        beta = predict(swapped if odd == "smell" else smells, drawn, ALL)
+        shown = swapped if odd == "smell" else smells
+        beta = predict(shown, drawn, ALL)
+        others = [i for i, name in enumerate(MODALITIES) if name != odd]
+        alone = [predict(shown, drawn, (i,), single=True).argmax(axis=1) == own.numpy() for i in others]
         top = np.sort(beta, axis=1)
-        measures = {
+        measures: dict[str, Any] = {
             "follows the others": beta.argmax(axis=1) == own.numpy(),
+            "follows them where they agree": _share(beta.argmax(axis=1) == own.numpy(), np.all(alone, axis=0)),
             "follows it": beta.argmax(axis=1) == other.numpy(),
             "margin": top[:, -1] - top[:, -2],
         }

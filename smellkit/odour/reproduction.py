@@ -1,0 +1,307 @@
+"""Close the loop between player and nose: play a mixture, sniff it, compare it with the target, adjust, again.
+
+    each scent of the target alone -> what it answers, how strong it is -> play target / strength
+       +-> air out -> play -> sniff -> amounts of each scent -> shares -> near the target? -> done
+       +----------- played * (target / sniffed) ** gain <---------------- no
+
+What counts is the change of log conductance from the clean air just before, so that offset and drift drop out. The
+power law ln(G / G0) = exponent * ln(1 + sum_i a_i x_i) makes amounts a_i of the scents' own answers x_i of it (Clifford
+and Tuma, Sensors and Actuators 3, 1983, 233-254). Time is told by the nose's rows; nothing here sleeps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smellkit.checks import nearest
+from smellkit.device import playlist
+from smellkit.device.enose import Row
+from smellkit.device.errors import LinkError
+from smellkit.device.neckwear import NeckWear
+from smellkit.errors import OptionError, SmellkitError
+from smellkit.odour.calibration import POWER
+from smellkit.odour.pipeline import Mixture, named
+from smellkit.odour.scents import SCENTS, substance
+from smellkit.odour.windows import log_conductance
+from smellkit.sensors import GROVE
+
+FAINT = 0.05  # a share of a recognised mixture that is left out: recognition is no better than that
+WEAK = 0.03  # log conductance by which a scent alone has to move the sensors to be measured
+STRANGE = 0.1  # root mean square in log conductance by which a sniff may differ from every mixture of the scents
+NOISE = 0.02  # in log conductance: how well a sniff repeats
+UNEVEN = 0.3  # in logarithm: how far what is in the air may be from what was played
+SLOT = 1.0  # s: the shortest that the player takes, for the evenest air
+STEP = 3.0  # the most by which one step changes a share, as a ratio
+Answer = NDArray[np.float64]  # (4,) ln(G / G0) of the Grove sensors: over clean air
+
+
+class Sniffer(Protocol):
+    """What is asked of a nose: a `Nose` on a port has it, or a simulated one."""
+
+    columns: tuple[str, ...]
+
+    def read(self, *, timeout: float = 5.0) -> Row:
+        """Return the oldest row that was not read yet, waiting for one to come."""
+
+    def rows(self) -> list[Row]:
+        """Return all rows that were not read yet, at once."""
+
+
+@dataclass(frozen=True)
+class Sniffing:
+    """How one sniff is made: aired out for `air` seconds, played for `seconds`, of both the last `window` count.
+
+    `exponents` are those of the board's four Grove sensors, NO2, C2H5OH, VOC, CO; by default SmellNet's board's.
+    """
+
+    seconds: float = 40.0
+    air: float = 300.0
+    window: float = 10.0
+    exponents: Sequence[float] = tuple(1 / POWER)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.window <= min(self.seconds, self.air):
+            raise OptionError(f"window is {self.window:g} s", hint="above 0, and no longer than seconds and air")
+        if len(self.exponents) != len(GROVE) or not all(0 < one <= 1 for one in self.exponents):
+            raise OptionError(
+                f"exponents are {self.exponents!r}", hint=f"one from 0 to 1 for each of {', '.join(GROVE)}"
+            )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One mixture: the shares that were played and sniffed, by scent, and their mean absolute error from the target."""
+
+    played: Mapping[str, float]
+    sniffed: Mapping[str, float]
+    error: float
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How near the sniffed mixture came to the target, in twelve shares by scent.
+
+    `strengths` tells how strong each scent was alone, a sniff each; `steps` are the mixtures, in order. `reason` says
+    why it ended; `failure` is what a device or a sniff did wrong, if that was why.
+    """
+
+    target: Mapping[str, float]
+    reason: str
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    failure: SmellkitError | None = None
+
+    @property
+    def best(self) -> Step | None:
+        """The step that was nearest to the target; None when no mixture was sniffed."""
+        return min(self.steps, key=lambda step: step.error, default=None)
+
+    @property
+    def sniffs(self) -> int:
+        """How many sniffs it took."""
+        return len(self.strengths) + len(self.steps)
+
+
+class Unmeasurable(SmellkitError):
+    """A sniff that tells no shares: too weak, like no mixture of its scents, interrupted, or with rows lost in it."""
+
+
+def reproduce(
+    nose: Sniffer,
+    neck: NeckWear,
+    target: Mixture | Mapping[str, float] | Sequence[float],
+    *,
+    budget: int = 12,
+    near: float = 0.005,
+    gain: float = 0.8,
+    standards: Mapping[str, Answer] | None = None,
+    sniffing: Sniffing | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+) -> Reproduction:
+    """Play `target` and adjust what is played until the nose finds its shares in the air; at most `budget` sniffs.
+
+    `target` maps scents to shares, or holds all twelve, or was recognised. Each of its scents is sniffed alone first.
+    It ends when the mean absolute error of the twelve shares is `near` or less; `gain` is the part of a difference that
+    one step corrects. Shares are of amounts in units of the `standards`, which `answers` measures once; without them,
+    of how strongly the sensors answer. `go_on` is asked at each row. Whatever happens, the player is stopped in the
+    end; what went wrong with a device or a sniff is the `failure` of the result.
+    """
+    asked = wanted(target)
+    scents = [name for name, share in asked.items() if share > 0]
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget <= len(scents):
+        raise OptionError(f"budget is {budget!r}", hint=f"{len(scents) + 1} or more: each scent is sniffed alone first")
+    if missing := [name for name in scents if standards is not None and name not in standards]:
+        raise OptionError(f"There is no standard of {', '.join(missing)}", hint="measure it with `answers`")
+    if isinstance(target, Mixture) and target.mixture_reason:
+        return Reproduction(asked, f"nothing was played: {target.mixture_reason}")
+    bench = _Bench(nose, neck, sniffing or Sniffing(), go_on)
+    strengths: dict[str, float] = {}
+    steps: list[Step] = []
+    try:
+        alone = []
+        for name in scents:
+            alone.append(bench.alone(name))
+            strengths[name] = bench.strength(alone[-1], None if standards is None else standards[name])
+        aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
+        asking = aim / strong
+        while len(strengths) + len(steps) < budget:
+            asking = asking / asking.sum()
+            played, found = bench.mixture(np.array(alone), dict(zip(scents, asking.tolist(), strict=True)))
+            sniffed = found * strong / (found @ strong)
+            steps.append(
+                Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
+            )
+            if steps[-1].error <= near:
+                return Reproduction(asked, "near the target", strengths, tuple(steps))
+            asking = asking * np.clip(aim / sniffed, 1 / STEP, STEP) ** gain
+    except (LinkError, Unmeasurable) as why:
+        return Reproduction(asked, why.what, strengths, tuple(steps), why)
+    finally:
+        bench.silence()
+    return Reproduction(asked, "no sniff is left", strengths, tuple(steps))
+
+
+def answers(
+    nose: Sniffer, neck: NeckWear, scents: Iterable[str] = SCENTS, *, sniffing: Sniffing | None = None
+) -> dict[str, Answer]:
+    """Sniff each of `scents` alone and return what the four Grove sensors answer: ln(G / G0), by scent.
+
+    From cartridges of known strength these are the standards of `reproduce`. LinkError and Unmeasurable come through.
+    """
+    bench = _Bench(nose, neck, sniffing or Sniffing(), lambda: True)
+    try:
+        return {name: bench.alone(name) for name in map(_scent, scents)}
+    finally:
+        bench.silence()
+
+
+def wanted(target: Mixture | Mapping[str, float] | Sequence[float]) -> dict[str, float]:
+    """Return the twelve shares of `target` by scent, sum 1, or raise OptionError that says what is wrong with it.
+
+    Of a recognised mixture, shares below `FAINT` are left out.
+    """
+    if isinstance(target, Mixture):
+        shares = np.where(np.array(target.shares) < FAINT, 0.0, target.shares)
+        return named(shares / shares.sum())
+    if isinstance(target, Mapping):
+        given = {_scent(name): share for name, share in target.items()}
+        if len(given) < len(target):
+            raise OptionError(f"A target names a scent twice: {', '.join(target)}", hint="each scent once")
+        target = [given.get(name, 0.0) for name in SCENTS]
+    return dict(zip(SCENTS, playlist.check(target), strict=True))
+
+
+def amounts(change: Answer, alone: NDArray, played: NDArray, exponents: Sequence[float]) -> tuple[NDArray, float]:
+    """Return how much of each scent's own answer is in a sniff, (scents,), and what no mixture of them explains.
+
+    `change` (4,) is the sniff, `alone` (scents, 4) what each scent answered; amounts are looked for near `played`, as
+    what is played is known. The rest is the root mean square of the difference in log conductance.
+    """
+    from scipy.optimize import least_squares
+
+    power = np.asarray(exponents)
+    pure = np.expm1(alone / power)
+
+    def differences(logs: NDArray) -> NDArray:
+        explained = power * np.log1p(np.exp(logs) @ pure)
+        return np.concatenate([(explained - change) / NOISE, (logs - np.log(played)) / UNEVEN])
+
+    logs = least_squares(differences, np.log(played)).x
+    rest = power * np.log1p(np.exp(logs) @ pure) - change
+    return np.exp(logs), float(np.sqrt(np.mean(rest**2)))
+
+
+class _Bench:
+    """Player and nose, and how a sniff is made with them."""
+
+    def __init__(self, nose: Sniffer, neck: NeckWear, sniffing: Sniffing, go_on: Callable[[], bool]):
+        if missing := [name for name in GROVE if name not in nose.columns]:
+            raise OptionError(f"The nose has no {', '.join(missing)}", hint=f"a board with {', '.join(GROVE)}")
+        self._nose, self._neck, self._sniffing, self._go_on = nose, neck, sniffing, go_on
+        self._places = [list(nose.columns).index(name) for name in GROVE]
+        self._run: int | None = None
+
+    def alone(self, name: str) -> Answer:
+        """What the sensors answer to one scent."""
+        change = self._sniff({name: 1.0})
+        if (strong := float(np.sqrt(np.mean(change**2)))) < WEAK or change.mean() < 0:
+            hint = "is its cartridge empty, or the nose too far away?"
+            raise Unmeasurable(f"{name} moves the sensors by {strong:.3f} in log conductance, too little", hint=hint)
+        return change
+
+    def strength(self, change: Answer, standard: Answer | None) -> float:
+        """How strong a scent is, in units of its `standard`; without one, of the sensors' own answer."""
+        power = np.asarray(self._sniffing.exponents)
+        mine = np.expm1(change / power)
+        other = np.ones(len(GROVE)) if standard is None else np.expm1(np.asarray(standard) / power)
+        return float(mine.sum() / other.sum())
+
+    def mixture(self, alone: NDArray, shares: Mapping[str, float]) -> tuple[NDArray, NDArray]:
+        """Play `shares`; return the shares that were sent, and how much of each scent's own answer is sniffed."""
+        change = self._sniff(shares)
+        sent = self._neck.achieved()
+        played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in shares])
+        least = SLOT / self._sniffing.seconds / 2
+        found, rest = amounts(change, alone, np.maximum(played, least), self._sniffing.exponents)
+        if rest > STRANGE:
+            hint = "sniff its scents again: the air, the session or a cartridge has changed"
+            raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
+        return played, found
+
+    def silence(self) -> None:
+        """Stop the player; a port that is gone can't be told, and its device stops by itself."""
+        with suppress(LinkError):
+            self._neck.stop()
+
+    def _sniff(self, shares: Mapping[str, float]) -> Answer:
+        """The change of log conductance from clean air to the end of playing `shares`."""
+        self._run = None
+        self._nose.rows()  # what came before
+        clean = self._rows(self._sniffing.air)
+        beta = [shares.get(name, 0.0) for name in SCENTS]
+        plan = self._neck.play_mixture(beta, seconds=self._sniffing.seconds, slot=SLOT, gap=0.0, keep=len(shares))
+        smelled = self._rows(math.inf)
+        self._neck.wait()
+        sent = self._neck.achieved()
+        if self._neck.interrupted or set(sent) != {scent for scent, share in enumerate(plan.achieved, 1) if share}:
+            raise Unmeasurable("The player was stopped, or played something else", hint="leave it alone meanwhile")
+        return self._level(smelled) - self._level(clean)
+
+    def _rows(self, seconds: float) -> list[Row]:
+        """The rows of the next `seconds`, or while the player plays; a gap in them is Unmeasurable."""
+        rows: list[Row] = []
+        while not rows or (rows[-1].time - rows[0].time < seconds if seconds < math.inf else self._neck.playing):
+            if not self._go_on():
+                raise Unmeasurable("It was asked to end", hint="start again")
+            row = self._nose.read()
+            self._run = row.run if self._run is None else self._run
+            if row.run != self._run:
+                raise Unmeasurable("Rows of the nose were lost in the middle of a sniff", hint="start again")
+            rows.append(row)
+        return rows
+
+    def _level(self, rows: Sequence[Row]) -> Answer:
+        """The mean log conductance (4,) of the last `window` seconds."""
+        last = [row.values for row in rows if row.time > rows[-1].time - self._sniffing.window]
+        counts = np.array(last)[:, self._places]
+        return np.asarray(log_conductance(counts), np.float64).mean(axis=0)
+
+
+def _scent(name: str) -> str:
+    known = substance(str(name))
+    if known not in SCENTS:
+        near = nearest(known, SCENTS)
+        raise OptionError(f"The player has no scent {name!r}", hint=f"one of {', '.join(near or SCENTS)}")
+    return known
+
+
+def _all(scents: Sequence[str], shares: NDArray) -> dict[str, float]:
+    """Shares of `scents` among all twelve."""
+    return dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, shares.tolist(), strict=True))
