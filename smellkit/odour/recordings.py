@@ -89,6 +89,9 @@ def find(folder: str | Path | None = None) -> Path:
         if any((candidate / part).is_dir() for part in (*BASES, "mixture", "smell_data")):
             return candidate
     what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is not a folder"
+    if (folder / "mixture_data").is_dir():
+        what, hint = "has mixtures under the hub's name, mixture_data/", "rename mixture_data to mixture"
+        raise DataError(f"No recordings in {folder}: it {what}", hint=hint)
     raise DataError(
         f"No recordings in {folder}: it {what}",
         hint="`smellkit data get smellnet` fetches the real ones; leave the folder away to use data/sample/smellnet",
@@ -120,6 +123,12 @@ def read_recordings(
     if split == "testing" and base and (base / "training").is_dir():
         _note_missing(root, {path.name for path in (base / "training").glob("*/")}, set(table["substance"]), report)
     return table
+
+
+def unread(root: Path, notes: Report) -> DataError:
+    """The error where every file was skipped: the fault of the first, with its own remedy."""
+    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition("\n  Try: ")
+    return DataError(f"None of {len(notes.skipped)} recordings in {root} can be read; the first: {first}", hint=hint)
 
 
 def base_of(folder: Path) -> Path | None:
@@ -189,7 +198,7 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
         words = {"substance": file.parent.name, "recording": file.stem, "file": name_of[file]}
         tables.append(values.assign(**words, step=np.arange(len(values)) + JUMP * values["part"]))
     if not tables:
-        raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
+        raise unread(root, notes)
     table = pd.concat(tables, ignore_index=True)[["substance", "recording", "step", "file", *SENSORS]]
     try:
         return schema().validate(table)
