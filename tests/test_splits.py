@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
-from smellkit.odour.scenes import split_pictures
 
 from smellkit import paths
 from smellkit.checks import Report
@@ -14,6 +13,7 @@ from smellkit.gcode import data as machine
 from smellkit.odour import mixture_task, mixtures, recordings
 from smellkit.plume import annotations
 from smellkit.study.gcode import splits
+from smellkit.study.odour.scenes import picture_banks
 
 
 @pytest.fixture(autouse=True)
@@ -80,10 +80,28 @@ def test_recordings_of_mixtures_stand_on_one_side(by):
     assert not sides[0] & sides[1]
 
 
+class Seen(Exception):
+    """Both sides were asked for."""
+
+
+class Looker:
+    """Remembers which pictures it was shown, and stops once it has seen both sides."""
+
+    def __init__(self):
+        self.sides = []
+
+    def vision(self, files):
+        self.sides.append({path.read_bytes() for path in files})
+        if len(self.sides) == 2:
+            raise Seen
+        return []
+
+
 def test_pictures_stand_on_one_side():
-    sides = split_pictures(recordings.find(), seed=7)
-    files = [path for part in sides.values() for scent in part for path in scent]
-    assert len(files) == len(set(files))
+    looker = Looker()
+    with pytest.raises(Seen):
+        picture_banks(recordings.find(), looker, seed=7)
+    assert looker.sides[0] and looker.sides[1] and not looker.sides[0] & looker.sides[1]
 
 
 @pytest.mark.parametrize("protocol", ["G", "X"])

@@ -209,10 +209,11 @@ def paced(
 ) -> pd.DataFrame:  # fmt: skip
     """Return the rows of `table` in order and at the pace, with `row` (of the file) and `part` (up at each gap).
 
-    `rows` and `lines` say where each row stands in the file. Without a `clock` the rows are taken at the pace. What was
+    `rows` and `lines` say where each row stands in the file; `table` itself gets both columns. Without a `clock` the
+    rows are taken at the pace. What was
     mended is told in the report; DataError where the clock proves no order, or rows come too slowly.
     """
-    table = table.assign(row=rows, part=0)
+    table["row"], table["part"] = rows, 0
     if clock is None or len(table) < 8:
         return table
     steps = np.diff(clock) * pace.rate

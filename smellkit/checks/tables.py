@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def read_table(
     """
     path, report = Path(path), report if report is not None else Report()
     spans = dict(columns) if isinstance(columns, Mapping) else {name: Span() for name in columns}
+    how: dict[str, Any] = {"aliases": aliases, "first_row": first_row, "alike": alike, "watch": watch}
+    sheet, values = read_values(path, spans, report=report, **how)
+    table = pd.DataFrame(values, columns=list(spans))
+    return table if pace is None else at_pace(sheet, table, pace=pace, report=report)
+
+
+def read_values(
+    path: Path,
+    spans: Mapping[str, Span],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    first_row: str = "refuse",
+    alike: Sequence[str] = (),
+    watch: Mapping[str, Span] | None = None,
+    report: Report,
+) -> tuple[Sheet, np.ndarray]:
+    """Return the cells of a file and the numbers (rows, columns) of `spans`; keywords are those of `read_table`."""
     sheet = Sheet.read(path, wanted=list(spans), aliases=aliases or {}, drop=first_row == "drop", report=report)
     cells = sheet.columns(list(spans))
     values = np.stack([numbers(column) for column in cells], axis=1)
@@ -77,8 +95,7 @@ def read_table(
     if alike:
         _refuse_exchange(sheet, values[:, [list(spans).index(name) for name in alike]], alike)
     _tell_moved(sheet, {name: span for name, span in (watch or {}).items() if name not in spans}, report)
-    table = pd.DataFrame(values, columns=list(spans))
-    return table if pace is None else at_pace(sheet, table, pace=pace, report=report)
+    return sheet, values
 
 
 def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) -> pd.DataFrame:
@@ -130,8 +147,11 @@ class Sheet:
 
     def columns(self, names: Sequence[str]) -> list[tuple[str, ...]]:
         """The cells of some columns, a tuple each."""
-        places = [self.header.index(name) for name in names]
-        return [tuple(row[place] for row in self.rows) for place in places]
+        return [self._cells[self.header.index(name)] for name in names]
+
+    @cached_property
+    def _cells(self) -> list[tuple[str, ...]]:
+        return list(zip(*self.rows, strict=True))
 
     @classmethod
     def read(
@@ -316,12 +336,15 @@ def _refuse_thousands(sheet: Sheet, name: str, cells: Sequence[str]) -> None:
 def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None:
     """Tell of columns that are not used, and hold what they can't: the cells of their rows may have moved."""
     moved, place = [], ""
-    for name in [name for name in spans if name in sheet.header]:
-        cells, span = sheet.columns([name])[0], spans[name]
-        values = numbers(cells)
-        wrong = np.flatnonzero(~((values >= span.low) & (values <= span.high)) & (values != span.overflow))
+    if not (names := [name for name in spans if name in sheet.header]):
+        return
+    cells = sheet.columns(names)
+    values = numbers([cell for column in cells for cell in column]).reshape(len(names), -1)
+    for name, column, own in zip(names, cells, values, strict=True):
+        span = spans[name]
+        wrong = np.flatnonzero(~((own >= span.low) & (own <= span.high)) & (own != span.overflow))
         if len(wrong):
-            place = place or f"line {sheet.lines[wrong[0]]}, {cells[wrong[0]][:40]!r}"
+            place = place or f"line {sheet.lines[wrong[0]]}, {column[wrong[0]][:40]!r}"
             moved.append(name)
     if moved:
         what = f"{', '.join(moved)} can't hold what they hold ({place}): not used, but have cells moved?"

@@ -18,7 +18,7 @@ import pandas as pd
 from smellkit import cache
 from smellkit.checks import Pace, Report, fault, nearest, read_table, readable
 from smellkit.errors import DataError
-from smellkit.odour.recordings import SPANS, Stretch, find, stretches
+from smellkit.odour.recordings import SPANS, Stretch, find, stretches, unread
 from smellkit.odour.scents import ALIASES, ODORANTS
 from smellkit.sensors import GROVE
 
@@ -133,7 +133,7 @@ def _rows(names: dict[str, Path], *, root: Path, labelled: bool, skip: bool, not
     readings = enumerate(readable(names.values(), read, skip=skip, report=notes))
     tables = [table.assign(file=name_of[file], number=number) for number, (file, table) in readings]
     if not tables:
-        raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
+        raise unread(root, notes)
     return pd.concat(tables, ignore_index=True)
 
 

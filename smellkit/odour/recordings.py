@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from smellkit import cache, paths
 from smellkit.checks import Pace, Report, Span, fault, nearest, read_table, readable
 from smellkit.checks.clock import clock_columns, paced, read_clock
+from smellkit.checks.tables import at_pace, read_values
 from smellkit.errors import DataError
 from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS
 
@@ -52,14 +53,19 @@ def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None 
     """
     spans = {name: SPANS[name] for name in columns}
     alike = [name for name in columns if name in GROVE]
-    table = read_table(path, columns=spans, first_row="drop", pace=PACE, alike=alike, watch=SPANS, report=report)
-    return stretches(table, columns)
+    report = report if report is not None else Report()
+    sheet, values = read_values(Path(path), spans, first_row="drop", alike=alike, watch=SPANS, report=report)
+    if not clock_columns(sheet.header):
+        return [Stretch(values.astype(np.float32), sheet.numbers)]
+    table = pd.DataFrame(values, columns=list(columns))
+    return stretches(at_pace(sheet, table, pace=PACE, report=report), columns)
 
 
 def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:
     """The parts of a table that was read at a pace."""
     values, row = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
-    ends = np.flatnonzero(np.diff(table["part"])) + 1
+    if not (ends := np.flatnonzero(np.diff(table["part"].to_numpy())) + 1).size:
+        return [Stretch(values, row)]
     return [Stretch(*both) for both in zip(np.split(values, ends), np.split(row, ends), strict=True)]
 
 
@@ -68,9 +74,10 @@ def by_clock(table: pd.DataFrame, values: NDArray, *, pace: Pace) -> list[Stretc
     names = [name for name in clock_columns(list(map(str, table.columns))) if name in table]
     rows, place = np.arange(len(table)), Path("the table")
     seconds = read_clock(table[names[0]], path=place, name=names[0], lines=rows.tolist()) if len(names) == 1 else None
-    numbers = pd.DataFrame(values, columns=[str(number) for number in range(values.shape[1])])
+    columns = [str(number) for number in range(values.shape[1])]
+    numbers = pd.DataFrame(values, columns=columns)
     where: dict[str, Any] = {"path": place, "name": " ".join(names), "lines": rows.tolist(), "rows": rows}
-    return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), list(numbers))
+    return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), columns)
 
 
 def find(folder: str | Path | None = None) -> Path:
@@ -82,6 +89,9 @@ def find(folder: str | Path | None = None) -> Path:
         if any((candidate / part).is_dir() for part in (*BASES, "mixture", "smell_data")):
             return candidate
     what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is not a folder"
+    if (folder / "mixture_data").is_dir():
+        what, hint = "has mixtures under the hub's name, mixture_data/", "rename mixture_data to mixture"
+        raise DataError(f"No recordings in {folder}: it {what}", hint=hint)
     raise DataError(
         f"No recordings in {folder}: it {what}",
         hint="`smellkit data get smellnet` fetches the real ones; leave the folder away to use data/sample/smellnet",
@@ -113,6 +123,12 @@ def read_recordings(
     if split == "testing" and base and (base / "training").is_dir():
         _note_missing(root, {path.name for path in (base / "training").glob("*/")}, set(table["substance"]), report)
     return table
+
+
+def unread(root: Path, notes: Report) -> DataError:
+    """The error where every file was skipped: the fault of the first, with its own remedy."""
+    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition("\n  Try: ")
+    return DataError(f"None of {len(notes.skipped)} recordings in {root} can be read; the first: {first}", hint=hint)
 
 
 def base_of(folder: Path) -> Path | None:
@@ -182,7 +198,7 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
         words = {"substance": file.parent.name, "recording": file.stem, "file": name_of[file]}
         tables.append(values.assign(**words, step=np.arange(len(values)) + JUMP * values["part"]))
     if not tables:
-        raise DataError(f"No recording in {root} can be read", hint="see the faults of each, logged above")
+        raise unread(root, notes)
     table = pd.concat(tables, ignore_index=True)[["substance", "recording", "step", "file", *SENSORS]]
     try:
         return schema().validate(table)

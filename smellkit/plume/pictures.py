@@ -280,11 +280,12 @@ def _ends(frames: Sequence[Path]) -> tuple[float, float]:
 
 def _grey(path: Path, report: Report | None) -> Grey:
     picture = read_picture(path, report=report)
-    colours = np.asarray(picture, np.int16)
-    spread = colours.max(axis=2) - colours.min(axis=2)
-    if np.mean(spread > COLOUR) > 0.01:
-        hint = "export grey levels from the camera, not a palette of false colours"
-        raise fault(path, expected="a grey frame", found="colours", hint=hint)
+    colours = np.asarray(picture)
+    if (colours[..., 0] != colours[..., 1]).any() or (colours[..., 0] != colours[..., 2]).any():
+        spread = colours.max(axis=2).astype(int) - colours.min(axis=2)
+        if np.mean(spread > COLOUR) > 0.01:
+            hint = "export grey levels from the camera, not a palette of false colours"
+            raise fault(path, expected="a grey frame", found="colours", hint=hint)
     return np.asarray(picture.convert("L"))
 
 
