@@ -30,7 +30,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.device.watchdog import Watch, order, private_folders
-from smellkit.study.device.bench import await_silence
+from smellkit.study.device.bench import await_silence, double_signals
 
 QUICK = Timing(gap=0.02, wake_gap=0.01)
 NATIVE = {  # what the main thread does, and whether the interpreter is held meanwhile
@@ -620,3 +620,7 @@ def test_a_whole_group_of_processes_that_is_killed_leaves_the_watchdog():
 def test_an_address_of_another_kind_is_refused_even_where_it_would_open():
     with PtyServer(VirtualNeckWear()) as served, pytest.raises(PortError, match="no such kind"):
         NeckWear.open(f"spy://{served.port}", watchdog=False)
+
+
+def test_twenty_double_signals_leave_no_scent():
+    assert double_signals(20, seed=3) == 0

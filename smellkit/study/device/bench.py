@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from smellkit.device import frames
@@ -167,30 +168,36 @@ def kill_latency(kind: str, number: int = signal.SIGKILL) -> float:
 def double_signals(count: int, *, seed: int = 0) -> int:
     """Interrupt a program that plays twice, at any distance, `count` times; how often a scent was left."""
     device, draw, left = VirtualNeckWear(), random.Random(seed), 0
-    command = [sys.executable, "-c", TWICE]
-    with (
-        PtyServer(device) as server,
-        subprocess.Popen([*command, server.port], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child,
-    ):
-        assert child.stdin is not None
-        for _ in range(count):
-            asked = 0.0
-            while not device.emitting:
-                if Clock.now() > asked + 2.0:  # a signal may have come while it read its order
-                    child.stdin.write(b"play\n")
-                    child.stdin.flush()
-                    asked = Clock.now()
-                Clock.sleep(0.002)
-            for distance in (draw.choice([0.0, 1e-4, 1e-3, draw.uniform(0, 0.1)]), 0.0):
-                child.send_signal(signal.SIGINT)
-                Clock.sleep(distance)
-            until = Clock.now() + 0.5
-            while device.emitting and Clock.now() < until:
-                Clock.sleep(0.002)
-            Clock.sleep(0.12)  # the watchdog's burst is over, and nothing renews it
-            left += bool(device.emitting)
-        child.kill()
+    with PtyServer(device) as server:
+        while count > 0:  # some signals end the program itself: then another one goes on
+            command = [sys.executable, "-c", TWICE, server.port]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+                while count > 0 and _plays(child, device):
+                    for distance in (draw.choice([0.0, 1e-4, 1e-3, draw.uniform(0, 0.1)]), 0.0):
+                        child.send_signal(signal.SIGINT)
+                        Clock.sleep(distance)
+                    until = Clock.now() + 0.5
+                    while device.emitting and Clock.now() < until:
+                        Clock.sleep(0.002)
+                    Clock.sleep(0.12)  # the watchdog's burst is over, and nothing renews it
+                    left += bool(device.emitting)
+                    count -= 1
+                child.kill()
+                child.stdin = None
     return left
+
+
+def _plays(child: subprocess.Popen, device: VirtualNeckWear) -> bool:
+    """Have it play and wait until it does; False when it ended."""
+    asked = 0.0
+    while not device.emitting and child.poll() is None and child.stdin:
+        if Clock.now() > asked + 2.0:  # a signal may have come while it read its order
+            with suppress(BrokenPipeError):
+                child.stdin.write(b"play\n")
+                child.stdin.flush()
+            asked = Clock.now()
+        Clock.sleep(0.002)
+    return child.poll() is None
 
 
 def stop_latencies(count: int) -> list[float]:
