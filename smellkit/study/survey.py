@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from smellkit import checkpoint
 from smellkit.checks import Report, read_json, read_picture, readable
+from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
 from smellkit.odour import mixtures, predict, recordings
@@ -103,6 +106,11 @@ def _csv(path: Path, report: Report) -> None:
     if predict.is_index(path, report):
         return
     if "Alcohol" not in header and ("C2H5CH" in header or "timestamp_ms" in header):
-        mixtures.read_mixture(path, report=report)
+        kind, columns, parts = "mixture", mixtures.MIXTURE_GAS, [mixtures.read_mixture(path, report=report)]
     else:
-        recordings.read_stretches(path, columns=SENSORS if "Altitude" in header else GAS, report=report)
+        kind, columns = "odour", SENSORS if "Altitude" in header else GAS
+        parts = recordings.read_stretches(path, columns=columns, report=report)
+    if ranges := Ranges.of(checkpoint.manifest(checkpoint.find(kind))):
+        places = [list(columns).index(name) for name in ranges.names]
+        if why := outside(np.concatenate([part.values for part in parts])[:, places], ranges):
+            report.remarks.append(f"{path}: {why} (data/weights/{kind})")
