@@ -5,7 +5,9 @@ import time
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from smellkit.checks import read_json
 from smellkit.cli import bench
 from smellkit.device.enose import Nose, Row
 from smellkit.device.errors import PortLost
@@ -314,14 +316,11 @@ def test_both_virtual_devices_close_the_loop_on_real_ports_in_real_time():
 # the bench
 
 
-def test_the_bench_compares_the_loop_with_playing_once_and_writes_what_it_found(tmp_path):
-    from click.testing import CliRunner
-
+def test_the_bench_compares_the_loop_with_playing_once_and_writes_what_it_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(study.MIXTURE_BOARD, "rate", 2.0)  # less to reckon
     study_out = tmp_path / "reproduce.json"
     done = CliRunner().invoke(bench, ["reproduce", "--seeds", "3", "--json", str(study_out)], catch_exceptions=False)
     assert done.exit_code == 0 and study.OPEN in done.output
-    from smellkit.checks import read_json
-
     rows = read_json(study_out)["rows"]
     assert set(rows) == {study.OPEN, *study.CASES}
     assert rows["closed loop, four columns at 10 Hz"]["all"]["median_mae"]["value"] <= 0.05

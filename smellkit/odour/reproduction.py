@@ -12,7 +12,7 @@ and Tuma, Sensors and Actuators 3, 1983, 233-254). Time is told by the nose's ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -146,29 +146,38 @@ def reproduce(
     bench = _Bench(nose, neck, sniffing or Sniffing(), go_on)
     strengths: dict[str, float] = {}
     steps: list[Step] = []
+    why: SmellkitError | None = None
     try:
         alone = []
         for name in scents:
             alone.append(bench.alone(name))
-            strengths[name] = bench.strength(alone[-1], None if standards is None else standards[name])
-        aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
-        asking, belief = aim / strong, Belief.first(len(scents))
-        while len(strengths) + len(steps) < budget:
-            asking = asking / asking.sum()
-            played, belief = bench.mixture(np.array(alone), dict(zip(scents, asking.tolist(), strict=True)), belief)
-            sniffed = played * np.exp(belief.logs) * strong
-            sniffed = sniffed / sniffed.sum()
-            steps.append(
-                Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
-            )
-            if steps[-1].error <= near:
-                return Reproduction(asked, "near the target", strengths, tuple(steps))
-            asking = asking * np.clip(aim / sniffed, 1 / STEP, STEP) ** gain
-    except (LinkError, Unmeasurable) as why:
-        return Reproduction(asked, why.what, strengths, tuple(steps), why)
+            strengths[name] = bench.strength(alone[-1], standards[name] if standards else None)
+        for step in _approach(bench, np.array(alone), strengths, asked, gain=gain):
+            steps.append(step)
+            if step.error <= near or len(strengths) + len(steps) == budget:
+                break
+    except (LinkError, Unmeasurable) as failure:
+        why = failure
     finally:
         bench.silence()
-    return Reproduction(asked, "no sniff is left", strengths, tuple(steps))
+    reason = why.what if why else "near the target" if steps[-1].error <= near else "no sniff is left"
+    return Reproduction(asked, reason, strengths, tuple(steps), why)
+
+
+def _approach(
+    bench: _Bench, alone: NDArray, strengths: Mapping[str, float], asked: Mapping[str, float], *, gain: float
+) -> Iterator[Step]:
+    """Play mixtures of scents that answered `alone` (scents, 4), each nearer to what is `asked` than the one before."""
+    scents = list(strengths)
+    aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
+    asking, belief = aim / strong, Belief.first(len(scents))
+    while True:
+        asking = asking / asking.sum()
+        played, belief = bench.mixture(alone, dict(zip(scents, asking.tolist(), strict=True)), belief)
+        sniffed = played * np.exp(belief.logs) * strong
+        sniffed = sniffed / sniffed.sum()
+        yield Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
+        asking = asking * np.clip(aim / np.maximum(sniffed, 1e-9), 1 / STEP, STEP) ** gain
 
 
 def answers(
