@@ -29,8 +29,8 @@ from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.watchdog import order, private_folders
-from smellkit.study.device.bench import await_silence
+from smellkit.device.watchdog import Watch, order, private_folders
+from smellkit.study.device.bench import await_silence, double_signals
 
 QUICK = Timing(gap=0.02, wake_gap=0.01)
 NATIVE = {  # what the main thread does, and whether the interpreter is held meanwhile
@@ -123,6 +123,7 @@ def test_a_file_in_the_working_folder_does_not_keep_the_watchdog_from_starting(t
     for name in ("json", "socket", "select"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit")
     code = "import os, sys; sys.path.remove(''); from smellkit.device.neckwear import NeckWear\n"
+    code += "os.environ['PYTHONPATH'] = os.getcwd()\n"
     code += "with NeckWear.open() as neck: print(neck.has_watchdog)"
     environment = os.environ | {"PYTHONPATH": str(Path(frames.__file__).parents[2])}
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -254,12 +255,13 @@ def test_a_signal_to_a_forked_child_is_not_the_parents():
     with NeckWear.open("virtual", timing=QUICK) as neck:
         neck.play(3, seconds=30)
         until(lambda: neck.virtual.emitting)
-        child = os.fork()
-        if child == 0:  # pragma: no cover
-            time.sleep(30)
-            os._exit(0)
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:  # pragma: no cover
+                time.sleep(30)
+                os._exit(0)
+            os.kill(child, signal.SIGTERM)  # perhaps before it has let go of what is the parent's
+            os.waitpid(child, 0)
         time.sleep(0.5)
         assert neck.virtual.emitting == 3
 
@@ -401,9 +403,16 @@ def test_noise_at_the_door_stops_nothing_and_breaks_nothing():
                 client.sendall(noise)
         idle = socket.socket(socket.AF_UNIX)
         idle.connect(str(door))  # and says nothing
-        time.sleep(0.3)
+        busy = cpu_seconds(neck._watchdog.pid)
+        time.sleep(0.5)
+        assert cpu_seconds(neck._watchdog.pid) - busy < 0.2  # it waits, it does not spin
         assert neck.status().guarded and neck.virtual.emitting == 3
         idle.close()
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # every layer of the stop policy, with those above it broken
@@ -531,3 +540,87 @@ def test_an_idle_kernel_that_is_interrupted_falls_silent_and_lives_on():
         finally:
             client.stop_channels()
             kernel.shutdown_kernel(now=True)
+
+
+def test_what_nobody_keeps_alive_ends_and_what_is_kept_goes_on():
+    world = World()
+    world.neck.play(3, seconds=60)
+    world.clock.sleep(3)
+    for _ in range(5):
+        world.neck.keep(4)
+        world.clock.sleep(3)
+    assert world.device.emitting == 3
+    world.clock.sleep(1.2)
+    assert not world.device.emitting
+    world.neck.play(4, seconds=60)  # whoever asks has to be there
+    world.clock.sleep(5)
+    assert len(world.device.air) == 1
+
+
+def test_a_player_without_a_watchdog_has_frames_of_two_seconds():
+    with NeckWear.open("virtual", watchdog=False, timing=QUICK) as neck:
+        neck.play(3, seconds=5)
+        neck.wait()
+        durations = [int.from_bytes(raw[16:20], "big") for _, raw in neck.virtual.received if len(raw) == 26]
+        assert max(durations) <= 2000 and len(durations) >= 4
+        until(lambda: len(neck.virtual.air) == 1)
+
+
+def test_a_private_folder_is_made_private_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "smellkit").mkdir(mode=0o777)
+    folder = next(private_folders())
+    assert folder == tmp_path / "smellkit" and stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_child_that_the_interpreter_knows_nothing_of_does_not_keep_a_killed_parents_scent_alive():
+    fork = "import ctypes\nc = ctypes.CDLL(None)\nif c.fork() == 0: c.sleep(8); c._exit(0)\nprint('in', flush=True)"
+    with playing(f"neck = begin(); time.sleep(0.5)\n{fork}\ntime.sleep(60)") as (device, child):
+        assert child.stdout.readline() == b"in\n"
+        child.kill()
+        await_silence(device, True, 2.0)
+
+
+def test_a_virtual_device_on_tcp_hears_this_machine_alone():
+    with TcpServer(VirtualNeckWear()) as served, pytest.raises(OSError):
+        # another address of the loopback: who listens everywhere would hear it
+        socket.create_connection(("127.0.0.2", int(served.port.rpartition(":")[2])), timeout=2).close()
+
+
+def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
+    told, (ours, device) = [], socket.socketpair()
+    watch = Watch(told.append)
+    follow = {"do": "follow", "key": 1, "stop": frames.stop().hex(), "url": "", "name": "neck", "fd": True}
+    watch.take(json.dumps(follow | {"telnet": False, "baud": 0}).encode(), [os.dup(ours.fileno())])
+    assert watch.order("because", "another") == [] and told == []
+    assert watch.order("because") == ["neck"] and told == [{"stop": "because", "keys": [1]}]
+    watch.take(b'{"do": "taken"}', [])
+    time.sleep(0.12)
+    watch.go_on()
+    assert device.recv(1000) == frames.stop()  # one of three: the program sends the others
+    assert watch.take(b'{"do": "release", "key": 1}', []) and told[-1] == {"released": 1} and not watch.ports
+    ours.close()
+    assert device.recv(1000) == b""
+    device.close()
+
+
+def test_a_whole_group_of_processes_that_is_killed_leaves_the_watchdog():
+    device = VirtualNeckWear()
+    command = [sys.executable, "-c", START + "neck = begin(); time.sleep(60)"]
+    with (
+        PtyServer(device) as server,
+        subprocess.Popen([*command, server.port], stdout=subprocess.PIPE, start_new_session=True) as child,
+    ):
+        child.stdout.readline()
+        await_silence(device, False)
+        os.killpg(child.pid, signal.SIGKILL)  # as a notebook's server does to a kernel
+        await_silence(device, True, 2.0)
+
+
+def test_an_address_of_another_kind_is_refused_even_where_it_would_open():
+    with PtyServer(VirtualNeckWear()) as served, pytest.raises(PortError, match="no such kind"):
+        NeckWear.open(f"spy://{served.port}", watchdog=False)
+
+
+def test_twenty_double_signals_leave_no_scent():
+    assert double_signals(20, seed=3) == 0

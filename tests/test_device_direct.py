@@ -396,3 +396,9 @@ def test_the_watchdog_speaks_the_same_link():
         until(lambda: not device.emitting, 2.0)
         assert frames.stop() not in [raw for _, raw in device.received]
         neck.close()
+
+
+def test_d6_an_echo_of_the_stop_confirms_nothing():
+    world = World(link="direct", echo=1.0, silence=1.0)
+    with pytest.raises(NoReply, match="not confirmed"):
+        world.neck.stop()

@@ -129,7 +129,9 @@ def test_the_watchdog_goes_with_a_goodbye_and_sends_nothing():
     with PtyServer(device) as server:
         neck = NeckWear.open(server.port)
         pid = neck._watchdog.pid
+        began = time.monotonic()
         neck.close()
+        assert time.monotonic() - began < 1.5  # it was not waited for in vain
         assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
         time.sleep(0.3)
         assert [raw for _, raw in device.received] == [frames.stop()] * 3  # the driver's own

@@ -4,6 +4,7 @@ import datetime
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from smellkit import panel
 from smellkit.device.board import Board
 from smellkit.device.enose import Nose
 from smellkit.device.errors import NoReply
+from smellkit.device.link import Port
 from smellkit.device.neckwear import NeckWear
+from smellkit.device.serve import PtyServer
+from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import OptionError
 from smellkit.odour import live, recordings
 from smellkit.odour.live import EVERY, Recogniser
@@ -285,3 +289,75 @@ def test_an_uploaded_picture_and_a_sentence_reach_the_session(shown):
     shown.controls["upload"].value = ({**upload, "last_modified": datetime.datetime.now(datetime.UTC)},)
     wait(lambda: shown.session.answer and len(shown.session.answer.evidence) == 2)
     wait(lambda: "garlic" in shown.pictures["evidence"].value)
+
+
+def test_a_panel_takes_its_whole_tree_along(recogniser):
+    from ipywidgets.widgets import widget
+
+    before = set(widget._instances)
+    shown = panel.show(recogniser=lambda: recogniser)
+    assert len(set(widget._instances) - before) > 50
+    shown.close()
+    assert set(widget._instances) - before == set()  # one that stays keeps a page from loading again
+
+
+def test_a_click_that_a_stop_has_outrun_plays_nothing(shown, monkeypatch):
+    shown.controls["connect"].click()
+    wait(lambda: shown.session.connected and not shown.session.busy)
+    shown.controls["scent"].value = 7
+    times = iter(["10:00:02", "10:00:01", "10:00:03"])  # Stop came first, though it was clicked later
+    monkeypatch.setattr(panel, "_clicked", lambda: next(times))
+    shown.controls["stop"].click()
+    shown.controls["play"].click()
+    air = shown.session.player.virtual
+    time.sleep(0.5)
+    assert air.air == [] and "Stop came after it" in shown.session.message
+    shown.controls["play"].click()
+    wait(lambda: air.emitting == 7)
+
+
+def test_a_page_that_falls_silent_takes_the_scent_along_and_one_that_never_spoke_does_not(shown):
+    shown.controls["connect"].click()
+    wait(lambda: shown.session.connected and not shown.session.busy)
+    air = shown.session.player.virtual
+    shown.session.play(3, seconds=60)
+    wait(lambda: air.emitting == 3)
+    time.sleep(5)
+    assert air.emitting == 3 and "no sign of life" in shown.pictures["log"].value
+    shown._beat(SimpleNamespace(new="page 1"))
+    spoke = time.monotonic()
+    wait(lambda: not air.emitting)
+    assert 3 < time.monotonic() - spoke < 5
+    wait(lambda: "within 5 s" in shown.pictures["log"].value)
+
+
+def test_a_lost_player_shows_at_once_and_clears_when_it_is_back(shown, tmp_path):
+    device = VirtualNeckWear()
+    with PtyServer(device, link=tmp_path / "neck") as served:
+        shown.controls["player_at"].value = served.port
+        shown.controls["connect"].click()
+        wait(lambda: shown.session.connected and not shown.session.busy)
+        assert shown.session.player.log.run and shown.session.player.status().port == served.port
+        device.unplug()
+        wait(lambda: "player gone" in shown.pictures["now"].value and "Plug it in" in shown.pictures["now"].value, 3)
+        device.plug()
+        wait(lambda: "player gone" not in shown.pictures["now"].value and "player idle" in shown.pictures["now"].value)
+        shown.session.close()
+
+
+def test_a_port_is_listed_once(recogniser, monkeypatch):
+    port = Port("/dev/ttyUSB7", "CP2102", "A", 0x10C4, 0xEA60, "1-1", True)
+    monkeypatch.setattr(panel, "list_ports", lambda: [port])
+    monkeypatch.setenv("SMELLKIT_PORT", "/dev/ttyUSB7")
+    shown = panel.show(recogniser=lambda: recogniser)
+    values = [value for _, value in shown.controls["player"].options]
+    assert values.count("/dev/ttyUSB7") == 1 and len(values) == len(set(values))
+    shown.close()
+
+
+def test_shares_are_not_shown_beside_a_smell_that_the_player_has_not(shown, recogniser):
+    probabilities = np.array([0.95 if name == "mint" else 0.0 for name in recogniser.pipeline.smell.classes])
+    probabilities[recogniser.pipeline.smell.classes.index("peach")] = 0.05
+    shown.session.answer = recogniser.pipeline.judge(probabilities)
+    shown._draw()
+    assert "100 %" not in shown.pictures["bars"].value and " %" not in shown.pictures["bars"].value

@@ -54,7 +54,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(site.sysconfig, "get_path", lambda name: "/nowhere")
-    for name in ("_quarto.yml", "site/about.qmd", "site/theme.scss", "site/kit.css"):
+    for name in ("_quarto.yml", "site/about.qmd", "site/hardware.qmd", "site/theme.scss", "site/kit.css"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(paths.HOME / name, tmp_path / name)
     shutil.copytree(paths.HOME / "site" / "images", tmp_path / "site" / "images")
@@ -135,7 +135,7 @@ def test_the_preview_has_every_page_and_no_broken_link(home):
     assert 'href="../about.html"' in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert sorted(path.name for path in home.glob("_site/**/*.html")) == [
-        "00_start.html", "30_results.html", "about.html", "index.html",
+        "00_start.html", "30_results.html", "about.html", "hardware.html", "index.html",
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -114,3 +115,16 @@ def test_a_port_that_stays_away_is_an_error_and_the_loop_goes_on(three, pipeline
 
     lines = list(loop.run(pipeline, loop.read_items(three), player=player, seconds=0.2))
     assert len(lines) == 3 and all("COM9" in line["error"] and line["name"] for line in lines)
+
+
+def test_a_recording_of_another_unit_is_left_out_of_the_fusion_and_said(tmp_path):
+    file = next(FOLDER.glob("smell_data/garlic/*.csv"))
+    table = pd.read_csv(file)
+    table[["NO2", "C2H5OH", "VOC", "CO"]] *= 3.3 / 1023  # volts in columns of counts
+    table.to_csv(tmp_path / "volts.csv", index=False)
+    alone = sniff(tmp_path / "volts.csv")
+    assert alone.exit_code == 0 and "outside what these weights know" in alone.output and "volts" in alone.output
+    beside = sniff(tmp_path / "volts.csv", "--text", "a bulb of garlic", "--json", tmp_path / "out.jsonl")
+    (line,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert line["name"] == "garlic" and line["evidence"]["smell"]["trust"] == 0
+    assert "left out: outside" in beside.output

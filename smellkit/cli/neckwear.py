@@ -82,7 +82,9 @@ def play(scent, seconds, port, link, blind, log):
         neck.play(number, seconds=seconds)
         click.echo(f"Playing scent {scent} for {seconds:g} s on {port}. Ctrl-C stops.")
         neck.wait()
-        if neck.link == "handset":
+        if neck.ended != "played":
+            click.echo(f"It was {neck.ended}.")
+        elif neck.link == "handset":
             click.echo("Over. Whether it was in the air is unconfirmed: the device does not say.")
         else:
             click.echo("Over. The player acknowledged it.")

@@ -51,6 +51,8 @@ def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
 
 def describe(answer) -> str:
     """A Mixture in a few lines: the name, the largest shares, what each sense said, and why nothing may be played."""
+    if not answer.name:
+        return f"Nothing is recognised: {answer.reason}"
     lines = [f"{answer.name}, {answer.confidence:.0%} sure: {_shares(answer.beta)}"]
     for sense, said in answer.evidence.items():
         shares = f"left out: {said.why}" if said.why else f"{_shares(said.shares)}   trust {said.trust:.2f}"

@@ -35,9 +35,6 @@ class Engine(Worker):
             self._refuse_after_close()
             if self._link is None:
                 raise self._away()
-            if schedule.asked < self._last_stop:  # somebody wanted silence since
-                schedule.finish("stopped")
-                return schedule
             if self._next:
                 self._next.finish("replaced")
             self._next = schedule

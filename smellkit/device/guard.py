@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from smellkit.device import watchdog
+from smellkit.device import signals, watchdog
 
 PING = 0.4  # seconds between two questions to the watchdog
 HANGS = 3.0  # seconds without an answer: it is there and does nothing
@@ -99,7 +99,7 @@ class Guard:
         with self._lock:
             if self._players.pop(key, None) is None:
                 return
-            last = not self._players and _before.get("fd", -1) < 0  # else an event loop hears signals through it
+            last = not self._players and not signals.passed_on()  # else an event loop hears signals through it
             if silent:
                 self.release(key)
                 self._let_go = None if last else key
@@ -142,6 +142,11 @@ class Guard:
         if own >= 0:
             os.close(own)
 
+    def send_signals(self) -> None:
+        """Give the watchdog the place where signals arrive."""
+        if files := signals.files():
+            self._send({"do": "signals"}, *files)
+
     # the process
 
     def _start(self) -> None:
@@ -168,7 +173,7 @@ class Guard:
         if ours:
             ours.settimeout(0.2)
         self._line = ours or self._process.stdout
-        _send_signals(self)
+        self.send_signals()
         for message, own in self._ports.values():
             self._send(message, own)
 
@@ -233,7 +238,7 @@ class Guard:
 
     def _again(self) -> None:
         """Hear signals in its place for a moment, then start it again."""
-        if _signals_now(AGAIN):
+        if signals.heard(AGAIN):
             self._order("a signal", list(self._players))
         with self._lock:
             if self._players and self._process is None:
@@ -314,11 +319,9 @@ class Watched:
         return _guard.pid
 
 
-# The process has one end, one watchdog and one place for its signals.
+# The process has one end and one watchdog.
 _guard = Guard()
 _open: set[Player] = set()  # every player with a real port: one that its owner forgot is still here
-_pair: list[socket.socket] = []  # written by the C handler, read by the watchdog
-_before: dict[str, int] = {}  # who had the place before
 _handlers: dict[int, Any] = {}  # what handled SIGTERM before, by process: a forked child is not ours to end
 
 
@@ -327,7 +330,9 @@ def close_at_end(player: Player) -> None:
     _open.add(player)
     atexit.unregister(_close_all)  # once is enough
     atexit.register(_close_all)
-    _handle_term()
+    on_main = threading.current_thread() is threading.main_thread()
+    if on_main and signal.getsignal(signal.SIGTERM) is not _on_term:
+        _handlers[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
 
 
 def forget(player: Player) -> None:
@@ -341,15 +346,14 @@ def settle() -> None:
         return
     if signal.getsignal(signal.SIGTERM) is _on_term:
         signal.signal(signal.SIGTERM, _handlers.pop(os.getpid(), None) or signal.SIG_DFL)
-    if _pair and "fd" in _before:
-        former = signal.set_wakeup_fd(_before["fd"], warn_on_full_buffer=False)
-        if former != _pair[0].fileno():  # somebody else's by now
-            signal.set_wakeup_fd(former, warn_on_full_buffer=False)
-        _before.clear()
-        for end in _pair:
-            end.close()
-        _pair.clear()
+    signals.give_back()
     _guard.end()
+
+
+def listen_to_signals() -> None:
+    """Have signals of this program end every scent at once. Does something on the main thread only."""
+    if signals.take(passed_on=bool(_guard.pid)):
+        _guard.send_signals()
 
 
 def _close_all() -> None:
@@ -363,91 +367,11 @@ def _in_child() -> None:
         player.forked()
     _open.clear()
     _guard.forked()
-    if _pair:
-        with contextlib.suppress(ValueError):
-            signal.set_wakeup_fd(-1)
-        for end in _pair:
-            end.close()
-        _pair.clear()
-    _before.clear()
-    _unblock()
-
-
-_masks: list[Any] = []  # signals that were blocked before a fork
-
-
-def _block() -> None:
-    """Before a fork: a signal to the child must not reach the parent's watchdog before `_in_child` has let go of it."""
-    _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, watchdog.ENDING))
-
-
-def _unblock() -> None:
-    if _masks:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
+    signals.in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_in_child)
-
-
-def _handle_term() -> None:
-    on_main = threading.current_thread() is threading.main_thread()
-    if on_main and signal.getsignal(signal.SIGTERM) is not _on_term:
-        _handlers[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
-
-
-def listen_to_signals() -> None:
-    """Have signals of this program end every scent at once. Does something on the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if os.name != "nt" and not _pair:
-        _pair.extend(socket.socketpair())
-        for end in _pair:
-            end.setblocking(False)
-    if _pair:
-        former = signal.set_wakeup_fd(_pair[0].fileno(), warn_on_full_buffer=False)
-        if former != _pair[0].fileno() or "fd" not in _before:
-            _before["fd"] = former
-            _send_signals(_guard)
-    _listen_when_idle()
-
-
-def _listen_when_idle() -> None:
-    """A notebook's kernel ignores an interrupt while it is idle: hear it then too, and do nothing else about it."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    loop: Any = getattr(getattr(shell, "kernel", None), "io_loop", None)
-
-    def idle() -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        if handler is signal.SIG_IGN:
-            signal.signal(signal.SIGINT, _hear_only)
-        elif handler is not _hear_only:  # a cell is running
-            loop.call_later(0.5, idle)
-
-    if loop is not None:
-        loop.add_callback(idle)
-
-
-def _hear_only(number: int, frame: object) -> None:
-    """The C handler has told the watchdog."""
-
-
-def _send_signals(to: Guard) -> None:
-    if _pair and "fd" in _before:
-        to._send({"do": "signals"}, _pair[1].fileno(), _before["fd"])
-
-
-def _signals_now(seconds: float) -> bool:
-    """Whether a signal that ends programs comes within `seconds`, when no watchdog reads them."""
-    if not _pair:
-        time.sleep(seconds)
-        return False
-    with contextlib.suppress(OSError):
-        poller = select.poll()
-        poller.register(_pair[1], select.POLLIN)
-        if poller.poll(1000 * seconds):
-            return bool(watchdog.ENDING.intersection(_pair[1].recv(4096)))
-    return False
+    os.register_at_fork(before=signals.block, after_in_parent=signals.unblock, after_in_child=_in_child)
 
 
 def _on_term(number: int, frame: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from smellkit.device import direct, frames
 from smellkit.device.errors import LinkError, NoReply
 from smellkit.device.frames import Frame
-from smellkit.device.log import Log
+from smellkit.device.log import Latency, Log
 
 NEVER = math.inf
 Kind = tuple[int, int]  # command, and the inner function of a forwarded frame (else 0)
@@ -308,3 +308,42 @@ DIRECT = Dialect(
     answers=True,
 )
 DIALECTS = {dialect.name: dialect for dialect in (HANDSET, DIRECT)}
+
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known, and only that.
+
+    `requested` is the scent that the driver plays now (None for none) and `left` its seconds; `bound` is how long a
+    scent may still be in the air if no stop arrives. The handset's link has no query for battery, cartridges or what is
+    emitted: there `emitting` is never more than "unconfirmed". On the direct link `probe` asks, and `battery` (per
+    cent), `cartridges` (scent ids by channel) and `state` are what the player said at `said_at`.
+    """
+
+    port: str
+    link: str
+    connected: bool
+    guarded: bool
+    channel: int | str
+    requested: int | None
+    left: float
+    bound: float
+    emitting: str
+    battery: float | str
+    cartridges: tuple[int, ...] | str
+    state: str
+    said_at: str
+    latency: Latency
+    warning: str
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The handset answered with its radio channel, or the player itself, and the seconds that it took."""
+
+    channel: int | str
+    seconds: float

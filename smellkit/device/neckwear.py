@@ -6,7 +6,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,53 +17,15 @@ from smellkit.device.engine import Engine, find_link
 from smellkit.device.errors import ArgumentError, LinkError, NoReply, Refused
 from smellkit.device.frames import Frame
 from smellkit.device.guard import Watched, close_at_end, forget, listen_to_signals, settle
-from smellkit.device.jobs import DIALECTS, Pulse, Request, Schedule, Stopped, Timing
+from smellkit.device.jobs import DIALECTS, UNKNOWN, Probe, Pulse, Request, Schedule, Status, Stopped, Timing
 from smellkit.device.link import Link, connector
-from smellkit.device.log import Latency, Log
+from smellkit.device.log import Log
 from smellkit.device.playlist import Playlist
 
 if TYPE_CHECKING:
     from smellkit.device.virtual import VirtualNeckWear
 
 LONGEST = 3600.0  # seconds of one play: a typing error shall not become a day of scent
-UNKNOWN = "unknown"
-UNCONFIRMED = "unconfirmed"
-
-
-@dataclass(frozen=True)
-class Status:
-    """What is known, and only that.
-
-    `requested` is the scent that the driver plays now (None for none) and `left` its seconds; `bound` is how long a
-    scent may still be in the air if no stop arrives. The handset's link has no query for battery, cartridges or what is
-    emitted: there `emitting` is never more than "unconfirmed". On the direct link `probe` asks, and `battery` (per
-    cent), `cartridges` (scent ids by channel) and `state` are what the player said at `said_at`.
-    """
-
-    port: str
-    link: str
-    connected: bool
-    guarded: bool
-    channel: int | str
-    requested: int | None
-    left: float
-    bound: float
-    emitting: str
-    battery: float | str
-    cartridges: tuple[int, ...] | str
-    state: str
-    said_at: str
-    latency: Latency
-    warning: str
-    trouble: str
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The handset answered with its radio channel, or the player itself, and the seconds that it took."""
-
-    channel: int | str
-    seconds: float
 
 
 class NeckWear:
@@ -365,7 +327,7 @@ class NeckWear:
             requested=(pulse.scent or None) if pulse else None,
             left=left,
             bound=self._engine.bound(),
-            emitting=UNCONFIRMED if self._schedule or self._engine.bound() else UNKNOWN,
+            emitting="unconfirmed" if self._schedule or self._engine.bound() else UNKNOWN,
             battery=self._said.get("battery", UNKNOWN),
             cartridges=self._said.get("cartridges", UNKNOWN),
             state=self._said.get("state", UNKNOWN),
@@ -381,9 +343,10 @@ class NeckWear:
         return self._schedule is not None and not self._schedule.done
 
     @property
-    def interrupted(self) -> bool:
-        """Whether what played last was stopped, or replaced, before its end."""
-        return self._schedule is not None and self._schedule.result in ("stopped", "replaced")
+    def ended(self) -> str:
+        """How what was requested last came to its end: played, stopped, replaced; empty while it has not."""
+        done = self._schedule is not None and self._schedule.done
+        return str(self._schedule.result or "") if done and self._schedule else ""
 
     # the end
 

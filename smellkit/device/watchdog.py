@@ -39,11 +39,11 @@ ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIG
 def private_folders() -> Iterator[Path]:
     """This user's own folders for sockets and locks, mode 700, best first: the first is used, all are searched."""
     user = os.getuid() if hasattr(os, "getuid") else 0
-    bases = [os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{user}", tempfile.gettempdir(), "/tmp"]
-    for number, base in enumerate(dict.fromkeys(bases)):
-        if not base or not Path(base).is_dir():
+    own = [Path(base, "smellkit") for base in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}") if base]
+    shared = [Path(base, f"smellkit-{user}") for base in (tempfile.gettempdir(), "/tmp")]
+    for folder in dict.fromkeys(own + shared):
+        if not folder.parent.is_dir():
             continue
-        folder = Path(base, "smellkit" if number < 2 and "run" in base else f"smellkit-{user}")
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, exist_ok=True)
             about = folder.lstat()

@@ -270,7 +270,9 @@ class _Bench:
         smelled = self._rows(math.inf)
         self._neck.wait()
         sent = self._neck.achieved()
-        if self._neck.interrupted or set(sent) != {scent for scent, share in enumerate(plan.achieved, 1) if share}:
+        if self._neck.ended in ("stopped", "replaced") or set(sent) != {
+            scent for scent, share in enumerate(plan.achieved, 1) if share
+        }:
             raise Unmeasurable("The player was stopped, or played something else", hint="leave it alone meanwhile")
         return self._level(smelled) - self._level(clean)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from smellkit import paths
 from smellkit.device.clock import Clock
+from smellkit.device.guard import listen_to_signals
 from smellkit.device.link import list_ports
 from smellkit.errors import DataError
 from smellkit.notebook import headless
@@ -64,12 +65,14 @@ class Panel:
         self.pictures: dict[str, Any] = {}
         self._stop_latency: float | None = None
         self._count = 0
+        self._pages: dict[str, int] = {}  # signs of life by loading of the page
         self._stopped: str | None = None  # when Stop was clicked last, by the page's clock
         self._tree: list[Any] = []  # every widget: one that stays alive keeps the page from loading again
         self.box = self._lay_out(_recordings(root), models, _pictures(root))
         self.box._view_count = 0  # from now on the browser tells how many views there are
         self.box.observe(self._viewed, names="_view_count")
         self._draw()
+        listen_to_signals()  # here, on the main thread: the player is opened by another one
         _open.add(self)
 
     def close(self) -> None:
@@ -117,7 +120,7 @@ class Panel:
         right += [self._card("Link", pictures["log"])]
         grid = box("grid", box("column", *left), box("column", *right))
         beat = self._made(self._widgets.Text()).add_class("smell-beat")
-        beat.observe(lambda change: self.session.keep(), names="value")
+        beat.observe(self._beat, names="value")
         _past_the_cell(beat)
         # what changes its height stands below the buttons: Stop must not move under a hand
         top = self._card("", devices, box("row", *self._senses(shown)), actions, pictures["now"])
@@ -233,6 +236,14 @@ class Panel:
         if player := self.session.player:
             sent = [entry["at"] for entry in player.log.entries if entry["direction"] == "out" and entry["at"] >= began]
             self._stop_latency = min(sent) - began if sent else None
+
+    def _beat(self, change: Any) -> None:
+        """The page is there and seen. One that was loaded again has forgotten how many views there were."""
+        page = change.new.partition(" ")[0]
+        self._pages[page] = self._pages.get(page, 0) + 1
+        if self._pages[page] == 2 and len(self._pages) > 1:
+            self.box._view_count = 1
+        self.session.keep()
 
     def _viewed(self, change: Any) -> None:
         if not change.new and change.old:  # the last view went: the cell was deleted, cleared, or runs again

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from smellkit.device import frames
@@ -32,6 +33,24 @@ neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
 neck.play(3, seconds=30)
 print("watched" if neck.has_watchdog else "alone", flush=True)
 time.sleep(60)
+"""
+
+TWICE = """
+import sys
+from smellkit.device.jobs import Timing
+from smellkit.device.neckwear import NeckWear
+neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.01, wake_gap=0.005))
+while True:
+    try:
+        if not sys.stdin.readline():
+            break
+        try:
+            neck.play(3, seconds=30)
+            neck.wait()
+        except KeyboardInterrupt:
+            neck.stop()
+    except KeyboardInterrupt:
+        continue
 """
 
 
@@ -55,6 +74,7 @@ def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str,
         add(f"sigkill_{kind}_silent_within_100_ms", f"{sum(value <= 0.1 for value in times)} of 40")
         add(f"sigkill_{kind}_median_ms", round(statistics.median(times) * 1000, 1))
         add(f"sigkill_{kind}_worst_ms", round(max(times) * 1000, 1))
+    add("double_signals_left_playing", f"{double_signals(2000 if long else 200)} of {2000 if long else 200}")
     stops = stop_latencies(20)
     add("stop_to_silence_median_ms", round(statistics.median(stops) * 1000, 2))
     add("stop_to_silence_worst_ms", round(max(stops) * 1000, 2))
@@ -128,7 +148,7 @@ def fuzz(count: int) -> int:
     return fed
 
 
-def kill_latency(kind: str, number: int) -> float:
+def kill_latency(kind: str, number: int = signal.SIGKILL) -> float:
     """Seconds from the signal to a program that plays, on a pty or over TCP, until the scent is out of the air."""
     device = VirtualNeckWear()
     server = PtyServer(device) if kind == "pty" else TcpServer(device)
@@ -143,6 +163,41 @@ def kill_latency(kind: str, number: int) -> float:
         await_silence(device, True)
         end = device.air[-1].end
         return (end or Clock.now()) - killed
+
+
+def double_signals(count: int, *, seed: int = 0) -> int:
+    """Interrupt a program that plays twice, at any distance, `count` times; how often a scent was left."""
+    device, draw, left = VirtualNeckWear(), random.Random(seed), 0
+    with PtyServer(device) as server:
+        while count > 0:  # some signals end the program itself: then another one goes on
+            command = [sys.executable, "-c", TWICE, server.port]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+                while count > 0 and _plays(child, device):
+                    for distance in (draw.choice([0.0, 1e-4, 1e-3, draw.uniform(0, 0.1)]), 0.0):
+                        child.send_signal(signal.SIGINT)
+                        Clock.sleep(distance)
+                    until = Clock.now() + 0.5
+                    while device.emitting and Clock.now() < until:
+                        Clock.sleep(0.002)
+                    Clock.sleep(0.12)  # the watchdog's burst is over, and nothing renews it
+                    left += bool(device.emitting)
+                    count -= 1
+                child.kill()
+                child.stdin = None
+    return left
+
+
+def _plays(child: subprocess.Popen, device: VirtualNeckWear) -> bool:
+    """Have it play and wait until it does; False when it ended."""
+    asked = 0.0
+    while not device.emitting and child.poll() is None and child.stdin:
+        if Clock.now() > asked + 2.0:  # a signal may have come while it read its order
+            with suppress(BrokenPipeError):
+                child.stdin.write(b"play\n")
+                child.stdin.flush()
+            asked = Clock.now()
+        Clock.sleep(0.002)
+    return child.poll() is None
 
 
 def stop_latencies(count: int) -> list[float]:

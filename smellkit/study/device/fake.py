@@ -209,3 +209,13 @@ class FaultyBoard(Board):
             self.plug()
         else:
             yield line
+
+
+def gone(kind: int) -> Exception:
+    """What a port raises when it goes away: one of the families that pyserial lets through."""
+    import termios
+
+    from serial import SerialException
+
+    what = "Input/output error"
+    return [SerialException("no data"), OSError(5, what), termios.error(5, what), TypeError("'NoneType' object")][kind]

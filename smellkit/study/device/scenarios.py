@@ -31,25 +31,11 @@ from smellkit.device.serve import serve_here
 from smellkit.device.virtual import FAULTS, VirtualNeckWear
 from smellkit.device.virtual_direct import VirtualDirect
 from smellkit.errors import DeviceError
-from smellkit.study.device.fake import FakeClock, MemoryPort
+from smellkit.study.device.fake import FakeClock, MemoryPort, gone
 
 SLACK = 0.1  # seconds beyond a bound
 FAST = Timing(gap=0.02, reply=0.1, late=0.2, wake_gap=0.05, stop_gap=0.02, frame=1.0, renew=0.2, patience=0.3, cap=0.3)
 TIMED = ("unplug", "replug", "reset", "nap", "blocked", "low_battery", "empty")
-
-
-def _gone(kind: int) -> Exception:
-    """What a port raises when it goes away: one of the families that pyserial lets through."""
-    import termios
-
-    from serial import SerialException
-
-    return [
-        SerialException("device reports readiness to read but returned no data"),
-        OSError(5, "Input/output error"),
-        termios.error(5, "Input/output error"),
-        TypeError("'NoneType' object cannot be interpreted as an integer"),
-    ][kind]
 
 
 @dataclass
@@ -250,9 +236,8 @@ class _Person:
         self.neck.wake()
 
     def _pause(self) -> None:
-        self.world.clock.sleep(
-            self.draw.choice([0.01, 0.3, 1, 3, 12, 250 if self.world.pace == 1 else 5]) * self.world.pace
-        )
+        longest = 250 if self.world.pace == 1 else 5
+        self.world.clock.sleep(self.draw.choice([0.01, 0.3, 1, 3, 12, longest]) * self.world.pace)
 
     def _mistake(self) -> None:
         heard = len(self.world.device.received)
@@ -270,7 +255,7 @@ class _Person:
         """The port goes away in one of its four ways, or is really pulled out and put back."""
         port = self.world.port
         if port is not None and self.draw.random() < 0.5:
-            port.fail = _gone(self.draw.randrange(4))
+            port.fail = gone(self.draw.randrange(4))
         else:
             self.world.device.unplug()
             self.world.clock.sleep(self.draw.choice([0.05, 1.0]) * self.world.pace)
@@ -383,21 +368,22 @@ def main() -> None:
     import time
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=1)
+    for name, default in (("--first", 0), ("--count", 1)):
+        parser.add_argument(name, type=int, default=default)
     parser.add_argument("--pty", action="store_true")
     parser.add_argument("--link", default="handset", choices=["handset", "direct"])
     parser.add_argument("--show", action="store_true", help="show the log of the first")
     options = parser.parse_args()
+    where: dict[str, Any] = {"first": options.first, "pty": options.pty, "link": options.link}
     if options.show:
-        outcome = run(options.first, pty=options.pty, link=options.link)
-        for entry in outcome.log:
-            print(entry["at"], entry["direction"], entry["what"], entry["hex"])
-        print(replace(outcome, log=[]))
-        sys.exit(bool(outcome.broken))
+        outcome = run(where.pop("first"), **where)
+        print(
+            *(f"{entry['at']} {entry['direction']} {entry['what']} {entry['hex']}" for entry in outcome.log), sep="\n"
+        )
+        sys.exit(str(outcome.broken) if outcome.broken else 0)
     logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of it
     began = time.monotonic()
-    summary = run_all(options.count, first=options.first, pty=options.pty, link=options.link)
+    summary = run_all(options.count, **where)
     for outcome in summary.broken[:20]:
         print(outcome.seed, outcome.broken, outcome.faults, outcome.acts)
     print(
