@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,10 +55,10 @@ class Rule:
     def of(cls, folder: str | Path, *, report: Report | None = None) -> Rule:
         """The rule of a folder with annotations; deep frames are all looked through for their ends."""
         folder, report = tables.find(folder), report if report is not None else Report()
-        frames, _ = _listed(folder)
         rule = cls(folder, None, _asked(folder))
-        if frames and _depth(frames[0]) > 8:
-            rule.scale = _ends(frames)
+        first = next(_listed(folder, "frame"), None)
+        if first is not None and _depth(first) > 8:
+            rule.scale = _ends(_listed(folder, "frame"))
             low, high = rule.scale
             report.tell(
                 folder, f"frames of 16 bits stretched over the folder's range ({low:g} to {high:g} is 0 to 255)"
@@ -112,7 +112,7 @@ class Rule:
         if self.values:
             return _known(self.values, self.levels)
         if asked and set(self.levels) == {0, 1}:
-            for path in _listed(self.folder)[1]:
+            for path in _listed(self.folder, "mask"):
                 for level in np.unique(_mask(path)).tolist():
                     self.levels.setdefault(level, path)
                 if len(self.levels) > 2:
@@ -207,29 +207,24 @@ def unlike(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> DataError
     return fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
 
 
-def _listed(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All frames and all masks that annotations of a folder name, of every split; faults there are told elsewhere."""
-    wanted: dict[str, list[Path]] = {"frame": [], "mask": []}
-    columns = {f"{gas}_{kind}": kind for gas in ("co2", "ch4") for kind in wanted} | {
-        "frame_path": "frame",
-        "mask_path": "mask",
-    }
+def _listed(folder: Path, kind: str) -> Iterator[Path]:
+    """The files of a kind (frame, mask) that annotations of a folder name; faults are told elsewhere."""
+    columns, done = (f"co2_{kind}", f"ch4_{kind}", f"{kind}_path"), set()
     for file in sorted(folder.glob("*_annotations.csv")):
         try:
-            table = read_texts(file, columns=[], optional=list(columns))
+            table = read_texts(file, columns=[], optional=columns)
         except DataError:
             continue
-        for column in table:
-            for name in table[column]:
-                if name.lower() in tables.NONE:
-                    continue
-                try:
-                    path = tables.located(folder, tables.clean_path(name))
-                except ValueError:
-                    continue
-                if path.is_file():
-                    wanted[columns[str(column)]].append(path)
-    return list(dict.fromkeys(wanted["frame"])), list(dict.fromkeys(wanted["mask"]))
+        for name in (name for column in table for name in table[column]):
+            if name.lower() in tables.NONE or name in done:
+                continue
+            done.add(name)
+            try:
+                path = tables.located(folder, tables.clean_path(name))
+            except ValueError:
+                continue
+            if path.is_file():
+                yield path
 
 
 def _asked(folder: Path) -> dict[int, int]:
@@ -267,7 +262,7 @@ def _deep(path: Path) -> NDArray[np.float64]:
     return np.asarray(picture, np.float64)
 
 
-def _ends(frames: Sequence[Path]) -> tuple[float, float]:
+def _ends(frames: Iterable[Path]) -> tuple[float, float]:
     """The darkest and the brightest pixel of deep frames, dead ones left out."""
     low, high = np.inf, -np.inf
     for path in frames:
