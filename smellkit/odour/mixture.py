@@ -254,17 +254,21 @@ class Forest:
     value: NDArray[np.float16]  # (nodes, 12)
     roots: NDArray[np.int32]  # (trees,)
 
-    def predict(self, features: NDArray) -> Array:
+    def predict(self, features: NDArray, *, batch: int = 4096) -> Array:
         """Return the mean ratios over all trees, (n, 12): the posterior mean."""
         features = np.asarray(features, np.float32)
-        total, rows = np.zeros((len(features), self.value.shape[1])), np.arange(len(features))
-        for root in self.roots:
-            node = np.full(len(features), root)  # where each window stands in this tree, (n,)
-            while (inner := self.feature[node] >= 0).any():  # one level down at a time, until all stand on leaves
-                at, on = node[inner], rows[inner]
-                right = features[on, self.feature[at]] > self.threshold[at]
-                node[inner] = np.where(right, self.right[at], self.left[at])
-            total += self.value[node]
+        parts = [self._mean(features[first : first + batch]) for first in range(0, len(features), batch)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.value.shape[1]), np.float32)
+
+    def _mean(self, features: NDArray) -> Array:
+        node = np.tile(self.roots, (len(features), 1))  # where each window stands in each tree, (n, trees)
+        while (inner := self.feature[node] >= 0).any():  # one level down at a time, until all stand on leaves
+            at, (row, _) = node[inner], np.nonzero(inner)
+            right = features[row, self.feature[at]] > self.threshold[at]
+            node[inner] = np.where(right, self.right[at], self.left[at])
+        total = np.zeros((len(features), self.value.shape[1]))
+        for tree in node.T:  # in the order of the trees, so that sums round as they did
+            total += self.value[tree]
         return (total / len(self.roots)).astype(np.float32)
 
 
