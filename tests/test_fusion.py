@@ -6,12 +6,12 @@ import torch
 
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import texts
-from smellkit.odour.fusion import MODALITIES, STRATEGIES, Fusion, hide
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import SCENTS, Scent, read_scents
 from smellkit.odour.texts import descriptors, lexicon, names_and_descriptions, paraphrases
 from smellkit.study.odour.experts import fit_experts
 from smellkit.study.odour.fusion import SUBSETS, by_experts, outcomes
+from smellkit.study.odour.fusion_network import MODALITIES, STRATEGIES, Fusion, hide
 from smellkit.study.odour.fusion_task import correct, fusion_loss, fusion_scores, task
 from smellkit.study.odour.scenes import EvidenceBank, ranks, read_scenes
 

@@ -22,7 +22,6 @@ SYSTEMS = LAYERS[3]
 MODELS = [  # networks: no device, no panel, no file
     "odour.encoder",
     "odour.mixture",
-    "odour.fusion",
     "odour.experts",
     "odour.mixture_classifier",
     "gcode.encoder",

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from smellkit import paths, runs
 from smellkit.odour.experts import Experts
 from smellkit.odour.fused import Fused, Limits
-from smellkit.odour.fusion import MODALITIES
 from smellkit.odour.mixture_task import read_windows, training_split
 from smellkit.odour.pipeline import loudest
 from smellkit.odour.recordings import find
@@ -20,6 +19,7 @@ from smellkit.odour.senses import Senses
 from smellkit.study.odour.classifier import fit_classifier
 from smellkit.study.odour.experts import fit_experts
 from smellkit.study.odour.fusion import SUBSETS, draw
+from smellkit.study.odour.fusion_network import MODALITIES
 from smellkit.study.odour.scenes import Scenes, read_scenes
 
 SCENES = ("compact", "light")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from smellkit.errors import OptionError
-from smellkit.odour.fusion import MODALITIES, Fusion
 from smellkit.odour.mixture_task import mixture_scores
+from smellkit.study.odour.fusion_network import MODALITIES, Fusion
 from smellkit.study.odour.scenes import Scenes, read_scenes
 from smellkit.task import Batch, Task
 
