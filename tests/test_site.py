@@ -284,3 +284,15 @@ def test_what_quarto_stumbled_over_stays_mended():
     assert "](site/about.qmd)" not in look["_quarto.yml"]  # a link in the footer's text is broken on every deeper page
     assert ".steps > div" not in look["site/kit.css"]  # Quarto makes sections of them
     assert "/.quarto/\n" in look[".gitignore"]  # Quarto would write it there
+
+
+def test_every_failure_mode_and_mitigation_names_a_test_that_exists():
+    text = (paths.HOME / "site" / "failure-modes.qmd").read_text(encoding="utf-8")
+    for heading, count in (("## Nine failure modes", 9), ("## Six mitigations", 6)):
+        rows = re.findall(r"^\| (\d) \|(.*)$", text.partition(heading)[2].partition("\n## ")[0], re.MULTILINE)
+        assert [int(number) for number, _ in rows] == list(range(1, count + 1))
+        for _, row in rows:
+            named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)
+            assert named
+            for file, name in named:
+                assert f"\ndef {name}(" in (paths.HOME / "tests" / file).read_text(encoding="utf-8"), (file, name)

@@ -12,7 +12,7 @@ and Tuma, Sensors and Actuators 3, 1983, 233-254). Time is told by the nose's ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -35,8 +35,10 @@ from smellkit.sensors import GROVE
 FAINT = 0.05  # a share of a recognised mixture that is left out: recognition is no better than that
 WEAK = 0.03  # log conductance by which a scent alone has to move the sensors to be measured
 STRANGE = 0.1  # root mean square in log conductance by which a sniff may differ from every mixture of the scents
-NOISE = 0.02  # in log conductance: how well a sniff repeats
-UNEVEN = 0.3  # in logarithm: how far what is in the air may be from what was played
+NOISE = 0.02  # in log conductance: how well the pattern of a sniff repeats
+REFERENCE = 0.13  # in logarithm: how well the amount of a scent alone is measured
+GUST = 0.12  # in logarithm: how far the amounts of one sniff may be from those of another, all alike
+FADED = 0.03  # in logarithm: how much one scent may change from sniff to sniff
 SLOT = 1.0  # s: the shortest that the player takes, for the evenest air
 STEP = 3.0  # the most by which one step changes a share, as a ratio
 Answer = NDArray[np.float64]  # (4,) ln(G / G0) of the Grove sensors: over clean air
@@ -134,38 +136,48 @@ def reproduce(
     end; what went wrong with a device or a sniff is the `failure` of the result.
     """
     asked = wanted(target)
+    if isinstance(target, Mixture) and target.mixture_reason:
+        return Reproduction(asked, f"nothing was played: {target.mixture_reason}")
     scents = [name for name, share in asked.items() if share > 0]
     if isinstance(budget, bool) or not isinstance(budget, int) or budget <= len(scents):
         raise OptionError(f"budget is {budget!r}", hint=f"{len(scents) + 1} or more: each scent is sniffed alone first")
     if missing := [name for name in scents if standards is not None and name not in standards]:
         raise OptionError(f"There is no standard of {', '.join(missing)}", hint="measure it with `answers`")
-    if isinstance(target, Mixture) and target.mixture_reason:
-        return Reproduction(asked, f"nothing was played: {target.mixture_reason}")
     bench = _Bench(nose, neck, sniffing or Sniffing(), go_on)
     strengths: dict[str, float] = {}
     steps: list[Step] = []
+    why: SmellkitError | None = None
     try:
         alone = []
         for name in scents:
             alone.append(bench.alone(name))
-            strengths[name] = bench.strength(alone[-1], None if standards is None else standards[name])
-        aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
-        asking = aim / strong
-        while len(strengths) + len(steps) < budget:
-            asking = asking / asking.sum()
-            played, found = bench.mixture(np.array(alone), dict(zip(scents, asking.tolist(), strict=True)))
-            sniffed = found * strong / (found @ strong)
-            steps.append(
-                Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
-            )
-            if steps[-1].error <= near:
-                return Reproduction(asked, "near the target", strengths, tuple(steps))
-            asking = asking * np.clip(aim / sniffed, 1 / STEP, STEP) ** gain
-    except (LinkError, Unmeasurable) as why:
-        return Reproduction(asked, why.what, strengths, tuple(steps), why)
+            strengths[name] = bench.strength(alone[-1], standards[name] if standards else None)
+        for step in _approach(bench, np.array(alone), strengths, asked, gain=gain):
+            steps.append(step)
+            if step.error <= near or len(strengths) + len(steps) == budget:
+                break
+    except (LinkError, Unmeasurable) as failure:
+        why = failure
     finally:
         bench.silence()
-    return Reproduction(asked, "no sniff is left", strengths, tuple(steps))
+    reason = why.what if why else "near the target" if steps[-1].error <= near else "no sniff is left"
+    return Reproduction(asked, reason, strengths, tuple(steps), why)
+
+
+def _approach(
+    bench: _Bench, alone: NDArray, strengths: Mapping[str, float], asked: Mapping[str, float], *, gain: float
+) -> Iterator[Step]:
+    """Play mixtures of scents that answered `alone` (scents, 4), each nearer to what is `asked` than the one before."""
+    scents = list(strengths)
+    aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
+    asking, belief = aim / strong, Belief.first(len(scents))
+    while True:
+        asking = asking / asking.sum()
+        played, belief = bench.mixture(alone, dict(zip(scents, asking.tolist(), strict=True)), belief)
+        sniffed = played * np.exp(belief.logs) * strong
+        sniffed = sniffed / sniffed.sum()
+        yield Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
+        asking = asking * np.clip(aim / np.maximum(sniffed, 1e-9), 1 / STEP, STEP) ** gain
 
 
 def answers(
@@ -198,24 +210,42 @@ def wanted(target: Mixture | Mapping[str, float] | Sequence[float]) -> dict[str,
     return dict(zip(SCENTS, playlist.check(target), strict=True))
 
 
-def amounts(change: Answer, alone: NDArray, played: NDArray, exponents: Sequence[float]) -> tuple[NDArray, float]:
-    """Return how much of each scent's own answer is in a sniff, (scents,), and what no mixture of them explains.
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of the scents' deliveries: logarithms (scents,) of how much more of each comes than came alone.
 
-    `change` (4,) is the sniff, `alone` (scents, 4) what each scent answered; amounts are looked for near `played`, as
-    what is played is known. The rest is the root mean square of the difference in log conductance.
+    `covariance` (scents, scents) says how sure that is. It begins at none more, as sure as a scent alone is measured.
     """
-    from scipy.optimize import least_squares
 
-    power = np.asarray(exponents)
-    pure = np.expm1(alone / power)
+    logs: NDArray[np.float64]
+    covariance: NDArray[np.float64]
 
-    def differences(logs: NDArray) -> NDArray:
-        explained = power * np.log1p(np.exp(logs) @ pure)
-        return np.concatenate([(explained - change) / NOISE, (logs - np.log(played)) / UNEVEN])
+    @classmethod
+    def first(cls, scents: int) -> Belief:
+        """Before any mixture."""
+        return cls(np.zeros(scents), REFERENCE**2 * np.eye(scents))
 
-    logs = least_squares(differences, np.log(played)).x
-    rest = power * np.log1p(np.exp(logs) @ pure) - change
-    return np.exp(logs), float(np.sqrt(np.mean(rest**2)))
+    def updated(
+        self, change: Answer, alone: NDArray, played: NDArray, exponents: Sequence[float]
+    ) -> tuple[Belief, float]:
+        """Return what a sniff makes of it, and the root mean square in log conductance of what no mixture explains.
+
+        `change` (4,) is the sniff, `alone` (scents, 4) what each scent answered, `played` (scents,) the shares sent.
+        Since the sniff before, all may come stronger or weaker (`GUST`), and each may have changed (`FADED`).
+        """
+        from scipy.optimize import least_squares
+
+        power, count = np.asarray(exponents), len(played)
+        pure = np.expm1(alone / power)
+        before = self.covariance + GUST**2 * np.ones((count, count)) + FADED**2 * np.eye(count)
+        root = np.linalg.cholesky(np.linalg.inv(before)).T
+
+        def rest(logs: NDArray) -> NDArray:
+            return power * np.log1p((played * np.exp(logs)) @ pure) - change
+
+        fit = least_squares(lambda logs: np.concatenate([rest(logs) / NOISE, root @ (logs - self.logs)]), self.logs)
+        after = np.linalg.inv(fit.jac.T @ fit.jac)
+        return Belief(fit.x, after), float(np.sqrt(np.mean(rest(fit.x) ** 2)))
 
 
 class _Bench:
@@ -243,17 +273,16 @@ class _Bench:
         other = np.ones(len(GROVE)) if standard is None else np.expm1(np.asarray(standard) / power)
         return float(mine.sum() / other.sum())
 
-    def mixture(self, alone: NDArray, shares: Mapping[str, float]) -> tuple[NDArray, NDArray]:
-        """Play `shares`; return the shares that were sent, and how much of each scent's own answer is sniffed."""
+    def mixture(self, alone: NDArray, shares: Mapping[str, float], belief: Belief) -> tuple[NDArray, Belief]:
+        """Play `shares`; return the shares that were sent, and what is believed of their deliveries now."""
         change = self._sniff(shares)
         sent = self._neck.achieved()
         played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in shares])
-        least = SLOT / self._sniffing.seconds / 2
-        found, rest = amounts(change, alone, np.maximum(played, least), self._sniffing.exponents)
+        belief, rest = belief.updated(change, alone, played, self._sniffing.exponents)
         if rest > STRANGE:
             hint = "sniff its scents again: the air, the session or a cartridge has changed"
             raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
-        return played, found
+        return played, belief
 
     def silence(self) -> None:
         """Stop the player; a port that is gone can't be told, and its device stops by itself."""
