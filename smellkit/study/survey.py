@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +54,17 @@ def _systems(folder: Path) -> list[Callable[[], Report]]:
         found.append(lambda: survey(folder))
     except DataError:
         pass
-    if any((folder / name).is_dir() and machine.files(folder / name) for name in ("", *machine.FOLDERS, "gcode")):
-        found.append(lambda: _machine(folder))
+    places = [folder / name for name in ("", *machine.FOLDERS, "gcode", "recordings", "aligned")]
+    recorded = [place for place in places if place.is_dir() and machine.files(place)]
+    if recorded:
+        found.append(lambda: _machine(recorded[0]))
     return found
 
 
-def _machine(folder: Path) -> Report:
+def _machine(place: Path) -> Report:
     report = Report()
-    place = folder if machine.files(folder) else machine.find(folder)
-    for _ in readable(
-        machine.files(place), lambda path: machine.read_one(path, labels=False, report=report), skip=True, report=report
-    ):
+    read = partial(machine.read_one, labels=False, report=report)
+    for _ in readable(machine.files(place), read, skip=True, report=report):
         pass
     return report
 
