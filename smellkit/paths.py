@@ -137,6 +137,11 @@ def _began(pid: int) -> str:
         return ""
 
 
+def cell(name: str) -> str:
+    """A file's name as a cell of a CSV for spreadsheets, too: what would be a formula there begins with a quote."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t")) else name
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write `text` to `path` by rename and return the path."""
     with replacing(path) as part:

@@ -66,6 +66,13 @@ def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
     assert "5 windows of 2 recordings" in said
 
 
+def test_a_file_called_like_a_formula_is_text_in_a_spreadsheet(trained, tmp_path):
+    recording(tmp_path / "in" / "=cmd.csv", rows=125)
+    predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "out.csv")
+    files = [row["file"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())]
+    assert set(files) == {"'=cmd.csv"}
+
+
 def test_an_answer_may_be_none(trained, tmp_path):
     recording(tmp_path / "a.csv")
     predict.odour(tmp_path / "a.csv", weights=trained, out=tmp_path / "out.csv", answer=True)

@@ -53,6 +53,13 @@ def test_what_the_first_page_selects_is_in_the_tables():
             assert set(rows) <= {name for name, _ in table.rows} and set(columns) <= set(table.columns), table.title
 
 
+def test_a_row_name_is_text_in_the_page_whatever_it_holds():
+    table = results.Table("", "of", ("x",), (("<script>alert(1)</script> a|b", ((1.0, None, None),)),))
+    shown = results.markdown(table)
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+    assert "a\\|b" in shown
+
+
 def test_a_part_of_a_table_is_bold_where_the_whole_is():
     near = ("near", ((89.0, 86.0, 91.0), (9.0, 8.0, 10.0)))
     rows = (("best", ((90.0, 88.0, 92.0), (1.0, 0.0, 2.0))), near, ("far", ((10.0, 9.0, 11.0), (2.0, 1.0, 3.0))))

@@ -109,7 +109,7 @@ def gcode(
             predictions = predictor.predict(*machine.take(rows["row"].to_numpy()), context=context)
             for start, one in zip(rows["file_row"], predictions, strict=True):
                 tokens = " ".join(one.tokens)
-                writer.writerow([names[str(name)], start, one.operation, f"{one.p:.4f}", one.line, tokens])
+                writer.writerow([paths.cell(names[str(name)]), start, one.operation, f"{one.p:.4f}", one.line, tokens])
     short = sum("shorter than a window" in what for _, what, _ in report.notes)
     left = f"; {len(report.skipped)} files skipped" if report.skipped else ""
     left += f"; {short} recordings shorter than {LENGTH} rows" if short else ""

@@ -91,7 +91,14 @@ def _rows(name: str, parts: list[Stretch], smell: SubstanceSmell, stride: int) -
         best = np.argsort(-p[0], kind="stable")[:SHOWN]
         answer = int(decide(p, limits)[0])
         names = [smell.classes[i] for i in best]
-        yield [name, window, start, *names, *p[0][best], "abstain" if answer == ABSTAIN else smell.classes[answer]]
+        yield [
+            paths.cell(name),
+            window,
+            start,
+            *names,
+            *p[0][best],
+            "abstain" if answer == ABSTAIN else smell.classes[answer],
+        ]
 
 
 def _with_remedy(why: SmellkitError) -> str:
@@ -208,7 +215,7 @@ def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
     order = {-1: np.iinfo(np.int64).max}
     table = pd.concat([each, whole], ignore_index=True)
     table = table.sort_values(["recording", "window"], key=lambda column: column.replace(order), kind="stable")
-    return table.assign(file=windows.index["file"].to_numpy()[table["recording"]])[COLUMNS]
+    return table.assign(file=windows.index["file"].map(paths.cell).to_numpy()[table["recording"]])[COLUMNS]
 
 
 def is_index(file: Path, report: Report) -> bool:

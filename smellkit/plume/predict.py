@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smellkit import checkpoint
+from smellkit import checkpoint, paths
 from smellkit.checks import Report, fault, read_texts
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
@@ -143,7 +143,14 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool 
             predictions = predictor.predict(frames, tta=tta)
             for pair, masks, one in zip(some, names[start : start + BATCH], predictions, strict=True):
                 _write_masks(part, masks, one)
-                writer.writerow([*pair, one.health, *(f"{p:.4f}" for p in one.probability), *masks])
+                writer.writerow(
+                    [
+                        *(paths.cell(str(name)) for name in pair),
+                        one.health,
+                        *(f"{p:.4f}" for p in one.probability),
+                        *masks,
+                    ]
+                )
                 count[one.health] += 1
     classes = ", ".join(f"{number} {name}" for number, name in zip(count, CLASSES, strict=True))
     return f"{out / TABLE}: {len(asked)} pairs ({classes}), masks in {out / MASKS}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -125,9 +126,14 @@ def markdown(table: Table, *, part: Part | None = None) -> str:
     for name in [name for name in part.rows if name in numbers] or numbers:
         figures = table.rows[numbers[name]][1]
         cells = [_cell(figures[column], bold=best[column] == numbers[name]) for column in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {plain(name)} | " + " | ".join(cells) + " |")
     texts = [f"**{table.title}**" if table.title else "", "\n".join(lines), part.note or table.note]
     return "\n\n".join(filter(None, texts))
+
+
+def plain(name: str) -> str:
+    """A name from a file as text in a table of a page: no markup, and no end of the cell."""
+    return escape(name, quote=False).replace("|", "\\|")
 
 
 def todo(folder: Path = FOLDER) -> pd.DataFrame:
