@@ -289,6 +289,12 @@ def test_an_uploaded_picture_and_a_sentence_reach_the_session(shown):
     shown.controls["upload"].value = ({**upload, "last_modified": datetime.datetime.now(datetime.UTC)},)
     wait(lambda: shown.session.answer and len(shown.session.answer.evidence) == 2)
     wait(lambda: "garlic" in shown.pictures["evidence"].value)
+    kept = Path(shown._uploads.name)
+    assert [path.name for path in kept.iterdir()] == ["garlic.png"]
+    shown.controls["picture"].value = Path(list_pictures().query("scent == 'mango'")["file"].iloc[0])
+    wait(lambda: shown.session.answer.evidence["picture"].shares["mango"] > 0.5)  # what was chosen last counts
+    shown.close()
+    assert not kept.exists()
 
 
 def test_a_panel_takes_its_whole_tree_along(recogniser):

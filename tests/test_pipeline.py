@@ -199,3 +199,21 @@ def test_a_cell_that_is_not_a_finite_number_is_refused_with_its_place(weights, c
 def test_text_in_a_table_is_refused(pipeline, table):
     with pytest.raises(DataError, match="not a number"):
         pipeline(of(table, "mango").assign(LPG="much"))
+
+
+@pytest.mark.parametrize("given", [{"text": ""}, {"text": "  "}, {"picture": []}])
+def test_an_empty_text_or_no_picture_at_all_is_refused(given):
+    with pytest.raises((DataError, OptionError), match="description|Nothing to recognise"):
+        Pipeline.load()(**given)
+
+
+def test_a_nose_that_the_weights_are_not_of_is_refused():
+    with pytest.raises(OptionError, match="not of the nose"):
+        Pipeline.load("mixture")(np.full((200, 4), 400.0), nose="odour")
+
+
+def test_a_mixture_board_in_an_unknown_session_is_trusted_less_than_in_a_known_one():
+    pipeline, folder = Pipeline.load(), recordings.find() / "mixture"
+    file = sorted((folder / "test_seen").rglob("*.csv"))[0]
+    assert pipeline(file).evidence["smell"].trust < 0.5  # a simulated nose, which the weights never met
+    assert pipeline(file, text="a ripe banana").evidence["smell"].trust < 0.5

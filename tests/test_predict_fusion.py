@@ -84,3 +84,13 @@ def test_texts_that_are_no_table_are_refused_by_file(beside, tmp_path, name, con
     with pytest.raises(DataError, match=word) as why:
         predicted(beside, tmp_path / "out.csv", texts=str(tmp_path / name))
     assert name in str(why.value) and not (tmp_path / "out.csv").exists()
+
+
+def test_volts_in_columns_of_counts_are_refused_here_too(beside, tmp_path):
+    file = next((beside / "recordings").glob("*.csv"))
+    table = pd.read_csv(file)
+    gas = [name for name in table if name != "timestamp_ms"]
+    (tmp_path / "in").mkdir()
+    table.assign(**{name: table[name] * 3.3 / 1023 for name in gas}).to_csv(tmp_path / "in" / file.name, index=False)
+    with pytest.raises(DataError, match="volts"):
+        fusion(tmp_path / "in", weights=checkpoint.find("fusion"), out=tmp_path / "out.csv")

@@ -223,3 +223,11 @@ def test_other_folders_and_names_are_refused_with_a_hint(tmp_path):
 def test_the_interface_needs_both_senses():
     with pytest.raises(TypeError):
         SceneEncoder()
+
+
+def test_a_vision_language_model_of_ones_own_is_fitted_into_the_pipeline(tiny):
+    from smellkit.odour.pipeline import Pipeline
+    from smellkit.odour.scents import list_pictures
+
+    found = Pipeline.fit(scene=str(tiny["qwen3_vl"]))(picture=list_pictures()["file"].iloc[0])
+    assert list(found.evidence) == ["picture"] and abs(sum(found.shares) - 1) < 1e-6

@@ -128,3 +128,39 @@ def test_a_recording_of_another_unit_is_left_out_of_the_fusion_and_said(tmp_path
     (line,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     assert line["name"] == "garlic" and line["evidence"]["smell"]["trust"] == 0
     assert "left out: outside" in beside.output
+
+
+def test_a_folder_brings_its_own_pictures_and_texts(three):
+    done = sniff(three, "--text", "a banana")
+    assert done.exit_code == 1 and "beside a folder" in str(done.exception)
+
+
+def test_items_of_the_same_name_in_another_folder_are_others(three, tmp_path, pipeline):
+    log = tmp_path / "log.jsonl"
+    assert len(list(loop.run(pipeline, loop.read_items(three)[:1], log=log))) == 1
+    other = shutil.copytree(three, tmp_path / "other")
+    assert len(list(loop.run(pipeline, loop.read_items(other)[:1], log=log))) == 1
+    assert not list(loop.run(pipeline, loop.read_items(three)[:1], log=log))
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_after_a_port_that_stayed_away_the_next_item_is_played(three, pipeline):
+    opened = []
+
+    def player():
+        neck = NeckWear.open("virtual")
+        opened.append(neck)
+        if len(opened) <= loop.TRIES:
+            neck.virtual.unplug()
+        return neck
+
+    first, second, _ = loop.run(pipeline, loop.read_items(three), player=player, seconds=0.2)
+    assert first["error"] and not first["played"]
+    assert second["played"] == "mango" and not second["error"]
+
+
+def test_a_line_that_was_cut_does_not_swallow_the_next(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"item": "mango/')
+    loop.append(log, {"item": "garlic", "recording": "a.csv", "error": ""})
+    assert loop.finished(log) == {("garlic", "a.csv")}

@@ -26,13 +26,18 @@ def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
     is recognised with its picture and description, one after the other.
     """
     from smellkit.device.neckwear import NeckWear
+    from smellkit.errors import OptionError
     from smellkit.odour import loop
     from smellkit.odour.pipeline import Pipeline, play
 
     pipeline = Pipeline.load(weights)
     player = (lambda: NeckWear.open(port)) if port else None
     if recording is not None and recording.is_dir():
-        _folder(loop.run(pipeline, loop.read_items(recording), log=out, player=player, seconds=seconds, mixture=mix))
+        if pictures or texts or nose:
+            raise OptionError("--picture, --text and --nose beside a folder", hint="its items bring their own")
+        items = loop.read_items(recording)
+        lines = loop.run(pipeline, items, log=out, player=player, seconds=seconds, mixture=mix)
+        _folder(lines, count=len(items), log=out)
         return
     answer = pipeline(recording, picture=list(pictures) or None, text=list(texts) or None, nose=nose)
     played = None
@@ -40,7 +45,7 @@ def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
     if player is not None:
         with player() as neck:
             played = play(answer, neck, seconds=seconds, mixture=mix, wait=True)
-    line = loop.as_line(str(recording or ""), answer, played)
+    line = loop.as_line(str(recording or ""), answer, played, recording=recording)
     if port:
         reason = answer.mixture_reason if mix else answer.reason
         click.echo(f"played: {line['played'] or f'nothing, {reason}'}")
@@ -65,8 +70,8 @@ def _shares(shares) -> str:
     return ", ".join(f"{name} {share:.2f}" for name, share in first if share >= 0.005)
 
 
-def _folder(lines) -> None:
-    """Print a line for each item, and what was left out; exit with 1 when nothing could be done."""
+def _folder(lines, *, count, log) -> None:
+    """Print a line for each of `count` items, and what was left out; exit with 1 when nothing could be done."""
     good = left = 0
     for line in lines:
         good, left = good + (not line["error"]), left + bool(line["error"])
@@ -74,6 +79,7 @@ def _folder(lines) -> None:
             click.echo(f"{line['item']}: {line['error']}", err=True)
         else:
             click.echo(f"{line['item']}: {line['name']} {line['confidence']:.2f}, played {line['played'] or 'nothing'}")
-    click.echo(f"{good} done, {left} left out")
+    before = count - good - left
+    click.echo(f"{good} done, {left} left out" + (f", {before} done before by {log}" if before else ""))
     if left and not good:
         raise SystemExit(1)

@@ -24,6 +24,7 @@ from smellkit.odour.scents import ODORANTS, to_channels
 from smellkit.odour.senses import SENSES, Senses, usual
 
 FloatArray = NDArray[np.float64]
+SHIPPED = ("compact", "light")  # scene encoders whose numbers the weights hold
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Fused:
             ) from why
 
     def fit(self, folder: Path, *, scene: str = "") -> Fused:
-        """The same experts with probes fitted to the pictures and descriptions of `folder`."""
+        """The same experts with probes fitted to what the encoder `scene` sees and reads in `folder`."""
         senses = Senses.fit(folder, scene=scene or self.senses.scene)
         confusion = {sense: np.asarray(probe.confusion, float) for sense, probe in senses.probes.items()}
         return replace(self, senses=senses, experts=replace(self.experts, confusion=confusion))

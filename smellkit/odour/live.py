@@ -26,7 +26,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError
 from smellkit.odour import recordings
-from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several, unanswered
+from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several
 from smellkit.odour.reproduction import Reproduction, Sniffing, answers, reproduce
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
@@ -70,7 +70,7 @@ class Recogniser:
 
         Returns what they say alone, or None. DataError when they can't be read.
         """
-        shown: dict[str, list] = {"picture": several(picture), "text": several(text)}
+        shown: dict[str, list] = {"picture": several(picture), "text": several(text or None)}
         self._shown = self.pipeline.seen({sense: contents for sense, contents in shown.items() if contents})
         return self.pipeline.fuse(shown=self._shown, single=True) if self._shown else None
 
@@ -95,7 +95,8 @@ class Recogniser:
             return None
         smell = self.pipeline.smell
         if why := outside(np.asarray(self._rows), smell.ranges):
-            return replace(unanswered(why), seconds=time.perf_counter() - began)
+            answer = self.pipeline.without_smell(why, self._shown, single=True)
+            return replace(answer, seconds=time.perf_counter() - began)
         windows = smell.windows(np.asarray(self._rows, np.float32))
         newest = smell.probabilities(windows)[0]
         self._mean = newest if self._mean is None else MEMORY * self._mean + (1 - MEMORY) * newest

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smellkit.device.errors import PortError, PortLost
+from smellkit.device.errors import LinkError, PortError, PortLost
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.pipeline import Mixture, Pipeline, Played, play
@@ -70,54 +70,67 @@ def run(
     A line holds time, item, name, confidence, beta, evidence, reason, played and error. With a `log` each line is
     appended to that file at once, and items that it holds without an error are left out.
     """
-    done = finished(log)
-    neck: NeckWear | None = None
+    done, held = finished(log), []  # type: ignore[var-annotated]
     try:
         for item in items:
-            if item.name in done:
+            if (item.name, str(item.recording)) in done:
                 continue
             answer, played, error = None, None, item.error
             try:
                 if not error:
                     answer = pipeline(item.recording, picture=item.picture, text=item.text)
                 if answer is not None and player is not None:
-                    neck, played = _played(answer, neck, player, seconds=seconds, mixture=mixture)
+                    played = _played(answer, held, player, seconds=seconds, mixture=mixture)
             except SmellkitError as why:
                 error = str(why)
-            line = as_line(item.name, answer, played, error=error)
+            line = as_line(item.name, answer, played, recording=item.recording, error=error)
             if log is not None:
                 append(log, line)
             yield line
     finally:
-        if neck is not None:
-            neck.close()
+        _let_go(held)
 
 
 def _played(
-    answer: Mixture, neck: NeckWear | None, player: Callable[[], NeckWear], *, seconds: float, mixture: bool
-) -> tuple[NeckWear | None, Played]:
-    """Play on the open player, or on one opened anew where the port went away, at most `TRIES` times in all."""
-    for attempt in range(TRIES):
+    answer: Mixture, held: list[NeckWear], player: Callable[[], NeckWear], *, seconds: float, mixture: bool
+) -> Played:
+    """Play on the player that is `held`, or on one opened anew where the port went away, at most `TRIES` times."""
+    for attempt in range(1, TRIES + 1):
         try:
-            neck = neck or player()
-            return neck, play(answer, neck, seconds=seconds, mixture=mixture, wait=True)
-        except (PortError, PortLost):
-            if neck is not None:
-                neck.close()
-            neck = None
-            if attempt == TRIES - 1:
+            if not held:
+                held.append(player())
+            return play(answer, held[0], seconds=seconds, mixture=mixture, wait=True)
+        except LinkError as why:
+            _let_go(held)
+            if attempt == TRIES or not isinstance(why, (PortError, PortLost)):
                 raise
     raise AssertionError("unreachable")
 
 
-def as_line(name: str, answer: Mixture | None, played: Played | None = None, *, error: str = "") -> dict[str, Any]:
+def _let_go(held: list[NeckWear]) -> None:
+    while held:
+        held.pop().close()
+
+
+def as_line(
+    name: str,
+    answer: Mixture | None,
+    played: Played | None = None,
+    *,
+    recording: Path | None = None,
+    error: str = "",
+) -> dict[str, Any]:
     """What was recognised and played of one item, as plain values for a line of JSON."""
     line: dict[str, Any] = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         "item": name,
+        "recording": str(recording or ""),
     }
     if answer is not None:
-        evidence = {sense: {"trust": one.trust, "shares": dict(one.shares)} for sense, one in answer.evidence.items()}
+        evidence = {
+            sense: {"trust": one.trust, "why": one.why, "shares": dict(one.shares)}
+            for sense, one in answer.evidence.items()
+        }
         line |= {"name": answer.name, "confidence": answer.confidence, "beta": dict(answer.beta), "evidence": evidence}
         line |= {"reason": answer.reason, "mixture_reason": answer.mixture_reason}
     return line | {"played": as_played(played), "error": error}
@@ -133,14 +146,16 @@ def as_played(played: Played | None) -> Any:
 
 
 def append(log: Path, line: dict[str, Any]) -> None:
-    """Add a line of JSON to a file, at once and whole."""
+    """Add a line of JSON to a file, at once and whole; below a last line that was cut."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
+    before = Path(log).read_bytes() if Path(log).is_file() else b""
+    cut = bool(before) and not before.endswith(b"\n")
     with Path(log).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        file.write("\n" * cut + json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def finished(log: Path | None) -> set[str]:
-    """The items that a log holds without an error; a last line that was cut is as if it were not there."""
+def finished(log: Path | None) -> set[tuple[str, str]]:
+    """The items, each with its recording, that a log holds without an error; a line that was cut is as if not there."""
     if log is None or not Path(log).is_file():
         return set()
     done = set()
@@ -150,5 +165,5 @@ def finished(log: Path | None) -> set[str]:
         except ValueError:
             continue
         if isinstance(line, dict) and not line.get("error"):
-            done.add(str(line.get("item")))
+            done.add((str(line.get("item")), str(line.get("recording"))))
     return done

@@ -29,7 +29,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.fused import Fused
+from smellkit.odour.fused import SHIPPED, Fused
 from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.recordings import by_clock, find
 from smellkit.odour.scents import SCENTS
@@ -170,8 +170,10 @@ class Pipeline:
     @cached_property
     def fused(self) -> Fused:
         """What fuses the senses; loaded, or fitted to a folder's pictures and descriptions, when it is first needed."""
-        shipped = self._fused or Fused.load(scene=self._refit[1] if self._refit else "")
-        return shipped.fit(self._refit[0]) if self._refit else shipped
+        if self._refit is None:
+            return self._fused or Fused.load()
+        folder, scene = self._refit
+        return Fused.load(scene=scene if scene in SHIPPED else "").fit(folder, scene=scene)
 
     @cached_property
     def _mixture_board(self) -> Smell:
@@ -181,8 +183,12 @@ class Pipeline:
         """The weights for a recording's board: by the name of the `nose` (odour, mixture), or by its columns."""
         if nose not in ("", "odour", "mixture"):
             raise OptionError(f"There is no nose {nose!r}", hint="odour (twelve columns) or mixture (four columns)")
+        if not self._others:
+            if nose and (nose == "mixture") != isinstance(self.smell, MixtureSmell):
+                raise OptionError(f"These weights are not of the nose {nose!r}", hint="Pipeline.load() knows both")
+            return self.smell
         other = nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell))
-        return self._mixture_board if self._others and other else self.smell
+        return self._mixture_board if other else self.smell
 
     def __call__(
         self,
@@ -198,31 +204,34 @@ class Pipeline:
         the name of its `nose` where the number of columns does not tell. Several pictures or texts of one scene are
         averaged.
         """
-        if recording is None and picture is None and text is None:
+        given = {"picture": several(picture), "text": several(text)}
+        shown = {sense: contents for sense, contents in given.items() if contents}
+        if recording is None and not shown:
             raise OptionError("Nothing to recognise", hint="give a recording, a picture or a text")
-        shown = {} if picture is None else {"picture": several(picture)}
-        shown |= {} if text is None else {"text": several(text)}
         if recording is None:
-            return self.fuse(shown=self.seen(shown), single=all(len(each) == 1 for each in shown.values()))
+            return self.fuse(shown=self.seen(shown), single=single(shown))
         smell = self.board(recording, nose)
         parts = read_parts(recording, smell)
         why = unknown(parts, smell)
-        if why and not shown:
-            return unanswered(why)
+        if why:
+            return self.without_smell(why, self.seen(shown), single=single(shown))
         windows = windows_of(parts, smell)
         if not shown:
-            return self.judge(smell.recording(windows), smell)
-        if why:
-            silent = Evidence(named(normalised(np.zeros(len(SCENTS)))), 0.0, why)
-            return self.fuse(shown={"smell": silent, **self.seen(shown)})
+            return self.judge(*smell.recording(windows), smell=smell)
         return self.fuse(self.smelled(smell, windows), shown=self.seen(shown))
 
-    def recognise(self, recording: Recording) -> NDArray[np.float64]:
-        """Probabilities of the smell's classes for a whole recording, (classes,): the mean over its windows."""
-        return self.smell.recording(read_windows(recording, self.smell))
+    def without_smell(self, why: str, shown: Mapping[str, Evidence], *, single: bool = False) -> Mixture:
+        """Return what is `shown` alone, with the smell left out and `why`; no answer where nothing is shown."""
+        if not shown:
+            return unanswered(why)
+        silent = Evidence(named(normalised(np.zeros(len(SCENTS)))), 0.0, why)
+        return self.fuse(shown={"smell": silent, **shown}, single=single)
 
-    def judge(self, probabilities: NDArray, smell: Smell | None = None) -> Mixture:
-        """Return what the smell's `probabilities` (classes,) amount to: a name, beta, and whether to play it."""
+    def judge(self, probabilities: NDArray, trust: float | None = None, *, smell: Smell | None = None) -> Mixture:
+        """Return what the smell's `probabilities` (classes,) amount to: a name, beta, and whether to play it.
+
+        `trust` is how far the smell is trusted; as far as it speaks for the twelve, if nothing else is known.
+        """
         smell = smell or self.smell
         best = int(np.argmax(probabilities))
         shares = smell.shares(probabilities)
@@ -239,7 +248,7 @@ class Pipeline:
             named(beta),
             smell.classes[best],
             float(probabilities[best]),
-            {"smell": Evidence(named(beta))},
+            {"smell": Evidence(named(beta), min(1.0, inside) if trust is None else trust)},
             tuple(probabilities.tolist()),
             *reasons,
         )
@@ -249,7 +258,7 @@ class Pipeline:
         if isinstance(smell, MixtureSmell):
             each, known = self.fused.smelled(smell.hybrid, windows)
             return each.mean(axis=0), known
-        return self.believed(smell.recording(windows), smell)
+        return self.believed(smell.recording(windows)[0], smell)
 
     def believed(self, probabilities: NDArray, smell: Smell | None = None) -> tuple[NDArray[np.float64], float]:
         """The same from the `probabilities` (classes,) of a board: a running mean, say."""
@@ -371,10 +380,15 @@ def loudest(table: NDArray) -> NDArray[np.bool_]:
 
 
 def several(given: Any) -> list:
-    """One path or text as a list of it, None or "" as an empty one, and a list as it is."""
-    if not given:
+    """One path or text as a list of it, None as an empty one, and a list as it is."""
+    if given is None:
         return []
     return [given] if isinstance(given, (str, Path)) else list(given)
+
+
+def single(shown: Mapping[str, Sequence]) -> bool:
+    """Whether there is at most one picture and one text: then they are probably of one scent."""
+    return all(len(contents) == 1 for contents in shown.values())
 
 
 def _of_mixture_board(recording: Recording, smell: Smell) -> bool:

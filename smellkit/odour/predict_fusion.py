@@ -27,7 +27,7 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     recording without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
     """
     pipeline, report = Pipeline.load(weights), Report()
-    windows = read_folder(Path(folder), skip=skip, report=report)
+    windows = read_folder(Path(folder), skip=skip, ranges=pipeline.smell.ranges, report=report)
     names = windows.index["file"].tolist()
     words, seen = _texts(Path(texts)) if texts else {}, 0
     ratios = np.zeros((len(windows), len(ODORANTS)))

@@ -131,9 +131,10 @@ class SubstanceSmell:
         """Calibrated probabilities of (mean) log-probabilities."""
         return softmax(scores / self.confidence.temperature, axis=-1)
 
-    def recording(self, windows: NDArray) -> FloatArray:
-        """Probabilities of a whole recording, (classes,), from its windows (n, steps, channels)."""
-        return self.calibrated(self.scores(windows).mean(axis=0))
+    def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
+        """Probabilities of a whole recording, (classes,), from its windows, and what of them is for the twelve."""
+        probabilities = self.calibrated(self.scores(windows).mean(axis=0))
+        return probabilities, min(1.0, float(self.shares(probabilities).sum()))
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         """What of `probabilities` (classes,) speaks for each of the player's twelve scents, (12,); may add to 0."""
@@ -194,12 +195,17 @@ class MixtureSmell:
 
     def probabilities(self, windows: NDArray) -> FloatArray:
         """Ratios of the twelve scents in channel order, (n, 12), each of sum 1, for windows of one recording."""
-        ratios = to_channels(self.hybrid.predict(windows, recording=np.zeros(len(windows), int))).astype(float)
-        return ratios / ratios.sum(axis=1, keepdims=True)
+        return self._told(windows)[0]
 
-    def recording(self, windows: NDArray) -> FloatArray:
-        """Ratios of a whole recording, (12,): the mean over its windows."""
-        return self.probabilities(windows).mean(axis=0)
+    def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
+        """Ratios of a whole recording, (12,): the mean over its windows; and how far its session is known, 0 to 1."""
+        ratios, known = self._told(windows)
+        return ratios.mean(axis=0), known
+
+    def _told(self, windows: NDArray) -> tuple[FloatArray, float]:
+        told = self.hybrid.explain(windows, recording=np.zeros(len(windows), int))
+        ratios = to_channels(told["ratios"]).astype(float)
+        return ratios / ratios.sum(axis=1, keepdims=True), float(told["p_known_session"].mean())
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         """The ratios themselves, (12,)."""

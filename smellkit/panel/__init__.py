@@ -63,6 +63,8 @@ class Panel:
         self._widgets = widgets
         self.controls: dict[str, Any] = {}
         self.pictures: dict[str, Any] = {}
+        self._picture: Path | None = None  # what was chosen or uploaded last
+        self._uploads = tempfile.TemporaryDirectory(prefix="smellkit-")
         self._stop_latency: float | None = None
         self._count = 0
         self._pages: dict[str, int] = {}  # signs of life by loading of the page
@@ -79,6 +81,7 @@ class Panel:
         """Stop, close, end: nothing is left open and no thread is left running; a second time does nothing."""
         _open.discard(self)
         self.session.close()
+        self._uploads.cleanup()
         for widget in reversed(self._tree):
             for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
                 if part is not None:
@@ -163,14 +166,21 @@ class Panel:
             )
         )
         self.controls |= {"upload": upload, "text": text}
-        for control in (picture, upload, text):
-            control.observe(lambda change: self._show(), names="value")
+        picture.observe(lambda change: self._look(change.new), names="value")
+        upload.observe(lambda change: self._look(self._kept(change.new[0]) if change.new else None), names="value")
+        text.observe(lambda change: self._look(self._picture), names="value")
         return [picture, upload, text]
 
-    def _show(self) -> None:
-        uploaded = self.controls["upload"].value
-        picture = _kept(uploaded[0]) if uploaded else self.controls["picture"].value
+    def _look(self, picture: Path | None) -> None:
+        """Show a picture, the one that was chosen or uploaded last, and the sentence."""
+        self._picture = picture
         self.session.show(picture, self.controls["text"].value.strip())
+
+    def _kept(self, uploaded: Any) -> Path:
+        """The file of an uploaded picture, in a folder of this panel that goes with it."""
+        path = Path(self._uploads.name) / Path(str(uploaded["name"])).name
+        path.write_bytes(bytes(uploaded["content"]))
+        return path
 
     def _choose(self, name: str, label: str, options: list, help: str, *, at: int = 0) -> Any:
         made = self._widgets.Dropdown(options=options, index=at, description=label, tooltip=help)
@@ -355,13 +365,6 @@ def _past_the_cell(button: Any) -> None:
 def _largest(evidence: Evidence, *, best: int = 3) -> list[tuple[str, float]]:
     """The `best` largest shares of what a sense says, as far as they count."""
     return [one for one in sorted(evidence.shares.items(), key=lambda item: -item[1])[:best] if one[1] >= 0.01]
-
-
-def _kept(uploaded: Any) -> Path:
-    """The file of an uploaded picture, in a folder of this kernel alone."""
-    path = Path(tempfile.mkdtemp(prefix="smellkit-")) / Path(str(uploaded["name"])).name
-    path.write_bytes(bytes(uploaded["content"]))
-    return path
 
 
 def _pictures(root: Path) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smellkit import paths, runs
 from smellkit.odour.experts import Experts
-from smellkit.odour.fused import Fused, Limits
+from smellkit.odour.fused import SHIPPED, Fused, Limits
 from smellkit.odour.mixture_task import read_windows, training_split
 from smellkit.odour.pipeline import loudest
 from smellkit.odour.recordings import find
@@ -22,7 +22,6 @@ from smellkit.study.odour.fusion import SUBSETS, draw
 from smellkit.study.odour.fusion_network import MODALITIES
 from smellkit.study.odour.scenes import Scenes, read_scenes
 
-SCENES = ("compact", "light")
 RIGHT = 0.95  # of the answers that count, the share whose loudest scent is right
 MISSED = 0.25  # of the mixtures that count, how much of the shares may be wrong, added up, on average
 
@@ -37,7 +36,7 @@ def make_weights(data: str, out: Path, *, seed: int = 7, progress: Callable[[str
     mixtures = np.unique(np.round(windows.ratios, 4), axis=0).astype(float)
     classifier = fit_classifier(windows, mixtures)
     made: dict[str, Fused] = {}
-    for scene in SCENES:
+    for scene in SHIPPED:
         scenes = read_scenes(data, scene=scene, seed=seed)
         experts = fit_experts(scenes, seed=seed)
         limits = fit_limits(experts, scenes, seed=seed)
