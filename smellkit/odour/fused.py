@@ -91,9 +91,7 @@ class Fused:
     def smelled(self, hybrid: Hybrid, windows: NDArray) -> tuple[FloatArray, float]:
         """What the mixture board's windows (n, 100, 4) of a recording say, (n, m + 1), and how known the session is."""
         answer = hybrid.explain(windows, recording=np.zeros(len(windows), int))
-        votes = np.zeros((len(windows), len(self.mixtures)))
-        place = [np.abs(self.mixtures - one).sum(axis=1).argmin() for one in hybrid.known.mixtures]
-        votes[:, place] = hybrid.known.votes(levels(windows))[0]
+        votes = hybrid.known.votes_on(self.mixtures, levels(windows))
         known = answer["p_known_session"]
         network = self.classifier.votes(windows)
         return self.experts.voted(votes, network, self.mixtures, answer["posterior_mean"], known), float(known.mean())

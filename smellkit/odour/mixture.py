@@ -223,6 +223,13 @@ class Neighbours:
         np.add.at(votes, (np.arange(len(distance))[:, None], self.label[near]), 1 / (distance + 1e-3))
         return votes / votes.sum(axis=1, keepdims=True), distance[:, :5].mean(axis=1)
 
+    def votes_on(self, table: NDArray, features: NDArray) -> FloatArray:
+        """Return the votes for the rows of a larger `table` of mixtures (k, 12), (n, k)."""
+        votes = np.zeros((len(features), len(table)))
+        place = [np.abs(table - one).sum(axis=1).argmin() for one in self.mixtures]
+        votes[:, place] = self.votes(features)[0]
+        return votes
+
     def best(self, votes: NDArray) -> Array:
         """Return for each row of votes (n, m) the known mixture that is expected to score best, (n, 12).
 

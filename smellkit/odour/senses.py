@@ -16,12 +16,12 @@ from smellkit.odour.compact_senses import CompactScene, installed
 from smellkit.odour.probe import Probe, fit_probe
 from smellkit.odour.scene_encoder import LightScene, QwenScene, SceneEncoder
 from smellkit.odour.scents import SCENTS, Scent, list_pictures, odorant, read_scents
-from smellkit.odour.texts import SENTENCES, names_and_descriptions, paraphrases
+from smellkit.odour.texts import corpus, names_and_descriptions
 
 log = logging.getLogger(__name__)
 
 PLAYED = tuple(odorant(name) for name in SCENTS)  # the odorants in the order of the device's channels
-FOLDS, TEXTS = 5, 56  # of pictures; paraphrases of a scent
+FOLDS = 5  # of pictures
 SENSES = ("picture", "text")
 NEARNESS = 10.0  # of a text to names and descriptions, beside what the paraphrases taught
 
@@ -40,9 +40,7 @@ class Senses:
         table, scents = pd.concat(map(list_pictures, folders)), [one for each in folders for one in read_scents(each)]
         scent = table["scent"].map(odorant).map(PLAYED.index).to_numpy()
         seen = encoder.vision([Path(file) for file in table["file"]])
-        lines = [text for one in scents for text in paraphrases(one, part="train", count=TEXTS, seed=seed)]
-        channel = np.repeat([one.id - 1 for one in scents], TEXTS)
-        fold = np.tile(np.arange(TEXTS) % len(SENTENCES["train"]), len(scents))
+        lines, channel, fold = corpus(scents, part="train", seed=seed)
         pictures, _ = fit_pictures(encoder, seen, scent, np.arange(len(scent)) % FOLDS)
         texts, _ = fit_texts(encoder, encoder.text(lines), channel, fold, scents=scents)
         return cls(scene, {"picture": pictures, "text": texts})

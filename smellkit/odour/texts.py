@@ -12,11 +12,13 @@ import tomllib
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.odour.scents import ALIASES, ODORANTS, SCENTS, Scent
 
+TEXTS = 56  # paraphrases of a scent in each split
 PARTS = ("train", "valid", "test")
 SENTENCES = {
     "train": (
@@ -57,6 +59,13 @@ def paraphrases(scent: Scent, *, part: str, count: int, seed: int) -> list[str]:
         join = random.choice(JOINS[part])
         texts.append(SENTENCES[part][number % len(SENTENCES[part])].format(str(join).join(chosen)))
     return texts
+
+
+def corpus(scents: Sequence[Scent], *, part: str, seed: int) -> tuple[list[str], NDArray, NDArray]:
+    """Return `TEXTS` paraphrases of each scent, the channel (0 to 11) of each, and its fold: one for each sentence."""
+    texts = [text for one in scents for text in paraphrases(one, part=part, count=TEXTS, seed=seed)]
+    channel = np.repeat([one.id - 1 for one in scents], TEXTS)
+    return texts, channel, np.tile(np.arange(TEXTS) % len(SENTENCES[part]), len(scents))
 
 
 @functools.cache

@@ -39,16 +39,15 @@ from smellkit.odour.probe import Probe
 from smellkit.odour.recordings import find
 from smellkit.odour.scene_encoder import Array, SceneEncoder
 from smellkit.odour.scents import SCENTS, list_pictures, odorant, read_scents, to_channels
-from smellkit.odour.senses import PLAYED, SENSES, fit_pictures, fit_texts, load_scene_encoder
-from smellkit.odour.texts import SENTENCES, paraphrases
+from smellkit.odour.senses import FOLDS, PLAYED, SENSES, fit_pictures, fit_texts, load_scene_encoder
+from smellkit.odour.texts import corpus
 from smellkit.study.odour.classifier import fit_classifier
 from smellkit.study.odour.hybrid import fit_hybrid
 from smellkit.task import Batch, Tensors
 
-FOLDS, FLOOR = 5, 0.01
+FLOOR = 0.01
 SWAPS = 0.1  # of the pictures and texts in training are another scene's: what disagrees with the rest is doubted
 NOISE = 0.1  # on the smell's channels, in deviations: the encoder has seen the training windows, too
-TEXTS = 56  # paraphrases of a scent in each split
 
 
 @dataclass(frozen=True)
@@ -108,12 +107,8 @@ def ranks(scent: NDArray, *, seed: int) -> NDArray[np.int64]:
 def text_banks(folder: Path, encoder: SceneEncoder, *, seed: int) -> Banks:
     """What descriptions say, "train" (each read by a probe of other sentences) and "test"; embeddings; the probe."""
     scents = read_scents(folder)
-    scent = np.repeat([scent.id - 1 for scent in scents], TEXTS)
-    fold = np.tile(np.arange(TEXTS) % len(SENTENCES["train"]), len(scents))
-    known, new = (
-        encoder.text([text for one in scents for text in paraphrases(one, part=part, count=TEXTS, seed=seed)])
-        for part in ("train", "test")
-    )
+    lines, scent, fold = corpus(scents, part="train", seed=seed)
+    known, new = encoder.text(lines), encoder.text(corpus(scents, part="test", seed=seed)[0])
     probe, unseen = fit_texts(encoder, known, scent, fold, scents=scents)
     said = {"train": bank(unseen, scent), "test": bank(probe.shares(new), scent)}
     return said, {"train": bank(known, scent), "test": bank(new, scent)}, probe
@@ -157,9 +152,7 @@ def told(train: MixtureWindows, part: MixtureWindows, mixtures: NDArray, encoder
     """What models fitted to `train` say of the windows of `part`, with votes for the `mixtures` (k, 12)."""
     hybrid, network = fit_hybrid(train, trees=trees), fit_classifier(train, mixtures)
     answer = hybrid.explain(part.counts, recording=part.recording)
-    place = [np.abs(mixtures - one).sum(axis=1).argmin() for one in hybrid.known.mixtures]
-    votes = np.zeros((len(part), len(mixtures)), np.float32)
-    votes[:, place] = hybrid.known.votes(levels(part.counts))[0]
+    votes = hybrid.known.votes_on(mixtures, levels(part.counts)).astype(np.float32)
     ratios = to_channels(part.ratios / part.ratios.sum(1, keepdims=True)).astype(np.float32)
     return Smells(
         votes,
