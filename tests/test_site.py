@@ -289,7 +289,9 @@ def test_what_quarto_stumbled_over_stays_mended():
 def test_every_failure_mode_and_mitigation_names_a_test_that_exists():
     text = (paths.HOME / "site" / "failure-modes.qmd").read_text(encoding="utf-8")
     for heading, count in (("## Nine failure modes", 9), ("## Six mitigations", 6)):
-        rows = re.findall(r"^\| (\d) \|(.*)$", text.partition(heading)[2].partition("\n## ")[0], re.MULTILINE)
+        rows = re.findall(
+            r"^(\d)\. (.*\n   Held by .*)$", text.partition(heading)[2].partition("\n## ")[0], re.MULTILINE
+        )
         assert [int(number) for number, _ in rows] == list(range(1, count + 1))
         for _, row in rows:
             named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row)
