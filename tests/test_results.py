@@ -53,6 +53,20 @@ def test_what_the_first_page_selects_is_in_the_tables():
             assert set(rows) <= {name for name, _ in table.rows} and set(columns) <= set(table.columns), table.title
 
 
+def test_the_best_is_the_least_where_less_is_better_and_nobody_where_rows_are_no_rivals():
+    rows = (("good", ((1.0, 0.9, 1.1),)), ("bad", ((9.0, 8.0, 10.0),)))
+    assert results.Table("", "of", ("error",), rows).best(0) == 1
+    assert results.Table("", "of", ("error",), rows, smaller=("error",)).best(0) == 0
+    assert results.Table("", "of", ("error",), rows, compete=False).best(0) is None
+
+
+def test_no_error_is_praised_for_being_large():
+    for result in results.read().values():
+        for table in result.tables:
+            large = [name for name in table.columns if "error" in name.lower() and name not in table.smaller]
+            assert all(table.best(table.columns.index(name)) is None for name in large), table.title
+
+
 def test_a_row_name_is_text_in_the_page_whatever_it_holds():
     table = results.Table("", "of", ("x",), (("<script>alert(1)</script> a|b", ((1.0, None, None),)),))
     shown = results.markdown(table)

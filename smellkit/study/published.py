@@ -45,13 +45,19 @@ class Table:
     rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
     note: str = ""
     home: Part | None = None
+    smaller: tuple[str, ...] = ()  # columns in which the least is the best
+    compete: bool = True  # whether rows are rivals, so that one may be the best
 
     def best(self, column: int) -> int | None:
-        """Row whose interval in `column` stands clear above every other's, or None."""
+        """Row whose interval in `column` stands clear of every other's, on the better side, or None."""
         import pandas as pd
 
+        if not self.compete:
+            return None
+
         known = [(row, *figure) for row, (_, figures) in enumerate(self.rows) if (figure := figures[column])]
-        best = tables.winner(pd.DataFrame(known, columns=["row", "mean", "low", "high"]))
+        larger = self.columns[column] not in self.smaller
+        best = tables.winner(pd.DataFrame(known, columns=["row", "mean", "low", "high"]), larger=larger)
         return None if best is None else known[best][0]
 
 
@@ -183,7 +189,8 @@ def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
     conclusion = _at(raw, layout["says"]) if "says" in layout else ""
     note = " ".join(part for part in (layout.get("note", ""), conclusion) if part)
     home = Part(**layout["home"]) if "home" in layout else None
-    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, home)
+    how = {"smaller": tuple(layout.get("smaller", ())), "compete": layout.get("compete", True)}
+    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, home, **how)
 
 
 def _plain(raw: dict[str, Any]) -> Table:
