@@ -30,7 +30,7 @@ def test_a_shipped_nose_comes_back_from_a_manifest_and_from_toml(name, tmp_path)
 
 def test_smellnets_columns_are_those_of_its_description():
     assert GAS == (*GROVE, "Alcohol", "LPG") == SENSORS[:6]
-    assert PPM == SENSORS[4:7] and ENVIRONMENT[0] == "Temperature" and len(SENSORS) == 12
+    assert SENSORS[4:7] == PPM and ENVIRONMENT[0] == "Temperature" and len(SENSORS) == 12
     assert noses.load("smellnet").spans["Alcohol"].overflow == 2**32 - 1
 
 
