@@ -59,9 +59,13 @@ class Column:
     overflow: float | None = None
     also: tuple[str, ...] = ()
 
-    def fits(self, value: float) -> bool:
-        """Whether the column can say `value`."""
-        return self.span[0] <= value <= self.span[1] or value in self.fault or value == self.overflow
+    def reading(self, value: float) -> float:
+        """What `value` means: itself or the top of the span; NaN for no reading, infinity for what can't be."""
+        if value in self.fault:
+            return math.nan
+        if value == self.overflow:
+            return self.span[1]
+        return value if self.span[0] <= value <= self.span[1] else math.inf
 
     def explain(self, values: Iterable[float]) -> str:
         """The unit in which `values` outside of the span would lie in it, with the factor, in words; or ""."""
