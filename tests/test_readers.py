@@ -318,6 +318,60 @@ def test_opensmells_json_tells_substance_session_and_units(tmp_path):
     assert set(table["substance"]) == {"green-tea"} and set(table["session"]) == {"2026-06-15"}
 
 
+# OpenSmell's pairs, and the command line
+
+
+def test_opensmells_pairs_written_are_read_back_the_same(tmp_path, nose):
+    rows = ROWS.copy()
+    put(tmp_path, "green tea/01.csv", text(rows))
+    rows[:, 0] += 3
+    read, table = read_folder(put(tmp_path, "green tea/02.csv", text(rows)), nose)
+    assert write_exchange(tmp_path / "out", read, table, device="my rig") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"green-tea_my-rig_unknown{again}.{kind}" for again in ("-2", "") for kind in ("csv", "json")
+    ]
+    told = json.loads((tmp_path / "out" / "green-tea_my-rig_unknown.json").read_text())
+    assert told["sensor_units"] == {"MQ3": "adc", "MQ135": "adc"} and told["sampling_rate_hz"] == 2
+    _, back = read_folder(tmp_path / "out", nose)
+    columns = list(nose.columns)
+    assert sorted(map(tuple, back[columns].to_numpy())) == sorted(map(tuple, table[columns].to_numpy()))
+    assert set(back["substance"]) == {"green-tea"}
+    with pytest.raises(OptionError, match="is not empty"):
+        write_exchange(tmp_path / "out", read, table)
+
+
+def test_a_rate_that_the_clock_contradicts_is_told_and_the_measured_one_counts(tmp_path, nose):
+    folder = put(tmp_path, "tea_rig_1.csv", text())
+    put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sampling_rate_hz": 2000}))
+    report = Report()
+    described, _ = read_folder(folder, replace(nose, rate=None), report=report)
+    assert described.rate == 2 and "2000 rows a second declared, 2 measured" in report.told[0][1]
+
+
+def test_a_new_description_marks_every_guess_and_is_read_back(tmp_path):
+    folder = put(tmp_path, "tea_1.csv", text(names="time_ms,MQ3,MQ135,Pressure (hPa)"))
+    done = CliRunner().invoke(nose_commands, ["new", str(folder)], catch_exceptions=False)
+    assert "MQ3: unit guessed adc" in done.output
+    written = (folder / "nose.toml").read_text()
+    assert 'unit = "adc"  # unit guessed adc from 300 to 359: confirm' in written
+    assert 'unit = "hectopascal"\n' in written  # the file tells it
+    assert read_folder(folder)[0] == noses.load(folder)
+    with pytest.raises(OptionError, match="exists already"):
+        CliRunner().invoke(nose_commands, ["new", str(folder)], catch_exceptions=False)
+
+
+def test_noses_are_listed_shown_and_converted(tmp_path, nose):
+    run = CliRunner().invoke
+    assert "bme688" in run(nose_commands, ["list"]).output
+    assert run(nose_commands, ["show", "mq-array"]).output == noses.as_toml(noses.load("mq-array"))
+    folder = put(tmp_path, "tea_1.csv", text())
+    done = run(
+        nose_commands,
+        ["convert", str(folder), "--out", str(tmp_path / "pairs"), "--nose", str(tmp_path / "described.toml")],
+    )
+    assert "1 recordings of described" in done.output
+
+
 @pytest.fixture
 def sample():
     from smellkit import paths

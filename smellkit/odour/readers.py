@@ -84,6 +84,16 @@ def guess(folder: str | Path) -> tuple[Description, list[str]]:
     return measured, words
 
 
+def remarks(nose: Description, guesses: Sequence[str]) -> dict[str, str]:
+    """Guesses as remarks in the nose's TOML, each at its key."""
+    found = {}
+    for name, prefix in [*((name, f"{name}.") for name in nose.columns), (nose.clock, "clock_")]:
+        for text in (text.removeprefix(f"{name}: ") for text in guesses if text.startswith(f"{name}: ")):
+            key = "unit" if text.startswith("unit") else "fault" if text.endswith("no reading") else "role"
+            found[f"{prefix}{key}".replace("clock_role", "clock")] = f"{text}: confirm"
+    return found
+
+
 # numbers in their spans
 
 
@@ -156,7 +166,7 @@ def _sources(raw: Raw, nose: Description, report: Report) -> dict[str, str]:
         return dict(zip(nose.columns, free, strict=True))
     result = {}
     for name, column in nose.columns.items():
-        spelled = [one for one in here if one in (name, *column.also)]
+        spelled = [one for one in here if one in (name, *column.also, f"sensor_{name}")]
         spelled = spelled or [one for one in here if one.strip().casefold() == name.casefold()]
         if not spelled:
             near = nearest(name, here) or here
