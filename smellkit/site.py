@@ -151,6 +151,8 @@ def assemble(
         shutil.copy2(path, stage / "site" / path.name)
     if (home / "site" / "images").exists():
         shutil.copytree(home / "site" / "images", stage / "site" / "images")
+    if (home / "site" / "try").exists():
+        stage_try(stage / "site" / "try", home=home)
     warnings = []
     for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
         book = json.loads(path.read_text(encoding="utf-8"))
@@ -163,6 +165,16 @@ def assemble(
         index = index.replace(f"<!-- {name} -->", part)
     (stage / "index.qmd").write_text(index, encoding="utf-8")
     return _navigation(home / "_quarto.yml", stage), warnings
+
+
+def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
+    """Lay out what the page site/try.qmd fetches: its scripts, the shipped weights, a simulated recording a sample."""
+    shutil.copytree(home / "site" / "try", out)
+    for name in ("weights.safetensors", "manifest.json"):
+        shutil.copy2(paths.HOME / "data" / "weights" / "odour" / name, out / name)
+    for sample in ("banana", "garlic", "strawberry", "mint"):
+        folder = paths.HOME / "data" / "sample" / "smellnet" / "base" / "testing" / sample
+        shutil.copy2(min(folder.glob("*.csv")), out / f"{sample}.csv")
 
 
 def _pictured(book: dict[str, Any]) -> bool:
