@@ -159,8 +159,10 @@ def assemble(
     With `raw`, HTML in outputs becomes a raw block of Quarto's markdown: as HTML it would load scripts from a network.
     """
     shutil.rmtree(stage, ignore_errors=True)
-    shutil.copytree(home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "results", "preview"))
+    shutil.copytree(home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "results", "preview", "try"))
     (stage / "site" / "notebooks").mkdir()
+    if (home / "site" / "try").exists():
+        stage_try(stage / "site" / "try", home=home)
     warnings = []
     for path in sorted(notebooks.glob(NUMBERED)):
         book = json.loads(path.read_text(encoding="utf-8"))
@@ -179,6 +181,16 @@ def assemble(
                 config["website"][bar][key] = _present(items, stage, absent)
     (stage / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return [f"Left out, since not executed: {', '.join(dict.fromkeys(absent))}"] if absent else [], warnings
+
+
+def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
+    """Lay out what the page site/try.qmd fetches: its scripts, the shipped weights, a simulated recording a sample."""
+    shutil.copytree(home / "site" / "try", out)
+    for name in ("weights.safetensors", "manifest.json"):
+        shutil.copy2(paths.weights() / "odour" / name, out / name)
+    for sample in ("banana", "garlic", "strawberry", "mint"):
+        files = (paths.sample() / "smellnet" / "base" / "testing" / sample).glob("*.csv")
+        shutil.copy2(min(files), out / f"{sample}.csv")
 
 
 def _stage(book: dict[str, Any], *, raw: bool) -> bool:
