@@ -159,7 +159,9 @@ def assemble(
     With `raw`, HTML in outputs becomes a raw block of Quarto's markdown: as HTML it would load scripts from a network.
     """
     shutil.rmtree(stage, ignore_errors=True)
-    shutil.copytree(home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "results", "preview", "try"))
+    shutil.copytree(
+        home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "results", "preview", "try")
+    )
     (stage / "site" / "notebooks").mkdir()
     if (home / "site" / "try").exists():
         stage_try(stage / "site" / "try", home=home)
