@@ -253,33 +253,34 @@ def preview(stage: Path, out: Path) -> list[str]:
     and anything that a page would fetch from a network.
     """
     config = yaml.safe_load((stage / "_quarto.yml").read_text(encoding="utf-8"))
-    files = [path for pattern in config["project"]["render"] for path in sorted(stage.glob(pattern))]
-    books = {path.relative_to(stage).as_posix(): _book(path) for path in dict.fromkeys(files)}
-    titles = {source: book.cells[0].source.splitlines()[0].lstrip("# ") for source, book in books.items()}
-    side = [_section(item, titles) for item in config["website"]["sidebar"]["contents"]]
-    order = [href for _, items in side for href, _ in items]
     look = shutil.ignore_patterns("*.j2", "*.json")
     shutil.copytree(paths.HOME / "site" / "preview", out / "site_libs", ignore=look)
     for pattern in [*config["project"].get("resources", []), config["format"]["html"]["css"]]:
         for path in stage.glob(pattern):
             (out / path.relative_to(stage)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, out / path.relative_to(stage))
+    files = [path for pattern in config["project"]["render"] for path in sorted(stage.glob(pattern))]
+    books = {path.relative_to(stage).as_posix(): _book(path) for path in dict.fromkeys(files)}
+    titles = {source: book.cells[0].source.splitlines()[0].lstrip("# ") for source, book in books.items()}
+    side = [item for part in config["website"]["sidebar"]["contents"] for item in part.get("contents", [part])]
+    order = [item if isinstance(item, str) else item["href"] for item in side]
     warnings: list[str] = []
     for source, book in books.items():
         place = order.index(source) if source in order else len(order)
-        before, after = order[max(place - 1, 0) : place], order[place + 1 : place + 2]
-        page = {"source": source, "title": titles[source], "root": "../" * source.count("/"), "side": side}
-        page |= {"titles": titles, "before": before, "after": after, "target": target, "code": source.endswith("ipynb")}
-        text = _exporter(source, warnings).from_notebook_node(book, {"page": page, "website": config["website"]})[0]
-        where = out / target(source)
+        contents: list[tuple[int, str, str]] = []  # nbconvert copies what it is given, but no function
+        page = {"source": source, "titles": titles, "target": _target, "contents": contents.copy}
+        page |= {"before": order[max(place - 1, 0) : place], "after": order[place + 1 : place + 2]}
+        exporter = _exporter(source, set(books), contents=contents, warnings=warnings)
+        where = out / _target(source)
         where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_text(_relinked(text, source, set(books)), encoding="utf-8")
+        text, _ = exporter.from_notebook_node(book, {"page": page, "website": config["website"]})
+        where.write_text(text, encoding="utf-8")
     return warnings + list(dict.fromkeys(check(out)))
 
 
-def target(source: str) -> str:
+def _target(source: str) -> str:
     """Address of the page made from `source`."""
-    return re.sub(r"\.(qmd|ipynb)$", ".html", source)
+    return re.sub(r"\.(qmd|ipynb)(?=#|$)", ".html", source)
 
 
 def check(out: Path) -> Iterator[str]:
@@ -310,14 +311,6 @@ def _goal(page: str, address: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(page), address))
 
 
-def _section(item: Any, titles: Mapping[str, str]) -> tuple[str, list[tuple[str, str]]]:
-    """A heading of the sidebar, or none, and the (address, words) below it."""
-    items = item["contents"] if "section" in item else [item]
-    entries = [{"href": entry} if isinstance(entry, str) else entry for entry in items]
-    words = [(entry["href"], entry.get("text") or titles[entry["href"]]) for entry in entries]
-    return "" if item == items[0] else item["section"], words
-
-
 def _book(path: Path) -> Any:
     """A page as a notebook without hidden cells: a .qmd is one cell, its title and subtitle as in a notebook."""
     import nbformat
@@ -339,15 +332,18 @@ def _book(path: Path) -> Any:
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(words)])
 
 
-def _exporter(source: str, warnings: list[str]) -> Any:
-    """nbconvert's exporter with the template of site/preview; maths become MathML, which needs no script."""
+def _exporter(source: str, pages: set[str], *, contents: list[tuple[int, str, str]], warnings: list[str]) -> Any:
+    """nbconvert's exporter with the template of site/preview, for the page made from `source`.
+
+    Maths become MathML, which needs no script, and links between `pages` lead to what is made from them. The level,
+    anchor and words of each heading go to `contents` when it is met.
+    """
+    from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
         def inline_math(self, body: str, display: str = "inline") -> str:
-            from latex2mathml.converter import convert
-
             try:
                 return convert(body.strip(), display=display)
             except Exception as why:  # noqa: BLE001 - the library raises errors of many kinds for bad input
@@ -356,6 +352,16 @@ def _exporter(source: str, warnings: list[str]) -> Any:
 
         def block_math(self, body: str) -> str:
             return self.inline_math(body, "block")
+
+        def heading(self, text: str, level: int, **attributes: Any) -> str:
+            html = re.sub(r'<a class="anchor-link".*?</a>', "", super().heading(text, level, **attributes))
+            contents.extend(
+                (level, anchor, re.sub("<.*?>", "", text)) for anchor in re.findall(r'id="(.*?)"', html)[:1]
+            )
+            return html
+
+        def link(self, text: str, url: str, title: str | None = None) -> str:
+            return super().link(text, _target(url) if _goal(source, url.partition("#")[0]) in pages else url, title)
 
     def markdown(text: str) -> str:
         plain = re.sub(r"^:{3,}[ \t]*(\{.*\})?[ \t]*$", _division, text, flags=re.MULTILINE)
@@ -376,22 +382,3 @@ def _division(mark: re.Match) -> str:
     title = re.search(r'title="([^"]*)"', mark[1])
     heading = f'<p class="callout-title">{title[1]}</p>\n' if title else ""
     return f'\n<div class="{" ".join(re.findall(r"[.]([a-z-]+)", mark[1]))}">\n{heading}'
-
-
-def _relinked(text: str, source: str, pages: set[str]) -> str:
-    """Point links between source pages at the pages made from them, and fill the contents of the page."""
-    from bs4 import BeautifulSoup
-
-    soup = BeautifulSoup(text, "html.parser")
-    for link in soup.select("main a[href]"):
-        address, mark, part = str(link["href"]).partition("#")
-        if _goal(source, address) in pages:
-            link["href"] = target(address) + mark + part
-    for anchor in soup.select("a.anchor-link"):
-        anchor.decompose()
-    contents = soup.select_one(".toc ul")
-    for heading in soup.select("main :is(h2, h3)[id]") if contents else []:
-        item = soup.new_tag("li", attrs={"class": heading.name})
-        item.append(soup.new_tag("a", href=f"#{heading['id']}", string=heading.get_text()))
-        contents.append(item)  # type: ignore[union-attr]
-    return str(soup)
