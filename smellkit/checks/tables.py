@@ -24,7 +24,6 @@ from smellkit.checks.clock import Pace, clock_columns, paced, read_clock
 from smellkit.checks.report import Report, content, decoded, fault, nearest
 
 LONGEST_LINE = 100_000  # characters
-LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 THOUSANDS = r"^\s*\d{1,3}(\.\d{3})+\s*$"
 COUNTS = 1023  # of a 10-bit converter
@@ -165,7 +164,7 @@ class Sheet:
 
         With `separated` a header without any comma, but with another delimiter, is refused.
         """
-        text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+        text = decoded(path, content(path)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
         physical = text.split("\n")
         if (longest := max(map(len, physical))) > LONGEST_LINE:
             line, size = [len(one) for one in physical].index(longest) + 1, f"{longest} characters"
