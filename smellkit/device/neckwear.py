@@ -130,8 +130,7 @@ class NeckWear:
         url, close = port, lambda: None
         if port == "virtual":
             from smellkit.device.serve import serve_here
-            from smellkit.device.virtual import VirtualNeckWear
-            from smellkit.device.virtual_direct import VirtualDirect
+            from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
 
             virtual = virtual or (VirtualDirect() if link == "direct" else VirtualNeckWear())
             server = serve_here(virtual, name="neckwear")

@@ -28,8 +28,7 @@ from smellkit.device.link import Link, open_link
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import serve_here
-from smellkit.device.virtual import FAULTS, VirtualNeckWear
-from smellkit.device.virtual_direct import VirtualDirect
+from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear
 from smellkit.errors import DeviceError
 from smellkit.study.device.fake import FakeClock, MemoryPort, gone
 
