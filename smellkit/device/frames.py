@@ -150,6 +150,9 @@ class Fault(str):
     The inner_ ones are about a sound forward frame around something else than a sound inner frame.
     """
 
+    raw: bytes
+    total: int  # what the bytes really add up to
+
     def __new__(cls, kind: str, raw: bytes = b"", total: int = 0):
         fault = super().__new__(cls, kind)
         fault.raw, fault.total = raw, total
