@@ -1,13 +1,17 @@
 """Recordings of any nose: every usual way to write them is read the same, and a fault is named with its place."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from smellkit import noses
 from smellkit.checks import Report
-from smellkit.errors import DataError
+from smellkit.cli.nose import nose as nose_commands
+from smellkit.errors import DataError, OptionError
+from smellkit.odour.exchange import write_exchange
 from smellkit.odour.readers import guess, read_folder
 
 NOSE = """
