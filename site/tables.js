@@ -40,7 +40,7 @@ for (const table of document.querySelectorAll("details.results table")) {
   save.type = "button";
   save.textContent = "save as CSV";
   save.addEventListener("click", () => {
-    const quoted = (cell) => { const text = cell.textContent.trim(); return `"${(/^[=+@-](?!\d|$)/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`; };
+    const quoted = (cell) => { const text = cell.textContent.trim(); return `"${(/^([=@]|[+-](?!\d|$))/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`; };
     const text = [...table.rows].filter((row) => !row.hidden).map((row) => [...row.cells].map(quoted).join(",")).join("\r\n");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text + "\r\n"], {type: "text/csv"}));

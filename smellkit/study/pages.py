@@ -6,15 +6,20 @@ site/results/*.json alone, as in `published`; what sorts, filters and saves a ta
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+import yaml
+
+from smellkit.errors import DataError
 from smellkit.plots import PALETTE
 from smellkit.study import published
 from smellkit.study.published import FOLDER, Figure, Result, Table
 
-WIDE, LEFT, LINE = 760, 230, 26  # of a plot, of its names, of one row, in pixels
+WIDE, LEFT, LINE = 760, 230, 22  # of a plot, of its names, of one row, in pixels
 SHAPES = ("circle", "rect", "path")  # another mark for each column: colours alone don't reach everybody
 
 
@@ -25,8 +30,29 @@ def page(name: str, folder: Path = FOLDER) -> str:
     return "\n\n".join(_section(one, layouts[one.name], results) for one in results)
 
 
+def headlines(folder: Path = FOLDER) -> str:
+    """The numbers of the first page as a table in markdown: where it is easy, its honest twin, and others' figure."""
+    chosen = yaml.safe_load((folder.parent / "headlines.yaml").read_text(encoding="utf-8"))
+    lines = ["| in per cent | easy | honest | published by others |", "|---|---|---|---|"]
+    for one in chosen:
+        cells = [_headline(folder, *one[kind]) if kind in one else "–" for kind in ("easy", "honest", "others")]
+        lines.append(f"| {one['what']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _headline(folder: Path, where: str, name: str, place: str, times: float = 100) -> str:
+    """A figure with the words for where it was measured; DataError where the result has none."""
+    file = folder / f"{name}.json"
+    *parents, last = place.split(" / ")
+    row = published.at(json.loads(file.read_text(encoding="utf-8")), " / ".join(parents))
+    if (figure := published.figure_at(row, last, times)) is None:
+        raise DataError(f"{file} has no figure at {place!r}", hint="correct site/headlines.yaml")
+    value, mark, interval = published.cell(figure).partition(" [")
+    return f"**{value}**{mark}{interval}, {where}"
+
+
 def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:
-    parts = [f"## {result.title}", layout.get("says_first", "")]
+    parts = [f"## {result.title}"]
     shown = {table["title"]: table for table in layout.get("tables", [])}
     for table in result.tables:
         how = shown.get(table.title, {})
@@ -37,8 +63,8 @@ def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:
         body = published.markdown(table).removeprefix(f"**{table.title}**\n\n")
         head = f"<summary>{escape(table.title or 'Figures')} <small>{figures}</small></summary>"
         parts.append(f'<details class="results">{head}\n\n{body}\n\n</details>')
-    made = f"Made by `{published.made_by(result.name, result.command)}`: [{result.name}.json](results/{result.name}.json)."
-    return "\n\n".join(filter(None, [*parts, made]))
+    made = f"Made by `{published.made_by(result.name, result.command)}`"
+    return "\n\n".join(filter(None, [*parts, f"{made}: [{result.name}.json](results/{result.name}.json)."]))
 
 
 def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] | None = None) -> str:
@@ -53,7 +79,7 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
     ends = [value for _, figures in rows for figure in figures if figure for value in figure if value is not None]
     low, high = min(0.0, *ends, *lines.values()), max(*ends, *lines.values())
     step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1e9) if (high - low) / step <= 6)
-    first, last = int(low // step), int(-(-high // step))
+    first, last = math.floor(low / step), math.ceil(high / step)
 
     def x(value: float) -> float:
         return LEFT + (WIDE - LEFT - 30) * (value - first * step) / ((last - first) * step)
@@ -66,25 +92,32 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
     for number, (words, value) in enumerate(lines.items()):
         y = 14 + 18 * number
         parts.append(f'<line x1="{x(value):.0f}" x2="{x(value):.0f}" y1="{y}" y2="{height - 26}" class="other"/>'
-                     f'<text x="{x(value) + 5:.0f}" y="{y + 4}">{escape(words)}</text>')  # fmt: skip
+                     f'<text x="{x(value) - 5:.0f}" y="{y + 4}" text-anchor="end">{escape(words)}</text>')  # fmt: skip
     for number, (name, figures) in enumerate(rows):
         y = top + LINE * number + LINE / 2
         parts.append(f'<text x="{LEFT - 12}" y="{y + 4:.0f}" text-anchor="end">{escape(name[:32])}</text>')
-        parts += [_mark(x, y + 6 * (mark - (len(places) - 1) / 2), mark, name, columns[mark], figure)
+        parts += [_mark(x, y + 5 * (mark - (len(places) - 1) / 2), mark, name, columns[mark], figure)
                   for mark, figure in enumerate(figures) if figure]  # fmt: skip
-    keys = " ".join(f'<span><svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">{_shape(8, 8, mark)}</svg> '
-                    f"{escape(column)}</span>" for mark, column in enumerate(columns))  # fmt: skip
-    label = escape(f"{table.title}: {', '.join(columns)} with 95 % intervals, for {len(rows)} rows; the tables below have "
-                   "the figures", quote=True)  # fmt: skip
-    return (f'<figure class="intervals"><div tabindex="0" role="group" aria-label="{label}"><svg viewBox="0 0 {WIDE} {height:.0f}" '
-            f'role="img" aria-label="{label}">{"".join(parts)}</svg></div><figcaption>{escape(table.title)}. {keys}</figcaption></figure>')  # fmt: skip
+    small = '<svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">'
+    keys = " ".join(
+        f"<span>{small}{_shape(8, 8, mark)}</svg> {escape(name)}</span>" for mark, name in enumerate(columns)
+    )
+    words = (
+        f"{table.title}: {', '.join(columns)} with 95 % intervals, {len(rows)} rows; the tables below have the figures"
+    )
+    label = f'aria-label="{escape(words, quote=True)}"'
+    drawing = f'<svg viewBox="0 0 {WIDE} {height:.0f}" role="img" {label}>{"".join(parts)}</svg>'
+    return (f'<figure class="intervals"><div tabindex="0" role="group" {label}>{drawing}</div>'
+            f"<figcaption>{escape(table.title)}. {keys}</figcaption></figure>")  # fmt: skip
 
 
 def _mark(x, y: float, mark: int, row: str, column: str, figure: Figure) -> str:
     value, low, high = figure
     told = f"{row}, {column}: {value:.3g}" + ("" if low is None else f" [{low:.3g}, {high:.3g}]")
-    line = "" if low is None or high is None else (
-        f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{PALETTE[mark]}" stroke-width="2"/>')  # fmt: skip
+    line = ""
+    if low is not None and high is not None:
+        place = f'x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
+        line = f'<line {place} stroke="{PALETTE[mark]}" stroke-width="2"/>'
     return f"<g><title>{escape(told)}</title>{line}{_shape(x(value), y, mark)}</g>"
 
 
