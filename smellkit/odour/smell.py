@@ -34,7 +34,7 @@ from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture
 from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
-from smellkit.sensors import ENVIRONMENT, GROVE, MIXTURE, PPM, SMELLNET
+from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
 from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
@@ -237,13 +237,19 @@ def load_smell(weights: str | Path = "odour") -> Smell:
     return KINDS[kind].load(folder)
 
 
-def board_ranges(table: pd.DataFrame, columns: Sequence[str]) -> Ranges:
+def board_ranges(table: pd.DataFrame, columns: Sequence[str], nose: Description = SMELLNET) -> Ranges:
     """The ranges of `columns` in a tidy table of recordings; those of a stuck environment sensor do not count."""
     values = table[list(columns)].astype(float)
-    stuck = (table["Pressure"].round(1) == STUCK[0]) & (table["Humidity"] == STUCK[1])
-    values.loc[stuck, [name for name in columns if name in ENVIRONMENT]] = np.nan
+    if nose == SMELLNET:
+        stuck = (table["Pressure"].round(1) == STUCK[0]) & (table["Humidity"] == STUCK[1])
+        values.loc[stuck, [name for name in columns if name in ENVIRONMENT]] = np.nan
     parts = [rows.to_numpy() for _, rows in values.groupby(table["file"])]
-    unit = ["counts" if name in GROVE else "estimate" if name in PPM else name for name in columns]
+
+    def kind(name: str) -> str:  # the units in place of 10-bit counts and of estimates are known to `checks.ranges`
+        column = nose.columns[name]
+        return "counts" if column.span == (0, FULL) else "estimate" if column.unit == "ppm" else name
+
+    unit = [kind(name) for name in columns]
     return Ranges.measure(parts, names=columns, unit=unit)
 
 
