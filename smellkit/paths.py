@@ -45,6 +45,18 @@ def runs() -> Path:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make a WriteError of what the block raises where `path` can't be written: no room, or not allowed."""
+    try:
+        yield
+    except OSError as why:
+        if isinstance(why, WriteError) or why.errno not in FULL:
+            raise
+        hint = "make room, or write to another place; what was there before is unchanged"
+        raise WriteError(f"Can't write {path}: {why.strerror}", hint=hint) from why
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name only when the block succeeds.
 
@@ -54,21 +66,12 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
-    except OSError as why:
-        raise unwritten(why, path) from why
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def unwritten(why: OSError, path: Path) -> OSError:
-    """The error for the reader where `why` says that `path` can't be written; else `why` itself."""
-    if isinstance(why, WriteError) or why.errno not in FULL:
-        return why
-    hint = "make room, or write to another place; what was there before is unchanged"
-    return WriteError(f"Can't write {path}: {why.strerror}", hint=hint)
 
 
 def lock(folder: Path, *, what: str) -> None:

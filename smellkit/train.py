@@ -178,11 +178,10 @@ class _Loop:
                 checkpoint.save(self.run.folder, self.chosen.state_dict(), manifest)
             self.run.log(row)
         try:
-            self.accelerator.save_state(str(self.state))
-        except OSError as why:
-            raise paths.unwritten(why, self.state) from why
-        except RuntimeError as why:  # what torch makes of a full disk
-            if not re.search("writ|iostream", str(why)):
+            with paths.writing(self.state):
+                self.accelerator.save_state(str(self.state))
+        except RuntimeError as why:
+            if not re.search("writ|iostream", str(why)):  # what torch makes of a full disk
                 raise
             raise WriteError(f"Can't write {self.state}: {str(why)[:200]}", hint="make room") from why
 
