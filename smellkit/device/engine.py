@@ -229,7 +229,7 @@ class Engine(Player):
         bound = 2 * self.stop_bound() + self.timing.patience + 1.0
         if not self._runner.join(bound) and not job.done:
             self.last_resort()
-            self._on_end(False)
+            self._on_end(self, False)
         return job.error
 
     def forked(self) -> None:

@@ -102,9 +102,11 @@ class NeckWear:
         self._said: dict[str, Any] = {}
         self._schedule: Schedule | None = None
         self.log = owned = log if isinstance(log, Log) else Log(log, now=self._clock.now)
-        watched = Watched(stop=self._dialect.stop(), name=name, baud=self._dialect.baud) if watchdog else None
+        about = {"stop": self._dialect.stop(), "baud": self._dialect.baud, "answers": self._dialect.answers}
+        self._watchdog = watched = Watched(name=name, **about) if watchdog else None
 
-        def on_end(silent: bool) -> None:  # knows nothing of `self`: a player that nobody holds has to be let go
+        def on_end(engine: Engine | None, silent: bool) -> None:  # not by `self`: who is lost has to be let go
+            forget(engine)
             if watched:
                 watched.leave(silent)
             if owned is not log:
@@ -115,10 +117,9 @@ class NeckWear:
         try:
             self._engine = Engine(connect, clock=self._clock, name=name, **options)
         except BaseException:
-            on_end(True)
+            on_end(None, True)
             raise
         weakref.finalize(self, self._engine.begin_close).atexit = False
-        self._watchdog = watched
         if isinstance(self._clock, Clock):
             close_at_end(self._engine)
         if watched:
