@@ -67,9 +67,9 @@ class Watched:
             self.drop()
             self.message.pop("url", None)
             if link:
-                number = None if os.name == "nt" else link.fileno()
+                number = None if os.name == "nt" or link.alone else link.fileno()
                 self.fd = -1 if number is None else os.dup(number)
-                self.message |= {"url": link.name, "telnet": link.telnet, "fd": self.fd >= 0}
+                self.message |= {"url": link.name, "telnet": link.telnet, "fd": self.fd >= 0, "alone": link.alone}
             self._guard.follow(self)
 
     def leave(self, silent: bool) -> None:
@@ -85,8 +85,8 @@ class Watched:
 
     @property
     def alive(self) -> bool:
-        """Whether the watchdog process answers."""
-        return self._guard.alive
+        """Whether the watchdog process answers, and can reach the port."""
+        return self._guard.alive and not self.message.get("alone")
 
     @property
     def pid(self) -> int:

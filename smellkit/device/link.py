@@ -44,6 +44,7 @@ class Link:
         self._lock, self._blocked = lock, False
         self.name = name
         self.telnet = "rfc2217" in type(port).__module__  # whoever writes to the bare socket must double FF
+        self.alone = getattr(port, "alone", False)  # nobody but this program can write to it
 
     def read(self) -> bytes:
         """What has arrived, at most a few kilobytes; PortLost when the port went away."""
@@ -95,7 +96,7 @@ class Link:
         try:
             yield
         except GONE as why:
-            if type(why).__name__ == "SerialTimeoutException":
+            if type(why).__name__ == "SerialTimeoutException" or (data and isinstance(why, TimeoutError)):
                 self._blocked = True
                 remedy = f"unplug the device, plug it in again; {ends}"
                 raise WriteBlocked(f"{self.name} takes no bytes", port=self.name, frame=data, remedy=remedy) from why
@@ -117,7 +118,7 @@ def open_link(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Link
     if url.startswith("ble:"):
         from smellkit.device.ble import BlePort
 
-        return Link(BlePort(url.removeprefix("ble:").lstrip("/"), write_timeout=write_timeout), name=url)
+        return Link(BlePort(url.removeprefix("ble:"), write_timeout=write_timeout), name=url)
     import serial
 
     kind = url.partition("://")[0] if "://" in url else ""

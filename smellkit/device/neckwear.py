@@ -137,17 +137,19 @@ class NeckWear:
         channel: int = 0,
         virtual: VirtualNeckWear | None = None,
     ) -> NeckWear:
-        """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, or "virtual".
+        """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, ble:NAME, or "virtual".
 
         `link` is "handset" (433 MHz, which confirms nothing), "direct" (the player itself, which answers), or "auto",
         which asks on both and raises NoReply when nothing answers. "virtual" starts a device of this program and talks
         to it as to a real one; `neck.virtual.air` is what it emitted. `virtual` gives that device, with faults for
         instance. `log` is a file for JSON lines. `watchdog` starts the process that sends stop if this one is killed;
-        without it no play frame is longer than 2 s. Raises PortError.
+        without it, and over Bluetooth, no play frame is longer than 2 s. Raises PortError.
         """
         links, timing = dialects(), timing or Timing()
         if link not in (*links, "auto"):
             raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(links))
+        if str(port).startswith("ble:") and link == "handset":
+            raise ArgumentError("No handset is reached over Bluetooth", remedy='link="direct"')
         if not watchdog:
             timing = replace(timing, frame=min(timing.frame, timing.unguarded))
         url, close = port, lambda: None

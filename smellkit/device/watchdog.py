@@ -71,6 +71,8 @@ class _Port:
         self.left -= 1
         self.due = time.monotonic() + STOP_GAP
         self.took = False
+        if self.message.get("alone"):  # only the program can reach it
+            return
         with contextlib.suppress(Exception):  # whatever it was, the next try may do
             if self.fd < 0:  # Windows has no descriptor to hand over, but there a dead program's port is free again
                 import serial
@@ -142,7 +144,7 @@ class Watch:
     def order(self, why: str, name: str = "") -> list[_Port]:
         """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
 
-        Returns the ports that took a stop.
+        Returns the ports that it was for; some may not have taken a stop.
         """
         keys = [key for key, port in self.ports.items() if name in ("", port.name, port.message["url"])]
         ports = [self.ports[key] for key in keys]
@@ -151,7 +153,7 @@ class Watch:
         if keys:
             self._tell({"stop": why, "keys": keys})
         self.burst(ports)
-        return [port for port in ports if port.took]
+        return ports
 
     def go_on(self) -> float:
         """Send the stops that are due; seconds until the next one, at most a minute."""
@@ -227,7 +229,7 @@ class _Door:
             with client, contextlib.suppress(OSError):
                 reply = {"pid": self._program, "program": _command(self._program)}
                 reply["ports"] = [port.name for port in self._watch.ports.values()]
-                reply["sent"] = [port.name for port in sent]
+                reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
                 reply["confirmed"] = [port.name for port in sent if port.confirmed]
                 client.sendall(json.dumps(reply).encode() + b"\n")
         return 0.2 if self._waiting else 60.0
