@@ -165,8 +165,7 @@ def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     from smellkit.device.clock import Clock
     from smellkit.device.log import LineFile
     from smellkit.device.serve import PtyServer, TcpServer
-    from smellkit.device.virtual import FAULTS, VirtualNeckWear, read_faults
-    from smellkit.device.virtual_direct import VirtualDirect
+    from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear, read_faults
 
     if list_faults:
         for name, (number, what, usual) in FAULTS.items():
