@@ -24,7 +24,6 @@ MODELS = [  # networks: no device, no panel, no file
     "odour.mixture",
     "odour.experts",
     "odour.mixture_classifier",
-    "gcode.encoder",
     "gcode.decoder",
     "gcode.window_decoder",
     "plume.models",
