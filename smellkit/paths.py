@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from smellkit.errors import OptionError, WriteError
 
@@ -88,7 +89,7 @@ def lock(folder: Path, *, what: str) -> None:
                 json.dump(own | {"since": time.ctime()}, new)
             return
         except FileExistsError:
-            holder = _holder(file)
+            holder = read_json(file)
         if own.items() <= holder.items():
             return
         if holder and (holder.get("host") != own["host"] or _alive(holder)):
@@ -100,7 +101,7 @@ def lock(folder: Path, *, what: str) -> None:
 
 def unlock(folder: Path) -> None:
     """Give `folder` free, if it is this process that holds it."""
-    if _holder(folder / LOCK).get("pid") == os.getpid():
+    if read_json(folder / LOCK).get("pid") == os.getpid():
         (folder / LOCK).unlink(missing_ok=True)
 
 
@@ -114,15 +115,7 @@ def locked(folder: Path, *, what: str) -> Iterator[None]:
         unlock(folder)
 
 
-def _holder(file: Path) -> dict:
-    """What a lock says of the process that holds it; empty where it can't be read."""
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _alive(holder: dict) -> bool:
+def _alive(holder: dict[str, Any]) -> bool:
     """Whether the process that holds a lock of this host still runs; another one with its number does not count."""
     from psutil import pid_exists
 
@@ -153,3 +146,11 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, value: object) -> Path:
     """Write `value` as indented JSON by rename and return the path; NaN is refused."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file of the kit's own holds; empty where there is none, or nothing that can be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
