@@ -4,7 +4,6 @@ import random
 import shutil
 from pathlib import Path
 
-import mutations
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +23,7 @@ from smellkit.plume import data as samples
 from smellkit.plume.annotations import COLUMNS, PAIRINGS
 from smellkit.plume.models import Sized
 from smellkit.simulate import plume as simulate
+from smellkit.study import faults as mutations
 from smellkit.study.plume import baselines, scores, survey
 from smellkit.study.plume.baselines import Pattern
 from smellkit.task import Task
