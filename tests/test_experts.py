@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from smellkit.odour.experts import Experts, compositions, divergence
-from smellkit.odour.probe import Probe, fit_probe
+from smellkit.odour.senses import Probe, fit_probe
+from smellkit.study.odour.hybrid import tensors_of
 
 TABLE, KINDS = compositions(np.array([[0.6, 0.3, 0.1] + [0.0] * 9]))
 PRIOR = np.append(np.full(len(TABLE), 0.98 / len(TABLE)), 0.02)
@@ -106,7 +107,7 @@ def test_a_probe_says_what_it_has_not_seen_and_knows_what_is_strange():
     probe, unseen = fit_probe(rows, scent, np.tile(np.arange(5), 24))
     assert (unseen.argmax(axis=1) == scent).mean() > 0.95
     np.testing.assert_allclose(unseen.sum(axis=1), 1)
-    again = Probe.of(probe.tensors())
+    again = Probe(**{name: array.numpy() for name, array in tensors_of(probe).items()})
     np.testing.assert_allclose(again.shares(rows), probe.shares(rows), atol=1e-3)
     assert probe.strange(rows).mean() < 0.05
     assert probe.strange(-10 * directions[:3]).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,6 @@ SCENTS = (  # in the order of the player's scents 1 to 12
 )  # fmt: skip
 ALIASES = {"orange": "mandarin_orange", "clove": "cloves"}  # odorant of a mixture -> substance, picture and channel
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
-_ORDER = np.array([ODORANTS.index({v: k for k, v in ALIASES.items()}.get(name, name)) for name in SCENTS])
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,17 @@ def odorant(name: str) -> str:
     raise OptionError(f"No odorant is called {name!r}", hint=f"one of {', '.join(near or ODORANTS)}")
 
 
+_ORDER = np.array([ODORANTS.index(odorant(name)) for name in SCENTS])
+
+
 def to_channels(ratios: np.ndarray) -> np.ndarray:
     """Return beta (..., 12) in the order of the device's channels for ratios (..., 12) in the order of `ODORANTS`."""
     return np.asarray(ratios)[..., _ORDER]
+
+
+def to_odorants(beta: np.ndarray) -> np.ndarray:
+    """Return ratios (..., 12) in the order of `ODORANTS` for beta (..., 12) in the order of the device's channels."""
+    return np.asarray(beta)[..., np.argsort(_ORDER)]
 
 
 def read_scents(folder: str | Path | None = None, *, report: Report | None = None) -> list[Scent]:
@@ -78,21 +86,7 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
     return scents
 
 
-def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
-    """Return a table (scent, file) of every picture images/<scent>/* in `folder`, sorted; `file` is a full path."""
-    root = (Path(folder) if folder else paths.sample() / "smellnet") / "images"
-    files = [file for file in root.glob("*/*") if file.is_file() and not file.name.startswith(".")]
-    files = sorted(
-        (file for file in files if file.suffix.lower() in PICTURES), key=lambda file: file.relative_to(root).as_posix()
-    )
-    if not files:
-        raise DataError(
-            f"No pictures in {root}: expected images/<scent>/*.jpg", hint="data/sample/smellnet has drawings"
-        )
-    return pd.DataFrame({"scent": [file.parent.name for file in files], "file": [str(file) for file in files]})
-
-
-def _scent(path: Path, where: str, entry: object, report: Report) -> Scent:
+def _scent(path: Path, where: str, entry: Any, report: Report) -> Scent:
     if not isinstance(entry, dict):
         raise fault(path, key=where, expected="an object", found=repr(entry)[:60], hint="see data/README.md")
     name = entry.get("name")
@@ -118,3 +112,20 @@ def _scent(path: Path, where: str, entry: object, report: Report) -> Scent:
 
 def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, sorted; none where it is not there."""
+    files = (path for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in PICTURES)
+
+
+def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
+    """Return a table (scent, file) of every picture images/<scent>/* in `folder`, sorted; `file` is a full path."""
+    root = (Path(folder) if folder else paths.sample() / "smellnet") / "images"
+    files = [file for inside in sorted(root.glob("*/")) for file in pictures_in(inside)]
+    if not files:
+        raise DataError(
+            f"No pictures in {root}: expected images/<scent>/*.jpg", hint="data/sample/smellnet has drawings"
+        )
+    return pd.DataFrame({"scent": [file.parent.name for file in files], "file": [str(file) for file in files]})

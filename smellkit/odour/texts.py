@@ -19,7 +19,6 @@ from smellkit.errors import DataError
 from smellkit.odour.scents import ALIASES, ODORANTS, SCENTS, Scent
 
 TEXTS = 56  # paraphrases of a scent in each split
-PARTS = ("train", "valid", "test")
 SENTENCES = {
     "train": (
         "It smells {0}.",
@@ -51,13 +50,12 @@ def paraphrases(scent: Scent, *, part: str, count: int, seed: int) -> list[str]:
 
     Which descriptors, and how many, is drawn by `seed`.
     """
-    random = np.random.default_rng([seed, scent.id, PARTS.index(part)])
-    words = descriptors(scent)
-    texts = []
+    random = np.random.default_rng([seed, scent.id, [*SENTENCES].index(part)])
+    words, texts = descriptors(scent), []
     for number in range(count):
         chosen = random.permutation(words)[: random.integers(1, 4)]
-        join = random.choice(JOINS[part])
-        texts.append(SENTENCES[part][number % len(SENTENCES[part])].format(str(join).join(chosen)))
+        join = str(random.choice(JOINS[part]))
+        texts.append(SENTENCES[part][number % len(SENTENCES[part])].format(join.join(chosen)))
     return texts
 
 
@@ -76,12 +74,12 @@ def lexicon() -> dict[str, list[str]]:
 
 def names_and_descriptions(scents: Sequence[Scent]) -> tuple[list[str], list[int]]:
     """Return texts that do name or describe the scents, and the channel (0 to 11) of each."""
-    texts, channel = [], []
+    texts: list[str] = []
+    channel: list[int] = []
     for scent in scents:
         name = scent.name.replace("_", " ")
         own = [name, f"the smell of {name}", f"a ripe {name}", f"{name} aroma", scent.long_description]
         own += [", ".join(scent.qualitative_descriptors), ", ".join(scent.key_molecules)]
-        own += lexicon().get(scent.name, [])
-        texts += [text for text in own if text]
-        channel += [scent.id - 1] * sum(map(bool, own))
+        own = [text for text in own + lexicon().get(scent.name, []) if text]
+        texts, channel = texts + own, channel + [scent.id - 1] * len(own)
     return texts, channel

@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import plots
-from smellkit.odour.mixture_task import MixtureWindows, label
+from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.scents import ODORANTS, SCENTS
+from smellkit.study.odour.mixture_data import label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
