@@ -5,10 +5,17 @@ import pytest
 import torch
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour import texts
 from smellkit.odour.recordings import find
-from smellkit.odour.scents import SCENTS, Scent, read_scents
-from smellkit.odour.texts import descriptors, lexicon, names_and_descriptions, paraphrases
+from smellkit.odour.scents import (
+    SCENTS,
+    SENTENCES,
+    Scent,
+    descriptors,
+    lexicon,
+    names_and_descriptions,
+    paraphrases,
+    read_scents,
+)
 from smellkit.study.odour.experts import fit_experts
 from smellkit.study.odour.fusion import SUBSETS, by_experts, outcomes
 from smellkit.study.odour.fusion_task import (
@@ -112,7 +119,7 @@ def test_the_sentences_of_the_test_are_not_those_of_the_training():
     scent = read_scents(find())[0]
     known = set(paraphrases(scent, part="train", count=500, seed=1))
     assert not known & set(paraphrases(scent, part="test", count=500, seed=1))
-    assert not set(texts.SENTENCES["train"]) & set(texts.SENTENCES["test"])
+    assert not set(SENTENCES["train"]) & set(SENTENCES["test"])
 
 
 def test_some_descriptors_are_shared_so_that_text_is_no_label():

@@ -177,7 +177,7 @@ LABELS = {
 
 @pytest.mark.parametrize("name", LABELS)
 def test_a_label_is_read_from_the_file_name(name):
-    assert mixtures.parse_label(name) == LABELS[name]
+    assert mixture_data.parse_label(name) == LABELS[name]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_label_is_read_from_the_file_name(name):
 )
 def test_a_name_that_is_no_label_is_refused(name, why):
     with pytest.raises(DataError) as error:
-        mixtures.parse_label(name)
+        mixture_data.parse_label(name)
     assert why in str(error.value)
 
 
@@ -219,16 +219,16 @@ def test_every_way_to_write_a_mixture_is_read(parts, between, change, tail):
     name = change("_".join(f"{name}{between}{share}" for (name, _), share in zip(parts, shares, strict=True))) + tail
     if min(shares) > 0:
         expected = {name: share / 100 for (name, _), share in zip(parts, shares, strict=True)}
-        assert mixtures.parse_label(name) == expected
+        assert mixture_data.parse_label(name) == expected
     else:
         with pytest.raises(DataError):
-            mixtures.parse_label(name)
+            mixture_data.parse_label(name)
 
 
 @given(st.text(max_size=30))
 def test_any_name_is_a_label_or_refused(name):
     try:
-        assert abs(sum(mixtures.parse_label(name).values()) - 1) < 0.02
+        assert abs(sum(mixture_data.parse_label(name).values()) - 1) < 0.02
     except DataError as why:
         assert "Try: " in str(why)
 

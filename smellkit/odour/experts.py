@@ -153,20 +153,12 @@ def divergence(shares: NDArray, expected: NDArray) -> FloatArray:
     return -entr(shares).sum(axis=1, keepdims=True) - shares @ np.log(expected).T
 
 
-def compositions(recorded: NDArray) -> tuple[FloatArray, list[str]]:
-    """All compositions (m, 12) and the kind of each: "1", a pair by its smaller share, "3", or "other".
-
-    `recorded` (k, 12) in channel order are mixtures that were recorded; those that are none of the regular are added.
-    """
+def compositions(recorded: NDArray) -> FloatArray:
+    """All compositions (m, 12); `recorded` (k, 12) in channel order are added where they are none of the regular."""
     one = np.eye(len(SCENTS))
-    rows, kinds = [*one], ["1"] * len(SCENTS)
-    for first, second in itertools.combinations(one, 2):
-        rows += [share * first + (1 - share) * second for share in TENTHS]
-        kinds += [f"{min(share, 1 - share):.1f}" for share in TENTHS]
-    triples = [sum(three) / 3 for three in itertools.combinations(one, 3)]
-    rows, kinds = rows + triples, kinds + ["3"] * len(triples)
+    pairs = [share * a + (1 - share) * b for a, b in itertools.combinations(one, 2) for share in TENTHS]
+    rows = [*one, *pairs, *(sum(three) / 3 for three in itertools.combinations(one, 3))]
     for row in np.asarray(recorded, np.float64) / np.sum(recorded, axis=1, keepdims=True):
         if np.abs(np.array(rows) - row).max(axis=1).min() > CLOSE:
             rows.append(row)
-            kinds.append("other")
-    return np.array(rows), kinds
+    return np.array(rows)

@@ -55,7 +55,7 @@ class Fused:
             limits = Limits(**numbers.pop("limits"))
             senses = Senses(scene, {sense: Probe(**inside(arrays, f"{scene}.{sense}.")) for sense in SENSES})
             mixtures, prior = (arrays[name].astype(float) for name in ("mixtures", "prior"))
-            table, _ = compositions(np.unique(np.round(to_channels(mixtures), 4), axis=0))
+            table = compositions(np.unique(np.round(to_channels(mixtures), 4), axis=0))
             experts = Experts(table, prior, confusion=senses.confusion, **numbers)
             classifier = MixtureClassifier(len(mixtures))
             checkpoint.fill(classifier, inside(tensors, "classifier."), where=str(folder))

@@ -242,13 +242,9 @@ class Forest:
     value: NDArray[np.float16]  # (nodes, 12)
     roots: NDArray[np.int32]  # (trees,)
 
-    def predict(self, features: NDArray, *, batch: int = 4096) -> Array:
+    def predict(self, features: NDArray) -> Array:
         """Return the mean ratios over all trees, (n, 12): the posterior mean."""
         features = np.asarray(features, np.float32)
-        parts = [self._mean(features[first : first + batch]) for first in range(0, max(len(features), 1), batch)]
-        return np.concatenate(parts)
-
-    def _mean(self, features: NDArray) -> Array:
         node = np.tile(self.roots, (len(features), 1))  # where each window stands in each tree, (n, trees)
         while (inner := self.feature[node] >= 0).any():  # one level down at a time, until all stand on leaves
             at, (row, _) = node[inner], np.nonzero(inner)

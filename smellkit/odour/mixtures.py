@@ -1,15 +1,9 @@
-"""Recordings of the mixture board, 4 gas channels at 10 Hz: what their names say, their rows, and their windows.
-
-SmellNet-Mixture (Feng et al., arXiv 2506.00239) has no label but the file name:
-`almond80_clove20.60hnsqdh.ingestion-b48bfb8b7-b2tvx_3.csv` is 80 % almond with 20 % clove, recording 60hnsqdh.
-"""
+"""Recordings of the mixture board, 4 gas channels at 10 Hz (SmellNet-Mixture, arXiv 2506.00239), and their windows."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +11,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import cache
-from smellkit.checks import Pace, Report, fault, nearest, read_table, readable
+from smellkit.checks import Pace, Report, read_table, readable
 from smellkit.errors import DataError
 from smellkit.odour.recordings import SPANS, Stretch, stretches, unread
-from smellkit.odour.scents import ALIASES, ODORANTS
+from smellkit.odour.scents import ODORANTS
 from smellkit.sensors import GROVE
 from smellkit.windows import sliding
 
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 PACE = Pace(rate=10.0, gap=2.0)
 LENGTH, STRIDE, STEPS = 100, 50, 600  # a window, the way to the next, and how much of a recording counts, as published
-EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
-TOLERANCE = 0.0101  # thirds are written as 33 + 33 + 33
-_COMPONENT = re.compile(r"([a-z]+?(?:_[a-z]+)*)_?(\d{1,3})(?:_|$)")
 _VERSION = "blends 3"
 
 
@@ -73,67 +64,27 @@ def cut(values: NDArray | Sequence[NDArray], index: pd.DataFrame) -> MixtureWind
     return MixtureWindows(np.concatenate(parts), ratios, recording, start, index)
 
 
-def parse_label(name: str) -> dict[str, float]:
-    """Return odorant -> ratio for the name of a mixture file; what follows the first point in the name is no label.
-
-    >>> parse_label("Almond20_Orange80.60hs7npt.csv")
-    {'almond': 0.2, 'orange': 0.8}
-
-    Capitals and underscores may vary, a name alone is 100 %. Refused: an unknown odorant (with the nearest names), one
-    odorant twice, and ratios that don't add to 100 % (99 % for thirds).
-    """
-    label = re.sub(r" \(\d+\)$", "", Path(name).name.split(".")[0]).strip().lower()
-    if not re.search(r"\d", label):
-        return {_known(name, label): 1.0}
-    parts, at = [], 0
-    while match := _COMPONENT.match(label, at):
-        parts.append((_known(name, match[1]), int(match[2]) / 100))
-        at = match.end()
-    ratios, hint = dict(parts), "name the file like almond80_clove20.csv"
-    if at < len(label):
-        raise fault(name, expected="odorants with their percentages", found=repr(label[at:]), hint=hint)
-    if len(ratios) < len(parts):
-        raise fault(name, expected="each odorant once", found=repr(label), hint=hint)
-    if abs(sum(ratios.values()) - 1) > TOLERANCE or not all(ratios.values()):
-        total = round(100 * sum(ratios.values()))
-        raise fault(name, expected="ratios above 0 that add to 100 %", found=f"{total} % in {label!r}", hint=hint)
-    return ratios
-
-
-def _known(name: str, word: str) -> str:
-    word = {substance: known for known, substance in ALIASES.items()}.get(word, word)
-    if word not in ODORANTS:
-        near = nearest(word, ODORANTS)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"the odorants are {', '.join(ODORANTS)}"
-        raise fault(name, expected="names of odorants", found=repr(word), hint=hint)
-    return word
-
-
-def recorded_at(name: str) -> datetime | None:
-    """Return when a recording began: its 8-character id is a base-32 number of milliseconds since 2019 (inferred)."""
-    file = Path(name).name
-    ids = re.findall(r"\.([1-9][0-9a-v]{7})(?=[. ])", file)
-    if not ids or re.search(r"balanced|\.synth", file):  # made files carry random letters
-        return None
-    return EPOCH + timedelta(milliseconds=int(ids[0], 32))
-
-
 def read_mixture_files(
-    files: Sequence[Path], *, root: Path, labelled: bool = False, skip: bool = False, report: Report | None = None
+    files: Sequence[Path],
+    *,
+    root: Path,
+    label: Callable[[str], object] | None = None,
+    skip: bool = False,
+    report: Report | None = None,
 ) -> tuple[list[NDArray[np.float32]], pd.DataFrame]:
     """Return the first 600 rows (steps, 4) of each file at 10 Hz, and an index with one row a file.
 
     The index has `file` (relative to `root`), how many `rows` were there, the `first` row in the file, and how many
     rows of the file are `every` row read, 1 unless it had to be resampled. Of a file whose clock shows a gap the first
-    stretch that holds a window is used. With `labelled`, a name that is no label is a fault too. With `skip`, a file
+    stretch that holds a window is used. What `label` refuses of a name is a fault of the file, too. With `skip`, a file
     with a fault is reported and left out.
     """
     names = cache.named(files, root=root)
     name_of = {path: name for name, path in names.items()}
 
     def read(file: Path, notes: Report) -> pd.DataFrame:
-        if labelled:
-            parse_label(str(file))
+        if label:
+            label(str(file))
         values, row = read_mixture(file, report=notes)
         table = pd.DataFrame(values[:STEPS], columns=list(MIXTURE_GAS))
         return table.assign(rows=len(values), first=row[0], every=(row[-1] - row[0]) / max(1, len(row) - 1))
@@ -145,7 +96,7 @@ def read_mixture_files(
             raise unread(root, notes)
         return pd.concat(tables, ignore_index=True)
 
-    options = f"{_VERSION} labelled={labelled} skip={skip}"
+    options = f"{_VERSION} labelled={label is not None} skip={skip}"
     table = cache.table("mixtures", build, files=cache.digests(names), options=options, report=report)
     ends = np.cumsum(np.bincount(table["number"]))
     index = table[["file", "rows", "first", "every"]].iloc[ends - 1].reset_index(drop=True)

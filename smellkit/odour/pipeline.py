@@ -46,9 +46,8 @@ Belief: TypeAlias = tuple[NDArray[np.float64], float]  # of the experts in each 
 class Evidence:
     """What one sense alone says: shares of the twelve scents, and how much it is trusted, 0 to 1.
 
-    A smell is trusted as far as its session is known, or as it speaks for the twelve at all; pictures and texts as
-    often as their kind was right where it could be checked. 0 means that it said nothing, and was left out, and
-    `why` says for which reason.
+    A smell is trusted as far as its session is known, or as it speaks for the twelve; pictures and texts as often as
+    their kind was right where it could be checked. At 0 it said nothing and was left out, and `why` says the reason.
     """
 
     shares: Mapping[str, float]
@@ -58,22 +57,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What was recognised and what may be played of it.
+    """What was recognised and what may be played of it."""
 
-    `beta` has a share for each of the twelve scents, in the order of the player's channels, and sums to 1. `name` and
-    `confidence` are the likeliest class, which may be none of the twelve; `probabilities` are those of all classes.
-    `reason` says why no single scent should be played, `mixture_reason` why no mixture; empty when it may. `seconds`
-    is how long the answer took.
-    """
-
-    beta: Mapping[str, float]
-    name: str
+    beta: Mapping[str, float]  # a share for each of the twelve scents, in the order of the player's channels, sum 1
+    name: str  # the likeliest class, which may be none of the twelve, and its probability
     confidence: float
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
-    probabilities: tuple[float, ...] = ()
-    reason: str = ""
-    mixture_reason: str = ""
-    seconds: float = 0.0
+    probabilities: tuple[float, ...] = ()  # of all classes
+    reason: str = ""  # why no single scent should be played, empty when it may
+    mixture_reason: str = ""  # why no mixture should be played
+    seconds: float = 0.0  # how long the answer took
 
     @property
     def abstains(self) -> bool:
@@ -113,9 +106,8 @@ def play(answer: Mixture, neck: NeckWear, *, seconds: float, mixture: bool = Fal
     if mixture:
         played = Played(answer, plan=neck.play_mixture(answer.shares, seconds=seconds))
     else:
-        scent = playlist.top(answer.shares)
-        neck.play(scent, seconds=seconds)
-        played = Played(answer, scent=scent)
+        played = Played(answer, scent=playlist.top(answer.shares))
+        neck.play(played.scent or 0, seconds=seconds)
     if wait:
         neck.wait()
     return played
@@ -133,6 +125,7 @@ class Pipeline:
         self.smell = smell
         self._load_fused = fused
         self._others = others  # whether a recording of the other board is understood, too
+        self._mixture_board: Smell | None = None
 
     @classmethod
     def load(cls, weights: str | Path = "odour") -> Pipeline:
@@ -168,10 +161,6 @@ class Pipeline:
         """What fuses the senses; loaded, or fitted to a folder's pictures and descriptions, when it is first needed."""
         return self._load_fused()
 
-    @cached_property
-    def _mixture_board(self) -> Smell:
-        return load_smell("mixture")
-
     def board(self, recording: Recording, nose: str = "") -> Smell:
         """The weights for a recording's board: by the name of the `nose` (odour, mixture), or by its columns."""
         if nose not in ("", "odour", "mixture"):
@@ -180,8 +169,10 @@ class Pipeline:
             if nose and (nose == "mixture") != isinstance(self.smell, MixtureSmell):
                 raise OptionError(f"These weights are not of the nose {nose!r}", hint="Pipeline.load() knows both")
             return self.smell
-        other = nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell))
-        return self._mixture_board if other else self.smell
+        if nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell)):
+            self._mixture_board = self._mixture_board or load_smell("mixture")
+            return self._mixture_board
+        return self.smell
 
     def __call__(
         self,
@@ -242,10 +233,10 @@ class Pipeline:
 
     def smelled(self, smell: Smell, windows: NDArray) -> Belief:
         """What windows of one recording make the experts believe, and how far that is to be trusted."""
-        if isinstance(smell, MixtureSmell):
-            each, known = self.fused.smelled(smell.hybrid, windows)
-            return each.mean(axis=0), known
-        return self.believed(smell.recording(windows)[0], smell)
+        if isinstance(smell, SubstanceSmell):
+            return self.believed(smell.recording(windows)[0], smell)
+        each, known = self.fused.smelled(smell.hybrid, windows)
+        return each.mean(axis=0), known
 
     def believed(self, probabilities: NDArray, smell: Smell | None = None) -> Belief:
         """The same from the `probabilities` (classes,) of a board: a running mean, say."""
@@ -262,7 +253,7 @@ class Pipeline:
             except DataError as why:
                 raise DataError(f"The {sense}: {why.what}", hint=why.hint) from why
             each = [shares for shares in said if shares is not None]
-            right = float(np.trace(self.fused.experts.confusion[sense]) / len(SCENTS))
+            right = float(self.fused.experts.confusion[sense].trace() / len(SCENTS))
             known = Evidence(named(np.mean(each, axis=0)), right) if each else None
             evidence[sense] = known or Evidence(FLAT, 0.0, "like nothing known")
         return evidence

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smellkit import paths
+from smellkit import cache, paths
 from smellkit.checks import read_picture
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 
@@ -138,14 +138,23 @@ class LightScene(SceneEncoder):
     text_size = 256
 
     def embed_pictures(self, pictures: list[Image]) -> Array:
-        return np.stack([picture_statistics(picture) for picture in pictures])
+        """Describe each picture by 177 numbers: colours (72), their layout (27), edges (72) and roughness (6)."""
+        return np.stack([_picture_statistics(picture) for picture in pictures])
 
     def embed_texts(self, texts: list[str]) -> Array:
-        return np.stack([hashed_text(text, size=self.text_size) for text in texts])
+        """Describe each text by its words, word stems and letter triples, hashed with a sign, length 1."""
+        out = np.zeros((len(texts), self.text_size), np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()):
+                padded = f"<{word}>"
+                for piece in (word, word[:5], *(padded[i : i + 3] for i in range(len(padded) - 2))):
+                    code = zlib.crc32(piece.encode())
+                    out[row, code % self.text_size] += 1 if code >> 31 else -1
+        out = np.sign(out) * np.sqrt(np.abs(out))
+        return out / (np.linalg.norm(out, axis=1, keepdims=True) + 1e-9)
 
 
-def picture_statistics(picture: Image, *, side: int = 96) -> Array:
-    """Describe an RGB picture by 177 numbers: colours (72), their layout (27), edges (72) and roughness (6)."""
+def _picture_statistics(picture: Image, *, side: int = 96) -> Array:
     small = picture.convert("RGB").resize((side, side))
     hsv = np.asarray(small.convert("HSV"), np.float32).reshape(-1, 3) / 255
     rgb = np.asarray(small, np.float32) / 255
@@ -162,18 +171,6 @@ def picture_statistics(picture: Image, *, side: int = 96) -> Array:
     roughness = [np.abs(np.diff(grey[::step, ::step], axis=axis)).mean() for step in (1, 3, 8) for axis in (0, 1)]
     share = np.sqrt(colours.ravel() / colours.sum())
     return np.concatenate([share, cells.ravel(), edges.ravel(), 4 * np.array(roughness)]).astype(np.float32)
-
-
-def hashed_text(text: str, *, size: int) -> Array:
-    """Describe a text by its words, word stems and letter triples, hashed with a sign into `size` numbers, length 1."""
-    out = np.zeros(size, np.float32)
-    for word in re.findall(r"\w+", text.lower()):
-        padded = f"<{word}>"
-        for piece in (word, word[:5], *(padded[i : i + 3] for i in range(len(padded) - 2))):
-            code = zlib.crc32(piece.encode())
-            out[code % size] += 1 if code >> 31 else -1
-    out = np.sign(out) * np.sqrt(np.abs(out))
-    return out / (np.linalg.norm(out) + 1e-9)
 
 
 class QwenScene(SceneEncoder):
@@ -193,7 +190,8 @@ class QwenScene(SceneEncoder):
         self._model, self._tokenizer, self._pictures = _load_qwen(name, revision, pixels)
         self._model.eval().requires_grad_(False)
         self.vision_size = self.text_size = self._model.config.text_config.hidden_size
-        self.identity = f"qwen-vl-2 {_fingerprint(name, revision)} {pixels}"
+        files = {path.name: path for path in sorted(Path(name).glob("*")) if path.is_file()}
+        self.identity = f"qwen-vl-2 {cache.digests(files) if files else f'{name}@{revision}'} {pixels}"
 
     def embed_pictures(self, pictures: list[Image]) -> Array:
         """Return the vision tower's tokens, averaged over each picture, (n, hidden size)."""
@@ -251,17 +249,3 @@ def _pinned(name: str, revision: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise OptionError(f"{name} without a pinned revision", hint="add the 40 hex digits of a commit of that model")
     return revision
-
-
-def _fingerprint(name: str, revision: str) -> str:
-    """Name the weights: hub name and revision, or the sizes and the beginning and end of a folder's files."""
-    if not Path(name).is_dir():
-        return f"{name}@{revision}"
-    digest = sha256()
-    for path in sorted(path for path in Path(name).iterdir() if path.suffix in (".json", ".safetensors", ".txt")):
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {size}".encode() + file.read(1 << 20))
-            file.seek(max(size - (1 << 20), 0))
-            digest.update(file.read())
-    return digest.hexdigest()

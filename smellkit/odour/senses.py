@@ -24,8 +24,7 @@ from scipy.special import softmax
 from smellkit.odour.compact_senses import CompactScene, installed
 from smellkit.odour.confidence import fit_temperature
 from smellkit.odour.scene_encoder import LightScene, QwenScene, SceneEncoder
-from smellkit.odour.scents import SCENTS, Scent, list_pictures, odorant, read_scents
-from smellkit.odour.texts import corpus, names_and_descriptions
+from smellkit.odour.scents import SCENTS, Scent, corpus, list_pictures, names_and_descriptions, odorant, read_scents
 
 log = logging.getLogger(__name__)
 

@@ -64,10 +64,20 @@ def with_numbers(expert: Experts, numbers: NDArray) -> Experts:
     return replace(expert, **learnt)
 
 
+def kind(composition: NDArray) -> str:
+    """A single scent is "1", a pair of tenths is known by its smaller share, even triples are "3", the rest "other"."""
+    shares = np.sort(composition[composition > 0])
+    tenths = 10 * shares
+    if len(shares) == 2 and np.allclose(tenths, tenths.round()):
+        return f"{shares[0]:.1f}"
+    return str(len(shares)) if len(shares) in (1, 3) and np.ptp(shares) < 1e-9 else "other"
+
+
 def untrained(scenes: Scenes) -> Experts:
     """Compositions and prior from the recordings of the training split, confusions from the probes."""
     recorded = to_channels(scenes.smells["train"].index[list(ODORANTS)].to_numpy(float))
-    table, kinds = compositions(np.unique(np.round(recorded, 4), axis=0))
+    table = compositions(np.unique(np.round(recorded, 4), axis=0))
+    kinds = [kind(row) for row in table]
     confusion = {name: np.asarray(probe.confusion, float) for name, probe in scenes.probes.items()}
     expert = Experts(table, np.ones(len(table) + 1), {}, {}, {}, confusion)
     count, kinds_there = Counter(kinds[place] for place in expert.places(recorded)), Counter(kinds)

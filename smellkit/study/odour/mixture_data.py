@@ -1,23 +1,76 @@
-"""The labelled splits of SmellNet-Mixture: what was there, how each file came about, and what to hold out together."""
+"""The labelled splits of SmellNet-Mixture: what was there, how each file came about, and what to hold out together.
+
+The data set (Feng et al., arXiv 2506.00239) has no label but the file name:
+`almond80_clove20.60hnsqdh.ingestion-b48bfb8b7-b2tvx_3.csv` is 80 % almond with 20 % clove, recording 60hnsqdh.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.checks import Report
+from smellkit.checks import Report, fault, nearest
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.mixtures import MixtureWindows, cut, parse_label, read_mixture_files, recorded_at
+from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
 from smellkit.odour.recordings import find
-from smellkit.odour.scents import ODORANTS
+from smellkit.odour.scents import ALIASES, ODORANTS
 
+EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
+TOLERANCE = 0.0101  # thirds are written as 33 + 33 + 33
 SMOOTH = 0.15  # lag-1 autocorrelation: 0.21 and more in real recordings, 0.09 and less in resampled ones
+_COMPONENT = re.compile(r"([a-z]+?(?:_[a-z]+)*)_?(\d{1,3})(?:_|$)")
+
+
+def parse_label(name: str) -> dict[str, float]:
+    """Return odorant -> ratio for the name of a mixture file; what follows the first point in the name is no label.
+
+    >>> parse_label("Almond20_Orange80.60hs7npt.csv")
+    {'almond': 0.2, 'orange': 0.8}
+
+    Capitals and underscores may vary, a name alone is 100 %. Refused: an unknown odorant (with the nearest names), one
+    odorant twice, and ratios that don't add to 100 % (99 % for thirds).
+    """
+    label = re.sub(r" \(\d+\)$", "", Path(name).name.split(".")[0]).strip().lower()
+    if not re.search(r"\d", label):
+        return {_known(name, label): 1.0}
+    parts, at = [], 0
+    while match := _COMPONENT.match(label, at):
+        parts.append((_known(name, match[1]), int(match[2]) / 100))
+        at = match.end()
+    ratios, hint = dict(parts), "name the file like almond80_clove20.csv"
+    if at < len(label):
+        raise fault(name, expected="odorants with their percentages", found=repr(label[at:]), hint=hint)
+    if len(ratios) < len(parts):
+        raise fault(name, expected="each odorant once", found=repr(label), hint=hint)
+    if abs(sum(ratios.values()) - 1) > TOLERANCE or not all(ratios.values()):
+        total = round(100 * sum(ratios.values()))
+        raise fault(name, expected="ratios above 0 that add to 100 %", found=f"{total} % in {label!r}", hint=hint)
+    return ratios
+
+
+def _known(name: str, word: str) -> str:
+    word = {substance: known for known, substance in ALIASES.items()}.get(word, word)
+    if word not in ODORANTS:
+        near = nearest(word, ODORANTS)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"the odorants are {', '.join(ODORANTS)}"
+        raise fault(name, expected="names of odorants", found=repr(word), hint=hint)
+    return word
+
+
+def recorded_at(name: str) -> datetime | None:
+    """Return when a recording began: its 8-character id is a base-32 number of milliseconds since 2019 (inferred)."""
+    file = Path(name).name
+    ids = re.findall(r"\.([1-9][0-9a-v]{7})(?=[. ])", file)
+    if not ids or re.search(r"balanced|\.synth", file):  # made files carry random letters
+        return None
+    return EPOCH + timedelta(milliseconds=int(ids[0], 32))
 
 
 def read_mixtures(
@@ -36,7 +89,7 @@ def read_mixtures(
         known = sorted(path.name for path in (folder / "mixture").glob("*/"))
         hint = f"splits here: {', '.join(known)}" if known else "`smellkit data get smellnet`, or data/sample/smellnet"
         raise DataError(f"No mixture recordings in {root}", hint=hint)
-    values, index = read_mixture_files(files, root=folder, labelled=True, skip=skip, report=report)
+    values, index = read_mixture_files(files, root=folder, label=parse_label, skip=skip, report=report)
     labels = pd.DataFrame([parse_label(file) for file in index["file"]], columns=list(ODORANTS)).fillna(0.0)
     origins = [origin(file, value) for file, value in zip(index["file"], values, strict=True)]
     index = index.join(labels).assign(

@@ -29,9 +29,8 @@ from smellkit.odour.mixture import Array, levels, pooled
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
 from smellkit.odour.scene_encoder import SceneEncoder
-from smellkit.odour.scents import SCENTS, list_pictures, read_scents, to_channels
+from smellkit.odour.scents import SCENTS, corpus, list_pictures, read_scents, to_channels
 from smellkit.odour.senses import FOLDS, SENSES, Probe, fit_probe, fit_texts, load_scene_encoder, pictures_of
-from smellkit.odour.texts import corpus
 from smellkit.study.odour.hybrid import fit_classifier, fit_hybrid
 from smellkit.study.odour.mixture_data import groups, held_out, known_mixtures, read_windows, training_split
 from smellkit.study.odour.mixture_task import load_encoder
