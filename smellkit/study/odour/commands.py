@@ -130,7 +130,7 @@ def reproduce(seeds, out):
     _keep(result, out, f"smellkit bench reproduce --seeds {seeds}")
 
 
-def _earlier(out: Path | str) -> dict | None:
+def _earlier(out: Path | str) -> dict:
     """The figures that `out` has already."""
     from smellkit import evaluate
 
