@@ -77,21 +77,22 @@ def lock(folder: Path, *, what: str) -> None:
     The lock is a file with process, host and start; one whose process is gone is taken over.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"pid": os.getpid(), "host": socket.gethostname(), "process": _began(os.getpid()), "since": time.ctime()}
+    own = {"pid": os.getpid(), "host": socket.gethostname(), "process": _began(os.getpid())}
+    file = folder / LOCK
     for _ in range(2):
         try:
-            with (folder / LOCK).open("x", encoding="utf-8") as file:
-                json.dump(own, file)
+            with file.open("x", encoding="utf-8") as new:
+                json.dump(own | {"since": time.ctime()}, new)
             return
         except FileExistsError:
-            holder = _holder(folder / LOCK)
-            if all(holder.get(key) == own[key] for key in ("pid", "host", "process")):
-                return
-            if holder and (holder.get("host") != own["host"] or _alive(holder)):
-                who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
-                hint = f"wait for it, use another name, or delete {folder / LOCK} if that process is gone"
-                raise OptionError(f"Another run is writing here: {what} in {folder} ({who})", hint=hint) from None
-            (folder / LOCK).unlink(missing_ok=True)
+            holder = _holder(file)
+        if own.items() <= holder.items():
+            return
+        if holder and (holder.get("host") != own["host"] or _alive(holder)):
+            who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+            hint = f"wait for it, use another name, or delete {file} if that process is gone"
+            raise OptionError(f"Another run is writing here: {what} in {folder} ({who})", hint=hint)
+        file.unlink(missing_ok=True)
 
 
 def unlock(folder: Path) -> None:
@@ -111,22 +112,19 @@ def locked(folder: Path, *, what: str) -> Iterator[None]:
 
 
 def _holder(file: Path) -> dict:
+    """What a lock says of the process that holds it; empty where it can't be read."""
     try:
-        holder = json.loads(file.read_text(encoding="utf-8"))
-        return holder if isinstance(holder, dict) else {}
-    except (OSError, ValueError):
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
 
 
 def _alive(holder: dict) -> bool:
     """Whether the process that holds a lock of this host still runs; another one with its number does not count."""
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except (ProcessLookupError, KeyError, TypeError, ValueError):
-        return False
-    except OSError:
-        pass  # it runs, as another user
-    return _began(int(holder["pid"])) == holder.get("process")
+    from psutil import pid_exists
+
+    pid = holder.get("pid")
+    return isinstance(pid, int) and pid_exists(pid) and _began(pid) == holder.get("process")
 
 
 def _began(pid: int) -> str:

@@ -15,8 +15,7 @@ from smellkit.device.errors import ArgumentError, LinkError, NoReply, PortError,
 from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
-from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.virtual_direct import VirtualDirect
+from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
 
 GOLDEN = Path(os.environ.get("SMELLKIT_DATA", "/nowhere")) / "neckwear" / "golden_direct.json"
 OWN = {  # worked out by hand from the layout, and by another CRC than the one under test

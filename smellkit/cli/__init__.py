@@ -25,7 +25,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "audit": "smellkit.study.odour.commands:audit",
     "calibrate": "smellkit.cli.learn:calibrate",
     "neckwear": "smellkit.cli.neckwear:neckwear",
-    "nose": "smellkit.cli.neckwear:nose",
+    "nose": "smellkit.cli.nose:nose",
 }
 READERS = logging.getLogger("smellkit.checks.report")
 

@@ -23,7 +23,6 @@ from PIL import Image
 
 from smellkit import paths
 from smellkit.checks import Report, fault, read_json, read_picture, read_texts, readable
-from smellkit.checks.documents import read_upright
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import annotations as tables
 
@@ -256,7 +255,7 @@ def _depth(path: Path) -> int:
 
 
 def _deep(path: Path) -> NDArray[np.float64]:
-    picture = read_upright(path)
+    picture = read_picture(path, rgb=False)
     if not picture.mode.startswith("I"):
         raise fault(path, expected="a frame of 16 bits, as the others", found="8 bits", hint="save all alike")
     return np.asarray(picture, np.float64)
