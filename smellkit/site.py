@@ -159,9 +159,7 @@ def assemble(
     With `raw`, HTML in outputs becomes a raw block of Quarto's markdown: as HTML it would load scripts from a network.
     """
     shutil.rmtree(stage, ignore_errors=True)
-    shutil.copytree(
-        home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "results", "preview", "try")
-    )
+    shutil.copytree(home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "preview", "try"))
     (stage / "site" / "notebooks").mkdir()
     if (home / "site" / "try").exists():
         stage_try(stage / "site" / "try", home=home)
@@ -171,10 +169,12 @@ def assemble(
         if _stage(book, raw=raw) and not (home / "site" / PANEL).exists():
             warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
         (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
-    index = (home / "index.qmd").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        index = index.replace(f"<!-- {name} -->", part)
-    (stage / "index.qmd").write_text(index, encoding="utf-8")
+    shutil.copy2(home / "index.qmd", stage)
+    for path in [stage / "index.qmd", *(stage / "site").glob("*.qmd")]:
+        text = path.read_text(encoding="utf-8")
+        for name, part in parts.items():
+            text = text.replace(f"<!-- {name} -->", part)
+        path.write_text(text, encoding="utf-8")
     config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
     absent: list[str] = []
     for bar in ("navbar", "sidebar", "page-footer"):

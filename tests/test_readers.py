@@ -13,6 +13,7 @@ from smellkit.cli.nose import nose as nose_commands
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.exchange import write_exchange
 from smellkit.odour.readers import guess, read_folder
+from smellkit.simulate.boards import write_recordings
 
 NOSE = """
 rate = 2.0
@@ -381,3 +382,16 @@ def sample():
     from smellkit import paths
 
     return paths.sample()
+
+
+@pytest.mark.parametrize("name", noses.names())
+def test_simulated_recordings_of_every_nose_are_read_with_their_days(tmp_path, name):
+    nose = noses.load(name)
+    how = {"classes": 2, "recordings": 3, "seconds": 20 / (nose.rate or 1), "days": 3}
+    read, table = read_folder(write_recordings(tmp_path / "own", nose, **how))
+    assert read.name == name and read.rate == (nose.rate or 1) and table["file"].nunique() == 6
+    assert sorted(set(table["session"])) == ["2026-03-02", "2026-03-03", "2026-03-04"]
+    again = write_recordings(tmp_path / "again", nose, **how)
+    assert all(
+        file.read_bytes() == (tmp_path / "own" / file.relative_to(again)).read_bytes() for file in again.rglob("*.csv")
+    )

@@ -24,6 +24,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "bench": "smellkit.cli:bench",
     "audit": "smellkit.study.odour.commands:audit",
     "calibrate": "smellkit.cli.learn:calibrate",
+    "submit": "smellkit.study.odour.commands:submit",
     "neckwear": "smellkit.cli.neckwear:neckwear",
     "nose": "smellkit.cli.nose:nose",
 }

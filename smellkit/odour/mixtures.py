@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 
 from smellkit import cache
-from smellkit.checks import Pace, Report, fault, nearest, read_table, readable
+from smellkit.checks import Report, fault, nearest, read_table, readable
 from smellkit.errors import DataError
 from smellkit.odour.recordings import SPANS, Stretch, find, stretches, unread
 from smellkit.odour.scents import ALIASES, ODORANTS
-from smellkit.sensors import GROVE
+from smellkit.sensors import GROVE, MIXTURE
 
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 MIXTURE_RATE = 10.0  # Hz
-PACE = Pace(rate=MIXTURE_RATE, gap=2.0)
+PACE = MIXTURE.pace
 LEAST = 100  # rows of a stretch that is worth reading
 STEPS = 600  # of a recording are used, as published: some files go on to 900
 SPLITS = ("training_seen", "training_new", "test_seen", "test_unseen")

@@ -18,11 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import noses
-from smellkit.checks import Pace, Report, fault, nearest, readable
+from smellkit.checks import Report, fault, nearest, readable
 from smellkit.checks.clock import paced
 from smellkit.noses import Column, Description
 from smellkit.odour.formats import class_of, clock_names, day_of, label_column, name_of, raws, seconds_of
-from smellkit.odour.recordings import JUMP, unread
+from smellkit.odour.recordings import JUMP, Stretch, unread
 from smellkit.odour.sheets import Raw
 
 WORDS = ("substance", "recording", "file", "session", "step")  # of the tidy table, before the nose's columns
@@ -73,6 +73,16 @@ def read_folder(
     return nose, pd.concat(tables, ignore_index=True)[[*WORDS, *nose.columns]]
 
 
+def read_stretches(
+    path: Path, nose: Description, *, columns: Sequence[str], report: Report | None = None
+) -> list[Stretch]:
+    """The `columns` of one file as the parts that no gap divides, with the row of the file that each row was."""
+    report = report if report is not None else Report()
+    tables = [_tidy(raw, nose, folder=path, report=report) for raw in raws(path, skip=False, report=report)]
+    parts = [part for table in tables for _, part in table.groupby(["file", "part"], sort=False)]
+    return [Stretch(part[list(columns)].to_numpy(np.float32), part["row"].to_numpy()) for part in parts]
+
+
 def guess(folder: str | Path) -> tuple[Description, list[str]]:
     """Return the nose that the recordings in `folder` look like, and each thing about it that is only guessed."""
     folder, report = Path(folder).expanduser(), Report()
@@ -114,11 +124,10 @@ def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.Da
     lines = raw.lines[kept]
     session = raw.session or day_of(seconds)
     if nose.rate is None:
-        table = values.assign(part=0)
+        table = values.assign(part=0, row=np.flatnonzero(kept))
     else:
-        pace = Pace(rate=nose.rate, gap=max(HOLD / nose.rate, 2.0))
         where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines.tolist(), "rows": np.flatnonzero(kept)}
-        table = paced(values, seconds, pace=pace, report=report, **where)
+        table = paced(values, seconds, pace=nose.pace, report=report, **where)
     if seconds is None:  # nothing else says where rows are missing
         table["part"] = np.concatenate([[0], np.cumsum(np.diff(np.flatnonzero(kept)) > HOLD)])
     words = {"substance": class_of(raw, folder), "file": name, "session": session}

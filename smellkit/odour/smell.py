@@ -20,20 +20,21 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from smellkit import checkpoint
-from smellkit.checks import Report
+from smellkit import checkpoint, noses
+from smellkit.checks import Pace, Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
-from smellkit.odour import mixtures, recordings
+from smellkit.noses import Description
+from smellkit.odour import mixtures, readers, recordings
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.mixture import Hybrid, MixtureEncoder
 from smellkit.odour.mixture_task import LENGTH, STEPS, load_encoder, load_hybrid, pooled
 from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture
-from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings, read_stretches
+from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
-from smellkit.sensors import ENVIRONMENT, GROVE, PPM
+from smellkit.sensors import ENVIRONMENT, GROVE, MIXTURE, PPM, SMELLNET
 from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
@@ -49,6 +50,7 @@ class SubstanceSmell:
     confidence: Confidence
     about: str = ""
     ranges: Ranges | None = None  # of the channels in training, where the weights tell them
+    nose: Description = SMELLNET  # that they were trained for
 
     @classmethod
     def load(cls, folder: Path) -> SubstanceSmell:
@@ -67,7 +69,8 @@ class SubstanceSmell:
             ) from why
         checkpoint.fill(network, renamed(tensors), where=str(folder))
         about = f"trained weights, {len(classes)} substances"
-        return cls(network.eval(), protocol, classes, confidence, about, Ranges.of(manifest))
+        nose = noses.of_manifest(manifest) or SMELLNET
+        return cls(network.eval(), protocol, classes, confidence, about, Ranges.of(manifest), nose)
 
     def fit(self, data: str | Path | None = None) -> SubstanceSmell:
         """Return the same frozen encoder with a read-out fitted in seconds to the training recordings in `data`.
@@ -84,9 +87,14 @@ class SubstanceSmell:
         network = self._with_head(_discriminant(z, windows.target)).network
         about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
         ranges = board_ranges(table, self.columns)
-        return SubstanceSmell(network, self.protocol, windows.classes, Confidence(temperature), about, ranges)
+        return SubstanceSmell(
+            network, self.protocol, windows.classes, Confidence(temperature), about, ranges, self.nose
+        )
 
-    pace = recordings.PACE
+    @property
+    def pace(self) -> Pace:
+        """How fast rows must come."""
+        return self.nose.pace
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -104,7 +112,9 @@ class SubstanceSmell:
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
         """The same as parts between which the file's clock shows a gap."""
-        return read_stretches(path, columns=self.columns, report=report)
+        if self.nose == SMELLNET:
+            return recordings.read_stretches(path, columns=self.columns, report=report)
+        return readers.read_stretches(path, self.nose, columns=self.columns, report=report)
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, steps, channels) of a recording's `rows` (rows, columns); none when it is too short."""
@@ -153,7 +163,8 @@ class SubstanceSmell:
     def _with_head(self, head: nn.Linear) -> SubstanceSmell:
         network = copy.deepcopy(self.network)
         network.head = head
-        return SubstanceSmell(network.eval(), self.protocol, tuple(map(str, range(head.out_features))), Confidence())
+        classes = tuple(map(str, range(head.out_features)))
+        return SubstanceSmell(network.eval(), self.protocol, classes, Confidence(), nose=self.nose)
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,7 @@ class MixtureSmell:
     span: int = LENGTH
     ranges: Ranges | None = None
     pace = mixtures.PACE
+    nose: Description = MIXTURE
 
     @classmethod
     def load(cls, folder: Path) -> MixtureSmell:

@@ -6,11 +6,10 @@ site/results.yaml says which tables a page shows of a file. A file without an en
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,18 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = paths.HOME / "site" / "results"
-SELECTION = (
-    "A selection. All rows and columns, ablations and published figures are on the results page, in notebook 30."
-)
 Figure = tuple[float, float | None, float | None]  # value, low, high
-
-
-class Part(NamedTuple):
-    """What the first page shows of a table: these rows and columns in this order, all without any, and its own note."""
-
-    rows: Sequence[str] = ()
-    columns: Sequence[str] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +32,6 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
     note: str = ""
-    home: Part | None = None
     smaller: tuple[str, ...] = ()  # columns in which the least is the best
     compete: bool = True  # whether rows are rivals, so that one may be the best
 
@@ -108,33 +95,14 @@ def show(folder: Path = FOLDER) -> None:
         display(Markdown("*None yet.*"))
 
 
-def summary(folder: Path = FOLDER) -> str:
-    """Return the tables for the first page as markdown, each with the command that made it; empty without results."""
-    parts = []
-    for result in read(folder).values():
-        shown = [markdown(table, part=table.home) for table in result.tables if table.home is not None]
-        if shown:
-            parts += [f"### {result.title}", *shown, f"Made by `{result.command}`."]
-    return "\n\n".join(["## Results", SELECTION, *parts]) if parts else ""
-
-
-def markdown(table: Table, *, part: Part | None = None) -> str:
-    """The table, or a part of it, as markdown.
-
-    A figure is bold when its interval stands clear of all others in its column of the whole table.
-    """
-    part = part or Part()
-    numbers = {name: number for number, (name, _) in enumerate(table.rows)}
-    columns = [table.columns.index(name) for name in part.columns or table.columns]
-    best = {column: table.best(column) for column in columns}
-    lines = [f"| {table.of} | " + " | ".join(table.columns[column] for column in columns) + " |"]
-    lines += ["|---|" + "---:|" * len(columns)]
-    for name in [name for name in part.rows if name in numbers] or numbers:
-        figures = table.rows[numbers[name]][1]
-        cells = [_cell(figures[column], bold=best[column] == numbers[name]) for column in columns]
+def markdown(table: Table) -> str:
+    """The table as markdown: a figure is bold when its interval stands clear of all others in its column."""
+    best = [table.best(column) for column in range(len(table.columns))]
+    lines = [f"| {table.of} | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
+    for number, (name, figures) in enumerate(table.rows):
+        cells = [cell(figure, bold=best[column] == number) for column, figure in enumerate(figures)]
         lines.append(f"| {plain(name)} | " + " | ".join(cells) + " |")
-    texts = [f"**{table.title}**" if table.title else "", "\n".join(lines), part.note or table.note]
-    return "\n\n".join(filter(None, texts))
+    return "\n\n".join(filter(None, [f"**{table.title}**" if table.title else "", "\n".join(lines), table.note]))
 
 
 def plain(name: str) -> str:
@@ -181,16 +149,15 @@ def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
     """The rows that `layout` names, with a figure for every column."""
     columns, where, begins = layout["columns"], layout.get("where", {}), layout.get("begins", "")
     rows = []
-    for name, row in (_at(raw, layout["rows"]) or {}).items():
-        figures = tuple(_figure(row, place, layout.get("times", 1)) for place in columns.values())
+    for name, row in (at(raw, layout["rows"]) or {}).items():
+        figures = tuple(figure_at(row, place, layout.get("times", 1)) for place in columns.values())
         kept = all(isinstance(row, dict) and row.get(key) == value for key, value in where.items())
         if kept and str(name).startswith(begins) and any(figure is not None for figure in figures):
             rows.append((str(name).removeprefix(begins), figures))
-    conclusion = _at(raw, layout["says"]) if "says" in layout else ""
+    conclusion = at(raw, layout["says"]) if "says" in layout else ""
     note = " ".join(part for part in (layout.get("note", ""), conclusion) if part)
-    home = Part(**layout["home"]) if "home" in layout else None
     how = {"smaller": tuple(layout.get("smaller", ())), "compete": layout.get("compete", True)}
-    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, home, **how)
+    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, **how)
 
 
 def _plain(raw: dict[str, Any]) -> Table:
@@ -198,11 +165,11 @@ def _plain(raw: dict[str, Any]) -> Table:
     return Table("", "figure", ("value",), tuple((name, ((value, None, None),)) for name, value in _numbers(raw)))
 
 
-def _figure(row: Any, place: str | list[str], times: float) -> Figure | None:
+def figure_at(row: Any, place: str | list[str], times: float) -> Figure | None:
     """The figure at `place` in `row`, with its interval where there is one."""
     places = [place] if isinstance(place, str) else place
-    value: Any = _at(row, places[0])
-    low, high = (_at(row, places[1]) if len(places) > 1 else None) or (None, None)
+    value: Any = at(row, places[0])
+    low, high = (at(row, places[1]) if len(places) > 1 else None) or (None, None)
     if isinstance(value, dict):
         value, low, high = value.get("value"), value.get("low"), value.get("high")
     if not isinstance(value, (int, float)):
@@ -212,7 +179,7 @@ def _figure(row: Any, place: str | list[str], times: float) -> Figure | None:
     return value * times, low * times, high * times
 
 
-def _at(value: Any, place: str) -> Any:
+def at(value: Any, place: str) -> Any:
     """What lies in nested dicts under keys joined by ` / `; None where there is nothing."""
     for key in place.split(" / ") if place else []:
         value = value.get(key) if isinstance(value, dict) else None
@@ -230,7 +197,8 @@ def _numbers(value: dict[str, Any], name: str = "") -> list[tuple[str, float]]:
     return pairs
 
 
-def _cell(figure: Figure | None, *, bold: bool) -> str:
+def cell(figure: Figure | None, *, bold: bool = False) -> str:
+    """A figure with its interval as text, in bold where it is the best of a column."""
     if figure is None:
         return "–"
     value, low, high = figure
