@@ -53,7 +53,8 @@ def site(source, data, profile, preview, strict, publish):
         click.echo(f"Published {sites.publish(source, parts=parts)} notebooks in site/notebooks.")
     page = options.resolve("smellkit.study.pages:page")
     parts |= {f"results {name}": page(name) for name in PAGES}
-    built = sites.build(source, quarto=not preview, parts=parts, progress=click.echo)
+    substances = options.resolve("smellkit.study.odour.substances:pages")()
+    built = sites.build(source, quarto=not preview, parts=parts, pages=substances, progress=click.echo)
     for warning in built.warnings:
         click.secho(f"Warning: {warning}", fg="yellow", err=True)
     click.echo(f"The site lies in {built.index}")

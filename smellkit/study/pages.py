@@ -90,7 +90,7 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
              f'<text x="{x(n * step):.0f}" y="{height - 8}" text-anchor="middle">{n * step:g}</text>'
              for n in range(first, last + 1)]  # fmt: skip
     for number, (words, value) in enumerate(lines.items()):
-        y = 14 + 18 * number
+        y: float = 14 + 18 * number
         parts.append(f'<line x1="{x(value):.0f}" x2="{x(value):.0f}" y1="{y}" y2="{height - 26}" class="other"/>'
                      f'<text x="{x(value) - 5:.0f}" y="{y + 4}" text-anchor="end">{escape(words)}</text>')  # fmt: skip
     for number, (name, figures) in enumerate(rows):
