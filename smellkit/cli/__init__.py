@@ -36,6 +36,7 @@ BENCHES = {
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
+    "drift": "smellkit.study.odour.commands:drift",
     "fusion": "smellkit.study.odour.commands:fusion",
     "reproduce": "smellkit.study.odour.commands:reproduce",
     "neckwear": "smellkit.study.device.commands:bench",

@@ -130,6 +130,19 @@ def reproduce(seeds, out):
     _keep(result, out, f"smellkit bench reproduce --seeds {seeds}")
 
 
+@click.command("drift")
+@click.option("--data", required=True, metavar="DIR", type=FOLDER, help="The folder of UCI 270's batchN.dat.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@JSON
+def drift(data, seeds, out):
+    """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""
+    from smellkit.study.odour import drift as bench
+
+    result = bench.run(data, seeds=seeds, progress=click.echo, earlier=_earlier(out))
+    click.echo(bench.report(result))
+    _keep(result, out, f"smellkit bench drift --data DIR --seeds {seeds}")
+
+
 @click.command("submit")
 @click.argument("file", type=FOLDER)
 @click.option("--name", required=True, help="What the row is called.")
