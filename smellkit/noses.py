@@ -107,7 +107,10 @@ class Description:
     @property
     def spans(self) -> dict[str, Span]:
         """The limits of each column, as readers of tables take them."""
-        return {name: Span(*column.span, overflow=column.overflow) for name, column in self.columns.items()}
+        return {
+            name: Span(*column.span, overflow=column.overflow, usual=column.role != "gas")
+            for name, column in self.columns.items()
+        }
 
     @property
     def pace(self) -> Pace:
