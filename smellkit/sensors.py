@@ -7,6 +7,6 @@ SENSORS = tuple(SMELLNET.columns)
 GAS = SMELLNET.gas  # the input of the published protocol
 GROVE = MIXTURE.gas  # they keep their scale between days; SmellNet-Mixture has these alone
 PPM = SMELLNET.of(unit="ppm")  # estimates of the firmware
-FULL = SMELLNET.columns["CO"].span[1]  # the largest count of a 10-bit converter
+FULL = float(SMELLNET.columns["CO"].span[1])  # the largest count of a 10-bit converter
 OVERFLOW = 2.0**32 - 1  # what the firmware writes for an estimate that does not fit an unsigned integer
 ENVIRONMENT = SENSORS[7:]
