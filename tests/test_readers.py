@@ -1,6 +1,7 @@
 """Recordings of any nose: every usual way to write them is read the same, and a fault is named with its place."""
 
 import json
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -180,6 +181,7 @@ def test_readings_that_mean_none_are_filled_in_or_cut(tmp_path, nose):
             "time_ms,MQ135,MQ3,Pressure\n20000,",
             "line 42: expected columns in one order, found another header",
         ),
+        (",310,", ",310\x1e,", "line 12, column 'MQ3': expected a number, found '310"),
         (",310,", ",,", ""),
     ],
 )
@@ -228,6 +230,12 @@ def test_many_torn_rows_are_refused_and_a_few_are_told(tmp_path, nose):
         torn = torn.replace(f"{500 * row},{300 + row},", f"{500 * row},")
     with pytest.raises(DataError, match="line 12: expected 4 fields, found 3 in '5000,310,4', and 10 more"):
         read_folder(put(tmp_path, "tea.csv", torn), nose)
+
+
+def test_a_date_that_is_none_is_refused_with_its_line(tmp_path, nose):
+    dated = text(names="time,MQ3,MQ135,Pressure", clock=lambda row: f"2026-03-01 12:00:{row / 2:06.3f}")
+    with pytest.raises(DataError, match=r"line 12, column 'time': expected a time, found '2026-93-01"):
+        read_folder(put(tmp_path, "tea.csv", dated.replace("2026-03-01 12:00:05.000", "2026-93-01 12:00:05.000")), nose)
 
 
 def test_an_unnamed_clock_of_hours_needs_its_unit(tmp_path):
@@ -297,6 +305,13 @@ def test_a_bme688_cycle_is_a_row_and_each_sensor_a_part_of_one_recording(tmp_pat
     assert table["heater_9"].eq(1e5 + 9).all() and set(table["session"]) == {"2025-10-09"}
 
 
+def test_a_torn_row_of_a_bme688_file_is_refused_with_its_number(tmp_path):
+    torn = json.loads(bme())
+    torn["rawDataBody"]["dataBlock"][0].pop()
+    with pytest.raises(DataError, match=r"9 values in dataBlock\[0\] for 10 columns"):
+        read_folder(put(tmp_path, "coffee.bmerawdata", json.dumps(torn)))
+
+
 def test_bme688_tags_have_the_names_of_their_label_file(tmp_path):
     names = {"labelInformation": [{"labelTag": 7, "labelName": "tea"}]}
     put(tmp_path, "x.bmelabelinfo", json.dumps(names))
@@ -332,6 +347,27 @@ def test_opensmells_json_tells_substance_session_and_units(tmp_path):
     nose, table = read_folder(folder)
     assert nose.rate == 2 and nose.columns["sensor_1"].unit == "volt"
     assert set(table["substance"]) == {"green-tea"} and set(table["session"]) == {"2026-06-15"}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_file_is_read_or_refused_by_name_and_nothing_else_happens(tmp_path, seed):
+    dice = random.Random(seed)
+    libsvm = "\n".join(f"{1 + n % 2};10.0 1:{n}.5 2:7 3:{n}" for n in range(9))
+    files = {"tea_1.csv": text(), "de_1.csv": text(sep=";", mark=","), "x.bmerawdata": bme(), "batch1.dat": libsvm}
+    name = dice.choice(list(files))
+    damaged = bytearray(files[name].encode())
+    for _ in range(dice.choice([1, 2, 5])):
+        start = dice.randrange(len(damaged) + 1)
+        end = start + dice.choice([0, 1, 3, 20, 200])
+        damaged[start:end] = dice.choice(
+            [b"", damaged[start:end] * 2, dice.randbytes(2), b"\n", b",", b"nan", b'"', b"\0"]
+        )
+    put(tmp_path, name, "")
+    (tmp_path / "mine" / name).write_bytes(damaged)
+    try:
+        assert len(read_folder(tmp_path / "mine")[1])
+    except DataError as why:
+        assert why.hint and "mine" in why.what
 
 
 # OpenSmell's pairs, and the command line

@@ -136,7 +136,11 @@ def _bme_json(path: Path, report: Report) -> list[Raw]:
     try:
         columns = value["rawDataBody"]["dataColumns"]
         names = [str(column["name"]) for column in columns]
-        cells = pd.DataFrame(value["rawDataBody"]["dataBlock"], columns=names, dtype=float)
+        rows = value["rawDataBody"]["dataBlock"]
+        torn = next((number for number, row in enumerate(rows) if len(row) != len(names)), None)
+        if torn is not None:
+            raise ValueError(f"{len(rows[torn])} values in dataBlock[{torn}] for {len(names)} columns")
+        cells = pd.DataFrame(rows, columns=names, dtype=float)
         units = {
             name: SPELLED.get(str(column.get("unit")).lower(), "") for name, column in zip(names, columns, strict=True)
         }
