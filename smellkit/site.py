@@ -180,6 +180,8 @@ def assemble(
             warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
         (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
     shutil.copy2(home / "index.qmd", stage)
+    if (described := home / "data" / "croissant.json").exists():
+        shutil.copy2(described, stage / "site")
     for path in [stage / "index.qmd", *(stage / "site").glob("*.qmd")]:
         text = path.read_text(encoding="utf-8")
         for name, part in parts.items():
@@ -188,6 +190,9 @@ def assemble(
     for file, text in (pages or {}).items():
         paths.write_text(stage / "site" / file, text)
     config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
+    for setting, needs in {"site-url": ("site-url", "open-graph"), "repo-url": ("repo-url",)}.items():
+        if not config["website"].get(setting):
+            config["website"] = {key: value for key, value in config["website"].items() if key not in needs}
     absent: list[str] = []
     for bar in ("navbar", "sidebar", "page-footer"):
         for key, items in config["website"][bar].items():
