@@ -282,11 +282,12 @@ def preview(stage: Path, out: Path) -> list[str]:
     side = [item for part in config["website"]["sidebar"]["contents"] for item in part.get("contents", [part])]
     order = [item if isinstance(item, str) else item["href"] for item in side]
     warnings: list[str] = []
+    script = (stage / config["format"]["html"]["include-after-body"]).read_text(encoding="utf-8")
     for source, book in books.items():
         place = order.index(source) if source in order else len(order)
         contents: list[tuple[int, str, str]] = []  # nbconvert copies what it is given, but no function
         page = {"source": source, "titles": titles, "target": _target, "contents": contents.copy}
-        page |= {"before": order[max(place - 1, 0) : place], "after": order[place + 1 : place + 2]}
+        page |= {"before": order[max(place - 1, 0) : place], "after": order[place + 1 : place + 2], "script": script}
         exporter = _exporter(source, set(books), contents=contents, warnings=warnings)
         where = out / _target(source)
         where.parent.mkdir(parents=True, exist_ok=True)
