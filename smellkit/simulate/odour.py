@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,14 +30,9 @@ SEEN = (
 NEW = ("banana50_peach50", "cumin80_pear20", "Garlic20_Mango80", "coriander50_apple50")  # in training_new alone
 UNSEEN = ("almond20_coriander80", "banana_50_cumin_50", "garlic50_orange50", "peach80_clove20", "mango50_pear50")
 ELEMENTS = ("C", "Ca", "Cl", "Co", "Cr", "Fe", "H", "K", "Mg", "Mn", "N", "Na", "O", "P", "S", "V", "Zn")
-FORMULAS = {  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecule of each of nose.COMPOUNDS
-    "esters": (7, 14, 0, 2, 0),
-    "aldehydes": (7, 6, 0, 1, 0),
-    "terpenes": (10, 16, 0, 0, 0),
-    "alcohols": (6, 14, 0, 1, 0),
-    "sulphides": (6, 10, 0, 0, 2),
-    "phenols": (10, 12, 0, 2, 0),
-}
+FORMULAS = np.array([  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecule of each of nose.COMPOUNDS
+    (7, 14, 0, 2, 0), (7, 6, 0, 1, 0), (10, 16, 0, 0, 0), (6, 14, 0, 1, 0), (6, 10, 0, 0, 2), (10, 12, 0, 2, 0),
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,9 +83,12 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
         _mixtures(folder / "mixture", _generator(seed, 2), size=size)
     _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
     _descriptions(folder, "text_description.json")
-    rows = {name: _elements(name) for name in sorted(nose.SUBSTANCES)}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(ELEMENTS)).rename_axis("food_name")
-    write_text(folder / "gcms.csv", table.to_csv(lineterminator="\n"))
+    names = sorted(nose.SUBSTANCES)
+    amounts = (
+        1000 * np.array([nose.SUBSTANCES[name] for name in names]) @ FORMULAS
+    )  # no unit: only ratios mean something
+    elements = pd.DataFrame(amounts.round(1), pd.Index(names, name="food_name"), ["C", "H", "N", "O", "S"])
+    write_text(folder / "gcms.csv", elements.reindex(columns=ELEMENTS, fill_value=0.0).to_csv(lineterminator="\n"))
 
 
 def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
@@ -99,7 +98,7 @@ def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
         session = nose.session(generator)
         for _ in range(size.scents):
             session = session if sessions == "substance" else nose.session(generator)
-            _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows, since=0)
+            _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows)
     _pictures(folder / "images", generator, count=min(size.pictures, 2))
     _descriptions(folder)
 
@@ -118,22 +117,15 @@ def _base(folder: Path, generator: np.random.Generator, *, size: Size, sessions:
             _recording(folder / split / name, name, session, generator, rows=size.rows, since=number * size.rows)
     for name in ELSEWHERE:
         session = nose.session(generator)
-        _recording(folder / "online_other" / name, name, session, generator, rows=size.rows, since=0)
+        _recording(folder / "online_other" / name, name, session, generator, rows=size.rows)
 
 
 def _recording(
-    folder: Path, name: str, session: nose.Session, generator: np.random.Generator, *, rows: int, since: int
+    folder: Path, name: str, session: nose.Session, generator: np.random.Generator, *, rows: int, since: int = 0
 ) -> None:
-    table = nose.recording(
-        {name: 1.0},
-        session,
-        generator,
-        seconds=rows,
-        onset=generator.uniform(5, 25),
-        puff=(generator.uniform(50, 70), generator.uniform(30, 45)),
-        strength=generator.lognormal(0, 0.2),
-        since=since,
-    )
+    onset, puff = generator.uniform(5, 25), (generator.uniform(50, 70), generator.uniform(30, 45))
+    how: dict[str, Any] = {"onset": onset, "puff": puff, "strength": generator.lognormal(0, 0.2), "since": since}
+    table = nose.recording({name: 1.0}, session, generator, seconds=rows, **how)
     _write(folder / f"{name}.{generator.bytes(6).hex()}.csv", table)
 
 
@@ -187,13 +179,6 @@ def _descriptions(folder: Path, *names: str) -> None:
     """What is said of the smells was written by hand, once: it is copied from the sample that comes with the kit."""
     for name in ("smell_descriptions.json", *names):
         write_text(folder / name, (paths.sample() / "smellnet" / name).read_text(encoding="utf-8"))
-
-
-def _elements(name: str) -> list[float]:
-    """How much of each element the molecules of a substance hold, without a unit: only ratios mean something."""
-    amounts = np.array(nose.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in nose.COMPOUNDS])
-    abundance = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
-    return [abundance.get(element, 0.0) for element in ELEMENTS]
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
