@@ -124,8 +124,9 @@ def stop(port):
 
     replies = order("stop", port or "")
     for reply in replies:
-        held = f"process {reply['pid']} ({reply['program']})"
-        click.echo(f"Stop was sent to {', '.join(reply['sent'])}, held by {held}.")
+        for name in reply["sent"]:
+            said = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
+            click.echo(f"Stop was sent to {name}, held by process {reply['pid']} ({reply['program']}). {said}")
     if replies:
         return
     if not port or port == "virtual":
@@ -165,8 +166,7 @@ def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     from smellkit.device.clock import Clock
     from smellkit.device.log import LineFile
     from smellkit.device.serve import PtyServer, TcpServer
-    from smellkit.device.virtual import FAULTS, VirtualNeckWear, read_faults
-    from smellkit.device.virtual_direct import VirtualDirect
+    from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear, read_faults
 
     if list_faults:
         for name, (number, what, usual) in FAULTS.items():

@@ -258,5 +258,8 @@ class Session(contextlib.AbstractContextManager):
         state = nose.status()
         if state["lost"]:
             self.trouble = f"The sensor board is gone: {state['lost']}. Plug it in again: it is looked for."
+        elif state["outside"]:
+            self._forget()
+            self.trouble = f"Another board than expected: {state['outside']}."
         elif state["silent"] > SILENCE:
             self.trouble = f"The sensor board has been silent for {state['silent']:.0f} s. Check its cable."
