@@ -37,17 +37,15 @@ FORMULAS = np.array([  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typica
 
 @dataclass(frozen=True)
 class Size:
-    """How much is written: recordings a substance and split, rows a recording, pictures a scent.
+    """How much is written: training recordings a substance (one is for testing), rows a recording, pictures a scent.
 
     `mixtures` counts recordings of each seen mixture; 0 leaves the mixtures out.
     """
 
     training: int = 3
-    testing: int = 1
     rows: int = 300
     mixtures: int = 2
     pictures: int = 5
-    scents: int = 1
     scent_rows: int = 200
 
     def __post_init__(self):
@@ -96,9 +94,8 @@ def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
     generator = _generator(seed, 4)
     for name in sorted(SCENTS):
         session = nose.session(generator)
-        for _ in range(size.scents):
-            session = session if sessions == "substance" else nose.session(generator)
-            _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows)
+        session = session if sessions == "substance" else nose.session(generator)
+        _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows)
     _pictures(folder / "images", generator, count=min(size.pictures, 2))
     _descriptions(folder)
 
@@ -111,7 +108,7 @@ def _generator(seed: int, part: int) -> np.random.Generator:
 def _base(folder: Path, generator: np.random.Generator, *, size: Size, sessions: str) -> None:
     for name in sorted(nose.SUBSTANCES):
         session = nose.session(generator, stuck=name == STUCK)
-        for number in range(size.training + size.testing):
+        for number in range(size.training + 1):
             split = "training" if number < size.training else "testing"
             session = session if sessions == "substance" else nose.session(generator)
             _recording(folder / split / name, name, session, generator, rows=size.rows, since=number * size.rows)
@@ -134,33 +131,33 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
     by_day = {day: nose.session(generator, spread=0.15) for day in ("21", "22", "11", "16")}
     times = {day: datetime(2025, 7 if day > "20" else 8, int(day), 9) for day in by_day}
 
-    def sniff(label: str, day: str) -> tuple[str, pd.DataFrame]:
+    def sniff(label: str, day: str, *splits: str) -> tuple[str, pd.DataFrame]:
         times[day] += timedelta(seconds=generator.uniform(80, 120))
         since = (times[day] - times[day].replace(hour=9, minute=0, second=0)).total_seconds() / 4
         ratios = {substance(name): ratio for name, ratio in parse_label(label).items()}
         strength = generator.lognormal(0, 0.12)
         table = nose.mixture_recording(ratios, by_day[day], generator, strength=strength, since=since)
         number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
-        return f"{label}.{np.base_repr(number, 32).lower()}.simulated", table
+        name = f"{label}.{np.base_repr(number, 32).lower()}.simulated"
+        for split in splits:
+            _write(folder / split / f"{name}.csv", table)
+        return name, table
 
+    both = ("training_seen", "training_new")
     for number, label in enumerate(SEEN):
+        day = "21" if number % 2 else "22"
         for _ in range(size.mixtures):
-            name, table = sniff(label, "21" if number % 2 else "22")
-            for split in ("training_seen", "training_new"):
-                _write(folder / split / f"{name}.csv", table)
+            name, table = sniff(label, day, *both)
         if number % 6 == 0:  # a few are synthetic
-            for split in ("training_seen", "training_new"):
+            for split in both:
                 _write(folder / split / f"{name}_1.csv", nose.bootstrap(table, _generator(number, 5)))
-        name, table = sniff(label, "21" if number % 2 else "22")
-        _write(folder / "test_seen" / f"{name}.csv", table)
+        sniff(label, day, "test_seen")
     for label in NEW:
-        name, table = sniff(label, "11")
-        _write(folder / "training_new" / f"{name}.csv", table)
+        sniff(label, "11", "training_new")
     for label in UNSEEN:
         for _ in range(2):
-            name, table = sniff(label, "16")
-            _write(folder / "test_unseen" / label / f"{name}.csv", table)
-    _write(folder / "test_unseen" / label / f"{name} (1).csv", table)  # a browser's copy, as in the real set
+            name, table = sniff(label, "16", f"test_unseen/{label}")
+    _write(folder / f"test_unseen/{label}/{name} (1).csv", table)  # a browser's copy, as in the real set
 
 
 def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> None:
