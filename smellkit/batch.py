@@ -94,7 +94,7 @@ def run(
     results: list[Result] = []
     with paths.locked(out, what="a batch of notebooks"):
         if data is not None:
-            paths.writepaths.read_json(out / DATA, {"folder": str(data.resolve()), "content": content_of(data)})
+            paths.write_json(out / DATA, {"folder": str(data.resolve()), "content": content_of(data)})
         for notebook in chosen:
             target = out / notebook.path.name
             made_of = json.dumps([values[notebook.name], inputs, _before(notebook, every, out)], sort_keys=True)
@@ -272,7 +272,7 @@ def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key
     part.replace(target)
     log.unlink(missing_ok=True)
     made = {"key": key, "seconds": round(seconds, 2), "at": time.time(), "parameters": dict(values)}
-    paths.writepaths.read_json(stamp, made)
+    paths.write_json(stamp, made)
     return Result(notebook.name, DONE, seconds, target)
 
 
@@ -338,7 +338,7 @@ def _clean(output: Path) -> None:
             del cell["metadata"]["tags"]
     if WIDGET not in json.dumps(book["cells"]):
         book["metadata"].pop("widgets", None)
-    paths.writepaths.read_json(output, book)
+    paths.write_json(output, book)
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:

@@ -149,8 +149,9 @@ def figure_at(row: Any, place: str | list[str], times: float) -> Figure | None:
         value, low, high = value.get("value"), value.get("low"), value.get("high")
     if not isinstance(value, (int, float)):
         return None
-    known = low is not None and high is not None
-    return (value * times, low * times, high * times) if known else (value * times, None, None)
+    if low is None or high is None:
+        return value * times, None, None
+    return value * times, low * times, high * times
 
 
 def at(value: Any, place: str) -> Any:
