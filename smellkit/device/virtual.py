@@ -90,7 +90,7 @@ class VirtualNeckWear:
     """A handset and a NeckWear with 12 cartridges.
 
     `now` gives the time in seconds. `faults` maps names of `FAULTS` to their values, and `seed` decides every chance.
-    `cartridges` maps a scent to the seconds that it lasts (others never run empty), `battery` is seconds of play.
+    `cartridges` maps a scent to the seconds that it lasts; others never run empty.
     """
 
     parser: Callable[[], Any] = staticmethod(lambda: Parser(REQUESTS))
@@ -102,7 +102,6 @@ class VirtualNeckWear:
         faults: Mapping[str, float] | None = None,
         seed: int = 0,
         cartridges: Mapping[int, float] | None = None,
-        battery: float = NEVER,
         channel: int = 150,
         address: int = 30011,
         uid: bytes = bytes.fromhex("56FF6A067875535658261267"),
@@ -126,9 +125,9 @@ class VirtualNeckWear:
         self._scents: tuple[int, ...] = ()  # what plays
         self._since = self._until = 0.0
         self._accounted = now()
-        empty = self.faults.get("empty", NEVER)
-        self._cartridges = dict.fromkeys(range(1, 13), empty) | (dict(cartridges or {}) if empty == NEVER else {})
-        self._battery = min(battery, self.faults.get("low_battery", NEVER))
+        # seconds that are left of each cartridge, and at 0 of the battery
+        self._left = dict.fromkeys(range(13), self.faults.get("empty", NEVER)) | dict(cartridges or {})
+        self._left[0] = self.faults.get("low_battery", NEVER)
         timed = [(now() + self.faults[name] + after, act) for name, acts in _TIMED.items() if name in self.faults
                  for after, act in acts.items()]  # fmt: skip
         self._plan = sorted(timed)
@@ -248,7 +247,7 @@ class VirtualNeckWear:
         """What arrives at the NeckWear itself. *Inferred*: forward channel 0 means the handset's own."""
         function = inner.function
         deaf = function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel
-        if deaf or self._battery <= 0:  # a flat battery answers nothing and emits nothing
+        if deaf or self._left[0] <= 0:  # a flat battery answers nothing and emits nothing
             return
         self.awake = self.awake or function == 0x71
         if not self.awake:
@@ -272,7 +271,7 @@ class VirtualNeckWear:
         since = self._since if self._scents == scents else now
         if self._scents != scents:
             self._silence(now)
-        left = min(seconds, self._battery, *(self._cartridges[scent] for scent in scents))
+        left = min(seconds, *(self._left[part] for part in (0, *scents)))
         for scent in scents if since == now or left <= 0 else ():
             self._record("air on" if left > 0 else "airflow only", scent)
         if left > 0:
@@ -289,10 +288,10 @@ class VirtualNeckWear:
 
     def _account(self, now: float) -> None:
         """Take what was used since the last time from cartridges and battery."""
-        used = max(0.0, now - max(self._accounted, self._since)) if self._scents else 0.0
-        for scent in self._scents:
-            self._cartridges[scent] = _less(self._cartridges[scent], used)
-        self._battery = _less(self._battery, used)
+        used = max(0.0, now - max(self._accounted, self._since))
+        for part in (0, *self._scents) if self._scents else ():
+            left = self._left[part] - used
+            self._left[part] = left if left > 1e-6 else 0.0
         self._accounted = now
 
     def _answer(self, now: float, reply: bytes) -> None:
@@ -336,10 +335,6 @@ class VirtualNeckWear:
                 self._log = None  # a log never keeps a device from what it does
 
 
-def _less(left: float, used: float) -> float:
-    return left - used if left - used > 1e-6 else 0.0
-
-
 class VirtualDirect(VirtualNeckWear):
     """A NeckWear on its own line, which answers. It never sleeps; `volumes` is the mixture that it gives now.
 
@@ -350,7 +345,7 @@ class VirtualDirect(VirtualNeckWear):
     volumes: tuple[int, ...] = ()
 
     def _obey(self, frame: Any, now: float) -> None:
-        if self._chance("radio_loss") or self._battery <= 0:
+        if self._chance("radio_loss") or self._left[0] <= 0:
             return
         command, data = frame.command, frame.data
         scent = max(0, self.emitting)

@@ -334,13 +334,12 @@ class _Loop:
         sources = [line, self._parent, signals, *(self._door.descriptors() if self._door else [])]
         seconds = min(self._watch.go_on(), self._door.serve([]) if self._door else 60.0)
         ready = _ready([fd for fd in sources if fd >= 0], seconds, select.POLLIN)
+        goodbye = self._listen() if line in ready else None  # first: a port that was just named is to be stopped too
         if signals in ready:
             self._watch.signalled()
         if self._door:
             self._door.serve(ready)
-        if line in ready:
-            return self._listen()
-        return False if self._parent in ready else None
+        return False if goodbye is None and self._parent in ready else goodbye
 
     def _listen(self) -> bool | None:
         try:

@@ -11,7 +11,6 @@ from typing import Any
 from smellkit.device.board import Board
 from smellkit.device.clock import Step
 from smellkit.device.errors import PortError
-from smellkit.device.serve import Device
 from smellkit.errors import OptionError
 
 BOARD_FAULTS = {  # name -> what the board does about every tenth line
@@ -118,7 +117,7 @@ class MemoryPort:
     a write blocks.
     """
 
-    def __init__(self, device: Device, *, clock, write_timeout: float = 0.2):
+    def __init__(self, device: Any, *, clock, write_timeout: float = 0.2):
         if not device.plugged:
             raise PortError("Could not open memory: it is not there", port="memory", remedy="plug it in")
         self._device, self._clock, self._timeout = device, clock, write_timeout
