@@ -21,6 +21,9 @@ class Player(Worker):
     """A worker that plays schedules: deadlines are absolute, a long play is renewed, an answer is waited for."""
 
     def _do_schedule(self) -> float:
+        return min(self._do_play(), self._do_again())
+
+    def _do_play(self) -> float:
         while self.schedule and self._link and not self._stop.active and not self._retuning():
             if self._now() >= self.kept_until:
                 self._end_schedule("stopped: nobody is there any more")
@@ -51,7 +54,8 @@ class Player(Worker):
             self._end_schedule("played")
             return None
         pulse = schedule.pulses[schedule.next]
-        longest = self.timing.frame if self._guarded() else min(self.timing.frame, self.timing.unguarded)
+        guarded = self._watch is None or self._watch.alive
+        longest = self.timing.frame if guarded else min(self.timing.frame, self.timing.unguarded)
         if pulse.volumes:
             longest = NEVER
         due = self._due(schedule, schedule.began + pulse.start, longest, now)
@@ -133,13 +137,9 @@ class Player(Worker):
             return NEVER
         left, give_up = sending.until - now, sending.first + self.timing.late + self.timing.reply
         if now >= give_up:
-            error = NoReply(
-                f"{self.name} does not acknowledge the play, sent {sending.tries} times",
-                port=self.name,
-                frame=sending.frame,
-                elapsed=now - sending.first,
-                remedy="stop was sent; is the player switched on, and charged?",
-            )
+            what = f"{self.name} does not acknowledge the play, sent {sending.tries} times"
+            remedy, elapsed = "stop was sent; is the player switched on, and charged?", now - sending.first
+            error = NoReply(what, port=self.name, frame=sending.frame, elapsed=elapsed, remedy=remedy)
             self._fail_schedule(error)
             return now
         if sending.tries >= self.timing.tries or left < SHORTEST:
@@ -262,13 +262,9 @@ class Engine(Player):
 
     def _await(self, job: Job, seconds: float) -> Any:
         if not self.wait(job, seconds + 0.1):
-            error = PortLost(
-                f"{self.name} keeps its worker from answering",
-                port=self.name,
-                expected=job.what,
-                elapsed=seconds + 0.1,
-                remedy="close it, unplug the handset and plug it in again; the device ends by its own timer",
-            )
+            what = f"{self.name} keeps its worker from answering"
+            remedy = "close it, unplug the handset and plug it in again; the device ends by its own timer"
+            error = PortLost(what, port=self.name, expected=job.what, elapsed=seconds + 0.1, remedy=remedy)
             if job.what == "stop":
                 self.last_resort()
             job.finish(error=error)

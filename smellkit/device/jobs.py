@@ -229,6 +229,10 @@ class Exchange:
         self.owed = [owed for owed in self.owed if now < owed.at + self._timing.late]
         return self.owed
 
+    def owes(self, command: int) -> bool:
+        """Whether a frame with this command was not answered yet."""
+        return any(owed.kind[0] == command for owed in self.owed)
+
     def trouble(self, raw: bytes, what: str) -> None:
         """Bytes came that answer nothing: for the log, and for the error of who waits in vain."""
         self._log.got(raw, what)
@@ -276,16 +280,12 @@ class Exchange:
         self.owed.clear()
 
     def _no_reply(self, request: Request, now: float) -> NoReply:
-        command = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
-        return NoReply(
-            f"No reply from {self._name} to {request.what!r}, sent {request.tries} times",
-            port=self._name,
-            frame=request.frame,
-            expected=command,
-            got="; ".join(dict.fromkeys(request.troubles)) or "nothing",
-            elapsed=now - request.first,
-            remedy="check that this is the handset's port (`smellkit neckwear ports`) and that its light is on",
-        )
+        expected = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
+        facts = {"expected": expected, "got": "; ".join(dict.fromkeys(request.troubles)) or "nothing"}
+        remedy = "check that this is the handset's port (`smellkit neckwear ports`) and that its light is on"
+        what = f"No reply from {self._name} to {request.what!r}, sent {request.tries} times"
+        elapsed = now - request.first
+        return NoReply(what, port=self._name, frame=request.frame, elapsed=elapsed, remedy=remedy, **facts)
 
 
 @dataclass(frozen=True)

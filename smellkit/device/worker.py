@@ -30,18 +30,8 @@ from smellkit.device.log import Log
 class Worker:
     """What happens on the link, but for what plays. Everything here runs inside `step`, or under `_lock`."""
 
-    def __init__(
-        self,
-        connect: Callable[[], Link],
-        *,
-        clock: Clock,
-        timing: Timing,
-        log: Log,
-        name: str,
-        dialect: Dialect,
-        watch: Watched | None,
-        on_end: Callable[[Any, bool], None],
-    ):
+    def __init__(self, connect: Callable[[], Link], *, clock: Clock, timing: Timing, log: Log, name: str,
+                 dialect: Dialect, watch: Watched | None, on_end: Callable[[Any, bool], None]):  # fmt: skip
         self.name, self.log, self.timing, self.dialect = name, log, timing, dialect
         self._connect, self._clock, self._watch, self._on_end = connect, clock, watch, on_end
         self._lock = threading.RLock()  # guards what others leave; re-entrant: a signal handler may leave a job
@@ -57,13 +47,12 @@ class Worker:
         self._exchange = Exchange(timing=timing, log=log, name=name)
         self._parser = dialect.parser()
         self._stop, self._wake = Burst(), Burst()
-        self._last_byte = -NEVER
-        self._last_sent = b""
+        self._last_byte, self._last_sent = -NEVER, b""
         self._last_play = -NEVER  # an answer to a stop that went before it says nothing about it
         self._last_forward = -NEVER  # the device itself heard something
         self._free = -NEVER  # no command before
-        self._retry, self._back_off = NEVER, BackOff(first=timing.back_off, cap=timing.cap)
-        self._give_up = NEVER
+        self._back_off = BackOff(first=timing.back_off, cap=timing.cap)
+        self._retry = self._give_up = NEVER
         self._link: Link | None = None
         self._use(connect())
 
@@ -75,7 +64,6 @@ class Worker:
             self._take()
             self._read()
             due = min(self._do_stop(), self._do_link(), self._do_wake(), self._do_schedule(), self._do_request())
-            due = min(due, self._do_again())
             # whatever failed on the way may have made other things due
             if self._link is None:
                 due = min(due, self._retry)
@@ -157,18 +145,13 @@ class Worker:
             self._exchange.trouble(fault.raw, f"{fault}: {fault.detail}")
         self._parser.errors.clear()
         for frame in replies:
+            over = self.dialect.answers and frame.command in (direct.PLAY, direct.MIX) and frame.value in (1, 2)
             if self.dialect.answers and frame.raw[1:5] == direct.OURS:
                 self._exchange.trouble(frame.raw, "echo")
-            elif self.dialect.answers and self._is_over(frame):
+            elif over and not (frame.command == direct.MIX and self._exchange.owes(direct.MIX)):
                 self.log.got(frame.raw, "over, says the player")
             else:
                 self._exchange.reply(frame, now)
-
-    def _is_over(self, frame: Any) -> bool:
-        """Whether a reply says that a play has ended by itself; a mixture can't before it was accepted."""
-        sending = self.schedule.sending if self.schedule else None
-        refused = bool(sending) and not sending.heard and sending.frame[5] == frame.command == direct.MIX  # type: ignore
-        return frame.command in (direct.PLAY, direct.MIX) and frame.value in (1, 2) and not refused
 
     def _use(self, link: Link | None) -> None:
         if self._link:
@@ -199,13 +182,10 @@ class Worker:
         self._exchange.fail(error)
 
     def _away(self) -> PortLost:
-        return PortLost(
-            f"{self.name} is away",
-            port=self.name,
-            got=self.trouble.got if self.trouble else "",
-            remedy="plug the handset in again: the driver looks for it and sends stop first. "
-            f"A device that still plays ends by its own timer, in {self.bound():.1f} s at most",
-        )
+        remedy = "plug the handset in again: the driver looks for it and sends stop first. "
+        remedy += f"A device that still plays ends by its own timer, in {self.bound():.1f} s at most"
+        got = self.trouble.got if self.trouble else ""
+        return PortLost(f"{self.name} is away", port=self.name, got=got, remedy=remedy)
 
     # 1
 
@@ -249,14 +229,10 @@ class Worker:
         return what
 
     def _unconfirmed(self) -> NoReply:
-        return NoReply(
-            f"Stop is not confirmed by {self.name}, sent {self._stop.sent} times",
-            port=self.name,
-            frame=self.dialect.stop(),
-            expected="00 with 0",
-            got="; ".join(dict.fromkeys(self._stop.refusals)) or "nothing",
-            remedy=f"switch the player off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most",
-        )
+        what = f"Stop is not confirmed by {self.name}, sent {self._stop.sent} times"
+        got = "; ".join(dict.fromkeys(self._stop.refusals)) or "nothing"
+        remedy = f"switch the player off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most"
+        return NoReply(what, port=self.name, frame=self.dialect.stop(), expected="00 with 0", got=got, remedy=remedy)
 
     def _fire(self, burst: Burst, frame: bytes, what: str, gap: float) -> float | None:
         """Send what is due of a burst, a wake after other commands; when to go on, None once it is over."""
@@ -324,12 +300,6 @@ class Worker:
     def _do_schedule(self) -> float:
         raise NotImplementedError
 
-    def _do_again(self) -> float:
-        raise NotImplementedError
-
-    def _guarded(self) -> bool:
-        return self._watch is None or self._watch.alive
-
     def _fail_schedule(self, error: Exception) -> None:
         schedule, self.schedule = self.schedule, None
         if schedule:
@@ -352,8 +322,6 @@ class Worker:
     def _do_request(self) -> float:
         while self._link and not self._stop.active and (request := self._exchange.head(self._now())):
             now = self._now()
-            if request.tries and now < request.last + self.timing.reply:
-                return request.last + self.timing.reply
             if request.wakes and self._asleep():
                 return now if self._wake.left == 0 else NEVER
             due = max(self._exchange.due(request, now), self._free)
