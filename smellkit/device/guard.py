@@ -78,7 +78,6 @@ class Watched:
             self._guard.leave(self, silent=silent)
 
     def drop(self) -> None:
-        """Close what is ours of the port."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -90,7 +89,6 @@ class Watched:
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 for none."""
         return self._guard.pid
 
 
@@ -109,11 +107,9 @@ class Guard:
 
     @property
     def pid(self) -> int:
-        """The watchdog's process id, 0 for none."""
         return self._process.pid if self._process else 0
 
     def join(self, watched: Watched) -> None:
-        """Guard this player from now on."""
         with self.lock:
             watched.key = next(self._keys)
             self._watched[watched.key] = watched
@@ -128,7 +124,6 @@ class Guard:
             time.sleep(0.005)
 
     def follow(self, watched: Watched) -> None:
-        """Its port is in use from now on, or gone."""
         do = "follow" if "url" in watched.message else "release"
         self.send({"do": do, "key": watched.key, **watched.message}, watched.fd)
 
@@ -201,12 +196,10 @@ class Guard:
             self.follow(watched)
 
     def send_signals(self) -> None:
-        """Give the watchdog the place where signals arrive."""
         if files := signals.files():
             self.send({"do": "signals"}, *files)
 
     def send(self, message: dict[str, Any], *files: int) -> None:
-        """Send a line to the watchdog, and descriptors with it."""
         data = json.dumps(message).encode() + b"\n"
         with self.lock, contextlib.suppress(OSError, ValueError):  # one that died hears nothing: `_listen` notices
             if os.name != "nt" and self._line:
@@ -270,7 +263,6 @@ class Guard:
         self._tell_players(f"no watchdog: {why}")
 
     def _again(self) -> None:
-        """Hear signals in its place for a moment, then start it again."""
         if signals.heard(AGAIN):
             self._order("a signal", list(self._watched))
         with self.lock:
@@ -355,7 +347,6 @@ def _close_all() -> None:
 
 
 def _in_child() -> None:
-    """After a fork: ports, watchdog and signals are the parent's."""
     for player in list(_open):
         player.forked()
     _open.clear()

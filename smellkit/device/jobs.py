@@ -147,7 +147,6 @@ class Schedule(Job):
         self.sending: Sending | None = None
 
     def current(self, now: float) -> Pulse | None:
-        """The pulse that was due to play at `now`, if any."""
         for pulse in reversed(self.pulses if self.began is not None and not self.done else []):
             if self.began + pulse.start <= now:  # type: ignore[operator]
                 return pulse if now < self.began + pulse.start + pulse.seconds else None  # type: ignore[operator]
@@ -219,7 +218,6 @@ class Exchange:
         return max([quiet, *older[:1]])
 
     def sent(self, request: Request, now: float) -> None:
-        """The current request went out."""
         request.last = now
         request.first = request.first or now
         request.tries += 1
@@ -230,7 +228,6 @@ class Exchange:
         return self.owed
 
     def owes(self, command: int) -> bool:
-        """Whether a frame with this command was not answered yet."""
         return any(owed.kind[0] == command for owed in self.owed)
 
     def trouble(self, raw: bytes, what: str) -> None:
@@ -268,7 +265,6 @@ class Exchange:
         request.finish((frame, now))
 
     def fail(self, error: Exception) -> None:
-        """Nobody waits any more."""
         current, self.current = self.current, None
         if current:
             current.finish(error=error)

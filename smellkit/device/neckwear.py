@@ -332,7 +332,7 @@ class NeckWear:
         return Status(
             port=engine.name,
             link=self.link,
-            connected=engine.connected,
+            connected=engine.link is not None,
             guarded=self.has_watchdog,
             channel=self._channel,
             requested=(pulse.scent or None) if pulse else None,
@@ -341,7 +341,7 @@ class NeckWear:
             emitting="unconfirmed" if self._schedule or bound else UNKNOWN,
             latency=self.log.latency(),
             warning=self.log.warning,
-            trouble="" if engine.connected or engine.trouble is None else engine.trouble.what,
+            trouble="" if engine.link or engine.trouble is None else engine.trouble.what,
             **self._said,
         )
 

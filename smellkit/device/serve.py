@@ -54,7 +54,6 @@ class Server:
             self._vanish()
 
     def _turn(self) -> None:
-        """One look at plug, client and device."""
         self.device.tick()
         if self.device.plugged != self._there:
             with suppress(PortError):  # the next turn tries again
@@ -105,7 +104,6 @@ class PtyServer(Server):
 
     @property
     def port(self) -> str:  # type: ignore[override]
-        """The path to open."""
         return str(self._link or self._path)
 
     def close(self) -> None:
@@ -151,7 +149,6 @@ class TcpServer(Server):
 
     @property
     def port(self) -> str:  # type: ignore[override]
-        """The address to open with pyserial."""
         return f"socket://127.0.0.1:{self._number}"
 
     def _appear(self) -> None:

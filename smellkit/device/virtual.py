@@ -157,7 +157,6 @@ class VirtualNeckWear:
             self._record("unplugged")
 
     def plug(self) -> None:
-        """Put the handset back."""
         with self._lock:
             self.plugged = True
             self._record("plugged")
@@ -172,7 +171,6 @@ class VirtualNeckWear:
     # the link's side, for whoever serves it
 
     def receive(self, data: bytes) -> None:
-        """Bytes from the host."""
         with self._lock:
             now = self._now()
             self.tick()
@@ -190,7 +188,6 @@ class VirtualNeckWear:
                 self._obey(frame, now)
 
     def send(self) -> bytes:
-        """Bytes that are due for the host."""
         with self._lock:
             self.tick()
             now, data = self._now(), b""
@@ -210,7 +207,6 @@ class VirtualNeckWear:
             )
 
     def tick(self) -> None:
-        """Let time act: the planned faults, the play timer, sleep."""
         with self._lock:
             now = self._now()
             while self._plan and self._plan[0][0] <= now:
@@ -287,7 +283,6 @@ class VirtualNeckWear:
         self._scents = ()
 
     def _account(self, now: float) -> None:
-        """Take what was used since the last time from cartridges and battery."""
         used = max(0.0, now - max(self._accounted, self._since))
         for part in (0, *self._scents) if self._scents else ():
             left = self._left[part] - used
@@ -295,7 +290,6 @@ class VirtualNeckWear:
         self._accounted = now
 
     def _answer(self, now: float, reply: bytes) -> None:
-        """Send a reply, with whatever the faults make of it."""
         draw = self._draw
         if self._chance("silence"):
             return

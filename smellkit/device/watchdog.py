@@ -88,7 +88,6 @@ class _Port:
             self.took = not stop
 
     def drop(self) -> None:
-        """Let go of it."""
         if self.fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.fd)
@@ -135,7 +134,6 @@ class Watch:
         return do != "bye"
 
     def burst(self, ports: list[_Port]) -> None:
-        """Begin three stops on each port, the first at once."""
         for port in ports:
             port.left = STOPS
         for port in ports:
@@ -235,7 +233,6 @@ class _Door:
         return 0.2 if self._waiting else 60.0
 
     def close(self) -> None:
-        """Nobody may order any more."""
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
@@ -270,7 +267,6 @@ def _command(pid: int) -> str:
 
 
 def main() -> None:
-    """Watch until goodbye, or until the parent is gone."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -38,7 +38,7 @@ class Worker:
         self._inbox: list[Job] = []
         self._closing: Job | None = None
         self._last_stop = -NEVER  # when somebody wanted silence for the last time: older plays are dropped
-        self._ended = False
+        self.ended = False
         # the worker's own
         self.schedule: Schedule | None = None
         self.kept_until = NEVER  # nothing plays after that
@@ -53,19 +53,19 @@ class Worker:
         self._free = -NEVER  # no command before
         self._back_off = BackOff(first=timing.back_off, cap=timing.cap)
         self._retry = self._give_up = NEVER
-        self._link: Link | None = None
+        self.link: Link | None = None
         self._use(connect())
 
     def step(self) -> float | None:
         """Do what is due. Return when to be called next; None once closed."""
-        if self._ended:
+        if self.ended:
             return None
         try:
             self._take()
             self._read()
             due = min(self._do_stop(), self._do_link(), self._do_wake(), self._do_schedule(), self._do_request())
             # whatever failed on the way may have made other things due
-            if self._link is None:
+            if self.link is None:
                 due = min(due, self._retry)
             elif self._stop.active:
                 due = min(due, self._stop.due)
@@ -74,7 +74,7 @@ class Worker:
         except Exception as why:  # a fault of ours must not leave a scent in the air
             self._crash(why)
             raise
-        return None if self._ended else due
+        return None if self.ended else due
 
     def bound(self) -> float:
         """Seconds until the air is clear even if no stop arrives."""
@@ -84,7 +84,6 @@ class Worker:
         return self._clock.now()
 
     def _take(self) -> None:
-        """Jobs that others left become the worker's own."""
         with self._lock:
             jobs, self._inbox = self._inbox, []
         if self._closing and self._give_up == NEVER:
@@ -103,17 +102,17 @@ class Worker:
                 self._end_schedule("stopped")
                 self._wake.finish("stopped")
                 self._begin_stop(job)
-        if self._link is None:
+        if self.link is None:
             self._fail_all(self._away())
 
     # the port: writing, reading, losing
 
     def _send(self, frame: bytes, what: str) -> bool:
         """Write one frame; False when the link broke over it."""
-        assert self._link is not None
+        assert self.link is not None
         began = self._now()
         try:
-            self._link.write(frame)
+            self.link.write(frame)
         except LinkError as why:
             why.elapsed = self._now() - began
             self.log.sent(frame, f"{what}: failed", latency=why.elapsed)
@@ -129,7 +128,7 @@ class Worker:
 
     def _read(self) -> None:
         try:
-            data = self._link.read() if self._link else b""
+            data = self.link.read() if self.link else b""
         except LinkError as why:
             self._lose(why)
             return
@@ -154,10 +153,10 @@ class Worker:
                 self._exchange.reply(frame, now)
 
     def _use(self, link: Link | None) -> None:
-        if self._link:
-            self._link.close()
+        if self.link:
+            self.link.close()
         with self._lock:
-            self._link = link
+            self.link = link
         if self._watch:
             self._watch.on_link(link)
 
@@ -173,7 +172,6 @@ class Worker:
         self._fail_all(why)
 
     def _fail_all(self, error: LinkError) -> None:
-        """The link is away: nobody waits for it, except closing, for a while."""
         self._stop.finish(error=error)
         self._wake.finish(error=error)
         schedule, self.schedule = self.schedule, None
@@ -198,7 +196,7 @@ class Worker:
 
     def _do_stop(self) -> float:
         stop, answers = self._stop, self.dialect.answers
-        if not self._link or not stop.active:
+        if not self.link or not stop.active:
             return NEVER
         due = self._fire(stop, self.dialect.stop(), "stop", self.timing.again if answers else self.timing.stop_gap)
         if due is None and answers and not stop.confirmed and self._now() < stop.due:
@@ -251,7 +249,7 @@ class Worker:
     # 2
 
     def _do_link(self) -> float:
-        if self._link or self._ended:
+        if self.link or self.ended:
             return NEVER
         now = self._now()
         if self._closing and now >= min(self._give_up, self.airs_until):
@@ -282,7 +280,7 @@ class Worker:
         return self.dialect.wake is not None and (idle or self._wake.left > 0)
 
     def _do_wake(self) -> float:
-        if not self._link or self._stop.active:
+        if not self.link or self._stop.active:
             return NEVER
         request = self._exchange.current
         needed = (self.schedule is not None and self.schedule.began is None) or (request is not None and request.wakes)
@@ -320,7 +318,7 @@ class Worker:
     # 5
 
     def _do_request(self) -> float:
-        while self._link and not self._stop.active and (request := self._exchange.head(self._now())):
+        while self.link and not self._stop.active and (request := self._exchange.head(self._now())):
             now = self._now()
             if request.wakes and self._asleep():
                 return now if self._wake.left == 0 else NEVER
@@ -343,8 +341,8 @@ class Worker:
         self._end_schedule("stopped")
         self._exchange.fail(Closed(f"{self.name} was closed", port=self.name))
         with self._lock:
-            link, self._link = self._link, None
-            self._ended = True
+            link, self.link = self.link, None
+            self.ended = True
             left, self._inbox = self._inbox, []
         if link:
             link.close()
@@ -364,14 +362,14 @@ class Worker:
         self.trouble = error
         with suppress(Exception):
             self._on_end(self, False)  # the watchdog sends stop too
-        if self._link:
-            self._link.close()
-        self._link, self._ended = None, True
+        if self.link:
+            self.link.close()
+        self.link, self.ended = None, True
 
     def last_resort(self) -> None:
         """The worker hangs or died: send stop from this thread, past it."""
         try:
-            if link := self._link:
+            if link := self.link:
                 link.write(self.dialect.stop())
         except LinkError as why:
             self.log.note(f"last-resort stop failed: {why.what}")
