@@ -19,10 +19,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from smellkit.device import signals, watchdog
 
@@ -32,13 +31,7 @@ AGAIN = 0.5  # seconds until it is started again
 STARTS = 10.0  # seconds that it may take to start
 
 
-class Player(Protocol):
-    """Something that may leave a scent in the air. `order` is silence, and `then` is called with what became of it."""
-
-    def order(self, why: str, then: Callable[[Any], None]) -> None: ...
-    def guard_changed(self, why: str) -> None: ...
-    def close(self) -> object: ...
-    def forked(self) -> None: ...
+Player = Any  # an `Engine`: whatever may leave a scent in the air
 
 
 class Watched:
@@ -47,9 +40,8 @@ class Watched:
     def __init__(self, *, stop: bytes, name: str, baud: int, answers: bool = False, guard: Guard | None = None):
         self._guard = guard or _guard
         self.message: dict[str, Any] = {"stop": stop.hex(), "name": name, "baud": baud, "answers": answers}
-        self.player: Player | None = None
-        self.key = 0
-        self.fd = -1  # a descriptor of ours: a port's number is soon another file's
+        self.player: Player = None
+        self.key, self.fd = 0, -1  # a descriptor of ours: a port's number is soon another file's
         self._link: Any = None
 
     def start(self, player: Player) -> None:
@@ -245,7 +237,7 @@ class Guard:
     def _order(self, why: str, keys: list[int]) -> None:
         for key in keys:
             if watched := self._watched.get(key):
-                watched.player.order(why, partial(self._stopped, key))  # type: ignore[union-attr]
+                watched.player.order(why, partial(self._stopped, key))
         self.send({"do": "taken"})
 
     def _stopped(self, key: int, job: Any) -> None:
@@ -271,7 +263,7 @@ class Guard:
 
     def _tell_players(self, why: str) -> None:
         for watched in list(self._watched.values()):
-            watched.player.guard_changed(why)  # type: ignore[union-attr]
+            watched.player.guard_changed(why)
 
 
 def _heard(line: Any, seconds: float) -> bytes | None:
@@ -320,9 +312,9 @@ def close_at_end(player: Player) -> None:
         _handlers[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
 
 
-def forget(player: Player | None) -> None:
+def forget(player: Player) -> None:
     """It was closed."""
-    _open.discard(player)  # type: ignore[arg-type]
+    _open.discard(player)
 
 
 def settle() -> None:

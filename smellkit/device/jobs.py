@@ -277,7 +277,8 @@ class Exchange:
 
     def _no_reply(self, request: Request, now: float) -> NoReply:
         expected = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
-        facts = {"expected": expected, "got": "; ".join(dict.fromkeys(request.troubles)) or "nothing"}
+        facts: dict[str, Any] = {"expected": expected}
+        facts["got"] = "; ".join(dict.fromkeys(request.troubles)) or "nothing"
         remedy = "check that this is the handset's port (`smellkit neckwear ports`) and that its light is on"
         what = f"No reply from {self._name} to {request.what!r}, sent {request.tries} times"
         elapsed = now - request.first

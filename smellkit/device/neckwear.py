@@ -94,7 +94,8 @@ class NeckWear:
         self._said: dict[str, Any] = {}
         self._schedule: Schedule | None = None
         self.log = owned = log if isinstance(log, Log) else Log(log, now=self._clock.now)
-        about = {"stop": self._dialect.stop(), "baud": self._dialect.baud, "answers": self._dialect.answers}
+        about: dict[str, Any] = {"stop": self._dialect.stop(), "baud": self._dialect.baud}
+        about["answers"] = self._dialect.answers
         self._watchdog = watched = Watched(name=name, **about) if watchdog else None
 
         def on_end(engine: Engine | None, silent: bool) -> None:  # not by `self`: who is lost has to be let go
@@ -105,9 +106,9 @@ class NeckWear:
                 owned.close()
             on_close()
 
-        options = {"timing": self.timing, "log": owned, "dialect": self._dialect, "watch": watched, "on_end": on_end}
         try:
-            self._engine = Engine(connect, clock=self._clock, name=name, **options)
+            self._engine = Engine(connect, clock=self._clock, name=name, timing=self.timing, log=owned,
+                                  dialect=self._dialect, watch=watched, on_end=on_end)  # fmt: skip
         except BaseException:
             on_end(None, True)
             raise
@@ -357,5 +358,6 @@ def _seconds(value: float) -> float:
 
 def _accepted(status: int | None, frame: bytes, command: str) -> None:
     if status:
-        facts = {"expected": f"{command} with 0", "got": f"{command} with {status}"}
-        raise Refused("The device refused", frame=frame, remedy="another channel, or a reset", **facts)
+        expected, got = f"{command} with 0", f"{command} with {status}"
+        remedy = "another channel, or a reset"
+        raise Refused("The device refused", frame=frame, expected=expected, got=got, remedy=remedy)

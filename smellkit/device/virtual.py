@@ -95,21 +95,12 @@ class VirtualNeckWear:
 
     parser: Callable[[], Any] = staticmethod(lambda: Parser(REQUESTS))
 
-    def __init__(
-        self,
-        *,
-        now: Callable[[], float] = Clock.now,
-        faults: Mapping[str, float] | None = None,
-        seed: int = 0,
-        cartridges: Mapping[int, float] | None = None,
-        channel: int = 150,
-        address: int = 30011,
-        uid: bytes = bytes.fromhex("56FF6A067875535658261267"),
-        log: LineFile | None = None,
-    ):
+    def __init__(self, *, now: Callable[[], float] = Clock.now, faults: Mapping[str, float] | None = None,
+                 seed: int = 0, cartridges: Mapping[int, float] | None = None, address: int = 30011,
+                 log: LineFile | None = None):  # fmt: skip
         self.faults = dict(faults or {})
-        self.uid, self.address = uid, address
-        self.handset_channel = self.neck_channel = channel
+        self.uid, self.address = bytes.fromhex("56FF6A067875535658261267"), address
+        self.handset_channel = self.neck_channel = 150
         self.received: list[tuple[float, bytes]] = []  # every sound frame that came, and when
         self.damaged = 0  # bytes that came and belong to no frame
         self.plugged = self.takes_bytes = True

@@ -215,7 +215,8 @@ class _Door:
                     client, _ = self._listener.accept()
                     client.setblocking(False)
                     self._clients[client.fileno()] = client
-                elif client := self._clients.pop(fd, None):  # type: ignore[assignment]
+                elif fd in self._clients:
+                    client = self._clients.pop(fd)
                     order, _, name = client.recv(4096).decode(errors="replace").strip().partition(" ")
                     sent = self._watch.order("an order from another process", name) if order == "stop" else []
                     self._waiting.append((client, time.monotonic() + CONFIRMS, sent))
@@ -225,7 +226,11 @@ class _Door:
                 self._waiting.append((client, until, sent))
                 continue
             with client, contextlib.suppress(OSError):
-                reply = {"pid": self._program, "program": _command(self._program)}
+                program = "a program of the kit"
+                with contextlib.suppress(OSError):
+                    words = Path(f"/proc/{self._program}/cmdline").read_bytes().replace(b"\0", b" ")
+                    program = words.decode(errors="replace").strip()[:200]
+                reply = {"pid": self._program, "program": program}
                 reply["ports"] = [port.name for port in self._watch.ports.values()]
                 reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
                 reply["confirmed"] = [port.name for port in sent if port.confirmed]
@@ -257,13 +262,6 @@ def order(what: str, port: str = "") -> list[dict[str, Any]]:
         with line, contextlib.suppress(OSError, ValueError):
             replies.append(json.loads(line.recv(65536)))
     return [reply for reply in replies if reply["ports"] and (what != "stop" or reply["sent"])]
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:200]
-    except OSError:
-        return "a program of the kit"
 
 
 def main() -> None:
@@ -316,7 +314,7 @@ class _Loop:
             if self._door:
                 self._door.close()
 
-        signal.signal(signal.SIGTERM, lambda *_: (end(), os._exit(0)))  # the machine shuts down
+        signal.signal(signal.SIGTERM, lambda *_: end() or os._exit(0))  # type: ignore  # the machine shuts down
         self._tell({"pong": True})
         try:
             while goodbye is None:

@@ -76,7 +76,7 @@ class _World:
         self.port: MemoryPort | None = None
         self.busy = self.draw.random() < 0.03  # D10
         self.served = serve_here(self.device, name="neckwear") if pty else None
-        if not pty:
+        if isinstance(self.clock, FakeClock):
             self.clock.watch(self.device.due)
 
     def connect(self) -> Link:
