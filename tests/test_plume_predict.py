@@ -34,7 +34,9 @@ def own_runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(own_runs):
-    return fit(tasks.plume(**OPTIONS), Settings(epochs=1, batch=32, learning_rate=3e-3), name="small", params=OPTIONS)
+    return fit(
+        tasks.PlumeTask(**OPTIONS), Settings(epochs=1, batch=32, learning_rate=3e-3), name="small", params=OPTIONS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +286,7 @@ def test_weights_are_those_of_the_kit_or_of_a_folder_wherever_it_lies(packed, mo
 
 def test_only_a_model_with_a_name_can_be_packed(run, tmp_path):
     options = OPTIONS | {"uncertainty": True}
-    other = fit(tasks.plume(**options), Settings(epochs=1, batch=64), name="uncertain", params=options)
+    other = fit(tasks.PlumeTask(**options), Settings(epochs=1, batch=64), name="uncertain", params=options)
     with pytest.raises(WeightsError, match="variant"):
         release.save(other, tmp_path)
 

@@ -73,17 +73,23 @@ class Rule:
     def read_both(
         self, frame: Path, mask: Path, *, size: tuple[int, int], report: Report | None = None
     ) -> tuple[Grey, Grey]:
-        """Return a frame and the values of its mask at `size` (rows, columns), turned alike; see `classes`.
-
-        Raises `DataError` where their files differ in size.
-        """
-        picture, values = self.read_frame(frame, report=report), self.read_values(mask, frame=frame, report=report)
-        refuse_other_size((frame, picture), (mask, values))
+        """Return a frame and the values of its mask at `size` (rows, columns); see `classes`."""
+        picture = self.read_frame(frame, report=report)
+        values = self.read_values(mask, frame=(frame, picture), report=report)
         return _resized(picture, size, Image.Resampling.BILINEAR), _resized(values, size, Image.Resampling.NEAREST)
 
-    def read_values(self, path: Path, *, frame: Path | None = None, report: Report | None = None) -> Grey:
-        """Return the values in the file of a mask (rows, columns), turned as its `frame` is, and remember them."""
-        values = _as_its_frame(_mask(path, report), path, frame)
+    def read_values(self, path: Path, *, frame: tuple[Path, Grey] | None = None, report: Report | None = None) -> Grey:
+        """Return the values in the file of a mask (rows, columns), and remember them.
+
+        It is turned as its `frame` (file and pixels) is. DataError where the two differ in size.
+        """
+        values = _mask(path, report)
+        if frame is not None:
+            values = _as_its_frame(values, path, frame[0])
+            one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (frame[1], values))
+            if one != other:
+                hint = "save the mask with the pixels of its frame, or pair it with the right frame"
+                raise fault(path, expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
         levels = self._with(path, values)
         self._meaning(levels)  # a mask that is refused leaves nothing behind
         self.levels = levels
@@ -142,14 +148,6 @@ class Rule:
             wanted, found = ("8 bits", "16 bits") if deep else ("16 bits", "8 bits")
             hint = f"save all frames of {self.folder} with the same depth"
             raise fault(path, expected=f"a frame of {wanted}, as the others", found=found, hint=hint)
-
-
-def refuse_other_size(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> None:
-    """Refuse a frame and its mask (file and pixels of each) that differ in size."""
-    one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for _, pixels in (frame, mask))
-    if one != other:
-        hint = "save the mask with the pixels of its frame, or pair it with the right frame"
-        raise fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
 
 
 def _listed(folder: Path, kind: str) -> Iterator[Path]:
@@ -219,10 +217,10 @@ def _turn(path: Path) -> int:
         return int(picture.getexif().get(TURN, 1))
 
 
-def _as_its_frame(values: Grey, path: Path, frame: Path | None) -> Grey:
+def _as_its_frame(values: Grey, path: Path, frame: Path) -> Grey:
     """A mask that says no turn itself, turned as its frame, if it has the pixels of the frame's file."""
-    turn = 1 if frame is None or _turn(path) != 1 else _turn(frame)
-    if frame is None or turn == 1:
+    turn = 1 if _turn(path) != 1 else _turn(frame)
+    if turn == 1:
         return values
     with Image.open(frame) as picture:
         stored = picture.size[::-1]

@@ -6,7 +6,6 @@ The forest is the fifth published baseline: it sees size, brightness and shape o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,6 @@ from smellkit.checks import fault
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.data import Pairs
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import RandomForestClassifier
 
 SHAPE = ("area", "mean", "deviation", "median", "first quartile", "third quartile", "compactness", "aspect", "extent")
 Masks = NDArray[np.uint8]
@@ -94,21 +90,20 @@ def true_masks(pairs: Pairs) -> Masks:
     return pairs.masks[pairs.row].numpy()
 
 
-def fit_forest(pairs: Pairs, masks: Masks, *, seed: int = 7) -> RandomForestClassifier:
-    """A forest of single frames, as published: 100 trees of depth 10, balanced classes."""
+def forest(train: Pairs, given: Masks, pairs: Pairs, masks: Masks, *, seed: int = 7) -> Table:
+    """Probabilities of the classes of each pair (pairs, 3): the mean over the frames that are there.
+
+    They are those of a forest of single frames, as published: 100 trees of depth 10, balanced classes. `given` and
+    `masks` (pairs, 2, H, W) are the masks in which it looks at the frames of `train` and `pairs`.
+    """
     from sklearn.ensemble import RandomForestClassifier
 
-    table, pair = features(pairs, masks)
-    label = pairs.label[pairs.row].numpy()
-    forest = RandomForestClassifier(100, max_depth=10, class_weight="balanced", random_state=seed)
-    return forest.fit(table, label[pair])
-
-
-def forest_probabilities(forest: RandomForestClassifier, pairs: Pairs, masks: Masks) -> Table:
-    """Probabilities of the classes of each pair (pairs, 3): the mean over the frames that are there."""
+    trees = RandomForestClassifier(100, max_depth=10, class_weight="balanced", random_state=seed)
+    table, pair = features(train, given)
+    trees.fit(table, train.label[train.row].numpy()[pair])
     table, pair = features(pairs, masks)
     probability, each = np.zeros((len(pairs), len(CLASSES))), np.zeros((len(table), len(CLASSES)))
-    each[:, forest.classes_] = forest.predict_proba(table)
+    each[:, trees.classes_] = trees.predict_proba(table)
     np.add.at(probability, pair, each)
     return probability / np.maximum(probability.sum(axis=1, keepdims=True), 1e-12)
 
@@ -139,9 +134,9 @@ def emissions(folder: str, pairs: Pairs, *, split: str) -> Table | None:
         originals = tables.annotated(folder, table.loc[rows, f"{gas}_frame"], split=split)["original_sample_id"]
         own = known[known["gas_type"] == gas].set_index("original_sample_id")["log_emission"].reindex(originals)
         if own.isna().any():
-            none = f"none of {own.index[own.isna()][0]}"
+            absent, expected = f"none of {own.index[own.isna()][0]}", f"log_emission of every {gas} video"
             hint = "take the file that came with these annotations, or delete it"
-            raise fault(file, expected=f"log_emission of every {gas} video", found=none, hint=hint)
+            raise fault(file, expected=expected, found=absent, hint=hint)
         emitted[rows, place] = own
     return np.hstack([emitted, there])
 
