@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from smellkit import cli, evaluate
 from smellkit.errors import OptionError
 from smellkit.plume import GASES, annotations, models
-from smellkit.plume import data as samples
 from smellkit.plume.models import Sized
 from smellkit.plume.plumenet import ordered
 from smellkit.simulate import plume as simulate
 from smellkit.study.plume import ablations, baselines, bench, release, scores
+from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.bench import Predictions
 
@@ -36,7 +36,7 @@ def own_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(own_runs):
     lines = []
-    measured = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, **QUICK)
+    measured = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, training=QUICK)
     assert len(lines) == len(measured["rows"]) and lines[0].startswith("ours: test ")
     return measured
 
@@ -87,7 +87,7 @@ def test_a_camera_that_never_fails_or_always_does_is_what_the_bench_says(result)
 
 
 def test_a_file_of_results_takes_up_rows_of_the_same_bench_only(result):
-    asked = {"names": ["ours"], "seeds": 1, "surfaces": False, "failing": False, "progress": len, **QUICK}
+    asked = {"names": ["ours"], "seeds": 1, "surfaces": False, "failing": False, "progress": len, "training": QUICK}
     earlier = json.loads(json.dumps(result | {"rows": {"other": {}}}))
     assert {"ours", "other"} <= set(bench.bench("", earlier=earlier, **asked)["rows"])
     other = earlier | {"training": earlier["training"] | {"epochs": 99}}
@@ -368,7 +368,7 @@ def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones():
 def test_the_distances_between_outlines_stand_in_the_row(result, monkeypatch):
     pytest.importorskip("monai")
     monkeypatch.setattr(bench.Bench, "baselines", lambda *_, **__: {})
-    row = bench.bench("", names=["ours"], seeds=1, failing=False, progress=len, **QUICK)["rows"]["ours"]
+    row = bench.bench("", names=["ours"], seeds=1, failing=False, progress=len, training=QUICK)["rows"]["ours"]
     run, pairs = bench.trained("ours", data="", seed=1, **QUICK), samples.paired("", "test", size=(72, 96))
     expected = scores.outlines(model_of(run), pairs, baselines.videos("", pairs))
     assert {name: row[name] for name in ("hd95", "asd", "outlined")} == expected

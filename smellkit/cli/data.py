@@ -54,12 +54,12 @@ def get(name, out, mirror, workers):
 @click.option("--seed", default=7, show_default=True, help="Of the random pairing and of the new splits.")
 def pair(folder, how, regroup, seed):
     """Pair the CO2 and CH4 frames in FOLDER: annotations in, paired annotations out, and a count of both."""
-    from smellkit.plume import annotations as tables
+    from smellkit.study.plume import splits
 
-    shared = tables.shared_originals(tables.read_all(folder))
+    shared = splits.shared_originals(splits.read_all(folder))
     if shared:
         click.echo(f"{shared} originals have copies in several splits" + ("." if regroup else ": see --regroup."))
-    counts = tables.pair_folder(folder, how, regroup=regroup, seed=seed)
+    counts = splits.pair_folder(folder, how, regroup=regroup, seed=seed)
     click.echo(counts.T.to_string())
 
 

@@ -53,7 +53,11 @@ class Rule:
     def of(cls, folder: str | Path, *, report: Report | None = None) -> Rule:
         """The rule of a folder with annotations; deep frames are all looked through for their ends."""
         folder = tables.find(folder)
-        rule = cls(folder, values=_kept_values(folder))
+        rule, path = cls(folder), folder / VALUES
+        for key, name in read_json(path).items() if path.is_file() else ():
+            if name not in NAMES or not key.isdecimal():
+                raise fault(path, key=key, expected=", ".join(NAMES), found=repr(name)[:40], hint=ASK)
+            rule.values[int(key)] = NAMES.index(name)
         first = next(_listed(folder, "frame"), None)
         if first is not None and _is_deep(first):
             rule.scale = low, high = rule._ends()
@@ -63,12 +67,11 @@ class Rule:
 
     def read_frame(self, path: Path, *, report: Report | None = None) -> Grey:
         """Return a picture as grey (rows, columns) of 8 bits, upright."""
+        pixels = self._read(path, deep=self.scale is not None, report=report)
         if self.scale is None:
-            self._refuse_depth(path, deep=True)
-            return _grey(path, report)
+            return pixels
         low, high = self.scale
-        deep = np.clip(self._deep(path), low, high)
-        return np.round((deep - low) * (255 / max(1.0, high - low))).astype(np.uint8)
+        return np.round((np.clip(pixels, low, high) - low) * (255 / max(1.0, high - low))).astype(np.uint8)
 
     def read_both(
         self, frame: Path, mask: Path, *, size: tuple[int, int], report: Report | None = None
@@ -76,7 +79,11 @@ class Rule:
         """Return a frame and the values of its mask at `size` (rows, columns); see `classes`."""
         picture = self.read_frame(frame, report=report)
         values = self.read_values(mask, frame=(frame, picture), report=report)
-        return _resized(picture, size, Image.Resampling.BILINEAR), _resized(values, size, Image.Resampling.NEAREST)
+        if picture.shape == size:
+            return picture, values
+        one, two = (Image.fromarray(pixels) for pixels in (picture, values))
+        smooth, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+        return np.asarray(one.resize(size[::-1], smooth)), np.asarray(two.resize(size[::-1], nearest))
 
     def read_values(self, path: Path, *, frame: tuple[Path, Grey] | None = None, report: Report | None = None) -> Grey:
         """Return the values in the file of a mask (rows, columns), and remember them.
@@ -134,20 +141,18 @@ class Rule:
         """The darkest and the brightest pixel of the folder's deep frames, dead ones left out."""
         low, high = np.inf, -np.inf
         for path in _listed(self.folder, "frame"):
-            values = self._deep(path)
+            values = self._read(path, deep=True)
             alive = values[(values > 0) & (values < 65535)]
             low, high = min(low, alive.min(initial=np.inf)), max(high, alive.max(initial=-np.inf))
         return (float(low), float(high)) if low < high else (0.0, 65535.0)
 
-    def _deep(self, path: Path) -> NDArray[np.float64]:
-        self._refuse_depth(path, deep=False)
-        return np.asarray(read_upright(path), np.float64)
-
-    def _refuse_depth(self, path: Path, *, deep: bool) -> None:
-        if _is_deep(path) == deep:
-            wanted, found = ("8 bits", "16 bits") if deep else ("16 bits", "8 bits")
+    def _read(self, path: Path, *, deep: bool, report: Report | None = None) -> NDArray:
+        """The pixels of a frame of 8 bits, or of a deep one; refused where it is of the other kind."""
+        if _is_deep(path) != deep:
+            wanted, found = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
             hint = f"save all frames of {self.folder} with the same depth"
             raise fault(path, expected=f"a frame of {wanted}, as the others", found=found, hint=hint)
+        return np.asarray(read_upright(path), np.float64) if deep else _grey(path, report)
 
 
 def _listed(folder: Path, kind: str) -> Iterator[Path]:
@@ -162,15 +167,6 @@ def _listed(folder: Path, kind: str) -> Iterator[Path]:
             if name not in done and (path := tables.located(folder, tables.clean_path(name))).is_file():
                 yield path
             done.add(name)
-
-
-def _kept_values(folder: Path) -> dict[int, int]:
-    path = folder / VALUES
-    values = read_json(path) if path.is_file() else {}
-    for key, name in values.items():
-        if name not in NAMES or not key.isdecimal():
-            raise fault(path, key=key, expected=", ".join(NAMES), found=repr(name)[:40], hint=ASK)
-    return {int(key): NAMES.index(name) for key, name in values.items()}
 
 
 def _is_deep(path: Path) -> bool:
@@ -232,7 +228,3 @@ def _as_its_frame(values: Grey, path: Path, frame: Path) -> Grey:
     turned = Image.fromarray(values)
     turned.getexif()[TURN] = turn
     return np.asarray(ImageOps.exif_transpose(turned))
-
-
-def _resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:
-    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))

@@ -21,6 +21,7 @@ from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import SPLITS
 from smellkit.simulate import plume_physics as physics
+from smellkit.study.plume import splits
 
 PH = {"Healthy": (6.5, 6.2), "Transitional": (5.9,), "Acidotic": (5.6, 5.3, 5.0)}
 BOTH = "both"
@@ -72,7 +73,7 @@ def write(
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write_all(part, plans, size=size, seed=seed, progress=progress)
-        counts = tables.pair_folder(part)
+        counts = splits.pair_folder(part)
         if folder.exists():
             folder.rmdir()  # empty, or it would not be here
         part.chmod(0o755)
@@ -104,8 +105,8 @@ def _write_all(folder: Path, plans: list[Plan], *, size: tuple[int, int], seed: 
             contrast = float(f"{made.contrast[frame, place]:.4g}")
             truth.append(original | {"gas_type": gas, "log_emission": emitted, "contrast": contrast})
     for split, listed in rows.items():
-        tables.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
-    tables.write(pd.DataFrame(truth), folder / "emission.csv")
+        splits.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
+    splits.write(pd.DataFrame(truth), folder / "emission.csv")
 
 
 def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple[physics.Scene, physics.Video]:

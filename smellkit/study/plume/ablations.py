@@ -14,10 +14,10 @@ from torch.utils.data import Subset
 
 from smellkit import evaluate, paths, sweep
 from smellkit.plume import GASES
-from smellkit.plume import data as samples
-from smellkit.plume.data import four_to_three
 from smellkit.plume.models import Sized
 from smellkit.study.plume import bench
+from smellkit.study.plume import data as samples
+from smellkit.study.plume.data import four_to_three
 
 FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {

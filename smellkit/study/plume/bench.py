@@ -20,12 +20,12 @@ from smellkit.errors import OptionError
 from smellkit.evaluate import Outcome
 from smellkit.plume import GASES, models
 from smellkit.plume import annotations as tables
-from smellkit.plume import data as samples
-from smellkit.plume.data import Pairs, four_to_three
 from smellkit.runs import Run
-from smellkit.study.plume import baselines, release, scores
+from smellkit.study.plume import baselines, release, scores, splits
+from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.baselines import videos
+from smellkit.study.plume.data import Pairs, four_to_three
 from smellkit.task import Batch
 from smellkit.train import Settings, fit, parameters, predict
 
@@ -98,7 +98,10 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class Bench:
-    """Train on `data` ("" is the sample), test on the test split of `test` or `data`; see `bench` for the rest."""
+    """Train on `data` ("" is the sample) with `seeds` seeds, test on the test split of `test` or `data`.
+
+    `surfaces` adds the distances between outlines of seed 1, `failing` what is left when either camera fails.
+    """
 
     data: str = ""
     test: str = ""
@@ -106,7 +109,7 @@ class Bench:
     height: int = INPUT_HEIGHT
     surfaces: bool = True
     failing: bool = True
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)  # what differs from TRAINING in all rows
 
     @property
     def folder(self) -> str:
@@ -151,7 +154,6 @@ class Bench:
         train, truth = samples.paired(self.data, "train", size=four_to_three(INPUT_HEIGHT)), self.pairs()
         groups, table = videos(self.folder, truth), truth.table.iloc[truth.row.numpy()]
         known = {"present": truth.present[truth.row], "label": truth.label[truth.row]}
-        pattern = baselines.Pattern.fit(train.table)
 
         def row(probability: Callable[[int], NDArray]) -> Fit:
             def fit(seed: int) -> dict[str, Outcome]:
@@ -161,8 +163,8 @@ class Bench:
             return fit
 
         fits = {
-            "pattern of missing gases": row(lambda _: pattern.probabilities(table)),
-            "pattern of missing gases, balanced": row(lambda _: pattern.probabilities(table, even=True)),
+            "pattern of missing gases": row(lambda _: baselines.pattern(train.table, table)),
+            "pattern of missing gases, balanced": row(lambda _: baselines.pattern(train.table, table, even=True)),
         }
         given = baselines.emissions(self.data, train, split="train")
         asked = baselines.emissions(self.folder, truth, split="test")
@@ -184,21 +186,15 @@ def bench(
     names: Sequence[str] = (),
     earlier: Mapping[str, Any] | None = None,
     progress: Callable[[str], object] = print,
-    test: str = "",
-    seeds: int = 3,
-    height: int = INPUT_HEIGHT,
-    surfaces: bool = True,
-    failing: bool = True,
-    **training: Any,
+    **how: Any,
 ) -> dict[str, Any]:
-    """Scores of every row in `names` (all without any) on the test split of `test` (or `data`), over `seeds` seeds.
+    """Scores of every row in `names` (all without any); `how` are fields of `Bench`.
 
     `names` are rows, or models, which then train as FUME does. Runs that are there with the same parameters and pairs
-    are taken up, and an unfinished one goes on where it stopped; so are rows of an `earlier` result. `surfaces` adds
-    the distances between outlines of seed 1, `failing` what is left when either camera fails.
+    are taken up, and an unfinished one goes on where it stopped; so are rows of an `earlier` result.
     """
-    shared = Bench(data, test, seeds, height, surfaces, failing, training)
-    names, about = rows_of(names) or list(ROWS), shared.about()
+    shared = Bench(data, **how)
+    names, about, seeds = rows_of(names) or list(ROWS), shared.about(), shared.seeds
     old = earlier if earlier and {key: earlier.get(key) for key in about} == about else {}
     fits: dict[str, Fit] = {name: cache(partial(shared.fit, name)) for name in names}
     fits |= {name: cache(fit) for name, fit in shared.baselines(masks=FIRST in names).items()}
@@ -297,7 +293,7 @@ def blank(count: int, *, size: tuple[int, int]) -> Batch:
 
 def about(folder: str, split: str) -> dict[str, Any]:
     """How many pairs a split has, by gases, class and pH, and which they are, by the fingerprint of their folder."""
-    pairs = tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
+    pairs = splits.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
     return pairs | {"sha256": fingerprint(folder)}
 
 

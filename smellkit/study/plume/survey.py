@@ -17,6 +17,7 @@ from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.pictures import NAMES, VALUES, Grey, Rule
 from smellkit.simulate import plume as simulate
+from smellkit.study.plume import splits
 
 FILMED = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
 
@@ -80,7 +81,7 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     A simulated set knows more, in emission.csv: log_emission of the vessel, and contrast in kelvin x heights squared.
     """
     folder = tables.find(folder)
-    table = pd.concat(tables.read_all(folder).values(), ignore_index=True)
+    table = pd.concat(splits.read_all(folder).values(), ignore_index=True)
     rule = Rule.of(folder)
     masks = [rule.read_values(tables.located(folder, path)) for path in table["mask_path"]]
     table["area"] = [(rule.classes(mask) == GAS).mean() for mask in masks]

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from smellkit.errors import OptionError
 from smellkit.options import accepted
-from smellkit.plume import CLASSES, data, models
+from smellkit.plume import CLASSES, models
 from smellkit.plume.models import Sized
-from smellkit.study.plume import losses, scores
+from smellkit.study.plume import data, losses, scores
 from smellkit.task import Batch
 
 PH = 5.9  # of the class in the middle, from which the learned pH is counted
