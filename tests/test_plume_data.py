@@ -4,7 +4,6 @@ import random
 import shutil
 from pathlib import Path
 
-import mutations
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +23,7 @@ from smellkit.plume.annotations import COLUMNS
 from smellkit.plume.models import Sized
 from smellkit.plume.pictures import Rule
 from smellkit.simulate import plume as simulate
+from smellkit.study import faults as mutations
 from smellkit.study.plume import baselines, scores, splits, survey
 from smellkit.study.plume import data as samples
 from smellkit.study.plume.splits import PAIRINGS

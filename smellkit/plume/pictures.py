@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from smellkit.checks import Report, fault, read_json, read_picture, read_texts
-from smellkit.checks.documents import read_upright
 from smellkit.errors import DataError
 from smellkit.plume import annotations as tables
 
@@ -152,7 +151,7 @@ class Rule:
             wanted, found = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
             hint = f"save all frames of {self.folder} with the same depth"
             raise fault(path, expected=f"a frame of {wanted}, as the others", found=found, hint=hint)
-        return np.asarray(read_upright(path), np.float64) if deep else _grey(path, report)
+        return np.asarray(read_picture(path, rgb=False), np.float64) if deep else _grey(path, report)
 
 
 def _listed(folder: Path, kind: str) -> Iterator[Path]:
@@ -193,7 +192,7 @@ def _grey(path: Path, report: Report | None) -> Grey:
 
 def _mask(path: Path, report: Report | None = None) -> Grey:
     """The values in the file of a mask, turned as it says itself; the indices of a palette, not its colours."""
-    picture = read_upright(path, report=report)
+    picture = read_picture(path, rgb=False, report=report)
     values = np.asarray(picture) * np.uint8(255 if picture.mode == "1" else 1)
     if values.ndim == 3:
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
