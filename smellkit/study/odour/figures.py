@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import evaluate, plots
+from smellkit import plots
 from smellkit.odour.recordings import GAS, RATE
 from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.study import evaluate
 from smellkit.study.odour.smellnet import CATEGORIES, category, outcome
 from smellkit.study.odour.survey import stuck
 

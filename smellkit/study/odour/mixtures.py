@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from smellkit import checkpoint, runs, train
 from smellkit.errors import DataError, OptionError
-from smellkit.evaluate import Outcome, summarise
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
 from smellkit.odour.mixture_task import (
@@ -34,6 +33,7 @@ from smellkit.odour.mixtures import parse_label, read_mixtures
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
 from smellkit.study import ranges
+from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split

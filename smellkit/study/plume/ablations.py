@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Subset
 
-from smellkit import evaluate, paths, sweep
+from smellkit import paths, sweep
 from smellkit.plume import GASES
 from smellkit.plume import data as samples
 from smellkit.plume.data import four_to_three
 from smellkit.plume.models import Sized
+from smellkit.study import evaluate
 from smellkit.study.plume import bench
 from smellkit.study.plume.bench import Predictions
 
