@@ -27,7 +27,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "calibrate": "smellkit.cli.learn:calibrate",
     "submit": "smellkit.study.odour.commands:submit",
     "neckwear": "smellkit.cli.neckwear:neckwear",
-    "nose": "smellkit.cli.neckwear:nose",
+    "nose": "smellkit.cli.nose:nose",
 }
 READERS = logging.getLogger("smellkit.checks.report")
 
@@ -36,6 +36,7 @@ BENCHES = {
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
+    "drift": "smellkit.study.odour.commands:drift",
     "fusion": "smellkit.study.odour.commands:fusion",
     "reproduce": "smellkit.study.odour.commands:reproduce",
     "neckwear": "smellkit.study.device.commands:bench",

@@ -209,8 +209,8 @@ class Session(contextlib.AbstractContextManager):
                 self.recogniser = self._make()
             self._changed("Opening the ports")
             if nose == "virtual":
-                self.board = Board(source, rate=rate)
-            self.nose = Nose.open(self.board.port if self.board else nose)
+                self.board = Board(source, rate=rate, nose=self.recogniser.nose)
+            self.nose = Nose.open(self.board.port if self.board else nose, nose=self.recogniser.nose)
             self.player = NeckWear.open(player)
             if self._stop.is_set():  # closed meanwhile
                 return

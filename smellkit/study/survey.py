@@ -15,9 +15,9 @@ from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
 from smellkit.odour import mixtures, predict, recordings
 from smellkit.plume import annotations as tables
-from smellkit.plume import data, pictures
 from smellkit.sensors import GAS, SENSORS
 from smellkit.study.odour.survey import survey
+from smellkit.study.plume import survey as plumes
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -33,7 +33,7 @@ def check(folder: Path | None = None, *, mask_values: str = "") -> Report:
     if not folder.exists():
         raise DataError(f"There is no {folder}", hint="a folder of recordings or pictures, or one file")
     if mask_values:
-        pictures.keep_values(folder, mask_values)
+        plumes.keep_values(folder, mask_values)
     report, reports = Report(), [*_systems(folder)] if folder.is_dir() else []
     for one in reports or [_files(folder)]:
         report.add(one)
@@ -44,7 +44,7 @@ def _systems(folder: Path) -> Iterator[Report]:
     """A report of each layout that a folder has."""
     for place in (folder, folder / "plume"):
         if tables.holds(place):
-            yield data.check(place)
+            yield plumes.check(place)
     try:
         recordings.find(folder)
     except DataError:
