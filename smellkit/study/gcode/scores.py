@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, UNK, Numbers, Vocabulary, default, structured
-from smellkit.losses import focal
+from smellkit.study.losses import focal
 
 
 def published_fields(vocabulary: Vocabulary) -> Tensor:

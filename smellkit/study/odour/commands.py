@@ -151,7 +151,7 @@ def drift(data, seeds, out):
 @click.option("--json", "out", default="", type=FOLDER, help="The leaderboard; the published one by default.")
 def submit(file, name, by, link, out):
     """Score the predictions in FILE (a table as `smellkit predict` writes it) and put them on the leaderboard."""
-    from smellkit.evaluate import percent
+    from smellkit.study.evaluate import percent
     from smellkit.study.odour import leaderboard
 
     row = leaderboard.submit(file, name=name, by=by, link=link, out=out if str(out) != "." else leaderboard.FILE)
@@ -165,14 +165,14 @@ def submit(file, name, by, link, out):
 
 def _earlier(out: Path | str) -> dict:
     """The figures that `out` has already."""
-    from smellkit import evaluate
+    from smellkit.study import evaluate
 
     return evaluate.earlier(out)
 
 
 def _keep(result: dict, out: Path | str, command: str) -> None:
     """Write `result` as JSON when a file was asked for, and say so."""
-    from smellkit import evaluate
+    from smellkit.study import evaluate
 
     if str(out) not in ("", "."):
         click.echo(f"{evaluate.publish(Path(out), result, command=command)}")
