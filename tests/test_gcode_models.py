@@ -15,9 +15,9 @@ from smellkit.gcode import data, export, predict, recordings, tokens
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, POSITION_COLUMNS
 from smellkit.gcode.tokens import SIZES, Grammar
-from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, forced, summary_features
+from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, summary_features
 from smellkit.study.gcode import release, scores, task
-from smellkit.study.gcode.scores import head_scores
+from smellkit.study.gcode.scores import forced, head_scores
 from smellkit.study.gcode.splits import DataConfig
 from smellkit.study.gcode.task import DecoderTask, EncoderTask, WindowDecoderTask
 from smellkit.train import Settings, fit
@@ -176,7 +176,7 @@ def test_the_nearest_path_counts_only_where_the_path_is_known():
 
 
 def test_scores_count_by_place_and_by_kind():
-    vocabulary = tokens.Vocabulary.build(["X1.5 Y2.5"])
+    vocabulary = tokens.Vocabulary([*tokens.SPECIAL, "X", "NUM_X_1500", "Y", "NUM_Y_2500"])
     target = np.array([vocabulary.encode("X1.5 Y9."), vocabulary.encode("X1.5 Y2.5")])
     decoded = target.copy()
     decoded[1, 1] = 0
@@ -217,7 +217,7 @@ def test_hiding_the_position_changes_the_answer_but_nothing_else_may_be_asked(pa
 
 def test_a_recording_is_followed_through_the_program_that_it_runs():
     lines, operations = [0, 1, 2, 3, 1, 4, 5, 1, 6, 3, 1, 7], [0] * 6 + [1] * 6
-    hmm = ProgramHMM.from_windows(["a"] * 6 + ["b"] * 6, [*range(6)] * 2, lines, operations)
+    hmm = ProgramHMM(*map(torch.tensor, (lines, operations, ([True] + [False] * 5) * 2)))
     alone = torch.full((6, 8), 1 / 8)
     alone[0] = torch.nn.functional.one_hot(torch.tensor(5), 8) * 0.92 + 0.01  # only its beginning is known
     line, operation = hmm(alone, torch.full((6, 9), 1 / 9))
@@ -226,7 +226,7 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
 
 
 def test_a_recording_may_begin_in_the_middle_of_a_program():
-    hmm = ProgramHMM.from_windows(["a"] * 6, range(6), [0, 1, 2, 3, 4, 5], [0] * 6)
+    hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
     alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
     assert hmm(alone, torch.full((3, 9), 1 / 9))[0].argmax(dim=1)[[0, 2]].tolist() == [3, 5]
 

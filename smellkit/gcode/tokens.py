@@ -7,7 +7,6 @@ ends in a point whole (`Z0.`). Here the number token keeps every digit, `NUM_X_3
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
@@ -134,12 +133,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @classmethod
-    def build(cls, lines: Iterable[str]) -> Vocabulary:
-        """The published rule: special tokens, then the tokens of `lines`, frequent ones first, ties by name."""
-        counts = Counter(published(token) for line in lines for token in split(line))
-        return cls([*SPECIAL, *sorted(counts, key=lambda token: (-counts[token], token))])
 
     @classmethod
     def open(cls, lines: Iterable[str]) -> Vocabulary:

@@ -18,13 +18,12 @@ from smellkit import options, paths, runs
 from smellkit.evaluate import Outcome, earlier, percent, publish, summarise
 from smellkit.gcode.recordings import channel_mask
 from smellkit.gcode.tokens import PAD
-from smellkit.gcode.window_decoder import forced
 from smellkit.metrics import macro_f1
 from smellkit.runs import Run
 from smellkit.study.gcode import baselines
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm
-from smellkit.study.gcode.scores import token_hits
+from smellkit.study.gcode.scores import forced, token_hits
 from smellkit.study.gcode.splits import FOLDS, PROTOCOLS, DataConfig, Prepared
 from smellkit.task import collate
 from smellkit.train import Settings, fit, parameters
@@ -203,7 +202,7 @@ def token_measures(teacher: Numbers | None, free: Numbers, target: Numbers) -> d
 def baseline_outcomes(folds: Sequence[Prepared], *, mask: NDArray[np.bool_]) -> dict[str, Outcome]:
     """Every baseline's token measures, over the test parts of all folds together."""
     scored = [baselines.tokens_of(prepared, mask=mask) for prepared in folds]
-    target = np.concatenate([one.machine.encode(one.vocabulary)[one.parts.test] for one in folds])
+    target = np.concatenate([one.target[one.parts.test] for one in folds])
     groups = np.concatenate([one.machine.windows["group"].to_numpy()[one.parts.test] for one in folds])
     outcomes = {}
     for name in scored[0]:

@@ -8,7 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, UNK, Numbers, Vocabulary, default, structured
+from smellkit.gcode.tokens import (
+    EOS,
+    HEADS,
+    PAD,
+    PARAMETERS,
+    SIZES,
+    STEPS,
+    UNK,
+    Grammar,
+    Numbers,
+    Vocabulary,
+    default,
+    structured,
+)
+from smellkit.gcode.window_decoder import WEIGHT
 from smellkit.losses import focal
 
 
@@ -70,3 +84,13 @@ def token_accuracy(tokens: Numbers, target: Numbers, **how: Any) -> float:
     """Share of the target's tokens that are right at their position; NaN if there are none of this kind."""
     right, counted = token_hits(tokens, target, **how).sum(axis=0)
     return float(right / counted) if counted else float("nan")
+
+
+def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor) -> Tensor:
+    """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
+    probability, scores, chosen = line.softmax(dim=1), WEIGHT * token.log_softmax(dim=2), []
+    valid_lines = torch.ones_like(probability)
+    for step in range(STEPS):
+        chosen.append((scores[:, step] + grammar.prior(probability, valid_lines, step)).argmax(dim=1))
+        valid_lines = grammar.filter_lines(valid_lines, target[:, step], step)
+    return torch.stack(chosen, dim=1)

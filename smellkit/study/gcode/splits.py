@@ -118,6 +118,18 @@ def centred(machine: Machine) -> Machine:
     return replace(machine, values=values)
 
 
+def fit_scaling(values: NDArray, categories: NDArray) -> Scaling:
+    """Measure on training rows (rows, 155) and (rows, 4); a channel without spread or values keeps the scale 1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
+        low, centre, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
+        spread = np.where(high - low > 1e-6, high - low, np.nanstd(values, axis=0))
+    spread = np.where(np.isfinite(spread) & (spread > 1e-6), spread, 1.0)
+    known = [np.unique(c[~np.isnan(c)]).tolist() for c in np.asarray(categories).T]
+    middle = torch.as_tensor(np.nan_to_num(centre), dtype=torch.float32)
+    return Scaling(middle, torch.as_tensor(spread, dtype=torch.float32), known)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A split of one folder, ready to train: scaling and grammar from its training part alone."""
@@ -130,6 +142,10 @@ class Prepared:
     mask: NDArray[np.bool_]  # (155,) channels in use
     values: Tensor  # (rows, 155) scaled
     codes: Tensor  # (rows, 4)
+    numbers: (
+        Numbers  # (lines + 1,) number of each of the machine's lines, and of none, in the grammar; -1 where it has none
+    )
+    target: Numbers  # (windows, 8) published tokens
 
     def windows(self, part: str, *, mask: NDArray[np.bool_] | None = None) -> Tensors:
         """The windows of "train", "valid" or "test", seen through `mask` (the channels in use by default).
@@ -141,18 +157,22 @@ class Prepared:
         table = self.machine.windows.iloc[getattr(self.parts, part)]
         index = torch.tensor(table["row"].to_numpy(copy=True))[:, None] + torch.arange(LENGTH)
         label = table["line"].to_numpy()
-        line = self.machine.line_numbers(self.grammar.texts)
-        step_line = np.where(line < 0, len(self.grammar), line)[self.machine.row_lines[index[:, ::4].numpy()]]
+        step_line = np.where(self.numbers < 0, len(self.grammar), self.numbers)[self.machine.row_lines[index[:, ::4]]]
         lines = [self.grammar.vocabulary.numbers(tokens.split(text)) for text in self.machine.lines]
         return Tensors(
             continuous=self.values[index] * torch.as_tensor(self.mask if mask is None else mask),
             categorical=self.codes[index],
             operation=table["operation_id"].to_numpy(copy=True),
-            line=line[label],
+            line=self.numbers[label],
             step_line=step_line,
             open=np.array([*lines, np.zeros(tokens.STEPS, int)])[label],
-            published=self.machine.encode(self.vocabulary)[getattr(self.parts, part)],
+            published=self.target[getattr(self.parts, part)],
         )
+
+
+def encode(machine: Machine, vocabulary: Vocabulary) -> Numbers:
+    """Tokens (windows, 8) of the labels in the published vocabulary, EOS included; all PAD without a label."""
+    return np.array([*map(vocabulary.encode, machine.lines), np.zeros(tokens.STEPS, int)])[machine.windows["line"]]
 
 
 @dataclass(frozen=True)
@@ -186,9 +206,12 @@ def _prepare(config: DataConfig) -> Prepared:
     parts = parts._replace(train=parts.train[:: config.thin])
     train = machine.windows.iloc[parts.train]
     rows = np.unique(train["row"].to_numpy()[:, None] + np.arange(LENGTH))
-    scaling = Scaling.fit(machine.values[rows], machine.categories[rows])
+    scaling = fit_scaling(machine.values[rows], machine.categories[rows])
     vocabulary = tokens.default()
     grammar = Grammar([machine.lines[line] for line in np.unique(train["line"])], vocabulary)
     mask = recordings.channel_mask(config.channels, without=config.without)
-    scaled = scaling(torch.as_tensor(machine.values), torch.as_tensor(machine.categories))
-    return Prepared(machine, parts, scaling, vocabulary, grammar, mask, *scaled)
+    values, codes = scaling(torch.as_tensor(machine.values), torch.as_tensor(machine.categories))
+    known = {line: number for number, line in enumerate(grammar.texts)}
+    numbers = np.array([known.get(line, -1) for line in machine.lines] + [-1])
+    target = encode(machine, vocabulary)
+    return Prepared(machine, parts, scaling, vocabulary, grammar, mask, values, codes, numbers, target)
