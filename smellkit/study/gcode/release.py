@@ -36,7 +36,7 @@ def from_run(run: Run) -> LinePredictor:
     """The predictor of a finished run of `gcode-window-decoder`."""
     prepared = config_of(WindowDecoderTask, run.params).prepared
     model = model_of(WindowDecoderTask, run)
-    return LinePredictor(model, prepared.scaling, prepared.vocabulary, prepared.mask, program_hmm(prepared))
+    return LinePredictor(model, prepared.scaling, prepared.mask, program_hmm(prepared))
 
 
 def save(run: Run, folder: Path) -> Path:

@@ -22,7 +22,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.gcode import recordings, tokens
 from smellkit.gcode.data import LENGTH, Machine, Numbers, Scaling, load
 from smellkit.gcode.recordings import POSITION_COLUMNS
-from smellkit.gcode.tokens import Grammar, Vocabulary
+from smellkit.gcode.tokens import Grammar
 from smellkit.task import Tensors
 
 FOLDS = 5
@@ -80,22 +80,19 @@ def _at_random(table: pd.DataFrame, *, seed: int) -> Split:
 
 def _folds(table: pd.DataFrame) -> dict[str, int]:
     """Group -> fold, dealt out in turn within each operation, in an order that only the names decide."""
-    folds: dict[str, int] = {}
-    for number, (_, rows) in enumerate(table.groupby("operation", sort=True)):
-        groups = sorted(rows["group"].unique(), key=lambda group: (zlib.crc32(group.encode()), group))
-        folds |= {group: (position + number) % FOLDS for position, group in enumerate(groups)}
-    return folds
+    every = [sorted(own.unique(), key=lambda g: (zlib.crc32(g.encode()), g)) for _, own in _groups(table)]
+    return {group: (n + place) % FOLDS for n, groups in enumerate(every) for place, group in enumerate(groups)}
 
 
 def _tenth(table: pd.DataFrame, *, seed: int) -> set[str]:
     """About a tenth of the groups of each operation, at least one where there are three or more."""
-    random = np.random.default_rng(seed)
-    chosen: set[str] = set()
-    for _, rows in table.groupby("operation", sort=True):
-        groups = sorted(rows["group"].unique())
-        if len(groups) >= 3:
-            chosen |= set(random.choice(groups, max(1, round(len(groups) / 10)), replace=False))
-    return chosen
+    random, every = np.random.default_rng(seed), [sorted(own.unique()) for _, own in _groups(table)]
+    drawn = (random.choice(g, max(1, round(len(g) / 10)), replace=False) for g in every if len(g) >= 3)
+    return {str(group) for groups in drawn for group in groups}
+
+
+def _groups(table: pd.DataFrame):
+    return table.groupby("operation")["group"]
 
 
 def centred(machine: Machine) -> Machine:
@@ -137,14 +134,11 @@ class Prepared:
     machine: Machine
     parts: Split
     scaling: Scaling
-    vocabulary: Vocabulary
     grammar: Grammar
     mask: NDArray[np.bool_]  # (155,) channels in use
     values: Tensor  # (rows, 155) scaled
     codes: Tensor  # (rows, 4)
-    numbers: (
-        Numbers  # (lines + 1,) number of each of the machine's lines, and of none, in the grammar; -1 where it has none
-    )
+    numbers: Numbers  # (lines + 1,) in the grammar, of each of the machine's lines and of none; -1 where it has none
     target: Numbers  # (windows, 8) published tokens
 
     def windows(self, part: str, *, mask: NDArray[np.bool_] | None = None) -> Tensors:
@@ -170,9 +164,11 @@ class Prepared:
         )
 
 
-def encode(machine: Machine, vocabulary: Vocabulary) -> Numbers:
+def encode(machine: Machine) -> Numbers:
     """Tokens (windows, 8) of the labels in the published vocabulary, EOS included; all PAD without a label."""
-    return np.array([*map(vocabulary.encode, machine.lines), np.zeros(tokens.STEPS, int)])[machine.windows["line"]]
+    return np.array([*map(tokens.default().encode, machine.lines), np.zeros(tokens.STEPS, int)])[
+        machine.windows["line"]
+    ]
 
 
 @dataclass(frozen=True)
@@ -207,11 +203,9 @@ def _prepare(config: DataConfig) -> Prepared:
     train = machine.windows.iloc[parts.train]
     rows = np.unique(train["row"].to_numpy()[:, None] + np.arange(LENGTH))
     scaling = fit_scaling(machine.values[rows], machine.categories[rows])
-    vocabulary = tokens.default()
-    grammar = Grammar([machine.lines[line] for line in np.unique(train["line"])], vocabulary)
+    grammar = Grammar([machine.lines[line] for line in np.unique(train["line"])])
     mask = recordings.channel_mask(config.channels, without=config.without)
     values, codes = scaling(torch.as_tensor(machine.values), torch.as_tensor(machine.categories))
     known = {line: number for number, line in enumerate(grammar.texts)}
     numbers = np.array([known.get(line, -1) for line in machine.lines] + [-1])
-    target = encode(machine, vocabulary)
-    return Prepared(machine, parts, scaling, vocabulary, grammar, mask, values, codes, numbers, target)
+    return Prepared(machine, parts, scaling, grammar, mask, values, codes, numbers, encode(machine))

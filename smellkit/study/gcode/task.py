@@ -139,7 +139,7 @@ class DecoderTask(_Contract):
     @cached_property
     def fields(self) -> Tensor:
         """Class numbers of the structured heads for every published token, (668, 10)."""
-        return published_fields(self.prepared.vocabulary)
+        return published_fields()
 
     def load(self) -> dict[str, Tensors]:
         if not self.frozen:
@@ -154,7 +154,7 @@ class DecoderTask(_Contract):
     def build(self) -> nn.Module:
         encoder = trained_encoder(self.encoder)
         size = {"memory": encoder.width, "width": self.width, "layers": self.layers}
-        decoder = SensorDecoder(self.prepared.vocabulary, dropout=self.dropout, **size)
+        decoder = SensorDecoder(dropout=self.dropout, **size)
         return decoder if self.frozen else TwoStage(encoder, decoder)
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:
