@@ -135,11 +135,6 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @classmethod
-    def open(cls, lines: Iterable[str]) -> Vocabulary:
-        """Every token of `lines` with all its digits, sorted."""
-        return cls([*SPECIAL, *sorted({token for line in lines for token in split(line)})])
-
     def encode(self, line: str) -> Numbers:
         """Numbers (8,) of the tokens of `line` as published, and of EOS, padded; unknown tokens are UNK."""
         return self.numbers(map(published, split(line)))
@@ -173,7 +168,7 @@ class Grammar(nn.Module):
     def __init__(self, lines: Sequence[str]):
         super().__init__()
         self.texts = tuple(lines)
-        self.vocabulary = Vocabulary.open(lines)
+        self.vocabulary = Vocabulary([*SPECIAL, *sorted({token for line in lines for token in split(line)})])
         names = self.vocabulary.tokens
         table = torch.as_tensor(np.array([self.vocabulary.numbers(split(line)) for line in lines])).view(-1, STEPS)
         fields = torch.as_tensor(np.array([structured(name) for name in names]))
