@@ -35,28 +35,29 @@ __all__ = ["Panel", "Session", "show"]
 
 PICTURE = paths.HOME / "site" / "images" / "panel.png"
 KEEP = 4  # scents of a mixture that are played
-RECOGNISED = 0  # in the list of scents: whatever the nose smells
-CONTROLS = {  # name -> kind, label, help; a row for each of the three tables
-    "nose": ("Dropdown", "Nose", "Port of the sensor board"),
-    "nose_at": ("Text", "Nose at", "An address instead of a port, for the sensor board"),
-    "file": ("Dropdown", "Recording", "What the virtual board replays"),
-    "rate": ("Dropdown", "Speed", "Rows a second, if virtual"),
-    "model": ("Dropdown", "Recogniser", "What names the smell: see notebook 02 for the weights"),
-    "player": ("Dropdown", "Player", "Port of the scent player"),
-    "player_at": ("Text", "Player at", "An address instead of a port, for the scent player"),
-    "connect": ("Button", "Connect", "Open the nose and the player"),
-    "picture": ("Dropdown", "Picture", "What the smell's source looks like"),
-    "upload": ("FileUpload", "Upload", "A picture of your own"),
-    "text": ("Text", "In words", "What it smells of"),
-    "scent": ("Dropdown", "Scent", "What Play plays"),
-    "seconds": ("Dropdown", "Seconds", "How long to play"),
-    "play": ("Button", "Play", "Play the scent that is chosen"),
-    "mix": ("Button", "Mix", "Play the recognised mixture as a sequence of slots"),
-    "stop": ("Button", "Stop", "Silence at once"),
+PLAYED = [("as recognised", 0), *((f"{number} {name}", number) for number, name in enumerate(SCENTS, 1))]
+RATES = [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)]
+AT = {"placeholder": "socket://host:port"}
+CONTROLS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # name -> kind, label, help, more
+    "nose": ("Dropdown", "Nose", "Port of the sensor board", {}),
+    "nose_at": ("Text", "Nose at", "An address instead of a port, for the sensor board", AT),
+    "file": ("Dropdown", "Recording", "What the virtual board replays", {}),
+    "rate": ("Dropdown", "Speed", "Rows a second, if virtual", {"options": RATES, "index": 1}),
+    "model": ("Dropdown", "Recogniser", "What names the smell: see notebook 02 for the weights", {}),
+    "player": ("Dropdown", "Player", "Port of the scent player", {}),
+    "player_at": ("Text", "Player at", "An address instead of a port, for the scent player", AT),
+    "connect": ("Button", "Connect", "Open the nose and the player", {"icon": "plug"}),
+    "picture": ("Dropdown", "Picture", "What the smell's source looks like", {}),
+    "upload": ("FileUpload", "Upload", "A picture of your own", {"accept": "image/*"}),
+    "text": ("Text", "In words", "What it smells of", {"placeholder": "green and watery", "continuous_update": False}),
+    "scent": ("Dropdown", "Scent", "What Play plays", {"options": PLAYED}),
+    "seconds": ("Dropdown", "Seconds", "How long to play", {"options": [5, 10, 30, 60, 120], "index": 1}),
+    "play": ("Button", "Play", "Play the scent that is chosen", {"icon": "play"}),
+    "mix": ("Button", "Mix", "Play the recognised mixture as a sequence of slots", {"icon": "random"}),
+    "stop": ("Button", "Stop", "Silence at once", {"icon": "stop"}),
 }
 ROWS = (8, 11, 16)  # where the rows of controls end
 PICTURES = ("now", "evidence", "traces", "bars", "slots", "log", "page")
-ICONS = {"connect": "plug", "play": "play", "mix": "random", "stop": "stop"}
 _open: weakref.WeakSet[Panel] = weakref.WeakSet()  # two panels would fight for the ports: a new one closes the others
 
 
@@ -119,9 +120,10 @@ class Panel:
 
     def _lay_out(self, root: Path, models: dict[str, Callable[[], Recogniser]]) -> Any:
         pictures = self.pictures = {name: _widget("HTML") for name in PICTURES}
-        traits = self._traits(root, models)
-        for name, (kind, label, help) in CONTROLS.items():
-            self.controls[name] = _widget(kind, description=label, tooltip=help, **traits[name])
+        offered = self._offered(root, models)
+        for name, (kind, label, help, more) in CONTROLS.items():
+            more = {"options": offered[name]} if name in offered else more
+            self.controls[name] = _widget(kind, description=label, tooltip=help, **more)
         mix = functools.partial(self._play, mixture=True)
         for name, click in {"connect": self._connect, "play": self._play, "mix": mix, "stop": self._stop}.items():
             button = _past_the_cell(self.controls[name].add_class(f"smell-{name}"))
@@ -145,26 +147,18 @@ class Panel:
         left, right = _box("column", sensors, said), _box("column", shares, _card("Link", pictures["log"]))
         return _box("", top, _box("grid", left, right), beat, pictures["page"], _widget("HTML", drawings.chrome()))
 
-    def _traits(self, root: Path, models: dict[str, Callable[[], Recogniser]]) -> dict[str, dict[str, Any]]:
-        """What each control offers or looks like, beside its words."""
+    def _offered(self, root: Path, models: dict[str, Callable[[], Recogniser]]) -> dict[str, list]:
+        """What the lists of this machine and this folder offer."""
         given = os.environ.get("SMELLKIT_PORT", "")
         ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports() if port.device != given]
         first = [(Path(given).name, given)] if given else []
-        offered: dict[str, list] = {
+        return {
             "nose": [("virtual board", "virtual"), *ports],
             "file": list(_recordings(root).items()),
-            "rate": [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)],
             "model": list(models.items()),
             "player": [*first, ("virtual NeckWear", "virtual"), *ports],
             "picture": [("none", None), *_pictures(root).items()],
-            "scent": [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(SCENTS, 1))],
-            "seconds": [5, 10, 30, 60, 120],
         }
-        traits = {name: {"options": own, "index": int(name in ("rate", "seconds"))} for name, own in offered.items()}
-        traits |= {name: {"icon": icon} for name, icon in ICONS.items()}
-        traits |= {name: {"placeholder": "socket://host:port"} for name in ("nose_at", "player_at")}
-        own = {"placeholder": "green and watery", "continuous_update": False}
-        return traits | {"text": own, "upload": {"accept": "image/*"}}
 
     # clicks
 
