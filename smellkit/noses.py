@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import paths
-from smellkit.checks import Span, fault, nearest
+from smellkit.checks import Pace, Span, fault, nearest
 from smellkit.checks.report import content, decoded
 from smellkit.errors import DataError
 
@@ -108,6 +108,12 @@ class Description:
     def spans(self) -> dict[str, Span]:
         """The limits of each column, as readers of tables take them."""
         return {name: Span(*column.span, overflow=column.overflow) for name, column in self.columns.items()}
+
+    @property
+    def pace(self) -> Pace:
+        """How fast rows must come, one a second where nobody knows; five lost rows or two seconds are a gap."""
+        rate = self.rate or 1.0
+        return Pace(rate=rate, gap=max(5 / rate, 2.0))
 
     def of(self, *, role: str = "", unit: str = "") -> tuple[str, ...]:
         """The columns of a role or a unit."""

@@ -53,6 +53,7 @@ def build(
     home: Path = paths.HOME,
     quarto: bool = True,
     parts: Mapping[str, str] | None = None,
+    pages: Mapping[str, str] | None = None,
     progress: Callable[[str], object] = lambda text: None,
 ) -> Built:
     """Build the site in `home`/_site from the executed notebooks of the set `source`, by default the last one run.
@@ -62,7 +63,9 @@ def build(
     """
     stage, out = paths.work() / "site", home / "_site"
     command = find_quarto() if quarto else None
-    notes, warnings = assemble(executed(source, home=home), stage, home=home, parts=parts or {}, raw=bool(command))
+    notes, warnings = assemble(
+        executed(source, home=home), stage, home=home, parts=parts or {}, raw=bool(command), pages=pages
+    )
     if command:
         by, (trouble, log) = "Quarto", _quarto(command, stage)
     else:
@@ -152,16 +155,21 @@ def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:
 
 
 def assemble(
-    notebooks: Path, stage: Path, *, home: Path, parts: Mapping[str, str], raw: bool
+    notebooks: Path,
+    stage: Path,
+    *,
+    home: Path,
+    parts: Mapping[str, str],
+    raw: bool,
+    pages: Mapping[str, str] | None = None,
 ) -> tuple[list[str], list[str]]:
     """Lay out everything the site is made of in `stage`; return what a reader may want to know, and warnings.
 
-    With `raw`, HTML in outputs becomes a raw block of Quarto's markdown: as HTML it would load scripts from a network.
+    `pages` are more pages for site/, file name -> markdown. With `raw`, HTML in outputs becomes a raw block of Quarto's
+    markdown: as HTML it would load scripts from a network.
     """
     shutil.rmtree(stage, ignore_errors=True)
-    shutil.copytree(
-        home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "results", "preview", "try")
-    )
+    shutil.copytree(home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "preview", "try"))
     (stage / "site" / "notebooks").mkdir()
     if (home / "site" / "try").exists():
         stage_try(stage / "site" / "try", home=home)
@@ -171,10 +179,14 @@ def assemble(
         if _stage(book, raw=raw) and not (home / "site" / PANEL).exists():
             warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
         (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
-    index = (home / "index.qmd").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        index = index.replace(f"<!-- {name} -->", part)
-    (stage / "index.qmd").write_text(index, encoding="utf-8")
+    shutil.copy2(home / "index.qmd", stage)
+    for path in [stage / "index.qmd", *(stage / "site").glob("*.qmd")]:
+        text = path.read_text(encoding="utf-8")
+        for name, part in parts.items():
+            text = text.replace(f"<!-- {name} -->", part)
+        path.write_text(text, encoding="utf-8")
+    for file, text in (pages or {}).items():
+        paths.write_text(stage / "site" / file, text)
     config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
     absent: list[str] = []
     for bar in ("navbar", "sidebar", "page-footer"):

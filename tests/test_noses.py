@@ -3,7 +3,11 @@
 import pytest
 
 from smellkit import noses
-from smellkit.errors import DataError
+from smellkit.device.board import Board
+from smellkit.device.enose import Nose
+from smellkit.errors import DataError, WeightsError
+from smellkit.odour.live import Recogniser, sniff
+from smellkit.odour.pipeline import Pipeline
 from smellkit.sensors import ENVIRONMENT, GAS, GROVE, PPM, SENSORS
 
 MINE = """
@@ -96,3 +100,10 @@ def test_weights_from_before_descriptions_know_smellnets_boards():
     assert noses.of_manifest({"kind": "odour"}).name == "smellnet"
     assert noses.of_manifest({"kind": "mixture"}).rate == 10
     assert noses.of_manifest({"kind": "gcode"}) is None
+
+
+def test_weights_refuse_the_rows_of_another_nose_by_the_first_difference():
+    with Board(nose="mq-array", rate=100) as board, Nose(board.port, nose="mq-array") as nose:
+        listening = Recogniser(Pipeline.load())
+        with pytest.raises(WeightsError, match="another nose: mq-array has no column NO2"):
+            sniff(nose, listening)

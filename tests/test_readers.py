@@ -1,14 +1,19 @@
 """Recordings of any nose: every usual way to write them is read the same, and a fault is named with its place."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from smellkit import noses
 from smellkit.checks import Report
-from smellkit.errors import DataError
+from smellkit.cli.nose import nose as nose_commands
+from smellkit.errors import DataError, OptionError
+from smellkit.odour.exchange import write_exchange
 from smellkit.odour.readers import guess, read_folder
+from smellkit.simulate.boards import write_recordings
 
 NOSE = """
 rate = 2.0
@@ -186,6 +191,16 @@ def test_what_can_not_be_right_is_refused_with_its_place_and_a_remedy(tmp_path, 
         read_folder(folder, nose)
 
 
+def test_a_point_between_thousands_is_refused_and_other_broken_counts_are_told(tmp_path, nose):
+    rows, report = ROWS.copy(), Report()
+    rows[:, 1] = np.where(np.arange(60) % 2, 1.012, 990)
+    with pytest.raises(DataError, match="line 3, column 'MQ135': expected whole counts, found 1.012 among counts"):
+        read_folder(put(tmp_path, "tea.csv", text(rows)), nose)
+    rows[:, 1] = 3.3 * ROWS[:, 1] / 1023
+    read_folder(put(tmp_path, "tea.csv", text(rows)), nose, report=report)
+    assert "counts that are no whole numbers (MQ135)" in report.told[0][1]
+
+
 def test_columns_that_change_places_on_the_way_are_refused(tmp_path, nose):
     rows = ROWS.copy()
     rows[40:, [0, 1]] = rows[40:, [1, 0]] + [60, 0]
@@ -318,8 +333,75 @@ def test_opensmells_json_tells_substance_session_and_units(tmp_path):
     assert set(table["substance"]) == {"green-tea"} and set(table["session"]) == {"2026-06-15"}
 
 
+# OpenSmell's pairs, and the command line
+
+
+def test_opensmells_pairs_written_are_read_back_the_same(tmp_path, nose):
+    rows = ROWS.copy()
+    put(tmp_path, "green tea/01.csv", text(rows))
+    rows[:, 0] += 3
+    read, table = read_folder(put(tmp_path, "green tea/02.csv", text(rows)), nose)
+    assert write_exchange(tmp_path / "out", read, table, device="my rig") == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"green-tea_my-rig_unknown{again}.{kind}" for again in ("-2", "") for kind in ("csv", "json")
+    ]
+    told = json.loads((tmp_path / "out" / "green-tea_my-rig_unknown.json").read_text())
+    assert told["sensor_units"] == {"MQ3": "adc", "MQ135": "adc"} and told["sampling_rate_hz"] == 2
+    _, back = read_folder(tmp_path / "out", nose)
+    columns = list(nose.columns)
+    assert sorted(map(tuple, back[columns].to_numpy())) == sorted(map(tuple, table[columns].to_numpy()))
+    assert set(back["substance"]) == {"green-tea"}
+    with pytest.raises(OptionError, match="is not empty"):
+        write_exchange(tmp_path / "out", read, table)
+
+
+def test_a_rate_that_the_clock_contradicts_is_told_and_the_measured_one_counts(tmp_path, nose):
+    folder = put(tmp_path, "tea_rig_1.csv", text())
+    put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sampling_rate_hz": 2000}))
+    report = Report()
+    described, _ = read_folder(folder, replace(nose, rate=None), report=report)
+    assert described.rate == 2 and "2000 rows a second declared, 2 measured" in report.told[0][1]
+
+
+def test_a_new_description_marks_every_guess_and_is_read_back(tmp_path):
+    folder = put(tmp_path, "tea_1.csv", text(names="time_ms,MQ3,MQ135,Pressure (hPa)"))
+    done = CliRunner().invoke(nose_commands, ["new", str(folder)], catch_exceptions=False)
+    assert "MQ3: unit guessed adc" in done.output
+    written = (folder / "nose.toml").read_text()
+    assert 'unit = "adc"  # unit guessed adc from 300 to 359: confirm' in written
+    assert 'unit = "hectopascal"\n' in written  # the file tells it
+    assert read_folder(folder)[0] == noses.load(folder)
+    with pytest.raises(OptionError, match="exists already"):
+        CliRunner().invoke(nose_commands, ["new", str(folder)], catch_exceptions=False)
+
+
+def test_noses_are_listed_shown_and_converted(tmp_path, nose):
+    run = CliRunner().invoke
+    assert "bme688" in run(nose_commands, ["list"]).output
+    assert run(nose_commands, ["show", "mq-array"]).output == noses.as_toml(noses.load("mq-array"))
+    folder = put(tmp_path, "tea_1.csv", text())
+    done = run(
+        nose_commands,
+        ["convert", str(folder), "--out", str(tmp_path / "pairs"), "--nose", str(tmp_path / "described.toml")],
+    )
+    assert "1 recordings of described" in done.output
+
+
 @pytest.fixture
 def sample():
     from smellkit import paths
 
     return paths.sample()
+
+
+@pytest.mark.parametrize("name", noses.names())
+def test_simulated_recordings_of_every_nose_are_read_with_their_days(tmp_path, name):
+    nose = noses.load(name)
+    how = {"classes": 2, "recordings": 3, "seconds": 20 / (nose.rate or 1), "days": 3}
+    read, table = read_folder(write_recordings(tmp_path / "own", nose, **how))
+    assert read.name == name and read.rate == (nose.rate or 1) and table["file"].nunique() == 6
+    assert sorted(set(table["session"])) == ["2026-03-02", "2026-03-03", "2026-03-04"]
+    again = write_recordings(tmp_path / "again", nose, **how)
+    assert all(
+        file.read_bytes() == (tmp_path / "own" / file.relative_to(again)).read_bytes() for file in again.rglob("*.csv")
+    )

@@ -18,11 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import noses
-from smellkit.checks import Pace, Report, fault, nearest, readable
+from smellkit.checks import Report, fault, nearest, readable
 from smellkit.checks.clock import paced
 from smellkit.noses import Column, Description
 from smellkit.odour.formats import class_of, clock_names, day_of, label_column, name_of, raws, seconds_of
-from smellkit.odour.recordings import JUMP, unread
+from smellkit.odour.recordings import JUMP, Stretch, unread
 from smellkit.odour.sheets import Raw
 
 WORDS = ("substance", "recording", "file", "session", "step")  # of the tidy table, before the nose's columns
@@ -73,6 +73,16 @@ def read_folder(
     return nose, pd.concat(tables, ignore_index=True)[[*WORDS, *nose.columns]]
 
 
+def read_stretches(
+    path: Path, nose: Description, *, columns: Sequence[str], report: Report | None = None
+) -> list[Stretch]:
+    """The `columns` of one file as the parts that no gap divides, with the row of the file that each row was."""
+    report = report if report is not None else Report()
+    tables = [_tidy(raw, nose, folder=path, report=report) for raw in raws(path, skip=False, report=report)]
+    parts = [part for table in tables for _, part in table.groupby(["file", "part"], sort=False)]
+    return [Stretch(part[list(columns)].to_numpy(np.float32), part["row"].to_numpy()) for part in parts]
+
+
 def guess(folder: str | Path) -> tuple[Description, list[str]]:
     """Return the nose that the recordings in `folder` look like, and each thing about it that is only guessed."""
     folder, report = Path(folder).expanduser(), Report()
@@ -82,6 +92,16 @@ def guess(folder: str | Path) -> tuple[Description, list[str]]:
     if measured.rate is None and not nose.features:
         words.append("rate unknown, since no column is a clock: write rate = rows a second")
     return measured, words
+
+
+def remarks(nose: Description, guesses: Sequence[str]) -> dict[str, str]:
+    """Guesses as remarks in the nose's TOML, each at its key."""
+    found = {}
+    for name, prefix in [*((name, f"{name}.") for name in nose.columns), (nose.clock, "clock_")]:
+        for text in (text.removeprefix(f"{name}: ") for text in guesses if text.startswith(f"{name}: ")):
+            key = "unit" if text.startswith("unit") else "fault" if text.endswith("no reading") else "role"
+            found[f"{prefix}{key}".replace("clock_role", "clock")] = f"{text}: confirm"
+    return found
 
 
 # numbers in their spans
@@ -104,11 +124,10 @@ def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.Da
     lines = raw.lines[kept]
     session = raw.session or day_of(seconds)
     if nose.rate is None:
-        table = values.assign(part=0)
+        table = values.assign(part=0, row=np.flatnonzero(kept))
     else:
-        pace = Pace(rate=nose.rate, gap=max(HOLD / nose.rate, 2.0))
         where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines.tolist(), "rows": np.flatnonzero(kept)}
-        table = paced(values, seconds, pace=pace, report=report, **where)
+        table = paced(values, seconds, pace=nose.pace, report=report, **where)
     if seconds is None:  # nothing else says where rows are missing
         table["part"] = np.concatenate([[0], np.cumsum(np.diff(np.flatnonzero(kept)) > HOLD)])
     words = {"substance": class_of(raw, folder), "file": name, "session": session}
@@ -137,7 +156,7 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
         if column.overflow is not None and (over := own == column.overflow).any():
             own[over] = column.span[1]
             report.note(raw.path, f"{name}: overflow taken as {column.span[1]:g}", int(over.sum()))
-        _check_span(raw, source, column, own)
+        _check_span(raw, source, column, own, report)
         values[name] = own
     _refuse_exchange(raw, nose, values)
     return pd.DataFrame(values)
@@ -156,7 +175,7 @@ def _sources(raw: Raw, nose: Description, report: Report) -> dict[str, str]:
         return dict(zip(nose.columns, free, strict=True))
     result = {}
     for name, column in nose.columns.items():
-        spelled = [one for one in here if one in (name, *column.also)]
+        spelled = [one for one in here if one in (name, *column.also, f"sensor_{name}")]
         spelled = spelled or [one for one in here if one.strip().casefold() == name.casefold()]
         if not spelled:
             near = nearest(name, here) or here
@@ -180,7 +199,7 @@ def _conversion(raw: Raw, source: str, column: Column, report: Report) -> tuple[
     return known[unit]
 
 
-def _check_span(raw: Raw, source: str, column: Column, values: NDArray) -> None:
+def _check_span(raw: Raw, source: str, column: Column, values: NDArray, report: Report) -> None:
     low, high = column.span
     if np.isnan(values).all():
         hint = f"take the column out of {noses.FILE} if the sensor is absent"
@@ -192,14 +211,26 @@ def _check_span(raw: Raw, source: str, column: Column, values: NDArray) -> None:
         hint = column.explain(values) or f"correct the cell, or write the column's real span into {noses.FILE}"
         line, expected = int(raw.lines[wrong[0]]), f"{column.unit} from {low:g} to {high:g}"
         raise fault(raw.path, line=line, column=source, expected=expected, found=found, hint=hint)
-    whole = values == np.round(values)  # 1.092 among counts below 1000 is a point between thousands
-    pointed = values[~whole & ~np.isnan(values)]
-    if column.unit == "adc" and len(pointed) and whole.any():
-        rest = values[whole]
-        if np.median(rest) >= 100 and rest.max() < 1000 and pointed.max() < 10 and np.allclose(pointed * 1000 % 1, 0):
-            line, hint = int(raw.lines[np.flatnonzero(~whole)[0]]), "a point between thousands? Save it without"
-            found = f"{pointed[0]:g} among counts"
-            raise fault(raw.path, line=line, column=source, expected="whole counts", found=found, hint=hint)
+    if column.unit == "adc":
+        _check_counts(raw, source, values, report)
+
+
+def _check_counts(raw: Raw, source: str, values: NDArray, report: Report) -> None:
+    """Refuse counts with a point between thousands, as in 1.092; tell of others that are no whole numbers."""
+    values = np.nan_to_num(values)
+    thousands = np.abs(1000 * values - np.round(1000 * values)) < 1e-6
+    whole = values == np.round(values)
+    if whole.all():
+        return
+    rest, pointed = values[whole], values[~whole]
+    if len(rest) and thousands.all() and np.median(rest) >= 100 and rest.max() < 1000 and pointed.max() < 10:
+        line, found = int(raw.lines[np.flatnonzero(~whole)[0]]), f"{pointed[0]:g} among counts"
+        hint = "a point between thousands? Save it without"
+        raise fault(raw.path, line=line, column=source, expected="whole counts", found=found, hint=hint)
+    if (~whole).mean() > 0.5:
+        report.tell(
+            raw.path, f"counts that are no whole numbers ({source}): averaged, or another unit?", (~whole).sum()
+        )
 
 
 def _refuse_exchange(raw: Raw, nose: Description, values: dict[str, NDArray]) -> None:

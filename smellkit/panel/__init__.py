@@ -29,7 +29,7 @@ from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
-from smellkit.sensors import SENSORS
+from smellkit.sensors import SMELLNET
 
 __all__ = ["Panel", "Session", "show"]
 
@@ -214,6 +214,7 @@ class Panel:
     def _draw(self) -> None:
         session, answer, (playing, _) = self.session, self.session.answer, self.session.playing
         rows = [row.values for row in list(session.rows)]
+        nose = session.recogniser.nose if session.recogniser else SMELLNET
         known = answer is not None and not (answer.reason and answer.name not in SCENTS)  # else they share out little
         shares = answer.shares if answer and known else None
         plan = session.plan.slots if session.plan else ()
@@ -221,7 +222,7 @@ class Panel:
         self._count += 1
         drawn = {
             "now": self._now(),
-            "traces": drawings.traces(SENSORS, rows, drawn=recordings.GAS, span=SPAN),
+            "traces": drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN),
             "evidence": drawings.evidence(answer.evidence if answer else {}),
             "bars": drawings.bars(SCENTS, shares, playing=playing, keep=KEEP),
             "slots": drawings.slots(plan, at=at),

@@ -104,11 +104,11 @@ class Session(contextlib.AbstractContextManager):
             self._make, self.recogniser = recogniser, None
         self._disconnect()
         try:
-            self._prepare()
+            described = self._prepare().nose
             self._changed("Opening the ports")
             if nose == "virtual":
-                self.board = Board(source, rate=rate)
-            self.nose = Nose.open(self.board.port if self.board else nose)
+                self.board = Board(source, rate=rate, nose=described)
+            self.nose = Nose.open(self.board.port if self.board else nose, nose=described)
             self.player = NeckWear.open(player)
             if not self._stop.is_set():  # else it was closed meanwhile
                 self._changed("Waking the player")

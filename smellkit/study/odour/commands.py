@@ -24,7 +24,7 @@ def smellnet_base(data, model, seeds, folds, out, folder):
     if folder:
         from smellkit.study.odour import release
 
-        click.echo(release.make_weights(data, Path(folder), progress=click.echo))
+        click.echo(release.odour(data, Path(folder), progress=click.echo))
         return
     from smellkit.study.odour import smellnet as bench
 
@@ -85,10 +85,15 @@ def audit(folder, out):
 @JSON
 def smellnet_mixture(data, part, seeds, folder, out):
     """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
+    from smellkit.odour.recordings import find
     from smellkit.study.odour import mixtures as mixture_bench
 
+    if folder:
+        from smellkit.study.odour import release
+
+        click.echo(f"weights: {release.mixture(find(data), Path(folder))}")
     parts = [name for name in part.split(",") if name]
-    result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=_earlier(out))
+    result = mixture_bench.run(data, parts=parts, seeds=seeds, progress=click.echo, before=_earlier(out))
     click.echo(mixture_bench.report(result))
     _keep(result, out, "smellkit bench smellnet-mixture --data DIR")
 
@@ -102,9 +107,9 @@ def smellnet_mixture(data, part, seeds, folder, out):
 def fusion(data, scene, seeds, out, folder):
     """Measure smell, picture and text alone and together: what ships, the networks, missing and lying senses."""
     if folder:
-        from smellkit.study.odour import fusion_release
+        from smellkit.study.odour import release
 
-        click.echo(fusion_release.make_weights(data, Path(folder), progress=click.echo))
+        click.echo(release.fusion(data, Path(folder), progress=click.echo))
         return
     from smellkit.study.odour import fusion as bench
 
@@ -125,7 +130,40 @@ def reproduce(seeds, out):
     _keep(result, out, f"smellkit bench reproduce --seeds {seeds}")
 
 
-def _earlier(out: Path | str) -> dict | None:
+@click.command("drift")
+@click.option("--data", required=True, metavar="DIR", type=FOLDER, help="The folder of UCI 270's batchN.dat.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@JSON
+def drift(data, seeds, out):
+    """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""
+    from smellkit.study.odour import drift as bench
+
+    result = bench.run(data, seeds=seeds, progress=click.echo, earlier=_earlier(out))
+    click.echo(bench.report(result))
+    _keep(result, out, f"smellkit bench drift --data DIR --seeds {seeds}")
+
+
+@click.command("submit")
+@click.argument("file", type=FOLDER)
+@click.option("--name", required=True, help="What the row is called.")
+@click.option("--by", required=True, metavar="WHO", help="Who made the predictions.")
+@click.option("--link", default="", help="Where the model is described.")
+@click.option("--json", "out", default="", type=FOLDER, help="The leaderboard; the published one by default.")
+def submit(file, name, by, link, out):
+    """Score the predictions in FILE (a table as `smellkit predict` writes it) and put them on the leaderboard."""
+    from smellkit.evaluate import percent
+    from smellkit.study.odour import leaderboard
+
+    row = leaderboard.submit(file, name=name, by=by, link=link, out=out if str(out) != "." else leaderboard.FILE)
+    for split, kinds in row["scores"].items():
+        for kind, figures in kinds.items():
+            told = ", ".join(f"{key} {percent(value)}" for key, value in figures.items() if key != "answers")
+            click.echo(f"{split.replace('_', ' ')}, {kind}: {told or 'not answered'}")
+    if "other_session" not in row["scores"]:
+        click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
+
+
+def _earlier(out: Path | str) -> dict:
     """The figures that `out` has already."""
     from smellkit import evaluate
 
