@@ -16,11 +16,11 @@ from smellkit.odour.mixture import Neighbours, dynamic_top_k, mixture_conductanc
 from smellkit.odour.mixtures import cut
 from smellkit.odour.predict import COLUMNS, mixture
 from smellkit.odour.scents import ODORANTS
-from smellkit.odour.smell import load_encoder, load_hybrid
+from smellkit.odour.smell import load_hybrid
 from smellkit.study.odour import mixtures as mixture_bench
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, save_hybrid
 from smellkit.study.odour.mixture_data import groups, held_out, label, read_windows
-from smellkit.study.odour.mixture_task import divergence, mix_windows, mixture_scores, presence_f1, task
+from smellkit.study.odour.mixture_task import divergence, load_encoder, mix_windows, mixture_scores, presence_f1, task
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "nowhere")) / "smellnet"
 

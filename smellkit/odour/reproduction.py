@@ -60,9 +60,8 @@ class Sniffing:
         if not 0 < self.window <= min(self.seconds, self.air):
             raise OptionError(f"window is {self.window:g} s", hint="above 0, and no longer than seconds and air")
         if len(self.exponents) != len(GROVE) or not all(0 < one <= 1 for one in self.exponents):
-            raise OptionError(
-                f"exponents are {self.exponents!r}", hint=f"one from 0 to 1 for each of {', '.join(GROVE)}"
-            )
+            hint = f"one from 0 to 1 for each of {', '.join(GROVE)}"
+            raise OptionError(f"exponents are {self.exponents!r}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How near the sniffed mixture came to the target, in twelve shares by scent.
-
-    `strengths` tells how strong each scent was alone, a sniff each; `steps` are the mixtures, in order. `reason` says
-    why it ended; `failure` is what a device or a sniff did wrong, if that was why.
-    """
+    """How near the sniffed mixture came to the target, in twelve shares by scent."""
 
     target: Mapping[str, float]
-    reason: str
-    strengths: Mapping[str, float] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
-    failure: SmellkitError | None = None
+    reason: str  # why it ended
+    strengths: Mapping[str, float] = field(default_factory=dict)  # how strong each scent was alone, a sniff each
+    steps: tuple[Step, ...] = ()  # the mixtures, in order
+    failure: SmellkitError | None = None  # what a device or a sniff did wrong, if that was why
 
     @property
     def best(self) -> Step | None:
@@ -95,7 +90,6 @@ class Reproduction:
 
     @property
     def sniffs(self) -> int:
-        """How many sniffs it took."""
         return len(self.strengths) + len(self.steps)
 
 
@@ -150,9 +144,10 @@ def reproduce(
             played, belief = bench.mixture(alone, asking, belief)
             sniffed = played * np.exp(belief.logs) * strong
             sniffed = sniffed / sniffed.sum()
-            steps.append(
-                Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
+            sent, smelled = (
+                dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, one.tolist(), strict=True)) for one in (played, sniffed)
             )
+            steps.append(Step(sent, smelled, float(abs(sniffed - aim).sum()) / len(SCENTS)))
             asking = asking * np.clip(aim / np.maximum(sniffed, 1e-9), 1 / STEP, STEP) ** gain
     except (LinkError, Unmeasurable) as failure:
         why = failure
@@ -200,24 +195,15 @@ def _scent(name: str) -> str:
     return known
 
 
-def _all(scents: Sequence[str], shares: NDArray) -> dict[str, float]:
-    """Shares of `scents` among all twelve."""
-    return dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, shares.tolist(), strict=True))
-
-
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of the scents' deliveries: logarithms (scents,) of how much more of each comes than came alone.
+    """What is believed of the scents' deliveries, at first as sure as a scent alone is measured."""
 
-    `covariance` (scents, scents) says how sure that is. It begins at none more, as sure as a scent alone is measured.
-    """
-
-    logs: NDArray[np.float64]
-    covariance: NDArray[np.float64]
+    logs: NDArray[np.float64]  # (scents,), logarithm of how much more of each comes than came alone
+    covariance: NDArray[np.float64]  # (scents, scents), how sure that is
 
     @classmethod
     def first(cls, scents: int) -> Belief:
-        """Before any mixture."""
         return cls(np.zeros(scents), REFERENCE**2 * np.eye(scents))
 
     def updated(

@@ -2,7 +2,7 @@
 
     rows -- windows --> encoder --> z (n, 50) -- alpha-weighted sum --> odour vector -- softmax --> probabilities
 
-Two noses, two kinds of weights, the same methods. Weights are read here alone.
+Two noses, two kinds of weights. Those of the mixture board are looked up; `fused` has their channels and their alpha.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from smellkit.errors import DataError, WeightsError
 from smellkit.odour import mixtures, recordings
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
-from smellkit.odour.mixture import Forest, Hybrid, MixtureEncoder, Neighbours, pooled
+from smellkit.odour.mixture import Forest, Hybrid, Neighbours
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings, read_stretches
 from smellkit.odour.scents import SCENTS, to_channels
@@ -62,12 +62,11 @@ class SubstanceSmell:
             network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
             confidence = Confidence.of(manifest["calibration"])
         except (KeyError, TypeError, AttributeError) as why:
-            raise WeightsError(
-                f"{folder} / manifest.json does not describe an odour encoder: {why}", hint="use data/weights/odour"
-            ) from why
+            what = f"{folder} / manifest.json does not describe an odour encoder: {why}"
+            raise WeightsError(what, hint="use data/weights/odour") from why
         checkpoint.fill(network, renamed(tensors), where=str(folder))
-        about = f"trained weights, {len(classes)} substances"
-        return cls(network.eval(), protocol, classes, confidence, about, Ranges.of(manifest))
+        named = f"trained weights, {len(classes)} substances"
+        return cls(network.eval(), protocol, classes, confidence, named, Ranges.of(manifest))
 
     def fit(self, data: str | Path | None = None) -> SubstanceSmell:
         """Return the same frozen encoder with a read-out fitted in seconds to the training recordings in `data`.
@@ -84,19 +83,21 @@ class SubstanceSmell:
             scores = tried(torch.from_numpy(z[held]).float()).log_softmax(1).double().numpy()
         network = copy.deepcopy(self.network)
         network.head = _discriminant(z, windows.target)
-        about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
-        confidence = Confidence(fit_temperature(scores, windows.target[held]))
-        ranges = board_ranges(table, self.columns)
-        return SubstanceSmell(network.eval(), self.protocol, windows.classes, confidence, about, ranges)
+        return SubstanceSmell(
+            network.eval(),
+            self.protocol,
+            windows.classes,
+            Confidence(fit_temperature(scores, windows.target[held])),
+            f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances",
+            board_ranges(table, self.columns),
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of a recording that are looked at, in this order."""
         return self.protocol.columns
 
     @property
-    def span(self) -> int:
-        """Rows under one window."""
+    def span(self) -> int:  # rows under one window
         return self.protocol.span
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
@@ -151,7 +152,6 @@ class MixtureSmell:
     """The mixture board, four columns at 10 Hz: ratios of the twelve scents, known sessions looked up."""
 
     hybrid: Hybrid
-    encoder: MixtureEncoder
     ranges: Ranges | None = None
     classes = SCENTS
     columns = MIXTURE_GAS
@@ -163,7 +163,7 @@ class MixtureSmell:
     @classmethod
     def load(cls, folder: Path) -> MixtureSmell:
         """From a folder of weights; WeightsError when they do not fit."""
-        return cls(load_hybrid(folder), load_encoder(folder), Ranges.of(checkpoint.manifest(folder)))
+        return cls(load_hybrid(folder), Ranges.of(checkpoint.manifest(folder)))
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
         """The rows of a CSV file, whatever it calls its columns of the four sensors: the one part that is used."""
@@ -173,27 +173,21 @@ class MixtureSmell:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
         return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride or STRIDE)
 
-    @torch.no_grad()
-    def channels(self, windows: NDArray) -> FloatArray:
-        """The odour channels z of windows, (n, 50)."""
-        return self.encoder({"window": torch.from_numpy(pooled(windows))})["z"].double().numpy()
-
-    def probabilities(self, windows: NDArray) -> FloatArray:
-        """Ratios of the twelve scents in channel order, (n, 12), each of sum 1, for windows of one recording."""
-        return self._explained(windows)[0]
-
-    def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
-        """Ratios of a whole recording, (12,): the mean over its windows; and how far its session is known, 0 to 1."""
-        ratios, known = self._explained(windows)
-        return ratios.mean(axis=0), known
-
-    def _explained(self, windows: NDArray) -> tuple[FloatArray, float]:
+    def explained(self, windows: NDArray) -> tuple[FloatArray, float]:
+        """Ratios in channel order, (n, 12), for windows of one recording, and how far its session is known, 0 to 1."""
         answer = self.hybrid.explain(windows, recording=np.zeros(len(windows), int))
         ratios = to_channels(answer["ratios"]).astype(float)
         return ratios / ratios.sum(axis=1, keepdims=True), float(answer["p_known_session"].mean())
 
+    def probabilities(self, windows: NDArray) -> FloatArray:
+        return self.explained(windows)[0]
+
+    def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
+        """Ratios of a whole recording, (12,): the mean over its windows; and how far its session is known."""
+        ratios, known = self.explained(windows)
+        return ratios.mean(axis=0), known
+
     def shares(self, probabilities: NDArray) -> FloatArray:
-        """The ratios themselves, (12,)."""
         return np.asarray(probabilities, float)
 
 
@@ -221,17 +215,6 @@ def load_hybrid(folder: Path) -> Hybrid:
         return Hybrid(known, session, Forest(**inside(arrays, "forest.")), arrays["edge"], arrays["within_day"])
     except (KeyError, TypeError) as why:
         raise WeightsError(f"{folder} holds no mixture model: {why}", hint="--weights mixture") from why
-
-
-def load_encoder(folder: Path, *, made_by: str = "") -> MixtureEncoder:
-    """Return the mixture encoder in a folder of weights, whole models included; `made_by` is the command for it."""
-    tensors, _ = checkpoint.load(folder, made_by=made_by)
-    if any(name.startswith("encoder.") for name in tensors):
-        tensors = inside(tensors, "encoder.")
-    hidden = tensors["lstm.weight_hh_l0"].shape[1] if "lstm.weight_hh_l0" in tensors else 64
-    encoder = MixtureEncoder(hidden=hidden)
-    checkpoint.fill(encoder, tensors, where=str(folder))
-    return encoder.eval()
 
 
 def inside(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
