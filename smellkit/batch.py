@@ -36,13 +36,9 @@ BAR = re.compile(r"\d%\||FloatProgress|IntProgress")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 DATA = "data.json"  # in a set: the data folder that it was made from
 DONE, FRESH, FAILED, LEFT = "done", "up to date", "failed", "not reached"
-ASIDE = {"batch.py", "site.py", "doctor.py", "__main__.py"}  # they show and start: no reason to train again
+ASIDE = ("batch.py", "site.py", "doctor.py", "__main__.py", "cli/")  # they show and start: no reason to train again
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 Value = str | int | float | bool
-
-
-class NotebookError(SmellkitError):
-    """A notebook stopped: which, in which cell, and why."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Result:
     status: str
     seconds: float
     output: Path
-    error: NotebookError | None = None
+    error: SmellkitError | None = None
 
 
 def run(
@@ -93,18 +89,16 @@ def run(
     every = find(folder)
     chosen = select(every, names)
     values = settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
-    name = set_name(profile, data)
-    common = _common(data or paths.sample())
+    out = executed(set_name(profile, data))
+    inputs = _digest(_inputs(data or paths.sample()))
     results: list[Result] = []
-    with paths.locked(executed(name), what="a batch of notebooks"):
+    with paths.locked(out, what="a batch of notebooks"):
         if data is not None:
-            paths.write_json(executed(name) / DATA, {"folder": str(data.resolve()), "content": content_of(data)})
+            paths.write_json(out / DATA, {"folder": str(data.resolve()), "content": content_of(data)})
         for notebook in chosen:
-            target = executed(name) / notebook.path.name
-            made = [values[notebook.name], common, _before(notebook, every, target.parent)]
-            key = _digest(
-                [("notebook", notebook.path.read_bytes()), ("rest", json.dumps(made, sort_keys=True).encode())]
-            )
+            target = out / notebook.path.name
+            made_of = json.dumps([values[notebook.name], inputs, _before(notebook, every, out)], sort_keys=True)
+            key = _digest([("notebook", notebook.path.read_bytes()), ("rest", made_of.encode())])
             if any(result.error for result in results):
                 results.append(Result(notebook.name, LEFT, 0.0, target))
             elif not force and target.exists() and made_from(target).get("key") == key:
@@ -128,11 +122,8 @@ def set_name(profile: str, data: Path | None) -> str:
     if data is None:
         return profile
     name, content = f"{profile}-{data.resolve().name}", content_of(data)
-    try:
-        known = json.loads((executed(name) / DATA).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return name
-    same = known.get("folder") == str(data.resolve()) or known.get("content") == content
+    known = paths.read_json(executed(name) / DATA)
+    same = not known or known.get("folder") == str(data.resolve()) or known.get("content") == content
     return name if same else f"{name}-{content[:8]}"
 
 
@@ -143,10 +134,7 @@ def content_of(folder: Path) -> str:
 
 def made_from(output: Path) -> dict[str, Any]:
     """What the executed notebook was made from; empty when it isn't known."""
-    try:
-        return json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return paths.read_json(output.with_suffix(".json"))
 
 
 def is_bar(output: Mapping[str, Any]) -> bool:
@@ -168,11 +156,9 @@ def find(folder: Path) -> list[Notebook]:
 
 def select(notebooks: list[Notebook], names: Iterable[str]) -> list[Notebook]:
     """Return those called `names` (a name, the number `2` or `02`, or a file's path), in number order; all without."""
-    known = [notebook.name for notebook in notebooks]
     numbers = {str(notebook.number): notebook.name for notebook in notebooks}
-    chosen = [Path(name).stem for name in names]
-    chosen = [numbers.get(str(int(name)), name) if name.isdigit() else name for name in chosen]
-    options.check(chosen, known, "There is no notebook")
+    chosen = [numbers.get(name.lstrip("0") or "0", Path(name).stem) for name in names]
+    options.check(chosen, [notebook.name for notebook in notebooks], "There is no notebook")
     return [notebook for notebook in notebooks if not chosen or notebook.name in chosen]
 
 
@@ -222,8 +208,7 @@ def settle(
     options.check([profile], table, "There is no profile")
     every = ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))]
     options.check(table[profile], every, f"The profile {profile!r} names a notebook")
-    parameters = {name for book in chosen for name in book.defaults}
-    options.check(given, parameters, "None of these notebooks has a parameter")
+    options.check(given, {name for book in chosen for name in book.defaults}, "None of these notebooks has a parameter")
     if data is not None and not data.is_dir():
         raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
     return {book.name: _values(book, table[profile], given, data_for(book, data, sets)) for book in chosen}
@@ -235,15 +220,15 @@ def data_for(notebook: Notebook, folder: Path | None, sets: Mapping[int, str]) -
     `sets` maps a decade of notebooks to the name of its data set. A root has the set below it; a folder that bears no
     set's name, and has none below it, is taken for recordings of the first system.
     """
-    own = sets.get(notebook.number // 10)
-    if folder is None or (own is None and sets):
+    decade = notebook.number // 10
+    if folder is None or (sets and decade not in sets):
         return ""
-    folder = folder.resolve()
-    if own is not None and (folder / own).is_dir():
+    folder, own = folder.resolve(), sets.get(decade, "")
+    if own and (folder / own).is_dir():
         return str(folder / own)
-    other = folder.name in sets.values() or any((folder / name).is_dir() for name in sets.values())
-    mine = folder.name == own if other else not sets or notebook.number // 10 == min(sets)
-    return str(folder) if mine else ""
+    if folder.name in sets.values() or any((folder / name).is_dir() for name in sets.values()):
+        return str(folder) if folder.name == own else ""
+    return str(folder) if decade == min(sets, default=decade) else ""
 
 
 def _values(notebook: Notebook, profile: Mapping[str, Any], given: Mapping[str, Any], folder: str) -> dict[str, Value]:
@@ -269,14 +254,14 @@ def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key
     from papermill.exceptions import PapermillExecutionError
 
     part, stamp = target.parent / "unfinished" / target.name, target.with_suffix(".json")
+    log = part.with_suffix(".log")
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it logs is in the error below
     bar = {"desc": notebook.name, "leave": False, "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
     began = time.monotonic()
     try:
         papermill.execute_notebook(
             notebook.path, part, dict(values), kernel_name="python3", language="python", cwd=notebook.path.parent,
-            progress_bar=bar, execution_timeout=timeout, start_timeout=120,
-            **_kernel(part.with_suffix(".log"), target.parent.name),
+            progress_bar=bar, execution_timeout=timeout, start_timeout=120, **_kernel(log, target.parent.name),
         )  # fmt: skip
     except (PapermillExecutionError, TimeoutError, RuntimeError) as why:
         for old in (target, stamp):  # what an older text of the notebook gave is not its result
@@ -285,7 +270,7 @@ def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key
     seconds = time.monotonic() - began
     _clean(part)
     part.replace(target)
-    part.with_suffix(".log").unlink(missing_ok=True)
+    log.unlink(missing_ok=True)
     made = {"key": key, "seconds": round(seconds, 2), "at": time.time(), "parameters": dict(values)}
     paths.write_json(stamp, made)
     return Result(notebook.name, DONE, seconds, target)
@@ -308,18 +293,18 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
     own = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(runs), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
 
     class Quiet(AsyncKernelManager):
-        kernel_spec = KernelSpec(**get_kernel_dict())  # of this Python, whatever kernelspecs this user has
+        kernel_spec = KernelSpec(**get_kernel_dict(), env=own)  # of this Python, whatever kernelspecs this user has
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("w", encoding="utf-8") as file:
-                await super().start_kernel(**options, env=os.environ | own, stderr=file)
+                await super().start_kernel(**options, stderr=file)
 
     short = len(jupyter_runtime_dir()) <= 50  # the name of a socket has 107 characters at most
     transport = {"transport": "ipc"} if os.name == "posix" and short else {}
     return {"kernel_manager_class": Quiet, "config": Config({"KernelManager": transport})}
 
 
-def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> NotebookError:
+def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> SmellkitError:
     """Put notebook, cell, line and error into one short message; the last cell that was begun is the one at fault."""
     if isinstance(why, TimeoutError):
         message = f"Timeout: no answer for {timeout} s\n  Try: --timeout {timeout * 4}"
@@ -327,33 +312,33 @@ def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> Notebook
         message = f"{type(why).__name__}: {why}\n  Try: more memory, or smaller parameters"
     else:
         message = f"{why.ename}: {COLOURS.sub('', why.evalue).strip()[:1500] or 'no message'}"
-    cells = _cells(part) if part.exists() else []
-    begun = [cell for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
-    source = "".join(begun[-1]["source"]) if begun else ""
+    cells = paths.read_json(part).get("cells", [])
+    begun = [cell["source"] for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
+    source = "".join(begun[-1]) if begun else ""
     code = ["".join(cell["source"]) for cell in _cells(notebook.path) if cell["cell_type"] == "code"]
     cell = f"code cell {code.index(source) + 1}" if source in code else "the cell of its parameters"
     trace = COLOURS.sub("", "\n".join(getattr(why, "traceback", [])))
+    lines = dict(enumerate(source.splitlines(), 1))
+    first = next((text for text in lines.values() if text.strip() and not text.startswith("#|")), "")
     line = re.search(r"Cell In\s?\[\d+\], line (\d+)", trace)
-    lines = source.splitlines()
-    words = [text.strip() for text in lines if text.strip() and not text.startswith("#|")] or [""]
-    statement = lines[int(line[1]) - 1].strip() if line and int(line[1]) <= len(lines) else words[0]
-    return NotebookError(f"{notebook.path.name}, {cell}: `{statement}`\n  {message}")
+    statement = lines.get(int(line[1]), first) if line else first
+    return SmellkitError(f"{notebook.path.name}, {cell}: `{statement.strip()}`\n  {message}")
 
 
 def _clean(output: Path) -> None:
     """Take out progress bars, which are over, and what papermill noted: absolute paths and times."""
-    book = json.loads(output.read_text(encoding="utf-8"))
+    book = paths.read_json(output)
     for part in (book, *book["cells"]):
-        part["metadata"].pop("papermill", None)
+        for noted in ("papermill", "execution"):
+            part["metadata"].pop(noted, None)
     for cell in book["cells"]:
-        cell["metadata"].pop("execution", None)
         if "outputs" in cell:
             cell["outputs"] = [output for output in cell["outputs"] if not is_bar(output)]
         if cell["metadata"].get("tags") == []:
             del cell["metadata"]["tags"]
     if WIDGET not in json.dumps(book["cells"]):
         book["metadata"].pop("widgets", None)
-    output.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    paths.write_json(output, book)
 
 
 def _cells(path: Path) -> list[dict[str, Any]]:
@@ -363,10 +348,22 @@ def _cells(path: Path) -> list[dict[str, Any]]:
 # Whether it must run: one digest over all that the result depends on
 
 
-def _common(data: Path) -> str:
-    """Digest of what every notebook may read: package, weights, data, published results and pictures."""
-    shown = (paths.HOME / "site" / name for name in ("results", "images"))
-    return _digest([*_package(), *(pair for folder in (paths.weights(), *shown, data) for pair in _files(folder))])
+def _inputs(data: Path) -> Iterator[tuple[str, bytes]]:
+    """What every notebook may read: the package but for `ASIDE`, weights, data, published results and pictures."""
+    package = paths.HOME / "smellkit"
+    for path in sorted(package.rglob("*.py")):
+        if not (name := path.relative_to(package).as_posix()).startswith(ASIDE):
+            yield name, path.read_bytes()
+    for folder in (paths.weights(), paths.HOME / "site" / "results", paths.HOME / "site" / "images", data):
+        yield from _files(folder)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Name, size and time of every file below `folder`: enough to see a change without reading gigabytes."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            state = path.stat()
+            yield path.relative_to(folder).as_posix(), f"{state.st_size} {state.st_mtime_ns}".encode()
 
 
 def _before(notebook: Notebook, every: list[Notebook], out: Path) -> list[Any]:
@@ -382,20 +379,3 @@ def _digest(files: Iterable[tuple[str, bytes]]) -> str:
     for name, content in files:
         total.update(f"{name}\0{len(content)}\0".encode() + content)
     return total.hexdigest()
-
-
-def _package() -> Iterator[tuple[str, bytes]]:
-    """The package's source, without what only shows and starts: a new colour on the site runs no training again."""
-    package = paths.HOME / "smellkit"
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).as_posix()
-        if name not in ASIDE and not name.startswith("cli/"):
-            yield name, path.read_bytes()
-
-
-def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Name, size and time of every file below `folder`: enough to see a change without reading gigabytes."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            state = path.stat()
-            yield path.relative_to(folder).as_posix(), f"{state.st_size} {state.st_mtime_ns}".encode()

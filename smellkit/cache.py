@@ -63,22 +63,21 @@ def table(
     """
     key = hashlib.sha256(json.dumps([name, options, sorted(files.items())]).encode()).hexdigest()
     path = paths.work() / "tables" / f"{name}-{key[:32]}.checked"
-    if (content := _content(path)) is not None:
-        result = pd.read_parquet(io.BytesIO(content))
+    if (result := _kept(path)) is not None:
         notes = Report.from_dict(json.loads(result.attrs.pop("report")))
         notes.repeat()
     else:
         result = build(notes := Report())
         stored = result.copy(deep=False)
         stored.attrs = {"report": json.dumps(asdict(notes))}
-        _keep(path, stored.to_parquet(compression="zstd", index=False))
+        _keep(path, stored)
     if report is not None:
         report.add(notes)
     return result
 
 
-def _content(path: Path) -> bytes | None:
-    """Return what was written to `path`, or None when it is not there, can't be read, or is not what was written."""
+def _kept(path: Path) -> pd.DataFrame | None:
+    """Return the table in `path`, or None when it is not there, can't be read, or is not what was written."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -87,15 +86,16 @@ def _content(path: Path) -> bytes | None:
         log.warning("Can't read %s, so the files are read again: %s", path, why)
         return None
     if hashlib.sha256(content := data[32:]).digest() == data[:32]:
-        return content
+        return pd.read_parquet(io.BytesIO(content))
     log.warning("%s is damaged, so the files are read again", path)
     return None
 
 
-def _keep(path: Path, content: bytes) -> None:
-    """Write the content and drop the oldest of its name; a folder that can't be written costs time later, no result."""
+def _keep(path: Path, stored: pd.DataFrame) -> None:
+    """Write the table and drop the oldest of its name; a folder that can't be written costs time later, no result."""
     try:
         with paths.replacing(path) as part:
+            content = stored.to_parquet(compression="zstd", index=False)
             part.write_bytes(hashlib.sha256(content).digest() + content)
         same = path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.checked")
         for old in sorted(same, key=lambda old: old.stat().st_mtime)[:-KEEP]:

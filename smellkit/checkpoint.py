@@ -43,24 +43,23 @@ def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[st
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
-    folder = Path(folder)
-    again = made_by or AGAIN
+    file, again = Path(folder) / FILE, made_by or AGAIN
     described = manifest(folder, made_by=made_by)
-    if not (folder / FILE).is_file():
-        raise WeightsError(f"There is no {folder / FILE}", hint=again)
-    data = (folder / FILE).read_bytes()
+    if not file.is_file():
+        raise WeightsError(f"There is no {file}", hint=again)
+    data = file.read_bytes()
     if not_data := disguise(data):
-        raise WeightsError(f"{folder / FILE} is {not_data[0]}", hint=not_data[1])
+        raise WeightsError(f"{file} is {not_data[0]}", hint=not_data[1])
     try:
         tensors = parse(data)
     except (SafetensorError, ValueError, RecursionError) as why:
-        raise WeightsError(f"{folder / FILE} ({len(data)} bytes) is not a safetensors file: {why}", hint=again) from why
+        raise WeightsError(f"{file} ({len(data)} bytes) is not a safetensors file: {why}", hint=again) from why
     if described.get("sha256") != sha256(data).hexdigest():
-        raise WeightsError(f"{folder / FILE} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
+        raise WeightsError(f"{file} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             place = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
-            what = f"{folder / FILE}, tensor {name}, {place}: {tensor[place].item()} is no weight"
+            what = f"{file}, tensor {name}, {place}: {tensor[place].item()} is no weight"
             raise WeightsError(what, hint=f"the training went astray: {again}")
     return tensors, described
 
@@ -90,21 +89,21 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "these
 
     WeightsError lists the first five tensors that are missing, unknown or of another shape.
     """
-    own = model.state_dict()
-    wrong = [f"{name}: missing" for name in own if name not in tensors]
-    wrong += [f"{name}: unknown to the model" for name in tensors if name not in own]
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    here = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wrong = [f"{name}: missing" for name in own if name not in here]
+    wrong += [f"{name}: unknown to the model" for name in here if name not in own]
     wrong += [
-        f"{name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        f"{name}: {here[name]} in the file, {own[name]} in the model"
         for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        if here.get(name, own[name]) != own[name]
     ]
     if wrong:
         where = f"{FILE} and {MANIFEST} in {where}" if Path(where).is_dir() else where
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise WeightsError(
-            f"{where} do not fit {type(model).__name__} of smellkit {__version__}:\n  " + "\n  ".join(wrong[:5]) + more,
-            hint="build the model with the options in the manifest, or train it again",
-        )
+        what = f"{where} do not fit {type(model).__name__} of smellkit {__version__}:"
+        wrong = wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
+        hint = "build the model with the options in the manifest, or train it again"
+        raise WeightsError("\n  ".join([what, *wrong]), hint=hint)
     model.load_state_dict(dict(tensors))
     return model
 

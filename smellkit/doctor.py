@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from smellkit import paths
@@ -58,52 +59,28 @@ def _finding(what: str, there: object, state: str, hint: str, *, lack: str = "op
     return Finding(what, "good" if there else lack, state, hint)
 
 
-def _tools() -> list[Finding]:
+def _tools() -> Iterator[Finding]:
     """Python, torch, and the programs that show pages."""
     from smellkit import site
 
-    own = sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ
-    place = sys.prefix if own else "the system's Python"
-    quarto = site.find_quarto() or []
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    quartos = "`pip install quarto-cli`, or https://quarto.org, or QUARTO_PATH; the preview works without"
-    browsers = "`apt-get install chromium`; only the browser tests need it"
     python = f"{platform.python_version()} on {platform.platform()}"
     newer = "Python 3.11 or newer, or `conda env create -f environment.yml`"
-    return [
-        _finding("Python", sys.version_info >= (3, 11), python, newer, lack="missing"),
-        _finding("Environment", own, place, "`make run` makes a .venv of its own"),
-        _torch(),
-        _kernel(),
-        _finding("Quarto", quarto, quarto[0] if quarto else "not found", quartos),
-        _finding("Chromium", browser, browser or "not found", browsers),
-    ]
-
-
-def _kernel() -> Finding:
-    """Which Python notebooks run in: `smellkit run` takes this one, JupyterLab what the kernelspec python3 says."""
-    if importlib.util.find_spec("ipykernel") is None or importlib.util.find_spec("jupyter_client") is None:
-        return Finding("Kernel", "optional", "ipykernel is not installed", "`pip install -e .`")
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    hint = (
-        f"`{sys.executable} -m ipykernel install --sys-prefix`, or `jupyter kernelspec remove python3` for the old one"
-    )
-    try:
-        spec = KernelSpecManager().get_kernel_spec("python3")
-        program, place = spec.argv[0], f" ({spec.resource_dir})"
-    except (NoSuchKernel, OSError, ValueError, KeyError, IndexError, TypeError) as why:
-        return Finding("Kernel", "optional", f"python3 can't be read: {why}", hint)
-    found = program if os.path.sep not in program else shutil.which(program)
-    if found is None:
-        return Finding("Kernel", "optional", f"python3 is {program}, which does not exist{place}", hint)
-    own = os.path.sep not in program or Path(found).parent == Path(sys.executable).parent
-    state = f"python3 is {program}{'' if own else ', another Python than this one'}{place}"
-    return _finding("Kernel", own, state, hint)
+    yield _finding("Python", sys.version_info >= (3, 11), python, newer, lack="missing")
+    own = sys.prefix if sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ else ""
+    yield _finding("Environment", own, own or "the system's Python", "`make run` makes a .venv of its own")
+    yield _torch()
+    register = f"`{sys.executable} -m ipykernel install --sys-prefix`"
+    yield _finding("Kernel", *_kernel(), f"{register}, or `jupyter kernelspec remove python3` for the old one")
+    quarto = next(iter(site.find_quarto() or []), "")
+    hint = "`pip install quarto-cli`, or https://quarto.org, or QUARTO_PATH; the preview works without"
+    yield _finding("Quarto", quarto, quarto or "not found", hint)
+    browser = next(filter(None, map(shutil.which, BROWSERS)), "")
+    hint = "`apt-get install chromium`; only the browser tests need it"
+    yield _finding("Chromium", browser, browser or "not found", hint)
 
 
 def _torch() -> Finding:
-    if importlib.util.find_spec("torch") is None:
+    if not find_spec("torch"):
         return Finding("torch", "missing", "not installed", "`pip install -e .`")
     import torch
 
@@ -111,31 +88,48 @@ def _torch() -> Finding:
     return Finding("torch", "good", f"{torch.__version__}, {kind}")
 
 
-def _ports() -> list[Finding]:
-    if importlib.util.find_spec("serial") is None:
-        return [Finding("Serial", "missing", "pyserial is not installed", "`pip install -e .`")]
+def _kernel() -> tuple[bool, str]:
+    """Whether JupyterLab's kernel python3 is this Python, and which it is; `smellkit run` always takes this one."""
+    try:
+        from jupyter_client.kernelspec import KernelSpecManager
+
+        spec = KernelSpecManager().get_kernel_spec("python3")
+        program, place = spec.argv[0], f" ({spec.resource_dir})"
+    except Exception as why:  # noqa: BLE001 - not installed, not there, or not a kernelspec: all are told
+        return False, f"python3 can't be read: {why}"
+    if os.path.sep not in program:
+        return True, f"python3 is {program}{place}"
+    if shutil.which(program) is None:
+        return False, f"python3 is {program}, which does not exist{place}"
+    own = Path(program).parent == Path(sys.executable).parent
+    return own, f"python3 is {program}{'' if own else ', another Python than this one'}{place}"
+
+
+def _ports() -> Iterator[Finding]:
+    if not find_spec("serial"):
+        yield Finding("Serial", "missing", "pyserial is not installed", "`pip install -e .`")
+        return
     from serial.tools import list_ports
 
     ports = [port for port in list_ports.comports() if port.vid is not None or os.name == "nt"]
-    hint = "add yourself to the dialout group and log in again"
-    findings = []
     for port in ports:
         usable = os.name == "nt" or os.access(port.device, os.R_OK | os.W_OK)
-        findings.append(_finding("Serial", usable, f"{port.device} ({port.description})", hint))
-    none = Finding("Serial", "optional", "no port of a USB device", "plug the player in; `virtual` needs none")
-    return findings or [none]
+        hint = "add yourself to the dialout group and log in again"
+        yield _finding("Serial", usable, f"{port.device} ({port.description})", hint)
+    if not ports:
+        yield Finding("Serial", "optional", "no port of a USB device", "plug the player in; `virtual` needs none")
 
 
 def _data() -> list[Finding]:
-    sample, raw = paths.sample(), paths.raw()
-    files = sum(path.is_file() for path in sample.rglob("*"))
-    sets = sorted(path.name for path in raw.glob("*/"))
+    files = sum(path.is_file() for path in paths.sample().rglob("*"))
+    sets = sorted(path.name for path in paths.raw().glob("*/"))
     names = sorted(path.parent.name for path in paths.weights().glob("*/manifest.json"))
+    again = "`git checkout data/sample`"
     fetch = "`smellkit data get smellnet`, or set SMELLKIT_DATA to the folder that holds smellnet/"
     train = "`git checkout data/weights`, or train: `smellkit run --profile full`"
     return [
-        _finding("Sample", files, f"{files} files in {sample}", "`git checkout data/sample`", lack="missing"),
-        _finding("Real data", "smellnet" in sets, f"{', '.join(sets) or 'nothing'} in {raw}", fetch),
+        _finding("Sample", files, f"{files} files in {paths.sample()}", again, lack="missing"),
+        _finding("Real data", "smellnet" in sets, f"{', '.join(sets) or 'nothing'} in {paths.raw()}", fetch),
         _finding("Weights", names, ", ".join(names) or "none", train),
     ]
 
@@ -149,10 +143,8 @@ def _disk() -> Finding:
     return Finding("Disk", level, state, "make room, or set SMELLKIT_WORK and SMELLKIT_RUNS to another disk")
 
 
-def _extras() -> list[Finding]:
-    findings = []
+def _extras() -> Iterator[Finding]:
     for extra, (module, use) in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        state = f"{module} {metadata.version(module)}: {use}" if there else f"{module} is not installed: {use}"
-        findings.append(_finding(f"[{extra}]", there, state, f"`pip install -e '.[{extra}]'`"))
-    return findings
+        there = find_spec(module)
+        state = f"{module} {metadata.version(module) if there else 'is not installed'}: {use}"
+        yield _finding(f"[{extra}]", there, state, f"`pip install -e '.[{extra}]'`")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,9 +23,6 @@ from smellkit import metrics, paths, runs
 from smellkit.checks import read_json
 from smellkit.errors import DataError
 from smellkit.metrics import Interval
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Rows = NDArray[np.int64]
 Measure = ArrayLike | Callable[[Rows], float]  # a value for each unit, or a score of any selection of units
@@ -44,38 +41,27 @@ class Outcome:
     extra: Mapping[str, Any] = field(default_factory=dict)  # kept as it is beside the measures of the last seed
 
 
-def summarise(outcomes: Sequence[Outcome], *, rounds: int = 2000, slow_rounds: int = 200) -> dict[str, Interval]:
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, Interval]:
     """Mean over seeds of each measure, with a 95 % interval by bootstrap over groups; one Outcome a seed.
 
-    Measures that are functions of rows are computed anew for each of `slow_rounds` draws.
+    Measures that are functions of rows are computed anew for each draw, of which there are fewer.
     """
-    first = outcomes[0]
     return {
-        name: _interval([outcome.measures[name] for outcome in outcomes], first.groups, rounds, slow_rounds)
-        for name in first.measures
+        name: _interval([outcome.measures[name] for outcome in outcomes], outcomes[0].groups)
+        for name in outcomes[0].measures
     }
 
 
-def paired_difference(
-    first: Sequence[Outcome], second: Sequence[Outcome], *, rounds: int = 2000, slow_rounds: int = 200
-) -> dict[str, Interval]:
+def paired_difference(first: Sequence[Outcome], second: Sequence[Outcome]) -> dict[str, Interval]:
     """By how much `first` scores more than `second` on the same units, for each measure that both have.
 
     DataError when the units or the seeds are not the same ones: a difference of other units is not paired.
     """
-    same = len(first) == len(second) and all(
-        np.array_equal(one.groups, other.groups) for one, other in zip(first, second, strict=True)
-    )
-    if not same:
+    pairs = list(zip(first, second, strict=False))
+    if len(first) != len(second) or not all(np.array_equal(one.groups, other.groups) for one, other in pairs):
         raise DataError("The two were not measured on the same units and seeds", hint="measure both again together")
-    pairs = list(zip(first, second, strict=True))
     return {
-        name: _interval(
-            [_minus(one.measures[name], other.measures[name]) for one, other in pairs],
-            first[0].groups,
-            rounds,
-            slow_rounds,
-        )
+        name: _interval([_minus(one.measures[name], other.measures[name]) for one, other in pairs], first[0].groups)
         for name in first[0].measures
         if name in second[0].measures
     }
@@ -122,26 +108,9 @@ def measure(fit: Callable[[int], Mapping[str, Outcome]], seeds: Sequence[int]) -
 
 def scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Intervals of one split as plain dicts, the values of each seed, and what the last seed's Outcome holds extra."""
-    by_seed = {
-        name: [_value(outcome.measures[name], outcome.groups) for outcome in outcomes] for name in outcomes[0].measures
-    }
     intervals = {name: interval._asdict() for name, interval in summarise(outcomes).items()}
+    by_seed = {name: [_value(one.measures[name], one.groups) for one in outcomes] for name in intervals}
     return runs.plain({**intervals, "by_seed": by_seed, **outcomes[-1].extra})
-
-
-def tidy(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a figure: row, split, measure, value, low, high."""
-    import pandas as pd
-
-    lines = [
-        {"row": row, "split": split, "measure": name, **interval}
-        for row, splits in result["rows"].items()
-        for split, figures in splits.items()
-        if split not in RESUMED
-        for name, interval in figures.items()
-        if isinstance(interval, dict) and set(interval) == set(Interval._fields)
-    ]
-    return pd.DataFrame(lines, columns=["row", "split", "measure", *Interval._fields])
 
 
 def earlier(path: Path | str) -> dict[str, Any]:
@@ -161,12 +130,12 @@ def percent(interval: Interval | Mapping[str, float], *, digits: int = 1) -> str
     return f"{100 * value:.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
-def _interval(measures: Sequence[Measure], groups: ArrayLike, rounds: int, slow_rounds: int) -> Interval:
-    functions = [measure for measure in measures if callable(measure)]
-    if functions:
+def _interval(measures: Sequence[Measure], groups: ArrayLike) -> Interval:
+    """The mean of one measure over seeds with its interval; `measures` holds it for each seed."""
+    if functions := [measure for measure in measures if callable(measure)]:
         mean = lambda rows: float(np.mean([score(rows) for score in functions]))  # noqa: E731
-        return metrics.bootstrap_of(mean, groups, rounds=slow_rounds)
-    return metrics.bootstrap(np.mean(np.asarray(measures, np.float64), axis=0), groups=groups, rounds=rounds)
+        return metrics.bootstrap_of(mean, groups, rounds=200)
+    return metrics.bootstrap(np.mean(np.asarray(measures, np.float64), axis=0), groups=groups)
 
 
 def _minus(first: Measure, second: Measure) -> Measure:
@@ -181,7 +150,5 @@ def _value(measure: Measure, groups: ArrayLike) -> float:
 
 def _headline(row: Mapping[str, Any]) -> list[str]:
     """The first measure of each split, for a line of progress."""
-    splits = {split: figures for split, figures in row.items() if split not in RESUMED}
-    return [
-        f"{split} {percent(figures[next(iter(figures))])}" for split, figures in splits.items() if figures["by_seed"]
-    ]
+    splits = {split: figures for split, figures in row.items() if split not in RESUMED and figures["by_seed"]}
+    return [f"{split} {percent(next(iter(figures.values())))}" for split, figures in splits.items()]

@@ -77,12 +77,14 @@ def get(
 
     known = sources(table, mirror=mirror)
     check([name], known, "There is no data set")
-    source = known[name]
-    root = Path(folder or paths.raw()) / source.folder
-    targets = {file: _inside(root, file.path) for file in source.files}
+    root = Path(folder or paths.raw()) / known[name].folder
+    targets = {file: _inside(root, file.path) for file in known[name].files}
     wanted = [file for file, target in targets.items() if _sha256(target) != file.sha256]
     size = sum(file.size for file in wanted)
-    _room(root, size)
+    there = next(parent for parent in (root, *root.absolute().parents) if parent.exists())
+    if size * 1.05 > (free := shutil.disk_usage(there).free):
+        what = f"{size / 1e6:.0f} MB don't fit into {there}, where {free / 1e6:.0f} MB are free"
+        raise DataError(what, hint="free some space, or choose another folder with --out or SMELLKIT_DATA")
     bar = tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=not progress or not size)
     pool = ThreadPoolExecutor(max(1, workers))
     try:
@@ -99,10 +101,10 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
     """Return the source of one table in the list, each of its checksums joined with its address."""
     files, line = [], ""
     try:
-        text = (table.parent / entry["checksums"]).read_text("utf-8")
-        for line in (line for line in text.splitlines() if line.strip() and not line.startswith("#")):
-            sha256, size, path = line.split(" ", 2)
-            files.append(File(path, _url(entry["from"], path, mirror=mirror), sha256, int(size)))
+        for line in (table.parent / entry["checksums"]).read_text("utf-8").splitlines():
+            if line.strip() and not line.startswith("#"):
+                sha256, size, path = line.split(" ", 2)
+                files.append(File(path, _url(entry["from"], path, mirror=mirror), sha256, int(size)))
         return Source(name, entry["title"], entry["home"], entry["licence"], entry["folder"], tuple(files))
     except (KeyError, ValueError, OSError) as why:
         place = f", checksums, {line!r}" if line else ""
@@ -111,6 +113,7 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
 
 
 def _url(origins: list[Mapping], path: str, *, mirror: str) -> str:
+    """The address of a file, pinned to a revision, from the first of `origins` that has a place for it."""
     for origin in origins:
         for here, there in origin["files"].items():
             if path == here or (here.endswith("/") and path.startswith(here)):
@@ -124,22 +127,10 @@ def _url(origins: list[Mapping], path: str, *, mirror: str) -> str:
 
 def _inside(root: Path, path: str) -> Path:
     """Return root/path, which must not lead out of `root`, not even over a link."""
-    pure = PurePosixPath(path)
-    target = root / pure
-    bad = pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path
-    if bad or not target.resolve().is_relative_to(root.resolve()):
+    target = root / PurePosixPath(path)
+    if "\\" in path or ":" in path or ".." in path.split("/") or not target.resolve().is_relative_to(root.resolve()):
         raise DataError(f"The path {path!r} leads out of {root}", hint="restore data/checksums, or remove the link")
     return target
-
-
-def _room(root: Path, size: int) -> None:
-    there = next(parent for parent in (root, *root.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if size * 1.05 > free:
-        raise DataError(
-            f"{size / 1e6:.0f} MB don't fit into {there}, where {free / 1e6:.0f} MB are free",
-            hint="free some space, or choose another folder with --out or SMELLKIT_DATA",
-        )
 
 
 def _sha256(path: Path) -> str:
@@ -153,38 +144,30 @@ def _fetch(file: File, target: Path, *, pause: float, progress: Callable[[int], 
     """Fetch one file: tried again after a stop or a server's fault, resumed, checked, then given its name."""
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    progress(part.stat().st_size if part.exists() else 0)
-    changed = 0
+    part.touch()
+    progress(part.stat().st_size)
     for attempt in range(1, ATTEMPTS + 1):
-        part.touch()
+        resumed = part.stat().st_size > 0
         try:
             _download(file, part, progress=progress)
-        except OSError as why:  # those of requests are OSErrors
-            if not part.stat().st_size:
-                part.unlink()
-            if (forever := _forever(why)) or attempt == ATTEMPTS:
-                hint = f"is {file.url} still public?" if forever else "run it again to resume"
-                raise DataError(f"Could not fetch {file.path}: {why}", hint=hint) from why
-            log.info("%s: %s; trying again", file.path, why)
-        else:
             if (sha256 := _sha256(part)) == file.sha256:
                 part.replace(target)
                 return
-            size, changed = part.stat().st_size, changed + 1
-            progress(-size)
-            part.unlink()
-            log.warning("%s came with another SHA-256; fetching it anew", file.path)
-            if changed == 2:  # once may be a bad resumption
-                what = f"{file.path} from {file.url}: expected SHA-256 {file.sha256[:16]}... ({file.size} bytes)"
-                hint = "the file has changed there, or on its way"
-                raise DataError(f"{what}, found {sha256[:16]}... ({size} bytes)", hint=hint)
+            what = f"expected SHA-256 {file.sha256[:16]}... ({file.size} bytes), found {sha256[:16]}..."
+            why, forever = OSError(what), not resumed  # a resumed file may have been begun with another revision
+            progress(-part.stat().st_size)
+            part.write_bytes(b"")
+        except OSError as error:  # those of requests are OSErrors
+            status = getattr(getattr(error, "response", None), "status_code", 0)
+            refused = 400 <= status < 500 and status not in (408, 425, 429)
+            why, forever = error, refused or error.errno == errno.ENOSPC
+        if forever or attempt == ATTEMPTS:
+            if not part.stat().st_size:
+                part.unlink()
+            hint = f"is {file.url} still public, and unchanged?" if forever else "run it again to resume"
+            raise DataError(f"Could not fetch {file.path}: {why}", hint=hint) from why
+        log.info("%s: %s; trying again", file.path, why)
         time.sleep(pause * 2 ** (attempt - 1))
-
-
-def _forever(why: OSError) -> bool:
-    """Whether trying again is in vain: the server refuses (but for now), or the disk is full."""
-    status = getattr(getattr(why, "response", None), "status_code", 0)
-    return (400 <= status < 500 and status not in (408, 425, 429)) or why.errno == errno.ENOSPC
 
 
 def _download(file: File, part: Path, *, progress: Callable[[int], object]) -> None:

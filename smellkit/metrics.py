@@ -16,9 +16,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
 
 def top_k(scores: ArrayLike, target: ArrayLike, *, k: int = 1) -> float:
     """Share of rows whose target is among the `k` largest of `scores` (rows, classes)."""
@@ -51,9 +48,7 @@ def expected_calibration_error(probabilities: ArrayLike, target: ArrayLike, *, b
     return float(np.abs(gaps).sum() / max(len(right), 1))
 
 
-def bootstrap(
-    values: ArrayLike, *, groups: ArrayLike | None = None, rounds: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
+def bootstrap(values: ArrayLike, *, groups: ArrayLike | None = None, rounds: int = 2000, seed: int = 0) -> Interval:
     """Mean of `values` with a percentile interval from resampling whole groups.
 
     Windows of one recording are not independent: pass the recordings as `groups`, and whole recordings are drawn.
@@ -66,7 +61,7 @@ def bootstrap(
         sums, counts = np.bincount(which, weights=values), np.bincount(which).astype(float)
     drawn = np.random.default_rng(seed).integers(0, len(sums), size=(rounds, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(values.mean()), float(low), float(high))
 
 

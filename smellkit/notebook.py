@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from smellkit import runs
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.figure import Figure
 
 LARGEST_SVG = 400_000  # characters; a figure of many points is smaller as a PNG
@@ -26,18 +24,26 @@ class NotebookRun(runs.Run):
     """
 
     def figure(self, figure: Figure, name: str, *, alt: str = "") -> None:
-        """Save `figure` as <name>.png in the run folder and show it once.
+        """Save `figure` as <name>.png in the run folder and show it once, as SVG in the page's own colours.
 
         `alt` says in words what the figure shows, for readers who don't see it.
         """
+        from IPython.core.getipython import get_ipython
+        from IPython.display import HTML, Image, display
+
         from smellkit import plots
 
         alt = alt or name.replace("-", " ")
         path = self.keep(f"{name}.png", lambda part: figure.savefig(part, dpi=200))
-        text = plots.svg(figure, alt=alt)
+        svg = plots.svg(figure, alt=alt)
         if "matplotlib.pyplot" in sys.modules:  # which would show it a second time at the end of the cell
             sys.modules["matplotlib.pyplot"].close(figure)
-        display(path, text if len(text) <= LARGEST_SVG else "", alt=alt)
+        if get_ipython() is None:
+            return
+        if len(svg) <= LARGEST_SVG:
+            display(HTML(f'<figure class="smell-figure">{svg}</figure>'), metadata={"text/html": {"alt": alt}})
+        else:
+            display(Image(path.read_bytes(), format="png", retina=True, alt=alt))
 
     def finish(self, scores: dict[str, Any]) -> None:  # type: ignore[override]
         """Write scores and stamp; the run is finished when scores.json is there. Nothing for a last cell to show."""
@@ -53,7 +59,7 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
 
     if headless():  # no progress bars and no chatter: on a page they are noise, and as widgets they need a network
         quiet = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        os.environ.update({key: value for key, value in quiet.items() if key not in os.environ})
+        os.environ.update(quiet | os.environ)
     if seed is not None:
         import numpy as np
         import torch
@@ -70,17 +76,3 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
 def headless() -> bool:
     """Whether nobody watches: the batch runner sets SMELLKIT_HEADLESS for the notebooks that it executes."""
     return os.environ.get("SMELLKIT_HEADLESS", "") not in ("", "0")
-
-
-def display(path: Path, svg: str, *, alt: str) -> None:
-    """Show a figure in the notebook, as SVG in the page's own colours or else as the PNG at `path`."""
-    from IPython.core.getipython import get_ipython
-    from IPython.display import HTML, Image
-    from IPython.display import display as show
-
-    if get_ipython() is None:
-        return
-    if svg:
-        show(HTML(f'<figure class="smell-figure">{svg}</figure>'), metadata={"text/html": {"alt": alt}})
-    else:
-        show(Image(path.read_bytes(), format="png", retina=True, alt=alt))

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,48 +26,14 @@ if TYPE_CHECKING:
 PALETTE = ("#0f84c4", "#e69f00", "#00a37a", "#d9600f", "#cc79a7", "#56b4e9", "#b8a800", "#8a84d6")
 TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for the scents of one player
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
-GOOD, BAD = PALETTE[2], PALETTE[3]
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
-
-STYLE: dict[str, Any] = {
-    "figure.figsize": (WIDTH, 3.6),
-    "figure.facecolor": "none",
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
-    "font.size": 11.5,
-    "axes.titlesize": 12.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.labelsize": 11.5,
-    "axes.facecolor": "none",
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": INK,
-    "grid.alpha": 0.22,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 10.5,
-    "lines.linewidth": 1.8,
-    "patch.linewidth": 0,
-    "svg.hashsalt": "smellkit",
-}
 
 
 def style() -> None:
     """Set the house style for every figure that follows, also for those made with matplotlib or seaborn directly."""
-    import matplotlib as mpl
-    from cycler import cycler
+    from matplotlib import style
 
-    settings: Any = STYLE | {"axes.prop_cycle": cycler(color=PALETTE)}
-    mpl.rcParams.update(settings)
+    style.use(Path(__file__).with_name("house.mplstyle"))
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -102,25 +69,18 @@ def bars(
     Bars not in `highlight` are paler when it is not empty.
     """
     names, heights = list(values.keys()), np.array([values[name] for name in values.keys()], float)  # noqa: SIM118
-    figure, axes = _axes(height=1.1 + 0.36 * len(names))
-    shades = [(PALETTE[0], 0.9) if not highlight or name in highlight else (INK, 0.45) for name in names]
-    rows, ends = np.arange(len(names)), heights
-    axes.barh(rows, heights, color=shades, height=0.66)
+    figure, axes = _rows(names, label=label)
+    look: dict[str, Any] = {"height": 0.66, "error_kw": {"ecolor": INK, "elinewidth": 1.4, "capsize": 3}}
+    look["color"] = [(PALETTE[0], 0.9) if not highlight or name in highlight else (INK, 0.45) for name in names]
     if low is not None and high is not None:
-        below, above = (np.array([side[name] for name in names], float) for side in (low, high))
-        spread = np.clip([heights - below, above - heights], 0, None)
-        axes.errorbar(heights, rows, xerr=spread, fmt="none", ecolor=INK, elinewidth=1.4, capsize=3)
-        ends = np.fmax(heights, above)
-    for row, (end, height) in enumerate(zip(ends, heights, strict=True)):
-        text = "n/a" if np.isnan(height) else f"{height:.{digits}f}"
-        axes.annotate(text, (np.nan_to_num(end), row), (5, 0), textcoords="offset points", va="center", fontsize=10.5)
-    _named_rows(axes, names, label=label)
+        ends = np.array([[low[name], high[name]] for name in names], float).T
+        look["xerr"] = np.clip([heights - ends[0], ends[1] - heights], 0, None)
+    drawn = axes.barh(range(len(names)), np.nan_to_num(heights), **look)
+    texts = ["n/a" if np.isnan(height) else f"{height:.{digits}f}" for height in heights]
+    axes.bar_label(drawn, texts, padding=5, fontsize=10.5)
     axes.margins(x=0.12)
-    axes.grid(axis="x")
-    if limits:
-        axes.set_xlim(*limits)
-    elif np.nanmin(heights, initial=0) >= 0:
-        axes.set_xlim(left=0)
+    if limits or np.nanmin(heights, initial=0) >= 0:
+        axes.set_xlim(*(limits or (0, None)))
     return figure
 
 
@@ -165,11 +125,13 @@ def heat(
         shades = np.asarray(axes.collections[0].get_facecolor())[~np.isnan(values).ravel()]
         for text, (*_, alpha) in zip(axes.texts, shades, strict=True):
             text.set_color(INK if alpha < 0.4 else text.get_color())  # the page shows through
-    axes.tick_params(axis="y", labelsize=_fitting(len(rows)), rotation=0, length=0)
-    axes.tick_params(axis="x", labelsize=_fitting(len(columns)), rotation=0, length=0)
-    if len(columns) and max(map(len, map(str, columns))) > 3:
-        for tick in axes.get_xticklabels():
-            tick.set(rotation=60, ha="right", rotation_mode="anchor")
+    long = max(map(len, map(str, columns)), default=0) > 3
+    sides: Any = (("y", len(rows), 0), ("x", len(columns), 60 if long else 0))
+    for side, many, turn in sides:
+        fitting = 11 if many <= 16 else 8 if many <= 30 else 5  # so many names fit side by side
+        axes.tick_params(axis=side, labelsize=fitting, rotation=turn, length=0)
+    for tick in axes.get_xticklabels() if long else []:
+        tick.set(ha="right", rotation_mode="anchor")
     return figure
 
 
@@ -206,8 +168,10 @@ def lines(
     names = [] if group is None else list(table[group].drop_duplicates())
     shades = dict(zip(names, colours(map(str, names)).values(), strict=True))
     look: dict[str, Any] = {"hue": group, "palette": shades} if names else {"color": PALETTE[0]}
-    band = _band if table.duplicated([x, *([group] if group else [])]).any() else None
-    seaborn.lineplot(table, x=x, y=y, errorbar=band, err_kws={"alpha": 0.2, "linewidth": 0}, ax=axes, **look)
+    half = lambda values: 1.96 * values.sem() if len(values) >= 3 else np.nan  # noqa: E731
+    band = lambda values: (values.mean() - half(values), values.mean() + half(values))  # noqa: E731
+    look["errorbar"] = band if table.duplicated([x, *([group] if group else [])]).any() else None
+    seaborn.lineplot(table, x=x, y=y, err_kws={"alpha": 0.2, "linewidth": 0}, ax=axes, **look)
     if table[x].dtype.kind in "iu":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=x_label or x, ylabel=label or y)
@@ -229,10 +193,12 @@ def signals(values: np.ndarray, *, names: Sequence[str], rate: float = 1.0, labe
 
 def stacked(table: pd.DataFrame, *, label: str = "share") -> Figure:
     """Stacked horizontal bars: one row of `table` a bar, one column a part, each part named in the legend."""
-    figure, axes = _axes(height=1.5 + 0.38 * len(table))
-    shades = list(colours(map(str, table.columns)).values())
-    table.plot.barh(stacked=True, color=shades, width=0.7, legend=False, ax=axes)
-    _named_rows(axes, table.index, label=label)
+    figure, axes = _rows(table.index, label=label, room=1.5)
+    axes.grid(False)
+    left = np.zeros(len(table))
+    for (name, values), shade in zip(table.fillna(0.0).items(), colours(map(str, table.columns)).values(), strict=True):
+        axes.barh(range(len(table)), values, left=left, color=shade, height=0.7, label=str(name))
+        left = left + values.to_numpy(float)
     axes.margins(x=0)
     _legend(axes, table.shape[1])
     return figure
@@ -241,13 +207,11 @@ def stacked(table: pd.DataFrame, *, label: str = "share") -> Figure:
 def timeline(table: pd.DataFrame, *, label: str = "seconds") -> Figure:
     """What happened when: rows of `name`, `start`, `end` in seconds, and perhaps `strength` from 0 to 1."""
     colour = colours(map(str, table["name"]))
-    figure, axes = _axes(height=1.2 + 0.36 * len(colour))
+    figure, axes = _rows(colour, label=label)
     strength = table["strength"].clip(0, 1) if "strength" in table else np.ones(len(table))
     rows = [list(colour).index(str(name)) for name in table["name"]]
     shades = [(colour[str(name)], 0.3 + 0.7 * strong) for name, strong in zip(table["name"], strength, strict=True)]
     axes.barh(rows, table["end"] - table["start"], left=table["start"], height=0.62, color=shades)
-    _named_rows(axes, list(colour), label=label)
-    axes.grid(axis="x")
     return figure
 
 
@@ -288,18 +252,15 @@ def _axes(*, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _named_rows(axes: Axes, names: Iterable[Any], *, label: str) -> None:
-    """Name the horizontal bars 0, 1, ... from top to bottom, and their axis."""
+def _rows(names: Iterable[Any], *, label: str, room: float = 1.1) -> tuple[Figure, Axes]:
+    """Return a figure for horizontal bars at 0, 1, ..., named from top to bottom, and its axes."""
     names = list(map(str, names))
+    figure, axes = _axes(height=room + 0.36 * len(names))
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel=label, ylabel="")
+    axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-
-
-def _band(values: pd.Series) -> tuple[float, float]:
-    half = 1.96 * values.sem() if len(values) >= 3 else np.nan
-    return values.mean() - half, values.mean() + half
+    axes.grid(axis="x")
+    return figure, axes
 
 
 def _legend(axes: Axes, entries: int) -> None:
@@ -309,8 +270,3 @@ def _legend(axes: Axes, entries: int) -> None:
         old.remove()
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": min(entries, 4)}
     axes.get_figure(root=True).legend(handles, labels, columnspacing=1.2, handlelength=1.2, **place)  # type: ignore[union-attr]
-
-
-def _fitting(names: int) -> float:
-    """Size of tick labels at which that many names fit side by side."""
-    return 11 if names <= 16 else 8 if names <= 30 else 5

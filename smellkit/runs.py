@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from smellkit import paths
+from smellkit import __version__, paths
 from smellkit.errors import DataError, OptionError
 
 EARLIER = ".earlier"
@@ -72,11 +72,8 @@ class Run:
     def log(self, row: dict[str, Any]) -> None:
         """Append `row` to metrics.jsonl as one line."""
         path = self.folder / "metrics.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(plain(row), allow_nan=False) + "\n")
-        except OSError as why:
-            raise paths.unwritten(why, path) from why
+        with paths.writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(row), allow_nan=False) + "\n")
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
         """Write the file `name` in the run folder with `write(path)`, by rename, and return its path."""
@@ -97,10 +94,9 @@ class Run:
         """Give the folder free; the finished run that was there before, if any, is there again."""
         earlier = self.folder / EARLIER
         if earlier.is_dir() and not self.finished:
-            _empty(self.folder)
             shutil.rmtree(self.folder / "state", ignore_errors=True)
-            for path in earlier.iterdir():
-                path.replace(self.folder / path.name)
+            _empty(self.folder)
+            _empty(earlier, into=self.folder)
             earlier.rmdir()
         paths.unlock(self.folder)
 
@@ -111,20 +107,22 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def start(name: str, params: dict[str, Any] | None = None, *, fresh: bool = True) -> Run:
-    """Make the folder of run `name` and write its parameters.
+def start(name: str, params: dict[str, Any] | None = None) -> Run:
+    """Make the folder of run `name`, empty but for its parameters and its stamp.
 
-    `fresh` removes what an earlier run of this name left; without it the folder is taken up as it is (to resume). A
-    finished one is kept aside until this one is finished. A name may hold slashes for runs that belong together, such
-    as `sweep/seed=1`. OptionError when another process is writing a run of this name.
+    A finished run of this name is kept aside until this one is finished. A name may hold slashes for runs that belong
+    together, such as `sweep/seed=1`. OptionError when another process is writing a run of this name.
     """
     if not name or name.startswith("/") or ".." in Path(name).parts:
         raise OptionError(f"{name!r} is not a name for a run", hint="letters, digits, '-', '=' and '/'")
     run = Run(name, paths.runs() / name)
     claim(run)
-    if fresh:
-        _set_aside(run)
-        _empty(run.folder)
+    if run.finished:
+        shutil.rmtree(run.folder / EARLIER, ignore_errors=True)
+        (run.folder / EARLIER).mkdir()
+        _empty(run.folder, into=run.folder / EARLIER)
+    _empty(run.folder)
+    shutil.rmtree(run.folder / "state", ignore_errors=True)
     paths.write_json(run.folder / "params.json", plain(params or {}))
     paths.write_json(run.folder / "stamp.json", stamp())
     return run
@@ -136,18 +134,12 @@ def claim(run: Run) -> None:
         paths.lock(run.folder, what=f"the run {run.name!r}")
 
 
-def _set_aside(run: Run) -> None:
-    """Keep the files of a finished run until the next one is finished."""
-    if run.finished:
-        shutil.rmtree(run.folder / EARLIER, ignore_errors=True)
-        (run.folder / EARLIER).mkdir()
-        for path in [path for path in run.folder.iterdir() if path.is_file() and path.name != paths.LOCK]:
-            path.replace(run.folder / EARLIER / path.name)
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_file() and path.name != paths.LOCK:
+def _empty(folder: Path, *, into: Path | None = None) -> None:
+    """Take every file but the lock out of a folder, for good or `into` another."""
+    for path in [path for path in folder.iterdir() if path.is_file() and path.name != paths.LOCK]:
+        if into:
+            path.replace(into / path.name)
+        else:
             path.unlink()
 
 
@@ -176,9 +168,9 @@ def plain(value: Any) -> Any:
 
 def stamp() -> dict[str, Any]:
     """What makes this run: versions of the kit and its libraries, revision of the checkout, machine, time (UTC)."""
-    versions = {name: _version(name) for name in ("smellkit", "torch", "numpy", "pandas", "scikit-learn")}
+    libraries = {name: metadata.version(name) for name in ("torch", "numpy", "pandas", "scikit-learn")}
     return {
-        "versions": versions,
+        "versions": {"smellkit": __version__, **libraries},
         "python": platform.python_version(),
         "revision": revision(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -194,10 +186,3 @@ def revision() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"

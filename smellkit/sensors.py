@@ -1,25 +1,15 @@
-"""The twelve columns of the electronic nose, listed here and nowhere else: what each sensor is and what it may say."""
+"""The twelve columns of SmellNet's board, by what they are, as its description in data/noses lists them."""
 
 from __future__ import annotations
 
-FULL = 1023.0  # the largest count of a 10-bit converter
-RANGES = {  # column -> lowest and highest value, in the order of the files
-    "NO2": (0.0, FULL),  # counts of the Grove multichannel sensor v2, over a load resistor
-    "C2H5OH": (0.0, FULL),
-    "VOC": (0.0, FULL),
-    "CO": (0.0, FULL),
-    "Alcohol": (0.0, 65535.0),  # "ppm" of an uncalibrated regression: MQ-135
-    "LPG": (0.0, 65535.0),  # MQ-9
-    "Benzene": (0.0, 65535.0),  # MQ-3: overflows in a third of the rows, so it is not one of GAS
-    "Temperature": (-150.0, 150.0),  # degrees Celsius, BME680; wide enough for what a stuck sensor says
-    "Pressure": (0.0, 1200.0),  # hPa
-    "Humidity": (0.0, 100.0),  # %
-    "Gas_Resistance": (0.0, 1e6),  # kOhm
-    "Altitude": (-2000.0, 50000.0),  # m, from the pressure
-}
-SENSORS = tuple(RANGES)
-GROVE = SENSORS[:4]  # they keep their scale between days; SmellNet-Mixture has these alone
-GAS = SENSORS[:6]  # the input of the published protocol
-PPM = SENSORS[4:7]  # estimates of the firmware
+from smellkit import noses
+
+SMELLNET, MIXTURE = noses.load("smellnet"), noses.load("smellnet-mixture")
+SENSORS = tuple(SMELLNET.columns)
+RANGES = {name: column.span for name, column in SMELLNET.columns.items()}
+GAS = SMELLNET.gas  # the input of the published protocol
+GROVE = MIXTURE.gas  # they keep their scale between days; SmellNet-Mixture has these alone
+PPM = SMELLNET.of(unit="ppm")  # estimates of the firmware
+FULL = RANGES[GROVE[0]][1]  # the largest count of a 10-bit converter
 OVERFLOW = 2.0**32 - 1  # what the firmware writes for an estimate that does not fit an unsigned integer
 ENVIRONMENT = SENSORS[7:]

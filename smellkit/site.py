@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from smellkit import batch, paths
 from smellkit.errors import DataError, OptionError, SmellkitError
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
+QUARTOS = re.compile(r"^:::.*|(?<!\w)@(fig|tbl|sec|eq)-\w+|^```\{=.*|\]\(.*?\)\{.*?\}", re.MULTILINE)  # not nbconvert's
+NUMBERED = "[0-9][0-9]_*.ipynb"
 PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network
 CAPTION = "The panel, as it looks in JupyterLab. It works there: run this notebook to use it."
 
@@ -51,6 +53,7 @@ def build(
     home: Path = paths.HOME,
     quarto: bool = True,
     parts: Mapping[str, str] | None = None,
+    pages: Mapping[str, str] | None = None,
     progress: Callable[[str], object] = lambda text: None,
 ) -> Built:
     """Build the site in `home`/_site from the executed notebooks of the set `source`, by default the last one run.
@@ -58,9 +61,11 @@ def build(
     `published` stands for site/notebooks. `quarto` off makes the preview even where Quarto is installed. `parts` maps
     a name to the text that takes the place of its mark, `<!-- name -->`, on the first page.
     """
-    stage = paths.work() / "site"
+    stage, out = paths.work() / "site", home / "_site"
     command = find_quarto() if quarto else None
-    notes, warnings = assemble(executed(source, home=home), stage, home=home, parts=parts or {}, raw=bool(command))
+    notes, warnings = assemble(
+        executed(source, home=home), stage, home=home, parts=parts or {}, raw=bool(command), pages=pages
+    )
     if command:
         by, (trouble, log) = "Quarto", _quarto(command, stage)
     else:
@@ -70,7 +75,6 @@ def build(
         progress(note)
     lines = [f"made by {by}", *notes, *(f"WARNING: {line}" for line in warnings + trouble), "", log]
     log_file = paths.write_text(paths.work() / "site.log", "\n".join(lines).rstrip() + "\n")
-    out = home / "_site"
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage / "_site", out)
     return Built(out / "index.html", by, log_file, warnings + trouble)
@@ -78,16 +82,14 @@ def build(
 
 def executed(source: str, *, home: Path = paths.HOME) -> Path:
     """Return the folder of the executed notebooks of the set `source`: the last one run, or else the published ones."""
-    published = home / "site" / "notebooks"
-    sets = {path.name: path for path in (paths.runs() / "notebooks").glob("*") if any(path.glob("*.ipynb"))}
-    made = {name: max(file.stat().st_mtime for file in path.glob("*.ipynb")) for name, path in sets.items()}
-    if any(published.glob("*.ipynb")):
-        sets["published"] = published
+    sets = {path.name: path for path in (paths.runs() / "notebooks").glob("*")} | {"published": home / "site/notebooks"}
+    sets = {name: path for name, path in sets.items() if any(path.glob("*.ipynb"))}
     if not sets:
         raise DataError("No notebook has been executed yet", hint="`smellkit run`")
     if source not in ("", *sets):
         raise OptionError(f"There are no executed notebooks {source!r}", hint="one of " + ", ".join(sorted(sets)))
-    return sets[source or max(made, key=lambda name: made[name], default="published")]
+    made = {name: max(file.stat().st_mtime for file in path.glob("*.ipynb")) for name, path in sets.items()}
+    return sets[source or max(made, key=lambda name: (name != "published", made[name]))]
 
 
 def publish(source: str = "", *, home: Path = paths.HOME, parts: Mapping[str, str] | None = None) -> int:
@@ -99,7 +101,7 @@ def publish(source: str = "", *, home: Path = paths.HOME, parts: Mapping[str, st
     if folder == out:
         hint = "--from full, after `smellkit run --profile full`"
         raise OptionError("These notebooks are the published ones", hint=hint)
-    names = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    names = sorted(folder.glob(NUMBERED))
     for path in names:
         text = path.read_text(encoding="utf-8")
         data = str(batch.made_from(path).get("parameters", {}).get("data", ""))
@@ -135,93 +137,6 @@ def find_quarto() -> list[str] | None:
     return None
 
 
-# What both renderers get
-
-
-def assemble(
-    notebooks: Path, stage: Path, *, home: Path, parts: Mapping[str, str], raw: bool
-) -> tuple[list[str], list[str]]:
-    """Lay out everything the site is made of in `stage`; return what a reader may want to know, and warnings.
-
-    With `raw`, HTML in outputs becomes a raw block of Quarto's markdown: as HTML it would load scripts from a network.
-    """
-    shutil.rmtree(stage, ignore_errors=True)
-    (stage / "site" / "notebooks").mkdir(parents=True)
-    for path in (path for path in (home / "site").glob("*.*") if path.is_file()):
-        shutil.copy2(path, stage / "site" / path.name)
-    if (home / "site" / "images").exists():
-        shutil.copytree(home / "site" / "images", stage / "site" / "images")
-    warnings = []
-    for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb")):
-        book = json.loads(path.read_text(encoding="utf-8"))
-        if _pictured(book) and not (home / "site" / PANEL).exists():
-            warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
-        book["cells"] = [staged for cell in book["cells"] for staged in _staged(cell, raw=raw)]
-        (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
-    index = (home / "index.qmd").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        index = index.replace(f"<!-- {name} -->", part)
-    (stage / "index.qmd").write_text(index, encoding="utf-8")
-    return _navigation(home / "_quarto.yml", stage), warnings
-
-
-def _pictured(book: dict[str, Any]) -> bool:
-    """Put one picture of the panel in the place of all widgets in `book`; return whether there were any."""
-    book["metadata"].pop("widgets", None)
-    data = {"text/markdown": f"![{CAPTION}](../{PANEL})"}
-    pictures = [{"output_type": "display_data", "metadata": {}, "data": data}]
-    for cell in book["cells"]:
-        kept = []
-        for output in cell.get("outputs", []):
-            if batch.WIDGET not in output.get("data", {}):
-                kept.append(output)
-            elif not batch.is_bar(output) and pictures:
-                kept.append(pictures.pop())
-        if "outputs" in cell:
-            cell["outputs"] = kept
-    return not pictures
-
-
-def _staged(cell: dict[str, Any], *, raw: bool) -> list[dict[str, Any]]:
-    """The cells that a page shows of `cell`: outputs that are all markdown become cells, for the headings in them."""
-    cell["source"] = "".join(cell["source"]).replace("](../site/", "](../")  # seen from site/notebooks
-    outputs = cell.get("outputs", [])
-    words = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
-    if outputs and all(words):
-        cells = [{"cell_type": "markdown", "metadata": {}, "id": f"{cell['id']}-{n}", "source": text}
-                 for n, text in enumerate(words)]  # fmt: skip
-        return [cell | {"outputs": []}, *cells]
-    for output in outputs if raw else []:
-        html = "".join(output.get("data", {}).get("text/html", ""))
-        if html:
-            output["data"] = {"text/markdown": f"```{{=html}}\n{html}\n```"}
-    return [cell]
-
-
-def _navigation(file: Path, stage: Path) -> list[str]:
-    """Write _quarto.yml to `stage` without links to pages that are not there; return a note about those."""
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    absent: list[Any] = []
-
-    def present(items: list[Any]) -> list[Any]:
-        kept = []
-        for item in items:
-            if isinstance(item, dict) and "contents" in item:
-                item = item | {"contents": present(item["contents"])}
-                kept += [item] if item["contents"] else []
-                continue
-            name = item if isinstance(item, str) else item.get("href", "")
-            (kept if "://" in name or (stage / name).exists() else absent).append(item)
-        return kept
-
-    for bar in ("navbar", "sidebar", "page-footer"):
-        lists = {key: present(items) for key, items in config["website"][bar].items() if isinstance(items, list)}
-        config["website"][bar] |= lists
-    (stage / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    names = dict.fromkeys(Path(item if isinstance(item, str) else item["href"]).stem for item in absent)
-    return [f"Left out, since not executed: {', '.join(names)}"] if names else []
-
-
 def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:
     """Render with Quarto; return its warnings and its log. It exits with 0 on broken links: the log tells."""
     environment = os.environ | {"QUARTO_PYTHON": sys.executable, "NO_COLOR": "1"}
@@ -236,6 +151,110 @@ def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:
     return [line.strip() for line in log.splitlines() if TROUBLE.search(line)], log
 
 
+# What both renderers get
+
+
+def assemble(
+    notebooks: Path,
+    stage: Path,
+    *,
+    home: Path,
+    parts: Mapping[str, str],
+    raw: bool,
+    pages: Mapping[str, str] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Lay out everything the site is made of in `stage`; return what a reader may want to know, and warnings.
+
+    `pages` are more pages for site/, file name -> markdown. With `raw`, HTML in outputs becomes a raw block of Quarto's
+    markdown: as HTML it would load scripts from a network.
+    """
+    shutil.rmtree(stage, ignore_errors=True)
+    shutil.copytree(home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "preview", "try"))
+    (stage / "site" / "notebooks").mkdir()
+    if (home / "site" / "try").exists():
+        stage_try(stage / "site" / "try", home=home)
+    warnings = []
+    for path in sorted(notebooks.glob(NUMBERED)):
+        book = json.loads(path.read_text(encoding="utf-8"))
+        if _stage(book, raw=raw) and not (home / "site" / PANEL).exists():
+            warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
+        (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
+    shutil.copy2(home / "index.qmd", stage)
+    for path in [stage / "index.qmd", *(stage / "site").glob("*.qmd")]:
+        text = path.read_text(encoding="utf-8")
+        for name, part in parts.items():
+            text = text.replace(f"<!-- {name} -->", part)
+        path.write_text(text, encoding="utf-8")
+    for file, text in (pages or {}).items():
+        paths.write_text(stage / "site" / file, text)
+    config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
+    absent: list[str] = []
+    for bar in ("navbar", "sidebar", "page-footer"):
+        for key, items in config["website"][bar].items():
+            if isinstance(items, list):
+                config["website"][bar][key] = _present(items, stage, absent)
+    (stage / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return [f"Left out, since not executed: {', '.join(dict.fromkeys(absent))}"] if absent else [], warnings
+
+
+def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
+    """Lay out what the page site/try.qmd fetches: its scripts, the shipped weights, a simulated recording a sample."""
+    shutil.copytree(home / "site" / "try", out)
+    for name in ("weights.safetensors", "manifest.json"):
+        shutil.copy2(paths.weights() / "odour" / name, out / name)
+    for sample in ("banana", "garlic", "strawberry", "mint"):
+        files = (paths.sample() / "smellnet" / "base" / "testing" / sample).glob("*.csv")
+        shutil.copy2(min(files), out / f"{sample}.csv")
+
+
+def _stage(book: dict[str, Any], *, raw: bool) -> bool:
+    """Turn an executed notebook into what a page shows; return whether a picture took the place of its widgets.
+
+    Outputs that are all markdown become cells, for the headings in them.
+    """
+    book["metadata"].pop("widgets", None)
+    data = {"text/markdown": f"![{CAPTION}](../{PANEL})"}
+    picture = [{"output_type": "display_data", "metadata": {}, "data": data}]  # one for all widgets
+    cells = []
+    for cell in book["cells"]:
+        cell["source"] = "".join(cell["source"]).replace("](../site/", "](../")  # seen from site/notebooks
+        cells.append(cell)
+        outputs = []
+        for output in cell.get("outputs", []):
+            if batch.WIDGET not in output.get("data", {}):
+                outputs.append(output)
+            elif picture and not batch.is_bar(output):
+                outputs.append(picture.pop())
+        words = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+        if outputs and all(words):
+            about = {"cell_type": "markdown", "metadata": {}}
+            cells += [about | {"id": f"{cell['id']}-{n}", "source": text} for n, text in enumerate(words)]
+            outputs = []
+        for output in outputs if raw else []:
+            if html := "".join(output.get("data", {}).get("text/html", "")):
+                output["data"] = {"text/markdown": f"```{{=html}}\n{html}\n```"}
+        if "outputs" in cell:
+            cell["outputs"] = outputs
+    book["cells"] = cells
+    return not picture
+
+
+def _present(items: list[Any], stage: Path, absent: list[str]) -> list[Any]:
+    """The entries of a bar whose pages are there; the names of the others go to `absent`."""
+    kept = []
+    for item in items:
+        if isinstance(item, dict) and "contents" in item:
+            contents = _present(item["contents"], stage, absent)
+            kept += [item | {"contents": contents}] if contents else []
+            continue
+        name = item if isinstance(item, str) else item.get("href", "")
+        if "://" in name or (stage / name).exists():
+            kept.append(item)
+        else:
+            absent.append(Path(name).stem)
+    return kept
+
+
 # The preview: nbconvert's templates over the pages of _quarto.yml
 
 
@@ -246,70 +265,62 @@ def preview(stage: Path, out: Path) -> list[str]:
     and anything that a page would fetch from a network.
     """
     config = yaml.safe_load((stage / "_quarto.yml").read_text(encoding="utf-8"))
-    files = [path for pattern in config["project"]["render"] for path in sorted(stage.glob(pattern))]
-    books = {path.relative_to(stage).as_posix(): _book(path) for path in dict.fromkeys(files)}
-    titles = {source: book.cells[0].source.splitlines()[0].lstrip("# ") for source, book in books.items()}
-    side = [_section(item, titles) for item in config["website"]["sidebar"]["contents"]]
-    order = [href for _, items in side for href, _ in items]
-    look = paths.HOME / "site" / "preview"
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(look, out / "site_libs", ignore=shutil.ignore_patterns("*.j2", "*.json"))
+    look = shutil.ignore_patterns("*.j2", "*.json")
+    shutil.copytree(paths.HOME / "site" / "preview", out / "site_libs", ignore=look)
     for pattern in [*config["project"].get("resources", []), config["format"]["html"]["css"]]:
         for path in stage.glob(pattern):
             (out / path.relative_to(stage)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, out / path.relative_to(stage))
+    files = [path for pattern in config["project"]["render"] for path in sorted(stage.glob(pattern))]
+    books = {path.relative_to(stage).as_posix(): _book(path) for path in dict.fromkeys(files)}
+    titles = {source: book.cells[0].source.splitlines()[0].lstrip("# ") for source, book in books.items()}
+    side = [item for part in config["website"]["sidebar"]["contents"] for item in part.get("contents", [part])]
+    order = [item if isinstance(item, str) else item["href"] for item in side]
     warnings: list[str] = []
     for source, book in books.items():
         place = order.index(source) if source in order else len(order)
-        before, after = order[max(place - 1, 0) : place], order[place + 1 : place + 2]
-        page = {"source": source, "title": titles[source], "root": "../" * source.count("/"), "side": side}
-        page |= {"titles": titles, "before": before, "after": after, "target": target, "code": source.endswith("ipynb")}
-        text = _exporter(source, warnings).from_notebook_node(book, {"page": page, "website": config["website"]})[0]
-        where = out / target(source)
+        contents: list[tuple[int, str, str]] = []  # nbconvert copies what it is given, but no function
+        page = {"source": source, "titles": titles, "target": _target, "contents": contents.copy}
+        page |= {"before": order[max(place - 1, 0) : place], "after": order[place + 1 : place + 2]}
+        exporter = _exporter(source, set(books), contents=contents, warnings=warnings)
+        where = out / _target(source)
         where.parent.mkdir(parents=True, exist_ok=True)
-        where.write_text(_relinked(text, source, set(books)), encoding="utf-8")
-    return warnings + check(out)
+        text, _ = exporter.from_notebook_node(book, {"page": page, "website": config["website"]})
+        where.write_text(text, encoding="utf-8")
+    return warnings + list(dict.fromkeys(check(out)))
 
 
-def target(source: str) -> str:
+def _target(source: str) -> str:
     """Address of the page made from `source`."""
-    return re.sub(r"\.(qmd|ipynb)$", ".html", source)
+    return re.sub(r"\.(qmd|ipynb)(?=#|$)", ".html", source)
 
 
-def check(out: Path) -> list[str]:
-    """Return one warning for every link, picture or script in `out` that leads nowhere, or into a network."""
+def check(out: Path) -> Iterator[str]:
+    """Give one warning for every link, picture or script in `out` that leads nowhere, or into a network."""
     from bs4 import BeautifulSoup
 
-    soups = {
-        path.relative_to(out).as_posix(): BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-        for path in sorted(out.rglob("*.html"))
-    }
+    files = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*.html"))}
+    soups = {page: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser") for page, path in files.items()}
     names = {page: {str(tag["id"]) for tag in soup.find_all(id=True)} for page, soup in soups.items()}
-    warnings = []
     for page, soup in soups.items():
         for tag in soup.find_all(["a", "img", "link", "script", "iframe", "source"]):
             address = str(tag.get("href") or tag.get("src") or "")
             parts = urlsplit(address)
+            goal = _goal(page, unquote(parts.path)) if parts.path else page
             if not address or parts.scheme in ("data", "mailto"):
                 continue
-            goal = posixpath.normpath(posixpath.join(posixpath.dirname(page), unquote(parts.path)))
-            goal = goal if parts.path else page
             if parts.scheme or address.startswith("//"):
                 if tag.name != "a":
-                    warnings.append(f"{page}: <{tag.name}> would fetch {address} from a network")
+                    yield f"{page}: <{tag.name}> would fetch {address} from a network"
             elif not (out / goal).is_file():
-                warnings.append(f"{page}: broken link to {address}")
+                yield f"{page}: broken link to {address}"
             elif parts.fragment and goal in names and unquote(parts.fragment) not in names[goal]:
-                warnings.append(f"{page}: broken link to {address}: no such part of the page")
-    return list(dict.fromkeys(warnings))
+                yield f"{page}: broken link to {address}: no such part of the page"
 
 
-def _section(item: Any, titles: Mapping[str, str]) -> tuple[str, list[tuple[str, str]]]:
-    """A heading of the sidebar, or none, and the (address, words) below it."""
-    items = item["contents"] if "section" in item else [item]
-    entries = [{"href": entry} if isinstance(entry, str) else entry for entry in items]
-    words = [(entry["href"], entry.get("text") or titles[entry["href"]]) for entry in entries]
-    return "" if item == items[0] else item["section"], words
+def _goal(page: str, address: str) -> str:
+    """Where a relative `address` on `page` leads."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(page), address))
 
 
 def _book(path: Path) -> Any:
@@ -333,15 +344,18 @@ def _book(path: Path) -> Any:
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(words)])
 
 
-def _exporter(source: str, warnings: list[str]) -> Any:
-    """nbconvert's exporter with the template of site/preview; maths become MathML, which needs no script."""
+def _exporter(source: str, pages: set[str], *, contents: list[tuple[int, str, str]], warnings: list[str]) -> Any:
+    """nbconvert's exporter with the template of site/preview, for the page made from `source`.
+
+    Maths become MathML, which needs no script, and links between `pages` lead to what is made from them. The level,
+    anchor and words of each heading go to `contents` when it is met.
+    """
+    from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
         def inline_math(self, body: str, display: str = "inline") -> str:
-            from latex2mathml.converter import convert
-
             try:
                 return convert(body.strip(), display=display)
             except Exception as why:  # noqa: BLE001 - the library raises errors of many kinds for bad input
@@ -351,9 +365,19 @@ def _exporter(source: str, warnings: list[str]) -> Any:
         def block_math(self, body: str) -> str:
             return self.inline_math(body, "block")
 
+        def heading(self, text: str, level: int, **attributes: Any) -> str:
+            html = re.sub(r'<a class="anchor-link".*?</a>', "", super().heading(text, level, **attributes))
+            contents.extend(
+                (level, anchor, re.sub("<.*?>", "", text)) for anchor in re.findall(r'id="(.*?)"', html)[:1]
+            )
+            return html
+
+        def link(self, text: str, url: str, title: str | None = None) -> str:
+            return super().link(text, _target(url) if _goal(source, url.partition("#")[0]) in pages else url, title)
+
     def markdown(text: str) -> str:
         plain = re.sub(r"^:{3,}[ \t]*(\{.*\})?[ \t]*$", _division, text, flags=re.MULTILINE)
-        if only := re.search(r"^:::.*|(?<!\w)@(fig|tbl|sec|eq)-\w+|^```\{=.*|\]\(.*?\)\{.*?\}", plain, re.MULTILINE):
+        if only := QUARTOS.search(plain):
             warnings.append(f"{source}: only Quarto understands {only[0]!r}")
         return MarkdownWithMath(renderer=Renderer(escape=False)).render(plain)
 
@@ -370,23 +394,3 @@ def _division(mark: re.Match) -> str:
     title = re.search(r'title="([^"]*)"', mark[1])
     heading = f'<p class="callout-title">{title[1]}</p>\n' if title else ""
     return f'\n<div class="{" ".join(re.findall(r"[.]([a-z-]+)", mark[1]))}">\n{heading}'
-
-
-def _relinked(text: str, source: str, pages: set[str]) -> str:
-    """Point links between source pages at the pages made from them, and fill the contents of the page."""
-    from bs4 import BeautifulSoup
-
-    soup = BeautifulSoup(text, "html.parser")
-    for link in soup.select("main a[href]"):
-        address, mark, part = str(link["href"]).partition("#")
-        goal = posixpath.normpath(posixpath.join(posixpath.dirname(source), address))
-        if goal in pages:
-            link["href"] = target(address) + mark + part
-    for anchor in soup.select("a.anchor-link"):
-        anchor.decompose()
-    contents = soup.select_one(".toc ul")
-    for heading in soup.select("main :is(h2, h3)[id]") if contents else []:
-        item = soup.new_tag("li", attrs={"class": heading.name})
-        item.append(soup.new_tag("a", href=f"#{heading['id']}", string=heading.get_text()))
-        contents.append(item)  # type: ignore[union-attr]
-    return str(soup)

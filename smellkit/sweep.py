@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from smellkit import options, paths
 from smellkit.checks import fault, read_yaml
 from smellkit.errors import DataError
+from smellkit.metrics import over_seeds
 from smellkit.runs import Run
 
 if TYPE_CHECKING:
@@ -49,16 +50,15 @@ class Sweep:
         return cases or {"base": {}}
 
 
-SHAPES: dict[str, tuple[type, type | None]] = {  # key -> what it is, and what is in it
-    "name": (str, None),
-    "task": (str, None),
-    "seeds": (list, int),
-    "fixed": (dict, None),
-    "grid": (dict, list),
-    "variants": (dict, None),
-    "leave_one_out": (dict, list),
+SHAPES: dict[str, tuple[type, type, str]] = {  # key -> what it is, what is in it, and that in words
+    "name": (str, object, "a text"),
+    "task": (str, object, "a text"),
+    "seeds": (list, int, "a list of whole numbers"),
+    "grid": (dict, list, "names with lists of values"),
+    "leave_one_out": (dict, list, "names with lists of values"),
+    "fixed": (dict, object, "names with their values"),
+    "variants": (dict, object, "names with their values"),
 }
-EXPECTED: dict[Any, str] = {str: "a text", list: "a list of whole numbers", dict: "names with their values"}
 
 
 def read(path: Path) -> Sweep:
@@ -66,15 +66,14 @@ def read(path: Path) -> Sweep:
     values = read_yaml(path)
     if "task" not in values:
         raise DataError(f"{path} has no `task:`", hint="name the task, for example `task: odour-encoder`")
-    options.check(values, Sweep.__dataclass_fields__, f"{path} has an unknown key")
-    plan = Sweep(**{"name": Path(path).stem, **values})
-    for key, (kind, inside) in SHAPES.items():
-        value = getattr(plan, key)
-        items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        if not isinstance(value, kind) or (inside and not all(isinstance(item, inside) for item in items)):
+    options.check(values, SHAPES, f"{path} has an unknown key")
+    for key, value in values.items():
+        kind, inside, expected = SHAPES[key]
+        items = value.values() if isinstance(value, dict) else value
+        if not isinstance(value, kind) or not all(isinstance(item, inside) for item in items):
             hint = "see notebooks/sweeps for examples"
-            raise fault(path, key=key, expected=EXPECTED[kind], found=repr(value)[:60], hint=hint)
-    return plan
+            raise fault(path, key=key, expected=expected, found=repr(value)[:60], hint=hint)
+    return Sweep(**{"name": Path(path).stem, **values})
 
 
 def run(sweep: Sweep, factory: str, *, scheduler: str = "", workers: int = 2, fresh: bool = False) -> pd.DataFrame:
@@ -102,13 +101,10 @@ def summary(table: pd.DataFrame, *, score: str = "test.accuracy") -> pd.DataFram
     """Mean of `score` over the seeds of each case, 95 % interval by Student's t: case, mean, low, high, seeds."""
     import pandas as pd
 
-    from smellkit.metrics import over_seeds
-
     options.check([score], table.columns, "The sweep has no score")
     groups = table.groupby("case", sort=False)[score]
-    intervals = {case: over_seeds(list(values)) for case, values in groups}
-    rows = [{"case": case, "mean": value, "low": low, "high": high} for case, (value, low, high) in intervals.items()]
-    return pd.DataFrame(rows).assign(seeds=groups.size().to_list())
+    rows = [(case, *over_seeds(list(values)), len(values)) for case, values in groups]
+    return pd.DataFrame(rows, columns=["case", "mean", "low", "high", "seeds"])
 
 
 def folder(name: str) -> Path:
@@ -124,16 +120,15 @@ def _jobs(sweep: Sweep, factory: str, *, fresh: bool) -> list[dict[str, Any]]:
     jobs = []
     for order, (case, values) in enumerate(sweep.cases().items()):
         task_options, settings = options.split(sweep.fixed | values, build, Settings)
-        job = {"case": case, "order": order, "factory": factory, "task_options": task_options, "fresh": fresh}
         for seed in sweep.seeds:
             name = f"sweep/{sweep.name}/{case.replace('/', '-')}/seed={seed}"
-            jobs.append({**job, "name": name, "settings": settings | {"seed": seed}})
+            row = {"case": case, "order": order, "seed": seed, **task_options, "run": name}
+            how = {"factory": factory, "task_options": task_options, "settings": settings | {"seed": seed}}
+            jobs.append({"row": row, "name": name, "fresh": fresh, **how})
     return jobs
 
 
-def _one(
-    *, name: str, case: str, order: int, factory: str, task_options: dict, settings: dict, fresh: bool
-) -> dict[str, Any]:
+def _one(*, row: dict, name: str, factory: str, task_options: dict, settings: dict, fresh: bool) -> dict[str, Any]:
     """One run, on a worker; a finished one with the same parameters is not run again."""
     import torch
 
@@ -145,8 +140,7 @@ def _one(
     same = old.finished and old.params == parameters(task, how, task_options)
     done = old if same and not fresh else fit(task, how, name=name, params=task_options)
     splits = {split: scores for split, scores in done.scores.items() if isinstance(scores, dict)}
-    scores = {f"{split}.{score}": value for split, scores in splits.items() for score, value in scores.items()}
-    return {"case": case, "order": order, "seed": how.seed, **task_options, **scores, "run": done.name}
+    return row | {f"{split}.{score}": value for split, scores in splits.items() for score, value in scores.items()}
 
 
 @contextmanager

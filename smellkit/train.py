@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,6 @@ from smellkit import checkpoint, paths, runs
 from smellkit.errors import OptionError, WriteError
 from smellkit.runs import Run
 from smellkit.task import Batch, Task, collate
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def fit(
     if run and run.finished:
         return run
     splits = task.load()  # before a new run is opened: a fault of the data leaves a finished run of this name alone
-    run = run or _open(name or task.name, asked)
+    run = run or runs.start(name or task.name, asked)
     runs.claim(run)
     try:
         return _train(run, task, settings, splits, asked)
@@ -82,60 +79,70 @@ def _train(run: Run, task: Task, settings: Settings, splits: dict[str, Dataset],
     from tqdm.auto import tqdm
 
     set_seed(settings.seed)  # after loading, so that what loading draws does not move the first weights
-    loop = _Loop.of(task, settings, splits["train"], _accelerator(run, settings, asked))
-    progress = loop.resume(run)
-    bar = tqdm(range(progress.epoch, settings.epochs), desc=run.name, unit="epoch", leave=False, dynamic_ncols=True)
+    loop = _Loop(run, task, settings, splits["train"])
+    at = loop.progress
+    bar = tqdm(range(at.epoch, settings.epochs), desc=run.name, unit="epoch", leave=False, dynamic_ncols=True)
     for epoch in bar:
-        if progress.waited(epoch, settings.patience):
+        if settings.patience and epoch - at.best_epoch > settings.patience:
             break
         set_seed(settings.seed + epoch)  # a resumed run sees the batches that it would have seen
         loss = loop.train_epoch(task.loss, clip=settings.clip)
         if not math.isfinite(loss):
             raise OptionError(f"The loss of {run.name} is {loss} in epoch {epoch}", hint="a smaller learning_rate")
         scores = evaluate(loop.chosen, splits["valid"], task=task, batch=settings.batch)
-        row = {"epoch": epoch, "loss": loss, "learning_rate": loop.schedule.get_last_lr()[0], **scores}
         bar.set_postfix({"loss": f"{loss:.3f}", task.watch: f"{scores[task.watch]:.3f}"})
-        progress.epoch = epoch + 1
-        best = progress.better(scores[task.watch], epoch)
-        loop.keep(run, row, {"task": task.name, "params": asked, "epoch": epoch} if best else None)
-    return _finish(run, loop, task, splits)
+        row = {"epoch": epoch, "loss": loss, "learning_rate": loop.schedule.get_last_lr()[0], **scores}
+        at.epoch, best = epoch + 1, scores[task.watch] > at.best
+        if best:
+            at.best, at.best_epoch = scores[task.watch], epoch
+        loop.keep(row, {"task": task.name, "params": asked, "epoch": epoch} if best else None)
+    return loop.finish(task, splits)
 
 
 @dataclass
+class _Progress:
+    """What accelerate saves beside model, optimiser and random state."""
+
+    epoch: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+
+    def state_dict(self) -> dict[str, float]:
+        return vars(self).copy()
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        vars(self).update(state)
+
+
 class _Loop:
-    """What one epoch needs: everything that accelerate has prepared, and the average of the weights if there is one."""
+    """What one epoch needs: all that accelerate prepares and saves, and the average of the weights if there is one."""
 
-    accelerator: Accelerator
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    loader: DataLoader
-    schedule: LambdaLR
-    average: AveragedModel | None
-    progress: _Progress
+    def __init__(self, run: Run, task: Task, settings: Settings, train: Dataset):
+        from accelerate import Accelerator
 
-    @classmethod
-    def of(cls, task: Task, settings: Settings, train: Dataset, accelerator: Accelerator) -> _Loop:
-        model = task.build()
+        self.run, self.state = run, run.folder / "state"
+        trackers = settings.tracker.split(",") if settings.tracker else None
+        folder = str(run.folder / "trackers")
+        self.accelerator = Accelerator(mixed_precision=settings.precision, log_with=trackers, project_dir=folder)
+        if trackers:
+            config = {key: value for key, value in run.params.items() if isinstance(value, (str, int, float, bool))}
+            self.accelerator.init_trackers(run.name.replace("/", "-"), config=config)
+        self.built = model = task.build()
         optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        model, optimiser, loader = accelerator.prepare(model, optimiser, _loader(train, settings.batch))
-        steps = settings.epochs * len(loader)
-        schedule = LambdaLR(optimiser, lambda step: cosine(step, steps=steps, warmup=settings.warmup))
-        average = _average(accelerator.unwrap_model(model), settings.averaging)
-        progress = _Progress()
-        accelerator.register_for_checkpointing(schedule, progress, *([average] if average else []))
-        return cls(accelerator, model, optimiser, loader, schedule, average, progress)
-
-    @property
-    def chosen(self) -> nn.Module:
-        """The model that is scored and kept: the averaged one where there is an average."""
-        return self.average.module if self.average else self.accelerator.unwrap_model(self.model)
-
-    def resume(self, run: Run) -> _Progress:
-        """Go on where an interrupted run saved its state."""
-        if (run.folder / "state").exists():
-            self.accelerator.load_state(str(run.folder / "state"))
-            _forget_after(run, self.progress.epoch)
-        return self.progress
+        prepared = self.accelerator.prepare(model, optimiser, _loader(train, settings.batch))
+        self.model, self.optimiser, self.loader = prepared
+        steps = settings.epochs * len(self.loader)
+        self.schedule = LambdaLR(self.optimiser, lambda step: cosine(step, steps=steps, warmup=settings.warmup))
+        decay = get_ema_multi_avg_fn(settings.averaging)
+        self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if settings.averaging else None
+        self.chosen = self.average.module if self.average else model  # what is scored and kept
+        self.progress = _Progress()
+        self.accelerator.register_for_checkpointing(self.schedule, self.progress, *filter(None, [self.average]))
+        if self.state.exists():
+            self.accelerator.load_state(str(self.state))
+            lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["epoch"] < self.progress.epoch]  # whose state was saved
+            paths.write_text(run.folder / "metrics.jsonl", "".join(kept))
 
     def train_epoch(self, loss_of: Callable[[Batch, Batch], Tensor], *, clip: float) -> float:
         """One pass over the training batches; return the mean loss."""
@@ -150,51 +157,55 @@ class _Loop:
             self.optimiser.zero_grad()
             self.schedule.step()
             if self.average:
-                self.average.update_parameters(self.accelerator.unwrap_model(self.model))
+                self.average.update_parameters(self.built)
             total += loss.item()
         return total / len(self.loader)
 
-    def keep(self, run: Run, row: dict[str, Any], manifest: dict[str, Any] | None) -> None:
+    def keep(self, row: dict[str, Any], manifest: dict[str, Any] | None) -> None:
         """Log the epoch, save the weights when a `manifest` says that they are the best, and the state to resume."""
         self.accelerator.log(row, step=row["epoch"])
         if self.accelerator.is_main_process:
             if manifest:
-                checkpoint.save(run.folder, self.chosen.state_dict(), manifest)
-            run.log(row)
+                checkpoint.save(self.run.folder, self.chosen.state_dict(), manifest)
+            self.run.log(row)
         try:
-            self.accelerator.save_state(str(run.folder / "state"))
-        except OSError as why:
-            raise paths.unwritten(why, run.folder / "state") from why
-        except RuntimeError as why:  # what torch makes of a full disk
-            if not re.search("writ|iostream", str(why)):
+            with paths.writing(self.state):
+                self.accelerator.save_state(str(self.state))
+        except RuntimeError as why:
+            if not re.search("writ|iostream", str(why)):  # what torch makes of a full disk
                 raise
-            raise WriteError(f"Can't write {run.folder / 'state'}: {str(why)[:200]}", hint="make room") from why
+            raise WriteError(f"Can't write {self.state}: {str(why)[:200]}", hint="make room") from why
 
-
-def _finish(run: Run, loop: _Loop, task: Task, splits: dict[str, Dataset]) -> Run:
-    """Score every split but the training one with the best epoch's weights, and finish the run."""
-    loop.accelerator.wait_for_everyone()
-    checkpoint.fill(loop.chosen, checkpoint.load(run.folder)[0], where=str(run.folder))
-    scores = {split: evaluate(loop.chosen, splits[split], task=task) for split in splits if split != "train"}
-    loop.accelerator.end_training()
-    shutil.rmtree(run.folder / "state", ignore_errors=True)
-    size = sum(p.numel() for p in loop.chosen.parameters())
-    return run.finish({**scores, "best_epoch": loop.progress.best_epoch, "parameters": size})
+    def finish(self, task: Task, splits: dict[str, Dataset]) -> Run:
+        """Score every split but the training one with the best epoch's weights, and finish the run."""
+        self.accelerator.wait_for_everyone()
+        checkpoint.fill(self.chosen, checkpoint.load(self.run.folder)[0], where=str(self.run.folder))
+        scores = {split: evaluate(self.chosen, splits[split], task=task) for split in splits if split != "train"}
+        self.accelerator.end_training()
+        shutil.rmtree(self.state, ignore_errors=True)
+        size = sum(p.numel() for p in self.chosen.parameters())
+        return self.run.finish({**scores, "best_epoch": self.progress.best_epoch, "parameters": size})
 
 
 def _loader(train: Dataset, batch: int) -> DataLoader:
     odds = getattr(train, "weights", None)  # how often to draw each sample, where a data set has a say
     sampler = None if odds is None else WeightedRandomSampler(odds, len(odds))
-    last = len(train) % batch  # type: ignore[arg-type]
-    alone = last == 1 and len(train) > 1  # type: ignore[arg-type]
-    return DataLoader(
-        train,
-        batch_size=batch,
-        shuffle=sampler is None,
-        sampler=sampler,
-        collate_fn=collate,
-        drop_last=alone,  # one sample alone can't be normalised
-    )
+    size: int = len(train)  # type: ignore[arg-type]
+    alone = size > 1 and size % batch == 1  # one sample alone can't be normalised
+    how = {"shuffle": sampler is None, "sampler": sampler, "collate_fn": collate, "drop_last": alone}
+    return DataLoader(train, batch_size=batch, **how)  # type: ignore[arg-type]
+
+
+def _take_up(name: str, asked: dict[str, Any]) -> Run | None:
+    """The run of this name, if there is one with these parameters; one with others is refused."""
+    run = Run(name, paths.runs() / name)
+    if not (run.folder / "params.json").exists():
+        return None
+    other = {key for key in asked | run.params if asked.get(key) != run.params.get(key)}
+    if other:
+        changed = ", ".join(f"{key}: {run.params.get(key)} then, {asked.get(key)} now" for key in sorted(other))
+        raise OptionError(f"The run {name!r} was made with other parameters ({changed})", hint="leave out --resume")
+    return run
 
 
 def parameters(task: Task, settings: Settings, params: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -221,6 +232,7 @@ def predict(
     place = next((p.device for p in model.parameters()), torch.device("cpu"))
     was_training = model.training
     model.eval()
+    join = lambda parts: {name: torch.cat([part[name] for part in parts]) for name in parts[0]}  # noqa: E731
     outputs, batches = [], []
     for samples in DataLoader(data, batch_size=batch, collate_fn=collate):
         result = model({name: tensor.to(place) for name, tensor in samples.items()})
@@ -229,7 +241,7 @@ def predict(
         outputs.append(result)
         batches.append(samples)
     model.train(was_training)
-    return _join(outputs), _join(batches)
+    return join(outputs), join(batches)
 
 
 def cosine(step: int, *, steps: int, warmup: float) -> float:
@@ -238,73 +250,3 @@ def cosine(step: int, *, steps: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / (rise + 1)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1.0, steps - rise))))
-
-
-class _Progress:
-    """What accelerate saves beside model, optimiser and random state."""
-
-    def __init__(self):
-        self.epoch, self.best, self.best_epoch = 0, -math.inf, -1
-
-    def better(self, score: float, epoch: int) -> bool:
-        if score <= self.best:
-            return False
-        self.best, self.best_epoch = score, epoch
-        return True
-
-    def waited(self, epoch: int, patience: int) -> bool:
-        return bool(patience) and epoch - self.best_epoch > patience
-
-    def state_dict(self) -> dict[str, float]:
-        return vars(self).copy()
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        vars(self).update(state)
-
-
-def _take_up(name: str, asked: dict[str, Any]) -> Run | None:
-    """The run of this name, if there is one with these parameters; one with others is refused."""
-    run = Run(name, paths.runs() / name)
-    if not (run.folder / "params.json").exists():
-        return None
-    other = {key for key in asked | run.params if asked.get(key) != run.params.get(key)}
-    if other:
-        changed = ", ".join(f"{key}: {run.params.get(key)} then, {asked.get(key)} now" for key in sorted(other))
-        raise OptionError(f"The run {name!r} was made with other parameters ({changed})", hint="leave out --resume")
-    return run
-
-
-def _open(name: str, asked: dict[str, Any]) -> Run:
-    shutil.rmtree(paths.runs() / name / "state", ignore_errors=True)
-    return runs.start(name, asked)
-
-
-def _accelerator(run: Run, settings: Settings, asked: dict[str, Any]) -> Accelerator:
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(
-        mixed_precision=settings.precision,
-        log_with=settings.tracker.split(",") if settings.tracker else None,
-        project_dir=str(run.folder / "trackers"),
-    )
-    if settings.tracker:
-        config = {key: value for key, value in asked.items() if isinstance(value, (str, int, float, bool))}
-        accelerator.init_trackers(run.name.replace("/", "-"), config=config)
-    return accelerator
-
-
-def _average(model: nn.Module, decay: float) -> AveragedModel | None:
-    if not decay:
-        return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def _forget_after(run: Run, epoch: int) -> None:
-    """Drop the lines of epochs whose state was not saved."""
-    path = run.folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    paths.write_text(path, "".join(f"{line}\n" for line in lines if json.loads(line)["epoch"] < epoch))
-
-
-def _join(batches: list[Batch]) -> dict[str, Tensor]:
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -28,8 +28,7 @@ def write(path, *sources, tag="parameters"):
 def books(tmp_path, monkeypatch):
     """A folder of two notebooks; runs go to a folder of their own."""
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(batch, "_package", lambda: [("kit", b"1")])  # someone may be editing the real one
-    monkeypatch.setattr(batch, "_files", lambda folder: [])
+    monkeypatch.setattr(batch, "_inputs", lambda data: [("kit", b"1")])  # someone may be editing the real one
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write(folder / "01_first.ipynb", FIRST, "print(epochs, rate, name, deep, data)")

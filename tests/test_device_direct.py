@@ -15,8 +15,7 @@ from smellkit.device.errors import ArgumentError, LinkError, NoReply, PortError,
 from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
-from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.virtual_direct import VirtualDirect
+from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
 
 GOLDEN = Path(os.environ.get("SMELLKIT_DATA", "/nowhere")) / "neckwear" / "golden_direct.json"
 OWN = {  # worked out by hand from the layout, and by another CRC than the one under test
@@ -360,6 +359,16 @@ def test_a_mixture_is_one_frame_and_ends_in_time_while_it_is_watched():
         neck.play_mixture([0.5, 0, 0.5] + [0] * 9, seconds=3)
         until(lambda: neck.virtual.emitting)
         assert neck.virtual.volumes == ()
+
+
+def test_a_player_that_says_it_has_no_mixtures_is_given_slots_at_once():
+    device = VirtualDirect(faults={"lacks": 1})
+    with NeckWear.open("virtual", link="direct", virtual=device, timing=QUICK) as neck:
+        neck.play_mixture([0.5, 0, 0.5] + [0] * 9, seconds=2.2, slot=1, gap=0)
+        until(lambda: device.emitting in (1, 3), 2.0)
+        assert neck.status().bound <= 2.2 and device.volumes == ()
+        neck.wait()
+        assert {air.scent for air in device.air} == {1, 3}
 
 
 @pytest.mark.parametrize("kind, link", [(VirtualNeckWear, "handset"), (VirtualDirect, "direct")])

@@ -18,8 +18,7 @@ from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, _diagnosis, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer
-from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.virtual_direct import VirtualDirect
+from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
 from smellkit.errors import DeviceError
 from smellkit.study.device.fake import FakeClock, MemoryPort
 

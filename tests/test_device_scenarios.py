@@ -39,5 +39,5 @@ def test_the_rules_notice_a_driver_that_never_stops(monkeypatch):
 
 
 def test_the_rules_notice_a_driver_that_plays_on_after_a_loss(monkeypatch):
-    monkeypatch.setattr(engine.Engine, "_fail_all", lambda self: None)
+    monkeypatch.setattr(engine.Engine, "_fail_all", lambda self, error: None)
     assert any(scenarios.run(seed).broken for seed in range(100))

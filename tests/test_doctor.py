@@ -56,6 +56,6 @@ def test_a_port_that_may_not_be_opened_says_why(monkeypatch, home):
 
     port = SimpleNamespace(device=str(home / "ttyUSB0"), vid=0x10C4, description="CP2102")
     monkeypatch.setattr(list_ports, "comports", lambda: [port])
-    (finding,) = doctor._ports()
+    (finding,) = list(doctor._ports())
     assert finding.level == "optional"
     assert "dialout" in doctor.as_text([finding])

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smellkit import noses
 from smellkit.device.board import Board
 from smellkit.device.enose import KEPT, LONGEST, Lines, Nose
-from smellkit.device.errors import Closed, NoReply, PortError, PortLost
+from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLost
 from smellkit.errors import DataError, OptionError
 from smellkit.sensors import SENSORS
 from smellkit.study.device.fake import BOARD_FAULTS, FaultyBoard
@@ -128,7 +129,7 @@ def test_a_table_is_replayed_and_changed():
     table = pd.DataFrame([VALUES] * 3, columns=SENSORS)
     with Board(table, rate=200) as board, Nose(board.port) as nose:
         assert nose.read().values == VALUES
-        board.change(table + 1)
+        board.change(table.assign(NO2=41))
         wait(lambda: nose.read().values[0] == 41)
 
 
@@ -137,7 +138,7 @@ def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
     with FaultyBoard(RECORDING, rate=400, faults=fault, seed=3) as board, plugged(board) as nose:
         rows = [nose.read() for _ in range(60)]
         status = nose.status()
-    assert all(row.values[1:] == (62, 83, 733, 2, 10, 4294967295, 33.5, 688.6, 100.0, 0.0, 3170.5) for row in rows)
+    assert all(row.values[1:] == (62, 83, 733, 2, 10, 65535, 33.5, 688.6, 100.0, 0.0, 3170.5) for row in rows)
     assert status["connections"] >= (2 if fault == "unplug" else 1)
     if fault in ("garbage", "partial", "long", "nan", "reset"):
         assert sum(status["dropped"].values()) >= 3
@@ -252,10 +253,70 @@ def test_wrong_boards_are_refused(tmp_path):
 
 
 def test_four_channels_at_ten_hertz_are_read_as_well():
-    columns = ("timestamp_ms", "NO2", "C2H5CH", "VOC", "CO")
     recording = [f"{100 * n},40,62,83,733" for n in range(100)]
-    with Board(recording, rate=100, columns=columns) as board, Nose(board.port, columns=columns) as nose:
-        assert nose.read().values[1:] == (40, 62, 83, 733)
+    with Board(recording, rate=100, nose="smellnet-mixture") as board:
+        board._header = b"timestamp_ms,NO2,C2H5CH,VOC,CO\r\n"
+        with Nose(board.port, nose="smellnet-mixture") as nose:
+            assert all(nose.read().values == (40, 62, 83, 733) for _ in range(150))
+
+
+TWELVE_BITS = [f"{n},{4 * n},{1200 + n},2900,2,10,0,24.5,1013.2,40.0,200.0,12.5" for n in range(100)]
+
+
+def test_a_board_of_another_converter_is_an_error_with_the_factor_and_no_row_comes_after_it():
+    with Board(TWELVE_BITS, rate=200) as board, Nose(board.port) as nose:
+        with pytest.raises(LinkError, match=r"VOC says 12\d\d, smellnet allows 0 to 1023(.|\n)*12-bit(.|\n)*nose list"):
+            while True:
+                nose.read()
+        assert "12-bit" in nose.status()["outside"]
+
+
+def test_a_single_reading_beyond_its_span_is_dropped_and_nothing_else_happens():
+    lines = started()
+    assert lines.feed(LINE.replace(b"733", b"7330") + LINE) == [VALUES]
+    assert lines.dropped["out of range"] == 1 and not lines.outside
+
+
+def test_live_rows_mean_what_files_mean_overflow_is_the_top_of_the_span():
+    assert started().feed(LINE.replace(b",2,10,0,", b",4294967295,10,0,"))[0][4] == 65535
+
+
+@pytest.mark.parametrize("wire", ["csv", "bare", "osm"])
+@pytest.mark.parametrize("name", ["opensmell", "mq-array", "bme688"])
+def test_every_nose_is_read_on_every_wire(name, wire):
+    with Board(nose=name, rate=200, wire=wire) as board, Nose(board.port, nose=name) as nose:
+        rows = [nose.read() for _ in range(30)]
+        assert nose.description.name == name and len(rows[0].values) == len(nose.columns)
+        assert len({row.values for row in rows}) > 5
+        if wire == "osm":
+            wait(lambda: nose.status()["told"].get("rate") == 200)
+    assert "columns" not in nose.status()["dropped"]
+
+
+def test_what_an_opensmell_board_says_of_itself_is_kept():
+    lines = Lines("opensmell")
+    lines.feed(b"INFO,rig-7,1.2.0,6,interval_ms=500\nOSM,1,2,3,4,5,6\nCAL,2,10.5\nERR,3,heater off\nPING\n")
+    assert lines.feed(b"OSM,1,2,3,4,5,6\n") == [(1, 2, 3, 4, 5, 6)]
+    assert (lines.told["device"], lines.told["rate"], lines.told["r0"]) == ("rig-7", 2.0, {"2": "10.5"})
+    assert lines.told["error"] == "3 heater off" and lines.dropped == {"error of the board": 1}
+
+
+def test_a_board_that_says_it_has_another_number_of_sensors_is_refused():
+    lines = Lines("opensmell")
+    lines.feed(b"INFO,rig-7,1.2.0,4\n")
+    assert "a board of 4 sensors, and the nose opensmell has 6" in lines.outside
+
+
+def test_other_separators_and_a_clock_in_front_are_read_too():
+    lines = Lines("smellnet-mixture")
+    lines.feed(b"40;62\n")
+    assert lines.feed(b"40;62;83;733\n100 40 62 83 733\n200\t40\t62\t83\t733\n") == [(40, 62, 83, 733)] * 3
+
+
+def test_a_reading_that_means_none_is_no_row(tmp_path):
+    (tmp_path / "nose.toml").write_text('[columns.A]\nrole = "gas"\nunit = "adc"\nspan = [0, 1023]\nfault = [-1]\n')
+    lines = Lines(noses.load(tmp_path))
+    assert lines.feed(b"0\n5\n-1\n6\n") == [(5,), (6,)] and lines.dropped["no reading"] == 1
 
 
 def test_a_million_bytes_of_noise_raise_nothing():

@@ -67,13 +67,6 @@ def test_a_row_without_its_library_is_left_out_with_a_word():
     assert said == ["a: left out, no library"]
 
 
-def test_the_table_has_a_line_for_every_figure():
-    result = evaluate.evaluate({"a": lambda seed: {"test": outcome(seed)}}, seeds=2, about={})
-    table = evaluate.tidy(result)
-    assert table[["row", "split", "measure"]].to_numpy().tolist() == [["a", "test", "accuracy"], ["a", "test", "count"]]
-    assert (table["low"] <= table["value"]).all()
-
-
 def test_a_published_result_says_what_made_it(tmp_path):
     path = evaluate.publish(tmp_path / "result.json", {"rows": {}}, command="smellkit bench x")
     kept = evaluate.earlier(path)

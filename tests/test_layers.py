@@ -10,7 +10,7 @@ import smellkit
 HOME = Path(smellkit.__file__).parent
 LAYERS = [  # from the ground up; README and CONTRIBUTING show the same picture
     {"errors", "paths"},
-    {"task", "windows", "checks", "cache", "losses", "metrics", "fetch", "options", "sensors", "device"},
+    {"task", "windows", "checks", "cache", "losses", "metrics", "fetch", "options", "noses", "sensors", "device"},
     {"train", "runs", "checkpoint", "sweep", "evaluate"},
     {"odour", "gcode", "plume"},
     {"plots", "tables", "notebook", "panel", "batch", "site", "doctor"},
@@ -23,7 +23,6 @@ MODELS = [  # networks: no device, no panel, no file
     "odour.encoder",
     "odour.mixture",
     "odour.experts",
-    "gcode.encoder",
     "gcode.decoder",
     "gcode.window_decoder",
     "plume.models",

@@ -306,7 +306,7 @@ def test_both_virtual_devices_close_the_loop_on_real_ports_in_real_time():
     began, threads = time.monotonic(), threading.active_count()
     brief = Sniffing(seconds=4, air=1, window=1, exponents=EXPONENTS)
     board, neck = ChamberBoard(chamber), NeckWear.open("virtual", virtual=device)
-    with board, neck, Nose(board.port, columns=GROVE) as nose:
+    with board, neck, Nose(board.port, nose="smellnet-mixture") as nose:
         result = reproduce(nose, neck, {"garlic": 1.0}, sniffing=brief, budget=2)
     assert result.reason == "near the target" and result.strengths["garlic"] > 0
     assert {piece.scent for piece in device.air} == {SCENTS.index("garlic") + 1} and not device.emitting

@@ -3,13 +3,15 @@
 import pytest
 
 from smellkit import paths, site
+from smellkit.cli.publish import PAGES
 from smellkit.errors import DataError
+from smellkit.study import pages
 from smellkit.study import published as results
 
 
 def test_the_readme_says_what_the_results_say():
     text = (paths.HOME / "README.md").read_text(encoding="utf-8")
-    assert site.fill(text, {"results": results.summary()}) == text, "run `smellkit site --publish`"
+    assert site.fill(text, {"headlines": pages.headlines()}) == text, "run `smellkit site --publish`"
 
 
 def test_a_readme_without_its_marks_is_refused():
@@ -46,13 +48,6 @@ def test_a_figure_shows_as_many_digits_as_it_has_to_say():
     assert said[2:] == ["313,244 [300,000, 320,000]", "85.4 [84.9, 85.8]", "0.043", "0.0 [-0.2, 0.2]"]
 
 
-def test_what_the_first_page_selects_is_in_the_tables():
-    for result in results.read().values():
-        for table in result.tables:
-            rows, columns, _ = table.home or results.Part()
-            assert set(rows) <= {name for name, _ in table.rows} and set(columns) <= set(table.columns), table.title
-
-
 def test_the_best_is_the_least_where_less_is_better_and_nobody_where_rows_are_no_rivals():
     rows = (("good", ((1.0, 0.9, 1.1),)), ("bad", ((9.0, 8.0, 10.0),)))
     assert results.Table("", "of", ("error",), rows).best(0) == 1
@@ -74,28 +69,41 @@ def test_a_row_name_is_text_in_the_page_whatever_it_holds():
     assert "a\\|b" in shown
 
 
-def test_a_part_of_a_table_is_bold_where_the_whole_is():
-    near = ("near", ((89.0, 86.0, 91.0), (9.0, 8.0, 10.0)))
-    rows = (("best", ((90.0, 88.0, 92.0), (1.0, 0.0, 2.0))), near, ("far", ((10.0, 9.0, 11.0), (2.0, 1.0, 3.0))))
-    table = results.Table("", "of", ("x", "y"), rows)
-    assert "**9.0**" in results.markdown(table) and "**90.0**" not in results.markdown(table)
-    shown = results.markdown(table, part=results.Part(rows=("best", "far"), columns=("x",), note="Briefly."))
-    assert (
-        "**" not in shown
-        and "| y |" not in shown
-        and "near" not in shown
-        and "| far | 10.0" in shown
-        and shown.endswith("Briefly.")
-    )
+def test_a_figure_is_bold_where_its_interval_stands_clear_of_all_others():
+    rows = (("best", ((90.0, 88.0, 92.0),)), ("near", ((89.0, 86.0, 91.0),)))
+    assert "**" not in results.markdown(results.Table("", "of", ("x",), rows))
+    assert "**90.0**" in results.markdown(results.Table("", "of", ("x",), (rows[0], ("far", ((9.0, 8.0, 10.0),)))))
 
 
-def test_every_table_row_and_column_that_the_first_page_names_is_published():
+def test_no_published_table_is_empty():
     for result in results.read().values():
+        assert all(table.rows for table in result.tables), result.name
+
+
+def test_every_result_stands_on_one_page_with_all_its_tables():
+    bodies = {name: pages.page(name) for name in PAGES}
+    for result in results.read().values():
+        (page,) = [name for name, body in bodies.items() if f"(results/{result.name}.json)" in body]
         for table in result.tables:
-            assert table.rows, f"{result.name}: {table.title} is empty"
-            if table.home:
-                assert set(table.home.rows) <= {name for name, _ in table.rows}, (result.name, table.title)
-                assert set(table.home.columns) <= set(table.columns), (result.name, table.title)
+            assert results.markdown(table).removeprefix(f"**{table.title}**\n\n") in bodies[page], table.title
+
+
+def test_a_plot_has_a_mark_with_its_row_and_interval_for_every_figure():
+    rows = (("a <b>", ((50.0, 40.0, 60.0), None)), ("c", ((10.0, None, None), (20.0, 15.0, 25.0))))
+    plot = pages.intervals(results.Table("T", "of", ("x", "y"), rows), ["x", "y"], lines={"others": 70.0})
+    assert "<title>a &lt;b&gt;, x: 50 [40, 60]</title>" in plot and "<title>c, x: 10</title>" in plot
+    assert plot.count("<title>") == 3 and "others" in plot and "\n" not in plot and "<b>" not in plot
+
+
+def test_a_headline_without_its_figure_is_an_error(tmp_path):
+    (tmp_path / "headlines.yaml").write_text("- {what: W, easy: [here, a, rows / x / score]}\n")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "a.json").write_text('{"rows": {"x": {"score": {"value": 0.5, "low": 0.4, "high": 0.6}}}}')
+    told = pages.headlines(tmp_path / "results").replace("\N{NO-BREAK SPACE}", " ")
+    assert told.splitlines()[2] == "| W | **50.0** [40.0, 60.0], here | – | – |"
+    (tmp_path / "headlines.yaml").write_text("- {what: W, easy: [here, a, rows / y / score]}\n")
+    with pytest.raises(DataError, match="no figure at 'rows / y / score'"):
+        pages.headlines(tmp_path / "results")
 
 
 def test_every_table_that_is_laid_out_finds_its_figures():

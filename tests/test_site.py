@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from smellkit import batch, paths, site
 from smellkit.cli.publish import site as command
 from smellkit.errors import DataError, OptionError, SmellkitError
+from smellkit.study import pages
 from smellkit.study import published as results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -175,12 +176,12 @@ def test_results_come_from_their_files_alone(home):
     folder = home / "site" / "results"
     folder.mkdir()
     shutil.copy(paths.HOME / "site" / "results.yaml", home / "site")
-    assert results.summary(folder) == ""
-    assert set(results.missing(folder)) == set(results.layouts(folder))
+    assert pages.page("odour", folder) == ""
+    assert set(results.todo(folder)["result"]) == set(results.layouts(folder))
     (folder / "audit.json").write_text(json.dumps(AUDIT))
     (folder / "other.json").write_text(json.dumps({"speed": {"frames": 7}}))
-    assert not {"audit", "other"} & set(results.missing(folder))
-    site.build(home=home, parts={"results": results.summary(folder)})
+    assert not {"audit", "other"} & set(results.todo(folder)["result"])
+    site.build(home=home, parts={"results": pages.page("odour", folder)})
     text = (home / "_site" / "index.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "<strong>91.6</strong> [84.0, 98.0]" in text  # its interval stands clear
     assert "42.0 [30.0, 54.0]" in text

@@ -5,9 +5,8 @@ is there instead, and what to try. Nothing is skipped unless asked for.
 """
 
 from smellkit.checks.clock import Pace
-from smellkit.checks.documents import PIXELS, long_text, read_json, read_picture, read_yaml
-from smellkit.checks.report import Report, fault, nearest, readable
+from smellkit.checks.report import Report, fault, long_text, nearest, read_json, read_picture, read_yaml, readable
 from smellkit.checks.tables import Span, read_table, read_texts
 
-__all__ = ["PIXELS", "Pace", "Report", "Span", "fault", "long_text", "nearest", "read_json", "read_picture",
-           "read_table", "read_texts", "read_yaml", "readable"]  # fmt: skip
+__all__ = ["Pace", "Report", "Span", "fault", "long_text", "nearest", "read_json", "read_picture", "read_table",
+           "read_texts", "read_yaml", "readable"]  # fmt: skip

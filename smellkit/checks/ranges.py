@@ -18,19 +18,13 @@ from numpy.typing import NDArray
 from smellkit.errors import WeightsError
 
 FULL = 1023.0  # the largest count of a 10-bit converter
+SCALES = {
+    "counts of a 12-bit converter": 4095, "counts of a 14-bit converter": 16383, "counts of a 16-bit converter": 65535,
+    "counts of an 8-bit converter": 255, "volts of 3.3": 3.3, "volts of 5": 5, "millivolts of 3300": 3300,
+    "millivolts of 5000": 5000, "per cent of full scale": 100, "shares of full scale": 1,
+}  # fmt: skip  # what says full scale where counts say FULL
 UNITS: dict[str, dict[str, tuple[float, float]]] = {  # unit -> another one -> (factor, offset) from the first to it
-    "counts": {
-        "counts of a 12-bit converter": (4095 / FULL, 0),
-        "counts of a 14-bit converter": (16383 / FULL, 0),
-        "counts of a 16-bit converter": (65535 / FULL, 0),
-        "counts of an 8-bit converter": (255 / FULL, 0),
-        "volts of 3.3": (3.3 / FULL, 0),
-        "volts of 5": (5 / FULL, 0),
-        "millivolts of 3300": (3300 / FULL, 0),
-        "millivolts of 5000": (5000 / FULL, 0),
-        "per cent of full scale": (100 / FULL, 0),
-        "shares of full scale": (1 / FULL, 0),
-    },
+    "counts": {name: (full / FULL, 0) for name, full in SCALES.items()},
     "accelerometer": {"m/s²": (9.80665, 0), "mg": (1000, 0)},
     "gyroscope": {"rad/s": (math.pi / 180, 0)},
     "magnetometer": {"gauss": (0.01, 0), "mT": (0.001, 0), "nT": (1000, 0)},
@@ -44,6 +38,7 @@ SLACK = 1.0  # how far beyond its range a channel may lie, in ranges
 STILL = 2.5  # times the longest standstill in training ...
 LEAST = 250  # ... and at least so many rows without change are a dead channel
 OUTSIDE = "outside what these weights know"
+KEYS = ("low", "high", "activity", "still")
 
 
 @dataclass(frozen=True)
@@ -77,8 +72,8 @@ class Ranges:
             sizes = [_sizes(part, unit) for part in parts]
         groups = {}
         for name in dict.fromkeys(unit):
-            size, moves = (np.array([one[name][place] for one in sizes]) for place in (0, 1))
-            groups[name] = [float(f(x)) for x in (size, moves) for f in (np.nanmin, np.nanmax) if np.isfinite(x).any()]
+            rows = np.array([one[name] for one in sizes]).T  # size, activity
+            groups[name] = [float(f(row)) for row in rows for f in (np.nanmin, np.nanmax) if np.isfinite(row).any()]
         still = np.max([standstill(part) for part in parts], axis=0)
         return cls(tuple(names), tuple(unit), low, high, activity, still, groups, strict)
 
@@ -97,29 +92,23 @@ class Ranges:
 
     def asdict(self) -> dict[str, Any]:
         """As a manifest holds them."""
-        columns = {key: getattr(self, key) for key in KEYS}
-        channels = {}
-        for place, (name, unit) in enumerate(zip(self.names, self.unit, strict=True)):
-            numbers = {key: _plain(column[place]) for key, column in columns.items()}
-            channels[name] = {"unit": unit, **numbers}
-        groups = {name: [_plain(value) for value in values] for name, values in self.groups.items()}
+
+        def plain(values: Iterable[float]) -> list[float | None]:
+            return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
+
+        rows = zip(*(plain(getattr(self, key)) for key in KEYS), strict=True)
+        channels = {
+            name: {"unit": unit, **dict(zip(KEYS, row, strict=True))}
+            for name, unit, row in zip(self.names, self.unit, rows, strict=True)
+        }
+        groups = {name: plain(values) for name, values in self.groups.items()}
         return {"strict": self.strict, "groups": groups, "channels": channels}
-
-
-KEYS = ("low", "high", "activity", "still")
-
-
-def _plain(value: float) -> float | None:
-    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def standstill(values: NDArray) -> NDArray[np.float64]:
     """The most rows without any change, of each channel of `values` (rows, channels)."""
-    longest = []
-    for column in np.asarray(values).T:
-        edges = np.concatenate([[-1], np.flatnonzero(np.diff(column) != 0), [len(column) - 1]])
-        longest.append(np.diff(edges).max(initial=0))
-    return np.array(longest, float)
+    changed = [[-1, *np.flatnonzero(np.diff(column)), len(column) - 1] for column in np.asarray(values).T]
+    return np.array([np.diff(rows).max(initial=0) for rows in changed], float)
 
 
 def outside(values: NDArray, ranges: Ranges | None) -> str:
@@ -131,8 +120,11 @@ def outside(values: NDArray, ranges: Ranges | None) -> str:
 
 
 def _strictly(values: NDArray, ranges: Ranges) -> str:
-    middle = np.median(values, axis=0)
-    far = _far(middle, ranges)
+    """Of channels far from their range: beyond it by as much again, below half of it, or above full scale; or dead."""
+    middle, low, high = np.median(values, axis=0), ranges.low, ranges.high
+    room = SLACK * np.maximum(high - low, 0.1 * np.abs(high))
+    far = (middle > high + room) | (middle < low - room) | ((low > 0) & (middle < low / 2))
+    far |= (np.array(ranges.unit) == "counts") & ((middle > FULL) | ((middle >= FULL) & (high < FULL)))
     dead = standstill(values) >= np.maximum(LEAST, STILL * ranges.still)
     if not (far | dead).any():
         return ""
@@ -145,40 +137,21 @@ def _strictly(values: NDArray, ranges: Ranges) -> str:
     return f"{OUTSIDE}: {name} is about {at} ({known}){more}{_explained(middle, far, ranges)}"
 
 
-def _far(middle: NDArray, ranges: Ranges) -> NDArray[np.bool_]:
-    """Which channels lie far from their range: beyond it by as much again, below half of it, or above full scale."""
-    scale = SLACK * np.maximum(ranges.high - ranges.low, 0.1 * np.abs(ranges.high))
-    counts = np.array(ranges.unit) == "counts"
-    far = (middle > ranges.high + scale) | (middle < ranges.low - scale)
-    return (
-        far | ((ranges.low > 0) & (middle < ranges.low / 2)) | (counts & ((middle > FULL) | _at_rail(middle, ranges)))
-    )
-
-
-def _at_rail(middle: NDArray, ranges: Ranges) -> NDArray[np.bool_]:
-    return (middle >= FULL) & (ranges.high < FULL)
-
-
 def _explained(middle: NDArray, far: NDArray, ranges: Ranges) -> str:
     """The units in which all channels of the kind that is off would lie in their ranges, in words."""
     kind = ranges.unit[int(np.argmax(far))]
-    same = np.array([unit == kind for unit in ranges.unit])
-    fits = []
+    same, low, high = np.array(ranges.unit) == kind, ranges.low, ranges.high
+    once = np.where(far, 1000 * middle, middle)[same]
+    near = ((once >= low[same] / 1.2) & (once <= high[same] * 1.2)).all()
+    if near and not far[same].all() and (middle[far] % 1 > 0).all():
+        return ". Is it a point between thousands, as in 1.092 for 1092?"
+    width, fits = 0.25 * (high - low), []
     for name, (factor, offset) in UNITS.get(kind, {}).items():
         back = (middle - offset) / factor
-        width = 0.25 * (ranges.high - ranges.low)
-        inside = (back >= np.minimum(ranges.low - width, ranges.low / 1.2)) & (back <= ranges.high + width)
-        if inside[same].all() and (back[same] > 0).all():
-            fits.append((name, 1 / factor))
-    once = np.where(far, 1000 * middle, middle)
-    if (
-        not far[same].all()
-        and (middle[far] % 1 > 0).all()
-        and ((once >= ranges.low / 1.2) & (once <= ranges.high * 1.2))[same].all()
-    ):
-        return ". Is it a point between thousands, as in 1.092 for 1092?"
-    words = " or ".join(f"{name}, so multiply by {factor:.4g}" for name, factor in fits[:2])
-    return f". They look like {words}" if fits else ""
+        inside = (back >= np.minimum(low - width, low / 1.2)) & (back <= high + width) & (back > 0)
+        if inside[same].all():
+            fits.append(f"{name}, so multiply by {1 / factor:.4g}")
+    return f". They look like {' or '.join(fits[:2])}" if fits else ""
 
 
 def _sizes(values: NDArray, unit: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -1,45 +1,58 @@
-"""How a fault is told: one error that names the place, and a report that counts what was forgiven."""
+"""One file, read strictly: how a fault is told, what was forgiven, and bytes, text, JSON, YAML and pictures.
+
+What a standard forbids or leaves open is refused, and the place is named; a report counts what was forgiven.
+"""
 
 from __future__ import annotations
 
 import difflib
+import io
+import json
 import logging
+import math
 import re
+import reprlib
+import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from smellkit.errors import DataError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-LONGEST = 60  # characters of a wrong value that an error repeats
+LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
+DEEPEST = 100  # levels
+WORDS, CHARACTERS = 2_000, 20_000  # of a description; the longest in SmellNet has 200 words
+KINDS: dict[type, str] = {dict: "an object {...}", list: "a list [...]"}
+TWICE = object()  # the key under which an object keeps the name that it has twice
+PIXELS = 25_000_000  # a picture with more is refused from its header, before it is unpacked
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")  # no format that runs another program
+SUFFIXES = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg"), "TIFF": ("tif", "tiff"), "PPM": ("ppm", "pgm", "pbm")}
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+ARCHIVES = (b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd")
 
 
 def fault(
-    path: Path | str,
-    *,
-    expected: str,
-    found: str,
-    line: int | None = None,
-    column: str | None = None,
+    path: Path | str, *, expected: str, found: str, hint: str, line: int | None = None, column: str | None = None,
     key: str | None = None,
-    hint: str,
-) -> DataError:
+) -> DataError:  # fmt: skip
     """Return the error for one fault: `file, line 3, column 'CO': expected a number, found 'abc'`, then what to try."""
-    place = [str(path)]
-    place += [f"line {line}"] if line is not None else []
-    place += [f"column {column!r}"] if column is not None else []
-    place += [f"key {key}"] if key is not None else []
-    return DataError(f"{', '.join(place)}: expected {expected}, found {found}", hint=hint)
+    places = {"line": line, "column": None if column is None else repr(column), "key": key}
+    where = ", ".join([str(path), *(f"{name} {place}" for name, place in places.items() if place is not None)])
+    return DataError(f"{where}: expected {expected}, found {found}", hint=hint)
 
 
-def short(value: object) -> str:
-    """Return a wrong value for an error, in quotes if it is text, cut to `LONGEST` characters."""
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
+    """Return up to `count` names of `known` that look like `name`, whatever their capitals."""
+    by_key = {candidate.casefold(): candidate for candidate in known}
+    return [by_key[key] for key in difflib.get_close_matches(name.casefold(), by_key, count, cutoff=0.5)]
 
 
 def kind(what: str) -> str:
@@ -55,16 +68,9 @@ def summary(told: Iterable[tuple[str, str, int]]) -> list[str]:
     lines = []
     for what, places in kinds.items():
         path, full, count = places[0]
-        files = len({path for path, _, _ in places})
-        total = sum(count for _, _, count in places)
+        files, total = len({place[0] for place in places}), sum(place[2] for place in places)
         lines.append(f"{total} x {what}, in {files} files, first {path}" if files > 1 else f"{path}: {full} ({count})")
     return lines
-
-
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
-    """Return up to `count` names of `known` that look like `name`, whatever their capitals."""
-    by_key = {candidate.casefold(): candidate for candidate in known}
-    return [by_key[key] for key in difflib.get_close_matches(name.casefold(), by_key, count, cutoff=0.5)]
 
 
 @dataclass
@@ -112,10 +118,9 @@ class Report:
     def add(self, other: Report) -> None:
         """Take over what another report holds."""
         self.files += other.files
-        self.notes += other.notes
         self.skipped |= other.skipped
-        self.remarks += other.remarks
-        self.told += other.told
+        for name in ("notes", "remarks", "told"):
+            getattr(self, name).extend(getattr(other, name))
 
     @property
     def counts(self) -> Counter[str]:
@@ -152,9 +157,8 @@ def readable(
         yield path, result
 
 
-def content(path: Path, *, limit: int) -> bytes:
+def content(path: Path, *, limit: int = LIMIT) -> bytes:
     """Return the bytes of the file `path`, which must exist, hold something, and be at most `limit` bytes long."""
-    path = Path(path)
     try:
         size = path.stat().st_size
         if size > limit:
@@ -178,39 +182,199 @@ def disguise(data: bytes) -> tuple[str, str] | None:
         return "a Git LFS pointer, not the file itself", "`git lfs pull` in that folder, or download the file again"
     if head[:15].lower().startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")) and b"<svg" not in head:
         return "a web page", "download the file itself again (the raw file, after logging in if the server asks for it)"
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _archive(data)
-    if head.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh", b"\x28\xb5\x2f\xfd")):
+    if head.startswith(ARCHIVES):
         return "a compressed archive", "unpack it first"
-    return None
-
-
-def _archive(data: bytes) -> tuple[str, str]:
-    """What a zip archive is: cut off, empty, a spreadsheet, or whole."""
-    import io
-    import zipfile
-
+    if not head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return None
     try:
         names = zipfile.ZipFile(io.BytesIO(data)).namelist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
         return f"a zip archive that was cut off ({len(data)} bytes)", "download or copy it again"
-    if not names:
-        return "an empty zip archive", "download or make it again"
     if any(name.startswith("xl/") for name in names):
         return "a spreadsheet (xlsx)", "save it as CSV, with commas between columns and points in numbers"
-    return f"a zip archive of {len(names)} files", "unpack it first"
+    if names:
+        return f"a zip archive of {len(names)} files", "unpack it first"
+    return "an empty zip archive", "download or make it again"
 
 
 def decoded(path: Path, data: bytes) -> str:
     """Return UTF-8 `data` (with or without byte order mark) as text; any other encoding is refused with its place."""
-    hint = "save it as UTF-8"
-    zeros = data[:1000].count(0)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or zeros > len(data[:1000]) // 4:
-        raise fault(path, line=1, column="1", expected="UTF-8 text", found="UTF-16 or UTF-32", hint=hint)
+    utf8: dict[str, str] = {"expected": "UTF-8 text", "hint": "save it as UTF-8"}
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:1000].count(0) > len(data[:1000]) // 4:
+        raise fault(path, line=1, column="1", found="UTF-16 or UTF-32", **utf8)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as why:
-        line = data.count(b"\n", 0, why.start) + 1
-        column = str(why.start - data.rfind(b"\n", 0, why.start))
+        line, before = data.count(b"\n", 0, why.start) + 1, data.rfind(b"\n", 0, why.start)
         byte = f"the byte 0x{data[why.start]:02x} (Latin-1?)"
-        raise fault(path, line=line, column=column, expected="UTF-8 text", found=byte, hint=hint) from why
+        raise fault(path, line=line, column=str(why.start - before), found=byte, **utf8) from why
+
+
+def read_json(path: Path | str, *, root: type = dict) -> Any:
+    """Return the value in a UTF-8 JSON file, an object at the root (or what `root` says).
+
+    Refuses, with the path of keys: NaN and infinity, a duplicate key, half a surrogate pair, more than 100 levels.
+    """
+    path = Path(path)
+    text = decoded(path, content(path))
+    try:
+        value = json.loads(text, object_pairs_hook=_pairs)
+        flaw = next(_flaws(value), None)
+    except json.JSONDecodeError as why:
+        what, hint = f"{why.msg} at {text[why.pos : why.pos + 20]!r}", "the file is damaged or cut off: copy it again"
+        raise fault(path, line=why.lineno, column=str(why.colno), expected="JSON", found=what, hint=hint) from why
+    except RecursionError as why:
+        limit, deep = f"at most {DEEPEST} levels", "more levels than that"
+        raise fault(path, key="$", expected=limit, found=deep, hint="is it the right file?") from why
+    except ValueError as why:  # a number of thousands of digits
+        raise fault(path, expected="JSON", found=str(why), hint="correct the number") from why
+    if flaw:
+        where, expected, what, hint = flaw
+        raise fault(path, key=where, expected=expected, found=what, hint=hint)
+    return _rooted(path, value, root)
+
+
+def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """An object, and under `TWICE` a key that came twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        value[TWICE] = Counter(key for key, _ in pairs).most_common(1)[0][0]
+    return value
+
+
+def _flaws(value: Any, where: str = "$", depth: int = 0) -> Iterator[tuple[str, str, str, str]]:
+    """What JSON leaves open, in a value and below: (path of keys, what is expected, what was found, what to try)."""
+    if depth > DEEPEST:
+        raise RecursionError
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where, "a number", repr(value), "leave the key out or use null"
+    elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        yield where, "text", "half of a surrogate pair", "write the character itself"
+    elif isinstance(value, dict):
+        if TWICE in value:
+            yield f"{where}.{value[TWICE]}", "each key once", "it twice", "delete one of them"
+        for key in value:
+            yield from _flaws(key, f"{where} (a key)", depth)
+        for key, below in value.items():
+            yield from _flaws(below, f"{where}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield from _flaws(below, f"{where}[{index}]", depth + 1)
+
+
+def _rooted(path: Path, value: Any, root: type) -> Any:
+    if not isinstance(value, root):
+        what, hint = f"a {type(value).__name__}", "compare with a file of the same kind that came with the kit"
+        raise fault(path, key="$", expected=f"{KINDS[root]} at the root", found=what, hint=hint)
+    return value
+
+
+def read_yaml(path: Path | str, *, root: type = dict) -> Any:
+    """Return the value in a UTF-8 YAML file, an object at the root (or what `root` says); an empty file is `root()`.
+
+    Refuses, with line and column, what is not YAML, a key that comes twice, and tags that would make objects.
+    """
+    import yaml
+
+    path = Path(path)
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for place, key in enumerate(keys):
+                if key.value in [earlier.value for earlier in keys[:place]]:
+                    place = {"line": key.start_mark.line + 1, "column": str(key.start_mark.column + 1)}
+                    hint = "delete one of them: the later one would win without a word"
+                    raise fault(path, key=key.value, expected="each key once", found="it twice", hint=hint, **place)
+            return super().construct_mapping(node, deep)
+
+    try:
+        value = yaml.load(decoded(path, content(path)), Strict)
+    except yaml.YAMLError as why:
+        mark = getattr(why, "problem_mark", None)
+        place = {"line": mark.line + 1, "column": str(mark.column + 1)} if mark else {}
+        problem = str(getattr(why, "problem", None) or why)[:120]
+        raise fault(path, expected="YAML", found=problem, hint="correct that line", **place) from why
+    except (RecursionError, ValueError, OverflowError, TypeError) as why:
+        raise fault(path, expected="YAML", found=str(why)[:120], hint="is it the right file?") from why
+    return _rooted(path, root() if value is None else value, root)
+
+
+def long_text(entry: Mapping[str, Any], key: str, *, path: Path, where: str, report: Report | None = None) -> str:
+    """Return the text `entry[key]`: refused when missing, no text, or empty; cut at 2,000 words, which is told."""
+    hint, text = f"give {where} a {key} of one or two sentences", entry.get(key)
+    if not isinstance(text, str) or not text.strip():
+        expected, got = "a text that is not empty", reprlib.repr(text)
+        if key not in entry:
+            near = nearest(key, entry)
+            expected, got = "a text", f"only {', '.join(entry)[:200]}" + (f" (near: {', '.join(near)})" if near else "")
+        raise fault(path, key=f"{where}.{key}", expected=expected, found=got, hint=hint)
+    words = text.split()
+    if len(words) <= WORDS and len(text) <= CHARACTERS:
+        return text.strip()
+    cut = " ".join(words[:WORDS])[:CHARACTERS]
+    (report or Report()).tell(path, f"{where}.{key} cut to {len(cut.split())} of {len(words)} words")
+    return cut
+
+
+def read_picture(path: Path | str, *, rgb: bool = True, report: Report | None = None) -> Image:
+    """Return the picture in `path` as an RGB image, upright, 8 bits a channel, on white where it was transparent.
+
+    Without `rgb` it keeps its depth and mode. The whole file is unpacked here, so a damaged one fails here. The first
+    frame of an animation is taken, and a name that does not fit the format is forgiven; both are counted. Raises
+    `DataError`; so does anything above 25 Mpx.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(path)
+    data = content(path)
+    try:
+        picture = _unpacked(path, data, report if report is not None else Report())
+        return _rgb(path, picture) if rgb else picture
+    except Image.DecompressionBombError as why:
+        limit = f"at most {PIXELS // 1_000_000} megapixels"
+        raise fault(path, expected=limit, found=str(why), hint="make the picture smaller") from why
+    except BROKEN as why:
+        unknown = isinstance(why, UnidentifiedImageError)
+        what = f"bytes that start with {data[:12]!r}" if unknown else f"a damaged one ({why})"
+        known, hint = "a picture (jpg, png, webp, avif, gif)", "open it in a picture viewer; replace or delete it"
+        raise fault(path, expected=known, found=what, hint=hint) from why
+
+
+def _unpacked(path: Path, data: bytes, report: Report) -> Image:
+    """Return the first frame, upright; what is too large is refused from its header."""
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a lower limit of ours comes next
+        picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = picture.size
+        if width * height > PIXELS:
+            raise Image.DecompressionBombError(f"{width} x {height} = {width * height / 1e6:.0f} megapixels")
+        picture.verify()  # the checksums of a PNG, which loading passes over
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
+            report.note(path, f"first of {frames} frames taken")
+            picture.seek(0)
+        name = str(picture.format).upper()
+        if path.suffix.lower().removeprefix(".") not in SUFFIXES.get(name, (name.lower(),)):
+            report.note(path, f"is {name}, whatever its name says")
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+
+
+def _rgb(path: Path, picture: Image) -> Image:
+    """Return `picture` in RGB: 16-bit grey scaled to 8, transparency on white, every other mode by its conversion."""
+    import numpy as np
+    from PIL import Image
+
+    if picture.mode.startswith("I"):  # Pillow itself would clip 16 bits at 255: all white
+        grey = np.clip(np.asarray(picture, dtype=np.float64), 0, 65535)
+        return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        depth = "8 or 16 bits a pixel"
+        raise fault(path, expected=depth, found="floating-point pixels", hint="save it as a png or jpg")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")

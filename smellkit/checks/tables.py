@@ -1,4 +1,9 @@
-"""Read a table of numbers or texts from CSV, and be exact about the place of a fault."""
+"""Read a table of numbers or texts from CSV, and be exact about the place of a fault.
+
+    bytes -- Sheet.read --> cells, as text -- read_values --> numbers (rows, columns) -- at_pace --> rows by the clock
+
+pyarrow splits a file at once; what it can't split is read again row by row, which finds the place.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,20 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
+from pyarrow import compute
 
 from smellkit.checks.clock import Pace, clock_columns, paced, read_clock
 from smellkit.checks.report import Report, content, decoded, fault, nearest
 
 LONGEST_LINE = 100_000  # characters
-LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-THOUSANDS = re.compile(r"\s*\d{1,3}(\.\d{3})+\s*")
+THOUSANDS = r"^\s*\d{1,3}(\.\d{3})+\s*$"
 COUNTS = 1023  # of a 10-bit converter
 ABOVE = 40  # lines in which a header is looked for, to say where it is
 MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]
@@ -42,46 +47,33 @@ class Span:
 
 
 def read_table(
-    path: Path | str,
-    *,
-    columns: Mapping[str, Span] | Sequence[str],
-    aliases: Mapping[str, str] | None = None,
-    first_row: str = "refuse",
-    pace: Pace | None = None,
-    alike: Sequence[str] = (),
-    watch: Mapping[str, Span] | None = None,
-    report: Report | None = None,
-) -> pd.DataFrame:
+    path: Path | str, *, columns: Mapping[str, Span] | Sequence[str], pace: Pace | None = None,
+    report: Report | None = None, **how: Any,
+) -> pd.DataFrame:  # fmt: skip
     """Return the `columns` of a CSV file as float64, in the order asked for; other columns are left out.
 
-    `aliases` maps a header's other spelling to the name wanted. `first_row="drop"` drops a first row that is short or
-    has empty cells (a serial line caught halfway), and tells it. With a `pace` the file's clock, where it has one, puts
-    the rows at that rate (see `clock.paced`), and `row` and `part` are added. Columns that are `alike` are refused
-    where they change places on the way. What columns to `watch` hold is told where they can't hold it: the cells of a
-    row may have moved. Raises `DataError` with line and column.
+    With a `pace` the file's clock, where it has one, puts the rows at that rate (see `clock.paced`), and `row` and
+    `part` are added. The other keywords are those of `read_values`. Raises `DataError` with line and column.
     """
-    path, report = Path(path), report if report is not None else Report()
-    spans = dict(columns) if isinstance(columns, Mapping) else {name: Span() for name in columns}
-    how: dict[str, Any] = {"aliases": aliases, "first_row": first_row, "alike": alike, "watch": watch}
-    sheet, values = read_values(path, spans, report=report, **how)
+    report = report if report is not None else Report()
+    spans = columns if isinstance(columns, Mapping) else {name: Span() for name in columns}
+    sheet, values = read_values(Path(path), spans, report=report, **how)
     table = pd.DataFrame(values, columns=list(spans))
     return table if pace is None else at_pace(sheet, table, pace=pace, report=report)
 
 
 def read_values(
-    path: Path,
-    spans: Mapping[str, Span],
-    *,
-    aliases: Mapping[str, str] | None = None,
-    first_row: str = "refuse",
-    alike: Sequence[str] = (),
-    watch: Mapping[str, Span] | None = None,
-    report: Report,
-) -> tuple[Sheet, np.ndarray]:
-    """Return the cells of a file and the numbers (rows, columns) of `spans`; keywords are those of `read_table`."""
-    sheet = Sheet.read(path, wanted=list(spans), aliases=aliases or {}, drop=first_row == "drop", report=report)
-    cells = sheet.columns(list(spans))
-    values = np.stack([numbers(column) for column in cells], axis=1)
+    path: Path, spans: Mapping[str, Span], *, aliases: Mapping[str, str] | None = None, first_row: str = "refuse",
+    alike: Sequence[str] = (), watch: Mapping[str, Span] | None = None, report: Report,
+) -> tuple[Sheet, np.ndarray]:  # fmt: skip
+    """Return the cells of a file and the numbers (rows, columns) of `spans`.
+
+    `aliases` maps a header's other spelling to the name wanted. `first_row="drop"` drops a first row that is short or
+    has empty cells (a serial line caught halfway), and tells it. Columns that are `alike` are refused where they change
+    places on the way. What columns to `watch` hold is told where they can't hold it: the cells of a row may have moved.
+    """
+    sheet = Sheet.read(path, wanted=list(spans), aliases=aliases, drop=first_row == "drop", report=report)
+    values = np.stack([numbers(sheet.cells[name]) for name in spans], axis=1)
     for index, (name, span) in enumerate(spans.items()):
         if span.overflow is not None and (over := values[:, index] == span.overflow).any():
             values[over, index] = span.high
@@ -89,9 +81,9 @@ def read_values(
             say(path, f"{name}: overflow {span.overflow:.0f} taken as {span.high:g}", int(over.sum()))
     low, high = np.array([(span.low, span.high) for span in spans.values()]).T
     if (bad := ~((values >= low) & (values <= high))).any():
-        raise _bad_number(sheet, cells, values, bad, spans)
-    for name, column in zip(spans, cells, strict=True):
-        _refuse_thousands(sheet, name, column)
+        raise _bad_number(sheet, values, bad, spans)
+    for index, name in enumerate(spans):
+        _refuse_thousands(sheet, name, values[:, index])
     if alike:
         _refuse_exchange(sheet, values[:, [list(spans).index(name) for name in alike]], alike)
     _tell_moved(sheet, {name: span for name, span in (watch or {}).items() if name not in spans}, report)
@@ -101,124 +93,128 @@ def read_values(
 def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) -> pd.DataFrame:
     """The rows of `table`, one a row of the sheet, by the sheet's own clock."""
     names = [name for name in clock_columns(sheet.header) if name not in table]
+    where: dict[str, Any] = {"path": sheet.path, "name": " ".join(names), "lines": sheet.lines}
     seconds = None
     if names:
-        texts = [" ".join(cells).strip() for cells in zip(*sheet.columns(names), strict=True)]
-        seconds = read_clock(pd.Series(texts), path=sheet.path, name=" ".join(names), lines=sheet.lines)
-    place: dict[str, Any] = {"path": sheet.path, "name": " ".join(names), "lines": sheet.lines, "rows": sheet.numbers}
-    return paced(table, seconds, pace=pace, report=report, **place)
+        texts = compute.binary_join_element_wise(*(sheet.cells[name] for name in names), " ")
+        seconds = read_clock(compute.utf8_trim_whitespace(texts).to_pandas(), **where)
+    return paced(table, seconds, pace=pace, report=report, rows=sheet.numbers, **where)
 
 
 def read_texts(
-    path: Path | str,
-    *,
-    columns: Sequence[str],
-    optional: Sequence[str] = (),
-    clock: bool = False,
+    path: Path | str, *, columns: Sequence[str], optional: Sequence[str] = (), clock: bool = False,
     report: Report | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return the `columns` of a CSV file as trimmed text, in the order asked for; the index is the line in the file.
 
     Those of `optional` come after them where the header has them, and with `clock` those that hold times. What a cell
     must be is the caller's business; the file itself is checked as `read_table` does it.
     """
-    path, report = Path(path), report if report is not None else Report()
-    sheet = Sheet.read(path, wanted=list(columns), report=report)
+    sheet = Sheet.read(Path(path), wanted=columns, report=report if report is not None else Report())
     more = [*(name for name in optional if name in sheet.header), *(clock_columns(sheet.header) if clock else [])]
-    names = list(dict.fromkeys([*columns, *more]))
-    cells = {name: [cell.strip() for cell in column] for name, column in zip(names, sheet.columns(names), strict=True)}
-    return pd.DataFrame(cells, columns=names, index=pd.Index(sheet.lines, name="line"), dtype=str)
+    cells = sheet.cells.select(list(dict.fromkeys([*columns, *more]))).to_pandas()
+    return cells.apply(lambda column: column.str.strip()).set_axis(pd.Index(sheet.lines, name="line"))
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """The cells of a CSV file below its header: as many in each row as the header has names."""
+    """The `cells` of a CSV file below its header, as text: a column a name, and as many cells in each row."""
 
     path: Path
-    header: list[str]
-    rows: list[list[str]]
-    lines: list[int]  # of the file, on which each row begins
+    cells: pyarrow.Table
+    lines: Sequence[int]  # of the file, on which each row begins
     dropped: int = 0  # rows in front that were caught halfway
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns."""
+        return self.cells.column_names
 
     @property
     def numbers(self) -> np.ndarray:
         """The number of each row in the file, from 0 below the header."""
-        return np.arange(len(self.rows)) + self.dropped
-
-    def columns(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """The cells of some columns, a tuple each."""
-        return [self._cells[self.header.index(name)] for name in names]
-
-    @cached_property
-    def _cells(self) -> list[tuple[str, ...]]:
-        return list(zip(*self.rows, strict=True))
+        return np.arange(len(self.cells)) + self.dropped
 
     @classmethod
     def read(
-        cls,
-        path: Path,
-        *,
-        wanted: Sequence[str] = (),
-        aliases: Mapping[str, str] | None = None,
-        drop: bool = False,
-        separated: bool = False,
+        cls, path: Path, *, wanted: Sequence[str] = (), aliases: Mapping[str, str] | None = None, drop: bool = False,
         report: Report,
-    ) -> Sheet:
-        """Read a file whose header has every name `wanted`; `drop` leaves out a first row that was caught halfway.
-
-        With `separated` a header without any comma, but with another delimiter, is refused.
-        """
-        text = decoded(path, content(path, limit=LIMIT)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    ) -> Sheet:  # fmt: skip
+        """Read a file whose header has every name `wanted`; `drop` leaves out a first row that was caught halfway."""
+        text = decoded(path, content(path)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
         physical = text.split("\n")
-        longest = max(range(len(physical)), key=lambda line: len(physical[line]))
-        if len(physical[longest]) > LONGEST_LINE:
-            size = f"{len(physical[longest])} characters"
-            raise fault(path, line=longest + 1, expected="a row of fields", found=size, hint="is it a CSV file?")
-        rows, lines = _split(path, text)
-        if "\0" in text:
-            raise _nul(path, rows, lines)
-        header = _header(path, rows[0], physical, wanted=list(wanted), aliases=aliases or {}, report=report)
-        if separated and len(header) == 1 and (other := next((mark for mark in DELIMITERS if mark in header[0]), "")):
-            raise _delimiter(path, other)
-        width, rows, lines, dropped = len(header), rows[1:], lines[1:], 0
+        if (longest := max(map(len, physical))) > LONGEST_LINE:
+            line, size = [len(one) for one in physical].index(longest) + 1, f"{longest} characters"
+            raise fault(path, line=line, expected="a row of fields", found=size, hint="is it a CSV file?")
+        cells = _split_at_once(text)
+        names, *rows = _split(path, text) if cells is None else [(1, physical[0].split(","))]
+        header = _header(path, names[1], physical, wanted=wanted, aliases=aliases or {}, report=report)
+        first = [row for _, row in rows[:1]] if cells is None else [[str(column[0]) for column in cells.columns]]
         places = [header.index(name) for name in wanted]
-        if drop and rows and (len(rows[0]) < width or any(rows[0][place].strip() in MISSING for place in places)):
+        halfway = any(len(row) < len(header) or any(row[at].strip() in MISSING for at in places) for row in first)
+        if dropped := int(drop and halfway):
             report.tell(path, "truncated first row dropped")
-            rows, lines, dropped = rows[1:], lines[1:], 1
-        for row, line in zip(rows, lines, strict=True):
-            if len(row) != width:
-                raise _wrong_width(path, line, physical[line - 1], width=width, fields=len(row))
-        if not rows:
+        if cells is None:
+            cells = _joined(path, rows[dropped:], physical, width=len(header))
+            lines: Sequence[int] = [line for line, _ in rows[dropped:]]
+        else:
+            cells, lines = cells[dropped:], range(2 + dropped, len(physical) + 1)
+        if not len(lines):
             raise fault(path, line=2, expected="rows", found="a header only", hint="record or write the file again")
-        return cls(path, header, rows, lines, dropped)
+        return cls(path, cells.rename_columns(header), lines, dropped)
 
 
-def _split(path: Path, text: str) -> tuple[list[list[str]], list[int]]:
-    """Return the fields of every row, header included, and the line that it begins on."""
-    reader, rows, lines, line = csv.reader(io.StringIO(text), strict=True), [], [], 1
+def _split_at_once(text: str) -> pyarrow.Table | None:
+    """The cells below the header of a file in which nothing is quoted and every row has as many; or None."""
+    from pyarrow import csv as quick
+
+    header, _, below = text.partition("\n")
+    if '"' in text or "\0" in text or "\n\n" in text or not header:
+        return None
+    names = [str(number) for number in range(header.count(",") + 1)]
+    try:
+        return quick.read_csv(
+            pyarrow.BufferReader(below.encode()),
+            quick.ReadOptions(use_threads=False, column_names=names),
+            quick.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            quick.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(names, pyarrow.string())),
+        )
+    except pyarrow.ArrowInvalid:
+        return None
+
+
+def _split(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    """Return the line that each row begins on and its fields, header included."""
+    reader, rows, line = csv.reader(io.StringIO(text), strict=True), [], 1
     try:
         for row in reader:
-            rows.append(row)
-            lines.append(line)
+            rows.append((line, row))
             line = reader.line_num + 1
     except csv.Error as why:
-        column, closed = str(text.split("\n")[line - 1].find('"') + 1), "every quote to be closed"
-        hint = "close or delete the quote in that line"
+        column, hint = str(text.split("\n")[line - 1].find('"') + 1), "close or delete the quote in that line"
+        closed = "every quote to be closed"
         raise fault(path, line=line, column=column, expected=closed, found=str(why), hint=hint) from why
-    return rows, lines
+    for line, row in rows if "\0" in text else []:
+        if place := next((place for place, cell in enumerate(row, 1) if "\0" in cell), 0):
+            names, hint = rows[0][1], "the file is damaged: copy or record it again"
+            column = names[place - 1].strip() if line > 1 and place <= len(names) else str(place)
+            raise fault(path, line=line, column=column, expected="text", found="a NUL byte", hint=hint)
+    return rows
 
 
-def _nul(path: Path, rows: list[list[str]], lines: list[int]) -> Exception:
-    """Return the error for the first NUL byte, in the header or below it."""
-    row, place = next((row, n) for row, cells in enumerate(rows) for n, cell in enumerate(cells) if "\0" in cell)
-    column = rows[0][place].strip() if row and place < len(rows[0]) else str(place + 1)
-    hint = "the file is damaged: copy or record it again"
-    return fault(path, line=lines[row], column=column, expected="text", found="a NUL byte", hint=hint)
+def _joined(path: Path, rows: list[tuple[int, list[str]]], physical: list[str], *, width: int) -> pyarrow.Table:
+    """The cells of rows that all have `width` fields."""
+    for line, row in rows:
+        if len(row) != width:
+            raise _wrong_width(path, line, physical[line - 1], width=width, fields=len(row))
+    columns = zip(*(row for _, row in rows), strict=True) if rows else [()] * width
+    return pyarrow.table([pyarrow.array(column, pyarrow.string()) for column in columns], list(map(str, range(width))))
 
 
 def _header(
-    path: Path, names: list[str], physical: list[str], *, wanted: list[str], aliases: Mapping[str, str], report: Report
-) -> list[str]:
+    path: Path, names: list[str], physical: list[str], *, wanted: Sequence[str], aliases: Mapping[str, str],
+    report: Report,
+) -> list[str]:  # fmt: skip
     """Return the `names` of the first line, trimmed, in their usual spelling; all `wanted` are there, once."""
     header = [name.strip() for name in names]
     if header != names:
@@ -231,33 +227,32 @@ def _header(
     header = [name if new in header else new for name, new in zip(header, usual, strict=True)]
     header = [name or f"(column {number})" for number, name in enumerate(header, 1)]
     if missing := [name for name in wanted if name not in header]:
-        raise _missing(path, physical, header, missing, wanted=wanted, aliases=aliases)
+        raise _missing(path, physical, header, missing, wanted=wanted, known={*wanted, *aliases})
     return header
 
 
 def _missing(
-    path: Path, physical: list[str], header: list[str], missing: list[str], *, wanted: list[str],
-    aliases: Mapping[str, str],
-) -> Exception:  # fmt: skip
+    path: Path, physical: list[str], header: list[str], missing: list[str], *, wanted: Sequence[str], known: set[str]
+) -> Exception:
     """Return the error for a header without the columns `missing`: below other lines, absent, another delimiter."""
-    line, known = physical[0], {*wanted, *aliases}
-    for delimiter in DELIMITERS:
-        split = {name.strip().strip('"') for name in line.split(delimiter)}
-        if len(split) > 1 and len(split & known) > len({*wanted} & {*header}):
-            return _delimiter(path, delimiter)
-    for number, other in enumerate(physical[1:ABOVE], 2):
-        if known and len(known & {name.strip().strip('"') for name in re.split(r"[,;\t]", other)}) > len(
-            known & {*header}
-        ):
-            hint = f"the header is in line {number}: delete what is above it"
-            return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
-    if sum(bool(NUMBER.fullmatch(cell)) for cell in line.split(",")) > len(header) // 2:
+
+    def among(line: str, marks: str) -> int:
+        return len(known & {name.strip().strip('"') for name in re.split(f"[{marks}]", line)})
+
+    line, hint = physical[0], ""
+    for mark in DELIMITERS:
+        if mark in line and among(line, mark) > len({*wanted} & {*header}):
+            return _delimiter(path, mark)
+    below = [n for n, other in enumerate(physical[1:ABOVE], 2) if among(other, ",;\t") > len(known & {*header})]
+    if below:
+        hint = f"the header is in line {below[0]}: delete what is above it"
+    elif sum(bool(NUMBER.fullmatch(cell)) for cell in line.split(",")) > len(header) // 2:
         hint = f"there is no header: write the names of all {len(header)} columns above the first row"
+    if hint:
         return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
     close = {name: nearest(name, header) for name in missing}
     words = "; ".join(f"{name} (near: {', '.join(near)})" if near else name for name, near in close.items())
-    hint = f"rename the columns; the header has {', '.join(header)[:200]}"
-    expected = f"the columns {', '.join(wanted)}"
+    hint, expected = f"rename the columns; the header has {', '.join(header)[:200]}", f"the columns {', '.join(wanted)}"
     return fault(path, line=1, column=missing[0], expected=expected, found=f"no {words}", hint=hint)
 
 
@@ -269,8 +264,7 @@ def _delimiter(path: Path, mark: str) -> Exception:
 
 def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) -> Exception:
     """Return the error for a row of another number of `fields` than the header's `width`."""
-    other = next((mark for mark in DELIMITERS if fields < width <= raw.count(mark) + 1), None)
-    if other:
+    if other := next((mark for mark in DELIMITERS if fields < width <= raw.count(mark) + 1), None):
         hint = f"this line separates columns by {other!r}: save the file with commas"
     elif not raw.strip():
         hint = "the line is blank: delete it"
@@ -283,72 +277,64 @@ def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) ->
     return fault(path, line=line, expected=f"{width} fields", found=f"{fields} fields in {raw[:40]!r}", hint=hint)
 
 
-def numbers(cells: Sequence[str]) -> np.ndarray:
+def numbers(cells: Sequence[str] | pyarrow.ChunkedArray) -> np.ndarray:
     """Return the numbers in `cells`: NaN for an empty one, infinity (which no span allows) for any other text."""
-    import pyarrow
-
     try:  # quick, and strict: no hexadecimal, no 1_000, no digits of other scripts
-        return pyarrow.array(cells, pyarrow.string()).cast(pyarrow.float64()).to_numpy(zero_copy_only=False).copy()
+        texts = cells if isinstance(cells, pyarrow.ChunkedArray) else pyarrow.array(cells, pyarrow.string())
+        return np.array(texts.cast(pyarrow.float64()))
     except pyarrow.ArrowInvalid:
-        missing, text = float("nan"), float("inf")
-        return np.array([
-            float(cell) if NUMBER.fullmatch(cell) else missing if cell.strip() in MISSING else text for cell in cells
-        ])  # fmt: skip
+        empty = {False: np.inf, True: np.nan}
+        return np.array([float(c) if NUMBER.fullmatch(c) else empty[c.strip() in MISSING] for c in map(str, cells)])
 
 
-def _bad_number(
-    sheet: Sheet, cells: list[tuple[str, ...]], values: np.ndarray, bad: np.ndarray, spans: Mapping[str, Span]
-) -> Exception:
+def _bad_number(sheet: Sheet, values: np.ndarray, bad: np.ndarray, spans: Mapping[str, Span]) -> Exception:
     """Return the error for the first cell that is `bad` (rows, columns), and how many there are."""
     row, column = map(int, np.argwhere(bad)[0])
-    cell, name = cells[column][row], list(spans)[column]
-    span, counts = spans[name], values[:, [place for place, one in enumerate(spans.values()) if one.high == COUNTS]]
+    name, span = list(spans.items())[column]
+    cell, cells = str(sheet.cells[name][row]), [str(one[row]) for one in sheet.cells.columns]
+    counts = values[:, [other.high == COUNTS for other in spans.values()]]
     largest = counts[np.isfinite(counts)].max(initial=0)
     hint = "delete or correct the cell, or leave the file out (skip)"
     if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
         hint = "write numbers with a point and without thousands commas"
-    elif set(sheet.rows[row]) & set(sheet.header):
+    elif set(cells) & set(sheet.header):
         hint = "the header stands here again: delete the line; are its columns in the same order?"
-    elif not cell.strip() and all(not other.strip() for other in sheet.rows[row]):
+    elif not "".join(cells).strip():
         hint = "the row is empty: delete it and those below"
-    elif bad[row].all() and not any(map(NUMBER.fullmatch, sheet.rows[row])):
+    elif bad[row].all() and not any(map(NUMBER.fullmatch, cells)):
         hint = "that is a line of units or remarks: delete it"
     elif bits := next((bits for bits in (12, 14, 16) if span.high == COUNTS < largest < 2**bits), 0):
         hint = f"these look like counts of a {bits}-bit converter: divide by {(2**bits - 1) / COUNTS:.4g}"
     more = f" (and {bad.sum() - 1} more cells like it in this file)" if bad.sum() > 1 else ""
-    limits = f"a number from {span.low:g} to {span.high:g}"
-    found = f"{cell[:40]!r}{more}"
-    return fault(sheet.path, line=sheet.lines[row], column=name, expected=limits, found=found, hint=hint)
+    line, limits, found = sheet.lines[row], f"a number from {span.low:g} to {span.high:g}", repr(cell[:40])
+    return fault(sheet.path, line=line, column=name, expected=limits, found=found + more, hint=hint)
 
 
-def _refuse_thousands(sheet: Sheet, name: str, cells: Sequence[str]) -> None:
+def _refuse_thousands(sheet: Sheet, name: str, values: np.ndarray) -> None:
     """Refuse a column of whole numbers below 1000 and of 1.092, which means 1092 then."""
-    pointed = [row for row, cell in enumerate(cells) if "." in cell]
-    if not pointed or len(pointed) == len(cells) or not all(THOUSANDS.fullmatch(cells[row]) for row in pointed):
+    cells = sheet.cells[name]
+    pointed = np.array(compute.match_substring(cells, "."))
+    if not pointed.any() or pointed.all():
         return
-    whole = [float(cell) for cell in cells if "." not in cell]
-    if np.median(whole) >= 100 and max(whole) < 1000:
-        found, hint = repr(cells[pointed[0]]), "a point between thousands, as in 1.092 for 1092? Save it without"
-        line = sheet.lines[pointed[0]]
-        raise fault(sheet.path, line=line, column=name, expected="a whole number, as above", found=found, hint=hint)
+    thousands = compute.all(compute.match_substring_regex(cells.filter(pointed), THOUSANDS)).as_py()
+    if thousands and np.median(values[~pointed]) >= 100 and values[~pointed].max() < 1000:
+        place, hint = int(pointed.argmax()), "a point between thousands, as in 1.092 for 1092? Save it without"
+        line, found, whole = sheet.lines[place], repr(str(cells[place])), "a whole number, as above"
+        raise fault(sheet.path, line=line, column=name, expected=whole, found=found, hint=hint)
 
 
 def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None:
     """Tell of columns that are not used, and hold what they can't: the cells of their rows may have moved."""
-    moved, place = [], ""
-    if not (names := [name for name in spans if name in sheet.header]):
-        return
-    cells = sheet.columns(names)
-    values = numbers([cell for column in cells for cell in column]).reshape(len(names), -1)
-    for name, column, own in zip(names, cells, values, strict=True):
-        span = spans[name]
-        wrong = np.flatnonzero(~((own >= span.low) & (own <= span.high)) & (own != span.overflow))
-        if len(wrong):
-            place = place or f"line {sheet.lines[wrong[0]]}, {column[wrong[0]][:40]!r}"
-            moved.append(name)
+    moved = {}
+    for name in (name for name in spans if name in sheet.header):
+        values, span = numbers(cells := sheet.cells[name]), spans[name]
+        wrong = ~((values >= span.low) & (values <= span.high)) & (values != span.overflow)
+        if wrong.any():
+            moved[name] = f"line {sheet.lines[int(wrong.argmax())]}, {str(cells[int(wrong.argmax())])[:40]!r}"
     if moved:
+        place = next(iter(moved.values()))
         what = f"{', '.join(moved)} can't hold what they hold ({place}): not used, but have cells moved?"
-        report.tell(sheet.path, what, len(sheet.rows))
+        report.tell(sheet.path, what, len(sheet.cells))
 
 
 def _refuse_exchange(sheet: Sheet, values: np.ndarray, names: Sequence[str]) -> None:
@@ -356,11 +342,9 @@ def _refuse_exchange(sheet: Sheet, values: np.ndarray, names: Sequence[str]) -> 
     before, after = values[:-1], values[1:]
     jump = np.abs(after - before).sum(axis=1)
     moved = np.abs(np.sort(after, axis=1) - np.sort(before, axis=1)).sum(axis=1)
-    scale = np.abs(before).sum(axis=1)
-    rows = np.flatnonzero((jump > 0.2 * scale) & (moved < 0.05 * jump))
+    rows = np.flatnonzero((jump > 0.2 * np.abs(before).sum(axis=1)) & (moved < 0.05 * jump))
     if len(rows):
+        line, follow = sheet.lines[rows[0] + 1], "rows that follow each other"
         found = f"the values of the row before in another order ({', '.join(names)})"
         hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
-        raise fault(
-            sheet.path, line=sheet.lines[rows[0] + 1], expected="rows that follow each other", found=found, hint=hint
-        )
+        raise fault(sheet.path, line=line, expected=follow, found=found, hint=hint)

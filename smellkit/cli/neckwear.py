@@ -1,4 +1,4 @@
-"""`smellkit neckwear ...` and `smellkit nose ...`: each command parses, calls one function, and says what happened."""
+"""`smellkit neckwear ...`: each command parses, calls one function, and says what happened."""
 
 from __future__ import annotations
 
@@ -124,8 +124,9 @@ def stop(port):
 
     replies = order("stop", port or "")
     for reply in replies:
-        held = f"process {reply['pid']} ({reply['program']})"
-        click.echo(f"Stop was sent to {', '.join(reply['sent'])}, held by {held}.")
+        for name in reply["sent"]:
+            said = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
+            click.echo(f"Stop was sent to {name}, held by process {reply['pid']} ({reply['program']}). {said}")
     if replies:
         return
     if not port or port == "virtual":
@@ -165,8 +166,7 @@ def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     from smellkit.device.clock import Clock
     from smellkit.device.log import LineFile
     from smellkit.device.serve import PtyServer, TcpServer
-    from smellkit.device.virtual import FAULTS, VirtualNeckWear, read_faults
-    from smellkit.device.virtual_direct import VirtualDirect
+    from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear, read_faults
 
     if list_faults:
         for name, (number, what, usual) in FAULTS.items():
@@ -184,39 +184,6 @@ def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
             click.echo()
         for air in device.air:
             click.echo(f"scent {air.scent}: {(air.end or Clock.now()) - air.start:.3f} s")
-
-
-@click.group()
-def nose():
-    """Read the sensor board."""
-
-
-@nose.command("ports")
-def nose_ports():
-    """List the serial ports."""
-    from smellkit.device.link import list_ports
-
-    ports = list_ports()
-    for port in ports:
-        click.echo(f"{port.device}  {port.name}  {port.serial_number}".rstrip())
-    if not ports:
-        click.echo("No serial ports here. `virtual` replays a recording.")
-
-
-@nose.command()
-@click.argument("port")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file to write; it must not exist.")
-@click.option("--seconds", type=float, help="End after this long; without, Ctrl-C ends it.")
-@click.option("--baud", default=9600, show_default=True, help="Speed of the board's serial line.")
-def record(port, out, seconds, baud):
-    """Record what the board on PORT says, row by row, until Ctrl-C."""
-    from smellkit.device.enose import Nose, record
-
-    with Nose.open(port, baud=baud) as board:
-        click.echo(f"Recording from {port} to {out}. Ctrl-C ends it.")
-        rows = record(board, out, seconds=seconds)
-        dropped = ", ".join(f"{count} {reason}" for reason, count in board.status()["dropped"].items()) or "none"
-        click.echo(f"{rows} rows in {out}; lines dropped: {dropped}.")
 
 
 def _open(port, log, link="auto", blind=False):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-PARTS = {"results": "smellkit.study.published:summary"}  # what the mark `<!-- name -->` stands for on the first page
+PARTS = {"headlines": "smellkit.study.pages:headlines"}  # what `<!-- name -->` stands for, in the README too
+PAGES = ("odour", "gcode", "plume")  # what `<!-- results name -->` stands for: `smellkit.study.pages.page`
 
 
 @click.command()
@@ -50,7 +51,10 @@ def site(source, data, profile, preview, strict, publish):
         source = batch.set_name(profile or "quick", data)
     if publish:
         click.echo(f"Published {sites.publish(source, parts=parts)} notebooks in site/notebooks.")
-    built = sites.build(source, quarto=not preview, parts=parts, progress=click.echo)
+    page = options.resolve("smellkit.study.pages:page")
+    parts |= {f"results {name}": page(name) for name in PAGES}
+    substances = options.resolve("smellkit.study.odour.substances:pages")()
+    built = sites.build(source, quarto=not preview, parts=parts, pages=substances, progress=click.echo)
     for warning in built.warnings:
         click.secho(f"Warning: {warning}", fg="yellow", err=True)
     click.echo(f"The site lies in {built.index}")

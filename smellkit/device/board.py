@@ -6,43 +6,56 @@
 from __future__ import annotations
 
 import collections
+import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from smellkit import paths
+from smellkit import noses, paths
 from smellkit.device.clock import Clock
 from smellkit.device.serve import serve_here
 from smellkit.errors import DataError, OptionError
-from smellkit.sensors import SENSORS
+from smellkit.noses import Description
+
+WIRES = ("csv", "bare", "osm")  # numbers with a header, without one, or OpenSmell's lines
 
 
 class Board:
     """A board that prints `source` over and over, with a header in between, until `close`.
 
-    `source` is a recording: a CSV file, a table, or lines of text; a sample recording when there is none. `rate` is in
-    lines a second, `port` is the address to open. `printed` has the last 10,000 lines that went out whole, with times.
+    `source` is a recording of `nose`: a CSV file, a table, or lines of text; a sample when there is none. `rate` is in
+    lines a second, `wire` one of WIRES, `port` the address to open. `printed` has the last 10,000 lines that went out
+    whole, with times.
     """
 
     takes_bytes = True
 
-    def __init__(self, source: Any = None, *, rate: float = 1.0, columns: tuple[str, ...] = SENSORS):
-        if not 0 < rate <= 1000:
+    def __init__(
+        self, source: Any = None, *, rate: float | None = None, nose: Description | str = "smellnet", wire: str = ""
+    ):
+        self.nose = noses.load(nose) if isinstance(nose, str) else nose
+        self.wire = wire or ("osm" if self.nose.name == "opensmell" else "csv")
+        self.rate = (self.nose.rate or 2.0) if rate is None else rate
+        if not 0 < self.rate <= 1000:
             raise OptionError(f"rate is {rate!r}", hint="lines a second, above 0 and at most 1000")
-        self.columns, self.rate = columns, rate
+        if self.wire not in WIRES:
+            raise OptionError(f"There is no wire {wire!r}", hint=f"one of {', '.join(WIRES)}")
         self.printed: collections.deque[tuple[float, str]] = collections.deque(maxlen=10_000)
         self.plugged = True
-        self._lines = lines(source, columns=columns)
-        self._header = ",".join(columns).encode() + b"\r\n"
+        self._lines = lines(source, self.nose)
+        told = f"INFO,virtual,1.0.0,{len(self.nose.columns)},interval_ms={1000 / self.rate:g}"
+        headers = {"csv": ",".join(self.nose.columns), "bare": "", "osm": told}
+        self._header = headers[self.wire].encode() + b"\r\n"
         self._pieces = self._print()
         self._began, self._count = Clock.now(), 0
-        self._out = b""
+        self._out = self._header if self.wire == "osm" else b""
         self._server = serve_here(self, name="board")
         self.port = self._server.port
 
     def change(self, source: Any) -> None:
         """Replay `source` from its beginning on, from the next line on."""
-        self._lines = lines(source, columns=self.columns)
+        self._lines = lines(source, self.nose)
 
     def plug(self) -> None:
         """Make the port appear."""
@@ -65,7 +78,9 @@ class Board:
     # the link's side, for the server
 
     def receive(self, data: bytes) -> None:
-        """The board listens to nobody."""
+        """An OpenSmell board answers PING; others listen to nobody."""
+        if self.wire == "osm" and b"PING" in data:
+            self._out += self._header
 
     def due(self) -> float:
         """When the next line is printed."""
@@ -103,44 +118,46 @@ class Board:
             for line in recording:
                 if recording is not self._lines:
                     break
-                yield line.encode() + b"\r\n"
+                yield (f"OSM,{line}" if self.wire == "osm" else line).encode() + b"\r\n"
 
 
-def lines(source: Any, *, columns: tuple[str, ...] = SENSORS) -> list[str]:
+def lines(source: Any, nose: Description) -> list[str]:
     """Return the lines that a board prints for `source`: a CSV file, a table or lines of text, without the header."""
-    if source is None:
-        source = _example()
+    source = _example(nose) if source is None else source
     if isinstance(source, (str, Path)):
-        path = Path(source)
         try:
-            names, *rows = path.read_text(encoding="utf-8-sig").splitlines()
+            source = Path(source).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as why:
-            raise DataError(f"No recording in {path}: {why}", hint="a CSV file with a header and rows") from why
-        rows = _in_order(names, rows, columns, path)
-    elif hasattr(source, "loc"):
-        if missing := [name for name in columns if name not in source.columns]:
-            raise DataError(f"The table has no column {', '.join(missing)}", hint=f"columns {', '.join(columns)}")
-        rows = source.loc[:, list(columns)].to_csv(index=False, header=False).splitlines()
-    else:
-        rows = [str(line).strip() for line in source]
+            raise DataError(f"No recording in {source}: {why}", hint="a CSV file with a header and rows") from why
+        header, *rows = source.splitlines() or [""]
+        if tuple(name.strip() for name in header.split(",")) == tuple(nose.columns):
+            return _some(rows)  # byte for byte
+        import pandas as pd
+
+        source = pd.read_csv(io.StringIO(source), dtype=str, keep_default_na=False).rename(columns=str.strip)
+    if hasattr(source, "loc"):
+        if missing := [name for name in nose.columns if name not in source.columns]:
+            raise DataError(
+                f"The recording has no column {', '.join(missing)}", hint=f"columns {', '.join(nose.columns)}"
+            )
+        source = source.loc[:, list(nose.columns)].to_csv(index=False, header=False).splitlines()
+    return _some([str(line).strip() for line in source])
+
+
+def _some(rows: list[str]) -> list[str]:
     if not rows:
         raise DataError("The recording has no rows", hint="choose another one")
     return rows
 
 
-def _in_order(names: str, rows: list[str], columns: tuple[str, ...], path: Path) -> list[str]:
-    """Return the lines with the columns in the order that the board prints; as they are when it is that already."""
-    here = [name.strip() for name in names.split(",")]
-    if missing := [name for name in columns if name not in here]:
-        raise DataError(f"{path} has no column {', '.join(missing)}", hint=f"columns {', '.join(columns)}")
-    if tuple(here) == columns:
-        return rows
-    places = [here.index(name) for name in columns]
-    return [",".join(line.split(",")[place] for place in places) for line in rows]
-
-
-def _example() -> Path:
+def _example(nose: Description) -> Path | list[str]:
+    """A sample recording of SmellNet's board; of any other nose, a minute in which every column swings a little."""
     files = sorted((paths.sample() / "smellnet" / "base" / "testing").glob("*/*.csv"))
-    if not files:
-        raise DataError("No sample recordings to replay", hint="`smellkit data sample`, or name a recording")
-    return files[0]
+    if nose.name == "smellnet" and files:
+        return files[0]
+    spans = [column.span for column in nose.columns.values()]
+    middles = [(low + min(high, low + 1000)) / 2 for low, high in spans]
+    swing = [
+        [middle * (1 + 0.1 * math.sin(row / 10 + place)) for place, middle in enumerate(middles)] for row in range(60)
+    ]
+    return [",".join(f"{value:.4g}" for value in row) for row in swing]

@@ -23,13 +23,15 @@ def running_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def readable(sources: list, seconds: float) -> list[int]:
-    """Wait until one of the descriptors or sockets has something to read; return the numbers of those that have."""
-    numbers = [source if isinstance(source, int) else source.fileno() for source in sources]
-    if not hasattr(select, "poll"):  # Windows: sockets alone
-        return select.select(numbers, [], [], seconds)[0]
+def readable(descriptors: list[int], seconds: float) -> list[int]:
+    """Wait until one of the descriptors (Windows: sockets) has something to read; return those that have."""
+    if not descriptors:
+        time.sleep(seconds)
+        return []
+    if not hasattr(select, "poll"):
+        return select.select(descriptors, [], [], seconds)[0]
     poller = select.poll()  # select knows no number above 1023
-    for number in numbers:
+    for number in descriptors:
         poller.register(number, select.POLLIN)
     return [number for number, _ in poller.poll(1000 * seconds)]
 
@@ -72,17 +74,20 @@ class Runner:
         """Wait until `done()`, at most `seconds`; return whether it is done."""
         deadline = self._clock.now() + seconds
         with self._changed:
-            while not done():
-                left = deadline - self._clock.now()
-                if left <= 0 or not self.alive:
-                    return done()
+            while not done() and (left := deadline - self._clock.now()) > 0 and self.alive:
                 self._changed.wait(min(left, 1.0))  # a second at most, should the thread die without a word
-        return True
+        return done()
 
     def join(self, seconds: float) -> bool:
         """Wait for the end of the driver; return whether it came."""
         self._thread.join(seconds)
         return not self.alive
+
+    def abandon(self) -> None:
+        """Let go of what kicks the thread: it ended, or it is a parent's and we are its child."""
+        with self._pipe:
+            self._ring.close()
+            self._bell.close()
 
     def _loop(self) -> None:
         try:
@@ -95,25 +100,15 @@ class Runner:
                 self._changed.notify_all()
             self.abandon()
 
-    def abandon(self) -> None:
-        """Let go of what kicks the thread: it ended, or it is a parent's and we are its child."""
-        with self._pipe:
-            self._ring.close()
-            self._bell.close()
-
     def _pause(self, seconds: float) -> None:
         port = self._inputs()
         seconds = min(seconds, 60.0 if seconds == math.inf else 1.0)  # a machine that slept is noticed within a second
+        if port is None:
+            seconds = min(seconds, POLL)
         try:
-            ready = readable(
-                [self._bell] if port is None else [self._bell, port], min(seconds, POLL if port is None else 60.0)
-            )
-        except (
-            OSError,
-            ValueError,
-        ):  # the port was closed under us, or is none that can be waited for: look again soon
+            readable([self._bell.fileno()] + ([] if port is None else [port]), seconds)
+            self._bell.recv(4096)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError):  # the port was closed under us, or is none that can be waited for: look soon
             self._clock.sleep(min(seconds, POLL))
-            ready = []
-        if ready:
-            with suppress(OSError):
-                self._bell.recv(4096)

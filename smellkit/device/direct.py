@@ -9,8 +9,9 @@ player implements has to be asked of it: one that it lacks is answered with its 
 
 from __future__ import annotations
 
+import itertools
 import re
-from bisect import bisect_right
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,11 +35,9 @@ def stop() -> bytes:
 
 def play(scent: int, milliseconds: int, *, script: int = 1) -> bytes:
     """Play `scent` (1 to 12) for 1 to 86 400 000 ms; answered with 0 when accepted, 1 when it is over."""
-    number = frames.whole("scent", scent, 1, 12)
+    number, script = frames.whole("scent", scent, 1, 12), frames.whole("script", script, 0, 255)
     duration = frames.whole("milliseconds", milliseconds, 1, MAX_MILLISECONDS)
-    return request(
-        PLAY, bytes([number]) + duration.to_bytes(4, "big") + bytes([frames.whole("script", script, 0, 255)])
-    )
+    return request(PLAY, struct.pack(">BIB", number, duration, script))
 
 
 def state() -> bytes:
@@ -70,7 +69,7 @@ def mix(volumes: Sequence[int]) -> bytes:
     try:
         numbers = [frames.whole(f"volume of channel {n}", volume, 0, 0xFFFF) for n, volume in enumerate(volumes, 1)]
     except TypeError:
-        raise ArgumentError(f"volumes are {volumes!r}", remedy="12 whole numbers") from None
+        numbers = []
     if len(numbers) != 12 or not any(numbers):
         raise ArgumentError(f"volumes are {volumes!r}", remedy="12 whole numbers, at least one of them above 0")
     width = 1 if max(numbers) <= 255 else 2
@@ -113,11 +112,10 @@ class Said(NamedTuple):
     @property
     def battery(self) -> float:
         """Per cent, from the voltage, piecewise linear as the vendor has it."""
-        volts = [*_BATTERY]
-        at = min(max(bisect_right(volts, self.volts), 1), len(volts) - 1)
-        low, high = volts[at - 1], volts[at]
-        share = min(1.0, max(0.0, (self.volts - low) / (high - low)))
-        return _BATTERY[low] + share * (_BATTERY[high] - _BATTERY[low])
+        for (low, less), (high, more) in itertools.pairwise(_BATTERY.items()):
+            if self.volts < high:
+                return less + max(0.0, (self.volts - low) / (high - low)) * (more - less)
+        return 100.0
 
 
 class Frame(NamedTuple):
@@ -137,10 +135,8 @@ class Frame(NamedTuple):
         """What a status reply says; None for a refusal or another command."""
         if self.command != STATUS or len(self.data) != 8:
             return None
-        data = self.data
-        return Said(
-            round(data[0] * 0.02, 2), data[1], int.from_bytes(data[2:4], "big"), int.from_bytes(data[4:], "big") / 1000
-        )
+        volts, channel, scent, left = struct.unpack(">BBHI", self.data)
+        return Said(round(volts * 0.02, 2), channel, scent, left / 1000)
 
     def scents(self) -> tuple[int, ...] | None:
         """The scent ids of the channels from 1 on, as a cartridge reply says; None for a refusal."""
@@ -157,30 +153,15 @@ class Parser(frames.Parser):
     0
     """
 
-    _HEAD = re.compile(b"\xf5(?:.{4}[" + re.escape(bytes(COMMANDS)) + b"]|.{0,4}\\Z)", re.DOTALL)
-
     def __init__(self) -> None:
-        super().__init__(dict.fromkeys(COMMANDS, 0))
+        super().__init__()
+        self._head = re.compile(b"\xf5(?:.{4}[" + re.escape(bytes(COMMANDS)) + b"]|.{0,4}\\Z)", re.DOTALL)
 
-    def _scan(self, data: bytes, found: list) -> bytes:
-        position = 0
-        while True:
-            candidate = self._HEAD.search(data, position)
-            start = candidate.start() if candidate else len(data)
-            self._skip(data[position:start])
-            length = _AROUND + data[start + 6] if len(data) > start + 6 else _AROUND + 255
-            if len(data) < start + length:
-                return data[start:]
-            self._reported.clear()
-            raw, position = data[start : start + length], start + length
-            if fault := _fault(raw):
-                self._refuse(fault, raw)
-                position = start + 1  # one byte only: a sound frame may begin inside a false one
-            else:
-                found.append(Frame(raw[5], raw, raw[7:-3]))
+    def _length(self, data: bytes, start: int) -> int:
+        return _AROUND + (data[start + 6] if len(data) > start + 6 else 255)
 
+    def _sum(self, body: bytes) -> int:
+        return crc16(body)
 
-def _fault(raw: bytes) -> str:
-    if raw[-1] != 0x55:
-        return "tail"
-    return "" if crc16(raw[1:-3]) == int.from_bytes(raw[-3:-1], "big") else "checksum"
+    def _read(self, raw: bytes) -> Frame:
+        return Frame(raw[5], raw, raw[7:-3])

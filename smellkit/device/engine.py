@@ -1,18 +1,162 @@
-"""The way to the worker, from any thread: leave a job and wait for it, never longer than its bound."""
+"""What plays, and the way to it from any thread: leave a job and wait for it, never longer than its bound."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
+from smellkit.device import direct
 from smellkit.device.clock import Clock
-from smellkit.device.errors import Closed, NoReply, PortLost
-from smellkit.device.jobs import DIALECTS, Job, Request, Schedule, Stopped, Timing
+from smellkit.device.errors import Closed, LinkError, NoReply, PortLost, Refused
+from smellkit.device.jobs import NEVER, Job, Owed, Pulse, Request, Schedule, Sending, Stopped, Timing, dialects
 from smellkit.device.link import Link, connector
 from smellkit.device.worker import Worker
 
+SHORTEST = 0.05  # seconds of a pulse that are still worth sending
 
-class Engine(Worker):
+
+class Player(Worker):
+    """A worker that plays schedules: deadlines are absolute, a long play is renewed, an answer is waited for."""
+
+    def _do_schedule(self) -> float:
+        while self.schedule and self._link and not self._stop.active and not self._retuning():
+            if self._now() >= self.kept_until:
+                self._end_schedule("stopped: nobody is there any more")
+                self._begin_stop()
+                return self._now()
+            due = self._advance(self.schedule, self._now())
+            if due is not None:
+                return min(due, self.kept_until)
+        return NEVER
+
+    def _retuning(self) -> bool:
+        """A change of channel is on its way: what would be played now, a stop might not reach."""
+        request = self._exchange.current
+        return request is not None and request.retunes and request.tries > 0 and not request.done
+
+    def _advance(self, schedule: Schedule, now: float) -> float | None:
+        """One move: begin, send the next frame, or end; when to go on, None for at once."""
+        if schedule.began is None:
+            if self._asleep():
+                return NEVER  # the wake comes first
+            if now < self._free:
+                return self._free
+            schedule.began = now
+            self.log.note(f"begins: {schedule.what}")
+        if schedule.next == len(schedule.pulses):
+            if now < schedule.began + schedule.seconds:
+                return schedule.began + schedule.seconds
+            self._end_schedule("played")
+            return None
+        pulse = schedule.pulses[schedule.next]
+        longest = self.timing.frame if self._guarded() else min(self.timing.frame, self.timing.unguarded)
+        if pulse.volumes:
+            longest = NEVER
+        due = self._due(schedule, schedule.began + pulse.start, longest, now)
+        if now < due:
+            return due
+        if now - due > self.timing.asleep or due < schedule.covered < now:
+            self._interrupted(schedule, now - due)
+            return NEVER
+        end = schedule.began + pulse.start + pulse.seconds
+        if end - now < SHORTEST:
+            if schedule.covered == -NEVER:
+                self.log.note(f"too late for scent {pulse.scent}, {pulse.seconds:g} s")
+            schedule.next, schedule.covered = schedule.next + 1, -NEVER
+        elif now < self._free:
+            return self._free
+        else:
+            self._play(schedule, pulse, until=min(due + longest, end), end=end)
+        return None
+
+    def _due(self, schedule: Schedule, start: float, longest: float, now: float) -> float:
+        """When the next frame of a pulse is due: absolute, so lateness never adds up."""
+        if schedule.covered == -NEVER:
+            return start
+        if schedule.covered - now > longest:
+            return now  # the watchdog is gone: a shorter frame takes the place of the one that is in the air
+        return schedule.covered - min(self.timing.renew, longest / 2)
+
+    def _play(self, schedule: Schedule, pulse: Pulse, *, until: float, end: float) -> None:
+        now, before, seconds = self._now(), self.airs_until, until - self._now()
+        if pulse.volumes:
+            frame, lasts = direct.mix(pulse.volumes), NEVER  # it has no duration: only a stop ends it for certain
+        else:
+            frame, lasts = self.dialect.play(pulse.scent, max(1, round(seconds * 1000))), seconds
+        self.airs_until = max(before, now + self.timing.write + lasts)  # even a write that fails may arrive
+        how = "play" if schedule.covered == -NEVER else "renew"
+        if not self._send(frame, f"{how} {pulse.scent or 'mixture'} for {seconds:.3f} s"):
+            return
+        self.airs_until = max(before, self._now() + lasts)  # the radio may lose it: the older one goes on
+        schedule.played.append(pulse._replace(start=now - (schedule.began or now), seconds=seconds))
+        schedule.covered = until
+        if self.dialect.answers:
+            schedule.sending = Sending(frame, self._now(), until)
+            self._expect(schedule, schedule.sending)
+        if until >= end - 1e-9:
+            schedule.next, schedule.covered = schedule.next + 1, -NEVER
+
+    def _interrupted(self, schedule: Schedule, late: float) -> None:
+        what = f"{schedule.what} was interrupted: nothing ran for {late:.1f} s"
+        remedy = "the machine slept or was busy; what was left is not played by itself: play it again"
+        self.log.note(what)
+        self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
+
+    # the link that answers
+
+    def _expect(self, schedule: Schedule, sending: Sending) -> None:
+        self._last_play = sent = self._now()
+        then = partial(self._play_answered, schedule, sending, sent)
+        self._exchange.owed.append(Owed(sent, (sending.frame[5], 0), then, group=sending.first))
+
+    def _play_answered(self, schedule: Schedule, sending: Sending, sent: float, frame: Any, now: float) -> None:
+        what = self._heard(frame, now - sent)
+        if schedule is not self.schedule or sending is not schedule.sending:
+            return
+        sending.heard = True
+        if frame.value == direct.DONE:
+            return
+        if frame.command == direct.MIX and schedule.instead:
+            self.log.note("the player has no mixtures: slots instead")
+            schedule.pulses, schedule.instead, schedule.next, schedule.began = schedule.instead, None, 0, now
+            schedule.covered, self.airs_until = -NEVER, now
+            return
+        self._fail_schedule(Refused(f"{self.name} refused to play", port=self.name, frame=frame.raw, got=what))
+
+    def _do_again(self) -> float:
+        """A play that nobody has acknowledged is sent again, and given up after a while."""
+        schedule, now = self.schedule, self._now()
+        sending = schedule.sending if schedule else None
+        if not schedule or not sending or sending.heard or not self._link or self._stop.active:
+            return NEVER
+        left, give_up = sending.until - now, sending.first + self.timing.late + self.timing.reply
+        if now >= give_up:
+            error = NoReply(
+                f"{self.name} does not acknowledge the play, sent {sending.tries} times",
+                port=self.name,
+                frame=sending.frame,
+                elapsed=now - sending.first,
+                remedy="stop was sent; is the player switched on, and charged?",
+            )
+            self._fail_schedule(error)
+            return now
+        if sending.tries >= self.timing.tries or left < SHORTEST:
+            return give_up
+        due = max(sending.first + sending.tries * self.timing.reply, self._free)
+        if now < due:
+            return due
+        frame = sending.frame
+        if frame[5] == direct.PLAY:
+            frame = self.dialect.play(frame[7], max(1, round(left * 1000)))
+        if self._send(frame, "again"):
+            sending.tries += 1
+            self._expect(schedule, sending)
+        return self._now() + self.timing.gap
+
+
+class Engine(Player):
     """The worker on its clock: every method here is for any thread. `options` are those of `Worker`."""
 
     def __init__(self, connect: Callable[[], Link], *, clock: Clock, name: str, **options: Any):
@@ -29,56 +173,33 @@ class Engine(Worker):
         """Whether the worker is gone."""
         return self._ended
 
-    def play(self, schedule: Schedule) -> Schedule:
+    def play(self, schedule: Schedule) -> None:
         """Replace what plays or waits by `schedule`, and don't wait for it."""
-        with self._lock:
-            self._refuse_after_close()
-            if self._link is None:
-                raise self._away()
-            if self._next:
-                self._next.finish("replaced")
-            self._next = schedule
+        self._leave(schedule)
         self._runner.kick()
-        return schedule
 
     def ask(self, request: Request) -> Any:
         """Send a request after those before it, and return its result."""
         with self._lock:
             self._refuse_after_close()
-            ahead = self._requests.put(request)
+            ahead = self._exchange.put(request)
         each = self.timing.late + self.timing.tries * (max(self.timing.reply, self.timing.gap) + self.timing.write)
-        return self._await(request, ahead * each + self.wake_bound() + self._stop_bound())
+        return self._await(request, ahead * each + self.wake_bound() + self.stop_bound())
 
     def wake(self) -> None:
         """Send the wake burst and wait for its end."""
-        job = Job("wake")
-        with self._lock:
-            self._refuse_after_close()
-            self._wakes.append(job)
-        self._await(job, self.wake_bound() + self._stop_bound())
+        self._await(self._leave(Job("wake")), self.wake_bound() + self.stop_bound())
 
     def stop(self) -> Stopped:
         """Silence, before anything else that waits."""
-        job = Job("stop")
-        with self._lock:
-            self._refuse_after_close()
-            self._want_silence(job)
-        return self._await(job, self._stop_bound())
+        return self._await(self._leave(Job("stop")), self.stop_bound())
 
-    def order(self, why: str) -> None:
+    def order(self, why: str, then: Callable[[Job], None] = lambda job: None) -> None:
         """Silence, because the watchdog was told so: by a signal, or by another process. Waits for nothing."""
         self.log.note(f"stop: {why}")
-        with self._lock:
-            if not self._closing and not self._ended:
-                self._want_silence(Job("stop"))
+        with suppress(Closed):
+            self._leave(Job("stop", then))
         self._runner.kick()
-
-    def _want_silence(self, job: Job) -> None:
-        self._stops.append(job)
-        self._last_stop = self._now()
-        if self._next:
-            self._next.finish("stopped")
-            self._next = None
 
     def keep(self, seconds: float) -> None:
         """What plays ends after `seconds`, unless this is called again before."""
@@ -105,10 +226,10 @@ class Engine(Worker):
     def close(self) -> Exception | None:
         """Stop, let go of the port and end the worker; twice is once. Return why no stop could be sent."""
         job = self.begin_close()
-        bound = 2 * self._stop_bound() + self.timing.patience + 1.0
+        bound = 2 * self.stop_bound() + self.timing.patience + 1.0
         if not self._runner.join(bound) and not job.done:
             self.last_resort()
-            self._on_end(False)
+            self._on_end(self, False)
         return job.error
 
     def forked(self) -> None:
@@ -123,10 +244,21 @@ class Engine(Worker):
         """Seconds that a wake burst takes at most."""
         return self.timing.wakes * (self.timing.wake_gap + self.timing.write) + 2 * self.timing.gap
 
-    def _stop_bound(self) -> float:
+    def stop_bound(self) -> float:
+        """Seconds that a stop takes at most; on the link that answers, until it is confirmed or an error."""
         if self.dialect.answers:
             return self.timing.write * 4 + self.timing.late + 3 * self.timing.reply
         return self.timing.write * (self.timing.stops + 1) + self.timing.stop_gap * self.timing.stops
+
+    def _leave(self, job: Job) -> Job:
+        with self._lock:
+            self._refuse_after_close()
+            if isinstance(job, Schedule) and self._link is None:
+                raise self._away()
+            if job.what == "stop":
+                self._last_stop = self._now()
+            self._inbox.append(job)
+        return job
 
     def _await(self, job: Job, seconds: float) -> Any:
         if not self.wait(job, seconds + 0.1):
@@ -155,9 +287,11 @@ class Engine(Worker):
 
 def find_link(url: str, *, timing: Timing) -> str:
     """Return which link answers on `url`, "handset" or "direct"; NoReply when nothing does. Plays nothing."""
-    for dialect in DIALECTS.values():
-        link, parser = connector(url, baud=dialect.baud, write_timeout=timing.write)(), dialect.parser()
-        try:
+    for dialect in dialects().values():
+        if url.startswith("ble:") and not dialect.answers:
+            continue  # a handset is on a cable
+        parser = dialect.parser()
+        with closing(connector(url, baud=dialect.baud, write_timeout=timing.write)()) as link:
             for _ in range(timing.tries):
                 link.write(dialect.question)
                 until = Clock.now() + timing.reply
@@ -166,10 +300,6 @@ def find_link(url: str, *, timing: Timing) -> str:
                         return dialect.name
                     Clock.sleep(0.01)
                 parser.expire()
-        finally:
-            link.close()
-    raise NoReply(
-        f"Nothing answered on {url}, neither as a handset nor as a player",
-        port=url,
-        remedy="`smellkit neckwear ports` lists what is there; --blind plays on this port all the same",
-    )
+    what = f"Nothing answered on {url}, neither as a handset nor as a player"
+    remedy = "`smellkit neckwear ports` lists what is there; --blind plays on this port all the same"
+    raise NoReply(what, port=url, remedy=remedy)

@@ -3,9 +3,9 @@
     link --bytes--> Lines --rows--> queue (the newest 600) --> read(), rows()
           one driver on the same clock and link as the player: opens, reads, counts what it dropped, opens again
 
-The board prints one comma-separated line about once a second and answers nothing. The line has no checksum: a digit
-lost on the way gives a wrong value that nobody can distinguish from a right one. What can be recognised as wrong is
-dropped, and counted by reason.
+A board prints a line of numbers a row, with a header of names or without, or OpenSmell's `OSM,...`. There is no sum
+to check: a digit lost on the way gives a wrong value that nobody can distinguish from a right one. What can be
+recognised as wrong is dropped, and counted by reason; what the nose can't say, said again and again, is an error.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from smellkit import noses
 from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
 from smellkit.device.link import BackOff, Link, connector
 from smellkit.errors import OptionError
-from smellkit.sensors import OVERFLOW, PPM, RANGES, SENSORS
+from smellkit.noses import Description
 
-LONGEST = 512  # bytes of a line; the longest that the firmware can print has about 150
+LONGEST = 512  # bytes of a line; the longest that a board prints has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
 KEPT = 600  # rows that wait for a reader, ten minutes; when nobody comes they are dropped and a new run begins
 NUMBER = re.compile(rb"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,2})?")
+RECENT, AGAIN = 20, 5  # so many of the recent rows out of a span are no noise on the line, but another board
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,30 @@ class Row:
 
 
 class Lines:
-    """Bytes in any pieces to tuples of numbers; what is not a complete row of finite numbers is dropped and counted.
+    """Bytes in any pieces to tuples of numbers; what is no complete row in the spans of `nose` is dropped and counted.
 
     The first line after a start is dropped: nobody knows how much of it is missing. A header line is recognised by its
-    names, may give the columns in another order, and begins another `run`; rows come out in the order of `columns`.
+    names, may give the columns in another order, and begins another `run`; rows come out in the order of the nose.
+    `told` has what an OpenSmell board says of itself; `outside`, in words, what this nose can't say and the board does.
     """
 
-    def __init__(self, columns: tuple[str, ...] = SENSORS):
-        self.columns = columns
+    def __init__(self, nose: Description | str = "smellnet"):
+        self.nose = noses.load(nose) if isinstance(nose, str) else nose
+        self.columns = tuple(self.nose.columns)
         self.dropped: collections.Counter[str] = collections.Counter()
+        self.told: dict[str, Any] = {}
         self.run = 0
         self.restart()
 
     def restart(self) -> None:
         """Forget the unfinished line and the header: what comes next is the middle of some line."""
         self.run += 1
+        self.outside = ""
+        self._recent: collections.deque[str] = collections.deque(maxlen=RECENT)
         self._line = bytearray()
         self._whole = False  # the line that is being collected was seen from its beginning
-        self._places = list(range(len(self.columns)))
-        self._width = len(self.columns)
+        self._places: list[int] = []  # of the columns, as a header gives them ...
+        self._width = 0  # ... of so many names
 
     @property
     def waiting(self) -> int:
@@ -76,8 +84,7 @@ class Lines:
         *finished, rest = data.split(b"\n")
         for piece in finished:
             self._collect(piece)
-            row = self._row(bytes(self._line).strip())
-            if row is not None:
+            if (row := self._row(bytes(self._line).strip())) is not None:
                 rows.append(row)
             self._line.clear()
             self._whole = True
@@ -95,13 +102,27 @@ class Lines:
         self._line += piece[: LONGEST + 1 - len(self._line)]  # a line without an end takes no more memory than this
 
     def _row(self, line: bytes) -> tuple[float, ...] | None:
-        fields = [field.strip() for field in line.split(b",")]
-        if not line or self._header(fields):
+        mark = next((mark for mark in (b",", b";", b"\t") if mark in line), None)
+        fields = [field.strip() for field in line.split(mark)]
+        if not line or self._header(fields) or self._said(fields):
             return None
+        if fields[0] == b"OSM":
+            del fields[0]
         if reason := self._fault(line, fields):
             self.dropped[reason] += 1
             return None
-        return tuple(float(fields[place]) for place in self._places)
+        columns, places = self.nose.columns.values(), self._places or self._usual(len(fields))
+        values = [column.reading(float(fields[place])) for column, place in zip(columns, places, strict=True)]
+        self._watch(values, fields, places)
+        if reason := "out of range" if math.inf in values else "no reading" if any(map(math.isnan, values)) else "":
+            self.dropped[reason] += 1
+            return None
+        return tuple(values)
+
+    def _usual(self, width: int) -> list[int]:
+        """The places of the columns without a header: their order, behind the clock where the nose has one."""
+        before = int(self.nose.clock is not None and width == len(self.columns) + 1)
+        return [place + before for place in range(len(self.columns))]
 
     def _fault(self, line: bytes, fields: list[bytes]) -> str:
         if len(self._line) > LONGEST:
@@ -110,21 +131,49 @@ class Lines:
             return "first"
         if not line.isascii() or any(byte < 32 and byte != 9 for byte in line):
             return "garbage"
-        if len(fields) != self._width:
+        width = self._width if self._places else self._usual(len(fields))[-1] + 1
+        if len(fields) != width:
             return "columns"
-        if not all(NUMBER.fullmatch(field) for field in fields):
-            return "not a number"  # nan, inf, ovf among them
-        numbers = zip(self.columns, (float(fields[place]) for place in self._places), strict=True)
-        return "" if all(possible(column, number) for column, number in numbers) else "out of range"
+        return "" if all(map(NUMBER.fullmatch, fields)) else "not a number"  # nan, inf, ovf among them
 
     def _header(self, fields: list[bytes]) -> bool:
         names = [field.decode("ascii", "replace") for field in fields]
-        if not set(self.columns) <= set(names):
+        spelled = [[name, *column.also] for name, column in self.nose.columns.items()]
+        places = [next((names.index(name) for name in known if name in names), -1) for known in spelled]
+        if -1 in places:
             return False
-        self._places = [names.index(name) for name in self.columns]
-        self._width = len(names)
+        self._places, self._width = places, len(names)
         self.run += 1
         return True
+
+    def _said(self, fields: list[bytes]) -> bool:
+        """Whether a line is one that an OpenSmell board says of itself; what it says is in `told`."""
+        kind, *words = [field.decode("ascii", "replace") for field in fields]
+        if kind == "INFO" and len(words) >= 3:
+            self.told |= {"device": words[0], "version": words[1], "sensors": words[2]}
+            interval = re.fullmatch(r"interval_ms=(\d+\.?\d*)", words[-1])
+            if interval and float(interval[1]) > 0:
+                self.told["rate"] = 1000 / float(interval[1])
+            if words[2].isdecimal() and int(words[2]) != len(self.columns):
+                self.outside = f"a board of {words[2]} sensors, and the nose {self.nose.name} has {len(self.columns)}"
+        elif kind == "CAL" and len(words) == 2:
+            self.told.setdefault("r0", {})[words[0]] = words[1]
+        elif kind == "ERR":
+            self.told["error"] = " ".join(words)
+            self.dropped["error of the board"] += 1
+        return kind in ("INFO", "CAL", "ERR", "PING")
+
+    def _watch(self, values: list[float], fields: list[bytes], places: list[int]) -> None:
+        """Remember which column was out of its span: again and again, that is another board than the nose says."""
+        far = next((number for number, value in enumerate(values) if value == math.inf), None)
+        self._recent.append("" if far is None else self.columns[far])
+        if far is None or self._recent.count(self.columns[far]) < AGAIN:
+            self.outside = self.outside if any(self._recent) else ""
+            return
+        name, said = self.columns[far], float(fields[places[far]])
+        column = self.nose.columns[name]
+        why = column.explain([said]) or "describe the board in a nose.toml"
+        self.outside = f"{name} says {said:g}, {self.nose.name} allows {column.span[0]:g} to {column.span[1]:g}: {why}"
 
 
 def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
@@ -149,16 +198,6 @@ def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
     return count
 
 
-def possible(column: str, value: float) -> bool:
-    """Whether a sensor can say `value`: within its range or a tenth beyond; below zero where that means something.
-
-    A column that is not the board's own may say any number that has a use.
-    """
-    low, high = RANGES.get(column, (-1e12, 1e12))
-    margin = (high - low) / 10
-    return (low - (margin if low else 0.0) <= value <= high + margin) or (column in PPM and value == OVERFLOW)
-
-
 class Nose:
     """A sensor board on a serial port, read by one thread; leaving the block closes the port and ends the thread.
 
@@ -168,12 +207,15 @@ class Nose:
     A port that goes away is opened again, with growing pauses, until `close`. Meanwhile `read` raises PortLost.
     """
 
-    def __init__(self, port: str, *, baud: int = 9600, columns: tuple[str, ...] = SENSORS, board: Board | None = None):
-        self.port, self.baud, self.columns = port, baud, columns
+    def __init__(
+        self, port: str, *, nose: Description | str = "smellnet", baud: int | None = None, board: Board | None = None
+    ):
+        self._lines = Lines(nose)
+        self.description, self.columns = self._lines.nose, self._lines.columns
+        self.port, self.baud = port, baud or self.description.baud
         self.connections = 0
         self.overrun = 0  # rows that were dropped because nobody read them
         self.lost = ""  # why the port is gone, or nothing
-        self._lines = Lines(columns)
         self._rows: collections.deque[Row] = collections.deque()
         self._lock = threading.Lock()  # guards the rows
         self._board = board
@@ -181,31 +223,35 @@ class Nose:
         self.clock = Clock()
         self._began = self._row_at = self._byte_at = self.clock.now()
         self._back_off, self._retry = BackOff(), 0.0
-        self._connect = connector(port, baud=baud)
+        self._connect = connector(port, baud=self.baud)
         self._link: Link | None = None
         self._open()  # here, not in the thread: a wrong name is an error at once
         self._runner = self.clock.run(self._step, inputs=self._inputs, name=f"nose {port}")
 
     @classmethod
-    def open(cls, port: str = "virtual", *, baud: int = 9600, columns: tuple[str, ...] = SENSORS) -> Nose:
+    def open(cls, port: str = "virtual", *, nose: Description | str = "smellnet", baud: int | None = None) -> Nose:
         """Return a reader of the board on `port`: any pyserial address, or `virtual` for a replayed recording.
 
-        `baud` is 9600 unless you changed the firmware. Raises PortError when the port can't be opened.
+        `nose` says what the board is; its `baud` holds unless you changed the firmware. Raises PortError when the port
+        can't be opened.
         """
         if port != "virtual":
-            return cls(port, baud=baud, columns=columns)
-        board = Board()
+            return cls(port, nose=nose, baud=baud)
+        board = Board(nose=nose)
         try:
-            return cls(board.port, baud=baud, columns=columns, board=board)
+            return cls(board.port, nose=nose, board=board)
         except BaseException:
             board.close()
             raise
 
     def read(self, *, timeout: float = 5.0) -> Row:
-        """Return the oldest row that was not read yet, waiting up to `timeout` seconds for one to come."""
-        self._runner.wait(lambda: bool(self._rows) or self._closed, timeout)
+        """Return the oldest row that was not read yet, waiting up to `timeout` seconds for one to come.
+
+        LinkError when the board says what this nose can't; NoReply after `timeout`, PortLost when the board is gone.
+        """
+        self._runner.wait(lambda: bool(self._rows or self._lines.outside) or self._closed, timeout)
         with self._lock:
-            if self._rows:
+            if self._rows and not self._lines.outside:
                 return self._rows.popleft()
         raise self._silence(timeout)
 
@@ -228,6 +274,8 @@ class Nose:
             "connections": self.connections,
             "silent": self.clock.now() - self._row_at,
             "lost": self.lost,
+            "outside": self._lines.outside,
+            "told": dict(self._lines.told),
             "dropped": dict(self._lines.dropped) | ({"overrun": self.overrun} if self.overrun else {}),
         }
 
@@ -279,6 +327,8 @@ class Nose:
         data, now = self._link.read(), self.clock.now()
         if data:
             self._byte_at = now
+            if data.startswith(b"OSM,") and "device" not in self._lines.told:
+                self._link.write(b"PING\n")  # whose rows are these, and how fast should they come?
             for piece in data.splitlines(keepends=True):  # a header in between begins another run
                 self._keep(self._lines.feed(piece), now)
         elif now >= self._byte_at + PAUSE:
@@ -304,6 +354,9 @@ class Nose:
     def _silence(self, timeout: float) -> LinkError:
         if self._closed:
             return Closed("The reader is closed", port=self.port, remedy="open the board again")
+        if self._lines.outside:
+            remedy = f"open it as what it is (nose=...), a name of `smellkit nose list` or a {noses.FILE}"
+            return LinkError("Another board than expected", port=self.port, got=self._lines.outside, remedy=remedy)
         if self.lost:
             remedy = "plug the board in again: it is looked for all the time"
             return PortLost("The sensor board is gone", port=self.port, got=self.lost, remedy=remedy)

@@ -11,11 +11,10 @@ parser goes by length, never by delimiter.
 
 from __future__ import annotations
 
-import functools
 import operator
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from smellkit.device.errors import ArgumentError
 
@@ -31,6 +30,15 @@ _SETUP = bytes([0x01, 0x00, 0x00])  # the source that set_channel uses
 _NECKWEAR = 0x02  # type of the destination
 _SHORT = 6  # bytes of a short frame that carries one value
 _KEEP = 1000  # faults remembered: a line that is noisy for a week must not fill the memory
+_FAULTS = {  # why bytes were refused, and what is said of them
+    "skipped": "bytes that begin no frame: {digits}",
+    "unknown_command": "no command that is known: {digits}",
+    "tail": "expected 55, got {tail:02X} at the end of {digits}",
+    "checksum": "bytes add up to {total:04X}, the frame says {claimed:04X}: {digits}",
+    "incomplete_timeout": "the line fell silent after {digits}",
+    "inner_malformed": "not an inner frame: {digits}",
+    "inner_checksum": "bytes inside add up to {total:04X}, the inner frame says {claimed:04X}: {digits}",
+}
 
 
 def read_channel() -> bytes:
@@ -110,32 +118,20 @@ def checksum(body: bytes) -> int:
 
 
 class Inner(bytes):
-    """The bytes of a sound inner frame, which also know their parts."""
+    """The bytes of a sound inner frame, which also know their parts; the wake has neither address nor data.
 
-    @property
-    def function(self) -> int:
-        """What is requested or answered: 01 play, 02 stop, 22 set channel, 71 wake; a reply adds 80."""
-        return self[1] if len(self) == 3 else self[7]
+    `function`: 01 play, 02 stop, 22 set channel, 71 wake; a reply adds 80. `uid` and `status` (0 is done) are those of
+    a set-channel request (22) and its reply (A2), None elsewhere.
+    """
 
-    @property
-    def address(self) -> int | None:
-        """Destination address; None for the wake, which has none."""
-        return None if len(self) == 3 else int.from_bytes(self[5:7], "big")
-
-    @property
-    def data(self) -> bytes:
-        """The bytes after the function."""
-        return b"" if len(self) == 3 else bytes(self[8:-3])
-
-    @property
-    def uid(self) -> bytes | None:
-        """The 12-byte uid that a set-channel request (22) or its reply (A2) carries."""
-        return self.data[:12] if self.function in (0x22, 0xA2) and len(self.data) == 13 else None
-
-    @property
-    def status(self) -> int | None:
-        """The status byte of a reply A2: 0 is done."""
-        return self.data[12] if self.function == 0xA2 and len(self.data) == 13 else None
+    def __init__(self, raw: bytes):
+        wakes = len(raw) == 3
+        self.function = raw[1] if wakes else raw[7]
+        self.address = None if wakes else int.from_bytes(raw[5:7], "big")
+        self.data = b"" if wakes else raw[8:-3]
+        tuned = self.function in (0x22, 0xA2) and len(self.data) == 13
+        self.uid = self.data[:12] if tuned else None
+        self.status = self.data[12] if tuned and self.function == 0xA2 else None
 
 
 class Frame(NamedTuple):
@@ -151,32 +147,22 @@ class Frame(NamedTuple):
 class Fault(str):
     """Why bytes were refused: a plain word, such as "checksum", with the bytes in `raw` and the story in `detail`.
 
-    skipped, unknown_command, tail, checksum, incomplete_timeout; inner_malformed and inner_checksum for a sound
-    forward frame around something else than a sound inner frame.
+    The inner_ ones are about a sound forward frame around something else than a sound inner frame.
     """
 
     raw: bytes
+    total: int  # what the bytes really add up to
 
-    def __new__(cls, kind: str, raw: bytes = b""):
+    def __new__(cls, kind: str, raw: bytes = b"", total: int = 0):
         fault = super().__new__(cls, kind)
-        fault.raw = raw
+        fault.raw, fault.total = raw, total
         return fault
 
     @property
     def detail(self) -> str:
         """What was expected and what came; for a wrong sum, both sums."""
-        digits = self.raw.hex().upper()
-        if self.endswith("checksum"):
-            total, claimed = checksum(self.raw[1:-3]), int.from_bytes(self.raw[-3:-1], "big")
-            return f"bytes add up to {total:04X}, the frame says {claimed:04X}: {digits}"
-        if self == "tail":
-            return f"expected 55, got {digits[-2:]} at the end of {digits}"
-        return {
-            "skipped": "bytes that begin no frame: ",
-            "unknown_command": "no command that is known: ",
-            "incomplete_timeout": "the line fell silent after ",
-            "inner_malformed": "not an inner frame: ",
-        }.get(self, "") + digits
+        claimed, digits = int.from_bytes(self.raw[-3:-1], "big"), self.raw.hex().upper()
+        return _FAULTS[self].format(total=self.total, claimed=claimed, tail=self.raw[-1], digits=digits)
 
 
 class Parser:
@@ -187,31 +173,32 @@ class Parser:
 
     `errors` is the list of `Fault`, newest last (the last 1000 at least); `dropped` counts the bytes that belong to no
     frame. The parser has no clock: call `expire()` when the line was silent for the inter-byte timeout (50 ms).
+    Another link's parser says where a frame may begin, how long it is, its sum, and what it means.
     """
 
     def __init__(self, lengths: Mapping[int, int] = REPLIES):
         self.errors: list[Fault] = []
         self.dropped = 0
         self._lengths = dict(lengths)
-        self._candidate = re.compile(b"\xf5[" + re.escape(bytes(self._lengths)) + b"]", re.DOTALL)
-        self._short = _short_frames(tuple(self._lengths.items()))
+        self._head = re.compile(b"\xf5(?:[" + re.escape(bytes(lengths)) + b"]|\\Z)", re.DOTALL)
+        self._known: dict[bytes, Any] = {}  # sound short frames: there are 256 a command, and a look-up finds them fast
         self._buffer = b""
         self._reported: set[str] = set()  # kinds of fault already noted for the present run of dropped bytes
 
     @property
     def waiting(self) -> int:
-        """Bytes of a frame that is not complete yet: at most 261."""
+        """Bytes of a frame that is not complete yet: at most 264."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[Any]:
         """Take the next bytes and return the frames that they complete."""
-        frames: list[Frame] = []
+        frames: list[Any] = []
         self._buffer = self._scan(self._buffer + bytes(data), frames)
         return frames
 
-    def expire(self) -> list[Frame]:
+    def expire(self) -> list[Any]:
         """Give up on a frame that stays cut, and return those found in its bytes. Nothing is left waiting."""
-        frames: list[Frame] = []
+        frames: list[Any] = []
         while self._buffer:
             stale = self._buffer
             self._refuse("incomplete_timeout", stale)
@@ -219,60 +206,62 @@ class Parser:
         self._reported.clear()
         return frames
 
-    def _scan(self, data: bytes, frames: list[Frame]) -> bytes:
+    def _scan(self, data: bytes, frames: list[Any]) -> bytes:
         """Append the frames in `data` and return the bytes that may still become one."""
         position = 0
         while True:
-            while frame := self._short.get(data[position : position + _SHORT]):
+            while frame := self._known.get(data[position : position + _SHORT]):
                 self._reported.clear()
                 frames.append(frame)
                 position += _SHORT
-            candidate = self._candidate.search(data, position)
-            if candidate is None:
-                keep = len(data) - 1 if position < len(data) and data[-1] == 0xF5 else len(data)
-                self._skip(data[position:keep])
-                return data[keep:]
-            start = candidate.start()
+            candidate = self._head.search(data, position)
+            start = candidate.start() if candidate else len(data)
             self._skip(data[position:start])
-            length = self._lengths[data[start + 1]]
-            if length == FORWARD:
-                if len(data) < start + 4:
-                    return data[start:]
-                length = 7 + data[start + 3]
-            if len(data) < start + length:
+            position = start + self._length(data, start)
+            if len(data) < position:
                 return data[start:]
             self._reported.clear()
-            raw = data[start : start + length]
-            if fault := _fault(raw):
+            raw = data[start:position]
+            if fault := self._fault(raw):
                 self._refuse(fault, raw)
                 position = start + 1  # one byte only: a sound frame may begin inside a false one
-                continue
-            position = start + length
-            if length <= _SHORT:
-                frames.append(Frame(raw[1], raw, raw[2] if length == _SHORT else None))
-            elif inner := self._open(raw[4:-3]):
-                frames.append(Frame(raw[1], raw, None, raw[2], inner))
+            elif frame := self._read(raw):
+                frames.append(frame)
+                if len(raw) == _SHORT:
+                    self._known[raw] = frame
 
-    def _open(self, payload: bytes) -> Inner | None:
-        """The inner frame, or None and a fault. The outer frame was sound, so none of its bytes is dropped."""
-        if payload in (b"\xf5\x71\x55", b"\xf5\xf1\x55"):
-            return Inner(payload)
-        if len(payload) < 11 or payload[0] != 0xF5 or payload[-1] != 0x55:
-            self._note("inner_malformed", payload)
-        elif _fault(payload):
-            self._note("inner_checksum", payload)
-        else:
-            return Inner(payload)
-        return None
+    def _length(self, data: bytes, start: int) -> int:
+        """Bytes of the frame that begins at `start`; as long as its length has not come, the most it may have."""
+        length = self._lengths[data[start + 1]] if len(data) > start + 1 else _SHORT
+        return length or 7 + (data[start + 3] if len(data) > start + 3 else 255)
+
+    def _sum(self, body: bytes) -> int:
+        return checksum(body)
+
+    def _read(self, raw: bytes) -> Any:
+        """The frame of sound bytes, or None and a fault where a forward frame has no sound one inside."""
+        if len(raw) <= _SHORT:
+            return Frame(raw[1], raw, raw[2] if len(raw) == _SHORT else None)
+        inside = raw[4:-3]
+        if inside not in (b"\xf5\x71\x55", b"\xf5\xf1\x55"):
+            if len(inside) < 11 or inside[0] != 0xF5 or inside[-1] != 0x55:
+                return self._note("inner_malformed", inside)
+            if self._fault(inside):
+                return self._note("inner_checksum", inside)
+        return Frame(raw[1], raw, None, raw[2], Inner(inside))
+
+    def _fault(self, raw: bytes) -> str:
+        """What is wrong with a whole frame: "tail", "checksum" or nothing."""
+        if raw[-1] != 0x55:
+            return "tail"
+        return "" if self._sum(raw[1:-3]) == raw[-3] << 8 | raw[-2] else "checksum"
 
     def _skip(self, gone: bytes) -> None:
         """Drop bytes that begin no frame; one fault of a kind for a run of them, however it was cut."""
-        if not gone:
-            return
         self.dropped += len(gone)
         heads = gone.count(0xF5)
         kinds = {"unknown_command": heads > 0, "skipped": heads < len(gone)}
-        for kind in sorted(kinds, reverse=gone[0] == 0xF5):  # in the order of the stream, in any chunking
+        for kind in sorted(kinds, reverse=gone[:1] == b"\xf5"):  # in the order of the stream, in any chunking
             if kinds[kind] and kind not in self._reported:
                 self._reported.add(kind)
                 self._note(kind, gone[:32])
@@ -283,24 +272,6 @@ class Parser:
         self._note(kind, raw)
 
     def _note(self, kind: str, raw: bytes) -> None:
-        self.errors.append(Fault(kind, raw))
+        self.errors.append(Fault(kind, raw, self._sum(raw[1:-3]) if kind.endswith("checksum") else 0))
         if len(self.errors) > 2 * _KEEP:
             del self.errors[:-_KEEP]
-
-
-def _fault(raw: bytes) -> str:
-    """What is wrong with a whole frame: "tail", "checksum" or nothing."""
-    if raw[-1] != 0x55:
-        return "tail"
-    return "" if sum(raw[1:-3]) & 0xFFFF == raw[-3] << 8 | raw[-2] else "checksum"
-
-
-@functools.cache
-def _short_frames(lengths: tuple[tuple[int, int], ...]) -> dict[bytes, Frame]:
-    """Every sound short frame with a value. There are so few (256 a command) that finding one is a look-up."""
-    table = {}
-    for command in (command for command, length in lengths if length == _SHORT):
-        for value in range(256):
-            raw = bytes([0xF5, command, value, *(command + value).to_bytes(2, "big"), 0x55])
-            table[raw] = Frame(command, raw, value)
-    return table

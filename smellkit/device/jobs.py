@@ -1,4 +1,4 @@
-"""What the driver's worker does for a caller: jobs to wait for, the times that the link keeps, replies to requests."""
+"""What the driver's worker does for a caller: jobs, the times that the link keeps, replies to what was sent."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from smellkit.device import direct, frames
-from smellkit.device.errors import LinkError, NoReply
-from smellkit.device.frames import Frame
-from smellkit.device.log import Latency, Log
+from smellkit.device.errors import NoReply
+from smellkit.device.log import Log
 
 NEVER = math.inf
 Kind = tuple[int, int]  # command, and the inner function of a forwarded frame (else 0)
@@ -42,11 +42,33 @@ class Timing:
     patience: float = 1.0  # how long closing looks for a lost port while a scent may be in the air
 
 
-class Job:
-    """What a caller waits for: `done`, then `result` or `error`."""
+@dataclass(frozen=True)
+class Dialect:
+    """One link: its speed, its frames, and whether the player answers and has to be woken."""
 
-    def __init__(self, what: str):
-        self.what = what
+    name: str
+    baud: int
+    parser: Callable[[], Any]
+    stop: Callable[[], bytes]
+    play: Callable[[int, int], bytes]  # scent, milliseconds
+    wake: Callable[[], bytes] | None  # None: it never sleeps
+    question: bytes  # has an answer, and changes nothing
+    answers: bool  # stop, play and mixture are acknowledged
+
+
+def dialects(channel: int = 0) -> dict[str, Dialect]:
+    """Return both links by name; `channel` is the radio channel of the handset's frames."""
+    stop, play, wake = (partial(make, channel=channel) for make in (frames.stop, frames.play, frames.wake))
+    handset = Dialect("handset", 115200, frames.Parser, stop, play, wake, frames.read_channel(), answers=False)
+    answering = Dialect("direct", 19200, direct.Parser, direct.stop, direct.play, None, direct.status(), answers=True)
+    return {"handset": handset, "direct": answering}
+
+
+class Job:
+    """What a caller waits for: `done`, then `result` or `error`; `then` is called with it once."""
+
+    def __init__(self, what: str, then: Callable[[Any], None] = lambda job: None):
+        self.what, self._then = what, then
         self.done = False
         self.result: Any = None
         self.error: Exception | None = None
@@ -56,6 +78,7 @@ class Job:
         if not self.done:
             self.result, self.error = result, error
             self.done = True
+            self._then(self)
 
 
 @dataclass
@@ -68,20 +91,21 @@ class Burst:
     active: bool = False
     sent: int = 0
     confirmed: bool = False
+    refusals: list[str] = field(default_factory=list)
 
-    def start(self, count: int, now: float) -> None:
-        """Begin, unless it has begun before."""
+    def start(self, count: int, now: float, *jobs: Job) -> None:
+        """Begin, unless it has begun before; either way `jobs` wait for the end."""
+        self.jobs += jobs
         if not self.active:
             self.left, self.due, self.active = count, now, True
-            self.sent, self.confirmed = 0, False
+            self.sent, self.confirmed, self.refusals = 0, False, []
 
-    def finish(self, result: Any = None, error: Exception | None = None, *, keep: Job | None = None) -> None:
-        """Over: tell everybody who waits, but for `keep`, which goes on waiting."""
+    def finish(self, result: Any = None, error: Exception | None = None) -> None:
+        """Over: tell everybody who waits."""
         self.left, self.active = 0, False
-        jobs, self.jobs = self.jobs, [job for job in self.jobs if job is keep]
+        jobs, self.jobs = self.jobs, []
         for job in jobs:
-            if job is not keep:
-                job.finish(result, error)
+            job.finish(result, error)
 
 
 class Pulse(NamedTuple):
@@ -93,73 +117,80 @@ class Pulse(NamedTuple):
     volumes: tuple[int, ...] = ()
 
 
-class Schedule(Job):
-    """What to play at absolute offsets, and when it is over. `asked` is when somebody wanted it."""
+@dataclass
+class Sending:
+    """The newest play frame on the link that answers: sent again until it is `heard`, which says what came."""
 
-    def __init__(
-        self,
-        what: str,
-        pulses: list[Pulse],
-        *,
-        seconds: float,
-        asked: float,
-        stop_after: bool = False,
-        instead: list[Pulse] | None = None,
-    ):
+    frame: bytes
+    first: float
+    until: float
+    tries: int = 1
+    heard: bool = False
+
+
+class Schedule(Job):
+    """What to play at absolute offsets, and when it is over.
+
+    `asked` is when somebody wanted it, `instead` what to play where the player has no mixtures, `played` what was
+    really sent, with start and seconds as sent.
+    """
+
+    def __init__(self, what: str, pulses: list[Pulse], *, asked: float, stop_after: bool = False,
+                 instead: list[Pulse] | None = None):  # fmt: skip
         super().__init__(what)
-        self.pulses, self.seconds, self.stop_after, self.asked = pulses, seconds, stop_after, asked
-        self.instead = instead  # what to play when the player has no mixtures
+        self.pulses, self.asked, self.stop_after, self.instead = pulses, asked, stop_after, instead
+        self.seconds = max((pulse.start + pulse.seconds for pulse in pulses), default=0.0)
         self.next = 0
         self.began: float | None = None
         self.covered = -NEVER  # the last frame of the present pulse ends then; later frames renew it
-        self.played: list[Pulse] = []  # what was really sent: start and seconds as sent
-        # the newest frame while nobody has acknowledged it
-        self.last, self.first_sent, self.until, self.tries, self.number = b"", 0.0, 0.0, 0, 0
+        self.played: list[Pulse] = []
+        self.sending: Sending | None = None
 
     def current(self, now: float) -> Pulse | None:
         """The pulse that was due to play at `now`, if any."""
-        if self.began is None or self.done:
-            return None
-        begun = [pulse for pulse in self.pulses if self.began + pulse.start <= now]
-        return begun[-1] if begun and now < self.began + begun[-1].start + begun[-1].seconds else None
+        for pulse in reversed(self.pulses if self.began is not None and not self.done else []):
+            if self.began + pulse.start <= now:  # type: ignore[operator]
+                return pulse if now < self.began + pulse.start + pulse.seconds else None  # type: ignore[operator]
+        return None
 
 
 class Request(Job):
-    """A frame that has a reply: `matches` knows the right one, `read` gives the result or raises Refused."""
+    """A frame that has a reply, which `matches` knows. The result is that, and when it came."""
 
-    def __init__(
-        self,
-        what: str,
-        frame: bytes,
-        kind: Kind,
-        *,
-        matches: Callable[[Frame], bool] = lambda frame: True,
-        read: Callable[[Frame], Any],
-        wakes: bool = False,
-        retunes: bool = False,
-    ):
+    def __init__(self, what: str, frame: bytes, kind: Kind, *, matches: Callable[[Any], bool] = lambda frame: True,
+                 wakes: bool = False, retunes: bool = False):  # fmt: skip
         super().__init__(what)
-        self.frame, self.kind, self.matches, self.read, self.wakes = frame, kind, matches, read, wakes
+        self.frame, self.kind, self.matches, self.wakes = frame, kind, matches, wakes
         self.retunes = self.silences = retunes  # afterwards no stop reaches what plays: it is sent before
         self.tries = 0
         self.first = self.last = 0.0
         self.troubles: list[str] = []
 
 
-class Requests:
-    """Requests one after the other, each with its reply.
+class Owed(NamedTuple):
+    """A frame went out, and its reply is owed: `then` takes that, and when it came. A `group` is sent repeatedly."""
 
-    Replies carry no number: an older request of the same kind has to be answered, or too old to be, before the next
-    one is sent. `put` is for any thread, the rest for the worker.
+    at: float
+    kind: Kind
+    then: Callable[[Any, float], None]
+    matches: Callable[[Any], bool] = lambda frame: True
+    group: float | None = None
+
+
+class Exchange:
+    """Requests one after the other, and for every reply what it answers.
+
+    Replies carry no number: one belongs to the oldest frame of its kind that has none, and no request is sent while an
+    older frame of its kind may still be answered. `put` is for any thread, the rest for the worker.
     """
 
     def __init__(self, *, timing: Timing, log: Log, name: str):
         self.current: Request | None = None
         self._timing, self._log, self._name = timing, log, name
         self._waiting: deque[Request] = deque()
-        self._unanswered: dict[Kind, deque[float]] = {}  # when requests were sent that nothing has answered
-        self._last_frame, self._last_frame_at = b"", -NEVER
-        self.heard: deque[str] = deque(maxlen=5)  # what came that answered nothing, for the error of a stop
+        self.owed: list[Owed] = []
+        self._last, self._last_at = b"", -NEVER  # the newest frame that came
+        self._last_group: float | None = None
 
     def put(self, request: Request) -> int:
         """Add a request at the end; return how many are ahead of its end, itself included."""
@@ -169,35 +200,34 @@ class Requests:
 
     def head(self, now: float) -> Request | None:
         """The request whose turn it is; those that ran out of tries fail here."""
-        while True:
-            if self.current is None:
-                if not self._waiting:
-                    return None
-                self.current = self._waiting.popleft()
-            request = self.current
+        while self.current or self._waiting:
+            request = self.current = self.current or self._waiting.popleft()
             expired = request.tries == self._timing.tries and now >= request.last + self._timing.reply
             if not request.done and not expired:  # done: its caller gave up
                 return request
             self.current = None
             if expired:
                 request.finish(error=self._no_reply(request, now))
+        return None
 
     def due(self, request: Request, now: float) -> float:
         """When the current request may be sent, as far as replies are concerned."""
-        older = self._unanswered.setdefault(request.kind, deque())
-        while older and now >= older[0] + self._timing.late:
-            older.popleft()
         if request.tries:
             return request.last + self._timing.reply
-        quiet = self._last_frame_at + min(self._timing.inter_byte, self._timing.gap)  # the last reply may come twice
-        return max(quiet, older[0] + self._timing.late) if older else quiet
+        quiet = self._last_at + min(self._timing.inter_byte, self._timing.gap)  # the last reply may come twice
+        older = [owed.at + self._timing.late for owed in self._open(now) if owed.kind == request.kind]
+        return max([quiet, *older[:1]])
 
     def sent(self, request: Request, now: float) -> None:
         """The current request went out."""
         request.last = now
         request.first = request.first or now
         request.tries += 1
-        self._unanswered.setdefault(request.kind, deque()).append(now)
+        self.owed.append(Owed(now, request.kind, partial(self._answer, request, now), request.matches))
+
+    def _open(self, now: float) -> list[Owed]:
+        self.owed = [owed for owed in self.owed if now < owed.at + self._timing.late]
+        return self.owed
 
     def trouble(self, raw: bytes, what: str) -> None:
         """Bytes came that answer nothing: for the log, and for the error of who waits in vain."""
@@ -205,30 +235,33 @@ class Requests:
         if self.current and len(self.current.troubles) < 5:
             self.current.troubles.append(what)
 
-    def reply(self, frame: Frame, now: float) -> None:
-        """Give a sound frame to the request that it answers, if any."""
+    def reply(self, frame: Any, now: float) -> None:
+        """Give a sound frame to what it answers, if anything."""
         kind = (frame.command, frame.inner.function if frame.inner else 0)
-        request, open_since = self.current, self._unanswered.get(kind)
-        fresh = bool(open_since) and open_since[-1] >= self._last_frame_at  # type: ignore[index]
-        soon = now - self._last_frame_at < self._timing.inter_byte
-        if frame.raw == self._last_frame and soon and not fresh:
+        mine = [owed for owed in self._open(now) if owed.kind == kind]
+        again = frame.raw == self._last and now - self._last_at < self._timing.inter_byte
+        fresh = bool(mine) and mine[-1].at >= self._last_at
+        grouped = bool(mine) and mine[0].group is not None and mine[0].group == self._last_group
+        if again and not fresh and not grouped:
             self._log.got(frame.raw, "duplicate")
             return
-        self._last_frame, self._last_frame_at = frame.raw, now
-        if request and request.kind == kind and not request.matches(frame):
+        self._last, self._last_at = frame.raw, now
+        if not mine:
+            self._log.got(frame.raw, "unrequested")
+        elif not mine[0].matches(frame):
             self.trouble(frame.raw, "reply to somebody else")
-            return
-        sent = open_since.popleft() if open_since else None
-        if sent is None or request is None or request.kind != kind or not request.tries or sent < request.first:
-            self._log.got(frame.raw, "unrequested" if sent is None else "late")
+        else:
+            self.owed.remove(mine[0])
+            self._last_group = mine[0].group
+            mine[0].then(frame, now)
+
+    def _answer(self, request: Request, sent: float, frame: Any, now: float) -> None:
+        if request is not self.current:
+            self._log.got(frame.raw, "late")
             return
         self._log.got(frame.raw, f"reply to {request.what}", latency=now - sent)
         self.current = None
-        try:
-            request.finish(request.read(frame))
-        except LinkError as why:
-            why.port, why.elapsed = self._name, now - request.first
-            request.finish(error=why)
+        request.finish((frame, now))
 
     def fail(self, error: Exception) -> None:
         """Nobody waits any more."""
@@ -240,7 +273,7 @@ class Requests:
 
     def forget(self) -> None:
         """The link is another one: what was sent over the old one is never answered."""
-        self._unanswered.clear()
+        self.owed.clear()
 
     def _no_reply(self, request: Request, now: float) -> NoReply:
         command = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
@@ -260,8 +293,6 @@ class Stopped:
     """A stop that was sent `sent` times, and whether the player confirmed it.
 
     The handset's link confirms nothing: if the radio lost every one, silence comes in `bound` seconds.
-
-    `missed(p)` is the chance that it lost every one, when it loses a frame with probability `p`.
     """
 
     sent: int
@@ -269,81 +300,5 @@ class Stopped:
     confirmed: bool = False
 
     def missed(self, p: float) -> float:
-        """Chance that no stop arrived; 0.3 ** 3 = 2.7 % for p = 0.3."""
+        """Chance that it lost every one when it loses a frame with probability `p`; 0.3 ** 3 = 2.7 % for p = 0.3."""
         return p**self.sent
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """One link: its speed, its frames, and whether the player answers and has to be woken."""
-
-    name: str
-    baud: int
-    parser: Callable[[], Any]
-    stop: Callable[[int], bytes]  # of the radio channel
-    play: Callable[[int, int, int], bytes]  # scent, milliseconds, radio channel
-    wake: Callable[[int], bytes] | None  # None: it never sleeps
-    question: bytes  # has an answer, and changes nothing
-    answers: bool  # stop, play and mixture are acknowledged
-
-
-HANDSET = Dialect(
-    "handset",
-    115200,
-    frames.Parser,
-    lambda channel: frames.stop(channel=channel),
-    lambda scent, milliseconds, channel: frames.play(scent, milliseconds, channel=channel),
-    lambda channel: frames.wake(channel=channel),
-    frames.read_channel(),
-    answers=False,
-)
-DIRECT = Dialect(
-    "direct",
-    19200,
-    direct.Parser,
-    lambda channel: direct.stop(),
-    lambda scent, milliseconds, channel: direct.play(scent, milliseconds),
-    None,
-    direct.status(),
-    answers=True,
-)
-DIALECTS = {dialect.name: dialect for dialect in (HANDSET, DIRECT)}
-
-
-UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Status:
-    """What is known, and only that.
-
-    `requested` is the scent that the driver plays now (None for none) and `left` its seconds; `bound` is how long a
-    scent may still be in the air if no stop arrives. The handset's link has no query for battery, cartridges or what is
-    emitted: there `emitting` is never more than "unconfirmed". On the direct link `probe` asks, and `battery` (per
-    cent), `cartridges` (scent ids by channel) and `state` are what the player said at `said_at`.
-    """
-
-    port: str
-    link: str
-    connected: bool
-    guarded: bool
-    channel: int | str
-    requested: int | None
-    left: float
-    bound: float
-    emitting: str
-    battery: float | str
-    cartridges: tuple[int, ...] | str
-    state: str
-    said_at: str
-    latency: Latency
-    warning: str
-    trouble: str
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The handset answered with its radio channel, or the player itself, and the seconds that it took."""
-
-    channel: int | str
-    seconds: float

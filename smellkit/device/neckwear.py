@@ -6,7 +6,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,53 @@ from smellkit.device import direct, frames, playlist
 from smellkit.device.clock import Clock
 from smellkit.device.engine import Engine, find_link
 from smellkit.device.errors import ArgumentError, LinkError, NoReply, Refused
-from smellkit.device.frames import Frame
 from smellkit.device.guard import Watched, close_at_end, forget, listen_to_signals, settle
-from smellkit.device.jobs import DIALECTS, UNKNOWN, Probe, Pulse, Request, Schedule, Status, Stopped, Timing
+from smellkit.device.jobs import Pulse, Request, Schedule, Stopped, Timing, dialects
 from smellkit.device.link import Link, connector
-from smellkit.device.log import Log
+from smellkit.device.log import Latency, Log
 from smellkit.device.playlist import Playlist
 
 if TYPE_CHECKING:
     from smellkit.device.virtual import VirtualNeckWear
 
 LONGEST = 3600.0  # seconds of one play: a typing error shall not become a day of scent
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known, and only that.
+
+    `requested` is the scent that the driver plays now (None for none) and `left` its seconds; `bound` is how long a
+    scent may still be in the air if no stop arrives. The handset's link has no query for battery, cartridges or what is
+    emitted: there `emitting` is never more than "unconfirmed". On the direct link `probe` asks, and `battery` (per
+    cent), `cartridges` (scent ids by channel) and `state` are what the player said at `said_at`.
+    """
+
+    port: str
+    link: str
+    connected: bool
+    guarded: bool
+    channel: int | str
+    requested: int | None
+    left: float
+    bound: float
+    emitting: str
+    latency: Latency
+    warning: str
+    trouble: str
+    battery: float | str = UNKNOWN
+    cartridges: tuple[int, ...] | str = UNKNOWN
+    state: str = UNKNOWN
+    said_at: str = UNKNOWN
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The handset answered with its radio channel, or the player itself, and the seconds that it took."""
+
+    channel: int | str
+    seconds: float
 
 
 class NeckWear:
@@ -46,7 +82,7 @@ class NeckWear:
         self,
         connect: Callable[[], Link],
         *,
-        name: str = "",
+        name: str = "the port",
         clock: Clock | None = None,
         timing: Timing | None = None,
         log: Log | Path | str | None = None,
@@ -58,7 +94,7 @@ class NeckWear:
     ):
         self._clock = clock or Clock()
         self.timing = timing or Timing()
-        self.link, self._dialect = link, DIALECTS[link]
+        self.link, self._dialect = link, dialects(channel)[link]
         self.virtual = virtual  # the device itself, where it is a virtual one of this program
         self._process = os.getpid()
         self._unsilenced: Exception | None = None
@@ -66,36 +102,23 @@ class NeckWear:
         self._said: dict[str, Any] = {}
         self._schedule: Schedule | None = None
         self.log = owned = log if isinstance(log, Log) else Log(log, now=self._clock.now)
-        stop = self._dialect.stop(channel)
-        self._watchdog = watched = Watched(stop=stop, name=name, baud=self._dialect.baud) if watchdog else None
-        here: list[Engine] = []  # not through self: a player that nobody holds any more has to be let go
+        about = {"stop": self._dialect.stop(), "baud": self._dialect.baud, "answers": self._dialect.answers}
+        self._watchdog = watched = Watched(name=name, **about) if watchdog else None
 
-        def on_end(silent: bool) -> None:
+        def on_end(engine: Engine | None, silent: bool) -> None:  # not by `self`: who is lost has to be let go
+            forget(engine)
             if watched:
                 watched.leave(silent)
-            for engine in here:
-                forget(engine)
             if owned is not log:
                 owned.close()
             on_close()
 
+        options = {"timing": self.timing, "log": owned, "dialect": self._dialect, "watch": watched, "on_end": on_end}
         try:
-            self._engine = Engine(
-                connect,
-                clock=self._clock,
-                timing=self.timing,
-                log=self.log,
-                name=name or "the port",
-                channel=channel,
-                dialect=self._dialect,
-                on_link=watched.on_link if watched else lambda link: None,
-                on_end=on_end,
-                guarded=(lambda: watched.alive) if watched else lambda: True,
-            )
+            self._engine = Engine(connect, clock=self._clock, name=name, **options)
         except BaseException:
-            on_end(True)
+            on_end(None, True)
             raise
-        here.append(self._engine)
         weakref.finalize(self, self._engine.begin_close).atexit = False
         if isinstance(self._clock, Clock):
             close_at_end(self._engine)
@@ -114,24 +137,25 @@ class NeckWear:
         channel: int = 0,
         virtual: VirtualNeckWear | None = None,
     ) -> NeckWear:
-        """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, or "virtual".
+        """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, ble:NAME, or "virtual".
 
         `link` is "handset" (433 MHz, which confirms nothing), "direct" (the player itself, which answers), or "auto",
         which asks on both and raises NoReply when nothing answers. "virtual" starts a device of this program and talks
         to it as to a real one; `neck.virtual.air` is what it emitted. `virtual` gives that device, with faults for
         instance. `log` is a file for JSON lines. `watchdog` starts the process that sends stop if this one is killed;
-        without it no play frame is longer than 2 s. Raises PortError.
+        without it, and over Bluetooth, no play frame is longer than 2 s. Raises PortError.
         """
-        if link not in (*DIALECTS, "auto"):
-            raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(DIALECTS))
-        timing = timing or Timing()
+        links, timing = dialects(), timing or Timing()
+        if link not in (*links, "auto"):
+            raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(links))
+        if str(port).startswith("ble:") and link == "handset":
+            raise ArgumentError("No handset is reached over Bluetooth", remedy='link="direct"')
         if not watchdog:
             timing = replace(timing, frame=min(timing.frame, timing.unguarded))
         url, close = port, lambda: None
         if port == "virtual":
             from smellkit.device.serve import serve_here
-            from smellkit.device.virtual import VirtualNeckWear
-            from smellkit.device.virtual_direct import VirtualDirect
+            from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
 
             virtual = virtual or (VirtualDirect() if link == "direct" else VirtualNeckWear())
             server = serve_here(virtual, name="neckwear")
@@ -142,7 +166,7 @@ class NeckWear:
             close()
             raise
         return cls(
-            connector(url, baud=DIALECTS[link].baud, write_timeout=timing.write),
+            connector(url, baud=links[link].baud, write_timeout=timing.write),
             name=port,
             timing=timing,
             log=log,
@@ -163,9 +187,8 @@ class NeckWear:
         asked = self._asked()
         seconds = _seconds(seconds)
         frames.play(scent, 1)  # says what is wrong with the scent
-        pulses = [Pulse(0.0, int(scent), seconds)]
-        schedule = Schedule(f"scent {scent} for {seconds:g} s", pulses, seconds=seconds, asked=asked)
-        self._schedule = self._engine.play(schedule)
+        what = f"scent {scent} for {seconds:g} s"
+        self._start(Schedule(what, [Pulse(0.0, int(scent), seconds)], asked=asked))
 
     def play_mixture(self, beta: Sequence[float], *, seconds: float = 60.0, **options: Any) -> Playlist:
         """Start the rendered sequence of a mixture (12 shares, sum 1) and return it at once; see `playlist.render`.
@@ -175,18 +198,14 @@ class NeckWear:
         """
         asked = self._asked()
         plan = playlist.render(beta, seconds=_seconds(seconds), **options)
-        pulses = [Pulse(start, scent, seconds) for start, scent, seconds in plan.slots]
+        slots = [Pulse(*slot) for slot in plan.slots]
         shares = {scent: round(share, 4) for scent, share in enumerate(plan.planned, 1) if share}
         self.log.note(f"planned shares {shares}, lost {plan.lost:.4f}")
-        length = max((pulse.start + pulse.seconds for pulse in pulses), default=0.0)
-        slots: list[Pulse] | None = None
+        schedule = Schedule(f"{len(slots)} slots", slots, asked=asked, stop_after=True)
         if self._dialect.answers and self.has_watchdog:  # the frame has no duration: somebody must be there to end it
             volumes = tuple(max(1, round(100 * share)) if share else 0 for share in plan.planned)
-            pulses, slots = [Pulse(0.0, 0, length, volumes)], pulses
-        schedule = Schedule(
-            f"{len(plan.slots)} slots", pulses, seconds=length, asked=asked, stop_after=True, instead=slots
-        )
-        self._schedule = self._engine.play(schedule)
+            schedule.pulses, schedule.instead = [Pulse(0.0, 0, schedule.seconds, volumes)], slots
+        self._start(schedule)
         return plan
 
     def _asked(self) -> float:
@@ -195,13 +214,16 @@ class NeckWear:
             listen_to_signals()
         return self._clock.now()
 
+    def _start(self, schedule: Schedule) -> None:
+        self._engine.play(schedule)
+        self._schedule = schedule
+
     def wait(self) -> None:
         """Wait until what plays is over or stopped; raises what went wrong with it."""
         schedule = self._schedule
         if schedule is None:
             return
-        stops = self.timing.stops * self.timing.stop_gap
-        bound = self._engine.wake_bound() + schedule.seconds + stops + 2.0
+        bound = self._engine.wake_bound() + schedule.seconds + self.timing.stops * self.timing.stop_gap + 2.0
         if not self._engine.wait(schedule, bound):
             self._engine.stop()
             raise LinkError("The play did not end in time", port=self._engine.name, elapsed=bound, remedy="probe it")
@@ -246,27 +268,20 @@ class NeckWear:
 
         Wakes and plays nothing. What the player says of battery, cartridges and state is in `status()` from then on.
         """
-        if self._dialect.answers:
-            return self._probe_player()
-        request = Request(
-            "read channel", frames.read_channel(), (0xA7, 0), read=lambda frame: (frame.value, self._clock.now())
-        )
-        channel, at = self._engine.ask(request)
-        self._channel = channel
-        return Probe(channel, at - request.first)
-
-    def _probe_player(self) -> Probe:
-        request = Request("status", direct.status(), (direct.STATUS, 0), read=lambda frame: (frame, self._clock.now()))
-        frame, at = self._engine.ask(request)
+        if not self._dialect.answers:
+            reply, seconds = self._ask("read channel", frames.read_channel(), (0xA7, 0))
+            self._channel = reply.value
+            return Probe(self._channel, seconds)
+        status, seconds = self._ask("status", direct.status(), (direct.STATUS, 0))
         said: dict[str, Any] = {"said_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        if frame.said():
-            said["battery"] = round(frame.said().battery, 1)
+        if status.said():
+            said["battery"] = round(status.said().battery, 1)
         for name, asks, code in (
             ("state", direct.state(), direct.STATE),
             ("cartridges", direct.cartridges(), direct.CARTRIDGES),
         ):
             try:
-                answer = self._engine.ask(Request(name, asks, (code, 0), read=lambda frame: frame))
+                answer, _ = self._ask(name, asks, (code, 0))
             except NoReply:
                 continue  # a player that lacks it may as well say nothing
             if name == "state" and answer.value not in (None, 1):  # 1 is what a player says that lacks the command
@@ -274,22 +289,15 @@ class NeckWear:
             elif name == "cartridges" and answer.scents():
                 said[name] = answer.scents()
         self._said = said
-        return Probe(UNKNOWN, at - request.first)
+        return Probe(UNKNOWN, seconds)
 
     def set_handset(self, channel: int) -> None:
         """Set the handset's radio channel (0 to 255); what plays is stopped before. Raises Refused if it says no."""
         self._needs_handset()
         frame = frames.set_handset(channel)
-
-        def read(reply: Frame) -> None:
-            _accepted(frame, "A6", reply.value)
-
-        self._engine.ask(Request(f"set handset channel {channel}", frame, (0xA6, 0), read=read, retunes=True))
+        reply, _ = self._ask(f"set handset channel {channel}", frame, (0xA6, 0), retunes=True)
+        _accepted(frame, "A6", reply.value)
         self._channel = int(channel)
-
-    def _needs_handset(self) -> None:
-        if self._dialect.answers:
-            raise ArgumentError("The direct link has no radio channel", remedy="open the handset's port for that")
 
     def set_channel(self, channel: int, uid: bytes | str) -> None:
         """Set the radio channel of the NeckWear with this 12-byte uid; only a reply with the same uid counts.
@@ -299,42 +307,42 @@ class NeckWear:
         self._needs_handset()
         frame = frames.set_channel(channel, uid)
         mine = frame[12:24]
+        options = {"matches": lambda reply: reply.inner.uid == mine, "wakes": True, "retunes": True}
+        reply, _ = self._ask(f"set channel {channel}", frame, (0xD1, 0xA2), **options)
+        _accepted(frame, "A2", reply.inner.status)
 
-        def read(reply: Frame) -> None:
-            _accepted(frame, "A2", reply.inner.status if reply.inner else None)
+    def _ask(self, what: str, frame: bytes, kind: tuple[int, int], **options: Any) -> tuple[Any, float]:
+        """The reply to a request, and the seconds since it was sent first."""
+        request = Request(what, frame, kind, **options)
+        reply, at = self._engine.ask(request)
+        return reply, at - request.first
 
-        def matches(reply: Frame) -> bool:
-            return reply.inner is not None and reply.inner.uid == mine
-
-        self._engine.ask(
-            Request(f"set channel {channel}", frame, (0xD1, 0xA2), matches=matches, read=read, wakes=True, retunes=True)
-        )
+    def _needs_handset(self) -> None:
+        if self._dialect.answers:
+            raise ArgumentError("The direct link has no radio channel", remedy="open the handset's port for that")
 
     def status(self) -> Status:
         """What is known about port, handset and play. Sends nothing and invents nothing."""
-        schedule, now = self._engine.schedule, self._clock.now()
+        engine, now = self._engine, self._clock.now()
+        schedule, bound = engine.schedule, engine.bound()
         left = 0.0
         if schedule and not schedule.done:
             left = schedule.seconds if schedule.began is None else max(0.0, schedule.began + schedule.seconds - now)
         pulse = schedule.current(now) if schedule else None
-        trouble = self._engine.trouble
         return Status(
-            port=self._engine.name,
+            port=engine.name,
             link=self.link,
-            connected=self._engine.connected,
+            connected=engine.connected,
             guarded=self.has_watchdog,
             channel=self._channel,
             requested=(pulse.scent or None) if pulse else None,
             left=left,
-            bound=self._engine.bound(),
-            emitting="unconfirmed" if self._schedule or self._engine.bound() else UNKNOWN,
-            battery=self._said.get("battery", UNKNOWN),
-            cartridges=self._said.get("cartridges", UNKNOWN),
-            state=self._said.get("state", UNKNOWN),
-            said_at=self._said.get("said_at", UNKNOWN),
+            bound=bound,
+            emitting="unconfirmed" if self._schedule or bound else UNKNOWN,
             latency=self.log.latency(),
             warning=self.log.warning,
-            trouble="" if self._engine.connected or trouble is None else trouble.what,
+            trouble="" if engine.connected or engine.trouble is None else engine.trouble.what,
+            **self._said,
         )
 
     @property
@@ -345,8 +353,12 @@ class NeckWear:
     @property
     def ended(self) -> str:
         """How what was requested last came to its end: played, stopped, replaced; empty while it has not."""
-        done = self._schedule is not None and self._schedule.done
-        return str(self._schedule.result or "") if done and self._schedule else ""
+        return str(self._schedule.result or "") if self._schedule else ""
+
+    @property
+    def has_watchdog(self) -> bool:
+        """Whether a watchdog process watches at this moment."""
+        return self._watchdog is not None and self._watchdog.alive
 
     # the end
 
@@ -372,11 +384,6 @@ class NeckWear:
         failed = failed or self._unsilenced
         if failed and kind is None:  # a play that failed without anybody waiting for it, or a stop that could not leave
             raise failed
-
-    @property
-    def has_watchdog(self) -> bool:
-        """Whether a watchdog process watches at this moment."""
-        return self._watchdog is not None and self._watchdog.alive
 
 
 def _seconds(value: float) -> float:

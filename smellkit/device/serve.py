@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from smellkit.device.clock import Clock, readable
 from smellkit.device.errors import PortError
 
-LOOK = 0.02  # seconds between looks at the plug, which another thread may pull
+LOOK = 0.02  # seconds between looks at the plug, which another thread may pull, and at the end
 
 
 class Device(Protocol):
@@ -35,18 +36,17 @@ class Server:
 
     def __init__(self, device: Device):
         self.device = device
-        self._bell, self._ring = socket.socketpair()
+        self._closed = False
+        self._wire: Any = None  # to the client: a raw file that never waits
+        self._listener: Any = None
+        self._appear()
         self._thread = threading.Thread(target=self._loop, name=f"virtual {self.port}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread and let go of every descriptor."""
-        if self._thread.is_alive():
-            with suppress(OSError):
-                self._ring.send(b"x")
-            self._thread.join(5)
-        self._bell.close()
-        self._ring.close()
+        self._closed = True
+        self._thread.join(5)
 
     def __enter__(self):
         return self
@@ -56,67 +56,49 @@ class Server:
 
     def _loop(self) -> None:
         try:
-            while self._turn():
-                pass
+            while not self._closed:
+                self._turn()
         finally:
-            self._hang_up()
+            self._vanish()
 
-    def _turn(self) -> bool:
-        """One look at plug, client and device; False at the end."""
+    def _turn(self) -> None:
+        """One look at plug, client and device."""
         self.device.tick()
-        self._follow()
-        wire = self._wire()
-        reading = [self._bell.fileno(), *self._listening()]
-        if wire is not None and self.device.takes_bytes:
-            reading.append(wire)
-        ready = readable(reading, max(0.0, min(LOOK, self.device.due() - Clock.now())))
-        if wire is not None and wire in ready:
+        if self.device.plugged != self._there():
+            with suppress(PortError):  # the next turn tries again
+                self._appear() if self.device.plugged else self._vanish()
+        doors = [self._listener.fileno()] if self._listener else []
+        wire = [self._wire.fileno()] if self._wire and self.device.takes_bytes else []
+        ready = readable(doors + wire, max(0.0, min(LOOK, self.device.due() - Clock.now())))
+        if wire and wire[0] in ready:
             self._read()  # before the next client takes its place, and what was sent before the end
-        if self._bell.fileno() in ready:
-            return False
-        self._accept(ready)
-        self._send()
-        return True
-
-    def _send(self) -> None:
+        if doors and doors[0] in ready:
+            self._accept()
         data = self.device.send()
-        if self._wire() is not None and self.device.plugged:
-            with suppress(OSError):  # nobody reads: a real device's bytes are lost too
-                while data:
-                    data = data[self._put(data) :]
+        with suppress(OSError):  # nobody reads: a real device's bytes are lost too
+            while data and self._wire and self.device.plugged:
+                data = data[self._wire.write(data) or len(data) :]
 
     def _read(self) -> None:
         try:
-            data = self._get()
-        except BlockingIOError:
-            return
+            data = self._wire.read(4096)
         except OSError:
             data = b""
         if data:
             self.device.receive(data)
-        else:
+        elif data is not None:
             self._client_left()
 
     # what differs between the kinds
 
-    def _follow(self) -> None:
-        """Make the port look as the device's plug is."""
+    def _there(self) -> bool:
+        """Whether a client could open the port."""
+        return self._wire is not None
 
-    def _wire(self) -> int | None:
-        raise NotImplementedError
-
-    def _get(self) -> bytes:
-        raise NotImplementedError
-
-    def _put(self, data: bytes) -> int:
-        raise NotImplementedError
-
-    def _listening(self) -> list[int]:
-        return []
-
-    def _accept(self, ready: list[int]) -> None: ...
+    def _appear(self) -> None: ...
+    def _vanish(self) -> None: ...
+    def _accept(self) -> None: ...
     def _client_left(self) -> None: ...
-    def _hang_up(self) -> None: ...
 
 
 class PtyServer(Server):
@@ -127,23 +109,21 @@ class PtyServer(Server):
 
     def __init__(self, device: Device, *, link: Path | str | None = None):
         self._link = Path(link) if link else None
-        self._master: int | None = None
-        self._slave: int | None = None
-        self._plug()
         super().__init__(device)
 
     @property
     def port(self) -> str:  # type: ignore[override]
         """The path to open."""
-        return str(self._link) if self._link else self._path
+        return str(self._link or self._path)
 
-    def _plug(self) -> None:
+    def _appear(self) -> None:
         import tty
 
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._master)
-        tty.setraw(self._slave)  # a fresh pty is cooked and echoes; held open, so that clients may come and go
-        os.set_blocking(self._master, False)
+        master, self._slave = os.openpty()
+        for end in (master, self._slave):
+            tty.setraw(end)  # a fresh pty is cooked and echoes; its slave is held open, so that clients may come and go
+        os.set_blocking(master, False)
+        self._wire = io.FileIO(master, "r+")
         self._path = os.ttyname(self._slave)
         if self._link:
             if self._link.is_symlink() and not self._link.exists():  # left by one that was killed
@@ -151,45 +131,26 @@ class PtyServer(Server):
             try:
                 self._link.symlink_to(self._path)
             except OSError as why:
-                os.close(self._slave)
-                os.close(self._master)
+                self._vanish()
                 remedy = "a name that does not exist yet, in a folder that does"
                 raise PortError(f"Could not make the link {self._link}", got=str(why), remedy=remedy) from why
 
-    def _follow(self) -> None:
-        if self.device.plugged and self._master is None:
-            self._plug()
-        elif not self.device.plugged and self._master is not None:
-            self._hang_up()
-
-    def _wire(self) -> int | None:
-        return self._master
-
-    def _get(self) -> bytes:
-        return os.read(self._master or 0, 4096)
-
-    def _put(self, data: bytes) -> int:
-        return os.write(self._master or 0, data)
-
-    def _hang_up(self) -> None:
-        if self._link and self._master is not None:
-            with suppress(OSError):  # never what somebody else has put there
-                if str(self._link.readlink()) == self._path:
-                    self._link.unlink()
-        for end in (self._slave, self._master):
-            if end is not None:
-                os.close(end)
-        self._master = self._slave = None
+    def _vanish(self) -> None:
+        if self._wire is None:
+            return
+        with suppress(OSError):  # never what somebody else has put there
+            if self._link and str(self._link.readlink()) == self._path:
+                self._link.unlink()
+        os.close(self._slave)
+        self._wire.close()
+        self._wire = None
 
 
 class TcpServer(Server):
     """A device on 127.0.0.1, for clients in any language; one client at a time, the newest one."""
 
     def __init__(self, device: Device, *, port: int = 0):
-        self._client: socket.socket | None = None
-        self._listener: socket.socket | None = None
         self._number = port
-        self._listen()
         super().__init__(device)
 
     @property
@@ -197,7 +158,10 @@ class TcpServer(Server):
         """The address to open with pyserial."""
         return f"socket://127.0.0.1:{self._number}"
 
-    def _listen(self) -> None:
+    def _there(self) -> bool:
+        return self._listener is not None
+
+    def _appear(self) -> None:
         address = ("127.0.0.1", self._number)  # this machine only: a scent player is nobody else's business
         try:
             self._listener = socket.create_server(address, backlog=4)
@@ -207,44 +171,25 @@ class TcpServer(Server):
         self._listener.setblocking(False)
         self._number = self._listener.getsockname()[1]
 
-    def _follow(self) -> None:
-        if self.device.plugged and self._listener is None:
-            with suppress(PortError):  # the next round tries again
-                self._listen()
-        elif not self.device.plugged and self._listener is not None:
-            self._hang_up()
-
-    def _wire(self) -> int | None:
-        return self._client.fileno() if self._client else None
-
-    def _get(self) -> bytes:
-        return self._client.recv(4096) if self._client else b""
-
-    def _put(self, data: bytes) -> int:
-        return self._client.send(data) if self._client else len(data)
-
-    def _listening(self) -> list[int]:
-        return [self._listener.fileno()] if self._listener else []
-
-    def _accept(self, ready: list[int]) -> None:
-        if self._listener and self._listener.fileno() in ready:
-            with suppress(BlockingIOError):
-                client, _ = self._listener.accept()
-                self._client_left()
-                client.setblocking(False)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._client = client
-
-    def _client_left(self) -> None:
-        if self._client:
-            self._client.close()
-            self._client = None
-
-    def _hang_up(self) -> None:
+    def _vanish(self) -> None:
         self._client_left()
         if self._listener:
             self._listener.close()
-            self._listener = None
+        self._listener = None
+
+    def _accept(self) -> None:
+        with suppress(BlockingIOError):
+            client, _ = self._listener.accept()
+            self._client_left()
+            client.setblocking(False)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._wire = client.makefile("rwb", buffering=0)
+            client.close()  # the file keeps it
+
+    def _client_left(self) -> None:
+        if self._wire:
+            self._wire.close()
+        self._wire = None
 
 
 class HereServer(PtyServer):
@@ -263,14 +208,8 @@ class HereServer(PtyServer):
 
 def serve_here(device: Device, *, name: str) -> Server:
     """Serve `device` to this program, on a pty where there are any and on TCP elsewhere (Windows)."""
-    return HereServer(device, name=name) if has_terminals() else TcpServer(device)
-
-
-def has_terminals() -> bool:
-    """Whether this system has pseudo-terminals."""
     try:
-        import pty
-        import tty
+        import tty  # noqa: F401
     except ImportError:
-        return False
-    return bool(pty and tty)
+        return TcpServer(device)
+    return HereServer(device, name=name)

@@ -63,7 +63,7 @@ def heard(seconds: float) -> bool:
         time.sleep(seconds)
         return False
     with contextlib.suppress(OSError):
-        if readable([_pair[1]], seconds):
+        if readable([_pair[1].fileno()], seconds):
             return bool(ENDING.intersection(_pair[1].recv(4096)))
     return False
 

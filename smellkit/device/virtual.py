@@ -1,7 +1,7 @@
-"""The firmware's side of the NeckWear link: what it does with the bytes, what it emits, and how it fails.
+"""The firmware's side of both links: what a player does with the bytes, what it emits, and how it fails.
 
-No I/O and no thread here: `serve.py` puts it on a pty, on TCP or in memory. What it emitted and when is in `air`,
-so that a test asserts on scent in the air, not on bytes sent. Marked *inferred* is what no document says.
+No I/O and no thread here: `serve.py` puts it on a pty or on TCP. What it emitted and when is in `air`, so that a test
+asserts on scent in the air, not on bytes sent. Marked *inferred* is what no document says.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any
 
+from smellkit.device import direct
 from smellkit.device.clock import Clock
 from smellkit.device.frames import REQUESTS, Frame, Inner, Parser, outer
 from smellkit.device.log import LineFile
@@ -24,6 +25,7 @@ NEVER = math.inf
 KEPT = 100_000  # the least number of frames, and of scents, that are remembered
 SLEEPS_AFTER = 300.0  # seconds without a command
 INTER_BYTE = 0.05
+MIXTURE = -1  # what `emitting` is while several scents are in the air
 
 FAULTS = {  # name -> (number in the fault catalogue, what its value is, the usual value)
     "silence": ("D1", "chance that a request is not answered", 1.0),
@@ -47,6 +49,15 @@ FAULTS = {  # name -> (number in the fault catalogue, what its value is, the usu
     "lacks": ("-", "how many commands a player of the direct link lacks: mixture, cartridges, status, state", 1.0),
 }
 _CHANCES = {name for name, (_, what, _) in FAULTS.items() if what.startswith("chance")}
+_TIMED = {  # what happens so many seconds after the fault's own time
+    "unplug": {0.0: "unplug"},
+    "replug": {0.0: "unplug", 0.5: "plug"},
+    "reset": {0.0: "reset"},
+    "nap": {0.0: "reset"},
+    "blocked": {0.0: "block", 2.0: "free"},
+}
+# what a player of the direct link may lack, in this order
+_LACKING = (direct.MIX, direct.CARTRIDGES, direct.STATUS, direct.STATE)
 
 
 def read_faults(texts: list[str] | tuple[str, ...]) -> dict[str, float]:
@@ -82,6 +93,8 @@ class VirtualNeckWear:
     `cartridges` maps a scent to the seconds that it lasts (others never run empty), `battery` is seconds of play.
     """
 
+    parser: Callable[[], Any] = staticmethod(lambda: Parser(REQUESTS))
+
     def __init__(
         self,
         *,
@@ -93,56 +106,55 @@ class VirtualNeckWear:
         channel: int = 150,
         address: int = 30011,
         uid: bytes = bytes.fromhex("56FF6A067875535658261267"),
-        log: TextIO | LineFile | None = None,
+        log: LineFile | None = None,
     ):
         self.faults = dict(faults or {})
         self.uid, self.address = uid, address
         self.handset_channel = self.neck_channel = channel
-        self.received: list[tuple[float, bytes]] = []  # every sound frame that reached the handset, and when
-        self.damaged = 0  # bytes that reached the handset and belong to no frame
-        self.plugged = True
-        self.takes_bytes = True
+        self.received: list[tuple[float, bytes]] = []  # every sound frame that came, and when
+        self.damaged = 0  # bytes that came and belong to no frame
+        self.plugged = self.takes_bytes = True
         self.awake = False
         self._now, self._log = now, log
         self._draw = random.Random(seed)
         self._lock = threading.RLock()
-        self._parser = self._fresh_parser()
-        self._last_byte = -NEVER
-        self._last_command = -NEVER
+        self._parser = self.parser()
+        self._last_byte = self._last_command = -NEVER
         self._out: list[tuple[float, int, bytes]] = []  # when, order, bytes
         self._order = 0
         self._past: list[Air] = []
-        self._scent = 0  # what plays, 0 for nothing
+        self._scents: tuple[int, ...] = ()  # what plays
         self._since = self._until = 0.0
         self._accounted = now()
-        self._cartridges = dict.fromkeys(range(1, 13), NEVER) | dict(cartridges or {})
+        empty = self.faults.get("empty", NEVER)
+        self._cartridges = dict.fromkeys(range(1, 13), empty) | (dict(cartridges or {}) if empty == NEVER else {})
         self._battery = min(battery, self.faults.get("low_battery", NEVER))
-        if "empty" in self.faults:
-            self._cartridges = dict.fromkeys(self._cartridges, self.faults["empty"])
-        self._plan = self._timed(now())
+        timed = [(now() + self.faults[name] + after, act) for name, acts in _TIMED.items() if name in self.faults
+                 for after, act in acts.items()]  # fmt: skip
+        self._plan = sorted(timed)
 
     # what the device does, for a test or a person to look at
 
     @property
     def air(self) -> list[Air]:
-        """Every interval of scent in the air so far, oldest first."""
+        """Every interval of scent in the air so far, oldest first; the scents of a mixture lie side by side."""
         with self._lock:
             self.tick()
-            return self._past + ([Air(self._scent, self._since)] if self._scent else [])
+            return self._past + [Air(scent, self._since) for scent in self._scents]
 
     @property
     def emitting(self) -> int:
-        """The scent in the air now; 0 for none."""
+        """The scent in the air now; 0 for none, -1 for a mixture."""
         with self._lock:
             self.tick()
-            return self._scent
+            return MIXTURE if len(self._scents) > 1 else sum(self._scents)
 
     def unplug(self) -> None:
         """Pull the handset out. A NeckWear that plays goes on until its own timer ends."""
         with self._lock:
             self.plugged = False
             self._out.clear()
-            self._parser = self._fresh_parser()
+            self._parser = self.parser()
             self._record("unplugged")
 
     def plug(self) -> None:
@@ -174,6 +186,8 @@ class VirtualNeckWear:
                 self.received.append((now, frame.raw))
                 if len(self.received) > 2 * KEPT:
                     del self.received[:KEPT]
+                if self._chance("echo"):
+                    self._post(now, frame.raw)
                 self._obey(frame, now)
 
     def send(self) -> bytes:
@@ -191,7 +205,7 @@ class VirtualNeckWear:
             self.tick()
             return min(
                 self._out[0][0] if self._out else NEVER,
-                self._until if self._scent else NEVER,
+                self._until if self._scents else NEVER,
                 self._plan[0][0] if self._plan else NEVER,
                 self._last_command + SLEEPS_AFTER if self.awake else NEVER,
             )
@@ -201,71 +215,42 @@ class VirtualNeckWear:
         with self._lock:
             now = self._now()
             while self._plan and self._plan[0][0] <= now:
-                at, name = self._plan.pop(0)
+                at, act = self._plan.pop(0)
                 self._expire(at)
-                self._happen(name)
+                if act in ("block", "free"):
+                    self.takes_bytes = act == "free"
+                else:
+                    getattr(self, act)()
             self._expire(now)
 
     # inside
 
-    def _fresh_parser(self) -> Parser:
-        return Parser(REQUESTS)
-
     def _expire(self, now: float) -> None:
-        if self._scent and now >= self._until:
+        if self._scents and now >= self._until:
             self._silence(self._until)
         if self.awake and now >= self._last_command + SLEEPS_AFTER:
             self.awake = False
             self._record("asleep")
 
-    def _timed(self, start: float) -> list[tuple[float, str]]:
-        plan = []
-        for name, value in self.faults.items():
-            if name in ("unplug", "replug", "reset", "nap", "blocked"):
-                plan.append((start + value, name))
-            if name == "replug":
-                plan.append((start + value + 0.5, "plug"))
-            if name == "blocked":
-                plan.append((start + value + 2.0, "free"))
-        return sorted(plan)
-
-    def _happen(self, name: str) -> None:
-        if name in ("unplug", "replug"):
-            self.unplug()
-        elif name == "plug":
-            self.plug()
-        elif name == "reset":
-            self.reset()
-        elif name == "nap":
-            self._silence(self._now())
-            self.awake = False
-        else:
-            self.takes_bytes = name == "free"
-        self._record(name)
-
     def _chance(self, name: str) -> bool:
         return name in self.faults and self._draw.random() < self.faults[name]
 
-    def _obey(self, frame: Frame, now: float) -> None:
-        if self._chance("echo"):
-            self._post(now, frame.raw)
+    def _obey(self, frame: Any, now: float) -> None:
         if frame.command == 0x27:
-            self._answer(now, _short(0xA7, self.handset_channel))
+            self._answer(now, outer(bytes([0xA7, self.handset_channel])))
         elif frame.command == 0x26:
             self.handset_channel = frame.value or 0
-            self._answer(now, _short(0xA6, 0))
+            self._answer(now, outer(b"\xa6\0"))
         elif frame.inner is not None and not self._chance("radio_loss"):
             self._radio(frame, frame.inner, now)
 
     def _radio(self, frame: Frame, inner: Inner, now: float) -> None:
         """What arrives at the NeckWear itself. *Inferred*: forward channel 0 means the handset's own."""
-        if self._battery <= 0:
-            return  # a flat battery answers nothing and emits nothing
         function = inner.function
-        if function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel:
+        deaf = function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel
+        if deaf or self._battery <= 0:  # a flat battery answers nothing and emits nothing
             return
-        if function == 0x71:
-            self.awake = True
+        self.awake = self.awake or function == 0x71
         if not self.awake:
             return
         self._last_command = now
@@ -274,46 +259,40 @@ class VirtualNeckWear:
         if function == 0x02:
             self._silence(now)
         elif function == 0x01 and len(inner.data) == 8 and 1 <= inner.data[3] <= 12:
-            self._play(inner.data[3], int.from_bytes(inner.data[4:], "big") / 1000, now)
+            self._play((inner.data[3],), int.from_bytes(inner.data[4:], "big") / 1000, now)
         elif function == 0x22 and inner.uid == self.uid:
             self.neck_channel = inner.data[12]
             if not self._chance("radio_loss"):
-                self._answer(now, _set_channel_reply(self.uid))
+                reply = outer(bytes.fromhex("010001020000A2") + self.uid + b"\0")
+                self._answer(now, outer(bytes([0xD1, 0, len(reply)]) + reply))
 
-    def _play(self, scent: int, seconds: float, now: float) -> None:
+    def _play(self, scents: tuple[int, ...], seconds: float, now: float) -> None:
         """Start or renew. A cartridge or a battery that runs empty ends the scent; the fan may go on."""
-        same = self._scent == scent
-        since = self._since if same else now
         self._account(now)
-        if not same:
+        since = self._since if self._scents == scents else now
+        if self._scents != scents:
             self._silence(now)
-        left = min(seconds, self._cartridges[scent], self._battery)
-        if left <= 0:
-            self._record("airflow only", scent)
-            return
-        if not same:
-            self._record("air on", scent)
-        self._scent, self._since, self._until = scent, since, now + left
+        left = min(seconds, self._battery, *(self._cartridges[scent] for scent in scents))
+        for scent in scents if since == now or left <= 0 else ():
+            self._record("air on" if left > 0 else "airflow only", scent)
+        if left > 0:
+            self._scents, self._since, self._until = scents, since, now + left
 
     def _silence(self, now: float) -> None:
-        if self._scent:
-            self._account(now)
-            self._past.append(Air(self._scent, self._since, now))
-            if len(self._past) > 2 * KEPT:
-                del self._past[:KEPT]
-            self._record("air off", self._scent)
-            self._scent = 0
+        self._account(now)
+        for scent in self._scents:
+            self._past.append(Air(scent, self._since, now))
+            self._record("air off", scent)
+        if len(self._past) > 2 * KEPT:
+            del self._past[:KEPT]
+        self._scents = ()
 
     def _account(self, now: float) -> None:
-        """Take what was used since the last time from cartridge and battery."""
-        if self._scent:
-            used = max(0.0, now - max(self._accounted, self._since))
-            self._cartridges[self._scent] -= used
-            self._battery -= used
-            if self._battery < 1e-6:
-                self._battery = 0.0
-            if self._cartridges[self._scent] < 1e-6:
-                self._cartridges[self._scent] = 0.0
+        """Take what was used since the last time from cartridges and battery."""
+        used = max(0.0, now - max(self._accounted, self._since)) if self._scents else 0.0
+        for scent in self._scents:
+            self._cartridges[scent] = _less(self._cartridges[scent], used)
+        self._battery = _less(self._battery, used)
         self._accounted = now
 
     def _answer(self, now: float, reply: bytes) -> None:
@@ -348,20 +327,66 @@ class VirtualNeckWear:
             last = self._out[-1][0] if self._out else -NEVER
             bisect.insort(self._out, (max(when, last), self._order, data))  # one wire: what is later stays behind
 
-    def _record(self, event: str, scent: int | None = None) -> None:
+    def _record(self, event: str, scent: int = 0) -> None:
         if self._log:
             entry = {"at": round(self._now(), 6), "event": event} | ({"scent": scent} if scent else {})
             try:
                 self._log.write(json.dumps(entry) + "\n")
-                self._log.flush()
             except OSError:
                 self._log = None  # a log never keeps a device from what it does
 
 
-def _short(command: int, value: int) -> bytes:
-    return outer(bytes([command, value]))
+def _less(left: float, used: float) -> float:
+    return left - used if left - used > 1e-6 else 0.0
 
 
-def _set_channel_reply(uid: bytes) -> bytes:
-    inner = outer(bytes.fromhex("010001020000A2") + uid + b"\x00")
-    return outer(bytes([0xD1, 0, len(inner)]) + inner)
+class VirtualDirect(VirtualNeckWear):
+    """A NeckWear on its own line, which answers. It never sleeps; `volumes` is the mixture that it gives now.
+
+    `radio_loss` loses frames on the way to it, `silence` its answers, and `lacks` refuses that many commands.
+    """
+
+    parser = direct.Parser
+    volumes: tuple[int, ...] = ()
+
+    def _obey(self, frame: Any, now: float) -> None:
+        if self._chance("radio_loss") or self._battery <= 0:
+            return
+        command, data = frame.command, frame.data
+        scent = max(0, self.emitting)
+        said = b"\0"
+        if command in _LACKING[: int(self.faults.get("lacks", 0))]:
+            said = b"\x01"
+        elif command == direct.STOP:
+            self._silence(now)
+        elif command == direct.PLAY and len(data) == 6 and 1 <= data[0] <= 12:
+            self._play((data[0],), int.from_bytes(data[1:5], "big") / 1000, now)
+        elif command == direct.MIX and len(data) in (12, 24):
+            self._mix(data, now)
+        elif command == direct.STATE:
+            said = bytes([min(0x0C, 6 + scent) if scent else 7 * bool(self._scents)])
+        elif command == direct.DEVICE_ID:
+            said = self.uid
+        elif command == direct.CARTRIDGES:
+            said = bytes.fromhex("".join(f"{channel:03x}" for channel in range(1, 13)))
+        elif command == direct.STATUS:
+            left = max(0, round(1000 * (self._until - now))) if scent else 0
+            said = bytes([195, scent]) + scent.to_bytes(2, "big") + left.to_bytes(4, "big")
+        else:
+            said = b"\x01"
+        self._say(now, command, said)
+
+    def _mix(self, data: bytes, now: float) -> None:
+        """*Inferred*: a mixture takes the place of what plays, and lasts until it is stopped: it has no duration."""
+        width = len(data) // 12
+        volumes = tuple(int.from_bytes(data[at : at + width], "big") for at in range(0, len(data), width))
+        self._silence(now)
+        self._play(tuple(channel for channel, volume in enumerate(volumes, 1) if volume), NEVER, now)
+        self.volumes = volumes
+
+    def _silence(self, now: float) -> None:
+        super()._silence(now)
+        self.volumes = ()
+
+    def _say(self, now: float, command: int, data: bytes) -> None:
+        self._answer(now, direct.reply(command, data))

@@ -12,16 +12,60 @@ One writer, so frames never interleave; no sleeping inside, so the same code run
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from smellkit.device import direct
-from smellkit.device.errors import Closed, LinkError, NoReply
-from smellkit.device.jobs import NEVER, Burst, Pulse, Schedule, Stopped
-from smellkit.device.wire import SHORTEST, Wire
+from smellkit.device.clock import Clock
+from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
+from smellkit.device.guard import Watched
+from smellkit.device.jobs import NEVER, Burst, Dialect, Exchange, Job, Owed, Schedule, Stopped, Timing
+from smellkit.device.link import BackOff, Link
+from smellkit.device.log import Log
 
 
-class Worker(Wire):
-    """What happens on the link. Everything here runs inside `step` only, but for what `Engine` does under `_lock`."""
+class Worker:
+    """What happens on the link, but for what plays. Everything here runs inside `step`, or under `_lock`."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Link],
+        *,
+        clock: Clock,
+        timing: Timing,
+        log: Log,
+        name: str,
+        dialect: Dialect,
+        watch: Watched | None,
+        on_end: Callable[[Any, bool], None],
+    ):
+        self.name, self.log, self.timing, self.dialect = name, log, timing, dialect
+        self._connect, self._clock, self._watch, self._on_end = connect, clock, watch, on_end
+        self._lock = threading.RLock()  # guards what others leave; re-entrant: a signal handler may leave a job
+        self._inbox: list[Job] = []
+        self._closing: Job | None = None
+        self._last_stop = -NEVER  # when somebody wanted silence for the last time: older plays are dropped
+        self._ended = False
+        # the worker's own
+        self.schedule: Schedule | None = None
+        self.kept_until = NEVER  # nothing plays after that
+        self.airs_until = -NEVER  # a scent may be in the air until then, if no stop arrives
+        self.trouble: LinkError | None = None  # why the link is away
+        self._exchange = Exchange(timing=timing, log=log, name=name)
+        self._parser = dialect.parser()
+        self._stop, self._wake = Burst(), Burst()
+        self._last_byte = -NEVER
+        self._last_sent = b""
+        self._last_play = -NEVER  # an answer to a stop that went before it says nothing about it
+        self._last_forward = -NEVER  # the device itself heard something
+        self._free = -NEVER  # no command before
+        self._retry, self._back_off = NEVER, BackOff(first=timing.back_off, cap=timing.cap)
+        self._give_up = NEVER
+        self._link: Link | None = None
+        self._use(connect())
 
     def step(self) -> float | None:
         """Do what is due. Return when to be called next; None once closed."""
@@ -44,78 +88,188 @@ class Worker(Wire):
             raise
         return None if self._ended else due
 
+    def bound(self) -> float:
+        """Seconds until the air is clear even if no stop arrives."""
+        return max(0.0, self.airs_until - self._now())
+
+    def _now(self) -> float:
+        return self._clock.now()
+
     def _take(self) -> None:
         """Jobs that others left become the worker's own."""
-        now = self._now()
         with self._lock:
-            stops, self._stops = self._stops, []
-            wakes, self._wakes = self._wakes, []
-            schedule, self._next = self._next, None
-            closing = self._closing
-        if closing and self._give_up == NEVER:
-            self._give_up = now + self.timing.patience
-            stops.append(closing)
-            self._requests.fail(Closed(f"{self.name} was closed", port=self.name, remedy="open it again"))
-        if stops:
-            self._end_schedule("stopped")
-            self._wake.finish("stopped")
-            self._begin_stop(*stops)
-        if wakes:
-            self._wake.start(self.timing.wakes, now)
-            self._wake.jobs += wakes
-        if schedule and schedule.asked < self._last_stop:
-            schedule.finish("stopped")
-        elif schedule:
-            self._end_schedule("replaced")
-            self.schedule = schedule
+            jobs, self._inbox = self._inbox, []
+        if self._closing and self._give_up == NEVER:
+            self._give_up = self._now() + self.timing.patience
+            jobs.append(Job("stop"))
+            self._exchange.fail(Closed(f"{self.name} was closed", port=self.name, remedy="open it again"))
+        for job in jobs:
+            if isinstance(job, Schedule) and job.asked < self._last_stop:
+                job.finish("stopped")
+            elif isinstance(job, Schedule):
+                self._end_schedule("replaced")
+                self.schedule = job
+            elif job.what == "wake":
+                self._wake.start(self.timing.wakes, self._now(), job)
+            else:
+                self._end_schedule("stopped")
+                self._wake.finish("stopped")
+                self._begin_stop(job)
         if self._link is None:
-            self._fail_all()
+            self._fail_all(self._away())
+
+    # the port: writing, reading, losing
+
+    def _send(self, frame: bytes, what: str) -> bool:
+        """Write one frame; False when the link broke over it."""
+        assert self._link is not None
+        began = self._now()
+        try:
+            self._link.write(frame)
+        except LinkError as why:
+            why.elapsed = self._now() - began
+            self.log.sent(frame, f"{what}: failed", latency=why.elapsed)
+            self._lose(why)
+            return False
+        now = self._now()
+        self.log.sent(frame, what, latency=now - began)
+        self._last_sent = frame
+        self._free = now + self.timing.gap
+        if frame[1] == 0x51 and (what == "wake" or now - self._last_forward < self.timing.idle):
+            self._last_forward = now  # a device asleep hears nothing but a wake
+        return True
+
+    def _read(self) -> None:
+        try:
+            data = self._link.read() if self._link else b""
+        except LinkError as why:
+            self._lose(why)
+            return
+        now, replies = self._now(), []
+        if data:
+            if self._last_sent and self._last_sent in data:
+                self._exchange.trouble(self._last_sent, "echo")
+            replies = self._parser.feed(data)
+            self._last_byte = now
+        elif self._parser.waiting and now >= self._last_byte + self.timing.inter_byte:
+            replies = self._parser.expire()
+        for fault in self._parser.errors:
+            self._exchange.trouble(fault.raw, f"{fault}: {fault.detail}")
+        self._parser.errors.clear()
+        for frame in replies:
+            if self.dialect.answers and frame.raw[1:5] == direct.OURS:
+                self._exchange.trouble(frame.raw, "echo")
+            elif self.dialect.answers and self._is_over(frame):
+                self.log.got(frame.raw, "over, says the player")
+            else:
+                self._exchange.reply(frame, now)
+
+    def _is_over(self, frame: Any) -> bool:
+        """Whether a reply says that a play has ended by itself; a mixture can't before it was accepted."""
+        sending = self.schedule.sending if self.schedule else None
+        refused = bool(sending) and not sending.heard and sending.frame[5] == frame.command == direct.MIX  # type: ignore
+        return frame.command in (direct.PLAY, direct.MIX) and frame.value in (1, 2) and not refused
+
+    def _use(self, link: Link | None) -> None:
+        if self._link:
+            self._link.close()
+        with self._lock:
+            self._link = link
+        if self._watch:
+            self._watch.on_link(link)
+
+    def _lose(self, why: LinkError) -> None:
+        """The port is gone: one error for everybody who waits, then look for it."""
+        self.log.note(f"lost: {why.what} ({why.got})")
+        self.trouble = why
+        self._use(None)
+        self._parser = self.dialect.parser()
+        self._exchange.forget()
+        self._last_forward = -NEVER
+        self._retry = self._now() + self._back_off.next()
+        self._fail_all(why)
+
+    def _fail_all(self, error: LinkError) -> None:
+        """The link is away: nobody waits for it, except closing, for a while."""
+        self._stop.finish(error=error)
+        self._wake.finish(error=error)
+        schedule, self.schedule = self.schedule, None
+        if schedule:
+            schedule.finish(error=error)
+        self._exchange.fail(error)
+
+    def _away(self) -> PortLost:
+        return PortLost(
+            f"{self.name} is away",
+            port=self.name,
+            got=self.trouble.got if self.trouble else "",
+            remedy="plug the handset in again: the driver looks for it and sends stop first. "
+            f"A device that still plays ends by its own timer, in {self.bound():.1f} s at most",
+        )
 
     # 1
 
+    def _begin_stop(self, *jobs: Job) -> None:
+        """Silence: three times, or until it is confirmed."""
+        count = self.timing.stops
+        if self.dialect.answers:  # answers to stops that went before may be on their way: outlast those
+            count = round((self.timing.late + 2 * self.timing.reply) / self.timing.again)
+        self._stop.start(count, self._now(), *jobs)
+
     def _do_stop(self) -> float:
-        stop = self._stop
+        stop, answers = self._stop, self.dialect.answers
         if not self._link or not stop.active:
             return NEVER
-        answers = self.dialect.answers
-        gap = self.timing.again if answers else self.timing.stop_gap
-        due = self._fire(stop, self.dialect.stop(self._channel), "stop", gap=gap)
+        due = self._fire(stop, self.dialect.stop(), "stop", self.timing.again if answers else self.timing.stop_gap)
+        if due is None and answers and not stop.confirmed and self._now() < stop.due:
+            due = stop.due
         if due is not None:
             return due
-        if answers and not stop.confirmed and self._now() < stop.due:
-            return stop.due
         self._back_off.reset()
-        if answers and not stop.confirmed:
-            stop.finish(error=self._unconfirmed(stop))
-        else:
-            stop.finish(Stopped(stop.sent, self.bound(), stop.confirmed))
-        if self._closing and self._closing.done:
+        error = self._unconfirmed() if answers and not stop.confirmed else None
+        stop.finish(Stopped(stop.sent, self.bound(), stop.confirmed), error)
+        if self._closing:
+            self._closing.finish(error=error)
             self._end()
         return NEVER
 
-    def _unconfirmed(self, stop: Burst) -> NoReply:
+    def _stop_answered(self, sent: float, frame: Any, now: float) -> None:
+        what = self._heard(frame, now - sent)
+        if not self._stop.active or sent <= self._last_play:
+            return
+        if frame.value == direct.DONE:
+            self._stop.left, self._stop.confirmed = 0, True
+            self.airs_until = -NEVER
+        else:
+            self._stop.refusals.append(f"stop was {what}")
+
+    def _heard(self, frame: Any, latency: float) -> str:
+        what = "done" if frame.value == direct.DONE else f"refused with {frame.data.hex() or 'nothing'}"
+        self.log.got(frame.raw, what, latency=latency)
+        return what
+
+    def _unconfirmed(self) -> NoReply:
         return NoReply(
-            f"Stop is not confirmed by {self.name}, sent {stop.sent} times",
+            f"Stop is not confirmed by {self.name}, sent {self._stop.sent} times",
             port=self.name,
-            frame=self.dialect.stop(self._channel),
+            frame=self.dialect.stop(),
             expected="00 with 0",
-            got="; ".join(dict.fromkeys(self._requests.heard)) or "nothing",
+            got="; ".join(dict.fromkeys(self._stop.refusals)) or "nothing",
             remedy=f"switch the player off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most",
         )
 
-    def _fire(self, burst: Burst, frame: bytes, what: str, *, gap: float, wait: bool = False) -> float | None:
-        """Send what is due of a burst, after other commands with `wait`; when to go on, None once it is over."""
+    def _fire(self, burst: Burst, frame: bytes, what: str, gap: float) -> float | None:
+        """Send what is due of a burst, a wake after other commands; when to go on, None once it is over."""
         while burst.left:
-            due = max(burst.due, self._free) if wait else burst.due
+            due = max(burst.due, self._free) if what == "wake" else burst.due
             if self._now() < due:
                 return due
             if not self._send(frame, what):
                 return NEVER
-            if burst is self._stop and self.dialect.answers:
-                self._owed.append((self._now(), direct.STOP, None))
-            burst.left -= 1
-            burst.sent += 1
-            burst.due = self._now() + gap
+            burst.left, burst.sent, burst.due = burst.left - 1, burst.sent + 1, self._now() + gap
+            if what == "stop" and self.dialect.answers:
+                then = partial(self._stop_answered, self._now())
+                self._exchange.owed.append(Owed(self._now(), (direct.STOP, 0), then, group=self._last_play))
         return None
 
     # 2
@@ -138,130 +292,49 @@ class Worker(Wire):
             return self._retry
         self._use(link)
         self.log.note(f"connected again: {link.name}")
-        self._stop.active = False
         self._begin_stop()
-        if self._closing and self._closing not in self._stop.jobs:
-            self._stop.jobs.append(self._closing)
         if self.dialect.wake:
             self._stop.due += self.timing.stop_gap
-            self._send(self.dialect.wake(self._channel), "wake")  # a device asleep would not hear the stop
+            self._send(self.dialect.wake(), "wake")  # a device asleep would not hear the stop
         self._last_forward = -NEVER  # before the next play it is woken properly
         return self._now()
 
     # 3
 
     def _asleep(self) -> bool:
-        if not self.dialect.wake:
-            return False
-        return self._now() - self._last_forward >= self.timing.idle or self._wake.left > 0
+        idle = self._now() - self._last_forward >= self.timing.idle
+        return self.dialect.wake is not None and (idle or self._wake.left > 0)
 
     def _do_wake(self) -> float:
         if not self._link or self._stop.active:
             return NEVER
-        if not self.dialect.wake:
-            self._wake.finish()
-            return NEVER
-        request = self._requests.current
+        request = self._exchange.current
         needed = (self.schedule is not None and self.schedule.began is None) or (request is not None and request.wakes)
         if needed and self._asleep():
             self._wake.start(self.timing.wakes, self._now())
-        due = self._fire(self._wake, self.dialect.wake(self._channel), "wake", gap=self.timing.wake_gap, wait=True)
-        if due is not None:
-            return due
+        if self.dialect.wake:
+            due = self._fire(self._wake, self.dialect.wake(), "wake", self.timing.wake_gap)
+            if due is not None:
+                return due
         self._wake.finish()
         return NEVER
 
-    # 4
+    # 4, of which `engine.py` has the rest
 
     def _do_schedule(self) -> float:
-        while self.schedule and self._link and not self._stop.active and not self._retuning():
-            if self._now() >= self.kept_until:
-                self._end_schedule("stopped: nobody is there any more")
-                self._begin_stop()
-                return self._now()
-            due = self._advance(self.schedule, self._now())
-            if due is not None:
-                return min(due, self.kept_until)
-        return NEVER
+        raise NotImplementedError
 
-    def _retuning(self) -> bool:
-        """A change of channel is on its way: what would be played now, a stop might not reach."""
-        request = self._requests.current
-        return request is not None and request.retunes and request.tries > 0 and not request.done
+    def _do_again(self) -> float:
+        raise NotImplementedError
 
-    def _advance(self, schedule: Schedule, now: float) -> float | None:
-        """One move: begin, send the next frame, or end; when to go on, None for at once."""
-        if schedule.began is None:
-            if self._asleep():
-                return NEVER  # the wake comes first
-            if now < self._free:
-                return self._free
-            schedule.began = now
-            self.log.note(f"begins: {schedule.what}")
-        if schedule.next == len(schedule.pulses):
-            if now < schedule.began + schedule.seconds:
-                return schedule.began + schedule.seconds
-            self._end_schedule("played")
-            return None
-        pulse = schedule.pulses[schedule.next]
-        longest = self.timing.frame if self._guarded() else min(self.timing.frame, self.timing.unguarded)
-        due = self._due(schedule, pulse, longest, now)
-        if now < due:
-            return due
-        if now - due > self.timing.asleep or due < schedule.covered < now:
-            self._interrupted(schedule, now - due)
-            return NEVER
-        end = schedule.began + pulse.start + pulse.seconds
-        if end - now < SHORTEST:
-            if schedule.covered == -NEVER:
-                self.log.note(f"too late for scent {pulse.scent}, {pulse.seconds:g} s")
-            schedule.next, schedule.covered = schedule.next + 1, -NEVER
-            return None
-        if now < self._free:
-            return self._free
-        self._play(schedule, pulse, end if pulse.volumes else min(due + longest, end))
-        return None
+    def _guarded(self) -> bool:
+        return self._watch is None or self._watch.alive
 
-    def _due(self, schedule: Schedule, pulse: Pulse, longest: float, now: float) -> float:
-        """When the next frame of a pulse is due: absolute, so lateness never adds up."""
-        if schedule.covered == -NEVER:
-            return schedule.began + pulse.start  # type: ignore[operator]
-        if schedule.covered - now > longest and not pulse.volumes:
-            return now  # the watchdog is gone: a shorter frame takes the place of the one that is in the air
-        return schedule.covered - min(self.timing.renew, longest / 2)
-
-    def _play(self, schedule: Schedule, pulse: Pulse, until: float) -> None:
-        now, before, again = self._now(), self.airs_until, schedule.covered > -NEVER
-        seconds = until - now
-        if pulse.volumes:
-            frame, lasts = (
-                direct.mix(pulse.volumes),
-                NEVER,
-            )  # it has no duration: nothing but a stop ends it for certain
-        else:
-            frame, lasts = self.dialect.play(pulse.scent, max(1, round(seconds * 1000)), self._channel), seconds
-        self.airs_until = max(before, now + self.timing.write + lasts)  # even a write that fails may arrive
-        if not self._send(frame, f"{'renew' if again else 'play'} {pulse.scent or 'mixture'} for {seconds:.3f} s"):
-            return
-        self.airs_until = max(before, self._now() + lasts)  # the radio may lose it: the older one goes on
-        schedule.played.append(Pulse(now - (schedule.began or now), pulse.scent, seconds, pulse.volumes))
-        schedule.covered = until
-        if self.dialect.answers:
-            schedule.last, schedule.first_sent, schedule.until, schedule.tries = frame, self._now(), until, 1
-            schedule.number += 1
-            self._last_play = self._now()
-            self._owed.append((self._last_play, frame[5], (id(schedule), schedule.number)))
-        if until >= (schedule.began or now) + pulse.start + pulse.seconds - 1e-9:
-            schedule.next, schedule.covered = schedule.next + 1, -NEVER
-
-    def _interrupted(self, schedule: Schedule, late: float) -> None:
-        error = LinkError(
-            f"{schedule.what} was interrupted: nothing ran for {late:.1f} s",
-            port=self.name,
-            remedy="the machine slept or was busy; what was left is not played by itself: play it again",
-        )
-        self.log.note(error.what)
-        self._fail_schedule(error)
+    def _fail_schedule(self, error: Exception) -> None:
+        schedule, self.schedule = self.schedule, None
+        if schedule:
+            schedule.finish(error=error)
+        self._begin_stop()
 
     def _end_schedule(self, how: str) -> None:
         schedule, self.schedule = self.schedule, None
@@ -277,13 +350,13 @@ class Worker(Wire):
     # 5
 
     def _do_request(self) -> float:
-        while self._link and not self._stop.active and (request := self._requests.head(self._now())):
+        while self._link and not self._stop.active and (request := self._exchange.head(self._now())):
             now = self._now()
             if request.tries and now < request.last + self.timing.reply:
                 return request.last + self.timing.reply
             if request.wakes and self._asleep():
                 return now if self._wake.left == 0 else NEVER
-            due = max(self._requests.due(request, now), self._free)
+            due = max(self._exchange.due(request, now), self._free)
             if now < due:
                 return due
             if request.silences and (self.schedule or self.airs_until > now):
@@ -293,38 +366,44 @@ class Worker(Wire):
                 return now
             if not self._send(request.frame, request.what):
                 return NEVER
-            self._requests.sent(request, self._now())
+            self._exchange.sent(request, self._now())
         return NEVER
 
     # the end
 
     def _end(self) -> None:
         self._end_schedule("stopped")
-        self._requests.fail(Closed(f"{self.name} was closed", port=self.name))
-        silent = self._closing is None or self._closing.error is None
-        if self._link:
-            self._link.close()
+        self._exchange.fail(Closed(f"{self.name} was closed", port=self.name))
         with self._lock:
-            self._link = None
+            link, self._link = self._link, None
             self._ended = True
-            left = [*self._stops, *self._wakes, *([self._next] if self._next else [])]
+            left, self._inbox = self._inbox, []
+        if link:
+            link.close()
         for job in left:
             job.finish("closed")
-        self._on_end(silent)
+        self._on_end(self, self._closing is None or self._closing.error is None)
 
     def _crash(self, why: Exception) -> None:
         self.log.note(f"worker failed: {why!r}")
         self.last_resort()
         error = LinkError(f"The driver of {self.name} failed: {why!r}", port=self.name, remedy="open it again")
         with self._lock:
-            jobs = [*self._stops, *self._stop.jobs, *self._wakes, *self._wake.jobs, self._next, self.schedule]
-        for job in (*jobs, self._closing):
-            if job:
-                job.finish(error=error)
-        self._requests.fail(error)
+            left = [*self._inbox, *([self._closing] if self._closing else [])]
+        for job in left:
+            job.finish(error=error)
+        self._fail_all(error)
         self.trouble = error
         with suppress(Exception):
-            self._on_end(False)  # the watchdog sends stop too
+            self._on_end(self, False)  # the watchdog sends stop too
         if self._link:
             self._link.close()
         self._link, self._ended = None, True
+
+    def last_resort(self) -> None:
+        """The worker hangs or died: send stop from this thread, past it."""
+        try:
+            if link := self._link:
+                link.write(self.dialect.stop())
+        except LinkError as why:
+            self.log.note(f"last-resort stop failed: {why.what}")

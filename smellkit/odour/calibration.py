@@ -156,11 +156,11 @@ def read_labels(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        sheet = Sheet.read(path, separated=True, report=Report())
+        sheet = Sheet.read(path, wanted=["filepath"], report=Report())
     except DataError as why:
         raise DataError(f"{path} is not valid CSV: {why.what}", hint=why.hint) from why
     names = [name for name in sheet.header if name.startswith("label_")]
-    if "filepath" not in sheet.header or not names:
+    if not names:
         columns = ", ".join(map(repr, sheet.header[:6]))
         expected = "columns filepath and label_<odorant>, separated by commas"
         raise fault(

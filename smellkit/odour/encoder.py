@@ -136,7 +136,8 @@ class FeatureMLP(Backbone):
         window -> summarise (batch, features) -> normalizer, about N(0, 1) -> noise -> 2 x dense -> (batch, hidden)
 
     The noise (in units of a feature's deviation, training only) keeps the dense layers from learning a session by
-    heart. With a `lag`, differences over so many steps are summarised beside the window itself.
+    heart. With a `lag`, differences over so many steps are summarised beside the window itself. Without `hidden` units
+    the features themselves are the answer, for a linear discriminant.
     """
 
     def __init__(
@@ -149,12 +150,13 @@ class FeatureMLP(Backbone):
         noise: float = 0.6,
         lag: int = 0,
     ):
-        super().__init__(channels=channels, width=hidden)
-        self.lag = lag
         features = summarise(torch.zeros(1, steps, channels), lag=lag).shape[1]
+        super().__init__(channels=channels, width=hidden or features)
+        self.lag = lag
         self.normalizer = QuantileNormalizer(features)
         self.noise = Noise(noise)
-        self.dense = nn.Sequential(dense(features, hidden, dropout=dropout), dense(hidden, hidden, dropout=dropout))
+        layers = [dense(features, hidden, dropout=dropout), dense(hidden, hidden, dropout=dropout)] if hidden else []
+        self.dense = nn.Sequential(*layers)
 
     def prepare(self, windows: Tensor) -> None:
         super().prepare(windows)
@@ -193,6 +195,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "scentformer": ScentFormer,
     "summary-mlp": FeatureMLP,
     "curve-mlp": partial(FeatureMLP, lag=LAG),  # on whole curves, with the strict differences beside them
+    "linear": partial(FeatureMLP, hidden=0, noise=0.0),  # for a discriminant
 }
 FEATURE_LAG = {"summary-mlp": 0, "curve-mlp": LAG}  # those that may be given summary features, with this lag
 
@@ -202,6 +205,23 @@ def make(model: str, shape: tuple[int, ...], *, classes: int, **options) -> Enco
     if model not in BACKBONES:
         raise OptionError(f"There is no model {model!r}", hint=nearest(model, BACKBONES))
     return Encoder(BACKBONES[model](steps=shape[0], channels=shape[1], **options), classes=classes)
+
+
+def discriminant(windows: Tensor, weight: Tensor, bias: Tensor) -> Encoder:
+    """The network that is a linear discriminant: `weight` (classes, features) and `bias` on normal summary features.
+
+    z are the singular directions of the discriminant, so all of it for up to 50 classes.
+    """
+    network = make("linear", tuple(windows.shape[1:]), classes=len(weight)).prepare(windows)
+    outer, sizes, directions = torch.linalg.svd(weight.double(), full_matrices=False)
+    kept = min(Z_CHANNELS, len(sizes))
+    with torch.no_grad():
+        for layer in (network.embed, network.head):
+            layer.weight.zero_(), layer.bias.zero_()
+        network.embed.weight[:kept] = directions[:kept].float()
+        network.head.weight[:, :kept] = (outer * sizes)[:, :kept].float()
+        network.head.bias.copy_(bias)
+    return network.eval()
 
 
 def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -24,8 +24,8 @@ from smellkit.device.enose import Nose
 from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
-from smellkit.errors import OptionError
-from smellkit.odour import recordings
+from smellkit.errors import OptionError, WeightsError
+from smellkit.noses import difference
 from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several
 from smellkit.odour.reproduction import Reproduction, Sniffing, answers, reproduce
 from smellkit.odour.scents import SCENTS
@@ -49,15 +49,19 @@ MEMORY = 0.6  # of the answer so far, against the newest window
 
 
 class Recogniser:
-    """A pipeline that listens: `add` a row of the `columns`, get a Mixture every few rows or None. Memory is constant.
+    """A pipeline that listens: `add` a row of its nose, get a Mixture every few rows or None. Memory is constant.
+
+    `columns` are those of a row, where it has not all of the nose's in their order.
 
     >>> recogniser = Recogniser(Pipeline.load())
     >>> for row in nose:
     ...     answer = recogniser.add(row.values) or answer
     """
 
-    def __init__(self, pipeline: Pipeline, *, columns: Sequence[str] = recordings.SENSORS):
+    def __init__(self, pipeline: Pipeline, *, columns: Sequence[str] = ()):
         self.pipeline = pipeline
+        self.nose = pipeline.smell.nose  # whose rows these are
+        columns = columns or tuple(self.nose.columns)
         self.about = pipeline.about
         self.span = pipeline.smell.span
         self._places = [list(columns).index(name) for name in pipeline.smell.columns]
@@ -134,8 +138,11 @@ class Sniff:
 def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float = 10) -> Sniff:
     """Read `rows` rows that follow each other, or as many as one window takes, and recognise on the way.
 
-    Raises NoReply when no row comes for `timeout` seconds, PortLost when the board is gone.
+    WeightsError for another nose; NoReply when no row comes for `timeout` seconds, PortLost when the board is gone.
     """
+    if why := difference(recogniser.nose, nose.description, columns=recogniser.pipeline.smell.columns):
+        hint = "weights of this nose, or open the port as the nose that it is (nose=...)"
+        raise WeightsError(f"These weights are for another nose: {why}", hint=hint)
     values: list[tuple[float, ...]] = []
     answers: list[tuple[int, Mixture]] = []
     times: list[float] = []

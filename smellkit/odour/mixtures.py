@@ -11,15 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import cache
-from smellkit.checks import Pace, Report, read_table, readable
+from smellkit.checks import Report, read_table, readable
 from smellkit.errors import DataError
 from smellkit.odour.recordings import SPANS, Stretch, stretches, unread
 from smellkit.odour.scents import ODORANTS
-from smellkit.sensors import GROVE
+from smellkit.sensors import GROVE, MIXTURE
 from smellkit.windows import sliding
 
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
-PACE = Pace(rate=10.0, gap=2.0)
+PACE = MIXTURE.pace
 LENGTH, STRIDE, STEPS = 100, 50, 600  # a window, the way to the next, and how much of a recording counts, as published
 _VERSION = "blends 3"
 

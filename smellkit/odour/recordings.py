@@ -22,7 +22,7 @@ from smellkit.checks import Pace, Report, Span, fault, nearest, read_table, read
 from smellkit.checks.clock import clock_columns, paced, read_clock
 from smellkit.checks.tables import at_pace, read_values
 from smellkit.errors import DataError
-from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS
+from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS, SMELLNET
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ SPANS = {
     for name, limits in RANGES.items()
 }
 RATE = 1.0  # Hz, about: SmellNet's files have no time column
-PACE = Pace(rate=RATE, gap=5.0)
+PACE = SMELLNET.pace
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
 BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
 ALL = "all"

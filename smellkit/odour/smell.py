@@ -20,19 +20,20 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from smellkit import checkpoint
-from smellkit.checks import Report
+from smellkit import checkpoint, noses
+from smellkit.checks import Pace, Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
-from smellkit.odour import mixtures, recordings
+from smellkit.noses import Description
+from smellkit.odour import mixtures, readers, recordings
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.mixture import Forest, Hybrid, Neighbours
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
-from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings, read_stretches
+from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
-from smellkit.sensors import ENVIRONMENT, GROVE, PPM
+from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
 from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
@@ -48,7 +49,7 @@ class SubstanceSmell:
     confidence: Confidence
     about: str = ""
     ranges: Ranges | None = None  # of the channels in training, where the weights tell them
-    pace = recordings.PACE
+    nose: Description = SMELLNET  # that they were trained for
 
     @classmethod
     def load(cls, folder: Path) -> SubstanceSmell:
@@ -65,8 +66,8 @@ class SubstanceSmell:
             what = f"{folder} / manifest.json does not describe an odour encoder: {why}"
             raise WeightsError(what, hint="use data/weights/odour") from why
         checkpoint.fill(network, renamed(tensors), where=str(folder))
-        named = f"trained weights, {len(classes)} substances"
-        return cls(network.eval(), protocol, classes, confidence, named, Ranges.of(manifest))
+        named, nose = f"trained weights, {len(classes)} substances", noses.of_manifest(manifest) or SMELLNET
+        return cls(network.eval(), protocol, classes, confidence, named, Ranges.of(manifest), nose)
 
     def fit(self, data: str | Path | None = None) -> SubstanceSmell:
         """Return the same frozen encoder with a read-out fitted in seconds to the training recordings in `data`.
@@ -90,7 +91,13 @@ class SubstanceSmell:
             Confidence(fit_temperature(scores, windows.target[held])),
             f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances",
             board_ranges(table, self.columns),
+            self.nose,
         )
+
+    @property
+    def pace(self) -> Pace:
+        """How fast rows must come."""
+        return self.nose.pace
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -101,8 +108,10 @@ class SubstanceSmell:
         return self.protocol.span
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
-        """The rows of a CSV file as parts between which its clock shows a gap; a half first row is dropped."""
-        return read_stretches(path, columns=self.columns, report=report)
+        """The rows of a file as parts between which its clock shows a gap; a half first row is dropped."""
+        if self.nose == SMELLNET:
+            return recordings.read_stretches(path, columns=self.columns, report=report)
+        return readers.read_stretches(path, self.nose, columns=self.columns, report=report)
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, steps, channels) of a recording's `rows` (rows, columns); none when it is too short."""
@@ -159,6 +168,7 @@ class MixtureSmell:
     about = "trained weights, mixtures of twelve scents"
     span = LENGTH
     pace = mixtures.PACE
+    nose: Description = MIXTURE
 
     @classmethod
     def load(cls, folder: Path) -> MixtureSmell:
@@ -225,13 +235,19 @@ def inside(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return chosen
 
 
-def board_ranges(table: pd.DataFrame, columns: Sequence[str]) -> Ranges:
+def board_ranges(table: pd.DataFrame, columns: Sequence[str], nose: Description = SMELLNET) -> Ranges:
     """The ranges of `columns` in a tidy table of recordings; those of a stuck environment sensor do not count."""
     values = table[list(columns)].astype(float)
-    stuck = (table["Pressure"].round(1) == STUCK[0]) & (table["Humidity"] == STUCK[1])
-    values.loc[stuck, [name for name in columns if name in ENVIRONMENT]] = np.nan
+    if nose == SMELLNET:
+        stuck = (table["Pressure"].round(1) == STUCK[0]) & (table["Humidity"] == STUCK[1])
+        values.loc[stuck, [name for name in columns if name in ENVIRONMENT]] = np.nan
     parts = [rows.to_numpy() for _, rows in values.groupby(table["file"])]
-    unit = ["counts" if name in GROVE else "estimate" if name in PPM else name for name in columns]
+
+    def kind(name: str) -> str:  # the units in place of 10-bit counts and of estimates are known to `checks.ranges`
+        column = nose.columns[name]
+        return "counts" if column.span == (0, FULL) else "estimate" if column.unit == "ppm" else name
+
+    unit = [kind(name) for name in columns]
     return Ranges.measure(parts, names=columns, unit=unit)
 
 

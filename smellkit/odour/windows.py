@@ -154,13 +154,15 @@ def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Se
     names = tuple(classes) or tuple(sorted(table["substance"].unique()))
     stride = stride or protocol.stride
     parts: list[tuple] = []
-    short, seen = [], dict.fromkeys(names, 0)
+    short: list[str] = []
+    seen: dict[str, dict[str, int]] = {name: {} for name in names}  # recordings of each
     for number, (file, rows) in enumerate(table.groupby("file", sort=True)):
         substance = rows["substance"].iloc[0]
         if substance not in seen:
             continue
         values, starts = _cut_one(rows, protocol, stride)
-        fold, seen[substance] = seen[substance], seen[substance] + 1
+        recording = rows["recording"].iloc[0] if "recording" in rows else file  # several sensors may share one
+        fold = seen[substance].setdefault(str(recording), len(seen[substance]))
         if not len(values):
             short.append(str(file))
             continue

@@ -26,7 +26,7 @@ from smellkit.odour.pipeline import Evidence, Pipeline
 from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
-from smellkit.sensors import SENSORS
+from smellkit.sensors import SMELLNET
 
 __all__ = ["Panel", "Session", "show"]
 
@@ -266,7 +266,8 @@ class Panel:
         rows = [row.values for row in list(session.rows)]
         answer, (playing, _) = session.answer, session.playing
         pictures["now"].value = self._now()
-        pictures["traces"].value = drawings.traces(SENSORS, rows, drawn=recordings.GAS, span=SPAN)
+        nose = session.recogniser.nose if session.recogniser else SMELLNET
+        pictures["traces"].value = drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN)
         known = answer is not None and not (answer.reason and answer.name not in SCENTS)  # else they share out little
         shares = answer.shares if answer and known else None
         said = answer.evidence.items() if answer else ()

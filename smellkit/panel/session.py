@@ -209,8 +209,8 @@ class Session(contextlib.AbstractContextManager):
                 self.recogniser = self._make()
             self._changed("Opening the ports")
             if nose == "virtual":
-                self.board = Board(source, rate=rate)
-            self.nose = Nose.open(self.board.port if self.board else nose)
+                self.board = Board(source, rate=rate, nose=self.recogniser.nose)
+            self.nose = Nose.open(self.board.port if self.board else nose, nose=self.recogniser.nose)
             self.player = NeckWear.open(player)
             if self._stop.is_set():  # closed meanwhile
                 return
@@ -258,5 +258,8 @@ class Session(contextlib.AbstractContextManager):
         state = nose.status()
         if state["lost"]:
             self.trouble = f"The sensor board is gone: {state['lost']}. Plug it in again: it is looked for."
+        elif state["outside"]:
+            self._forget()
+            self.trouble = f"Another board than expected: {state['outside']}."
         elif state["silent"] > SILENCE:
             self.trouble = f"The sensor board has been silent for {state['silent']:.0f} s. Check its cable."

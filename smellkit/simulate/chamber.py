@@ -130,7 +130,8 @@ class ChamberBoard(Board):
 
     def __init__(self, chamber: Chamber):
         self._chamber = chamber
-        super().__init__([",".join("0" for _ in chamber.columns)], rate=chamber.rate, columns=chamber.columns)
+        nose = "smellnet" if chamber.columns == SENSORS else "smellnet-mixture"
+        super().__init__([",".join("0" for _ in chamber.columns)], rate=chamber.rate, nose=nose)
 
     def _print(self) -> Iterator[bytes]:
         """Yield the line of each tick."""

@@ -48,6 +48,23 @@ def odour(out, seed, recordings, rows, pictures, sessions):
 
 
 @simulate.command()
+@click.option("--out", type=FOLDER, required=True, help="A new folder: one for each class, and nose.toml.")
+@click.option("--nose", "name", default="mq-array", show_default=True, metavar="NAME|FILE", help="What records.")
+@click.option("--classes", default=4, show_default=True, help="Substances, at most 14.")
+@click.option("--recordings", default=12, show_default=True, help="Recordings a class.")
+@click.option("--seconds", default=300.0, show_default=True, help="How long each is.")
+@click.option("--days", default=3, show_default=True, help="Days over which the recordings of a class are dealt.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same recordings.")
+def nose(out, name, classes, recordings, seconds, days, seed):
+    """Simulate any nose that has a description: a folder as its owner would have it."""
+    from smellkit import noses
+    from smellkit.simulate.boards import write_recordings
+
+    how = {"classes": classes, "recordings": recordings, "seconds": seconds, "days": days, "seed": seed}
+    click.echo(f"{classes * recordings} recordings of {name} in {write_recordings(out, noses.load(name), **how)}.")
+
+
+@simulate.command()
 @click.option("--out", type=FOLDER, required=True, help="A new folder for frames, masks and annotations.")
 @click.option("--pairs", default=300, show_default=True, help="Pairs of frames in all.")
 @click.option("--size", default="160x120", show_default=True, metavar="WxH", help="Pixels of a frame.")
@@ -65,7 +82,8 @@ def plume(out, pairs, size, seed, frames, missing, variety, shares):
 
     began = time.process_time()
     split = plumes.numbers(shares, ",", name="--shares", example="70,15,15")
+    width, height = plumes.numbers(size, "x", name="--size", example="160x120")
     how = {"frames": frames, "missing": missing, "variety": variety, "shares": split, "progress": sys.stderr.isatty()}
-    counts = plumes.write(out, pairs=pairs, size=plumes.pixels(size), seed=seed, **how)
+    counts = plumes.write(out, pairs=pairs, size=(width, height), seed=seed, **how)
     speed = pairs / max(time.process_time() - began, 1e-3)
     click.echo(f"{pairs} pairs in {out}, {speed:.0f} a second of one core:\n{counts.T.to_string()}")

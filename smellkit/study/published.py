@@ -6,33 +6,20 @@ site/results.yaml says which tables a page shows of a file. A file without an en
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+import pandas as pd
 import yaml
 
-from smellkit import paths, tables
+from smellkit import paths, runs, tables
 from smellkit.errors import DataError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 FOLDER = paths.HOME / "site" / "results"
-SELECTION = (
-    "A selection. All rows and columns, ablations and published figures are on the results page, in notebook 30."
-)
 Figure = tuple[float, float | None, float | None]  # value, low, high
-
-
-class Part(NamedTuple):
-    """What the first page shows of a table: these rows and columns in this order, all without any, and its own note."""
-
-    rows: Sequence[str] = ()
-    columns: Sequence[str] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,20 +31,14 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
     note: str = ""
-    home: Part | None = None
     smaller: tuple[str, ...] = ()  # columns in which the least is the best
     compete: bool = True  # whether rows are rivals, so that one may be the best
 
     def best(self, column: int) -> int | None:
         """Row whose interval in `column` stands clear of every other's, on the better side, or None."""
-        import pandas as pd
-
-        if not self.compete:
-            return None
-
         known = [(row, *figure) for row, (_, figures) in enumerate(self.rows) if (figure := figures[column])]
-        larger = self.columns[column] not in self.smaller
-        best = tables.winner(pd.DataFrame(known, columns=["row", "mean", "low", "high"]), larger=larger)
+        table = pd.DataFrame(known, columns=["row", "mean", "low", "high"])
+        best = tables.winner(table, larger=self.columns[column] not in self.smaller) if self.compete else None
         return None if best is None else known[best][0]
 
 
@@ -80,14 +61,7 @@ def layouts(folder: Path = FOLDER) -> dict[str, Any]:
 def read(folder: Path = FOLDER) -> dict[str, Result]:
     """Return name -> result for every JSON file in `folder`; DataError names a file that can't be read."""
     known, files = layouts(folder), {path.stem: path for path in sorted(folder.glob("*.json"))}
-    names = [*(name for name in known if name in files), *(name for name in files if name not in known)]
-    return {name: _read(files[name], known.get(name, {})) for name in names}
-
-
-def missing(folder: Path = FOLDER) -> dict[str, str]:
-    """Return name -> command for the results that are not there."""
-    there = {path.stem for path in folder.glob("*.json")}
-    return {name: made_by(name, layout["command"]) for name, layout in layouts(folder).items() if name not in there}
+    return {name: _read(files[name], known.get(name, {})) for name in {**known, **files} if name in files}
 
 
 def made_by(name: str, command: str) -> str:
@@ -99,63 +73,35 @@ def show(folder: Path = FOLDER) -> None:
     """Show every result in the notebook: title, tables and notes, and the command that made it."""
     from IPython.display import Markdown, display
 
-    results = read(folder)
-    for result in results.values():
-        display(Markdown(f"### {result.title}\n\nMade by `{made_by(result.name, result.command)}`."))
-        for table in result.tables:
-            display(Markdown(markdown(table)))
-    if not results:
-        display(Markdown("*None yet.*"))
-
-
-def summary(folder: Path = FOLDER) -> str:
-    """Return the tables for the first page as markdown, each with the command that made it; empty without results."""
-    parts = []
+    texts = []
     for result in read(folder).values():
-        shown = [markdown(table, part=table.home) for table in result.tables if table.home is not None]
-        if shown:
-            parts += [f"### {result.title}", *shown, f"Made by `{result.command}`."]
-    return "\n\n".join(["## Results", SELECTION, *parts]) if parts else ""
+        texts.append(f"### {result.title}\n\nMade by `{made_by(result.name, result.command)}`.")
+        texts += map(markdown, result.tables)
+    for text in texts or ["*None yet.*"]:
+        display(Markdown(text))
 
 
-def markdown(table: Table, *, part: Part | None = None) -> str:
-    """The table, or a part of it, as markdown.
-
-    A figure is bold when its interval stands clear of all others in its column of the whole table.
-    """
-    part = part or Part()
-    numbers = {name: number for number, (name, _) in enumerate(table.rows)}
-    columns = [table.columns.index(name) for name in part.columns or table.columns]
-    best = {column: table.best(column) for column in columns}
-    lines = [f"| {table.of} | " + " | ".join(table.columns[column] for column in columns) + " |"]
-    lines += ["|---|" + "---:|" * len(columns)]
-    for name in [name for name in part.rows if name in numbers] or numbers:
-        figures = table.rows[numbers[name]][1]
-        cells = [_cell(figures[column], bold=best[column] == numbers[name]) for column in columns]
-        lines.append(f"| {plain(name)} | " + " | ".join(cells) + " |")
-    texts = [f"**{table.title}**" if table.title else "", "\n".join(lines), part.note or table.note]
-    return "\n\n".join(filter(None, texts))
-
-
-def plain(name: str) -> str:
-    """A name from a file as text in a table of a page: no markup, and no end of the cell."""
-    return escape(name, quote=False).replace("|", "\\|")
+def markdown(table: Table) -> str:
+    """The table as markdown: a figure is bold when its interval stands clear of all others in its column."""
+    best = [table.best(column) for column in range(len(table.columns))]
+    lines = [f"| {table.of} | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
+    for number, (name, figures) in enumerate(table.rows):
+        cells = [cell(figure, bold=best[column] == number) for column, figure in enumerate(figures)]
+        text = escape(name, quote=False).replace("|", "\\|")  # names come from files: no markup, no end of the cell
+        lines.append(f"| {text} | " + " | ".join(cells) + " |")
+    return "\n\n".join(filter(None, [f"**{table.title}**" if table.title else "", "\n".join(lines), table.note]))
 
 
 def todo(folder: Path = FOLDER) -> pd.DataFrame:
     """The results that are not there, with their commands: columns result, command."""
-    import pandas as pd
-
-    absent = missing(folder)
-    return pd.DataFrame({"result": list(absent), "command": list(absent.values())})
+    absent = [
+        (name, each["command"]) for name, each in layouts(folder).items() if not (folder / f"{name}.json").exists()
+    ]
+    return pd.DataFrame(absent, columns=["result", "command"])
 
 
 def scores() -> pd.DataFrame:
     """The single numbers in this machine's run folders: columns run, score, value, data."""
-    import pandas as pd
-
-    from smellkit import runs
-
     rows = []
     for path in sorted(paths.runs().glob("*/scores.json")):
         run = runs.Run(path.parent.name, path.parent)
@@ -165,44 +111,40 @@ def scores() -> pd.DataFrame:
 
 
 def _read(path: Path, layout: dict[str, Any]) -> Result:
+    """One result: the tables laid out for it or, without any, every single number under the keys that lead to it."""
     command = layout.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        laid_out = [table for part in layout.get("tables", []) if (table := _table(raw, part)).rows]
-        every = tuple(laid_out) or (_plain(raw),)
+        every = [table for part in layout.get("tables", []) if (table := _table(raw, part)).rows]
+        if not every:
+            numbers = tuple((name, ((value, None, None),)) for name, value in _numbers(raw))
+            every = [Table("", "figure", ("value",), numbers)]
         command = command or (raw.get("made_by") or {}).get("command", "")
     except (ValueError, AttributeError, TypeError, OSError) as why:
         raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
-    title = layout.get("title", path.stem.replace("-", " "))
-    return Result(path.stem, title, command, every)
+    return Result(path.stem, layout.get("title", path.stem.replace("-", " ")), command, tuple(every))
 
 
 def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
     """The rows that `layout` names, with a figure for every column."""
     columns, where, begins = layout["columns"], layout.get("where", {}), layout.get("begins", "")
     rows = []
-    for name, row in (_at(raw, layout["rows"]) or {}).items():
-        figures = tuple(_figure(row, place, layout.get("times", 1)) for place in columns.values())
+    for name, row in (at(raw, layout["rows"]) or {}).items():
+        figures = tuple(figure_at(row, place, layout.get("times", 1)) for place in columns.values())
         kept = all(isinstance(row, dict) and row.get(key) == value for key, value in where.items())
         if kept and str(name).startswith(begins) and any(figure is not None for figure in figures):
             rows.append((str(name).removeprefix(begins), figures))
-    conclusion = _at(raw, layout["says"]) if "says" in layout else ""
+    conclusion = at(raw, layout["says"]) if "says" in layout else ""
     note = " ".join(part for part in (layout.get("note", ""), conclusion) if part)
-    home = Part(**layout["home"]) if "home" in layout else None
     how = {"smaller": tuple(layout.get("smaller", ())), "compete": layout.get("compete", True)}
-    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, home, **how)
+    return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, **how)
 
 
-def _plain(raw: dict[str, Any]) -> Table:
-    """Every single number in a file, under the keys that lead to it."""
-    return Table("", "figure", ("value",), tuple((name, ((value, None, None),)) for name, value in _numbers(raw)))
-
-
-def _figure(row: Any, place: str | list[str], times: float) -> Figure | None:
+def figure_at(row: Any, place: str | list[str], times: float) -> Figure | None:
     """The figure at `place` in `row`, with its interval where there is one."""
-    places = [place] if isinstance(place, str) else place
-    value: Any = _at(row, places[0])
-    low, high = (_at(row, places[1]) if len(places) > 1 else None) or (None, None)
+    first, *second = [place] if isinstance(place, str) else place
+    value: Any = at(row, first)
+    low, high = (at(row, second[0]) if second else None) or (None, None)
     if isinstance(value, dict):
         value, low, high = value.get("value"), value.get("low"), value.get("high")
     if not isinstance(value, (int, float)):
@@ -212,30 +154,27 @@ def _figure(row: Any, place: str | list[str], times: float) -> Figure | None:
     return value * times, low * times, high * times
 
 
-def _at(value: Any, place: str) -> Any:
+def at(value: Any, place: str) -> Any:
     """What lies in nested dicts under keys joined by ` / `; None where there is nothing."""
     for key in place.split(" / ") if place else []:
         value = value.get(key) if isinstance(value, dict) else None
     return value
 
 
-def _numbers(value: dict[str, Any], name: str = "") -> list[tuple[str, float]]:
+def _numbers(value: dict[str, Any], name: str = "") -> Iterator[tuple[str, float]]:
     """Every number in nested `value`, under the dotted keys that lead to it."""
-    pairs = []
     for key, item in value.items():
         if isinstance(item, dict):
-            pairs += _numbers(item, f"{name}{key}.")
+            yield from _numbers(item, f"{name}{key}.")
         elif isinstance(item, (int, float)) and not isinstance(item, bool):
-            pairs.append((name + key, float(item)))
-    return pairs
+            yield name + key, float(item)
 
 
-def _cell(figure: Figure | None, *, bold: bool) -> str:
+def cell(figure: Figure | None, *, bold: bool = False) -> str:
+    """A figure with its interval as text, in bold where it is the best of a column."""
     if figure is None:
         return "–"
     value, low, high = figure
     digits = 0 if abs(value) >= 10_000 else 1 if abs(value) >= 1 or not value else 3
-    text = f"{value:,.{digits}f}"
-    text = f"**{text}**" if bold else text
-    space = "\N{NO-BREAK SPACE}"
-    return text if low is None else f"{text} [{low:,.{digits}f},{space}{high:,.{digits}f}]"
+    text = f"**{value:,.{digits}f}**" if bold else f"{value:,.{digits}f}"
+    return text if low is None else f"{text} [{low:,.{digits}f},\N{NO-BREAK SPACE}{high:,.{digits}f}]"

@@ -21,7 +21,7 @@ from smellkit.device import frames
 from smellkit.device.clock import Clock
 from smellkit.device.errors import LinkError
 from smellkit.device.frames import Parser
-from smellkit.device.jobs import DIALECTS
+from smellkit.device.jobs import dialects
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
 
@@ -78,7 +78,7 @@ def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str,
     stops = stop_latencies(20)
     add("stop_to_silence_median_ms", round(statistics.median(stops) * 1000, 2))
     add("stop_to_silence_worst_ms", round(max(stops) * 1000, 2))
-    rounds = [(where, count, link) for link in DIALECTS for where, count in (("fake_clock", 10_000), ("pty", 300))]
+    rounds = [(where, count, link) for link in dialects() for where, count in (("fake_clock", 10_000), ("pty", 300))]
     for where, count, link in rounds:
         pty, name = where == "pty", where if link == "handset" else f"{where}_{link}"
         began = time.monotonic()

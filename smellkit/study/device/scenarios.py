@@ -28,8 +28,7 @@ from smellkit.device.link import Link, open_link
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import serve_here
-from smellkit.device.virtual import FAULTS, VirtualNeckWear
-from smellkit.device.virtual_direct import VirtualDirect
+from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear
 from smellkit.errors import DeviceError
 from smellkit.study.device.fake import FakeClock, MemoryPort, gone
 
@@ -176,7 +175,7 @@ class _Person:
         late = 0.05 if self.world.clock.__class__ is FakeClock and self.world.clock.jitter else 0.0
         stop = t.stops * t.stop_gap + (t.stops + 1) * t.write + t.stops * late
         if self.world.link == "direct":
-            stop = self.neck._engine._stop_bound() + 20 * late
+            stop = self.neck._engine.stop_bound() + 20 * late
         wake = t.wakes * (t.wake_gap + t.write + late) + 2 * t.gap
         request = t.late + t.tries * (t.reply + t.write + late) + t.gap + stop
         return {

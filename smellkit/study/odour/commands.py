@@ -130,6 +130,39 @@ def reproduce(seeds, out):
     _keep(result, out, f"smellkit bench reproduce --seeds {seeds}")
 
 
+@click.command("drift")
+@click.option("--data", required=True, metavar="DIR", type=FOLDER, help="The folder of UCI 270's batchN.dat.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@JSON
+def drift(data, seeds, out):
+    """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""
+    from smellkit.study.odour import drift as bench
+
+    result = bench.run(data, seeds=seeds, progress=click.echo, earlier=_earlier(out))
+    click.echo(bench.report(result))
+    _keep(result, out, f"smellkit bench drift --data DIR --seeds {seeds}")
+
+
+@click.command("submit")
+@click.argument("file", type=FOLDER)
+@click.option("--name", required=True, help="What the row is called.")
+@click.option("--by", required=True, metavar="WHO", help="Who made the predictions.")
+@click.option("--link", default="", help="Where the model is described.")
+@click.option("--json", "out", default="", type=FOLDER, help="The leaderboard; the published one by default.")
+def submit(file, name, by, link, out):
+    """Score the predictions in FILE (a table as `smellkit predict` writes it) and put them on the leaderboard."""
+    from smellkit.evaluate import percent
+    from smellkit.study.odour import leaderboard
+
+    row = leaderboard.submit(file, name=name, by=by, link=link, out=out if str(out) != "." else leaderboard.FILE)
+    for split, kinds in row["scores"].items():
+        for kind, figures in kinds.items():
+            told = ", ".join(f"{key} {percent(value)}" for key, value in figures.items() if key != "answers")
+            click.echo(f"{split.replace('_', ' ')}, {kind}: {told or 'not answered'}")
+    if "other_session" not in row["scores"]:
+        click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
+
+
 def _earlier(out: Path | str) -> dict:
     """The figures that `out` has already."""
     from smellkit import evaluate

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.encoder import BACKBONES, make
+from smellkit.odour.encoder import BACKBONES, Encoder, make
 from smellkit.odour.features import LAG, QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
@@ -118,7 +118,9 @@ def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -
 
 
 SYSTEMS: dict[str, System] = {
-    **{name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES]},
+    **{
+        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name != "linear"
+    },
     **{name: curves((name,), calibrated=name == "curve-mlp") for name in CURVES},
     "ensemble": curves(ENSEMBLE, calibrated=True),
     "level-free/summary-mlp": System(("summary-mlp",), FREE, "level-free"),
@@ -154,10 +156,15 @@ def fit(system: System, train: LabelledWindows, *, seed: int = 1, name: str = "b
     return lambda windows: _average(system.members, [scorer(windows) for scorer in scorers])
 
 
-def fit_network(
+def fit_network(model: str, train: LabelledWindows, **how: Any) -> Scorer:
+    """The scorer of a network that is trained as in `trained`."""
+    return partial(network_scores, trained(model, train, **how))
+
+
+def trained(
     model: str, train: LabelledWindows, *, seed: int, name: str, system: System = System(()), **changes: Any
-) -> Scorer:
-    """Train a network on all of `train`, as `system` augments it, and return its scorer.
+) -> Encoder:
+    """Train a network on all of `train`, as `system` augments it, and return it.
 
     `changes` replace settings of the network's recipe.
     """
@@ -173,7 +180,7 @@ def fit_network(
     run = fit_task(over_windows(lambda: splits, config), settings, name=f"{name}/{model}")
     network = make(model, train.values.shape[1:], classes=len(train.classes))
     checkpoint.fill(network, checkpoint.load(run.folder)[0], where=str(run.folder))
-    return partial(network_scores, network.eval())
+    return network.eval()
 
 
 @torch.no_grad()

@@ -1,0 +1,170 @@
+// The NeckWear player in plain JavaScript: frames, the slots of a mixture, and a player over Web Serial or drawn here.
+//
+//   short frame F5 command data sum16 55; forwarded F5 51 channel length payload sum16 55 (see smellkit/device/frames.py)
+
+const EVERYONE = [0xff, 0xff], HANDSET = [1, 0, 1], NECKWEAR = 2;
+export const BAUD = 115200;
+export const TIMING = {gap: 200, stops: 3, stopGap: 50, wakes: 3, wakeGap: 1000, idle: 240000, frame: 10000, renew: 1000};
+
+const bytes = (value, size) => Array.from({length: size}, (_, i) => Math.floor(value / 256 ** (size - 1 - i)) & 255);
+const outer = (body) => [0xf5, ...body, ...bytes(body.reduce((a, b) => a + b, 0) & 0xffff, 2), 0x55];
+const inner = (code, data) => outer([...HANDSET, NECKWEAR, ...EVERYONE, code, ...data]);
+const forward = (payload, channel = 0) => outer([0x51, channel, payload.length, ...payload]);
+
+export const wake = (channel) => Uint8Array.from(forward([0xf5, 0x71, 0x55], channel));
+export const stop = (channel) => Uint8Array.from(forward(inner(2, []), channel));
+export function play(scent, milliseconds, channel) {
+  if (!Number.isInteger(scent) || scent < 1 || scent > 12) throw new RangeError(`scent is ${scent}: a whole number from 1 to 12`);
+  if (!Number.isInteger(milliseconds) || milliseconds < 1 || milliseconds > 65000) throw new RangeError(`milliseconds is ${milliseconds}: 1 to 65000`);
+  return Uint8Array.from(forward(inner(1, [0, 0, 0, scent, ...bytes(milliseconds, 4)]), channel));
+}
+
+// A mixture as slots of one scent each: [{start, scent, seconds}], `end`; the arithmetic of smellkit.device.playlist.
+export function render(beta, {seconds = 60, slot = 2, gap = 0.2, keep = 4} = {}) {
+  const kept = [...beta.keys()].sort((a, b) => beta[b] - beta[a] || a - b).slice(0, keep);
+  const mass = kept.reduce((total, s) => total + beta[s], 0);
+  const planned = beta.map((share, s) => kept.includes(s) ? share / mass : 0);
+  const count = Math.floor(seconds / (slot + gap) + 1e-9);
+  const turns = order(planned, apportion(planned, count));
+  return {slots: turns.map((scent, turn) => ({start: turn * (slot + gap), scent: scent + 1, seconds: slot})), end: count * (slot + gap)};
+}
+
+// Largest remainder; ties go to the lowest scent.
+export function apportion(shares, number) {
+  const exact = shares.map((share) => Math.round(share * number * 1e9) / 1e9), counts = exact.map(Math.floor);
+  const rest = (s) => Math.round((exact[s] - counts[s]) * 1e9) / 1e9;
+  const remainders = [...shares.keys()].sort((a, b) => rest(b) - rest(a) || a - b);
+  const left = number - counts.reduce((a, b) => a + b, 0);
+  for (const s of remainders.slice(0, left)) counts[s]++;
+  return counts;
+}
+
+// Earliest deadline first, so that each scent is within one slot of its share all along (Tijdeman 1980).
+export function order(shares, counts) {
+  const number = counts.reduce((a, b) => a + b, 0), waiting = [], turns = [];
+  counts.forEach((count, scent) => {
+    const rates = [shares[scent], count / number].filter((rate) => rate > 0);
+    for (let n = 1; n <= count; n++) waiting.push({
+      scent, release: Math.max(...rates.map((rate) => Math.floor((n - 1) / rate + 1e-9) + 1)),
+      deadline: Math.min(number, ...rates.map((rate) => Math.ceil(n / rate - 1e-9))),
+    });
+  });
+  for (let turn = 1; turn <= number; turn++) {
+    const due = waiting.filter((job) => job.release <= turn);
+    const job = [...(due.length ? due : waiting)].sort((a, b) => a.deadline - b.deadline || a.scent - b.scent)[0];
+    waiting.splice(waiting.indexOf(job), 1);
+    turns.push(job.scent);
+  }
+  return turns;
+}
+
+const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// A player on a port with `write(bytes)`. One thing plays at a time; a stop ends it and is sent three times.
+export class Player {
+  constructor(port, {timing = TIMING, tell = () => {}} = {}) {
+    Object.assign(this, {port, timing, tell, turn: 0, last: -Infinity, awake: -Infinity, playing: false});
+  }
+
+  // Play [{start, scent, seconds}] for `end` seconds in all; resolves at the end, or when a stop came before.
+  async run({slots, end}) {
+    const turn = ++this.turn, gone = () => turn !== this.turn;
+    this.playing = true;
+    try {
+      if (performance.now() - this.awake > this.timing.idle) {
+        this.tell("waking the player");
+        for (let n = 0; n < this.timing.wakes && !gone(); n++) { await this.send(wake()); await sleep(this.timing.wakeGap); }
+      }
+      const began = performance.now();
+      for (const {start, scent, seconds} of slots) {
+        await this.until(began + 1000 * start, gone);
+        const over = began + 1000 * (start + seconds);
+        while (!gone()) {  // longer than one frame: renewed before it ends
+          const left = Math.round(over - performance.now()), now = Math.min(left, this.timing.frame);
+          if (now < 1) break;
+          this.tell("", scent);
+          await this.send(play(scent, now), gone);
+          if (now === left) break;
+          await this.until(performance.now() + now - this.timing.renew, gone);
+        }
+      }
+      await this.until(began + 1000 * end, gone);
+      if (!gone()) await this.stop();
+    } catch (why) {
+      if (!gone()) await this.stop().catch(() => {});
+      throw why;
+    }
+  }
+
+  async until(when, gone) { while (!gone() && performance.now() < when) await sleep(Math.min(50, when - performance.now())); }
+
+  async send(frame, gone = () => false) {
+    await sleep(this.last + this.timing.gap - performance.now());
+    if (gone()) return;
+    await this.write(frame);
+  }
+
+  async write(frame) {
+    this.last = this.awake = performance.now();
+    await this.port.write(frame);
+  }
+
+  // What plays ends now; nothing waits for its turn.
+  async stop() {
+    this.turn++;
+    this.playing = false;
+    this.tell("", 0);
+    for (let n = 0; n < this.timing.stops; n++) {
+      await this.write(stop());
+      if (n + 1 < this.timing.stops) await sleep(this.timing.stopGap);
+    }
+  }
+}
+
+// A port of Web Serial: `open()` asks for nothing more than the user chose. `lost` is told once when it goes away.
+export class SerialPort {
+  constructor(port, lost) {
+    this.port = port;
+    port.addEventListener?.("disconnect", () => lost());
+  }
+  async open(baudRate = BAUD) { await this.port.open({baudRate}); this.writer = this.port.writable.getWriter(); return this; }
+  write(frame) { return this.writer.write(frame); }
+  async close() { this.writer?.releaseLock(); await this.port.close().catch(() => {}); }
+}
+
+// The lines of a sensor board, as arrays of texts; ends when `signal` aborts or the board goes away.
+export async function* lines(port, signal) {
+  const reader = port.readable.getReader(), text = new TextDecoder();
+  signal.addEventListener("abort", () => reader.cancel().catch(() => {}));
+  let rest = "", first = true;
+  try {
+    for (;;) {
+      const {value, done} = await reader.read();
+      if (done) return;
+      const parts = (rest + text.decode(value, {stream: true})).split("\n");
+      rest = parts.pop().slice(-512);
+      for (const part of parts) {
+        if (!first) yield part.trim().split(",").map((cell) => cell.trim());
+        first = false;  // nobody knows how much of it is missing
+      }
+    }
+  } finally {
+    reader.releaseLock();
+  }
+}
+
+// A player drawn on the page: it reads frames as a real one does, and says what is in the air.
+export class VirtualPort {
+  constructor(show) { this.show = show; }
+  write(frame) {
+    const code = frame[3] === 3 ? 0x71 : frame[11];
+    if (code === 1) this.emit(frame[15], (frame[16] << 24 | frame[17] << 16 | frame[18] << 8 | frame[19]) >>> 0);
+    if (code === 2) this.emit(0, 0);
+  }
+  emit(scent, milliseconds) {
+    clearTimeout(this.timer);
+    this.show(scent);
+    if (scent) this.timer = setTimeout(() => this.show(0), milliseconds);
+  }
+  async close() { this.emit(0, 0); }
+}

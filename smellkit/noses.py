@@ -1,0 +1,261 @@
+"""What an electronic nose is: its columns with role, unit and span, written once in a `nose.toml`.
+
+    rate = 5.0                        # Hz; or clock = "time": the rate is measured then
+    [columns.MQ135]
+    role = "gas"                      # gas | temperature | humidity | pressure | other
+    unit = "adc"
+    span = [0, 4095]                  # what the converter can say; anything else is an error with its line
+    fault = [4095]                    # readings that mean "no reading"
+
+Shipped ones have names (`data/noses`). Nothing is assumed of a nose that its description does not say.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from smellkit import paths
+from smellkit.checks import Pace, Span, fault, nearest
+from smellkit.checks.report import content, decoded
+from smellkit.errors import DataError
+
+FILE = "nose.toml"
+ROLES = ("gas", "temperature", "humidity", "pressure", "other")
+SECONDS = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+FULL = {255: "an 8-bit", 1023: "a 10-bit", 4095: "a 12-bit", 16383: "a 14-bit", 65535: "a 16-bit"}
+UNITS: dict[str, dict[str, tuple[float, float]]] = {  # unit -> what is written in its place -> factor, offset from that
+    "adc": {},
+    "volt": {"millivolt": (1e-3, 0)},
+    "ohm": {"kilo-ohm": (1e3, 0)},
+    "kilo-ohm": {"ohm": (1e-3, 0)},
+    "rs/r0": {},
+    "ppm": {"ppb": (1e-3, 0)},
+    "celsius": {"kelvin": (1, -273.15), "degrees Fahrenheit": (5 / 9, -160 / 9)},
+    "percent": {"shares of 1": (100, 0)},
+    "hectopascal": {"pascal": (0.01, 0), "kilopascal": (10, 0)},
+    "pascal": {"hectopascal": (100, 0), "kilopascal": (1000, 0)},
+    "metre": {},
+    "none": {},
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column holds: numbers in `span`; `fault` are readings that mean no reading.
+
+    `overflow` is what the firmware writes for more than the top of the span: it is taken as the top. `also` are other
+    spellings of the column's name.
+    """
+
+    role: str
+    unit: str
+    span: tuple[float, float]
+    fault: tuple[float, ...] = ()
+    overflow: float | None = None
+    also: tuple[str, ...] = ()
+
+    def reading(self, value: float) -> float:
+        """What `value` means: itself or the top of the span; NaN for no reading, infinity for what can't be."""
+        if value in self.fault:
+            return math.nan
+        if value == self.overflow:
+            return self.span[1]
+        return value if self.span[0] <= value <= self.span[1] else math.inf
+
+    def explain(self, values: Iterable[float]) -> str:
+        """The unit in which `values` outside of the span would lie in it, with the factor, in words; or ""."""
+        values = [value for value in values if math.isfinite(value) and value not in self.fault]
+        low, high = self.span
+        others = dict(UNITS.get(self.unit, {}))
+        if self.unit == "adc" and high in FULL:
+            others |= {f"counts of {bits} converter": (high / top, 0) for top, bits in FULL.items() if top > high}
+        for name, (factor, offset) in others.items():
+            if values and all(low <= value * factor + offset <= high for value in values):
+                change = f"multiply by {factor:.4g}" if not offset else f"times {factor:.4g}, plus {offset:.4g}"
+                return f"these look like {name}: {change}, or write the column's own unit and span into {FILE}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A nose in words that a program can hold on to: its columns in order, and how fast rows come.
+
+    `rate` in Hz or None where nobody knows, `clock` is the column that holds the time of a row, `clock_unit` its unit
+    where its name does not tell. With `features` a row is a whole exposure, not a moment of one. `baud` is the speed of
+    its serial line.
+    """
+
+    name: str
+    columns: dict[str, Column] = field(hash=False)
+    rate: float | None = None
+    clock: str | None = None
+    clock_unit: str | None = None
+    features: bool = False
+    about: str = ""
+    baud: int = 9600
+
+    @property
+    def gas(self) -> tuple[str, ...]:
+        """The columns that smell."""
+        return self.of(role="gas")
+
+    @property
+    def spans(self) -> dict[str, Span]:
+        """The limits of each column, as readers of tables take them."""
+        return {name: Span(*column.span, overflow=column.overflow) for name, column in self.columns.items()}
+
+    @property
+    def pace(self) -> Pace:
+        """How fast rows must come, one a second where nobody knows; five lost rows or two seconds are a gap."""
+        rate = self.rate or 1.0
+        return Pace(rate=rate, gap=max(5 / rate, 2.0))
+
+    def of(self, *, role: str = "", unit: str = "") -> tuple[str, ...]:
+        """The columns of a role or a unit."""
+        return tuple(name for name, one in self.columns.items() if role in ("", one.role) and unit in ("", one.unit))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As TOML and manifests hold it; `from_dict` is the way back."""
+        columns = {name: _said(asdict(column)) for name, column in self.columns.items()}
+        return _said({one.name: getattr(self, one.name) for one in fields(self)} | {"columns": columns})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "the description of a nose") -> Description:
+        """What a TOML file or a manifest says; DataError with the key that is wrong."""
+        _known(values, cls, where=where, key="")
+        columns = values.get("columns")
+        if not isinstance(columns, Mapping) or not columns:
+            raise _wrong(where, "columns", "a table [columns.NAME] for each column", columns)
+        built = {str(name): _column(one, where=where, key=f"columns.{name}") for name, one in columns.items()}
+        if not any(column.role == "gas" for column in built.values()):
+            raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(built))
+        nose = cls(**{**values, "columns": built, "name": str(values.get("name", ""))})
+        if nose.rate is not None and not (_number(nose.rate) and 0 < nose.rate <= 1e5):
+            raise _wrong(where, "rate", "rows a second, above 0 and at most 100,000", nose.rate)
+        if nose.clock_unit is not None and nose.clock_unit not in SECONDS:
+            raise _wrong(where, "clock_unit", "one of " + ", ".join(SECONDS), nose.clock_unit)
+        return nose
+
+
+def load(name: str | Path) -> Description:
+    """The nose of a shipped name (`names()`), of a TOML file, or of the `nose.toml` in a folder."""
+    path = Path(name)
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        path = _shipped() / f"{name}.toml"
+    if not path.is_file():
+        near = nearest(str(name), names()) or names()
+        raise DataError(f"There is no nose {str(name)!r}", hint=f"a file {FILE}, or one of {', '.join(near)}")
+    try:
+        values = tomllib.loads(decoded(path, content(path, limit=1_000_000)))
+    except tomllib.TOMLDecodeError as why:
+        raise DataError(f"{path} is not valid TOML: {why}", hint="compare with `smellkit nose show mq-array`") from why
+    return Description.from_dict(
+        {"name": path.parent.name if path.name == FILE else path.stem, **values}, where=str(path)
+    )
+
+
+def names() -> list[str]:
+    """The noses that come with the kit."""
+    return sorted(path.stem for path in _shipped().glob("*.toml"))
+
+
+def of_manifest(manifest: Mapping[str, Any]) -> Description | None:
+    """The nose that weights were trained for; those from before there were descriptions know SmellNet's two boards."""
+    if "nose" in manifest:
+        return Description.from_dict(manifest["nose"], where="the manifest, key nose")
+    shipped = {"odour": "smellnet", "mixture": "smellnet-mixture"}.get(str(manifest.get("kind")))
+    return load(shipped) if shipped else None
+
+
+def difference(mine: Description, other: Description, *, columns: Iterable[str] = ()) -> str | None:
+    """The first thing in which the nose `other` is not what weights of the nose `mine` need, in words; or None.
+
+    `columns` are those that the weights look at, by default those that smell. Order and further columns do not matter.
+    """
+    for name in tuple(columns) or mine.gas:
+        own, its = mine.columns[name], other.columns.get(name)
+        if its is None:
+            return f"{other.name} has no column {name} (it has {', '.join(other.columns)})"
+        if own.unit != its.unit:
+            return f"{name} of {other.name} is in {its.unit}, and {mine.name} has {own.unit}"
+        if own.unit == "adc" and own.span != its.span:
+            return f"{name} of {other.name} counts to {its.span[1]:g}, and {mine.name} to {own.span[1]:g}"
+    if mine.features != other.features:
+        return f"a row is a whole exposure in one of {other.name} and {mine.name}, and a moment in the other"
+    if mine.rate and other.rate and not 0.9 <= other.rate / mine.rate <= 1.1:
+        return f"{other.name} has {other.rate:g} rows a second, and {mine.name} {mine.rate:g}"
+    return None
+
+
+def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> str:
+    """The text of a `nose.toml`; `remarks` (key, or column and key set apart by a point) become comments there."""
+    remarks, values = remarks or {}, nose.to_dict()
+    columns = values.pop("columns")
+    lines = [_line(key, value, remarks.get(key, "")) for key, value in values.items()]
+    for name, column in columns.items():
+        lines += ["", f"[columns.{_toml(name) if not name.isidentifier() else name}]"]
+        lines += [_line(key, value, remarks.get(f"{name}.{key}", "")) for key, value in column.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _shipped() -> Path:
+    return paths.HOME / "data" / "noses"
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what stands at its default."""
+    kept = {name: value for name, value in values.items() if value not in (None, (), "", False)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+
+def _column(values: Any, *, where: str, key: str) -> Column:
+    if not isinstance(values, Mapping):
+        raise _wrong(where, key, "a table with role, unit and span", values)
+    _known(values, Column, where=where, key=key)
+    for name, known in (("role", ROLES), ("unit", tuple(UNITS))):
+        if values.get(name) not in known:
+            raise _wrong(where, f"{key}.{name}", "one of " + ", ".join(known), values.get(name))
+    span = values.get("span")
+    if not (isinstance(span, list | tuple) and len(span) == 2 and all(map(_number, span)) and span[0] < span[1]):
+        raise _wrong(where, f"{key}.span", "[lowest, highest] that the converter can say", span)
+    faults, also = values.get("fault", ()), values.get("also", ())
+    if not (isinstance(faults, list | tuple) and all(map(_number, faults))):
+        raise _wrong(where, f"{key}.fault", "a list of numbers", faults)
+    span, faults = (float(span[0]), float(span[1])), tuple(float(value) for value in faults)
+    return Column(values["role"], values["unit"], span, faults, values.get("overflow"), tuple(map(str, also)))
+
+
+def _known(values: Mapping[str, Any], kind: type, *, where: str, key: str) -> None:
+    known = [one.name for one in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise _wrong(where, f"{key}.{name}".strip("."), "one of " + ", ".join(known), "a key that means nothing")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _wrong(where: str, key: str, expected: str, found: Any) -> DataError:
+    hint = "compare with `smellkit nose show mq-array`"
+    return fault(where, key=key, expected=expected, found="nothing" if found is None else repr(found), hint=hint)
+
+
+def _line(key: str, value: Any, remark: str) -> str:
+    return f"{key} = {_toml(value)}" + (f"  # {remark}" if remark else "")
+
+
+def _toml(value: Any) -> str:
+    import json
+
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return json.dumps(value, ensure_ascii=False)

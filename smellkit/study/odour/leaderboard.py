@@ -1,0 +1,106 @@
+"""`smellkit submit FILE.csv`: predictions of anybody's model on SmellNet's official split, by the kit's protocol.
+
+    file, window, top1 .. top5     the table that `smellkit predict` writes; window -1, or none, is the whole recording
+
+Every one of the 50 test recordings has to be answered, once for each window and once as a whole. The recordings of
+another session (`online_spices`) may be answered too: their score stands beside, because the official split shares its
+sessions between training and test. The recordings are known from the checksums of the data; none has to be there.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+
+from smellkit import evaluate, paths
+from smellkit.checks import fault, read_texts
+from smellkit.errors import DataError
+from smellkit.evaluate import Outcome
+
+FILE = paths.HOME / "site" / "results" / "leaderboard.json"
+CHECKSUMS = paths.HOME / "data" / "checksums" / "smellnet.txt"
+RANKS = [f"top{rank}" for rank in range(1, 6)]
+SPLITS = {"testing": "test", "online_spices": "other_session"}
+WHOLE = -1
+
+
+def known() -> pd.DataFrame:
+    """The recordings that can be answered: columns split and substance, the index is the file's name."""
+    lines = CHECKSUMS.read_text(encoding="utf-8").splitlines()
+    places = [PurePosixPath(line.split(" ", 2)[2]) for line in lines if " base/" in line]
+    rows = [(place.name, place.parts[1], place.parts[2]) for place in places if place.parts[1] in SPLITS]
+    return pd.DataFrame(rows, columns=["name", "split", "substance"]).set_index("name")
+
+
+def score(file: Path) -> dict[str, Any]:
+    """{test: {window, recording}, other_session}: Top-1 and Top-5 with intervals over recordings.
+
+    DataError names what is missing, unknown or answered twice.
+    """
+    answers = _read(Path(file))
+    scores: dict[str, Any] = {}
+    for split, name in SPLITS.items():
+        own = answers[answers["split"] == split]
+        if own.empty and split != "testing":
+            continue
+        scores[name] = {kind: _scored(own[(own["window"] == WHOLE) == (kind == "recording")], split, kind, Path(file))
+                        for kind in ("window", "recording")}  # fmt: skip
+    return scores
+
+
+def submit(file: Path, *, name: str, by: str, link: str = "", out: Path = FILE) -> dict[str, Any]:
+    """Score `file` and put it under `name` into the JSON of the leaderboard; return its row."""
+    row = {"by": by, "link": link, "scores": score(file), "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+    row["date"] = datetime.date.today().isoformat()
+    before = evaluate.earlier(out).get("rows", {})
+    if name in before and before[name]["by"] != by:
+        raise DataError(f"{name!r} stands there already, by {before[name]['by']}", hint="take another --name")
+    evaluate.publish(out, {"rows": {**before, name: row}}, command="smellkit submit FILE.csv --name NAME --by WHO")
+    return row
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The answers: file, window, top1..top5, split, substance."""
+    texts = read_texts(path, columns=["file", "top1"], optional=["window", *RANKS[1:]])
+    recordings = known()
+    names = texts["file"].map(lambda text: PurePosixPath(text.replace("\\", "/")).name)
+    for line, name in names[~names.isin(recordings.index)].items():
+        hint = "the names of base/testing and base/online_spices"
+        raise fault(path, line=line, column="file", expected="a recording of SmellNet", found=repr(name), hint=hint)
+    windows = pd.to_numeric(texts.get("window", pd.Series(WHOLE, index=texts.index)), errors="coerce")
+    for line in windows.index[windows.isna() | (windows % 1 != 0) | (windows < WHOLE)]:
+        found = repr(texts.at[line, "window"])
+        expected, hint = "0, 1, ..., or -1 for the recording", "as `smellkit predict` numbers them"
+        raise fault(path, line=line, column="window", expected=expected, found=found, hint=hint)
+    answers = texts.assign(window=windows.astype(int), name=names).join(recordings, on="name")
+    for line in answers.index[answers.duplicated(["name", "window"])]:
+        found, hint = f"{answers.at[line, 'name']} a second time", "one row a window"
+        raise fault(path, line=line, column="window", expected="each window once", found=found, hint=hint)
+    return answers
+
+
+def _scored(own: pd.DataFrame, split: str, kind: str, path: Path) -> dict[str, Any]:
+    """The figures of one split, of windows or whole recordings; none where only the other kind was answered."""
+    if own.empty and kind == "window":
+        return {}
+    recordings = known().query("split == @split")
+    if missing := sorted(set(recordings.index) - set(own["name"])):
+        hint = f"a row with window -1 for the {kind}" if kind == "recording" else "rows with window 0, 1, ..."
+        raise DataError(
+            f"{path}: {len(missing)} of {len(recordings)} recordings have no {kind}: {missing[0]}", hint=hint
+        )
+    counted = own.groupby("name")["window"].agg(["size", "max"])
+    for name in counted.index[(counted["size"] != counted["max"] + 1) & (kind == "window")]:
+        raise DataError(f"{path}: windows of {name} are left out", hint="every window of 125 rows, every 50, from 0 on")
+    ranks = [rank for rank in RANKS if rank in own]
+    right = own[ranks].eq(own["substance"], axis=0)
+    measures = {
+        "top1": right["top1"].astype(float),
+        **({"top5": right.any(axis=1).astype(float)} if len(ranks) == 5 else {}),
+    }
+    figures = evaluate.scores([Outcome(own["name"].factorize()[0], {key: x.to_numpy() for key, x in measures.items()})])
+    return {key: figures[key] for key in measures} | {"answers": len(own)}

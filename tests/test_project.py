@@ -1,0 +1,53 @@
+"""What the project's pages and services read: workflows, forms, the container and the citation."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+import smellkit
+from smellkit import paths
+
+WORKFLOWS = sorted((paths.HOME / ".github" / "workflows").glob("*.yml"))
+FORMS = sorted((paths.HOME / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+
+
+def read(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_read_only_what_it_needs_and_ends(path):
+    workflow = read(path)
+    assert workflow["permissions"]["contents"] == "read"
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 90
+        assert all(re.search(r"@v\d+$", step["uses"]) for step in job["steps"] if "uses" in step)
+
+
+def test_the_tests_run_on_three_systems():
+    jobs = read(paths.HOME / ".github" / "workflows" / "tests.yml")["jobs"]
+    systems = {jobs["everything"]["runs-on"], *jobs["elsewhere"]["strategy"]["matrix"]["os"]}
+    assert systems == {"ubuntu-latest", "macos-latest", "windows-latest"}
+    assert (paths.HOME / ".ci" / "run").exists()
+
+
+def test_every_form_asks_something_that_must_be_answered():
+    forms = [read(path) for path in FORMS if path.stem != "config"]
+    assert len(forms) >= 2
+    for form in forms:
+        assert {"name", "description", "body"} <= set(form)
+        assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+def test_the_container_installs_by_a_target_of_the_makefile():
+    command = json.loads((paths.HOME / ".devcontainer" / "devcontainer.json").read_text())["postCreateCommand"]
+    assert "$(VENV)/lab.stamp:" in (paths.HOME / "Makefile").read_text()
+    assert command.startswith("make ") and command.endswith(".venv/lab.stamp")
+
+
+def test_the_citation_has_the_version_of_the_kit():
+    citation = read(paths.HOME / "CITATION.cff")
+    assert citation["version"] == smellkit.__version__
+    assert citation["cff-version"] == "1.2.0" and citation["authors"]

@@ -1,0 +1,222 @@
+"""The nose in the page: a real Chromium, the page as the site has it, and the answers of Python beside its own.
+
+Web Serial is an object of ours in the page, joined to the kit's virtual player, which gets what a wire would carry.
+"""
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smellkit import Pipeline, paths
+from smellkit.device import frames, playlist
+from smellkit.device.virtual import VirtualNeckWear
+from smellkit.odour.live import Recogniser
+from smellkit.odour.pipeline import read_parts
+from smellkit.site import stage_try
+from smellkit.study.odour.page import FILE, readout
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+SAMPLE = paths.sample() / "smellnet" / "base" / "testing"
+REAL = Path(os.environ.get("SMELLKIT_DATA", "/nowhere")) / "smellnet" / "base" / "testing"
+SERIAL = """
+navigator.serial ??= {};
+const port = new EventTarget();
+Object.assign(port, {
+  open: async () => { port.writable = new WritableStream({write: (bytes) => window.received([...bytes])});
+                      port.readable = new ReadableStream({start: (control) => { window.board = control; }}); },
+  close: async () => {},
+});
+Object.defineProperty(navigator, "serial", {value: {requestPort: async () => port}});
+window.unplug = () => port.dispatchEvent(new Event("disconnect"));
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page on a server of this machine alone."""
+    root = tmp_path_factory.mktemp("pages")
+    stage_try(root / "site" / "try")
+    text = '<!DOCTYPE html><meta charset="utf-8"><div id="try"></div><script type="module" src="try/page.js"></script>'
+    (root / "site" / "try.html").write_text(text)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/site/try.html"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as play:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu"]
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def device():
+    return VirtualNeckWear(now=time.monotonic)
+
+
+@pytest.fixture
+def page(browser, address, device):
+    """The page, joined to a virtual player; whatever it logs as an error fails the test."""
+    page, errors = browser.new_page(), []
+    page.on("pageerror", lambda why: errors.append(str(why)))
+    page.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url else None)
+    page.expose_function("received", lambda data: device.receive(bytes(data)))
+    page.add_init_script(SERIAL)
+    page.goto(address)
+    page.wait_for_selector("[data-ready]")
+    yield page
+    page.close()
+    assert not errors
+
+
+def asked(page, path, kind):
+    """What the page makes of a recording: the answer, and the last one on the way."""
+    page_answer = """async ([text, kind]) => {
+      const {readRecording} = await import("./try/smell.js");
+      const encoder = await document.getElementById("try").smell(kind);
+      const {rows} = readRecording(text, encoder.columns);
+      return {...encoder.recording(rows), early: encoder.early(rows).at(-1)};
+    }"""
+    return page.evaluate(page_answer, [path.read_text(), kind])
+
+
+@pytest.mark.parametrize(("kind", "files"), [("sample", SAMPLE), ("shipped", REAL if REAL.is_dir() else SAMPLE)])
+def test_the_page_gives_the_answers_of_python(page, kind, files):
+    pipeline = Pipeline.fit() if kind == "sample" else Pipeline.load()
+    compared = 0
+    for path in sorted(files.glob("*/*.csv"))[:50]:
+        expected = pipeline(path)
+        if not expected.probabilities:  # outside what the weights know: the page says so, too
+            with pytest.raises(sync_api.Error, match="outside what these weights know"):
+                asked(page, path, kind)
+            continue
+        got = asked(page, path, kind)
+        assert (got["name"], got["reason"], got["mixtureReason"]) == (
+            expected.name,
+            expected.reason,
+            expected.mixture_reason,
+        )
+        np.testing.assert_allclose(got["probabilities"], expected.probabilities, atol=1e-4)
+        np.testing.assert_allclose(got["beta"], expected.shares, atol=1e-4 if not expected.reason else 5e-4)
+        recogniser = Recogniser(pipeline, columns=pipeline.smell.columns)
+        early = [answer for row in np.concatenate(read_parts(path, pipeline.smell)) if (answer := recogniser.add(row))][
+            -1
+        ]
+        np.testing.assert_allclose(got["early"]["probabilities"], early.probabilities, atol=1e-4)
+        compared += 1
+    assert compared >= 10
+
+
+def test_the_page_sends_the_frames_of_the_driver(page):
+    golden = [[scent, ms, frames.play(scent, ms).hex()] for scent in range(1, 13) for ms in (1, 10_000, 22_000, 65_000)]
+    code = """async (golden) => {
+      const {play, stop, wake} = await import("./try/neckwear.js");
+      const hex = (frame) => [...frame].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+      return [golden.filter(([scent, ms, wanted]) => hex(play(scent, ms)) !== wanted), hex(stop()), hex(wake())];
+    }"""
+    assert page.evaluate(code, golden) == [[], frames.stop().hex(), frames.wake().hex()]
+
+
+def test_the_page_renders_mixtures_as_python_does(page):
+    mixtures = np.random.default_rng(0).dirichlet(np.full(12, 0.3), size=60)
+    code = """async (all) => {
+      const {render} = await import("./try/neckwear.js");
+      return all.map((beta) => render(beta, {seconds: 40}));
+    }"""
+    for beta, got in zip(mixtures, page.evaluate(code, mixtures.tolist()), strict=True):
+        plan = playlist.render(beta.tolist(), seconds=40)
+        assert [slot["scent"] for slot in got["slots"]] == [scent for _, scent, _ in plan.slots]
+        assert got["end"] == pytest.approx(plan.seconds)
+
+
+def played(page):
+    """A sample recognised and, over Web Serial, played by the virtual device."""
+    page.click("[data-sample=garlic]")
+    page.wait_for_selector("text=did not change after")
+    page.click("[data-part=connect]")
+    page.wait_for_selector("text=Disconnect the NeckWear")
+    page.click("[data-part=play]")
+    page.wait_for_selector("text=in the air: garlic", timeout=20_000)
+
+
+ENDS = {
+    "Escape": lambda page: page.keyboard.press("Escape"),
+    "Stop": lambda page: page.click("[data-part=stop]"),
+    "leaving": lambda page: page.evaluate("dispatchEvent(new Event('pagehide'))"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_scent_played_from_the_page_ends_with_escape_with_stop_and_with_the_page(page, device, end):
+    played(page)
+    assert device.emitting == 11
+    ENDS[end](page)
+    page.wait_for_function("document.querySelector('[data-part=air]').textContent === 'nothing is in the air'")
+    page.wait_for_timeout(300)
+    device.tick()
+    assert not device.emitting
+
+
+def test_a_lost_cable_is_said_and_the_page_goes_back_to_its_own_player(page):
+    played(page)
+    page.evaluate("unplug()")
+    page.wait_for_selector("text=The player is gone")
+    page.wait_for_selector("text=Use a real NeckWear")
+
+
+def test_rows_of_a_board_are_recognised_as_they_come(page):
+    rows = next((SAMPLE / "garlic").glob("*.csv")).read_text().splitlines()
+    page.click("[data-part=board]")
+    page.wait_for_function("window.board")
+    text = "\n".join(["half a li", rows[0], *rows[1:140], "1,2,garbage", *rows[140:160], ""])
+    page.evaluate("(text) => window.board.enqueue(new TextEncoder().encode(text))", text)
+    page.wait_for_selector("text=159 rows, 1 lines dropped")
+    page.wait_for_selector(
+        "text=(now)"
+    )  # the shipped weights have never smelled the simulated nose: any answer will do
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("a,b\n1,2\n", "no column NO2"),
+        ("time,NO2,C2H5OH,VOC,CO,Alcohol,LPG\n1,2,3,4,5,6,7\n", "looks like a clock"),
+        ("NO2,C2H5OH,VOC,CO,Alcohol,LPG\n1,2,3,4,5,6\n1,2,3\n", "Line 3: 3 fields"),
+        ("NO2,C2H5OH,VOC,CO,Alcohol,LPG\n1,2,3,4,5,6\n1,2,3,4000,5,6\n", "Line 3, column CO"),
+        ("NO2,C2H5OH,VOC,CO,Alcohol,LPG\n1,2,3,4,5,6\n1,2,3,4,5,6\n", "2 rows are fewer than the 125"),
+    ],
+)
+def test_a_file_that_is_no_recording_is_refused_with_its_place(page, text, said):
+    page.evaluate("(text) => document.getElementById('try').recognise(text, 'file.csv', 'shipped')", text)
+    page.wait_for_selector(f"text={said}")
+    assert page.locator("[data-part=play]").is_disabled()
+
+
+def test_the_read_out_of_the_samples_is_the_one_that_python_fits():
+    kept, made = json.loads(FILE.read_text()), readout()
+    assert kept["classes"] == made["classes"]
+    np.testing.assert_allclose(kept["weight"], made["weight"], rtol=1e-3, atol=1e-4)
+
+
+def test_the_page_is_small():
+    assert sum(path.stat().st_size for path in (paths.HOME / "site" / "try").glob("*.js")) < 40_000
