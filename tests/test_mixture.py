@@ -275,11 +275,11 @@ def test_the_task_learns_on_the_sample():
 
 
 def test_the_bench_counts_what_is_wrong_with_the_files_and_keeps_earlier_parts(tmp_path):
-    result = mixture_bench.run("", parts=["official"], seeds=1, before={"data": "another", "fusion": 1})
+    result = mixture_bench.run("", parts=["official"], seeds=1, earlier={"data": "another", "fusion": 1})
     assert "fusion" not in result
     assert result["official"]["seen"]["k-NN, whitened"]["all"]["dynamic_top_k"] > 80
     assert result["made_by"]["official"]["stamp"]["cores"] >= 1
-    kept = mixture_bench.run("", parts=["official"], seeds=1, before=result | {"fusion": 1})
+    kept = mixture_bench.run("", parts=["official"], seeds=1, earlier=result | {"fusion": 1})
     assert kept["fusion"] == 1
     with pytest.raises(OptionError, match="officiel"):
         mixture_bench.run("", parts=["officiel"])

@@ -29,11 +29,10 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.fused import SHIPPED, Fused
 from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.recordings import by_clock, find
 from smellkit.odour.scents import SCENTS
-from smellkit.odour.smell import MixtureSmell, Smell, SubstanceSmell, load_smell
+from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
 
 OUTSIDE = 0.5  # the most that may speak for a smell which the player has not
 ALIKE = 1e-3  # shares that differ by less are equally loud

@@ -1,15 +1,16 @@
-"""The sense of smell: trained weights that turn windows of a nose into 50 odour channels, an odour vector and shares.
+"""Trained weights: a nose's windows to 50 odour channels, an odour vector and shares; and what fuses all senses.
 
     rows -- windows --> encoder --> z (n, 50) -- alpha-weighted sum --> odour vector -- softmax --> probabilities
 
-Two noses, two kinds of weights. Those of the mixture board are looked up; `fused` has their channels and their alpha.
+Two noses, two kinds of weights. A third, `Fused`, turns the evidence of all senses into beta; there stand the channels
+and the alpha of the mixture board, too.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,18 @@ from smellkit.noses import Description
 from smellkit.odour import mixtures, readers, recordings
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
-from smellkit.odour.mixture import Forest, Hybrid, Neighbours
+from smellkit.odour.experts import Experts, compositions
+from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
 from smellkit.odour.scents import SCENTS, to_channels
+from smellkit.odour.senses import SENSES, Probe, Senses, usual
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
 from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
+SHIPPED = ("compact", "light")  # scene encoders whose numbers the weights of the fusion hold; the installed one is used
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,60 @@ def load_hybrid(folder: Path) -> Hybrid:
         return Hybrid(known, session, Forest(**inside(arrays, "forest.")), arrays["edge"], arrays["within_day"])
     except (KeyError, TypeError) as why:
         raise WeightsError(f"{folder} holds no mixture model: {why}", hint="--weights mixture") from why
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a fused answer counts, measured on held-out recordings: see `study.odour.release`."""
+
+    sure: float = 0.0  # the least probability of the loudest scent
+    error: float = 2.0  # the most that is expected to be wrong in the shares, added up
+
+
+@dataclass(frozen=True)
+class Fused:
+    """All that turns evidence into beta; `classifier` and `mixtures` (k, 12) serve the mixture board alone."""
+
+    experts: Experts
+    senses: Senses
+    classifier: MixtureClassifier
+    mixtures: FloatArray
+    limits: Limits = Limits()
+
+    @classmethod
+    def load(cls, weights: str | Path = "fusion", *, scene: str = "") -> Fused:
+        """From a folder of weights; WeightsError when they do not fit."""
+        folder = checkpoint.find(weights)
+        tensors, manifest = checkpoint.load(folder, made_by="`smellkit bench fusion --save FOLDER`")
+        scene = scene or usual()
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        try:
+            if manifest["kind"] != "fusion":
+                raise WeightsError(f"{folder} holds weights of kind {manifest['kind']!r}", hint="--weights fusion")
+            numbers = dict(manifest["scenes"][scene])
+            limits = Limits(**numbers.pop("limits"))
+            senses = Senses(scene, {sense: Probe(**inside(arrays, f"{scene}.{sense}.")) for sense in SENSES})
+            mixtures, prior = (arrays[name].astype(float) for name in ("mixtures", "prior"))
+            table = compositions(np.unique(np.round(to_channels(mixtures), 4), axis=0))
+            experts = Experts(table, prior, confusion=senses.confusion, **numbers)
+            classifier = MixtureClassifier(len(mixtures))
+            checkpoint.fill(classifier, inside(tensors, "classifier."), where=str(folder))
+            return cls(experts, senses, classifier.eval(), mixtures, limits)
+        except (KeyError, TypeError) as why:
+            what = f"{folder} does not hold a fusion for {scene!r}: {why}"
+            raise WeightsError(what, hint="data/weights/fusion") from why
+
+    def fit(self, *folders: Path, scene: str = "") -> Fused:
+        """The same experts with probes fitted to what the encoder `scene` sees and reads in `folders`."""
+        senses = Senses.fit(*folders, scene=scene or self.senses.scene)
+        return replace(self, senses=senses, experts=replace(self.experts, confusion=senses.confusion))
+
+    def smelled(self, hybrid: Hybrid, windows: NDArray) -> tuple[FloatArray, float]:
+        """What the mixture board's windows (n, 100, 4) of a recording say, (n, m + 1), and how known the session is."""
+        answer = hybrid.explain(windows, recording=np.zeros(len(windows), int))
+        votes = hybrid.known.votes_on(self.mixtures, levels(windows))
+        known, network = answer["p_known_session"], self.classifier.votes(windows)
+        return self.experts.voted(votes, network, self.mixtures, answer["posterior_mean"], known), float(known.mean())
 
 
 def inside(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
