@@ -223,14 +223,13 @@ class Forest:
 class Hybrid:
     """Looks a window up when its recording belongs to a known session, and otherwise gives the posterior mean.
 
-    Whether the session is known shows in the distance of a recording from all known windows. `edge` is a logistic curve
-    over its logarithm, (offset, slope), measured by leaving out recordings (session known) and whole days (unknown).
+    Whether the session is known shows in the distance of a recording from all known windows.
     """
 
     known: Neighbours  # on counts: finds the mixture
     session: Neighbours  # on log-conductance: finds out whether the session is known
     forest: Forest
-    edge: FloatArray  # (2,)
+    edge: FloatArray  # (offset, slope) of a logistic curve over its logarithm, from left-out recordings and days
     within_day: Array  # (8, 8), metric of level and slope within a day: for references made in an unknown session
 
     def explain(self, counts: NDArray, *, recording: NDArray) -> dict[str, NDArray]:

@@ -141,13 +141,18 @@ def reproduce(
         asking, belief = aim / strong, Belief.first(len(scents))
         while len(strengths) + len(steps) < budget and not (steps and steps[-1].error <= near):
             asking = asking / asking.sum()
-            played, belief = bench.mixture(alone, asking, belief)
+            change, sent = bench.sniff(dict(zip(scents, asking.tolist(), strict=True)))
+            played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in scents])
+            belief, rest = belief.updated(change, np.array([*alone.values()]), played, power)
+            if rest > STRANGE:
+                hint = "sniff its scents again: the air, the session or a cartridge has changed"
+                raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
             sniffed = played * np.exp(belief.logs) * strong
             sniffed = sniffed / sniffed.sum()
-            sent, smelled = (
+            first, second = (
                 dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, one.tolist(), strict=True)) for one in (played, sniffed)
             )
-            steps.append(Step(sent, smelled, float(abs(sniffed - aim).sum()) / len(SCENTS)))
+            steps.append(Step(first, second, float(abs(sniffed - aim).sum()) / len(SCENTS)))
             asking = asking * np.clip(aim / np.maximum(sniffed, 1e-9), 1 / STEP, STEP) ** gain
     except (LinkError, Unmeasurable) as failure:
         why = failure
@@ -241,28 +246,18 @@ class _Bench:
 
     def alone(self, name: str) -> Answer:
         """What the sensors answer to one scent."""
-        change, _ = self._sniff({name: 1.0})
+        change, _ = self.sniff({name: 1.0})
         if (strong := float(np.sqrt(np.mean(change**2)))) < WEAK or change.mean() < 0:
             hint = "is its cartridge empty, or the nose too far away?"
             raise Unmeasurable(f"{name} moves the sensors by {strong:.3f} in log conductance, too little", hint=hint)
         return change
-
-    def mixture(self, alone: Mapping[str, Answer], shares: NDArray, belief: Belief) -> tuple[NDArray, Belief]:
-        """Play `shares` of the scents that are known `alone`; return those that were sent, and what is believed now."""
-        change, sent = self._sniff(dict(zip(alone, shares.tolist(), strict=True)))
-        played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in alone])
-        belief, rest = belief.updated(change, np.array([*alone.values()]), played, self.sniffing.exponents)
-        if rest > STRANGE:
-            hint = "sniff its scents again: the air, the session or a cartridge has changed"
-            raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
-        return played, belief
 
     def silence(self) -> None:
         """Stop the player; a port that is gone can't be told, and its device stops by itself."""
         with suppress(LinkError):
             self._neck.stop()
 
-    def _sniff(self, shares: Mapping[str, float]) -> tuple[Answer, dict[int, float]]:
+    def sniff(self, shares: Mapping[str, float]) -> tuple[Answer, dict[int, float]]:
         """The change of log conductance from clean air to the end of playing `shares`, and the shares sent."""
         self._run = None
         self._nose.rows()  # what came before

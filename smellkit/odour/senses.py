@@ -86,8 +86,7 @@ def fit_probe(
     """Fit a probe to embeddings (n, d) of `scent` (n,) and return it with what it says of each unseen, (n, 12).
 
     Unseen is an example whose `fold` (n,) was left out. `words` are embeddings and scents of names and descriptions:
-    learned from in every fold, and what likeness is measured to; without them it is measured to the examples. `how`
-    are options of `fit_once`.
+    learned from in every fold, and what likeness is measured to, instead of the examples. `how`: see `fit_once`.
     """
     scores, alike = np.zeros((len(scent), 12)), np.zeros(len(scent))
     for one in np.unique(fold):
