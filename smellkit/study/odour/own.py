@@ -198,7 +198,7 @@ def validate(
 def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[NDArray], dict[str, NDArray]]:
     """Fit every learner and return windows -> {learner: log-probabilities}; an absent class gets hardly any."""
     here, target = np.unique(train.target, return_inverse=True)
-    shares = np.bincount(target) / len(target)
+    frequent = np.where(np.arange(len(here)) == np.bincount(target).argmax(), 0.0, -20.0)
     steps = train.values.shape[1]
     linear = Discriminant.fit(features(train.values), target)
     trees = forest(seed, trees=150).fit(features(train.values), target) if steps == 1 else None
@@ -208,7 +208,7 @@ def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[N
     woods = BASELINES[kind](seed).fit(train.values, target) if steps > 1 else None
 
     def scores(values: NDArray) -> dict[str, NDArray]:
-        parts = {"null": np.tile(np.log(shares), (len(values), 1)), "lda": linear.scores(features(values))}
+        parts = {"null": np.tile(frequent, (len(values), 1)), "lda": linear.scores(features(values))}
         if woods is not None:
             nets = [network_scores(one, values) for one in deep]
             parts |= {"network": nets[0], "ensemble": (woods.scores(values) + np.mean(nets, axis=0)) / 2}
@@ -275,14 +275,16 @@ def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[n
         for number in np.unique(fold):
             rank = np.unique(windows.fold[fold != number], return_inverse=True)[1]
             train = np.flatnonzero(fold != number)[rank < count]
+            if len(train) <= len(windows.classes):
+                continue
             test = graded & (fold == number)
             scores = Discriminant.fit(x[train], windows.target[train]).scores(x[test])
             whole, target, recording = combine(scores, windows[test], 0)
-            shares.append(Outcome(recording, {"accuracy": metrics.hits(whole, target)}))
-        groups = np.concatenate([np.asarray(share.groups) for share in shares])
-        hits = np.concatenate([np.asarray(share.measures["accuracy"]) for share in shares])
-        value = summarise([Outcome(groups, {"accuracy": hits})])["accuracy"]
-        rows.append({"recordings": count, **value._asdict()})
+            shares.append((recording, metrics.hits(whole, target)))
+        if shares:
+            groups, hits = (np.concatenate(part) for part in zip(*shares, strict=True))
+            value = summarise([Outcome(groups, {"accuracy": hits})])["accuracy"]
+            rows.append({"recordings": count, **value._asdict()})
         count *= 2
     return pd.DataFrame(rows)
 
