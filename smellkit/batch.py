@@ -122,7 +122,7 @@ def set_name(profile: str, data: Path | None) -> str:
     if data is None:
         return profile
     name, content = f"{profile}-{data.resolve().name}", content_of(data)
-    known = _json(executed(name) / DATA)
+    known = paths.read_json(executed(name) / DATA)
     same = not known or known.get("folder") == str(data.resolve()) or known.get("content") == content
     return name if same else f"{name}-{content[:8]}"
 
@@ -134,7 +134,7 @@ def content_of(folder: Path) -> str:
 
 def made_from(output: Path) -> dict[str, Any]:
     """What the executed notebook was made from; empty when it isn't known."""
-    return _json(output.with_suffix(".json"))
+    return paths.read_json(output.with_suffix(".json"))
 
 
 def is_bar(output: Mapping[str, Any]) -> bool:
@@ -312,9 +312,9 @@ def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> Smellkit
         message = f"{type(why).__name__}: {why}\n  Try: more memory, or smaller parameters"
     else:
         message = f"{why.ename}: {COLOURS.sub('', why.evalue).strip()[:1500] or 'no message'}"
-    cells = _cells(part) if part.exists() else []
-    begun = [cell for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
-    source = "".join(begun[-1]["source"]) if begun else ""
+    cells = paths.read_json(part).get("cells", [])
+    begun = [cell["source"] for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
+    source = "".join(begun[-1]) if begun else ""
     code = ["".join(cell["source"]) for cell in _cells(notebook.path) if cell["cell_type"] == "code"]
     cell = f"code cell {code.index(source) + 1}" if source in code else "the cell of its parameters"
     trace = COLOURS.sub("", "\n".join(getattr(why, "traceback", [])))
@@ -327,7 +327,7 @@ def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> Smellkit
 
 def _clean(output: Path) -> None:
     """Take out progress bars, which are over, and what papermill noted: absolute paths and times."""
-    book = _json(output)
+    book = paths.read_json(output)
     for part in (book, *book["cells"]):
         for noted in ("papermill", "execution"):
             part["metadata"].pop(noted, None)
@@ -343,14 +343,6 @@ def _clean(output: Path) -> None:
 
 def _cells(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8"))["cells"]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty where it can't be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 # Whether it must run: one digest over all that the result depends on

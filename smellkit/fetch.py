@@ -105,7 +105,7 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
             if line.strip() and not line.startswith("#"):
                 sha256, size, path = line.split(" ", 2)
                 files.append(File(path, _url(entry["from"], path, mirror=mirror), sha256, int(size)))
-        return Source(name, *(entry[key] for key in ("title", "home", "licence", "folder")), files=tuple(files))
+        return Source(name, entry["title"], entry["home"], entry["licence"], entry["folder"], tuple(files))
     except (KeyError, ValueError, OSError) as why:
         place = f", checksums, {line!r}" if line else ""
         hint = "restore data/sources.toml and data/checksums"

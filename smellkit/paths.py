@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from smellkit.errors import OptionError, WriteError
 
@@ -45,6 +46,18 @@ def runs() -> Path:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make a WriteError of what the block raises where `path` can't be written: no room, or not allowed."""
+    try:
+        yield
+    except OSError as why:
+        if isinstance(why, WriteError) or why.errno not in FULL:
+            raise
+        hint = "make room, or write to another place; what was there before is unchanged"
+        raise WriteError(f"Can't write {path}: {why.strerror}", hint=hint) from why
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the final name only when the block succeeds.
 
@@ -54,21 +67,12 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
-    except OSError as why:
-        raise unwritten(why, path) from why
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def unwritten(why: OSError, path: Path) -> OSError:
-    """The error for the reader where `why` says that `path` can't be written; else `why` itself."""
-    if isinstance(why, WriteError) or why.errno not in FULL:
-        return why
-    hint = "make room, or write to another place; what was there before is unchanged"
-    return WriteError(f"Can't write {path}: {why.strerror}", hint=hint)
 
 
 def lock(folder: Path, *, what: str) -> None:
@@ -85,7 +89,7 @@ def lock(folder: Path, *, what: str) -> None:
                 json.dump(own | {"since": time.ctime()}, new)
             return
         except FileExistsError:
-            holder = _holder(file)
+            holder = read_json(file)
         if own.items() <= holder.items():
             return
         if holder and (holder.get("host") != own["host"] or _alive(holder)):
@@ -97,7 +101,7 @@ def lock(folder: Path, *, what: str) -> None:
 
 def unlock(folder: Path) -> None:
     """Give `folder` free, if it is this process that holds it."""
-    if _holder(folder / LOCK).get("pid") == os.getpid():
+    if read_json(folder / LOCK).get("pid") == os.getpid():
         (folder / LOCK).unlink(missing_ok=True)
 
 
@@ -111,15 +115,7 @@ def locked(folder: Path, *, what: str) -> Iterator[None]:
         unlock(folder)
 
 
-def _holder(file: Path) -> dict:
-    """What a lock says of the process that holds it; empty where it can't be read."""
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _alive(holder: dict) -> bool:
+def _alive(holder: dict[str, Any]) -> bool:
     """Whether the process that holds a lock of this host still runs; another one with its number does not count."""
     from psutil import pid_exists
 
@@ -150,3 +146,11 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, value: object) -> Path:
     """Write `value` as indented JSON by rename and return the path; NaN is refused."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file of the kit's own holds; empty where there is none, or nothing that can be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

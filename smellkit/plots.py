@@ -126,7 +126,8 @@ def heat(
         for text, (*_, alpha) in zip(axes.texts, shades, strict=True):
             text.set_color(INK if alpha < 0.4 else text.get_color())  # the page shows through
     long = max(map(len, map(str, columns)), default=0) > 3
-    for side, many, turn in (("y", len(rows), 0), ("x", len(columns), 60 if long else 0)):
+    sides: Any = (("y", len(rows), 0), ("x", len(columns), 60 if long else 0))
+    for side, many, turn in sides:
         fitting = 11 if many <= 16 else 8 if many <= 30 else 5  # so many names fit side by side
         axes.tick_params(axis=side, labelsize=fitting, rotation=turn, length=0)
     for tick in axes.get_xticklabels() if long else []:

@@ -72,11 +72,8 @@ class Run:
     def log(self, row: dict[str, Any]) -> None:
         """Append `row` to metrics.jsonl as one line."""
         path = self.folder / "metrics.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(plain(row), allow_nan=False) + "\n")
-        except OSError as why:
-            raise paths.unwritten(why, path) from why
+        with paths.writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(plain(row), allow_nan=False) + "\n")
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
         """Write the file `name` in the run folder with `write(path)`, by rename, and return its path."""

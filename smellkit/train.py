@@ -127,31 +127,22 @@ class _Loop:
         if trackers:
             config = {key: value for key, value in run.params.items() if isinstance(value, (str, int, float, bool))}
             self.accelerator.init_trackers(run.name.replace("/", "-"), config=config)
-        model = task.build()
+        self.built = model = task.build()
         optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         prepared = self.accelerator.prepare(model, optimiser, _loader(train, settings.batch))
         self.model, self.optimiser, self.loader = prepared
         steps = settings.epochs * len(self.loader)
         self.schedule = LambdaLR(self.optimiser, lambda step: cosine(step, steps=steps, warmup=settings.warmup))
-        self.average = None
-        if settings.averaging:
-            decay = get_ema_multi_avg_fn(settings.averaging)
-            self.average = AveragedModel(self.plain, multi_avg_fn=decay, use_buffers=True)
+        decay = get_ema_multi_avg_fn(settings.averaging)
+        self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if settings.averaging else None
+        self.chosen = self.average.module if self.average else model  # what is scored and kept
         self.progress = _Progress()
         self.accelerator.register_for_checkpointing(self.schedule, self.progress, *filter(None, [self.average]))
         if self.state.exists():
             self.accelerator.load_state(str(self.state))
-            _forget_after(run, self.progress.epoch)
-
-    @property
-    def plain(self) -> nn.Module:
-        """The model as the task built it."""
-        return self.accelerator.unwrap_model(self.model)
-
-    @property
-    def chosen(self) -> nn.Module:
-        """The model that is scored and kept: the averaged one where there is an average."""
-        return self.average.module if self.average else self.plain
+            lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["epoch"] < self.progress.epoch]  # whose state was saved
+            paths.write_text(run.folder / "metrics.jsonl", "".join(kept))
 
     def train_epoch(self, loss_of: Callable[[Batch, Batch], Tensor], *, clip: float) -> float:
         """One pass over the training batches; return the mean loss."""
@@ -166,7 +157,7 @@ class _Loop:
             self.optimiser.zero_grad()
             self.schedule.step()
             if self.average:
-                self.average.update_parameters(self.plain)
+                self.average.update_parameters(self.built)
             total += loss.item()
         return total / len(self.loader)
 
@@ -178,11 +169,10 @@ class _Loop:
                 checkpoint.save(self.run.folder, self.chosen.state_dict(), manifest)
             self.run.log(row)
         try:
-            self.accelerator.save_state(str(self.state))
-        except OSError as why:
-            raise paths.unwritten(why, self.state) from why
-        except RuntimeError as why:  # what torch makes of a full disk
-            if not re.search("writ|iostream", str(why)):
+            with paths.writing(self.state):
+                self.accelerator.save_state(str(self.state))
+        except RuntimeError as why:
+            if not re.search("writ|iostream", str(why)):  # what torch makes of a full disk
                 raise
             raise WriteError(f"Can't write {self.state}: {str(why)[:200]}", hint="make room") from why
 
@@ -216,13 +206,6 @@ def _take_up(name: str, asked: dict[str, Any]) -> Run | None:
         changed = ", ".join(f"{key}: {run.params.get(key)} then, {asked.get(key)} now" for key in sorted(other))
         raise OptionError(f"The run {name!r} was made with other parameters ({changed})", hint="leave out --resume")
     return run
-
-
-def _forget_after(run: Run, epoch: int) -> None:
-    """Drop the lines of epochs whose state was not saved."""
-    path = run.folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    paths.write_text(path, "".join(f"{line}\n" for line in lines if json.loads(line)["epoch"] < epoch))
 
 
 def parameters(task: Task, settings: Settings, params: dict[str, Any] | None = None) -> dict[str, Any]:

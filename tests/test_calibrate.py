@@ -22,8 +22,9 @@ from smellkit.odour.calibration import (
     reference_file,
 )
 from smellkit.odour.mixture import dynamic_top_k, within_tolerance
-from smellkit.odour.mixture_task import load_hybrid, read_windows
 from smellkit.odour.scents import ODORANTS
+from smellkit.odour.smell import load_hybrid
+from smellkit.study.odour.mixture_data import read_windows
 from smellkit.study.odour.mixtures import draw_references
 
 SAMPLE = paths.sample() / "smellnet" / "mixture"

@@ -4,7 +4,6 @@ import json
 import random
 import time
 
-import mutations
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,12 +12,13 @@ from hypothesis import strategies as st
 from smellkit.checks import Report, Span, read_json, read_table, readable
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.scents import read_scents
+from smellkit.study import faults
 
-SPANS = {**{name: Span(0, 1023) for name in mutations.COLUMNS[:-1]}, "Temperature": Span(-40, 85)}
+SPANS = {**{name: Span(0, 1023) for name in faults.COLUMNS[:-1]}, "Temperature": Span(-40, 85)}
 
 
 def write(path, data):
-    path.write_bytes(mutations.surrogate_safe(data))
+    path.write_bytes(faults.surrogate_safe(data))
     return path
 
 
@@ -33,21 +33,21 @@ def test_a_thousand_broken_files_are_each_refused_by_name_within_a_second(tmp_pa
     for number in range(1000):
         kind = chance.random()
         if kind < 0.6:
-            fault, change = chance.choice(list(mutations.REFUSED.items()))
-            path, data = tmp_path / f"table{number}.csv", change(mutations.table(chance), chance)
+            fault, change = chance.choice(list(faults.REFUSED.items()))
+            path, data = tmp_path / f"table{number}.csv", change(faults.table(chance), chance)
             read = lambda path: read_table(path, columns=SPANS)  # noqa: E731
         elif kind < 0.8:
-            fault, change = chance.choice(list(mutations.BROKEN_JSON.items()))
-            path, data = tmp_path / str(number) / "smell_descriptions.json", change(mutations.document(chance), chance)
+            fault, change = chance.choice(list(faults.BROKEN_JSON.items()))
+            path, data = tmp_path / str(number) / "smell_descriptions.json", change(faults.document(chance), chance)
             path.parent.mkdir()
             read = lambda path: read_scents(path.parent)  # noqa: E731
         else:
             from smellkit.checks import read_picture
 
-            fault, change = chance.choice(list(mutations.BROKEN_PICTURES.items()))
+            fault, change = chance.choice(list(faults.BROKEN_PICTURES.items()))
             form = chance.choice(["jpeg", "png", "webp", "gif", "avif", "bmp", "tiff"])
             fault, path = f"{fault} {form}", tmp_path / f"picture{number}.{form}"
-            data, read = change(mutations.picture(chance, form=form), chance), read_picture
+            data, read = change(faults.picture(chance, form=form), chance), read_picture
         seen.add(fault)
         write(path, data)
         start = time.perf_counter()
@@ -58,20 +58,20 @@ def test_a_thousand_broken_files_are_each_refused_by_name_within_a_second(tmp_pa
         assert str(path) in str(error.value), fault
         assert "Try: " in str(error.value), fault
     assert slowest < 1.0
-    assert set(mutations.REFUSED) | set(mutations.BROKEN_JSON) <= seen
+    assert set(faults.REFUSED) | set(faults.BROKEN_JSON) <= seen
 
 
-@pytest.mark.parametrize("change", mutations.ACCEPTED)
+@pytest.mark.parametrize("change", faults.ACCEPTED)
 def test_what_does_not_matter_is_read_the_same(tmp_path, change):
     for seed in range(5):
-        clean = mutations.table(random.Random(seed))
+        clean = faults.table(random.Random(seed))
         expected = read_table(write(tmp_path / "clean.csv", clean), columns=SPANS)
-        changed = mutations.ACCEPTED[change](clean, random.Random(seed))
+        changed = faults.ACCEPTED[change](clean, random.Random(seed))
         pd.testing.assert_frame_equal(read_table(write(tmp_path / "other.csv", changed), columns=SPANS), expected)
 
 
 def test_the_table_is_what_pandas_reads(tmp_path):
-    path = write(tmp_path / "smell.csv", mutations.table(random.Random(1)))
+    path = write(tmp_path / "smell.csv", faults.table(random.Random(1)))
     expected = pd.read_csv(path)[["CO", "NO2", "Temperature"]].astype(float)
     pd.testing.assert_frame_equal(read_table(path, columns=["CO", "NO2", "Temperature"]), expected)
 
@@ -79,8 +79,8 @@ def test_the_table_is_what_pandas_reads(tmp_path):
 def test_others_are_read_when_broken_ones_are_to_be_skipped(tmp_path):
     chance = random.Random(3)
     for number in range(60):
-        data = mutations.table(chance)
-        change = mutations.REFUSED[chance.choice(list(mutations.REFUSED))] if number % 2 else lambda data, chance: data
+        data = faults.table(chance)
+        change = faults.REFUSED[chance.choice(list(faults.REFUSED))] if number % 2 else lambda data, chance: data
         write(tmp_path / f"{number:02d}.csv", change(data, chance))
     report, paths = Report(), sorted(tmp_path.glob("*.csv"))
     tables = dict(readable(paths, lambda path: read_table(path, columns=SPANS), skip=True, report=report))

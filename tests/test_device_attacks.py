@@ -28,7 +28,7 @@ from smellkit.device.jobs import Timing
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
-from smellkit.device.virtual import VirtualNeckWear
+from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
 from smellkit.device.watchdog import Watch, order, private_folders
 from smellkit.study.device.bench import await_silence, double_signals
 
@@ -505,6 +505,28 @@ def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
         assert order("stop", "/dev/another") == []
 
 
+@pytest.mark.parametrize("silence", [0.0, 1.0])
+def test_an_emergency_stop_over_the_link_that_answers_says_whether_it_was_confirmed(silence):
+    device = VirtualDirect()
+    code = START.replace("timing=", "link='direct', timing=") + "neck = begin(); time.sleep(60)"
+    with (
+        PtyServer(device) as server,
+        subprocess.Popen([sys.executable, "-c", code, server.port], stdout=-1, stderr=-3) as child,
+    ):
+        child.stdout.readline()
+        await_silence(device, False)
+        device.faults["silence"] = silence
+        began = Clock.now()
+        run = CliRunner().invoke(neckwear, ["stop"])
+        await_silence(device, True, 1.0)
+        assert device.air[-1].end - began < 0.2
+        assert f"Stop was sent to {server.port}, held by process {child.pid}" in run.output
+        assert ("It confirmed that." in run.output) == (silence == 0) and ("Nothing conf" in run.output) == bool(
+            silence
+        )
+        child.kill()
+
+
 def test_the_stop_command_opens_a_port_that_nobody_holds():
     device = VirtualNeckWear()
     with PtyServer(device) as served:
@@ -593,7 +615,7 @@ def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
     follow = {"do": "follow", "key": 1, "stop": frames.stop().hex(), "url": "", "name": "neck", "fd": True}
     watch.take(json.dumps(follow | {"telnet": False, "baud": 0}).encode(), [os.dup(ours.fileno())])
     assert watch.order("because", "another") == [] and told == []
-    assert watch.order("because") == ["neck"] and told == [{"stop": "because", "keys": [1]}]
+    assert [port.name for port in watch.order("because")] == ["neck"] and told == [{"stop": "because", "keys": [1]}]
     watch.take(b'{"do": "taken"}', [])
     time.sleep(0.12)
     watch.go_on()

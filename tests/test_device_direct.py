@@ -361,6 +361,16 @@ def test_a_mixture_is_one_frame_and_ends_in_time_while_it_is_watched():
         assert neck.virtual.volumes == ()
 
 
+def test_a_player_that_says_it_has_no_mixtures_is_given_slots_at_once():
+    device = VirtualDirect(faults={"lacks": 1})
+    with NeckWear.open("virtual", link="direct", virtual=device, timing=QUICK) as neck:
+        neck.play_mixture([0.5, 0, 0.5] + [0] * 9, seconds=2.2, slot=1, gap=0)
+        until(lambda: device.emitting in (1, 3), 2.0)
+        assert neck.status().bound <= 2.2 and device.volumes == ()
+        neck.wait()
+        assert {air.scent for air in device.air} == {1, 3}
+
+
 @pytest.mark.parametrize("kind, link", [(VirtualNeckWear, "handset"), (VirtualDirect, "direct")])
 @pytest.mark.parametrize("server", [PtyServer, TcpServer])
 def test_auto_finds_who_answers_and_plays_nothing(kind, link, server):

@@ -18,7 +18,7 @@ from smellkit.cli.neckwear import neckwear
 from smellkit.device import frames
 from smellkit.device.errors import Closed, PortLost
 from smellkit.device.jobs import Timing
-from smellkit.device.link import Port, StableName, list_ports, open_link
+from smellkit.device.link import Port, follow, list_ports, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear, read_faults
@@ -256,12 +256,12 @@ def test_a_port_is_followed_by_its_own_number_when_its_path_changes(monkeypatch)
         return Port(device, "CP2102", number, 0x10C4, 0xEA60, "1-1", True)
 
     monkeypatch.setattr("smellkit.device.link.list_ports", lambda: [port("COM3", "A"), port("COM4", "B")])
-    name = StableName("COM3")
-    assert name.url() == "COM3"
+    now_at = follow("COM3")
+    assert now_at() == "COM3"
     monkeypatch.setattr("smellkit.device.link.list_ports", lambda: [port("COM4", "B"), port("COM9", "A")])
-    assert name.url() == "COM9"
+    assert now_at() == "COM9"
     monkeypatch.setattr("smellkit.device.link.list_ports", lambda: [])
-    assert name.url() == "COM3"
+    assert now_at() == "COM3"
 
 
 def test_ports_are_listed():

@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from smellkit.device import frames
-from smellkit.device.guard import Guard
+from smellkit.device.guard import Guard, Watched
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
@@ -142,7 +143,7 @@ def test_the_watchdog_goes_with_a_goodbye_and_sends_nothing():
 class Alone:
     """A player without a driver, so that nothing but the watchdog can send."""
 
-    def order(self, why):
+    def order(self, why, then):
         pass
 
     def guard_changed(self, why):
@@ -152,16 +153,15 @@ class Alone:
 def test_the_watchdog_follows_the_port_to_another_descriptor_and_lets_go_of_a_lost_one():
     ours, device = socket.socketpair()
     other, second = socket.socketpair()
-    guard = Guard()
-    key = guard.join(Alone())
-    about = {"url": "", "name": "", "baud": 0, "stop": frames.stop()}
-    guard.follow(key, fileno=ours.fileno(), telnet=False, **about)
-    guard.follow(key, fileno=other.fileno(), telnet=True, **about)
+    watched = Watched(stop=frames.stop(), name="", baud=0, guard=Guard())
+    watched.start(Alone())
+    watched.on_link(SimpleNamespace(name="", fileno=ours.fileno, telnet=False))
+    watched.on_link(SimpleNamespace(name="", fileno=other.fileno, telnet=True))
     ours.close()
     device.settimeout(5)
     assert device.recv(100) == b""  # the first one is closed on the watchdog's side too
     other.close()
-    guard.leave(key, silent=False)  # as if the parent had vanished
+    watched.leave(silent=False)  # as if the parent had vanished
     second.settimeout(5)
     heard = b""
     while part := second.recv(1000):

@@ -5,14 +5,29 @@ import pytest
 import torch
 
 from smellkit.errors import DataError, OptionError
-from smellkit.odour import texts
 from smellkit.odour.recordings import find
-from smellkit.odour.scents import SCENTS, Scent, read_scents
-from smellkit.odour.texts import descriptors, lexicon, names_and_descriptions, paraphrases
+from smellkit.odour.scents import (
+    SCENTS,
+    SENTENCES,
+    Scent,
+    descriptors,
+    lexicon,
+    names_and_descriptions,
+    paraphrases,
+    read_scents,
+)
 from smellkit.study.odour.experts import fit_experts
 from smellkit.study.odour.fusion import SUBSETS, by_experts, outcomes
-from smellkit.study.odour.fusion_network import MODALITIES, STRATEGIES, Fusion, hide
-from smellkit.study.odour.fusion_task import correct, fusion_loss, fusion_scores, task
+from smellkit.study.odour.fusion_task import (
+    MODALITIES,
+    STRATEGIES,
+    Fusion,
+    correct,
+    fusion_loss,
+    fusion_scores,
+    hide,
+    task,
+)
 from smellkit.study.odour.scenes import EvidenceBank, ranks, read_scenes
 
 SIZES = (50, 30, 40)
@@ -78,7 +93,7 @@ def test_dropout_hides_a_fifth_and_never_everything():
 
 
 def test_an_unknown_strategy_or_modality_is_refused():
-    with pytest.raises(ValueError, match="strategy"):
+    with pytest.raises(OptionError, match="strategy"):
         Fusion(SIZES, strategy="voting")
     with pytest.raises(OptionError, match="touch"):
         task(without="touch").load()
@@ -104,7 +119,7 @@ def test_the_sentences_of_the_test_are_not_those_of_the_training():
     scent = read_scents(find())[0]
     known = set(paraphrases(scent, part="train", count=500, seed=1))
     assert not known & set(paraphrases(scent, part="test", count=500, seed=1))
-    assert not set(texts.SENTENCES["train"]) & set(texts.SENTENCES["test"])
+    assert not set(SENTENCES["train"]) & set(SENTENCES["test"])
 
 
 def test_some_descriptors_are_shared_so_that_text_is_no_label():
@@ -147,7 +162,7 @@ def test_all_seven_subsets_are_scored_and_all_three_are_not_behind_the_best_one(
 
 
 def test_no_recording_is_told_by_what_has_seen_it(scenes):
-    train, valid = (set(scenes.smells[part].windows.recording) for part in ("train", "valid"))
+    train, valid = (set(scenes.smells[part].recording) for part in ("train", "valid"))
     assert not train & valid
     assert scenes.smells["valid-day"].known.mean() < scenes.smells["valid"].known.mean()
 
@@ -164,7 +179,7 @@ def test_the_scores_do_not_depend_on_the_order_of_the_windows():
     one = batch(12)
     out = Fusion(SIZES).eval()(one)
     turned = torch.arange(11, -1, -1)
-    again = fusion_scores({"beta": out["beta"][turned]}, {"ratios": one["ratios"][turned]})
+    again = fusion_scores({name: rows[turned] for name, rows in out.items()}, {"ratios": one["ratios"][turned]})
     assert again == pytest.approx(fusion_scores(out, one))
 
 

@@ -79,13 +79,12 @@ def test_frozen_rows_are_the_same_in_a_stream(table, tmp_path):
     own = [c for c in table if c.startswith(node)]
     table.loc[30:70, own] = table.loc[30, own].to_numpy()
     whole = table.reindex(columns=recordings.CONTINUOUS).to_numpy(np.float32)
-    piecewise, still = whole.copy(), np.zeros(13, int)
+    raw = whole.copy()
     recordings.mark_frozen(whole)
-    for row in range(1, len(piecewise)):
-        pair = table.reindex(columns=recordings.CONTINUOUS).to_numpy(np.float32)[row - 1 : row + 1]
-        recordings.mark_frozen(pair, still=still)
-        piecewise[row] = pair[1]
-    np.testing.assert_array_equal(whole, piecewise)
+    for end in range(72, len(raw) + 1):
+        window = raw[end - 72 : end].copy()
+        recordings.mark_frozen(window)
+        np.testing.assert_array_equal(window[8:], whole[end - 64 : end])
 
 
 def test_rows_without_gcode_are_counted_and_give_no_label(table, tmp_path):

@@ -15,7 +15,7 @@ from smellkit import cache, paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour import mixtures, recordings, scents
-from smellkit.study.odour import survey
+from smellkit.study.odour import mixture_data, survey
 
 SAMPLE = paths.sample() / "smellnet"
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "smellnet"
@@ -70,7 +70,7 @@ def test_a_misnamed_split_is_refused_with_the_nearest(small):
     with pytest.raises(DataError, match="splits here: training"):
         recordings.read_recordings(small, "trainin")
     with pytest.raises(DataError, match="splits here: test_seen"):
-        mixtures.read_mixtures(small, "test_sen")
+        mixture_data.read_mixtures(small, "test_sen")
 
 
 def test_a_broken_recording_stops_the_reading_unless_skipping_was_asked_for(small):
@@ -177,7 +177,7 @@ LABELS = {
 
 @pytest.mark.parametrize("name", LABELS)
 def test_a_label_is_read_from_the_file_name(name):
-    assert mixtures.parse_label(name) == LABELS[name]
+    assert mixture_data.parse_label(name) == LABELS[name]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_label_is_read_from_the_file_name(name):
 )
 def test_a_name_that_is_no_label_is_refused(name, why):
     with pytest.raises(DataError) as error:
-        mixtures.parse_label(name)
+        mixture_data.parse_label(name)
     assert why in str(error.value)
 
 
@@ -219,22 +219,22 @@ def test_every_way_to_write_a_mixture_is_read(parts, between, change, tail):
     name = change("_".join(f"{name}{between}{share}" for (name, _), share in zip(parts, shares, strict=True))) + tail
     if min(shares) > 0:
         expected = {name: share / 100 for (name, _), share in zip(parts, shares, strict=True)}
-        assert mixtures.parse_label(name) == expected
+        assert mixture_data.parse_label(name) == expected
     else:
         with pytest.raises(DataError):
-            mixtures.parse_label(name)
+            mixture_data.parse_label(name)
 
 
 @given(st.text(max_size=30))
 def test_any_name_is_a_label_or_refused(name):
     try:
-        assert abs(sum(mixtures.parse_label(name).values()) - 1) < 0.02
+        assert abs(sum(mixture_data.parse_label(name).values()) - 1) < 0.02
     except DataError as why:
         assert "Try: " in str(why)
 
 
 def test_mixtures_of_the_sample_are_read_with_their_labels():
-    values, index = mixtures.read_mixtures(None, "training_seen")
+    values, index = mixture_data.read_mixtures(None, "training_seen")
     assert values.shape == (len(index), 600, 4)
     assert values.dtype == np.float32
     np.testing.assert_allclose(index[list(scents.ODORANTS)].sum(axis=1), 1, atol=0.011)
@@ -246,7 +246,7 @@ def test_mixtures_of_the_sample_are_read_with_their_labels():
 
 
 def test_a_copy_is_traced_to_its_original():
-    _, index = mixtures.read_mixtures(None, "test_unseen")
+    _, index = mixture_data.read_mixtures(None, "test_unseen")
     (copy,) = index[index["duplicate_of"] != ""].itertuples()
     assert copy.file.replace(" (1)", "") == copy.duplicate_of
 
@@ -254,9 +254,9 @@ def test_a_copy_is_traced_to_its_original():
 def test_a_mistyped_mixture_is_refused_or_skipped(small):
     shutil.copy(next((small / "mixture/test_seen").glob("banana.*")), small / "mixture/test_seen/garlic50_banan50.csv")
     with pytest.raises(DataError, match="banana"):
-        mixtures.read_mixtures(small, "test_seen")
+        mixture_data.read_mixtures(small, "test_seen")
     report = Report()
-    values, index = mixtures.read_mixtures(small, "test_seen", skip=True, report=report)
+    values, index = mixture_data.read_mixtures(small, "test_seen", skip=True, report=report)
     assert len(values) == len(index) == report.files == 17
     assert len(report.skipped) == 1
 
@@ -265,9 +265,9 @@ def test_recordings_of_other_lengths_and_without_labels_are_read(small):
     files = sorted((small / "mixture/test_seen").glob("*.csv"))[:2]
     nameless = files[0].with_name("monday.csv")
     nameless.write_text("".join(files[0].read_text().splitlines(keepends=True)[:201]))
-    values, index = mixtures.read_mixture_files([nameless, files[1]], root=small, labelled=False)
+    values, index = mixtures.read_mixture_files([nameless, files[1]], root=small)
     assert [value.shape for value in values] == [(200, 4), (600, 4)]
-    assert index[list(scents.ODORANTS)].isna().all().all()
+    assert np.isnan(mixtures.cut(values, index).ratios).all()
 
 
 def test_scents_are_in_the_order_of_the_device():
@@ -332,7 +332,7 @@ def test_the_real_recordings_are_all_read():
 @pytest.mark.parametrize("split", ["training_new", "test_seen", "test_unseen"])  # training_seen is part of the first
 def test_labels_kinds_times_and_duplicates_of_the_real_mixtures_agree_with_their_list(split):
     known = pd.read_csv(REAL / "mixture/recordings.csv", keep_default_na=False).query("split == @split")
-    values, index = mixtures.read_mixtures(REAL, split)
+    values, index = mixture_data.read_mixtures(REAL, split)
     index = index.set_index(index["file"].str.removeprefix("mixture/")).loc[known["path"]]
     assert len(values) == len(known) == len(index)
     for odorant in scents.ODORANTS:

@@ -5,13 +5,13 @@ import os
 import random
 from pathlib import Path
 
-import mutations
 import numpy as np
 import pytest
 from PIL import Image
 
 from smellkit.checks import Report, read_picture, readable
 from smellkit.errors import DataError
+from smellkit.study import faults
 
 
 def save(path, image, form, **options):
@@ -25,13 +25,13 @@ def plain(colour, mode="RGB", size=(40, 30)):
     return Image.new(mode, size, colour)
 
 
-@pytest.mark.parametrize("fault", mutations.BROKEN_PICTURES)
+@pytest.mark.parametrize("fault", faults.BROKEN_PICTURES)
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp", "avif", "gif", "bmp", "tiff"])
 def test_a_broken_picture_is_refused_by_name(tmp_path, fault, form):
     for seed in range(4):
         chance = random.Random(seed)
         path = tmp_path / f"smell{seed}.{form}"
-        path.write_bytes(mutations.BROKEN_PICTURES[fault](mutations.picture(chance, form=form), chance))
+        path.write_bytes(faults.BROKEN_PICTURES[fault](faults.picture(chance, form=form), chance))
         with pytest.raises(DataError, match=str(path)):
             read_picture(path)
 
@@ -98,7 +98,7 @@ def test_a_picture_taken_upright_stands_upright(tmp_path):
 
 def test_25_megapixels_are_read_and_more_is_refused_from_the_header(tmp_path):
     assert read_picture(save(tmp_path / "a.png", Image.new("1", (5000, 5000)), "png")).size == (5000, 5000)
-    for side, data in mutations.BOMBS.items():
+    for side, data in faults.BOMBS.items():
         (tmp_path / "bomb.png").write_bytes(data[: min(len(data), 100)])  # its header is enough
         with pytest.raises(DataError, match="25 megapixels"):
             read_picture(tmp_path / "bomb.png")
@@ -114,7 +114,7 @@ def test_no_picture_format_that_runs_another_program_is_read(tmp_path):
 def test_others_are_read_when_broken_ones_are_to_be_skipped(tmp_path):
     for number in range(12):
         chance = random.Random(number)
-        data = mutations.picture(chance, form="jpeg")
+        data = faults.picture(chance, form="jpeg")
         (tmp_path / f"{number:02d}.jpg").write_bytes(data[: len(data) // 2] if number % 3 == 0 else data)
     report = Report()
     good = list(readable(sorted(tmp_path.glob("*.jpg")), read_picture, skip=True, report=report))

@@ -15,7 +15,7 @@ from smellkit.plume import data as samples
 from smellkit.plume.models import Sized
 from smellkit.plume.plumenet import ordered
 from smellkit.simulate import plume as simulate
-from smellkit.study.plume import ablations, baselines, bench, outlines, release
+from smellkit.study.plume import ablations, baselines, bench, release, scores
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.bench import Predictions
 
@@ -362,8 +362,8 @@ def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones():
     pytest.importorskip("monai")
     pairs = samples.paired("", "test", size=(72, 96))
     groups = baselines.videos("", pairs)
-    assert outlines.outlines(Moved(0), pairs, groups) == {"hd95": 0, "asd": 0, "outlined": 1}
-    distances = outlines.outlines(Moved(2), pairs, groups)
+    assert scores.outlines(Moved(0), pairs, groups) == {"hd95": 0, "asd": 0, "outlined": 1}
+    distances = scores.outlines(Moved(2), pairs, groups)
     assert distances["hd95"] == pytest.approx(2) and 1.2 < distances["asd"] < 1.6  # the sides have not moved
 
 
@@ -372,7 +372,7 @@ def test_the_distances_between_outlines_stand_in_the_row(result, monkeypatch):
     monkeypatch.setattr(bench, "baseline_fits", lambda *_, **__: {})
     row = bench.bench("", names=["ours"], seeds=1, failing=False, progress=len, **QUICK)["rows"]["ours"]
     run, pairs = bench.trained("ours", data="", seed=1, **QUICK), samples.paired("", "test", size=(72, 96))
-    expected = outlines.outlines(model_of(run), pairs, baselines.videos("", pairs))
+    expected = scores.outlines(model_of(run), pairs, baselines.videos("", pairs))
     assert {name: row[name] for name in ("hd95", "asd", "outlined")} == expected
     assert 0 < expected["asd"] < expected["hd95"] < 120 and "hd95" not in result["rows"]["ours"]
 

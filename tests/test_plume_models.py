@@ -13,8 +13,8 @@ SMALL = [name for name in models.MODELS if "resnet" not in name]
 PARTS = {  # the published counts
     "ResNet-50": (layers.ResNet, 23_501_760),
     "Fast-SCNN": (layers.FastSCNN, 1_071_888),
-    "self-attention": (lambda: layers.SelfAttention(128), 20_641),
-    "cross-modal attention": (lambda: layers.CrossModalAttention(128), 33_025),
+    "self-attention": (lambda: layers.Attention(128, 16), 20_641),
+    "cross-modal attention": (lambda: layers.Attention(128, 64), 33_025),
     "channel attention": (lambda: layers.ChannelAttention(256), 8_464),
     "fusion": (lambda: models.Fusion(128, "cross").join[1:], 295_296),
     "DeepLabV3+ head": (lambda: layers.DeepLabHead(256, 2048), 16_841_619),
@@ -122,7 +122,7 @@ def test_what_stands_in_a_missing_frame_changes_nothing(name):
 def test_a_single_frame_gives_what_the_pair_says_of_it():
     model, batch = models.build("segmentation-only").eval(), pair()
     with torch.no_grad():
-        single = model({"frame": batch["ch4"], "gas": torch.ones(2, dtype=torch.long)})["logits"]
+        single = model.look(batch["ch4"], torch.ones(2, dtype=torch.long))["logits"]
         torch.testing.assert_close(model(batch)["ch4_logits"], single)
 
 
@@ -135,24 +135,26 @@ def test_an_unknown_model_or_fusion_is_refused_with_the_nearest_name():
 
 def test_each_stream_attends_to_the_other_gas_and_not_itself():
     torch.manual_seed(0)
-    cross = layers.CrossModalAttention(16)
+    cross = layers.Attention(16, 64)
     cross.gamma.data.fill_(1)
     co2, ch4 = torch.randn(2, 1, 16, 1, 1)  # at one place the mean over places is what the other says there
     with torch.no_grad():
-        mixed = cross(co2, ch4, torch.ones(1, 2))
-        torch.testing.assert_close(mixed, (co2 + cross.value(ch4), ch4 + cross.value(co2)))
-        alone = cross(co2, ch4, torch.tensor([[1.0, 0.0]]))
-        torch.testing.assert_close(alone, (co2, ch4 + cross.value(co2)))
+        torch.testing.assert_close(cross(co2, ch4), co2 + cross.value(ch4))
+        torch.testing.assert_close(cross(co2, ch4, torch.zeros(1, 1, 1, 1)), co2)
+        fusion = models.Fusion(16, "cross").eval()
+        fusion.cross = cross
+        mixed = fusion(co2, ch4, torch.tensor([[1.0, 0.0]]))[0]  # there is no CH4
+        torch.testing.assert_close(mixed, (co2, ch4 + cross.value(co2)))
 
 
 def test_a_stream_looks_where_the_other_gas_answers_it():
     torch.manual_seed(0)
-    cross = layers.CrossModalAttention(16)
+    cross = layers.Attention(16, 64)
     cross.gamma.data.fill_(1)
     co2, ch4 = torch.randn(2, 1, 16, 3, 4)
     answers = torch.einsum("bcq,bck->bqk", cross.query(co2).flatten(2), cross.key(ch4).flatten(2)).softmax(dim=2)
     expected = torch.einsum("bqk,bck->bcq", answers, cross.value(ch4).flatten(2)).view_as(co2)
-    torch.testing.assert_close(cross(co2, ch4, torch.ones(1, 2))[0], co2 + expected)
+    torch.testing.assert_close(cross(co2, ch4), co2 + expected)
 
 
 @pytest.mark.parametrize("name", ["fume-resnet-shared", "gas-aware-resnet", "early-fusion-resnet"])  # all of the parts

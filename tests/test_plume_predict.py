@@ -14,6 +14,7 @@ from smellkit import cli, paths
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import GASES, export, predict
 from smellkit.plume import data as samples
+from smellkit.plume.pictures import Rule
 from smellkit.study.plume import release
 from smellkit.study.plume import task as tasks
 from smellkit.train import Settings, fit
@@ -131,7 +132,7 @@ def test_averaging_over_views_changes_little(folder, packed, tmp_path):
     ("row", "words"),
     [
         ("nothing_co2,,ch4", ["line 2", "co2_frame", "nothing_co2.png"]),
-        ("../../a_co2,,ch4", ["line 2", "co2_frame", "leaves the folder"]),
+        ("../../a_co2,,ch4", ["line 2", "co2_frame", "a path below this folder"]),
         (",,", ["line 2", "a frame of one gas"]),
         ("a_co2,a_ch4,oxygen", ["line 2", "missing_modality", "oxygen"]),
     ],
@@ -241,7 +242,9 @@ def test_a_frame_in_several_pairs_keeps_what_is_seen_in_each(packed, tmp_path):
     assert [row["ch4_mask"] for row in rows] == ["masks/frames/01.png", "masks/frames/02.png", ""]
     predictor = predict.PlumePredictor.load(packed)
     for row in rows:
-        frames = [samples.read_frame(folder / row[f"{gas}_frame"]) if row[f"{gas}_frame"] else None for gas in GASES]
+        frames = [
+            Rule(folder).read_frame(folder / row[f"{gas}_frame"]) if row[f"{gas}_frame"] else None for gas in GASES
+        ]
         mask = np.asarray(Image.open(tmp_path / "out" / row["co2_mask"]))
         assert (mask == predictor.predict([(frames[0], frames[1])])[0].masks[0]).mean() > 0.999
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from smellkit.plume import GASES
-from smellkit.study.plume import outlines, scores
+from smellkit.study.plume import scores
 
 ROWS = 24
 
@@ -101,8 +101,8 @@ def test_outlines_two_pixels_apart_have_that_distance():
     pytest.importorskip("monai")
     target, answer = np.zeros((1, 24, 24), np.uint8), np.zeros((1, 24, 24), np.uint8)
     target[0, 4:12, 4:12] = answer[0, 4:12, 6:14] = 2
-    scored = outlines.surface(answer, target)
+    scored = scores.surface(answer, target)
     assert scored["hd95"] == pytest.approx(2) and 0.5 < scored["asd"] < 2
-    assert outlines.surface(target, target) == {"hd95": 0, "asd": 0, "outlined": 1}
+    assert scores.surface(target, target) == {"hd95": 0, "asd": 0, "outlined": 1}
     missed = np.stack([target[0], np.zeros_like(target[0])])
-    assert outlines.surface(missed, np.stack([target[0]] * 2)) == {"hd95": 0, "asd": 0, "outlined": 0.5}
+    assert scores.surface(missed, np.stack([target[0]] * 2)) == {"hd95": 0, "asd": 0, "outlined": 0.5}

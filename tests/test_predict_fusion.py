@@ -13,10 +13,10 @@ from smellkit import checkpoint
 from smellkit.cli import cli
 from smellkit.errors import DataError
 from smellkit.odour import recordings
-from smellkit.odour.mixtures import parse_label
 from smellkit.odour.predict import mixture
 from smellkit.odour.predict_fusion import fusion
 from smellkit.odour.scents import ODORANTS, list_pictures, substance
+from smellkit.study.odour.mixture_data import parse_label
 
 FOLDER = recordings.find() / "mixture" / "test_seen"
 RATIOS = [f"ratio_{name}" for name in ODORANTS]

@@ -191,6 +191,16 @@ def test_what_can_not_be_right_is_refused_with_its_place_and_a_remedy(tmp_path, 
         read_folder(folder, nose)
 
 
+def test_a_point_between_thousands_is_refused_and_other_broken_counts_are_told(tmp_path, nose):
+    rows, report = ROWS.copy(), Report()
+    rows[:, 1] = np.where(np.arange(60) % 2, 1.012, 990)
+    with pytest.raises(DataError, match="line 3, column 'MQ135': expected whole counts, found 1.012 among counts"):
+        read_folder(put(tmp_path, "tea.csv", text(rows)), nose)
+    rows[:, 1] = 3.3 * ROWS[:, 1] / 1023
+    read_folder(put(tmp_path, "tea.csv", text(rows)), nose, report=report)
+    assert "counts that are no whole numbers (MQ135)" in report.told[0][1]
+
+
 def test_columns_that_change_places_on_the_way_are_refused(tmp_path, nose):
     rows = ROWS.copy()
     rows[40:, [0, 1]] = rows[40:, [1, 0]] + [60, 0]

@@ -144,7 +144,7 @@ def test_counts_are_whole_numbers_of_ten_bits():
 
 
 def test_a_simulated_mixture_is_told_from_a_resampled_one():
-    from smellkit.odour.mixtures import origin
+    from smellkit.study.odour.mixture_data import origin
 
     rng = np.random.default_rng(1)
     table = simulate.mixture_recording({"banana": 1.0}, simulate.session(rng), rng)

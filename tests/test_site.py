@@ -177,10 +177,10 @@ def test_results_come_from_their_files_alone(home):
     folder.mkdir()
     shutil.copy(paths.HOME / "site" / "results.yaml", home / "site")
     assert pages.page("odour", folder) == ""
-    assert set(results.missing(folder)) == set(results.layouts(folder))
+    assert set(results.todo(folder)["result"]) == set(results.layouts(folder))
     (folder / "audit.json").write_text(json.dumps(AUDIT))
     (folder / "other.json").write_text(json.dumps({"speed": {"frames": 7}}))
-    assert not {"audit", "other"} & set(results.missing(folder))
+    assert not {"audit", "other"} & set(results.todo(folder)["result"])
     site.build(home=home, parts={"results": pages.page("odour", folder)})
     text = (home / "_site" / "index.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "<strong>91.6</strong> [84.0, 98.0]" in text  # its interval stands clear

@@ -10,9 +10,10 @@ from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError
 from smellkit.gcode import data as machine
-from smellkit.odour import mixture_task, mixtures, recordings
+from smellkit.odour import recordings
 from smellkit.plume import annotations
 from smellkit.study.gcode import splits
+from smellkit.study.odour import mixture_data
 from smellkit.study.odour.scenes import picture_banks
 
 
@@ -70,12 +71,13 @@ def test_recordings_of_substances_stand_on_one_side():
 
 @pytest.mark.parametrize("by", ["recording", "combination", "day"])
 def test_recordings_of_mixtures_stand_on_one_side(by):
-    windows = mixture_task.read_windows(None, "training_new")
-    held = mixture_task.held_out(windows.index, by=by)
-    groups = mixture_task.groups(windows.index, by)
+    windows = mixture_data.read_windows(None, "training_new")
+    held = mixture_data.held_out(windows.index, by=by)
+    groups = mixture_data.groups(windows.index, by)
     assert not set(groups[held]) & set(groups[~held]) and held.any() and not held.all()
     sides = [
-        {value.tobytes() for value in mixtures.read_mixtures(None, name)[0]} for name in ("training_new", "test_seen")
+        {value.tobytes() for value in mixture_data.read_mixtures(None, name)[0]}
+        for name in ("training_new", "test_seen")
     ]
     assert not sides[0] & sides[1]
 

@@ -22,21 +22,10 @@ from numpy.typing import NDArray
 from smellkit.checks.report import Report, fault
 
 Seconds = NDArray[np.float64]
-WORDS = {
-    "time",
-    "timestamp",
-    "datetime",
-    "date",
-    "clock",
-    "millis",
-    "micros",
-    "epoch",
-    "elapsed",
-    "uptime",
-    "utc",
-    "ts",
-}
-ALONE = {"t", "s", "ms", "us", "sec", "secs", "second", "seconds", "t console", "t s", "t ms"}  # which are whole names
+CLOCK = re.compile(
+    r"^(t|s|ms|us|secs?|seconds?|t console|t m?s)$"
+    r"|\b(time|timestamp|datetime|date|clock|millis|micros|epoch|elapsed|uptime|utc|ts)\b"
+)
 UNITS = {"ns": 1e-9, "us": 1e-6, "micros": 1e-6, "ms": 1e-3, "msec": 1e-3, "millis": 1e-3}
 UNITS |= dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0)
 EPOCHS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))  # from which number on an epoch counts in which unit
@@ -70,10 +59,9 @@ class Pace:
 def clock_columns(header: Sequence[str]) -> list[str]:
     """The columns of a header that hold the time of each row: one, a date and a time, or none."""
     plain = {name: " ".join(re.findall(r"[a-z]+", name.lower().replace("stamp", "stamp "))) for name in header}
-    whole = {name: words in ALONE or WORDS & {*words.replace("time stamp", "timestamp").split()}
-             for name, words in plain.items()}  # fmt: skip
-    dates = [name for name in header if whole[name] and plain[name] == "date"][:1]
-    times = [name for name in header if whole[name] and plain[name] != "date"][:1]
+    known = [name for name in header if CLOCK.search(plain[name])]
+    dates = [name for name in known if plain[name] == "date"][:1]
+    times = [name for name in known if plain[name] != "date"][:1]
     return dates + times if times and plain[times[0]] == "time" else times or dates
 
 
@@ -187,8 +175,12 @@ def paced(
         report.tell(path, f"the clock {name!r} stands still: {pace.rate:g} rows a second assumed", len(table))
         return table
     timed = _Timed(table, clock, np.asarray(lines), path, name, report)
-    for mend in (timed.fill_in, timed.leave_out_copies, timed.put_in_order, timed.spread):
-        mend()
+    if (lost := np.isnan(clock)).any():
+        timed.tell(f"rows without a time in {name!r}: put between their neighbours", lost.sum())
+        timed.clock = np.interp(np.arange(len(lost)), np.flatnonzero(~lost), clock[~lost])
+    timed.leave_out_copies()
+    timed.put_in_order()
+    timed.spread()
     return timed.at_rate(pace, timed.cut(pace.gap))
 
 
@@ -211,13 +203,6 @@ class _Timed:
         self.table, self.clock = self.table.iloc[places].reset_index(drop=True), self.clock[places]
         self.lines = self.lines[places]
 
-    def fill_in(self) -> None:
-        """Rows without a time get one between their neighbours'."""
-        if (lost := np.isnan(self.clock)).any():
-            self.tell(f"rows without a time in {self.name!r}: put between their neighbours", lost.sum())
-            there = np.flatnonzero(~lost)
-            self.clock = np.interp(np.arange(len(lost)), there, self.clock[there])
-
     def leave_out_copies(self) -> None:
         """Leave out rows that repeat the one before, its time included, where that is no chance."""
         same = np.diff(self.clock) == 0
@@ -227,7 +212,7 @@ class _Timed:
             same &= ((after == before) | (after.isna() & before.isna())).all(axis=1).to_numpy()
             if same.any():
                 self.tell("rows that repeat the one before and its time: left out", same.sum())
-                self.take(np.flatnonzero([True, *~same]))
+                self.take(np.flatnonzero(np.append(True, ~same)))
 
     def put_in_order(self) -> None:
         """Sort rows where their times prove an order; a clock that was set back a few times is told."""
@@ -257,10 +242,10 @@ class _Timed:
         if same.mean() <= REPEATS:
             return
         self.tell(f"rows share their time with the one before in {self.name!r}: spread evenly", same.sum())
-        starts = np.flatnonzero([True, *~same])
-        counts, ahead = np.diff([*starts, len(self.clock)]), np.diff(self.clock[starts])
+        starts = np.flatnonzero(np.append(True, ~same))
+        counts, ahead = np.diff(np.append(starts, len(self.clock))), np.diff(self.clock[starts])
         usual = np.median(ahead[ahead > 0]) if (ahead > 0).any() else 0.0
-        width = np.array([*ahead, 0.0])
+        width = np.append(ahead, 0.0)
         width = np.where((width <= 0) | (width > 3 * usual), usual, width)
         if len(starts) > 2:  # the first and the last time may be those of a part of their rows
             width[[0, -1]] = np.minimum(width[[0, -1]], counts[[0, -1]] * np.median(width[1:-1] / counts[1:-1]))
@@ -277,7 +262,7 @@ class _Timed:
             where = f"the longest {longest}, before line {self.lines[steps.argmax() + 1]}"
             self.tell(f"gaps in the clock, cut there ({where})", gaps)
         cuts = (steps > gap) | (steps < 0)
-        self.table["part"] = [0, *np.cumsum(cuts)]
+        self.table["part"] = np.append(0, np.cumsum(cuts))
         return steps[~cuts & (steps > 0)]
 
     def at_rate(self, pace: Pace, steps: Seconds) -> pd.DataFrame:
@@ -285,10 +270,8 @@ class _Timed:
         step = float(np.median(steps)) if len(steps) else 1 / pace.rate
         measured, rate = 1 / step, f"{pace.rate:.3g} rows a second"
         if measured < pace.slowest * pace.rate:
-            hint, found = (
-                f"record {rate} or more, or use weights trained at {measured:.3g}",
-                f"{measured:.3g} rows a second",
-            )
+            found = f"{measured:.3g} rows a second"
+            hint = f"record {rate} or more, or use weights trained at {measured:.3g}"
             raise fault(self.path, column=self.name, expected=rate, found=found, hint=hint)
         lost = int((steps > 1.5 * step).sum()) if pace.fill else 0
         if pace.near[0] <= measured / pace.rate <= pace.near[1]:
@@ -304,14 +287,12 @@ class _Timed:
     def _on_grid(self, places: NDArray, *, step: float, pace: Pace) -> pd.DataFrame:
         """One part of a recording at an even pace: interpolated at the times of a grid, or every so many rows."""
         table, clock = self.table.iloc[places], self.clock[places]
-        last = len(table) - 1
         if not pace.fill:  # rows are events of a machine: those that it left out stay left out
             wanted = np.arange(0, len(table) * step, 1 / pace.rate) / step
-            return table.iloc[np.clip(np.round(wanted).astype(int), 0, last)]
+            return table.iloc[np.minimum(np.round(wanted).astype(int), len(table) - 1)]
         grid = np.arange(clock[0], clock[-1] + 1e-6, 1 / pace.rate)
-        after = np.clip(np.searchsorted(clock, grid), 1, max(1, last))
-        after -= grid - clock[after - 1] < clock[np.minimum(after, last)] - grid
-        result = table.iloc[np.minimum(after, last)].reset_index(drop=True)
+        nearest = np.floor(np.interp(grid, clock, np.arange(len(clock))) + 0.5).astype(int)
+        result = table.iloc[nearest].reset_index(drop=True)
         for column in table.columns.drop(["row", "part"]):
             result[column] = np.interp(grid, clock, table[column].to_numpy(np.float64))
         return result

@@ -47,13 +47,9 @@ class Span:
 
 
 def read_table(
-    path: Path | str,
-    *,
-    columns: Mapping[str, Span] | Sequence[str],
-    pace: Pace | None = None,
-    report: Report | None = None,
-    **how: Any,
-) -> pd.DataFrame:
+    path: Path | str, *, columns: Mapping[str, Span] | Sequence[str], pace: Pace | None = None,
+    report: Report | None = None, **how: Any,
+) -> pd.DataFrame:  # fmt: skip
     """Return the `columns` of a CSV file as float64, in the order asked for; other columns are left out.
 
     With a `pace` the file's clock, where it has one, puts the rows at that rate (see `clock.paced`), and `row` and
@@ -67,15 +63,9 @@ def read_table(
 
 
 def read_values(
-    path: Path,
-    spans: Mapping[str, Span],
-    *,
-    aliases: Mapping[str, str] | None = None,
-    first_row: str = "refuse",
-    alike: Sequence[str] = (),
-    watch: Mapping[str, Span] | None = None,
-    report: Report,
-) -> tuple[Sheet, np.ndarray]:
+    path: Path, spans: Mapping[str, Span], *, aliases: Mapping[str, str] | None = None, first_row: str = "refuse",
+    alike: Sequence[str] = (), watch: Mapping[str, Span] | None = None, report: Report,
+) -> tuple[Sheet, np.ndarray]:  # fmt: skip
     """Return the cells of a file and the numbers (rows, columns) of `spans`.
 
     `aliases` maps a header's other spelling to the name wanted. `first_row="drop"` drops a first row that is short or
@@ -112,13 +102,9 @@ def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) ->
 
 
 def read_texts(
-    path: Path | str,
-    *,
-    columns: Sequence[str],
-    optional: Sequence[str] = (),
-    clock: bool = False,
+    path: Path | str, *, columns: Sequence[str], optional: Sequence[str] = (), clock: bool = False,
     report: Report | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Return the `columns` of a CSV file as trimmed text, in the order asked for; the index is the line in the file.
 
     Those of `optional` come after them where the header has them, and with `clock` those that hold times. What a cell
@@ -151,19 +137,10 @@ class Sheet:
 
     @classmethod
     def read(
-        cls,
-        path: Path,
-        *,
-        wanted: Sequence[str] = (),
-        aliases: Mapping[str, str] | None = None,
-        drop: bool = False,
-        separated: bool = False,
+        cls, path: Path, *, wanted: Sequence[str] = (), aliases: Mapping[str, str] | None = None, drop: bool = False,
         report: Report,
-    ) -> Sheet:
-        """Read a file whose header has every name `wanted`; `drop` leaves out a first row that was caught halfway.
-
-        With `separated` a header without any comma, but with another delimiter, is refused.
-        """
+    ) -> Sheet:  # fmt: skip
+        """Read a file whose header has every name `wanted`; `drop` leaves out a first row that was caught halfway."""
         text = decoded(path, content(path)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
         physical = text.split("\n")
         if (longest := max(map(len, physical))) > LONGEST_LINE:
@@ -172,8 +149,6 @@ class Sheet:
         cells = _split_at_once(text)
         names, *rows = _split(path, text) if cells is None else [(1, physical[0].split(","))]
         header = _header(path, names[1], physical, wanted=wanted, aliases=aliases or {}, report=report)
-        if separated and len(header) == 1 and (other := next((mark for mark in DELIMITERS if mark in header[0]), "")):
-            raise _delimiter(path, other)
         first = [row for _, row in rows[:1]] if cells is None else [[str(column[0]) for column in cells.columns]]
         places = [header.index(name) for name in wanted]
         halfway = any(len(row) < len(header) or any(row[at].strip() in MISSING for at in places) for row in first)
@@ -341,9 +316,8 @@ def _refuse_thousands(sheet: Sheet, name: str, values: np.ndarray) -> None:
     pointed = np.array(compute.match_substring(cells, "."))
     if not pointed.any() or pointed.all():
         return
-    if not compute.all(compute.match_substring_regex(cells.filter(pointed), THOUSANDS)).as_py():
-        return
-    if np.median(values[~pointed]) >= 100 and values[~pointed].max() < 1000:
+    thousands = compute.all(compute.match_substring_regex(cells.filter(pointed), THOUSANDS)).as_py()
+    if thousands and np.median(values[~pointed]) >= 100 and values[~pointed].max() < 1000:
         place, hint = int(pointed.argmax()), "a point between thousands, as in 1.092 for 1092? Save it without"
         line, found, whole = sheet.lines[place], repr(str(cells[place])), "a whole number, as above"
         raise fault(sheet.path, line=line, column=name, expected=whole, found=found, hint=hint)
@@ -352,13 +326,11 @@ def _refuse_thousands(sheet: Sheet, name: str, values: np.ndarray) -> None:
 def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None:
     """Tell of columns that are not used, and hold what they can't: the cells of their rows may have moved."""
     moved = {}
-    for name, span in spans.items():
-        if name in sheet.header:
-            values = numbers(cells := sheet.cells[name])
-            wrong = ~((values >= span.low) & (values <= span.high)) & (values != span.overflow)
-            if wrong.any():
-                row = int(wrong.argmax())
-                moved[name] = f"line {sheet.lines[row]}, {str(cells[row])[:40]!r}"
+    for name in (name for name in spans if name in sheet.header):
+        values, span = numbers(cells := sheet.cells[name]), spans[name]
+        wrong = ~((values >= span.low) & (values <= span.high)) & (values != span.overflow)
+        if wrong.any():
+            moved[name] = f"line {sheet.lines[int(wrong.argmax())]}, {str(cells[int(wrong.argmax())])[:40]!r}"
     if moved:
         place = next(iter(moved.values()))
         what = f"{', '.join(moved)} can't hold what they hold ({place}): not used, but have cells moved?"

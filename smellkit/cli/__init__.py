@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 
 import click
 
@@ -76,22 +77,11 @@ class Forgiven(logging.Filter):
         self.places.append((str(path), str(what), int(str(count))))
         return False
 
-    @classmethod
-    def watch(cls, ctx: click.Context) -> None:
-        """Listen to the readers until the command `ctx` ends."""
-        forgiven, level = cls(), READERS.level
-        READERS.addFilter(forgiven)
-        READERS.setLevel(logging.INFO)
+    def show(self) -> None:
+        from smellkit.checks.report import summary
 
-        def show() -> None:
-            READERS.removeFilter(forgiven)
-            READERS.setLevel(level)
-            from smellkit.checks.report import summary
-
-            if lines := summary(forgiven.places):
-                click.echo("\n  ".join(["Forgiven while reading:", *lines]), err=True)
-
-        ctx.call_on_close(show)
+        if lines := summary(self.places):
+            click.echo("\n  ".join(["Forgiven while reading:", *lines]), err=True)
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)
@@ -99,7 +89,11 @@ class Forgiven(logging.Filter):
 @click.pass_context
 def cli(ctx):
     """From a gas-sensor recording to a scent that someone can smell."""
-    Forgiven.watch(ctx)
+    forgiven, level = Forgiven(), READERS.level
+    READERS.addFilter(forgiven)
+    READERS.setLevel(logging.INFO)
+    for end in (forgiven.show, partial(READERS.setLevel, level), partial(READERS.removeFilter, forgiven)):
+        ctx.call_on_close(end)  # the last one first
 
 
 @click.group(cls=LazyGroup, table=BENCHES)
@@ -110,16 +104,13 @@ def bench():
 def main() -> None:
     """Run the command line: an error that the reader can act on is one message and exit code 1."""
     try:
-        cli()
+        return cli()
     except SmellkitError as error:
-        _fail(str(error))
+        message = str(error)
     except OSError as error:
         if error.errno not in paths.FULL:
             raise
         place = f" {error.filename}" if error.filename else ""
-        _fail(f"Can't write{place}: {error.strerror}\n  Try: make room, or write to another place")
-
-
-def _fail(message: str) -> None:
+        message = f"Can't write{place}: {error.strerror}\n  Try: make room, or write to another place"
     click.secho(f"Error: {message}", fg="red", err=True)
     sys.exit(1)

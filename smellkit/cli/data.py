@@ -46,14 +46,14 @@ def get(name, out, mirror, workers):
 
 @click.command()
 @click.argument("folder", type=FOLDER)
-@click.option(
-    "--how", default="original_based", show_default=True,
-    help="original_based (the same moment) or random (within one pH and class).",
-)  # fmt: skip
+@click.option("--how", default="original_based", show_default=True, help="original_based (the same moment) or random.")
 @click.option("--regroup", is_flag=True, help="Deal the originals out anew: no copies of one in two splits.")
 @click.option("--seed", default=7, show_default=True, help="Of the random pairing and of the new splits.")
 def pair(folder, how, regroup, seed):
-    """Pair the CO2 and CH4 frames in FOLDER: annotations in, paired annotations out, and a count of both."""
+    """Pair the CO2 and CH4 frames in FOLDER: annotations in, paired annotations out, and a count of both.
+
+    Random pairs are of one pH and class.
+    """
     from smellkit.plume import annotations as tables
 
     shared = tables.shared_originals(tables.read_all(folder))

@@ -12,7 +12,7 @@ SET: dict[str, Any] = {"multiple": True, "metavar": "NAME=VALUE"}
 
 TASKS = {  # name -> "module:function"; the function's keyword arguments are the task's options
     "odour-encoder": "smellkit.study.odour.encoder_task:task",
-    "odour-mixture": "smellkit.odour.mixture_task:task",
+    "odour-mixture": "smellkit.study.odour.mixture_task:task",
     "odour-fusion": "smellkit.study.odour.fusion_task:task",
     "gcode-window-decoder": "smellkit.study.gcode.task:WindowDecoderTask",
     "gcode-encoder": "smellkit.study.gcode.task:EncoderTask",

@@ -124,8 +124,9 @@ def stop(port):
 
     replies = order("stop", port or "")
     for reply in replies:
-        held = f"process {reply['pid']} ({reply['program']})"
-        click.echo(f"Stop was sent to {', '.join(reply['sent'])}, held by {held}.")
+        for name in reply["sent"]:
+            said = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
+            click.echo(f"Stop was sent to {name}, held by process {reply['pid']} ({reply['program']}). {said}")
     if replies:
         return
     if not port or port == "virtual":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -229,7 +229,7 @@ class Engine(Player):
         bound = 2 * self.stop_bound() + self.timing.patience + 1.0
         if not self._runner.join(bound) and not job.done:
             self.last_resort()
-            self._on_end(False)
+            self._on_end(self, False)
         return job.error
 
     def forked(self) -> None:
@@ -288,8 +288,10 @@ class Engine(Player):
 def find_link(url: str, *, timing: Timing) -> str:
     """Return which link answers on `url`, "handset" or "direct"; NoReply when nothing does. Plays nothing."""
     for dialect in dialects().values():
-        link, parser = connector(url, baud=dialect.baud, write_timeout=timing.write)(), dialect.parser()
-        try:
+        if url.startswith("ble:") and not dialect.answers:
+            continue  # a handset is on a cable
+        parser = dialect.parser()
+        with closing(connector(url, baud=dialect.baud, write_timeout=timing.write)()) as link:
             for _ in range(timing.tries):
                 link.write(dialect.question)
                 until = Clock.now() + timing.reply
@@ -298,10 +300,6 @@ def find_link(url: str, *, timing: Timing) -> str:
                         return dialect.name
                     Clock.sleep(0.01)
                 parser.expire()
-        finally:
-            link.close()
-    raise NoReply(
-        f"Nothing answered on {url}, neither as a handset nor as a player",
-        port=url,
-        remedy="`smellkit neckwear ports` lists what is there; --blind plays on this port all the same",
-    )
+    what = f"Nothing answered on {url}, neither as a handset nor as a player"
+    remedy = "`smellkit neckwear ports` lists what is there; --blind plays on this port all the same"
+    raise NoReply(what, port=url, remedy=remedy)

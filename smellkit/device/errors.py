@@ -8,17 +8,8 @@ from smellkit.errors import DeviceError
 class LinkError(DeviceError):
     """A failure on the link, with `port`, `frame` (hex), `expected`, `got`, `elapsed` (seconds) and `remedy`."""
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        port: str = "",
-        frame: bytes = b"",
-        expected: str = "",
-        got: str = "",
-        elapsed: float | None = None,
-        remedy: str = "",
-    ):
+    def __init__(self, what: str, *, port: str = "", frame: bytes = b"", expected: str = "", got: str = "",
+                 elapsed: float | None = None, remedy: str = ""):  # fmt: skip
         self.port, self.frame, self.expected, self.got = port, bytes(frame).hex().upper(), expected, got
         self.elapsed, self.remedy = elapsed, remedy
         facts = {"port": port, "frame": self.frame, "expected": expected, "got": got}

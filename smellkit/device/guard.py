@@ -2,13 +2,14 @@
 
 One watchdog process serves all players of this program. It is watched in turn: it answers a ping twice a second, and
 when it dies it is started again; until then no play frame is longer than `Timing.unguarded`. Signals reach it from the
-C level (`signal.set_wakeup_fd`), whatever the interpreter is doing.
+C level (`signals.py`), whatever the interpreter is doing.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,126 +29,147 @@ from smellkit.device import signals, watchdog
 PING = 0.4  # seconds between two questions to the watchdog
 HANGS = 3.0  # seconds without an answer: it is there and does nothing
 AGAIN = 0.5  # seconds until it is started again
+STARTS = 10.0  # seconds that it may take to start
 
 
 class Player(Protocol):
-    """Something that may leave a scent in the air."""
+    """Something that may leave a scent in the air. `order` is silence, and `then` is called with what became of it."""
 
-    def order(self, why: str) -> None: ...
+    def order(self, why: str, then: Callable[[Any], None]) -> None: ...
     def guard_changed(self, why: str) -> None: ...
     def close(self) -> object: ...
     def forked(self) -> None: ...
+
+
+class Watched:
+    """One player's place with the guard: its port, wherever it goes. `stop` are the bytes that silence it."""
+
+    def __init__(self, *, stop: bytes, name: str, baud: int, answers: bool = False, guard: Guard | None = None):
+        self._guard = guard or _guard
+        self.message: dict[str, Any] = {"stop": stop.hex(), "name": name, "baud": baud, "answers": answers}
+        self.player: Player | None = None
+        self.key = 0
+        self.fd = -1  # a descriptor of ours: a port's number is soon another file's
+        self._link: Any = None
+
+    def start(self, player: Player) -> None:
+        """The player lives: guard it. Waits until the watchdog answers, at most 10 s."""
+        self.player = player
+        self._guard.join(self)
+        self.on_link(self._link)
+
+    def on_link(self, link: Any) -> None:
+        """The player's link is another one; None for none."""
+        self._link = link
+        if not self.key:
+            return
+        with self._guard.lock:
+            self.drop()
+            self.message.pop("url", None)
+            if link:
+                number = None if os.name == "nt" or link.alone else link.fileno()
+                self.fd = -1 if number is None else os.dup(number)
+                self.message |= {"url": link.name, "telnet": link.telnet, "fd": self.fd >= 0, "alone": link.alone}
+            self._guard.follow(self)
+
+    def leave(self, silent: bool) -> None:
+        """The player is gone. Unless it is `silent` for certain, the watchdog sends stop."""
+        if self.key:
+            self._guard.leave(self, silent=silent)
+
+    def drop(self) -> None:
+        """Close what is ours of the port."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the watchdog process answers, and can reach the port."""
+        return self._guard.alive and not self.message.get("alone")
+
+    @property
+    def pid(self) -> int:
+        """Its process id, 0 for none."""
+        return self._guard.pid
 
 
 class Guard:
     """The parent's end of the watchdog process: one for the whole program, there while any player is."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        self.alive = False
         self._process: subprocess.Popen | None = None
         self._line: Any = None
-        self._ports: dict[int, tuple[dict[str, Any], int]] = {}  # what is followed: the message, a descriptor of ours
-        self._players: dict[int, Player] = {}
-        self._next_key = 1
+        self._watched: dict[int, Watched] = {}
+        self._keys = itertools.count(1)
         self._thread: threading.Thread | None = None
         self._let_go: int | None = None  # the key of a port that the watchdog is asked to let go of
-        self.alive = False
 
     @property
     def pid(self) -> int:
         """The watchdog's process id, 0 for none."""
         return self._process.pid if self._process else 0
 
-    def join(self, player: Player) -> int:
-        """Guard this player from now on; return its key. Waits until the watchdog answers, at most 10 s."""
-        with self._lock:
-            key, self._next_key = self._next_key, self._next_key + 1
-            self._players[key] = player
+    def join(self, watched: Watched) -> None:
+        """Guard this player from now on."""
+        with self.lock:
+            watched.key = next(self._keys)
+            self._watched[watched.key] = watched
             if self._process is None:
                 self._start()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._listen, name="smellkit guard", daemon=True)
                 self._thread.start()
         listen_to_signals()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + STARTS
         while not self.alive and time.monotonic() < deadline:
             time.sleep(0.005)
-        return key
 
-    def follow(
-        self, key: int, *, url: str, name: str, stop: bytes, fileno: int | None, telnet: bool, baud: int
-    ) -> None:
-        """This port is in use from now on."""
-        message = {"do": "follow", "key": key, "stop": stop.hex(), "url": url, "name": name, "telnet": telnet}
-        message |= {"fd": fileno is not None, "baud": baud}
-        with self._lock:
-            self.release(key)
-            own = -1 if fileno is None or os.name == "nt" else os.dup(fileno)  # a port's number is soon another file's
-            self._ports[key] = message, own
-            self._send(message, own)
+    def follow(self, watched: Watched) -> None:
+        """Its port is in use from now on, or gone."""
+        do = "follow" if "url" in watched.message else "release"
+        self.send({"do": do, "key": watched.key, **watched.message}, watched.fd)
 
-    def release(self, key: int) -> None:
-        """The port went away."""
-        with self._lock:
-            self._forget(key)
-            self._send({"do": "release", "key": key})
-
-    def taken(self) -> None:
-        """The players send the stops that the watchdog told of by themselves."""
-        self._send({"do": "taken"})
-
-    def leave(self, key: int, *, silent: bool) -> None:
+    def leave(self, watched: Watched, *, silent: bool) -> None:
         """The player is gone. Unless it is `silent` for certain, the watchdog sends stop."""
-        with self._lock:
-            if self._players.pop(key, None) is None:
+        key = watched.key
+        with self.lock:
+            if self._watched.pop(key, None) is None:
                 return
-            last = not self._players and not signals.passed_on()  # else an event loop hears signals through it
-            if silent:
-                self.release(key)
-                self._let_go = None if last else key
-            elif not last:
-                self._send({"do": "silence", "key": key})
-                self._forget(key)
+            last = not self._watched and not signals.passed_on()  # else an event loop hears signals through it
+            self._let_go = key if silent and not last else None
+            if silent or not last:
+                self.send({"do": "release" if silent else "silence", "key": key})
+            watched.drop()
         if last:
             self.end(silent=silent)
         deadline = time.monotonic() + 0.5  # it has a descriptor of the port: who opens it next shall find it free
-        while not last and silent and self._let_go == key and time.monotonic() < deadline:
+        while self._let_go == key and time.monotonic() < deadline:
             time.sleep(0.002)
 
     def end(self, *, silent: bool = True) -> None:
         """Let the watchdog go, when no player is left: with goodbye, or with stops where it is not `silent`."""
-        with self._lock:
-            if self._players:
+        with self.lock:
+            if self._watched:
                 return
             if silent:
-                self._send({"do": "bye"})
+                self.send({"do": "bye"})
             thread, process, line = self._thread, self._process, self._line
             self._process = self._line = None
             self.alive = False
         _end(process, line, at_once=not silent)
-        for key in list(self._ports):
-            self._forget(key)
         if thread and thread is not threading.current_thread():
             thread.join(3 * PING)
 
     def forked(self) -> None:
         """This is a child process: nothing here is its own."""
-        for _, own in self._ports.values():
-            if own >= 0:
-                os.close(own)
+        for watched in self._watched.values():
+            watched.drop()
         if self._line:
             self._line.close()
         self.__init__()  # type: ignore[misc]
-
-    def _forget(self, key: int) -> None:
-        _, own = self._ports.pop(key, (None, -1))
-        if own >= 0:
-            os.close(own)
-
-    def send_signals(self) -> None:
-        """Give the watchdog the place where signals arrive."""
-        if files := signals.files():
-            self._send({"do": "signals"}, *files)
 
     # the process
 
@@ -154,6 +178,7 @@ class Guard:
         theirs: Any = subprocess.PIPE
         if os.name != "nt":
             ours, theirs = socket.socketpair()
+            ours.settimeout(0.2)
         command = [sys.executable, "-I", str(Path(watchdog.__file__).resolve())]  # -I: nothing here can stand in for it
         try:
             self._process = subprocess.Popen(
@@ -170,16 +195,20 @@ class Guard:
         finally:
             if ours:
                 theirs.close()
-        if ours:
-            ours.settimeout(0.2)
         self._line = ours or self._process.stdout
         self.send_signals()
-        for message, own in self._ports.values():
-            self._send(message, own)
+        for watched in self._watched.values():
+            self.follow(watched)
 
-    def _send(self, message: dict[str, Any], *files: int) -> None:
+    def send_signals(self) -> None:
+        """Give the watchdog the place where signals arrive."""
+        if files := signals.files():
+            self.send({"do": "signals"}, *files)
+
+    def send(self, message: dict[str, Any], *files: int) -> None:
+        """Send a line to the watchdog, and descriptors with it."""
         data = json.dumps(message).encode() + b"\n"
-        with self._lock, contextlib.suppress(OSError, ValueError):  # one that died hears nothing: `_listen` notices
+        with self.lock, contextlib.suppress(OSError, ValueError):  # one that died hears nothing: `_listen` notices
             if os.name != "nt" and self._line:
                 socket.send_fds(self._line, [data], [fd for fd in files if fd >= 0])
             elif self._process and self._process.stdin:
@@ -190,9 +219,9 @@ class Guard:
         """The guard's thread: hears the watchdog, notices its end, starts it again; ends with the last player."""
         buffer, until = b"", 0.0
         while True:
-            with self._lock:
+            with self.lock:
                 line = self._line
-                if not self._players:
+                if not self._watched:
                     self._thread = None
                     return
             if line is None:
@@ -200,16 +229,16 @@ class Guard:
                 self._again()
                 continue
             data = _heard(line, PING)
-            if data is None and not until:
-                until = time.monotonic() + HANGS if self.alive else time.monotonic() + 10
-                self._send({"do": "ping"})
-            elif data == b"" or (data is None and time.monotonic() > until):
-                self._lost(line, "it hangs" if data is None else "it is gone")
-            elif data:
+            if data:
                 until = 0.0
                 *messages, buffer = (buffer + data).split(b"\n")
                 for message in messages:
                     self._hear(json.loads(message))
+            elif data == b"" or (until and time.monotonic() > until):
+                self._lost(line, "it hangs" if data is None else "it is gone")
+            elif not until:
+                until = time.monotonic() + (HANGS if self.alive else STARTS)
+                self.send({"do": "ping"})
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "pong" in message and not self.alive:
@@ -221,12 +250,16 @@ class Guard:
             self._order(why, message.get("keys", []))
 
     def _order(self, why: str, keys: list[int]) -> None:
-        for player in [player for key, player in list(self._players.items()) if key in keys]:
-            player.order(why)
-        self.taken()
+        for key in keys:
+            if watched := self._watched.get(key):
+                watched.player.order(why, partial(self._stopped, key))  # type: ignore[union-attr]
+        self.send({"do": "taken"})
+
+    def _stopped(self, key: int, job: Any) -> None:
+        self.send({"do": "stopped", "key": key, "confirmed": bool(job.result and job.result.confirmed)})
 
     def _lost(self, line: Any, why: str) -> None:
-        with self._lock:
+        with self.lock:
             if self._line is not line:  # said goodbye meanwhile
                 return
             process, self._process, self._line = self._process, None, None
@@ -239,14 +272,14 @@ class Guard:
     def _again(self) -> None:
         """Hear signals in its place for a moment, then start it again."""
         if signals.heard(AGAIN):
-            self._order("a signal", list(self._players))
-        with self._lock:
-            if self._players and self._process is None:
+            self._order("a signal", list(self._watched))
+        with self.lock:
+            if self._watched and self._process is None:
                 self._start()
 
     def _tell_players(self, why: str) -> None:
-        for player in list(self._players.values()):
-            player.guard_changed(why)
+        for watched in list(self._watched.values()):
+            watched.player.guard_changed(why)  # type: ignore[union-attr]
 
 
 def _heard(line: Any, seconds: float) -> bytes | None:
@@ -265,11 +298,10 @@ def _end(process: subprocess.Popen | None, line: Any, *, at_once: bool = False) 
     """Wait for the end of the watchdog's process; `at_once` closes its line, so that it sends stop."""
     if process is None:
         return
-    if at_once and os.name != "nt":
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if at_once and os.name != "nt":
             line.shutdown(socket.SHUT_RDWR)
-    if process.stdin:
-        with contextlib.suppress(OSError):
+        if process.stdin:
             process.stdin.close()
     try:
         process.wait(2.0)
@@ -278,45 +310,6 @@ def _end(process: subprocess.Popen | None, line: Any, *, at_once: bool = False) 
         process.wait(2.0)
     if line:
         line.close()
-
-
-class Watched:
-    """One player's place with the guard: its port, wherever it goes. `stop` are the bytes that silence it."""
-
-    def __init__(self, *, stop: bytes, name: str, baud: int):
-        self._message: dict[str, Any] = {"stop": stop, "name": name, "baud": baud}
-        self._lock = threading.Lock()
-        self._key = 0
-        self._link: Any = None
-
-    def start(self, player: Player) -> None:
-        """The player lives: guard it."""
-        self._key = _guard.join(player)
-        self.on_link(self._link)
-
-    def on_link(self, link: Any) -> None:
-        """The player's link is another one; None for none."""
-        with self._lock:
-            self._link = link
-            if self._key and link is None:
-                _guard.release(self._key)
-            elif self._key:
-                _guard.follow(self._key, url=link.name, fileno=link.fileno(), telnet=link.telnet, **self._message)
-
-    def leave(self, silent: bool) -> None:
-        """The player is gone."""
-        if self._key:
-            _guard.leave(self._key, silent=silent)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the watchdog process answers."""
-        return _guard.alive
-
-    @property
-    def pid(self) -> int:
-        """Its process id, 0 for none."""
-        return _guard.pid
 
 
 # The process has one end and one watchdog.
@@ -335,9 +328,9 @@ def close_at_end(player: Player) -> None:
         _handlers[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
 
 
-def forget(player: Player) -> None:
+def forget(player: Player | None) -> None:
     """It was closed."""
-    _open.discard(player)
+    _open.discard(player)  # type: ignore[arg-type]
 
 
 def settle() -> None:

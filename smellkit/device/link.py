@@ -39,12 +39,12 @@ GONE = (OSError, termios_error, TypeError, ValueError, AttributeError)
 class Link:
     """Bytes in, bytes out, over an open pyserial object (its timeout is 0: reading never waits)."""
 
-    def __init__(self, port: Any, *, name: str, lock: AddressLock | None = None):
+    def __init__(self, port: Any, *, name: str, lock: int | None = None):
         self._port = port
-        self._lock = lock or AddressLock()
-        self._blocked = False
+        self._lock, self._blocked = lock, False
         self.name = name
         self.telnet = "rfc2217" in type(port).__module__  # whoever writes to the bare socket must double FF
+        self.alone = getattr(port, "alone", False)  # nobody but this program can write to it
 
     def read(self) -> bytes:
         """What has arrived, at most a few kilobytes; PortLost when the port went away."""
@@ -82,7 +82,8 @@ class Link:
                 self._port.is_open = False  # pyserial's own close sleeps 0.3 s here: too long before an error
                 self._port._socket.close()
             self._port.close()
-        self._lock.release()
+        lock, self._lock = self._lock, None
+        _close(lock)
 
     def abandon(self) -> None:
         """Let go without a word to the port: it is the parent's, and this is a forked child."""
@@ -95,133 +96,123 @@ class Link:
         try:
             yield
         except GONE as why:
-            if type(why).__name__ == "SerialTimeoutException":
+            if type(why).__name__ == "SerialTimeoutException" or (data and isinstance(why, TimeoutError)):
                 self._blocked = True
                 remedy = f"unplug the device, plug it in again; {ends}"
                 raise WriteBlocked(f"{self.name} takes no bytes", port=self.name, frame=data, remedy=remedy) from why
-            raise PortLost(
-                f"{self.name} went away while {doing}",
-                port=self.name,
-                frame=data,
-                got=f"{type(why).__name__}: {why}",
-                remedy=f"plug the device in again: it is found by its name; {ends}",
-            ) from why
+            what, got = f"{self.name} went away while {doing}", f"{type(why).__name__}: {why}"
+            remedy = f"plug the device in again: it is found by its name; {ends}"
+            raise PortLost(what, port=self.name, frame=data, got=got, remedy=remedy) from why
 
 
 def connector(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Callable[[], Link]:
     """A function that opens the port `url`, now and whenever it went away, wherever it is by then."""
     if not isinstance(url, str) or not url or "\0" in url or len(url) > 1000:
         raise PortError(f"port is {str(url)[:60]!r}", remedy=f"a port's name; {_LISTING}")
-    stable = StableName(url)
-    return lambda: open_link(stable.url(), baud=baud, write_timeout=write_timeout)
+    now_at = follow(url)
+    return lambda: open_link(now_at(), baud=baud, write_timeout=write_timeout)
 
 
 def open_link(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Link:
-    """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port or loop://; PortError says why not."""
+    """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop:// or ble:NAME; PortError says why not."""
+    if url.startswith("ble:"):
+        from smellkit.device.ble import BlePort
+
+        return Link(BlePort(url.removeprefix("ble:"), write_timeout=write_timeout), name=url)
     import serial
 
+    kind = url.partition("://")[0] if "://" in url else ""
+    if kind and kind not in KINDS:
+        raise _diagnosis(url, ValueError(f"{kind}:// is not supported"))
     options: dict[str, Any] = {"baudrate": baud, "timeout": 0}
-    telnet = url.startswith("rfc2217://")
-    if "://" in url and url.partition("://")[0] not in KINDS:
-        raise _diagnosis(url, ValueError(f"{url.partition('://')[0]}:// is not supported"))
-    lock = AddressLock(url)
-    if not telnet:  # pyserial refuses the option there
+    if kind != "rfc2217":  # pyserial refuses the option there
         options["write_timeout"] = write_timeout
-    if "://" not in url:
+    if not kind:
         options["exclusive"] = True  # refuse a second program, and be refused by it
+    lock = _lock_address(url) if kind in ("socket", "rfc2217") else None
     try:
         port = serial.serial_for_url(url, **options)
-        if telnet:
+        if kind == "rfc2217":
             port._socket.settimeout(write_timeout)  # a write there has no bound of its own
     except (*GONE, NotImplementedError) as why:
-        lock.release()
+        _close(lock)
         raise _diagnosis(url, why) from why
     link = Link(port, name=url, lock=lock)
     if (link.fileno() or 0) > 1023:
         link.close()
-        raise PortError(
-            f"Could not open {url}: this program has more than 1,023 files open",
-            port=url,
-            remedy="close some of them; or restart the kernel",
-        )
+        remedy = "close some of them; or restart the kernel"
+        raise PortError(f"Could not open {url}: this program has more than 1,023 files open", port=url, remedy=remedy)
     return link
 
 
-class AddressLock:
+def _lock_address(url: str) -> int | None:
     """One driver an address: an address of a network, unlike a serial port, lets any number of clients in."""
+    host, _, port = url.partition("://")[2].partition("?")[0].partition("/")[0].rpartition(":")
+    file = None
+    with suppress(OSError):
+        host = socket.gethostbyname(host)
+    try:
+        import fcntl
 
-    def __init__(self, url: str = ""):
-        self._file: int | None = None
-        kind, _, rest = url.partition("://")
-        if kind not in ("socket", "rfc2217"):
-            return
-        host, _, port = rest.partition("?")[0].partition("/")[0].rpartition(":")
-        with suppress(OSError):
-            host = socket.gethostbyname(host)
-        try:
-            import fcntl
+        path = next(private_folders()) / f"{host}-{port}.lock".replace("/", "_").replace("\\", "_")[-100:]
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as why:
+        _close(file)
+        raise PortError(f"Could not open {url}: {_BUSY[0]}", port=url, got=str(why), remedy=_BUSY[1]) from why
+    except (ImportError, StopIteration, OSError):  # Windows, or no folder of one's own: the server decides
+        _close(file)
+        return None
+    return file
 
-            path = next(private_folders()) / f"{host}-{port}.lock".replace("/", "_").replace("\\", "_")[-100:]
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as why:
-            self.release()
-            raise PortError(
-                f"Could not open {url}: another program uses it",
-                port=url,
-                got=str(why),
-                remedy="close that program or the notebook that holds it, then try again",
-            ) from why
-        except (ImportError, StopIteration, OSError):  # Windows, or no folder of one's own: the server decides
-            self.release()
 
-    def release(self) -> None:
-        """Let the next one in."""
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+def _close(file: int | None) -> None:
+    if file is not None:
+        os.close(file)
+
+
+_BUSY = "another program uses it", "close that program or the notebook that holds it, then try again"
+_CAUSES = {  # number of the system -> what it means, what to do
+    errno.ENAMETOOLONG: ("its name is too long", _LISTING),
+    errno.EISDIR: ("it is a directory", _LISTING),
+    errno.ENOTTY: ("it is not a serial port", _LISTING),
+    **dict.fromkeys((errno.EAGAIN, errno.EBUSY, errno.EWOULDBLOCK), _BUSY),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), ("permission denied",
+                                                  "sudo usermod -aG dialout $USER, then log in again")),
+    **dict.fromkeys((errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO), ("it is not there",
+                                                                         f"plug the device in; {_LISTING}")),
+}  # fmt: skip
 
 
 def _diagnosis(url: str, why: Exception) -> PortError:
     """An error that names the port, the cause and the remedy."""
-    cause, remedy = _cause(url, why)
+    if "://" in url and isinstance(why, ValueError):
+        cause, remedy = "no such kind of address", "socket://host:port, rfc2217://host:port, or a plain port name"
+    elif "://" in url:
+        cause, remedy = "nobody answers there", "start the server first, and check host and port"
+    elif re.fullmatch(r"COM0*", url, re.IGNORECASE):
+        cause, remedy = "no such port: COM names begin with COM1", _LISTING
+    else:
+        unknown = "the port refuses", f"unplug it and plug it in again; {_LISTING}"
+        cause, remedy = _CAUSES.get(_number(url, why) or 0, unknown)
     return PortError(f"Could not open {url}: {cause}", port=url, got=f"{type(why).__name__}: {why}", remedy=remedy)
 
 
-def _cause(url: str, why: Exception) -> tuple[str, str]:
-    if "://" in url:
-        if isinstance(why, ValueError):
-            return "no such kind of address", "socket://host:port, rfc2217://host:port, or a plain port name"
-        return "nobody answers there", "start the server first, and check host and port"
-    if re.fullmatch(r"COM0*", url, re.IGNORECASE):
-        return "no such port: COM names begin with COM1", _LISTING
-    number = getattr(why, "errno", None) or _errno(why)
-    if number == errno.ENAMETOOLONG:
-        return "its name is too long", _LISTING
+def _number(url: str, why: Exception) -> int | None:
+    """The system's number of a failure: pyserial hides it in the text, or in the exception that it replaced."""
     with suppress(OSError, ValueError):
         mode = Path(url).stat().st_mode
-        if stat.S_ISDIR(mode):
-            return "it is a directory", _LISTING
         if not stat.S_ISCHR(mode):
-            return "it is not a serial port", _LISTING
-    if number in (errno.EAGAIN, errno.EBUSY, errno.EWOULDBLOCK):
-        return "another program uses it", "close that program or the notebook that holds it, then try again"
-    if number in (errno.EACCES, errno.EPERM):
-        return "permission denied", "sudo usermod -aG dialout $USER, then log in again"
-    if number in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO):
-        return "it is not there", f"plug the device in; {_LISTING}"
-    if number == errno.ENOTTY or isinstance(why.__context__, termios_error):
-        return "it is not a serial port", _LISTING
-    return "the port refuses", f"unplug it and plug it in again; {_LISTING}"
-
-
-def _errno(why: Exception) -> int | None:
-    """pyserial hides the number in the text, or in the exception that it replaced."""
+            return errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTTY
     inner = why.__context__
+    hidden = re.search(r"\[Errno (\d+)\]|\((\d+), '", str(why))
+    if number := getattr(why, "errno", None):
+        return number
     if inner is not None and inner.args and isinstance(inner.args[0], int):
         return inner.args[0]
-    number = re.search(r"\[Errno (\d+)\]|\((\d+), '", str(why))
-    return int(number[1] or number[2]) if number else None
+    if hidden:
+        return int(hidden[1] or hidden[2])
+    return errno.ENOTTY if isinstance(inner, termios_error) else None
 
 
 class BackOff:
@@ -265,37 +256,25 @@ def list_ports() -> list[Port]:
     from serial.tools import list_ports as tools
 
     ports = [
-        Port(
-            device=port.device,
-            name=port.description or "n/a",
-            serial_number=port.serial_number or "",
-            vid=port.vid,
-            pid=port.pid,
-            location=port.location or "",
-            likely=(port.vid, port.pid) in HANDSETS,
-        )
-        for port in tools.comports()
-    ]
+        Port(port.device, port.description or "n/a", port.serial_number or "", port.vid, port.pid, port.location or "",
+             (port.vid, port.pid) in HANDSETS) for port in tools.comports()
+    ]  # fmt: skip
     return sorted(ports, key=lambda port: (not port.likely, port.device))
 
 
-class StableName:
-    """Follow one port: `url()` gives the path that it has now.
+def follow(url: str) -> Callable[[], str]:
+    """Follow one port: a function that gives the path that it has now, or had when it is nowhere.
 
     A link such as /dev/serial/by-id/... or an address such as socket://... is its own stable name. Any other port is
     known by its USB numbers, read once while it is there.
     """
+    identity = None
+    with suppress(OSError):  # a name that is none is for whoever opens it
+        if "://" not in url and not Path(url).is_symlink():
+            identity = next((port.stable for port in list_ports() if port.device == url and port.vid), None)
 
-    def __init__(self, url: str):
-        self._url = url
-        self._identity = None
-        with suppress(OSError):  # a name that is none is for whoever opens it
-            if "://" not in url and not Path(url).is_symlink():
-                self._identity = next((port.stable for port in list_ports() if port.device == url and port.vid), None)
+    def now_at() -> str:
+        same = [port.device for port in list_ports() if port.stable == identity] if identity else []
+        return same[0] if len(same) == 1 else url
 
-    def url(self) -> str:
-        """Where the port is now, or was when it is nowhere."""
-        if self._identity is None:
-            return self._url
-        same = [port.device for port in list_ports() if port.stable == self._identity]
-        return same[0] if len(same) == 1 else self._url
+    return now_at

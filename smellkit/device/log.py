@@ -50,9 +50,6 @@ class LineFile:
                 raise BlockingIOError("it takes no more")
             self._written += len(data)
 
-    def flush(self) -> None:
-        """Nothing waits here."""
-
     def close(self) -> None:
         """Close the file; a second time does nothing."""
         file, self._file = self._file, -1
@@ -72,15 +69,13 @@ class Log:
         self.run = run or uuid.uuid4().hex[:12]
         self.entries: deque[dict[str, Any]] = deque(maxlen=_KEEP)
         self.warning = ""
-        self._now = now
+        self._now, self._path = now, path
         self._latencies: deque[float] = deque(maxlen=_KEEP)
         self._file: LineFile | None = None
-        self._path = path
-        if path is not None:
-            try:
-                self._file = LineFile(path)
-            except (OSError, ValueError) as why:
-                self._warn(why)
+        try:
+            self._file = LineFile(path) if path is not None else None
+        except (OSError, ValueError) as why:
+            self._warn(why)
 
     def sent(self, frame: bytes, what: str, *, latency: float) -> None:
         """A frame went out; `latency` is how long the write took."""
@@ -110,21 +105,16 @@ class Log:
             file.close()
 
     def _write(self, direction: str, frame: bytes, what: str, latency: float | None) -> None:
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "at": round(self._now(), 6),
-            "run": self.run,
-            "direction": direction,
-            "hex": frame.hex().upper(),
-            "what": what,
-            "latency": None if latency is None else round(latency, 6),
-        }
+        time, at = datetime.now(UTC).isoformat(timespec="microseconds"), round(self._now(), 6)
+        latency = None if latency is None else round(latency, 6)
+        entry = {"time": time, "at": at, "run": self.run, "direction": direction, "hex": frame.hex().upper()}
+        entry |= {"what": what, "latency": latency}
         self.entries.append(entry)
-        if self._file:
-            try:
+        try:
+            if self._file:
                 self._file.write(json.dumps(entry) + "\n", keep=direction != "in")
-            except (OSError, ValueError) as why:
-                self._warn(why)
+        except (OSError, ValueError) as why:
+            self._warn(why)
 
     def _warn(self, why: Exception) -> None:
         """Say it once, and go on without a file: a log must never keep a stop from the device."""

@@ -102,9 +102,11 @@ class NeckWear:
         self._said: dict[str, Any] = {}
         self._schedule: Schedule | None = None
         self.log = owned = log if isinstance(log, Log) else Log(log, now=self._clock.now)
-        watched = Watched(stop=self._dialect.stop(), name=name, baud=self._dialect.baud) if watchdog else None
+        about = {"stop": self._dialect.stop(), "baud": self._dialect.baud, "answers": self._dialect.answers}
+        self._watchdog = watched = Watched(name=name, **about) if watchdog else None
 
-        def on_end(silent: bool) -> None:  # knows nothing of `self`: a player that nobody holds has to be let go
+        def on_end(engine: Engine | None, silent: bool) -> None:  # not by `self`: who is lost has to be let go
+            forget(engine)
             if watched:
                 watched.leave(silent)
             if owned is not log:
@@ -115,10 +117,9 @@ class NeckWear:
         try:
             self._engine = Engine(connect, clock=self._clock, name=name, **options)
         except BaseException:
-            on_end(True)
+            on_end(None, True)
             raise
         weakref.finalize(self, self._engine.begin_close).atexit = False
-        self._watchdog = watched
         if isinstance(self._clock, Clock):
             close_at_end(self._engine)
         if watched:
@@ -136,17 +137,19 @@ class NeckWear:
         channel: int = 0,
         virtual: VirtualNeckWear | None = None,
     ) -> NeckWear:
-        """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, or "virtual".
+        """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, ble:NAME, or "virtual".
 
         `link` is "handset" (433 MHz, which confirms nothing), "direct" (the player itself, which answers), or "auto",
         which asks on both and raises NoReply when nothing answers. "virtual" starts a device of this program and talks
         to it as to a real one; `neck.virtual.air` is what it emitted. `virtual` gives that device, with faults for
         instance. `log` is a file for JSON lines. `watchdog` starts the process that sends stop if this one is killed;
-        without it no play frame is longer than 2 s. Raises PortError.
+        without it, and over Bluetooth, no play frame is longer than 2 s. Raises PortError.
         """
         links, timing = dialects(), timing or Timing()
         if link not in (*links, "auto"):
             raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(links))
+        if str(port).startswith("ble:") and link == "handset":
+            raise ArgumentError("No handset is reached over Bluetooth", remedy='link="direct"')
         if not watchdog:
             timing = replace(timing, frame=min(timing.frame, timing.unguarded))
         url, close = port, lambda: None

@@ -13,7 +13,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 from smellkit.device import direct
 from smellkit.device.clock import Clock
@@ -106,7 +106,7 @@ class VirtualNeckWear:
         channel: int = 150,
         address: int = 30011,
         uid: bytes = bytes.fromhex("56FF6A067875535658261267"),
-        log: TextIO | LineFile | None = None,
+        log: LineFile | None = None,
     ):
         self.faults = dict(faults or {})
         self.uid, self.address = uid, address
@@ -332,7 +332,6 @@ class VirtualNeckWear:
             entry = {"at": round(self._now(), 6), "event": event} | ({"scent": scent} if scent else {})
             try:
                 self._log.write(json.dumps(entry) + "\n")
-                self._log.flush()
             except OSError:
                 self._log = None  # a log never keeps a device from what it does
 

@@ -6,10 +6,11 @@
 
 It is started by its path in isolated mode, imports nothing but the standard library, and reads from standard input
 
-    {"do": "follow", "key": 1, "stop": HEX, "url": "...", "telnet": false, "name": "...", "fd": true}    a port in use
+    {"do": "follow", "key": 1, "stop": HEX, "url": "...", "telnet": false, "name": "...", "fd": true, "answers": false}
     {"do": "release", "key": 1}   {"do": "silence", "key": 1}    let go of it; send stop, then let go of it
     {"do": "signals"}             descriptors that come along: signal numbers, and who wanted them before
     {"do": "taken"}               the program sends the stops that it was told of by itself
+    {"do": "stopped", "key": 1, "confirmed": true}               what became of them
     {"do": "ping"}   {"do": "bye"}
 
 and answers with {"pong": true}, {"released": 1} and {"stop": "why"}. When the line falls dead without a bye, or the
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 STOPS, STOP_GAP = 3, 0.05
+CONFIRMS = 4.0  # seconds in which a player that answers has confirmed a stop, or has not
 ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)}
 
 
@@ -58,46 +60,45 @@ class _Port:
 
     def __init__(self, message: dict[str, Any], fd: int):
         self.message, self.fd = message, fd
+        self.name = message["name"]
         self.left, self.due = 0, 0.0
         self.leaves = self.took = False
+        self.confirmed: bool | None = False  # None: the program has not said yet what became of its stops
 
     def write(self) -> None:
         """Send one stop, whatever fails; `took` says whether it went out."""
         stop = bytes.fromhex(self.message["stop"])
-        if self.message["telnet"]:
-            stop = stop.replace(b"\xff", b"\xff\xff")
         self.left -= 1
         self.due = time.monotonic() + STOP_GAP
         self.took = False
-        try:
-            if self.fd < 0:
-                self._write_by_name(stop)
-            while self.fd >= 0 and stop and _writable(self.fd):
-                stop = stop[os.write(self.fd, stop) :]
-            self.took = self.fd < 0 or not stop
-        except Exception:  # whatever it was, the next try may do
+        if self.message.get("alone"):  # only the program can reach it
             return
+        with contextlib.suppress(Exception):  # whatever it was, the next try may do
+            if self.fd < 0:  # Windows has no descriptor to hand over, but there a dead program's port is free again
+                import serial
 
-    def _write_by_name(self, stop: bytes) -> None:
-        """Windows has no descriptor to hand over, but there a dead program's port is free again."""
-        import serial
-
-        with serial.serial_for_url(self.message["url"], baudrate=self.message["baud"], write_timeout=0.1) as port:
-            port.write(stop if "rfc2217" not in self.message["url"] else bytes.fromhex(self.message["stop"]))
+                url, baud = self.message["url"], self.message["baud"]
+                with serial.serial_for_url(url, baudrate=baud, write_timeout=0.1) as port:
+                    port.write(stop)
+                stop = b""
+            elif self.message["telnet"]:
+                stop = stop.replace(b"\xff", b"\xff\xff")
+            while stop and _ready([self.fd], 0.1, select.POLLOUT):
+                stop = stop[os.write(self.fd, stop) :]
+            self.took = not stop
 
     def drop(self) -> None:
+        """Let go of it."""
         if self.fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.fd)
-        self.fd = -1
 
 
-def _writable(fd: int) -> bool:
-    if hasattr(select, "poll"):
-        poller = select.poll()
-        poller.register(fd, select.POLLOUT)
-        return bool(poller.poll(100))
-    return bool(select.select([], [fd], [], 0.1)[1])
+def _ready(descriptors: list[int], seconds: float, what: int) -> list[int]:
+    poller = select.poll()
+    for fd in descriptors:
+        poller.register(fd, what)
+    return [fd for fd, _ in poller.poll(1000 * seconds)]
 
 
 class Watch:
@@ -120,35 +121,39 @@ class Watch:
             self._tell({"released": key})
         elif do == "silence" and key in self.ports:
             self.ports[key].leaves = True
-            self.burst([key])
+            self.burst([self.ports[key]])
+        elif do == "stopped" and key in self.ports:
+            self.ports[key].confirmed = message["confirmed"]
         elif do == "signals":
-            self.signals = descriptors.pop(0) if descriptors else -1
-            self.before = descriptors.pop(0) if descriptors else -1
+            self.signals, self.before = (*descriptors, -1, -1)[:2]
+            descriptors.clear()
         elif do == "taken":
             for port in self.ports.values():
-                port.left = 0 if not port.leaves else port.left
+                port.left = port.left if port.leaves else 0
         elif do == "ping":
             self._tell({"pong": True})
         return do != "bye"
 
-    def burst(self, keys: list[int] | None = None) -> None:
+    def burst(self, ports: list[_Port]) -> None:
         """Begin three stops on each port, the first at once."""
-        chosen = [port for key, port in self.ports.items() if keys is None or key in keys]
-        for port in chosen:
+        for port in ports:
             port.left = STOPS
-        for port in chosen:
+        for port in ports:
             port.write()
 
-    def order(self, why: str, name: str = "") -> list[str]:
+    def order(self, why: str, name: str = "") -> list[_Port]:
         """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
 
-        Returns the names of the ports that took a stop.
+        Returns the ports that it was for; some may not have taken a stop.
         """
-        keys = [key for key, port in self.ports.items() if name in ("", port.message["name"], port.message["url"])]
+        keys = [key for key, port in self.ports.items() if name in ("", port.name, port.message["url"])]
+        ports = [self.ports[key] for key in keys]
+        for port in ports:
+            port.confirmed = None if port.message.get("answers") else False
         if keys:
             self._tell({"stop": why, "keys": keys})
-        self.burst(keys)
-        return [self.ports[key].message["name"] for key in keys if self.ports[key].took]
+        self.burst(ports)
+        return ports
 
     def go_on(self) -> float:
         """Send the stops that are due; seconds until the next one, at most a minute."""
@@ -164,7 +169,7 @@ class Watch:
 
     def silence(self) -> None:
         """The program is gone: all three stops everywhere, whatever fails."""
-        self.burst()
+        self.burst(list(self.ports.values()))
         while any(port.left > 0 for port in self.ports.values()):
             time.sleep(min(STOP_GAP, self.go_on()))
 
@@ -179,8 +184,7 @@ class Watch:
                 self.order(signal.Signals(number).name)
 
     def _drop(self, key: int) -> None:
-        port = self.ports.pop(key, None)
-        if port:
+        if port := self.ports.pop(key, None):
             port.drop()
 
 
@@ -189,7 +193,8 @@ class _Door:
 
     def __init__(self, watch: Watch, program: int):
         self._watch, self._program = watch, program
-        self._clients: dict[int, socket.socket] = {}
+        self._clients: dict[int, socket.socket] = {}  # they have said nothing yet
+        self._waiting: list[tuple[socket.socket, float, list[_Port]]] = []  # until when, for what to be confirmed
         self._path = next(private_folders()) / f"{program}.sock"
         self._path.unlink(missing_ok=True)
         before = os.umask(0o177)
@@ -204,28 +209,33 @@ class _Door:
     def descriptors(self) -> list[int]:
         return [self._listener.fileno(), *self._clients]
 
-    def serve(self, ready: list[int]) -> None:
-        """Let clients in, and answer those who ask."""
+    def serve(self, ready: list[int]) -> float:
+        """Let clients in, and answer those who ask; seconds until somebody has waited long enough."""
         for fd in ready:
-            if fd == self._listener.fileno():
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if fd == self._listener.fileno():
                     client, _ = self._listener.accept()
                     client.setblocking(False)
                     self._clients[client.fileno()] = client
-            elif fd in self._clients:
-                client = self._clients.pop(fd)
-                with client, contextlib.suppress(OSError):
-                    self._answer(client, client.recv(4096))
-
-    def _answer(self, client: socket.socket, asked: bytes) -> None:
-        reply: dict[str, Any] = {"pid": self._program, "program": _command(self._program)}
-        reply["ports"] = [port.message["name"] for port in self._watch.ports.values()]
-        order, _, name = asked.decode(errors="replace").strip().partition(" ")
-        if order == "stop":
-            reply["sent"] = self._watch.order("an order from another process", name)
-        client.sendall(json.dumps(reply).encode() + b"\n")
+                elif client := self._clients.pop(fd, None):  # type: ignore[assignment]
+                    order, _, name = client.recv(4096).decode(errors="replace").strip().partition(" ")
+                    sent = self._watch.order("an order from another process", name) if order == "stop" else []
+                    self._waiting.append((client, time.monotonic() + CONFIRMS, sent))
+        waiting, self._waiting = self._waiting, []
+        for client, until, sent in waiting:
+            if time.monotonic() < until and any(port.confirmed is None for port in sent):
+                self._waiting.append((client, until, sent))
+                continue
+            with client, contextlib.suppress(OSError):
+                reply = {"pid": self._program, "program": _command(self._program)}
+                reply["ports"] = [port.name for port in self._watch.ports.values()]
+                reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
+                reply["confirmed"] = [port.name for port in sent if port.confirmed]
+                client.sendall(json.dumps(reply).encode() + b"\n")
+        return 0.2 if self._waiting else 60.0
 
     def close(self) -> None:
+        """Nobody may order any more."""
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
@@ -234,15 +244,20 @@ def order(what: str, port: str = "") -> list[dict[str, Any]]:
     """Send "stop" or "who" to every program of this user that holds players; what each answered.
 
     With a `port` only programs that hold it are asked to stop, and only there. A reply has `pid`, `program`, `ports`,
-    and for a stop `sent`, the ports that took it.
+    and for a stop `sent`, the ports that took it, and `confirmed`, those whose player said so.
     """
-    replies = []
+    replies, lines = [], []
     doors = [door for folder in private_folders() for door in sorted(folder.glob("*.sock"))]
-    for door in doors if hasattr(socket, "AF_UNIX") else []:
-        with socket.socket(socket.AF_UNIX) as line, contextlib.suppress(OSError, ValueError):
-            line.settimeout(1.0)
+    for door in doors if hasattr(socket, "AF_UNIX") else []:  # all of them first, then the answers
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(1.0)
+        lines.append(line)
+        with contextlib.suppress(OSError):
             line.connect(str(door))
             line.sendall(f"{what} {port}".strip().encode() + b"\n")
+            line.settimeout(CONFIRMS + 1.0)
+    for line in lines:
+        with line, contextlib.suppress(OSError, ValueError):
             replies.append(json.loads(line.recv(65536)))
     return [reply for reply in replies if reply["ports"] and (what != "stop" or reply["sent"])]
 
@@ -256,9 +271,9 @@ def _command(pid: int) -> str:
 
 def main() -> None:
     """Watch until goodbye, or until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     goodbye = _watch_pipe() if os.name == "nt" else _Loop().run()
     if not goodbye:
         os._exit(0)
@@ -297,39 +312,33 @@ class _Loop:
 
     def run(self) -> bool:
         """True for goodbye, False when the parent vanished."""
+        goodbye = None
 
-        def shut_down(*_: object) -> None:
-            self._watch.silence()
-            self._close()
-            os._exit(0)
-
-        signal.signal(signal.SIGTERM, shut_down)  # the machine shuts down
-        self._tell({"pong": True})
-        try:
-            while (goodbye := self._turn()) is None:
-                pass
+        def end(*_: object) -> None:
             if not goodbye:
                 self._watch.silence()
-            return goodbye
-        except BaseException:
-            self._watch.silence()
-            raise
+            if self._door:
+                self._door.close()
+
+        signal.signal(signal.SIGTERM, lambda *_: (end(), os._exit(0)))  # the machine shuts down
+        self._tell({"pong": True})
+        try:
+            while goodbye is None:
+                goodbye = self._turn()
         finally:
-            self._close()
+            end()
+        return goodbye
 
     def _turn(self) -> bool | None:
-        sources = [
-            self._line.fileno(),
-            self._parent,
-            self._watch.signals,
-            *(self._door.descriptors() if self._door else []),
-        ]
-        ready = _ready([fd for fd in sources if fd >= 0], self._watch.go_on())
-        if self._watch.signals in ready:
+        line, signals = self._line.fileno(), self._watch.signals
+        sources = [line, self._parent, signals, *(self._door.descriptors() if self._door else [])]
+        seconds = min(self._watch.go_on(), self._door.serve([]) if self._door else 60.0)
+        ready = _ready([fd for fd in sources if fd >= 0], seconds, select.POLLIN)
+        if signals in ready:
             self._watch.signalled()
         if self._door:
             self._door.serve(ready)
-        if self._line.fileno() in ready:
+        if line in ready:
             return self._listen()
         return False if self._parent in ready else None
 
@@ -338,26 +347,15 @@ class _Loop:
             data, fresh, _, _ = socket.recv_fds(self._line, 65536, 16)
         except OSError:
             return False
-        if not data:
-            return False
         self._fresh += fresh
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return None if all(self._watch.take(line, self._fresh) for line in lines) else True
+        if not all(self._watch.take(line, self._fresh) for line in lines):
+            return True
+        return None if data else False
 
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             self._line.send(json.dumps(message).encode() + b"\n", socket.MSG_DONTWAIT)
-
-    def _close(self) -> None:
-        if self._door:
-            self._door.close()
-
-
-def _ready(descriptors: list[int], seconds: float) -> list[int]:
-    poller = select.poll()
-    for fd in descriptors:
-        poller.register(fd, select.POLLIN)
-    return [fd for fd, _ in poller.poll(1000 * seconds)]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Worker:
         name: str,
         dialect: Dialect,
         watch: Watched | None,
-        on_end: Callable[[bool], None],
+        on_end: Callable[[Any, bool], None],
     ):
         self.name, self.log, self.timing, self.dialect = name, log, timing, dialect
         self._connect, self._clock, self._watch, self._on_end = connect, clock, watch, on_end
@@ -382,7 +382,7 @@ class Worker:
             link.close()
         for job in left:
             job.finish("closed")
-        self._on_end(self._closing is None or self._closing.error is None)
+        self._on_end(self, self._closing is None or self._closing.error is None)
 
     def _crash(self, why: Exception) -> None:
         self.log.note(f"worker failed: {why!r}")
@@ -395,7 +395,7 @@ class Worker:
         self._fail_all(error)
         self.trouble = error
         with suppress(Exception):
-            self._on_end(False)  # the watchdog sends stop too
+            self._on_end(self, False)  # the watchdog sends stop too
         if self._link:
             self._link.close()
         self._link, self._ended = None, True

@@ -8,20 +8,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from smellkit import cache, windows
 from smellkit.checks import Report
 from smellkit.errors import DataError
-from smellkit.gcode import recordings, tokens
+from smellkit.gcode import recordings
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, OPERATIONS, POSITION_COLUMNS
-from smellkit.gcode.tokens import Vocabulary
+from smellkit.gcode.tokens import STEPS, Vocabulary
 
 LENGTH, STRIDE = 64, 16
 CLIP = 4.0  # interquartile ranges from the median; the published 3 from the quartiles is about the same
@@ -44,9 +45,9 @@ class Machine:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def take(self, rows: NDArray, *, length: int = LENGTH) -> tuple[Floats, Floats]:
+    def take(self, rows: ArrayLike) -> tuple[Floats, Floats]:
         """Values (n, 64, 155) and categories (n, 64, 4) of the windows that begin at `rows` of the table."""
-        index = np.asarray(rows)[:, None] + np.arange(length)
+        index = np.asarray(rows)[:, None] + np.arange(LENGTH)
         return self.values[index], self.categories[index]
 
     def labelled(self) -> Machine:
@@ -60,8 +61,8 @@ class Machine:
 
     def encode(self, vocabulary: Vocabulary) -> Numbers:
         """Tokens (n, 8) of the windows' labels in the published vocabulary, EOS included; all PAD without a label."""
-        table = np.array([*map(vocabulary.encode, self.lines), np.zeros(tokens.STEPS, int)])
-        return table[self.windows["line"].to_numpy()]
+        table = np.array([*map(vocabulary.encode, self.lines), np.zeros(STEPS, int)])
+        return table[self.windows["line"]]
 
     def line_numbers(self, lines: Sequence[str]) -> Numbers:
         """Number of each of our lines, and of no line, in another list of lines, (lines + 1,); -1 where it has none."""
@@ -83,53 +84,46 @@ def load(
     is counted.
     """
     folder = recordings.find(folder)
-
-    def build(notes: Report) -> pd.DataFrame:
-        return recordings.read(folder, labels=labels, skip=skip, report=notes)
-
+    build = partial(recordings.read, folder, labels=labels, skip=skip)
     digests = cache.digests({path.name: path for path in recordings.files(folder)})
     options = f"{recordings.VERSION} labels={labels} skip={skip}"
-    return cut(cache.table("gcode", build, files=digests, options=options, report=report), stride=stride, report=report)
+    table = cache.table("gcode", lambda notes: build(report=notes), files=digests, options=options, report=report)
+    return cut(table, stride=stride, report=report)
 
 
 def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = None) -> Machine:
     """The rows of `recordings.read` as a `Machine`."""
-    report = report if report is not None else Report()
+    begins: list[Numbers] = []
+    for (name, _), rows in table.groupby(["recording", "part"], sort=False).indices.items():
+        begins.append(rows[0] + windows.starts(len(rows), length=LENGTH, stride=stride))
+        if report and not len(begins[-1]):
+            report.note(name, f"shorter than a window of {LENGTH} rows", len(rows))
+    row = np.concatenate(begins)
+    if not len(row):
+        raise DataError(f"No recording is as long as a window ({LENGTH} rows)", hint="record for 17 s or more")
     values = table[list(CONTINUOUS)].to_numpy(np.float32, copy=True)
     codes, lines = pd.factorize(table["line"], sort=True)
-    names = table["recording"].to_numpy()
-    part = table["part"].to_numpy() if "part" in table else np.zeros(len(table), int)
-    other = names[1:] != names[:-1]
-    edges = np.flatnonzero(np.concatenate([[True], other | (part[1:] != part[:-1]), [True]]))
-    begins = np.maximum.accumulate(np.where(np.concatenate([[True], other]), np.arange(len(names)), 0))[edges[:-1]]
-    starts = []
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
-        starts.append(windows.starts(int(end - first), length=LENGTH, stride=stride))
-        if not len(starts[-1]):
-            report.note(names[first], f"shorter than a window of {LENGTH} rows", int(end - first))
-    start = np.concatenate([own + edge - begin for own, edge, begin in zip(starts, edges, begins, strict=False)])
-    if not len(start):
-        raise DataError(f"No recording is as long as a window ({LENGTH} rows)", hint="record for 17 s or more")
-    row = start + np.repeat(begins, [len(own) for own in starts])
     sensors = ~np.isnan(np.delete(values, POSITION_COLUMNS, axis=1)).all(axis=1)
-    frame = table.loc[row, ["recording", "operation", "group"]].reset_index(drop=True)
-    frame = frame.assign(start=start, row=row, line=modes(codes, starts=row), part=part[row])
-    frame["file_row"] = table["row"].to_numpy()[row] if "row" in table else start
-    frame["operation_id"] = [OPERATIONS.index(name) if name in OPERATIONS else -1 for name in frame["operation"]]
-    frame["has_sensors"] = sensors[row[:, None] + np.arange(LENGTH)].all(axis=1)
+    kept = table[["recording", "operation", "group", "part", "row"]].rename(columns={"row": "file_row"})
+    number = {name: place for place, name in enumerate(OPERATIONS)}
+    frame = kept.iloc[row].reset_index(drop=True).assign(
+        start=table.groupby("recording").cumcount().to_numpy()[row],
+        row=row,
+        line=modes(codes, starts=row),
+        operation_id=lambda own: own["operation"].map(number).fillna(-1).astype(int),
+        has_sensors=sensors[row[:, None] + np.arange(LENGTH)].all(axis=1),
+    )  # fmt: skip
     categories = table[list(CATEGORICAL)].to_numpy(np.float32, copy=True)
     return Machine(values, categories, tuple(lines), frame, codes.astype(np.int32))
 
 
 def modes(codes: NDArray, *, starts: NDArray, length: int = LENGTH) -> Numbers:
     """The most frequent code of each window, the earliest in time of those that tie; -1 is no code."""
-    parts = []
-    for block in np.array_split(np.asarray(starts), max(1, len(starts) // 256)):
-        window = np.asarray(codes)[block[:, None] + np.arange(length)]
-        counts = (window[:, :, None] == window[:, None, :]).sum(axis=2)
-        counts[window < 0] = 0
-        parts.append(np.take_along_axis(window, counts.argmax(axis=1)[:, None], axis=1)[:, 0])
-    return np.concatenate(parts).astype(np.int64)
+    best = []
+    for start in starts:
+        code, first, count = np.unique(codes[start : start + length], return_index=True, return_counts=True)
+        best.append(code[np.lexsort([first, -count * (code >= 0)])[0]])
+    return np.array(best, np.int64)
 
 
 class Scaling(nn.Module):
@@ -140,21 +134,15 @@ class Scaling(nn.Module):
     categories (..., 4) -> class numbers, 0 for a value that training did not have
     """
 
-    centre: Tensor
-    spread: Tensor
-    known: Tensor
-    clip: Tensor
-
     def __init__(self, centre: Tensor, spread: Tensor, categories: Sequence[Sequence[float]]):
         super().__init__()
-        self.categories = tuple(tuple(values) for values in categories)  # of each categorical channel, its known values
-        known = torch.full((len(self.categories), max(1, *map(len, self.categories))), float("inf"))
-        for row, values in enumerate(self.categories):
-            known[row, : len(values)] = torch.tensor(values)
-        clip = torch.full_like(spread, CLIP)
-        clip[POSITION_COLUMNS] = float("inf")
-        for name, tensor in {"centre": centre, "spread": spread, "known": known, "clip": clip}.items():
-            self.register_buffer(name, tensor)
+        self.categories = tuple(map(tuple, categories))  # of each categorical channel, its known values
+        self.cardinalities = tuple(len(known) + 1 for known in self.categories)
+        most = max(1, *map(len, self.categories))
+        known = [[*values, *[np.inf] * (most - len(values))] for values in self.categories]
+        self.known = nn.Buffer(torch.tensor(known, dtype=torch.float32))
+        self.centre, self.spread, self.clip = map(nn.Buffer, (centre, spread, torch.full_like(spread, CLIP)))
+        self.clip[POSITION_COLUMNS] = float("inf")
 
     @classmethod
     def fit(cls, values: NDArray, categories: NDArray) -> Scaling:
@@ -162,24 +150,18 @@ class Scaling(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
             low, centre, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
-            deviation = np.nanstd(values, axis=0)
-        spread = np.where(high - low > 1e-6, high - low, deviation)
+            spread = np.where(high - low > 1e-6, high - low, np.nanstd(values, axis=0))
         spread = np.where(np.isfinite(spread) & (spread > 1e-6), spread, 1.0)
         known = [np.unique(c[~np.isnan(c)]).tolist() for c in np.asarray(categories).T]
-        as_float = torch.as_tensor(np.nan_to_num(centre), dtype=torch.float32)
-        return cls(as_float, torch.as_tensor(spread, dtype=torch.float32), known)
+        middle = torch.as_tensor(np.nan_to_num(centre), dtype=torch.float32)
+        return cls(middle, torch.as_tensor(spread, dtype=torch.float32), known)
 
     def forward(self, values: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
         scaled = (values - self.centre) / self.spread
         scaled = torch.minimum(torch.maximum(scaled, -self.clip), self.clip)
-        scaled = torch.where(torch.isnan(scaled), torch.zeros_like(scaled), scaled)
+        scaled = torch.where(torch.isnan(scaled), 0.0, scaled)
         number = torch.arange(1, self.known.shape[1] + 1)
         return scaled, ((categories[..., None] == self.known) * number).sum(dim=-1)
-
-    @property
-    def cardinalities(self) -> tuple[int, ...]:
-        """Class numbers of each categorical channel, 0 included."""
-        return tuple(len(known) + 1 for known in self.categories)
 
     @property
     def millimetres(self) -> list[float]:

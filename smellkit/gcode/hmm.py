@@ -26,50 +26,40 @@ class ProgramHMM:
 
     def __init__(self, line: Tensor, operation: Tensor, first: Tensor):
         self.line, self.operation, self.first = line.long(), operation.long(), first.bool()
-        position = torch.arange(len(line))
-        begin = torch.where(self.first, position, 0).cummax(dim=0).values
-        self.back = [torch.where(position - step >= begin, position - step, -1) for step in range(len(STEPS))]
+        state = torch.arange(len(line))
+        begin = torch.where(self.first, state, 0).cummax(dim=0).values
+        # of each state, the one that each step comes from; -1 where that is in another recording
+        self.back = [torch.where(state - step >= begin, state - step, -1) for step in range(len(STEPS))]
 
     @classmethod
     def from_windows(cls, recording: ArrayLike, start: ArrayLike, line: ArrayLike, operation: ArrayLike) -> ProgramHMM:
         """From these four of every training window."""
-        order = np.lexsort([np.asarray(start), np.asarray(recording, dtype=str)])
-        names = np.asarray(recording, dtype=str)[order]
-        first = np.concatenate([[True], names[1:] != names[:-1]])
+        names = np.asarray(recording, dtype=str)
+        order = np.lexsort([np.asarray(start), names])
+        first = np.concatenate([[True], names[order][1:] != names[order][:-1]])
         return cls(*(torch.as_tensor(column) for column in (np.array(line)[order], np.array(operation)[order], first)))
 
     def __call__(self, line: Tensor, operation: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of line (T, L) and operation (T, 9) of a recording's windows, from those of each alone."""
-        known = torch.where(self.line >= 0, self.line, 0)
+        known = self.line.clamp(min=0)
         likelihood = line.clamp(min=1e-4)[:, known] * (self.line >= 0) + 1e-6
         likelihood = (likelihood * operation.clamp(min=1e-2)[:, self.operation]) ** EVIDENCE
-        count = len(self.line)
-        forward = torch.empty_like(likelihood)
+        count, posterior = len(self.line), torch.empty_like(likelihood)
         now = BEGINNING * self.first / self.first.sum() + (1 - BEGINNING) / count
         for step, row in enumerate(likelihood):
-            now = now * row
-            forward[step] = now = now / now.sum()
-            now = self._step_forward(now)
+            posterior[step] = now * row / (now * row).sum()
+            now = torch.full_like(now, JUMP / count)
+            for odds, back in zip(STEPS, self.back, strict=True):
+                now = now + (1 - JUMP) * odds * torch.where(back >= 0, posterior[step][back], 0)
         backward = torch.ones(count)
-        posterior = torch.empty_like(likelihood)
         for step in range(len(likelihood) - 1, -1, -1):
-            posterior[step] = forward[step] * backward
-            backward = self._step_backward(backward * likelihood[step])
+            posterior[step] *= backward
+            ahead = backward * likelihood[step]
+            backward = torch.full_like(ahead, JUMP * float(ahead.mean()))
+            for odds, back in zip(STEPS, self.back, strict=True):
+                backward.index_add_(0, back.clamp(min=0), (1 - JUMP) * odds * torch.where(back >= 0, ahead, 0))
             backward = backward / backward.max()
         posterior = posterior / posterior.sum(dim=1, keepdim=True)
         of_line = torch.zeros_like(line).index_add_(1, known, posterior * (self.line >= 0))
         of_operation = torch.zeros_like(operation).index_add_(1, self.operation, posterior)
         return 0.99 * of_line + 0.01 * line, 0.99 * of_operation + 0.01 * operation
-
-    def _step_forward(self, now: Tensor) -> Tensor:
-        moved = torch.full_like(now, JUMP / len(now))
-        for probability, back in zip(STEPS, self.back, strict=True):
-            moved = moved + (1 - JUMP) * probability * torch.where(back >= 0, now[back], 0)
-        return moved
-
-    def _step_backward(self, backward: Tensor) -> Tensor:
-        moved = torch.full_like(backward, JUMP * float(backward.mean()))
-        for probability, back in zip(STEPS, self.back, strict=True):
-            reached = torch.where(back >= 0, backward, 0)
-            moved.index_add_(0, back.clamp(min=0), (1 - JUMP) * probability * reached)
-        return moved

@@ -9,25 +9,22 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from smellkit import checkpoint, paths
+from smellkit import checkpoint, options, paths
 from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.gcode import data, recordings
 from smellkit.gcode.data import LENGTH, STRIDE, Scaling
 from smellkit.gcode.hmm import ProgramHMM
-from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, NODES, OPERATIONS
+from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, FROZEN, OPERATIONS
 from smellkit.gcode.tokens import Grammar, Vocabulary, default
-from smellkit.gcode.window_decoder import PathKNN, WindowDecoder, decode
+from smellkit.gcode.window_decoder import PathKNN, WindowDecoder
 
-COLUMNS = ("file", "start", "operation", "p", "line", "tokens")
-CONTEXTS = ("window", "recording")
+CHANNELS = (*CONTINUOUS, *CATEGORICAL)
 BATCH = 128  # windows at once
 HMM = ("line", "operation", "first")
 MADE_BY = "python -m smellkit.study.gcode.release RUN FOLDER"
@@ -54,31 +51,27 @@ class LinePredictor:
     hmm: ProgramHMM  # of the training recordings
     ranges: Ranges | None = None  # of the channels in them
 
-    def inputs(self, values: np.ndarray, categories: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Scaled windows (n, 64, 155) and category numbers (n, 64, 4) from raw ones with NaN where nothing was."""
-        scaled, codes = self.scaling(torch.as_tensor(values), torch.as_tensor(categories))
-        return scaled * torch.as_tensor(self.mask), codes
-
     @torch.no_grad()
     def predict(self, values: np.ndarray, categories: np.ndarray, *, context: str = "window") -> list[LinePrediction]:
-        """One prediction a window; with the `context` "recording" all are of one recording, and judged together."""
-        starts = range(0, len(values), BATCH)
-        blocks = [self.inputs(values[at : at + BATCH], categories[at : at + BATCH]) for at in starts]
-        if not blocks:
+        """One prediction a window, from raw values (n, 64, 155) and states (n, 64, 4) with NaN where nothing was.
+
+        With the `context` "recording" all are of one recording, and judged together.
+        """
+        if not len(values):
             return []
-        outputs = [self.model.eval().encode(*block)[1] for block in blocks]
-        line, operation = (torch.cat([one[name] for one in outputs]).softmax(dim=1) for name in ("line", "operation"))
+        blocks = []
+        for block in zip(*(torch.as_tensor(part).split(BATCH) for part in (values, categories)), strict=True):
+            scaled, codes = self.scaling(*block)
+            blocks.append(self.model.eval().encode(scaled * torch.as_tensor(self.mask), codes))
+        line, operation = (torch.cat([one[name] for one in blocks]).softmax(dim=1) for name in ("line", "operation"))
         if context == "recording":
             line, operation = self.hmm(line, operation)
         parts = zip(blocks, line.split(BATCH), strict=True)
-        rows = torch.cat([decode(self.model, *block, line=part)[0] for block, part in parts])
-        grammar = self.model.grammar
-        return [
-            LinePrediction(OPERATIONS[int(p.argmax())], float(p.max()), text, tuple(self.vocabulary.decode(row)))
-            for p, text, row in zip(
-                operation, grammar.texts_of(rows), grammar.published_tokens(rows).tolist(), strict=True
-            )
-        ]
+        rows = torch.cat([self.model.decode(block, line=part) for block, part in parts])
+        published = [tuple(self.vocabulary.decode(row)) for row in self.model.grammar.published_tokens(rows).tolist()]
+        best, lines = operation.max(dim=1), self.model.grammar.texts_of(rows)
+        names = [OPERATIONS[number] for number in best.indices.tolist()]
+        return list(map(LinePrediction, names, best.values.tolist(), lines, published))
 
     def without(self, channel_set: str) -> LinePredictor:
         """The same predictor, blind to what a channel set leaves out."""
@@ -94,8 +87,7 @@ def gcode(
     `channels=no-position` hides the machine position. The windows of a recording are judged together, as one run of a
     known program; with `context=window` each by itself, as a stream has to. `skip` leaves out what can't be read.
     """
-    if context not in CONTEXTS:
-        raise OptionError(f"There is no context {context!r}", hint="window or recording")
+    options.check([context], ["window", "recording"], "There is no context")
     if channels in ("no-position-z", "centred"):
         raise OptionError(f"The weights read raw channels, not {channels!r}", hint="all or no-position")
     predictor, report = load(weights).without(channels), Report()
@@ -104,9 +96,9 @@ def gcode(
     names = {recordings.name_of(path): path.name for path in recordings.files(recordings.find(folder))}
     with paths.replacing(Path(out)) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(["file", "start", "operation", "p", "line", "tokens"])
         for (name, _), rows in machine.windows.groupby(["recording", "part"], sort=True):
-            predictions = predictor.predict(*machine.take(rows["row"].to_numpy()), context=context)
+            predictions = predictor.predict(*machine.take(rows["row"]), context=context)
             for start, one in zip(rows["file_row"], predictions, strict=True):
                 tokens = " ".join(one.tokens)
                 writer.writerow([paths.cell(names[str(name)]), start, one.operation, f"{one.p:.4f}", one.line, tokens])
@@ -118,19 +110,17 @@ def gcode(
 
 def _known(machine: data.Machine, ranges: Ranges | None, *, skip: bool, report: Report) -> data.Machine:
     """Without recordings in another unit than those of training, which are refused, or with `skip` left out."""
-    kept = np.ones(len(machine), bool)
+    names = machine.windows["recording"]
     for name, rows in machine.windows.groupby("recording"):
         values = machine.values[rows["row"].min() : rows["row"].max() + LENGTH]
-        if not (what := outside(values, ranges)):
-            continue
-        why = DataError(f"{name}: {what}", hint="bring the channels to the units of the training recordings")
-        if not skip:
-            raise why
-        report.skip(str(name), why)
-        kept[rows.index] = False
-    if not kept.any():
+        if what := outside(values, ranges):
+            why = DataError(f"{name}: {what}", hint="bring the channels to the units of the training recordings")
+            if not skip:
+                raise why
+            report.skip(str(name), why)
+    if names.isin(report.skipped).all():
         raise DataError("No recording can be used", hint="; ".join(report.skipped.values())[:300])
-    return machine if kept.all() else machine.chosen(kept)
+    return machine.chosen(~names.isin(report.skipped))
 
 
 class Stream:
@@ -142,61 +132,49 @@ class Stream:
     """
 
     def __init__(self, predictor: LinePredictor, *, stride: int = STRIDE):
-        self.predictor, self.stride = predictor, stride
-        self._raw = np.full((2, len(CONTINUOUS)), np.nan, np.float32)  # the row before and this one, as they came
-        self._values = np.full((LENGTH, len(CONTINUOUS)), np.nan, np.float32)
-        self._categories = np.full((LENGTH, len(CATEGORICAL)), np.nan, np.float32)
-        self._still = np.zeros(len(NODES) + 1, int)
-        self.seen = 0
+        self.predictor, self.stride, self.seen = predictor, stride, 0
+        # the last rows as they came: a window, and before it what tells a dead node
+        self._rows = np.full((FROZEN + LENGTH, len(CHANNELS)), np.nan, np.float32)
 
     def push(self, row: dict[str, float] | Sequence[float]) -> LinePrediction | None:
         """Take one row; what is absent or not a number is missing. Every `stride` rows, judge the last 64."""
-        values, categories = _row(row)
-        self._raw = np.stack([self._raw[1], values])
-        checked = self._raw.copy()
-        if self.seen:
-            recordings.mark_frozen(checked, still=self._still)
-        self._values = np.roll(self._values, -1, axis=0)
-        self._categories = np.roll(self._categories, -1, axis=0)
-        self._values[-1], self._categories[-1] = checked[1], categories
+        self._rows = np.vstack([self._rows[1:], _row(row)])
         self.seen += 1
         if self.seen < LENGTH or (self.seen - LENGTH) % self.stride:
             return None
-        return self.predictor.predict(self._values[None], self._categories[None])[0]
+        values, states = np.split(self._rows.copy(), [len(CONTINUOUS)], axis=1)
+        recordings.mark_frozen(values)
+        return self.predictor.predict(values[None, FROZEN:], states[None, FROZEN:])[0]
 
 
-def _row(row: dict[str, float] | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    names = (*CONTINUOUS, *CATEGORICAL)
+def _row(row: dict[str, float] | Sequence[float]) -> np.ndarray:
     if isinstance(row, dict):
-        row = [row.get(name, np.nan) for name in names]
-    if len(row) != len(names):
+        row = [row.get(name, np.nan) for name in CHANNELS]
+    if len(row) != len(CHANNELS):
         raise DataError(f"A row of {len(row)} values", hint=f"{len(CONTINUOUS)} channels and {len(CATEGORICAL)} states")
     try:
         values = np.array([np.nan if value is None else value for value in row], dtype=np.float32)
     except (TypeError, ValueError) as why:
         raise DataError(f"A row holds a cell that is not a number: {why}", hint="leave absent channels out") from why
     values[~np.isfinite(values)] = np.nan
-    return values[: len(CONTINUOUS)], values[len(CONTINUOUS) :]
+    return values
 
 
 def load(folder: Path) -> LinePredictor:
     """The predictor in `folder`; WeightsError when it is not one, or one for other channels."""
     tensors, manifest = checkpoint.load(folder, made_by=MADE_BY)
+    tensors = {name: tensor.float() if tensor.dtype == torch.half else tensor for name, tensor in tensors.items()}
     try:
         if tuple(manifest["channels"]) != CONTINUOUS or tuple(manifest["operations"]) != OPERATIONS:
             raise WeightsError(f"{folder} reads other channels or operations", hint="train it again")
         scaling = Scaling(tensors.pop("scaling.centre"), tensors.pop("scaling.spread"), manifest["categories"])
         hmm = ProgramHMM(*(tensors.pop(f"hmm.{name}") for name in HMM))
-        state = {
-            name.removeprefix("model."): tensor.float() if tensor.dtype == torch.half else tensor
-            for name, tensor in tensors.items()
-        }
+        state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         vocabulary = default()
         grammar, keys, path_knn = Grammar(manifest["lines"], vocabulary), state.get("path_knn.keys"), None
         if keys is not None:  # as many empty paths, to be filled
             path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), torch.zeros(len(keys)).long(), lines=len(grammar))
-        shape: dict[str, Any] = {"cardinalities": scaling.cardinalities, "millimetres": scaling.millimetres}
-        model = WindowDecoder(grammar, **shape, path_knn=path_knn, **manifest["model"])
+        model = WindowDecoder(grammar, scaling, path_knn=path_knn, **manifest["model"])
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
     checkpoint.fill(model, state, where=str(folder)).eval()

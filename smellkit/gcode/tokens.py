@@ -9,35 +9,33 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from itertools import takewhile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from smellkit import paths
-from smellkit.checks import fault
 from smellkit.checks.report import content, decoded
 from smellkit.errors import DataError
 
 Numbers = NDArray[np.int64]
 SPECIAL = ("PAD", "BOS", "EOS", "UNK", "MASK")
-PAD, BOS, EOS, UNK, MASK = range(5)
-LONGEST = 7  # tokens of a line, without EOS
-STEPS = LONGEST + 1  # a line and its EOS
-TYPES = ("end", "command", "parameter", "number")
+PAD, BOS, EOS, UNK = range(4)
+STEPS = 8  # tokens of the longest line, and its EOS
 COMMANDS = ("G0", "G1", "G2", "G3", "G53", "M30")
 PARAMETERS = ("X", "Y", "Z", "R", "F", "I", "J", "K", "S", "T")
-WHOLE, FRACTION = 2, 4  # digits that the structured form has before and after the point
-HEADS = {"type": len(TYPES), "command": len(COMMANDS), "parameter": len(PARAMETERS), "sign": 2} | {
-    f"digit{number}": 10 for number in range(WHOLE + FRACTION)
-}  # the structured heads and their classes
+HEADS = {"type": 4, "command": len(COMMANDS), "parameter": len(PARAMETERS), "sign": 2} | {
+    f"digit{number}": 10 for number in range(6)
+}  # the structured heads and their classes; types are end, command, parameter, number
 SIZES = list(HEADS.values())
 OUTPUTS = sum(SIZES)  # 82
 RESOLUTION = dict.fromkeys("XYZABCPQ", 0.001) | dict.fromkeys("IJKRE", 0.0001) | {"F": 1.0, "S": 10.0}
 CHARACTERS = 4  # that the published scheme keeps of a number, a minus sign among them
-WORD = re.compile(r"([A-Z])([-+]?)(\d*)(\.?)(\d*)")
+NUMBERED = re.compile(r"([A-FH-LO-SU-Z])([-+]?(?:\d*\.)?\d+)")  # a word that is two tokens
+CANONICAL = re.compile(r"([XYZRFIJKS])(-?)(0|[1-9]\d?)\.((?:\d{0,3}[1-9])?)")  # what the digits can express
 PLAIN = re.compile(r"(?:[A-Z]\s*[-+]?\s*(?:\d+\.?\d*|\.\d+)\s*)+")  # a line of words, in any spelling
 SPELLED = re.compile(r"([A-Z])\s*([-+]?)\s*(\d*)\.?(\d*)")
 CODES = "GMTSNOHDLP"  # letters of whole numbers, which have no point
@@ -48,7 +46,6 @@ DIALECT = {  # what a program may hold beside its words -> what it looks like
     "line numbers": re.compile(r"^\s*[Nn]\s*\d+(?=\s|[A-Za-z]|$)"),
     "per cent signs": re.compile(r"^\s*%.*"),
 }
-WITHOUT_NUMBER = "GMTN"  # words of these letters are one token
 
 
 def normalise(line: str) -> tuple[str, tuple[str, ...]]:
@@ -63,10 +60,9 @@ def normalise(line: str) -> tuple[str, tuple[str, ...]]:
         dialect += [name] * bool(count)
     upper = text.upper().strip()
     if not upper or not PLAIN.fullmatch(upper):
-        return ("" if not upper else line.strip()), tuple(dialect if not upper else ())
+        return (line.strip(), ()) if upper else ("", tuple(dialect))
     spelled = " ".join(_spelled(*word) for word in SPELLED.findall(upper))
-    if text.strip() != upper:
-        dialect.append("lower case")
+    dialect += ["lower case"] * (text.strip() != upper)
     if spelled != upper:
         dialect.append("blanks" if spelled.replace(" ", "") == upper.replace(" ", "") else "numbers")
     return spelled, tuple(dialect)
@@ -82,34 +78,24 @@ def _spelled(letter: str, sign: str, whole: str, fraction: str) -> str:
 
 def split(line: str) -> list[str]:
     """Tokens of a line: `G1 X3.275 Z0.` -> `G1`, `X`, `NUM_X_3.275`, `Z0.`; words are separated by spaces."""
-    tokens = []
+    tokens: list[str] = []
     for word in line.split():
-        match = WORD.fullmatch(word)
-        if not match or word[0] in WITHOUT_NUMBER or not (match[3] or match[5]) or (match[4] and not match[5]):
-            tokens.append(word)
-        else:
-            tokens += [match[1], f"NUM_{match[1]}_{word[1:]}"]
+        match = NUMBERED.fullmatch(word)
+        tokens += [match[1], f"NUM_{match[1]}_{match[2]}"] if match else [word]
     return tokens
 
 
 def join(tokens: Iterable[str]) -> str:
     """The line that `split` took apart; special tokens are left out, words are joined by one space."""
-    words: list[str] = []
-    for token in tokens:
-        if token in SPECIAL:
-            continue
-        if token.startswith("NUM_") and words and words[-1] == token[4:5]:
-            words[-1] += token[6:]
-        else:
-            words.append(token[6:] if token.startswith("NUM_") else token)
-    return " ".join(words)
+    line = " ".join(token for token in tokens if token not in SPECIAL)
+    return re.sub("NUM_[A-Z]_", "", re.sub(r"\b([A-Z]) (?=NUM_\1_)", r"\1", line))
 
 
-def structured(token: str) -> Numbers | None:
+def structured(token: str) -> Numbers:
     """(type, command, parameter, sign, 2 + 4 digits) of a token as class numbers, -1 where its type has none.
 
-    None for a token that the structured heads can't express: an unknown command or letter, more digits, a `+`, or a
-    number that is not printed in the canonical way (`1.50`, `X1` without a point).
+    Nothing but -1 for a token that the structured heads can't express: an unknown command or letter, more digits, a
+    `+`, or a number that is not printed in the canonical way (`1.50`, `X1` without a point).
     """
     row = np.full(len(HEADS), -1)
     if token == "EOS":
@@ -118,32 +104,11 @@ def structured(token: str) -> Numbers | None:
         row[:2] = 1, COMMANDS.index(token)
     elif token in PARAMETERS:
         row[[0, 2]] = 2, PARAMETERS.index(token)
-    else:
-        return _structured_number(token, row)
+    elif match := CANONICAL.fullmatch(re.sub("NUM_(.)_", r"\1", token)):
+        letter, minus, whole, fraction = match.groups()
+        digits = [int(digit) for digit in whole.rjust(2, "0") + fraction.ljust(4, "0")]
+        row[[0, 2, 3]], row[4:] = (3, PARAMETERS.index(letter), bool(minus)), digits
     return row
-
-
-def _structured_number(token: str, row: Numbers) -> Numbers | None:
-    fused = not token.startswith("NUM_")
-    match = WORD.fullmatch(token if fused else token[4:5] + token[6:])
-    if not match or match[1] not in PARAMETERS or (fused and match[1] in WITHOUT_NUMBER):
-        return None
-    whole, fraction = match[3].rjust(WHOLE, "0"), match[5].ljust(FRACTION, "0")
-    if len(whole) > WHOLE or len(fraction) > FRACTION:
-        return None
-    row[0], row[2], row[3] = 3, PARAMETERS.index(match[1]), int(match[2] == "-")
-    row[4:] = [int(digit) for digit in whole + fraction]
-    return row if unstructured(row) == token else None
-
-
-def unstructured(row: Numbers) -> str:
-    """The token of class numbers (10,): the inverse of `structured`."""
-    kind, letter = TYPES[row[0]], PARAMETERS[row[2]]
-    if kind != "number":
-        return {"end": "EOS", "command": COMMANDS[row[1]], "parameter": letter}[kind]
-    digits = "".join(str(digit) for digit in row[4:])
-    number = f"{'-' if row[3] else ''}{int(digits[:WHOLE])}.{digits[WHOLE:].rstrip('0')}"
-    return f"{letter}{number}" if number.endswith(".") else f"NUM_{letter}_{number}"
 
 
 def published(token: str) -> str:
@@ -192,31 +157,14 @@ class Vocabulary:
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
         """Tokens up to EOS, without padding."""
-        tokens = []
-        for number in numbers:
-            if number == EOS:
-                break
-            if number not in (PAD, BOS):
-                tokens.append(self.tokens[number])
-        return tokens
-
-
-def read_corpus(path: Path) -> list[str]:
-    """Lines of a file of G-code, normalised; without empty ones."""
-    return [line for line, _ in map(normalise, _texts(path)) if line]
-
-
-def _texts(path: Path) -> list[str]:
-    text = decoded(Path(path), content(Path(path), limit=100_000_000))
-    lines = [line.strip() for line in text.splitlines()]
-    if not any(lines):
-        raise fault(path, expected="lines of G-code", found="none", hint="is it the right file?")
-    return [line for line in lines if line]
+        line = takewhile(lambda number: number != EOS, numbers)
+        return [self.tokens[number] for number in line if number not in (PAD, BOS)]
 
 
 def default() -> Vocabulary:
     """The published vocabulary of 668 tokens, from the list that comes with the weights."""
-    return Vocabulary(_texts(paths.weights() / "gcode" / "vocabulary.txt"))
+    path = paths.weights() / "gcode" / "vocabulary.txt"
+    return Vocabulary(decoded(path, content(path, limit=1_000_000)).split())
 
 
 class Grammar(nn.Module):
@@ -227,31 +175,21 @@ class Grammar(nn.Module):
     and zeros, `published` (V,) numbers in the published vocabulary.
     """
 
-    lines: Tensor
-    follows: Tensor
-    fields: Tensor
-    one_hot_fields: Tensor
-    published: Tensor
-
     def __init__(self, lines: Sequence[str], vocabulary: Vocabulary):
         super().__init__()
         self.texts = tuple(lines)
         self.vocabulary = Vocabulary.open(lines)
         names = self.vocabulary.tokens
-        rows = [structured(name) if name not in SPECIAL or name == "EOS" else None for name in names]
-        fields = np.array([row if row is not None else np.full(len(HEADS), -1) for row in rows])
-        ones = np.zeros((len(names), OUTPUTS), np.float32)
-        for head, first in enumerate(np.cumsum([0, *SIZES])[:-1]):
-            valid = np.flatnonzero(fields[:, head] >= 0)
-            ones[valid, first + fields[valid, head]] = 1
         table = torch.as_tensor(np.array([self.vocabulary.numbers(split(line)) for line in lines])).view(-1, STEPS)
-        follows = nn.functional.one_hot(table.T, len(names)).to(torch.float32)
-        known = [vocabulary.ids.get(published(name), UNK) for name in names]
-        self.register_buffer("lines", table, persistent=False)
-        self.register_buffer("follows", follows.contiguous(), persistent=False)
-        self.register_buffer("fields", torch.as_tensor(fields), persistent=False)
-        self.register_buffer("one_hot_fields", torch.as_tensor(ones), persistent=False)
-        self.register_buffer("published", torch.as_tensor(known), persistent=False)
+        fields = torch.as_tensor(np.array([structured(name) for name in names]))
+        heads = zip(fields.T, SIZES, strict=True)
+        ones = [F.one_hot(own.clamp(min=0), size) * (own >= 0)[:, None] for own, size in heads]
+        known = torch.tensor([vocabulary.ids.get(published(name), UNK) for name in names])
+        follows = F.one_hot(table.T, len(names)).float().contiguous()
+        tables = (table, follows, fields, torch.cat(ones, dim=1).float(), known)
+        self.lines, self.follows, self.fields, self.one_hot_fields, self.published = (
+            nn.Buffer(tensor, persistent=False) for tensor in tables
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -261,7 +199,7 @@ class Grammar(nn.Module):
         pieces = torch.split(logits, SIZES, dim=-1)
         return torch.cat([piece.log_softmax(dim=-1) for piece in pieces], dim=-1) @ self.one_hot_fields.T
 
-    def prior(self, line: Tensor, valid_lines: Tensor, step: int | Tensor) -> Tensor:
+    def prior(self, line: Tensor, valid_lines: Tensor, step: int) -> Tensor:
         """Log-probability of each next token, (batch, V), from probabilities of lines (batch, L) not ruled out.
 
         `valid_lines` (batch, L) is 1 for lines that begin as the decoded tokens do; a token that begins none has e^-30.
@@ -270,7 +208,7 @@ class Grammar(nn.Module):
         probability = probability / probability.sum(dim=1, keepdim=True).clamp(min=1e-12)
         return (probability @ self.follows[step]).clamp(min=1e-13).log()
 
-    def filter_lines(self, valid_lines: Tensor, token: Tensor, step: int | Tensor) -> Tensor:
+    def filter_lines(self, valid_lines: Tensor, token: Tensor, step: int) -> Tensor:
         """`valid_lines` once `token` (batch,) has been decoded at `step`."""
         return valid_lines * self.follows[step][:, token].T
 

@@ -1,21 +1,37 @@
-"""The better variant: one network, two views of a window, position as Fourier features, digits, a grammar."""
+"""Our decoder: one network, two views of a window, position as Fourier features, digits, a grammar."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from smellkit.gcode.decoder import TokenDecoder
-from smellkit.gcode.encoder import FOURIER, fourier_features
-from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS, POSITION_COLUMNS, node
+from smellkit.gcode.recordings import COLUMNS, CONTINUOUS, OPERATIONS, POSITION_COLUMNS, node
 from smellkit.gcode.tokens import STEPS, Grammar
 from smellkit.task import Batch
 
+if TYPE_CHECKING:
+    from smellkit.gcode.data import Scaling
+
+WAVELENGTHS = tuple(2.0**power for power in range(1, 9))  # mm: from 2 to 256, the width of the bed
+FOURIER = 3 * 2 * len(WAVELENGTHS)  # 48: sine and cosine of three axes
 EIGHTHS = 8
 REACH = 4.0  # deviations: what lies further out is no more than that
 WEIGHT = 0.3  # of the decoder beside the lines' prior; chosen on the validation part of fold 0 of protocol G
+
+
+def fourier_features(position: Tensor, millimetres: Tensor) -> Tensor:
+    """Sine and cosine of a scaled position (..., 3) at every wavelength, (..., 48); zeros where it is hidden.
+
+    `millimetres` (3,) are those in one unit of it. A network reads 0.1 mm from these, but not from one large number.
+    """
+    known = (position != 0).any(dim=-1, keepdim=True)
+    wavelengths = torch.tensor(WAVELENGTHS, dtype=position.dtype, device=position.device)
+    phase = (position * millimetres)[..., None] * (2 * math.pi / wavelengths)  # (..., 3, 8)
+    return torch.cat([phase.sin().flatten(-2), phase.cos().flatten(-2)], dim=-1) * known
 
 
 class WindowDecoder(nn.Module):
@@ -32,18 +48,13 @@ class WindowDecoder(nn.Module):
     In training, whole nodes and the position are hidden at random, so that one model reads with and without them.
     """
 
-    millimetres: Tensor
-    node_of: Tensor
-
     def __init__(
         self,
         grammar: Grammar,
+        scaling: Scaling,
         *,
-        cardinalities: Sequence[int],
-        millimetres: Sequence[float],
         width: int = 128,
         layers: int = 1,
-        heads: int = 4,
         dropout: float = 0.1,
         hide_node: float = 0.1,
         hide_position: float = 0.5,
@@ -55,13 +66,12 @@ class WindowDecoder(nn.Module):
         super().__init__()
         self.grammar, self.structure, self.fourier, self.path_knn = grammar, structure, fourier, path_knn
         self.hide_node, self.hide_position = hide_node, hide_position
-        nodes = list(dict.fromkeys(node(channel) for channel in CONTINUOUS))
-        self.nodes = len(nodes)
-        self.register_buffer("node_of", torch.tensor([nodes.index(node(c)) for c in CONTINUOUS]), persistent=False)
-        self.register_buffer("millimetres", torch.as_tensor(millimetres, dtype=torch.float32), persistent=False)
+        nodes = list(COLUMNS)
+        self.node_of = nn.Buffer(torch.tensor([nodes.index(node(c)) for c in CONTINUOUS]), persistent=False)
+        self.millimetres = nn.Buffer(torch.tensor(scaling.millimetres), persistent=False)
         features = len(CONTINUOUS) + FOURIER * fourier
         self.stem = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))
-        self.categories = nn.ModuleList(nn.Embedding(n, width) for n in cardinalities)
+        self.categories = nn.ModuleList(nn.Embedding(n, width) for n in scaling.cardinalities)
         self.downsample = nn.Sequential(
             nn.Conv1d(width, width, 5, stride=2, padding=2), nn.GELU(), nn.Dropout(dropout),
             nn.Conv1d(width, width, 3, stride=2, padding=1), nn.GELU(),
@@ -76,28 +86,27 @@ class WindowDecoder(nn.Module):
         )
         classes = {"operations": len(OPERATIONS), "lines": len(grammar)}
         self.summary = SummaryMLP(len(CONTINUOUS), **classes) if summary else None
-        self.decoder = TokenDecoder(
-            grammar.vocabulary, width=width, layers=layers, heads=heads, dropout=dropout, inner=2
-        )
+        size = {"width": width, "layers": layers, "heads": 4, "inner": 2}
+        self.decoder = TokenDecoder(grammar.vocabulary, dropout=dropout, **size)
         self.context = nn.Linear(2 * width, width)
 
     def forward(self, batch: Batch) -> Batch:
-        """Outputs `operation` (B, 9), `line`, `learned` (B, L), `position` (B, 16, 3), `step_line` (B, 16, L + 1).
+        """What `encode` gives; with `open` tokens in the batch also the scores of each, from the true ones before it.
 
-        With `open` in the batch also `token` (B, 8, V) and `structured` (B, 8, 82), from the true tokens before each.
-
-        `operations` (B, views, 9) and `lines` (B, views, L) are log-probabilities of each view, `operation` and
-        `learned` the mean of both views; `line` is that with the nearest paths (in training without).
+        These are `token` (B, 8, V), all heads together, and `structured` (B, 8, 82).
         """
-        memory, outputs = self.encode(batch["continuous"], batch["categorical"])
+        outputs = self.encode(batch["continuous"], batch["categorical"])
         if "open" not in batch:
             return outputs
-        context = outputs.pop("context")
-        structured, token = self.decoder.line(batch["open"], context, self.decoder.remember(memory))
+        structured, token = self.decoder.line(batch["open"], outputs["context"], outputs["memory"])
         return outputs | {"structured": structured, "token": self.token_scores(structured, token)}
 
-    def encode(self, continuous: Tensor, categorical: Tensor) -> tuple[Tensor, Batch]:
-        """Memory (B, 16, width); outputs as `forward` has them, and `context` (B, width)."""
+    def encode(self, continuous: Tensor, categorical: Tensor) -> Batch:
+        """Outputs `memory` (B, 16, width), `context` (B, width), `position` (B, 16, 3), `step_line` (B, 16, L + 1).
+
+        `operations` (B, views, 9) and `lines` (B, views, L) are log-probabilities of each view, `operation` (B, 9) and
+        `learned` (B, L) the mean of the views; `line` is that with the nearest paths (in training without).
+        """
         x = shown = self._hide(continuous) if self.training else continuous  # (B, 64, 155)
         if self.fourier:
             x = torch.cat([x, fourier_features(x[..., POSITION_COLUMNS], self.millimetres)], dim=-1)  # (B, 64, 203)
@@ -114,7 +123,9 @@ class WindowDecoder(nn.Module):
         line = learned = lines.mean(dim=1)
         if self.path_knn is not None and not self.training:
             line = self.path_knn(line.softmax(dim=1), continuous[..., POSITION_COLUMNS] * self.millimetres).log()
-        return memory, {
+        return {
+            "memory": memory,
+            "context": self.context(pooled),
             "operation": operations.mean(dim=1),
             "operations": operations,
             "lines": lines,
@@ -122,8 +133,25 @@ class WindowDecoder(nn.Module):
             "learned": learned,
             "position": self.position(memory),
             "step_line": self.step_line(memory),
-            "context": self.context(pooled),
         }
+
+    @torch.no_grad()
+    def decode(self, outputs: Batch, *, line: Tensor | None = None, weight: float = WEIGHT) -> Tensor:
+        """Free-running tokens (B, 8) of the grammar's open vocabulary, padded after EOS, from what `encode` gave.
+
+        `line` are probabilities of lines (B, L) in place of the window's own; `weight` is the decoder's beside them.
+        """
+        line = outputs["line"].softmax(dim=1) if line is None else line
+        valid_lines = torch.ones_like(line)
+
+        def choose(structured: Tensor, flat: Tensor, step: int) -> Tensor:
+            nonlocal valid_lines
+            scores = weight * self.token_scores(structured, flat).log_softmax(dim=1)
+            token = (scores + self.grammar.prior(line, valid_lines, step)).argmax(dim=1)
+            valid_lines = self.grammar.filter_lines(valid_lines, token, step)
+            return token
+
+        return self.decoder.generate(outputs["context"], outputs["memory"], choose=choose)
 
     def token_scores(self, structured: Tensor, token: Tensor) -> Tensor:
         """Scores of tokens (..., V): the flat head, plus the log-probabilities of the structured heads."""
@@ -131,7 +159,7 @@ class WindowDecoder(nn.Module):
 
     def _hide(self, x: Tensor) -> Tensor:
         """Windows (B, 64, 155) with whole nodes, and the position, set to 0 at random."""
-        probability = torch.full((len(x), self.nodes), self.hide_node, device=x.device)
+        probability = torch.full((len(x), len(COLUMNS)), self.hide_node, device=x.device)
         probability[:, self.node_of[POSITION_COLUMNS[0]]] = self.hide_position
         return x * (torch.rand_like(probability) >= probability)[:, self.node_of][:, None]
 
@@ -149,17 +177,12 @@ class PathKNN(nn.Module):
     14 mm off.
     """
 
-    keys: Tensor
-    line: Tensor
-    centre: Tensor
-
     def __init__(self, positions: Tensor, line: Tensor, *, lines: int, reach: float = 0.5):
         super().__init__()
         self.lines, self.reach = lines, reach
-        centre = positions.mean(dim=(0, 1))
-        self.register_buffer("centre", centre)
-        self.register_buffer("keys", (positions - centre)[:, ::4].flatten(1))
-        self.register_buffer("line", line)
+        self.centre = nn.Buffer(positions.mean(dim=(0, 1)))
+        self.keys = nn.Buffer((positions - self.centre)[:, ::4].flatten(1))
+        self.line = nn.Buffer(line)
 
     def forward(self, probability: Tensor, positions: Tensor) -> Tensor:
         """Probability of each line, (B, lines), for those of the network and a path (B, 64, 3) in mm."""
@@ -188,17 +211,13 @@ class SummaryMLP(nn.Module):
       -> two dense layers -> operation (B, `operations`), line (B, `lines`)
     """
 
-    centre: Tensor
-    scale: Tensor
-
     def __init__(
         self, channels: int, *, operations: int, lines: int, hidden: int = 384, dropout: float = 0.4, noise: float = 0.5
     ):
         super().__init__()
         wide = (EIGHTHS + 4) * channels
         self.outputs, self.noise = (operations, lines), noise
-        self.register_buffer("centre", torch.zeros(wide))
-        self.register_buffer("scale", torch.ones(wide))
+        self.centre, self.scale = nn.Buffer(torch.zeros(wide)), nn.Buffer(torch.ones(wide))
         layers: list[nn.Module] = []
         for inside in (wide, hidden):
             layers += [nn.Linear(inside, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Dropout(dropout)]
@@ -219,47 +238,11 @@ class SummaryMLP(nn.Module):
         return operation, line
 
 
-def choose(
-    grammar: Grammar, scores: Tensor, line: Tensor, valid_lines: Tensor, step: int | Tensor, weight: float = WEIGHT
-) -> Tensor:
-    """The next token (B,): `weight` times its score (B, V) plus its prior from lines (B, L) not yet ruled out."""
-    return (weight * scores.log_softmax(dim=1) + grammar.prior(line, valid_lines, step)).argmax(dim=1)
-
-
-@torch.no_grad()
-def decode(
-    model: WindowDecoder,
-    continuous: Tensor,
-    categorical: Tensor,
-    *,
-    line: Tensor | None = None,
-    prior: float = 1.0,
-    weight: float = WEIGHT,
-) -> tuple[Tensor, Tensor]:
-    """Free-running tokens (B, 8) in the grammar's open vocabulary, padded after EOS, and `operation` logits (B, 9).
-
-    `line` are probabilities of lines (B, L) in place of the window's own. `prior` weighs the line head, `weight` the
-    decoder; a `prior` of 0 leaves only what the lines allow.
-    """
-    memory, outputs = model.eval().encode(continuous, categorical)
-    line = (prior * outputs["line"]).softmax(dim=1) if line is None else line
-    valid_lines = torch.ones_like(line)
-
-    def following(structured: Tensor, flat: Tensor, step: int) -> Tensor:
-        nonlocal valid_lines
-        token = choose(model.grammar, model.token_scores(structured, flat), line, valid_lines, step, weight)
-        valid_lines = model.grammar.filter_lines(valid_lines, token, step)
-        return token
-
-    tokens = model.decoder.generate(outputs["context"], model.decoder.remember(memory), choose=following)
-    return tokens, outputs["operation"]
-
-
-def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor, *, weight: float = WEIGHT) -> Tensor:
+def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor) -> Tensor:
     """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
-    probability = line.softmax(dim=1)
-    valid_lines, chosen = torch.ones_like(probability), []
+    probability, scores, chosen = line.softmax(dim=1), WEIGHT * token.log_softmax(dim=2), []
+    valid_lines = torch.ones_like(probability)
     for step in range(STEPS):
-        chosen.append(choose(grammar, token[:, step], probability, valid_lines, step, weight))
+        chosen.append((scores[:, step] + grammar.prior(probability, valid_lines, step)).argmax(dim=1))
         valid_lines = grammar.filter_lines(valid_lines, target[:, step], step)
     return torch.stack(chosen, dim=1)

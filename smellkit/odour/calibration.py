@@ -24,9 +24,9 @@ from smellkit.checks.ranges import Ranges, outside
 from smellkit.checks.tables import Sheet
 from smellkit.errors import DataError, WeightsError
 from smellkit.odour.mixture import Array, Hybrid, Neighbours, level_and_slope, log_levels
-from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut, load_hybrid
-from smellkit.odour.mixtures import read_mixture_files
+from smellkit.odour.mixtures import LENGTH, MixtureWindows, cut, read_mixture_files
 from smellkit.odour.scents import ALIASES, ODORANTS
+from smellkit.odour.smell import load_hybrid
 
 POWER = np.array([8.0, 8.0, 6.0, 1.0])  # of NO2, C2H5OH, VOC, CO: the whole numbers nearest to 72 same-day mixtures
 SPREAD = np.array([0.10, 0.10, 0.12, 0.35])  # how far the law is off, in log-conductance
@@ -156,11 +156,11 @@ def read_labels(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
-        sheet = Sheet.read(path, separated=True, report=Report())
+        sheet = Sheet.read(path, wanted=["filepath"], report=Report())
     except DataError as why:
         raise DataError(f"{path} is not valid CSV: {why.what}", hint=why.hint) from why
     names = [name for name in sheet.header if name.startswith("label_")]
-    if "filepath" not in sheet.header or not names:
+    if not names:
         columns = ", ".join(map(repr, sheet.header[:6]))
         expected = "columns filepath and label_<odorant>, separated by commas"
         raise fault(
@@ -221,7 +221,7 @@ def read_references(folder: Path, labels: Path, *, ranges: Ranges | None = None)
     twice = [file for file in files if files.count(file) > 1]
     if twice:
         raise DataError(f"{labels} lists {twice[0]} more than once", hint="one row a reference")
-    values, index = read_mixture_files(files, root=Path(folder), labelled=False)
+    values, index = read_mixture_files(files, root=Path(folder))
     for file, value in zip(index["file"], values, strict=True):
         if len(value) < LENGTH:
             hint = "a reference of at least 10 s at 10 Hz"
@@ -231,7 +231,7 @@ def read_references(folder: Path, labels: Path, *, ranges: Ranges | None = None)
             raise DataError(f"{Path(folder) / file}: {why}", hint=hint)
     row = {file.relative_to(folder).as_posix(): number for number, file in enumerate(files)}
     index[list(ODORANTS)] = table[list(ODORANTS)].to_numpy()[[row[file] for file in index["file"]]]
-    return cut(list(values), index)
+    return cut(values, index)
 
 
 def calibrate(folder: Path, *, labels: Path, out: Path, using: Path) -> str:

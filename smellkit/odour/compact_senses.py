@@ -13,12 +13,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from smellkit.errors import SmellkitError, WeightsError
@@ -39,15 +40,7 @@ TEXTS = (
 )
 SIDE, BICUBIC = 224, 3  # of a picture, in pixels; the number of the filter in Pillow
 TOKENS = 256  # of a text that are read: what the model was tuned on
-STAGES = (  # of EfficientNet-Lite0: kernel, stride, widening, channels, repeats
-    (3, 1, 1, 16, 1),
-    (3, 2, 6, 24, 2),
-    (5, 2, 6, 40, 2),
-    (3, 2, 6, 80, 3),
-    (5, 1, 6, 112, 3),
-    (5, 2, 6, 192, 4),
-    (3, 1, 6, 320, 1),
-)
+STAGES = ((1, 1), (2, 2), (2, 2), (2, 3), (1, 3), (2, 4), (1, 1))  # of EfficientNet-Lite0: stride, blocks
 
 
 def installed() -> bool:
@@ -63,11 +56,8 @@ class CompactScene(SceneEncoder):
     text_size = 384
 
     @functools.cached_property
-    def _eye(self) -> EfficientNetLite0:
-        network = EfficientNetLite0()
-        network.load_state_dict(torch.load(verified(*PICTURES), map_location="cpu", weights_only=True))
-        network.eval()
-        return network
+    def _seeing(self) -> dict[str, Tensor]:
+        return torch.load(verified(*PICTURES), map_location="cpu", weights_only=True)
 
     @functools.cached_property
     def _reader(self) -> tuple[Any, Any]:
@@ -83,7 +73,7 @@ class CompactScene(SceneEncoder):
     @torch.inference_mode()
     def embed_pictures(self, pictures: list[Image]) -> Array:
         """Return the scores of the ImageNet classes, averaged over the views of each picture, (n, 1000)."""
-        return np.stack([self._eye.classify(views(picture)).mean(dim=0).numpy() for picture in pictures])
+        return np.stack([efficientnet_lite0(self._seeing, views(one)).mean(dim=0).numpy() for one in pictures])
 
     @torch.inference_mode()
     def embed_texts(self, texts: list[str]) -> Array:
@@ -111,80 +101,39 @@ def verified(package: str, file: str, sha256: str) -> Path:
 
 
 def views(picture: Image) -> Tensor:
-    """Four looks at a picture, (4, 3, 224, 224): its middle, that mirrored, all of it pressed square, and closer."""
+    """Four looks at a picture, (4, 3, 224, 224) from -1 to 1: middle, that mirrored, all pressed square, and closer."""
     from PIL import ImageOps
 
     whole = picture.convert("RGB")
     middle = ImageOps.fit(whole, (SIDE, SIDE), method=BICUBIC)
     near = ImageOps.fit(whole, (SIDE, SIDE), method=BICUBIC, bleed=0.1)
     looks = (middle, ImageOps.mirror(middle), whole.resize((SIDE, SIDE), BICUBIC), near)
-    return torch.stack([pixels(look) for look in looks])
+    pixels = torch.from_numpy(np.stack([np.asarray(look, np.float32) for look in looks]))
+    return (pixels.permute(0, 3, 1, 2) - 127) / 128
 
 
-def pixels(picture: Image) -> Tensor:
-    """A picture as (3, height, width), from -1 to 1 as the network was trained."""
-    return (torch.from_numpy(np.asarray(picture, np.float32)).permute(2, 0, 1) - 127) / 128
+def efficientnet_lite0(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Pictures (n, 3, 224, 224) to scores of the 1,000 ImageNet classes, (n, 1000)."""
 
+    def layer(x: Tensor, conv: str, norm: str, *, stride: int = 1) -> Tensor:
+        """A convolution padded as TensorFlow does (an odd padding has its larger half last), and a batch norm."""
+        kernel = weights[f"{conv}.weight"]
+        pad = max((-(-x.shape[-1] // stride) - 1) * stride + kernel.shape[-1] - x.shape[-1], 0)
+        pads = 2 * [pad // 2, pad - pad // 2]
+        y = F.conv2d(F.pad(x, pads), kernel, stride=stride, groups=x.shape[1] // kernel.shape[1])
+        mean, variance, scale, shift = (
+            weights[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(y, mean, variance, scale, shift, eps=1e-3)
 
-class EfficientNetLite0(nn.Module):
-    """(n, 3, 224, 224) -> (n, 1280); `classify` gives the 1,000 ImageNet classes. Names are those of the weights."""
-
-    def __init__(self):
-        super().__init__()
-        self._conv_stem, self._bn0 = conv(3, 32, 3, stride=2), norm(32)
-        blocks, inputs = [], 32
-        for kernel, stride, widen, outputs, repeats in STAGES:
-            for number in range(repeats):
-                blocks.append(Block(inputs, outputs, kernel=kernel, stride=1 if number else stride, widen=widen))
-                inputs = outputs
-        self._blocks = nn.ModuleList(blocks)
-        self._conv_head, self._bn1 = conv(320, 1280, 1), norm(1280)
-        self._fc = nn.Linear(1280, 1000)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu6(self._bn0(self._conv_stem(x)))  # (n, 32, 112, 112)
-        for block in self._blocks:
-            x = block(x)
-        return F.relu6(self._bn1(self._conv_head(x))).mean(dim=(2, 3))  # (n, 1280, 7, 7) -> (n, 1280)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Scores of the 1,000 classes, (n, 1000)."""
-        return self._fc(self(x))
-
-
-class Block(nn.Module):
-    """Widen, look around each channel by itself, narrow again; what came in is added where the shape stays."""
-
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, widen: int):
-        super().__init__()
-        wide = inputs * widen
-        if widen > 1:
-            self._expand_conv, self._bn0 = conv(inputs, wide, 1), norm(wide)
-        self._depthwise_conv, self._bn1 = conv(wide, wide, kernel, stride=stride, groups=wide), norm(wide)
-        self._project_conv, self._bn2 = conv(wide, outputs, 1), norm(outputs)
-        self.widens, self.adds = widen > 1, stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self.widens else x
-        y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
-        return x + y if self.adds else y
-
-
-class SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow does: where the padding is odd, its larger half comes last."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        pads = []
-        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            whole = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads += [whole // 2, whole - whole // 2]
-        return super().forward(F.pad(x, pads))
-
-
-def conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return SameConv(inputs, outputs, kernel, stride=stride, groups=groups, bias=False)
-
-
-def norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3)
+    x = F.relu6(layer(x, "_conv_stem", "_bn0", stride=2))  # (n, 32, 112, 112)
+    strides = [stride if first else 1 for stride, blocks in STAGES for first in [True] + [False] * (blocks - 1)]
+    for number, stride in enumerate(strides):  # widen, look around each channel by itself, narrow again
+        block = f"_blocks.{number}"
+        widens = f"{block}._expand_conv.weight" in weights
+        y = F.relu6(layer(x, f"{block}._expand_conv", f"{block}._bn0")) if widens else x
+        y = F.relu6(layer(y, f"{block}._depthwise_conv", f"{block}._bn1", stride=stride))
+        y = layer(y, f"{block}._project_conv", f"{block}._bn2")
+        x = x + y if x.shape == y.shape else y
+    x = F.relu6(layer(x, "_conv_head", "_bn1")).mean(dim=(2, 3))  # (n, 1280, 7, 7) -> (n, 1280)
+    return F.linear(x, weights["_fc.weight"], weights["_fc.bias"])

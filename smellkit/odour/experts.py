@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class Experts:
         """
         if not single:
             return np.tile(self.prior, (n, 1))
-        one = np.append(self.compositions.max(axis=1) > 1 - CLOSE, False)
+        one = np.append(self._single, False)
         prior = np.where(one, ONE * self.prior / self.prior[one].sum(), (1 - ONE) * self.prior / self.prior[~one].sum())
         return np.tile(prior, (n, 1))
 
@@ -65,7 +66,9 @@ class Experts:
         the doubt, as of shares that are flat.
         """
         shares = np.asarray(shares, np.float64)
-        away = divergence(shares, self._shown(sense))
+        there = self.compositions > 0  # the mean scene of each shows every component alike, however much there is
+        shown = there / there.sum(axis=1, keepdims=True) @ self.confusion[sense]  # (m, 12)
+        away = divergence(shares, (1 - LEAK) * shown + LEAK / len(SCENTS))
         likelihood = np.exp(-self.concentration[sense] * away)
         tail = np.exp(-self.tail[sense] * np.append(away, divergence(shares, FLAT), axis=1))
         return np.pad(likelihood, ((0, 0), (0, 1))) + self.doubt[sense] * tail
@@ -78,42 +81,40 @@ class Experts:
         From the look-up's votes and those of the network (n, k) for known `mixtures` (k, 12), the posterior mean
         (n, 12), both in the data's order, and how far the session is known (n,).
         """
-        logs = self.concentration["votes"] * np.log(votes + REST) + self.concentration["network"] * np.log(
-            network + REST
-        )
+        both = {"votes": votes, "network": network}
+        logs = sum(self.concentration[name] * np.log(shares + REST) for name, shares in both.items())
         looked_up = np.zeros((len(votes), len(self.prior)))
         np.add.at(looked_up.T, self.places(to_channels(mixtures)), softmax(logs, axis=1).T)
         mean = to_channels(posterior_mean / np.maximum(posterior_mean.sum(axis=1, keepdims=True), 1e-9))
         blurred = (1 - LEAK) * self.compositions + LEAK / len(SCENTS)
-        guessed = self.prior * np.pad(
-            np.exp(-self.concentration["smell"] * divergence(mean, blurred)), ((0, 0), (0, 1))
-        )
+        likelihood = np.exp(-self.concentration["smell"] * divergence(mean, blurred))
+        guessed = self.prior * np.pad(likelihood, ((0, 0), (0, 1)))
         guessed /= guessed.sum(axis=1, keepdims=True)
         known = np.asarray(known)[:, None]
-        belief = known * looked_up + (1 - known) * guessed
-        return (1 - self.doubt["smell"]) * belief + self.doubt["smell"] * self.prior
+        return self._doubted(known * looked_up + (1 - known) * guessed)
 
     def named(self, inside: NDArray, outside: NDArray) -> FloatArray:
         """What a board of single substances says, (n, m + 1).
 
         `inside` (n, 12) are its probabilities of the twelve, `outside` (n,) what it gives to anything else.
         """
-        each = np.concatenate([inside @ self.compositions.T, outside[:, None]], axis=1) * self.prior_of_singles
-        each /= np.maximum(each.sum(axis=1, keepdims=True), 1e-300)
-        return (1 - self.doubt["smell"]) * each + self.doubt["smell"] * self.prior
+        # The nose has smelled single substances alone: all mixtures together are a tenth.
+        single = np.append(self._single, True)
+        weight = np.where(single, 1.0, 0.1 * len(SCENTS) * self.prior / self.prior[~single].sum())
+        each = np.concatenate([inside @ self.compositions.T, outside[:, None]], axis=1) * weight
+        return self._doubted(each / np.maximum(each.sum(axis=1, keepdims=True), 1e-300))
 
-    @functools.cached_property
-    def prior_of_singles(self) -> FloatArray:
-        """Weights (m + 1,) for a nose that has smelled single substances alone: all mixtures together are a tenth."""
-        single = np.append(self.compositions.max(axis=1) > 1 - CLOSE, True)
-        mixed = 0.1 * len(SCENTS) * self.prior / self.prior[~single].sum()
-        return np.where(single, 1.0, mixed)
+    def _doubted(self, belief: FloatArray) -> FloatArray:
+        return (1 - self.doubt["smell"]) * belief + self.doubt["smell"] * self.prior
+
+    @property
+    def _single(self) -> NDArray[np.bool_]:
+        """Which compositions (m,) are of one scent."""
+        return self.compositions.max(axis=1) > 1 - CLOSE
 
     def fuse(self, belief: FloatArray, *likelihoods: FloatArray) -> FloatArray:
         """Posterior over compositions, (n, m + 1): what the smell believes (or `flat`), times each likelihood."""
-        posterior = belief
-        for likelihood in likelihoods:
-            posterior = posterior * likelihood
+        posterior = math.prod(likelihoods, start=belief)
         return posterior / posterior.sum(axis=1, keepdims=True)
 
     def decide(self, posterior: NDArray) -> FloatArray:
@@ -134,9 +135,8 @@ class Experts:
 
     def expected_error(self, posterior: NDArray, beta: NDArray) -> FloatArray:
         """How much of the shares beta (n, 12) is expected to be wrong, added up, (n,): from 0 to 2."""
-        return np.array(
-            [one[:-1] @ np.abs(self.compositions - row).sum(1) for one, row in zip(posterior, beta, strict=True)]
-        )
+        pairs = zip(posterior[:, :-1], beta, strict=True)
+        return np.array([one @ np.abs(self.compositions - row).sum(axis=1) for one, row in pairs])
 
     def places(self, mixtures: NDArray) -> NDArray[np.int64]:
         """The row of `compositions` of each mixture (k, 12) in channel order: the nearest one."""
@@ -147,37 +147,18 @@ class Experts:
     def _error(self) -> FloatArray:
         return np.abs(self.compositions[:, None] - self.compositions).sum(axis=2)
 
-    def _shown(self, sense: str) -> FloatArray:
-        """The mean shares of a scene of each composition, (m, 12): every component alike, however much there is."""
-        there = self.compositions > 0
-        shown = there / there.sum(axis=1, keepdims=True) @ self.confusion[sense]
-        return (1 - LEAK) * shown + LEAK / len(SCENTS)
-
 
 def divergence(shares: NDArray, expected: NDArray) -> FloatArray:
     """KL(shares || expected) in nats for every pair, (n, 12) and (m, 12) to (n, m)."""
     return -entr(shares).sum(axis=1, keepdims=True) - shares @ np.log(expected).T
 
 
-def compositions(recorded: NDArray) -> tuple[FloatArray, list[str]]:
-    """All compositions (m, 12) and the kind of each: "1", a pair by its smaller share, "3", or "other".
-
-    `recorded` (k, 12) in channel order are mixtures that were recorded; those that are none of the regular are added.
-    """
-    rows, kinds = [*np.eye(len(SCENTS))], ["1"] * len(SCENTS)
-    for first, second in itertools.combinations(range(len(SCENTS)), 2):
-        for share in TENTHS:
-            row = np.zeros(len(SCENTS))
-            row[[first, second]] = share, 1 - share
+def compositions(recorded: NDArray) -> FloatArray:
+    """All compositions (m, 12); `recorded` (k, 12) in channel order are added where they are none of the regular."""
+    one = np.eye(len(SCENTS))
+    pairs = [share * a + (1 - share) * b for a, b in itertools.combinations(one, 2) for share in TENTHS]
+    rows = [*one, *pairs, *(sum(three) / 3 for three in itertools.combinations(one, 3))]
+    for row in np.asarray(recorded, np.float64) / np.sum(recorded, axis=1, keepdims=True):
+        if np.abs(np.array(rows) - row).max(axis=1).min() > CLOSE:
             rows.append(row)
-            kinds.append(f"{min(share, 1 - share):.1f}")
-    for three in itertools.combinations(range(len(SCENTS)), 3):
-        row = np.zeros(len(SCENTS))
-        row[[*three]] = 1 / 3
-        rows.append(row)
-        kinds.append("3")
-    for one in np.asarray(recorded, np.float64):
-        if min(np.abs(row - one / one.sum()).max() for row in rows) > CLOSE:
-            rows.append(one / one.sum())
-            kinds.append("other")
-    return np.array(rows), kinds
+    return np.array(rows)

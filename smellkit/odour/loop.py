@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from smellkit.device.errors import LinkError, PortError, PortLost
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.pipeline import Mixture, Pipeline, Played, play
-from smellkit.odour.scents import PICTURES, SCENTS, read_scents
+from smellkit.odour.scents import SCENTS, pictures_in, read_scents
 
 TRIES = 3  # of a play, where the port goes away
 
@@ -45,9 +45,8 @@ def read_items(folder: Path) -> list[Item]:
         raise DataError(f"No smell_data/ in {folder}", hint="smell_data/<odour>/*.csv, images/<odour>/*")
     items = []
     for scent in read_scents(folder):
-        inside = folder / "smell_data" / scent.name
+        inside, shown = folder / "smell_data" / scent.name, pictures_in(folder / "images" / scent.name)
         recordings = sorted(path for path in inside.glob("*.csv") if not path.name.startswith("."))
-        shown = sorted(path for path in (folder / "images" / scent.name).glob("*") if path.suffix.lower() in PICTURES)
         if not recordings:
             items.append(Item(scent.name, error=f"no recordings (*.csv) in {inside}: record some, or remove the scent"))
         for number, recording in enumerate(recordings):
@@ -91,18 +90,16 @@ def run(
         _let_go(held)
 
 
-def _played(
-    answer: Mixture, held: list[NeckWear], player: Callable[[], NeckWear], *, seconds: float, mixture: bool
-) -> Played:
+def _played(answer: Mixture, held: list[NeckWear], player: Callable[[], NeckWear], **how: Any) -> Played:
     """Play on the player that is `held`, or on one opened anew where the port went away, at most `TRIES` times."""
-    for attempt in range(1, TRIES + 1):
+    for left in reversed(range(TRIES)):
         try:
             if not held:
                 held.append(player())
-            return play(answer, held[0], seconds=seconds, mixture=mixture, wait=True)
+            return play(answer, held[0], wait=True, **how)
         except LinkError as why:
             _let_go(held)
-            if attempt == TRIES or not isinstance(why, (PortError, PortLost)):
+            if not left or not isinstance(why, (PortError, PortLost)):
                 raise
     raise AssertionError("unreachable")
 
@@ -113,26 +110,14 @@ def _let_go(held: list[NeckWear]) -> None:
 
 
 def as_line(
-    name: str,
-    answer: Mixture | None,
-    played: Played | None = None,
-    *,
-    recording: Path | None = None,
-    error: str = "",
+    name: str, answer: Mixture | None, played: Played | None = None, *, recording: Path | None = None, error: str = ""
 ) -> dict[str, Any]:
     """What was recognised and played of one item, as plain values for a line of JSON."""
-    line: dict[str, Any] = {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        "item": name,
-        "recording": str(recording or ""),
-    }
+    time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    line: dict[str, Any] = {"time": time, "item": name, "recording": str(recording or "")}
     if answer is not None:
-        evidence = {
-            sense: {"trust": one.trust, "why": one.why, "shares": dict(one.shares)}
-            for sense, one in answer.evidence.items()
-        }
-        line |= {"name": answer.name, "confidence": answer.confidence, "beta": dict(answer.beta), "evidence": evidence}
-        line |= {"reason": answer.reason, "mixture_reason": answer.mixture_reason}
+        said = asdict(answer)
+        line |= {key: said[key] for key in ("name", "confidence", "beta", "evidence", "reason", "mixture_reason")}
     return line | {"played": as_played(played), "error": error}
 
 

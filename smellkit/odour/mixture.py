@@ -1,6 +1,7 @@
-"""What is in the air and how much of each: a network over odour channels, and a hybrid of look-up and posterior mean.
+"""What is in the air and how much of each: networks over odour channels, and a hybrid of look-up and posterior mean.
 
-    window -> MixtureEncoder -> z (50) -> AlphaSum -> odour vector (dim) -> MixtureHead -> beta (12), presence (12)
+    window -> MixtureEncoder ----> z (50), logits (12)
+    counts -> MixtureClassifier -> z (50) -> AlphaSum -> odour vector (128) -> known mixtures (k)
 
     counts (n, 100, 4) --+-- Neighbours: which known mixture is this?           --+-- known session? --> ratios (n, 12)
                          +-- Forest: posterior mean, regardless of the mixture  --+
@@ -13,15 +14,14 @@ it is kept as safetensors; scikit-learn grows the trees (`study.odour.hybrid`) a
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from smellkit.errors import DataError
 from smellkit.odour.windows import log_conductance
@@ -31,7 +31,14 @@ Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 MANY, MINORITY = 10, 0.2  # an eighth of the recordings of a left-out day lie near a known one by chance
 EDGE = 25  # steps at each end of a window whose difference is its slope
+POOL = 5  # steps averaged into one for the encoder
 ROUNDING = 1e-6  # 0.3 - 0.2 is not quite 0.1 in binary
+PAIRS = tuple(itertools.combinations(range(4), 2))
+
+
+def mixture_conductance(counts: NDArray) -> Array:
+    """Return log-conductance with counts clipped to 1 ... 1022: what all models of mixtures are made for."""
+    return log_conductance(counts, offset=0.0, least=1.0)
 
 
 def levels(counts: NDArray) -> Array:
@@ -50,9 +57,19 @@ def level_and_slope(counts: NDArray) -> Array:
     return np.concatenate([logs.mean(axis=1), logs[:, -EDGE:].mean(axis=1) - logs[:, :EDGE].mean(axis=1)], axis=1)
 
 
-def mixture_conductance(counts: NDArray) -> Array:
-    """Return log-conductance with counts clipped to 1 ... 1022: what all models of mixtures are made for."""
-    return log_conductance(counts, offset=0.0, least=1.0)
+def summary(counts: NDArray) -> Array:
+    """Level, spread and drift of four sensors, and how they stand to each other, for windows (n, steps, 4): (n, 26)."""
+    counts = np.asarray(counts, np.float32)
+    logs = level_and_slope(counts)
+    ratios = np.stack([logs[:, first] - logs[:, second] for first, second in PAIRS], axis=1)
+    return np.concatenate([levels(counts), logs, counts.std(axis=1), ratios, np.median(counts, axis=1)], axis=1)
+
+
+def pooled(counts: NDArray) -> Array:
+    """Return log-conductance averaged over `POOL` steps, (windows, steps / 5, 4): the input of the encoder."""
+    n, steps, channels = counts.shape
+    rows = mixture_conductance(counts)[:, : steps // POOL * POOL]
+    return rows.reshape(n, steps // POOL, POOL, channels).mean(axis=2)
 
 
 def within_tolerance(predicted: ArrayLike, truth: ArrayLike, *, tolerance: float = 0.1) -> FloatArray:
@@ -84,31 +101,26 @@ class MixtureEncoder(nn.Module):
 
     Levels stay in, unlike in the encoder of the 50 substances: without them nobody tells mixtures apart, and how far
     that carries to another day is what the bench measures. Each step also shows the change since the window began.
+    `mean` and `scale` are those of training windows.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, *, channels: int = 4, hidden: int = 64, dim: int = 50, scents: int = 12):
+    def __init__(self, *, hidden: int = 64):
         super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(channels))
-        self.lstm = nn.LSTM(2 * channels, hidden, batch_first=True)
-        self.channels = nn.Sequential(nn.Linear(hidden + channels, hidden), nn.GELU(), nn.Linear(hidden, dim))
-        self.logits = nn.Linear(dim, scents)
-
-    def fit(self, levels: Tensor) -> MixtureEncoder:
-        """Measure mean and deviation of training windows (windows, steps, 4)."""
-        self.mean.copy_(levels.mean(dim=(0, 1)))
-        self.scale.copy_(levels.std(dim=(0, 1)).clamp(min=1e-6))
-        return self
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("scale", torch.ones(4))
+        self.lstm = nn.LSTM(8, hidden, batch_first=True)
+        self.channels = nn.Sequential(nn.Linear(hidden + 4, hidden), nn.GELU(), nn.Linear(hidden, 50))
+        self.logits = nn.Linear(50, 12)
 
     def forward(self, batch: Batch) -> Batch:
         x = (batch["window"] - self.mean) / self.scale  # (batch, steps, 4), in deviations of the training windows
         change = 4 * (x - x[:, :1])  # (batch, steps, 4), since the window began; 4 makes it as large as the level
         states, _ = self.lstm(torch.cat([x, change], dim=-1))  # (batch, steps, 8) -> (batch, steps, hidden)
-        summary = torch.cat([states[:, -1], x.mean(dim=1)], dim=-1)  # (batch, hidden + 4): last state, mean level
-        z = torch.tanh(self.channels(summary))  # (batch, 50), each channel from -1 to 1
+        last = torch.cat([states[:, -1], x.mean(dim=1)], dim=-1)  # (batch, hidden + 4): last state, mean level
+        z = torch.tanh(self.channels(last))  # (batch, 50), each channel from -1 to 1
         return {"z": z, "logits": self.logits(z)}
 
 
@@ -132,58 +144,36 @@ class AlphaSum(nn.Module):
         return self.alpha.detach().norm(dim=1)
 
 
-class MixtureHead(nn.Module):
-    """Ratios of the components, each behind a gate that says whether it is there at all.
+class MixtureClassifier(nn.Module):
+    """Which known mixture is this? "summary" (batch, 26) to "z" (batch, 50), "odour" (batch, 128), "logits" (batch, k).
 
-    odour (batch, dim) -> hidden -> ratio logits (12), presence logits (12)
-    beta = softmax(ratio logits + log sigmoid(presence logits))
+    A small network beside the look-up, whose errors are others.
     """
 
-    def __init__(self, dim: int = 256, *, scents: int = 12, hidden: int = 128, dropout: float = 0.1):
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mixtures: int):
         super().__init__()
-        self.backbone = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout))
-        self.ratio = nn.Linear(hidden, scents)
-        self.presence = nn.Linear(hidden, scents)
-
-    def forward(self, odour: Tensor) -> Batch:
-        hidden = self.backbone(odour)  # (batch, dim) -> (batch, hidden)
-        presence = self.presence(hidden)  # (batch, 12), logits of "this component is there"
-        # In logarithms a gate is a sum: a gate near 0 pulls its component's share of the softmax to 0.
-        gated = self.ratio(hidden) + F.logsigmoid(presence)  # (batch, 12)
-        return {"presence": presence, "log_beta": F.log_softmax(gated, dim=-1), "beta": gated.softmax(dim=-1)}
-
-
-class AlphaMixture(nn.Module):
-    """Encoder, alpha stage and mixture head in one: dict in, dict out.
-
-    `frozen` is the first of the two stages: the encoder keeps its weights, its running statistics and its evaluation
-    mode, whatever the trainer does. Without it everything learns (fine-tuning).
-    """
-
-    def __init__(
-        self, encoder: nn.Module, *, channels: int = 50, dim: int = 128, scents: int = 12, frozen: bool = True
-    ):
-        super().__init__()
-        self.encoder, self.frozen = encoder, frozen
-        self.alpha = AlphaSum(channels, dim)
-        self.head = MixtureHead(dim, scents=scents)
-        if frozen:
-            encoder.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> AlphaMixture:
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()  # dropout and running statistics too
-        return self
+        self.register_buffer("mean", torch.zeros(26))
+        self.register_buffer("scale", torch.ones(26))
+        widen = (nn.Linear(26, 256), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.2))
+        self.channels = nn.Sequential(*widen, nn.Linear(256, 50), nn.Tanh())
+        self.alpha = AlphaSum(50, 128)
+        self.head = nn.Sequential(nn.GELU(), nn.Linear(128, mixtures))
 
     def forward(self, batch: Batch) -> Batch:
-        z = self.encoder(batch)["z"]  # (batch, 50)
-        odour = self.alpha(z)  # (batch, dim)
-        return {"z": z, "odour": odour, **self.head(odour)}
+        x = (batch["summary"] - self.mean) / self.scale  # (batch, 26)
+        if self.training:
+            x = x + 0.03 * torch.randn_like(x)
+        z = self.channels(x)  # (batch, 50), each channel from -1 to 1
+        odour = self.alpha(z)  # (batch, 128): the sum of the channels' directions
+        return {"z": z, "odour": odour, "logits": self.head(odour)}
 
-    def learning(self) -> Iterator[nn.Parameter]:
-        """Parameters that learn in this stage."""
-        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+    @torch.no_grad()
+    def votes(self, counts: NDArray) -> FloatArray:
+        """Probability of each known mixture for windows of counts (n, 100, 4), (n, k)."""
+        return self({"summary": torch.from_numpy(summary(counts))})["logits"].softmax(dim=1).double().numpy()
 
 
 @dataclass(frozen=True)
@@ -200,13 +190,8 @@ class Neighbours:
     def fit(cls, features: NDArray, ratios: NDArray, *, metric: Array, k: int = 15) -> Neighbours:
         """Keep `features` (n, d) and their `ratios` (n, 12)."""
         mixtures, label = np.unique(np.round(ratios, 4), axis=0, return_inverse=True)
-        return cls(
-            (features @ metric).astype(np.float32),
-            np.asarray(label.ravel(), np.int32),
-            mixtures.astype(np.float32),
-            metric,
-            k,
-        )
+        own = np.asarray(label.ravel(), np.int32)
+        return cls((features @ metric).astype(np.float32), own, mixtures.astype(np.float32), metric, k)
 
     @functools.cached_property
     def _tree(self) -> Any:
@@ -230,13 +215,13 @@ class Neighbours:
         votes[:, place] = self.votes(features)[0]
         return votes
 
-    def best(self, votes: NDArray) -> Array:
-        """Return for each row of votes (n, m) the known mixture that is expected to score best, (n, 12).
+    def predict(self, features: NDArray) -> Array:
+        """Return ratios (n, 12): of the known mixtures the one that is expected to score best by the votes.
 
         Best is the sum of both published scores, components within 0.1 and dynamic top-k: neither is traded for the
         other, and the answer is always a mixture that exists.
         """
-        return self.mixtures[(votes @ self._gain.T).argmax(axis=1)]  # expected gain of each answer, (n, m)
+        return self.mixtures[(self.votes(features)[0] @ self._gain.T).argmax(axis=1)]  # gain of each answer, (n, m)
 
     @functools.cached_property
     def _gain(self) -> FloatArray:
@@ -244,10 +229,6 @@ class Neighbours:
         m = len(self.mixtures)
         predicted, truth = np.repeat(self.mixtures, m, axis=0), np.tile(self.mixtures, (m, 1))  # all pairs, (m * m, 12)
         return (within_tolerance(predicted, truth) + dynamic_top_k(predicted, truth)).reshape(m, m)
-
-    def predict(self, features: NDArray) -> Array:
-        """Return ratios (n, 12): the best answer to the votes of the neighbours."""
-        return self.best(self.votes(features)[0])
 
 
 @dataclass(frozen=True)
@@ -261,13 +242,9 @@ class Forest:
     value: NDArray[np.float16]  # (nodes, 12)
     roots: NDArray[np.int32]  # (trees,)
 
-    def predict(self, features: NDArray, *, batch: int = 4096) -> Array:
+    def predict(self, features: NDArray) -> Array:
         """Return the mean ratios over all trees, (n, 12): the posterior mean."""
         features = np.asarray(features, np.float32)
-        parts = [self._mean(features[first : first + batch]) for first in range(0, len(features), batch)]
-        return np.concatenate(parts) if parts else np.zeros((0, self.value.shape[1]), np.float32)
-
-    def _mean(self, features: NDArray) -> Array:
         node = np.tile(self.roots, (len(features), 1))  # where each window stands in each tree, (n, trees)
         while (inner := self.feature[node] >= 0).any():  # one level down at a time, until all stand on leaves
             at, (row, _) = node[inner], np.nonzero(inner)
@@ -290,57 +267,29 @@ class Hybrid:
     known: Neighbours  # on counts: finds the mixture
     session: Neighbours  # on log-conductance: finds out whether the session is known
     forest: Forest
-    edge: tuple[float, float]
+    edge: FloatArray  # (2,)
     within_day: Array  # (8, 8), metric of level and slope within a day: for references made in an unknown session
 
-    def predict(self, counts: NDArray, *, recording: NDArray | None = None) -> Array:
-        """Return ratios (n, 12) of windows of counts (n, 100, 4); see `explain`."""
-        return self.explain(counts, recording=recording)["ratios"]
+    def explain(self, counts: NDArray, *, recording: NDArray) -> dict[str, NDArray]:
+        """Return "ratios" (n, 12) of windows of counts (n, 100, 4), and what they were chosen from.
 
-    def explain(self, counts: NDArray, *, recording: NDArray | None = None) -> dict[str, NDArray]:
-        """Return "ratios" (n, 12), those of "neighbours" and "posterior_mean", and "p_known_session" (n,), 0 to 1.
-
-        `recording` (n,) says which windows belong together; without it each is judged alone. Recordings that are
-        predicted together also tell how common known sessions are among them.
+        That is "neighbours" (n, 12), "posterior_mean" (n, 12) and "p_known_session" (n,), 0 to 1. `recording` (n,) says
+        which windows belong together. Recordings that are predicted together also tell how common known sessions are.
         """
         if not len(counts):
             raise DataError("No window to predict", hint="recordings of at least 100 steps (10 s at 10 Hz)")
-        recording = np.arange(len(counts)) if recording is None else np.asarray(recording)
         neighbours = self.known.predict(levels(counts))  # (n, 4) -> (n, 12)
         posterior_mean = self.forest.predict(level_and_slope(counts))  # (n, 8) -> (n, 12)
         _, which = np.unique(recording, return_inverse=True)
         distance = self.session.votes(log_levels(counts))[1]  # (n,)
         odds = self.edge[0] + self.edge[1] * recording_means(np.log(distance + 1e-6), which)  # (recordings,)
         p_known_session = shared_prior(odds)[which]  # (n,)
-        ratios = np.where(p_known_session[:, None] >= 0.5, neighbours, posterior_mean)
-        return {
-            "ratios": ratios,
+        answer: dict[str, NDArray] = {
             "neighbours": neighbours,
             "posterior_mean": posterior_mean,
             "p_known_session": p_known_session,
         }
-
-    def tensors(self) -> dict[str, NDArray]:
-        """Return all arrays of the model by name."""
-        arrays: dict[str, NDArray] = {"edge": np.array(self.edge, np.float64), "within_day": self.within_day}
-        for part in ("known", "session", "forest"):
-            table = getattr(self, part)
-            arrays |= {f"{part}.{field.name}": np.asarray(getattr(table, field.name)) for field in fields(table)}
-        return arrays
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Any]) -> Hybrid:
-        """Rebuild the model from its arrays; a DataError names one that is missing."""
-
-        def part(kind: type, name: str) -> Any:
-            return kind(**{field.name: np.asarray(tensors[f"{name}.{field.name}"]) for field in fields(kind)})
-
-        try:
-            known, session, forest = part(Neighbours, "known"), part(Neighbours, "session"), part(Forest, "forest")
-            offset, slope = np.asarray(tensors["edge"]).tolist()
-            return cls(known, session, forest, (offset, slope), np.asarray(tensors["within_day"]))
-        except KeyError as why:
-            raise DataError(f"No mixture model: {why} missing", hint="choose weights of a mixture model") from why
+        return answer | {"ratios": np.where(p_known_session[:, None] >= 0.5, neighbours, posterior_mean)}
 
 
 def shared_prior(odds: NDArray, *, rounds: int = 30) -> FloatArray:

@@ -21,8 +21,7 @@ from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.calibration import FAR, SessionCalibration
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.mixture_task import LENGTH, MixtureWindows, cut
-from smellkit.odour.mixtures import read_mixture_files
+from smellkit.odour.mixtures import LENGTH, MixtureWindows, cut, read_mixture_files
 from smellkit.odour.recordings import Stretch
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
@@ -182,7 +181,7 @@ def read_folder(
     files = [file for file in files if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
-    values, index = read_mixture_files(files, root=folder, labelled=False, skip=skip, report=report)
+    values, index = read_mixture_files(files, root=folder, skip=skip, report=report)
     kept = np.ones(len(values), bool)
     for number, (name, value) in enumerate(zip(index["file"], values, strict=True)):
         if not (why := _unfit(folder / name, value, ranges)):

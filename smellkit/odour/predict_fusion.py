@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from smellkit import paths
 from smellkit.checks import Report, read_json
 from smellkit.errors import DataError
-from smellkit.odour.mixture_task import MixtureWindows
 from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.predict import as_table, read_folder
-from smellkit.odour.scents import ODORANTS, PICTURES, SCENTS, odorant
-
-TO_ODORANTS = [[odorant(scent) for scent in SCENTS].index(name) for name in ODORANTS]
+from smellkit.odour.scents import ODORANTS, PICTURES, pictures_in, to_odorants
+from smellkit.odour.smell import MixtureSmell
 
 
 def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts: str = "", skip: bool = False) -> str:
@@ -33,46 +31,39 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     ratios = np.zeros((len(windows), len(ODORANTS)))
     for number, name in enumerate(names):
         rows = np.flatnonzero(windows.recording == number)
+        path = Path(name)
+        keys = (name, path.with_suffix("").as_posix(), path.name, path.stem)  # how a table may call a recording
         shown: dict[str, list] = {
-            "picture": _pictures(Path(pictures), name) if pictures else [],
-            "text": next((words[key] for key in _keys(name) if key in words), []),
+            "picture": _pictures(Path(pictures), path) if pictures else [],
+            "text": next((words[key] for key in keys if key in words), []),
         }
         shown = {sense: contents for sense, contents in shown.items() if contents}
         seen += bool(shown)
-        ratios[rows] = _ratios(pipeline, windows, rows, shown)[:, TO_ODORANTS]
+        ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
     with paths.replacing(Path(out)) as part:
         as_table(windows, ratios).to_csv(part, index=False, float_format="%.6f")
     text = f"{len(names)} recordings, {len(windows)} windows; {seen} with a picture or a text.\n{out}"
     return f"{text}\n{report}".rstrip()
 
 
-def _ratios(pipeline: Pipeline, windows: MixtureWindows, rows: NDArray, shown: dict[str, list]) -> NDArray[np.float64]:
+def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, list]) -> NDArray[np.float64]:
     """Beta of each window (n, 12) in channel order."""
-    counts = windows.counts[rows]
+    smell = pipeline.smell
+    assert isinstance(smell, MixtureSmell)
     if not shown:
-        return pipeline.smell.probabilities(counts)
-    fused = pipeline.fused
-    belief, _ = fused.smelled(pipeline.smell.hybrid, counts)  # type: ignore[union-attr]
-    told = {sense: one for sense, one in pipeline.seen(shown).items() if one.trust > 0}
-    likelihoods = [fused.experts.seen(sense, [[*one.shares.values()]]) for sense, one in told.items()]
-    return fused.experts.decide(fused.experts.fuse(belief, *likelihoods))
+        return smell.probabilities(counts)
+    experts, (belief, _) = pipeline.fused.experts, pipeline.fused.smelled(smell.hybrid, counts)
+    return experts.decide(experts.fuse(belief, *pipeline.likelihoods(pipeline.seen(shown))))
 
 
-def _keys(name: str) -> list[str]:
-    """How a table may call a recording: its path, its name, either without the ending."""
-    path = Path(name)
-    return [name, path.with_suffix("").as_posix(), path.name, path.stem]
-
-
-def _pictures(folder: Path, name: str) -> list[Path]:
+def _pictures(folder: Path, recording: Path) -> list[Path]:
     """The pictures of a recording in a folder of pictures."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", hint="a picture, or a folder of them, for each recording")
-    for key in (Path(name).with_suffix(""), Path(Path(name).stem)):
-        found = [folder / f"{key}{ending}" for ending in PICTURES if (folder / f"{key}{ending}").is_file()]
-        inside = sorted(path for path in (folder / key).glob("*") if path.suffix.lower() in PICTURES)
-        if found or inside:
-            return found or inside
+    for key in (recording.with_suffix(""), Path(recording.stem)):
+        files = [path for ending in PICTURES if (path := folder / f"{key}{ending}").is_file()]
+        if files := files or pictures_in(folder / key):
+            return files
     return []
 
 

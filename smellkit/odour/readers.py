@@ -156,7 +156,7 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
         if column.overflow is not None and (over := own == column.overflow).any():
             own[over] = column.span[1]
             report.note(raw.path, f"{name}: overflow taken as {column.span[1]:g}", int(over.sum()))
-        _check_span(raw, source, column, own)
+        _check_span(raw, source, column, own, report)
         values[name] = own
     _refuse_exchange(raw, nose, values)
     return pd.DataFrame(values)
@@ -199,7 +199,7 @@ def _conversion(raw: Raw, source: str, column: Column, report: Report) -> tuple[
     return known[unit]
 
 
-def _check_span(raw: Raw, source: str, column: Column, values: NDArray) -> None:
+def _check_span(raw: Raw, source: str, column: Column, values: NDArray, report: Report) -> None:
     low, high = column.span
     if np.isnan(values).all():
         hint = f"take the column out of {noses.FILE} if the sensor is absent"
@@ -211,14 +211,26 @@ def _check_span(raw: Raw, source: str, column: Column, values: NDArray) -> None:
         hint = column.explain(values) or f"correct the cell, or write the column's real span into {noses.FILE}"
         line, expected = int(raw.lines[wrong[0]]), f"{column.unit} from {low:g} to {high:g}"
         raise fault(raw.path, line=line, column=source, expected=expected, found=found, hint=hint)
-    whole = values == np.round(values)  # 1.092 among counts below 1000 is a point between thousands
-    pointed = values[~whole & ~np.isnan(values)]
-    if column.unit == "adc" and len(pointed) and whole.any():
-        rest = values[whole]
-        if np.median(rest) >= 100 and rest.max() < 1000 and pointed.max() < 10 and np.allclose(pointed * 1000 % 1, 0):
-            line, hint = int(raw.lines[np.flatnonzero(~whole)[0]]), "a point between thousands? Save it without"
-            found = f"{pointed[0]:g} among counts"
-            raise fault(raw.path, line=line, column=source, expected="whole counts", found=found, hint=hint)
+    if column.unit == "adc":
+        _check_counts(raw, source, values, report)
+
+
+def _check_counts(raw: Raw, source: str, values: NDArray, report: Report) -> None:
+    """Refuse counts with a point between thousands, as in 1.092; tell of others that are no whole numbers."""
+    values = np.nan_to_num(values)
+    thousands = np.abs(1000 * values - np.round(1000 * values)) < 1e-6
+    whole = values == np.round(values)
+    if whole.all():
+        return
+    rest, pointed = values[whole], values[~whole]
+    if len(rest) and thousands.all() and np.median(rest) >= 100 and rest.max() < 1000 and pointed.max() < 10:
+        line, found = int(raw.lines[np.flatnonzero(~whole)[0]]), f"{pointed[0]:g} among counts"
+        hint = "a point between thousands? Save it without"
+        raise fault(raw.path, line=line, column=source, expected="whole counts", found=found, hint=hint)
+    if (~whole).mean() > 0.5:
+        report.tell(
+            raw.path, f"counts that are no whole numbers ({source}): averaged, or another unit?", (~whole).sum()
+        )
 
 
 def _refuse_exchange(raw: Raw, nose: Description, values: dict[str, NDArray]) -> None:

@@ -12,10 +12,10 @@ and Tuma, Sensors and Actuators 3, 1983, 233-254). Time is told by the nose's ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,18 +42,6 @@ FADED = 0.03  # in logarithm: how much one scent may change from sniff to sniff
 SLOT = 1.0  # s: the shortest that the player takes, for the evenest air
 STEP = 3.0  # the most by which one step changes a share, as a ratio
 Answer = NDArray[np.float64]  # (4,) ln(G / G0) of the Grove sensors: over clean air
-
-
-class Sniffer(Protocol):
-    """What is asked of a nose: a `Nose` on a port has it, or a simulated one."""
-
-    columns: tuple[str, ...]
-
-    def read(self, *, timeout: float = 5.0) -> Row:
-        """Return the oldest row that was not read yet, waiting for one to come."""
-
-    def rows(self) -> list[Row]:
-        """Return all rows that were not read yet, at once."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +104,7 @@ class Unmeasurable(SmellkitError):
 
 
 def reproduce(
-    nose: Sniffer,
+    nose: Any,
     neck: NeckWear,
     target: Mixture | Mapping[str, float] | Sequence[float],
     *,
@@ -129,11 +117,12 @@ def reproduce(
 ) -> Reproduction:
     """Play `target` and adjust what is played until the nose finds its shares in the air; at most `budget` sniffs.
 
-    `target` maps scents to shares, or holds all twelve, or was recognised. Each of its scents is sniffed alone first.
-    It ends when the mean absolute error of the twelve shares is `near` or less; `gain` is the part of a difference that
-    one step corrects. Shares are of amounts in units of the `standards`, which `answers` measures once; without them,
-    of how strongly the sensors answer. `go_on` is asked at each row. Whatever happens, the player is stopped in the
-    end; what went wrong with a device or a sniff is the `failure` of the result.
+    `nose` is a `Nose`, or what has its `columns`, `read` and `rows`. `target` maps scents to shares, or holds all
+    twelve, or was recognised. Each of its scents is sniffed alone first. It ends when the mean absolute error of the
+    twelve shares is `near` or less; `gain` is the part of a difference that one step corrects. Shares are of amounts in
+    units of the `standards`, which `answers` measures once; without them, of how strongly the sensors answer. `go_on`
+    is asked at each row. Whatever happens, the player is stopped in the end; what went wrong with a device or a sniff
+    is the `failure` of the result.
     """
     asked = wanted(target)
     if isinstance(target, Mixture) and target.mixture_reason:
@@ -144,18 +133,27 @@ def reproduce(
     if missing := [name for name in scents if standards is not None and name not in standards]:
         raise OptionError(f"There is no standard of {', '.join(missing)}", hint="measure it with `answers`")
     bench = _Bench(nose, neck, sniffing or Sniffing(), go_on)
+    power = np.asarray(bench.sniffing.exponents)
+    alone: dict[str, Answer] = {}
     strengths: dict[str, float] = {}
     steps: list[Step] = []
     why: SmellkitError | None = None
     try:
-        alone = []
         for name in scents:
-            alone.append(bench.alone(name))
-            strengths[name] = bench.strength(alone[-1], standards[name] if standards else None)
-        for step in _approach(bench, np.array(alone), strengths, asked, gain=gain):
-            steps.append(step)
-            if step.error <= near or len(strengths) + len(steps) == budget:
-                break
+            alone[name] = bench.alone(name)
+            unit = np.ones(len(GROVE)) if standards is None else np.expm1(np.asarray(standards[name]) / power)
+            strengths[name] = float(np.expm1(alone[name] / power).sum() / unit.sum())
+        aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
+        asking, belief = aim / strong, Belief.first(len(scents))
+        while len(strengths) + len(steps) < budget and not (steps and steps[-1].error <= near):
+            asking = asking / asking.sum()
+            played, belief = bench.mixture(alone, asking, belief)
+            sniffed = played * np.exp(belief.logs) * strong
+            sniffed = sniffed / sniffed.sum()
+            steps.append(
+                Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
+            )
+            asking = asking * np.clip(aim / np.maximum(sniffed, 1e-9), 1 / STEP, STEP) ** gain
     except (LinkError, Unmeasurable) as failure:
         why = failure
     finally:
@@ -164,24 +162,8 @@ def reproduce(
     return Reproduction(asked, reason, strengths, tuple(steps), why)
 
 
-def _approach(
-    bench: _Bench, alone: NDArray, strengths: Mapping[str, float], asked: Mapping[str, float], *, gain: float
-) -> Iterator[Step]:
-    """Play mixtures of scents that answered `alone` (scents, 4), each nearer to what is `asked` than the one before."""
-    scents = list(strengths)
-    aim, strong = np.array([asked[name] for name in scents]), np.array([*strengths.values()])
-    asking, belief = aim / strong, Belief.first(len(scents))
-    while True:
-        asking = asking / asking.sum()
-        played, belief = bench.mixture(alone, dict(zip(scents, asking.tolist(), strict=True)), belief)
-        sniffed = played * np.exp(belief.logs) * strong
-        sniffed = sniffed / sniffed.sum()
-        yield Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
-        asking = asking * np.clip(aim / np.maximum(sniffed, 1e-9), 1 / STEP, STEP) ** gain
-
-
 def answers(
-    nose: Sniffer, neck: NeckWear, scents: Iterable[str] = SCENTS, *, sniffing: Sniffing | None = None
+    nose: Any, neck: NeckWear, scents: Iterable[str] = SCENTS, *, sniffing: Sniffing | None = None
 ) -> dict[str, Answer]:
     """Sniff each of `scents` alone and return what the four Grove sensors answer: ln(G / G0), by scent.
 
@@ -208,6 +190,19 @@ def wanted(target: Mixture | Mapping[str, float] | Sequence[float]) -> dict[str,
             raise OptionError(f"A target names a scent twice: {', '.join(target)}", hint="each scent once")
         target = [given.get(name, 0.0) for name in SCENTS]
     return dict(zip(SCENTS, playlist.check(target), strict=True))
+
+
+def _scent(name: str) -> str:
+    known = substance(str(name))
+    if known not in SCENTS:
+        near = nearest(known, SCENTS)
+        raise OptionError(f"The player has no scent {name!r}", hint=f"one of {', '.join(near or SCENTS)}")
+    return known
+
+
+def _all(scents: Sequence[str], shares: NDArray) -> dict[str, float]:
+    """Shares of `scents` among all twelve."""
+    return dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, shares.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -251,34 +246,26 @@ class Belief:
 class _Bench:
     """Player and nose, and how a sniff is made with them."""
 
-    def __init__(self, nose: Sniffer, neck: NeckWear, sniffing: Sniffing, go_on: Callable[[], bool]):
+    def __init__(self, nose: Any, neck: NeckWear, sniffing: Sniffing, go_on: Callable[[], bool]):
         if missing := [name for name in GROVE if name not in nose.columns]:
             raise OptionError(f"The nose has no {', '.join(missing)}", hint=f"a board with {', '.join(GROVE)}")
-        self._nose, self._neck, self._sniffing, self._go_on = nose, neck, sniffing, go_on
+        self.sniffing, self._nose, self._neck, self._go_on = sniffing, nose, neck, go_on
         self._places = [list(nose.columns).index(name) for name in GROVE]
         self._run: int | None = None
 
     def alone(self, name: str) -> Answer:
         """What the sensors answer to one scent."""
-        change = self._sniff({name: 1.0})
+        change, _ = self._sniff({name: 1.0})
         if (strong := float(np.sqrt(np.mean(change**2)))) < WEAK or change.mean() < 0:
             hint = "is its cartridge empty, or the nose too far away?"
             raise Unmeasurable(f"{name} moves the sensors by {strong:.3f} in log conductance, too little", hint=hint)
         return change
 
-    def strength(self, change: Answer, standard: Answer | None) -> float:
-        """How strong a scent is, in units of its `standard`; without one, of the sensors' own answer."""
-        power = np.asarray(self._sniffing.exponents)
-        mine = np.expm1(change / power)
-        other = np.ones(len(GROVE)) if standard is None else np.expm1(np.asarray(standard) / power)
-        return float(mine.sum() / other.sum())
-
-    def mixture(self, alone: NDArray, shares: Mapping[str, float], belief: Belief) -> tuple[NDArray, Belief]:
-        """Play `shares`; return the shares that were sent, and what is believed of their deliveries now."""
-        change = self._sniff(shares)
-        sent = self._neck.achieved()
-        played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in shares])
-        belief, rest = belief.updated(change, alone, played, self._sniffing.exponents)
+    def mixture(self, alone: Mapping[str, Answer], shares: NDArray, belief: Belief) -> tuple[NDArray, Belief]:
+        """Play `shares` of the scents that are known `alone`; return those that were sent, and what is believed now."""
+        change, sent = self._sniff(dict(zip(alone, shares.tolist(), strict=True)))
+        played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in alone])
+        belief, rest = belief.updated(change, np.array([*alone.values()]), played, self.sniffing.exponents)
         if rest > STRANGE:
             hint = "sniff its scents again: the air, the session or a cartridge has changed"
             raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
@@ -289,24 +276,22 @@ class _Bench:
         with suppress(LinkError):
             self._neck.stop()
 
-    def _sniff(self, shares: Mapping[str, float]) -> Answer:
-        """The change of log conductance from clean air to the end of playing `shares`."""
+    def _sniff(self, shares: Mapping[str, float]) -> tuple[Answer, dict[int, float]]:
+        """The change of log conductance from clean air to the end of playing `shares`, and the shares sent."""
         self._run = None
         self._nose.rows()  # what came before
-        clean = self._rows(self._sniffing.air)
+        clean = self._level(self.sniffing.air)
         beta = [shares.get(name, 0.0) for name in SCENTS]
-        plan = self._neck.play_mixture(beta, seconds=self._sniffing.seconds, slot=SLOT, gap=0.0, keep=len(shares))
-        smelled = self._rows(math.inf)
+        plan = self._neck.play_mixture(beta, seconds=self.sniffing.seconds, slot=SLOT, gap=0.0, keep=len(shares))
+        smelled = self._level(math.inf)
         self._neck.wait()
-        sent = self._neck.achieved()
-        if self._neck.ended in ("stopped", "replaced") or set(sent) != {
-            scent for scent, share in enumerate(plan.achieved, 1) if share
-        }:
+        sent, planned = self._neck.achieved(), {scent for scent, share in enumerate(plan.achieved, 1) if share}
+        if self._neck.ended in ("stopped", "replaced") or set(sent) != planned:
             raise Unmeasurable("The player was stopped, or played something else", hint="leave it alone meanwhile")
-        return self._level(smelled) - self._level(clean)
+        return smelled - clean, sent
 
-    def _rows(self, seconds: float) -> list[Row]:
-        """The rows of the next `seconds`, or while the player plays; a gap in them is Unmeasurable."""
+    def _level(self, seconds: float) -> Answer:
+        """Mean log conductance (4,) at the end of the next `seconds`, or of what plays; a gap in it is Unmeasurable."""
         rows: list[Row] = []
         while not rows or (rows[-1].time - rows[0].time < seconds if seconds < math.inf else self._neck.playing):
             if not self._go_on():
@@ -316,23 +301,5 @@ class _Bench:
             if row.run != self._run:
                 raise Unmeasurable("Rows of the nose were lost in the middle of a sniff", hint="start again")
             rows.append(row)
-        return rows
-
-    def _level(self, rows: Sequence[Row]) -> Answer:
-        """The mean log conductance (4,) of the last `window` seconds."""
-        last = [row.values for row in rows if row.time > rows[-1].time - self._sniffing.window]
-        counts = np.array(last)[:, self._places]
-        return np.asarray(log_conductance(counts), np.float64).mean(axis=0)
-
-
-def _scent(name: str) -> str:
-    known = substance(str(name))
-    if known not in SCENTS:
-        near = nearest(known, SCENTS)
-        raise OptionError(f"The player has no scent {name!r}", hint=f"one of {', '.join(near or SCENTS)}")
-    return known
-
-
-def _all(scents: Sequence[str], shares: NDArray) -> dict[str, float]:
-    """Shares of `scents` among all twelve."""
-    return dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, shares.tolist(), strict=True))
+        last = [row.values for row in rows if row.time > rows[-1].time - self.sniffing.window]
+        return np.asarray(log_conductance(np.array(last)[:, self._places]), np.float64).mean(axis=0)

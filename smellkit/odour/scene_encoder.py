@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smellkit import paths
+from smellkit import cache, paths
 from smellkit.checks import read_picture
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 
@@ -76,20 +76,25 @@ class SceneEncoder(ABC):
         return self._cached("text", keys, self.text_size, compute)
 
     def _cached(self, kind: str, keys: list[str | None], size: int, compute: Callable[[list[int]], Array]) -> Array:
+        """Embeddings by key; each is kept as a file with the sha256 of its bytes first, and a damaged one made anew."""
         folder = paths.work() / "scene" / sha256(self.identity.encode()).hexdigest()[:16] / kind
-        known = {key: recall(folder / key, size) for key in dict.fromkeys(keys) if key is not None}
-        absent = [keys.index(key) for key, embedding in known.items() if embedding is None]  # each content once
+        known: dict[str | None, Array] = {None: np.full(size, np.nan, np.float32)}
+        for key in set(keys) - {None}:
+            data = path.read_bytes() if (path := folder / str(key)).is_file() else b""
+            if len(data) == 32 + 4 * size and sha256(data[32:]).digest() == data[:32]:
+                known[key] = np.frombuffer(data[32:], np.float32)
+        absent = [keys.index(key) for key in dict.fromkeys(keys) if key not in known]  # each content once
         for row, embedding in in_batches(compute, absent, batch=self.batch):
-            key = str(keys[row])
-            known[key] = embedding
-            keep(folder / key, embedding)
-        nothing = np.full(size, np.nan, np.float32)
-        return np.array([nothing if key is None else known[key] for key in keys], np.float32).reshape(len(keys), size)
+            known[keys[row]] = embedding
+            content = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
+            with paths.replacing(folder / str(keys[row])) as part:
+                part.write_bytes(sha256(content).digest() + content)
+        return np.array([known[key] for key in keys], np.float32).reshape(len(keys), size)
 
 
 def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch: int) -> Iterator[tuple[int, Array]]:
     """Yield each row with its embedding; out of memory halves the batch once and says so, then fails clearly."""
-    done, size = 0, max(batch, 1)
+    done, size = 0, batch
     while done < len(rows):
         part = rows[done : done + size]
         try:
@@ -98,10 +103,8 @@ def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch:
             if isinstance(why, RuntimeError) and not any(words in str(why).lower() for words in MEMORY_ERRORS):
                 raise
             if size < batch or size == 1:
-                raise SmellkitError(
-                    f"Out of memory with {size} sample{'s' * (size > 1)} at once",
-                    hint="a smaller batch, smaller pictures or a smaller model",
-                ) from why
+                what = f"Out of memory with {size} sample{'s' * (size > 1)} at once"
+                raise SmellkitError(what, hint="a smaller batch, smaller pictures or a smaller model") from why
             size = (size + 1) // 2
             warnings.warn(f"Out of memory with {batch} at once: going on with {size}.", RuntimeWarning, stacklevel=2)
             continue
@@ -109,19 +112,18 @@ def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch:
         done += len(part)
 
 
-def keep(path: Path, embedding: Array) -> None:
-    """Write an embedding and the sha256 of its bytes, by rename: nobody ever sees half of it."""
-    content = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
-    with paths.replacing(path) as part:
-        part.write_bytes(sha256(content).digest() + content)
+def _rgb(picture: Any) -> Image:
+    return read_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture.convert("RGB")
 
 
-def recall(path: Path, size: int) -> Array | None:
-    """Return the kept embedding, or None when there is none, or when it is damaged or of another size."""
-    data = path.read_bytes() if path.is_file() else b""
-    digest, content = data[:32], data[32:]
-    whole = len(content) == 4 * size and sha256(content).digest() == digest
-    return np.frombuffer(content, np.float32) if whole else None
+def _picture_key(picture: Any) -> str:
+    """The sha256 of a picture's file, or of its mode, size and pixels."""
+    if not isinstance(picture, (str, Path)):
+        return sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
+    try:
+        return sha256(Path(picture).read_bytes()).hexdigest()
+    except OSError as why:
+        raise DataError(f"Could not read the picture {picture}: {why}", hint="check the path") from why
 
 
 class LightScene(SceneEncoder):
@@ -136,14 +138,23 @@ class LightScene(SceneEncoder):
     text_size = 256
 
     def embed_pictures(self, pictures: list[Image]) -> Array:
-        return np.stack([picture_statistics(picture) for picture in pictures])
+        """Describe each picture by 177 numbers: colours (72), their layout (27), edges (72) and roughness (6)."""
+        return np.stack([_picture_statistics(picture) for picture in pictures])
 
     def embed_texts(self, texts: list[str]) -> Array:
-        return np.stack([hashed_text(text, size=self.text_size) for text in texts])
+        """Describe each text by its words, word stems and letter triples, hashed with a sign, length 1."""
+        out = np.zeros((len(texts), self.text_size), np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()):
+                padded = f"<{word}>"
+                for piece in (word, word[:5], *(padded[i : i + 3] for i in range(len(padded) - 2))):
+                    code = zlib.crc32(piece.encode())
+                    out[row, code % self.text_size] += 1 if code >> 31 else -1
+        out = np.sign(out) * np.sqrt(np.abs(out))
+        return out / (np.linalg.norm(out, axis=1, keepdims=True) + 1e-9)
 
 
-def picture_statistics(picture: Image, *, side: int = 96) -> Array:
-    """Describe an RGB picture by 177 numbers: colours (72), their layout (27), edges (72) and roughness (6)."""
+def _picture_statistics(picture: Image, *, side: int = 96) -> Array:
     small = picture.convert("RGB").resize((side, side))
     hsv = np.asarray(small.convert("HSV"), np.float32).reshape(-1, 3) / 255
     rgb = np.asarray(small, np.float32) / 255
@@ -162,18 +173,6 @@ def picture_statistics(picture: Image, *, side: int = 96) -> Array:
     return np.concatenate([share, cells.ravel(), edges.ravel(), 4 * np.array(roughness)]).astype(np.float32)
 
 
-def hashed_text(text: str, *, size: int = 256) -> Array:
-    """Describe a text by its words, word stems and letter triples, hashed with a sign into `size` numbers, length 1."""
-    out = np.zeros(size, np.float32)
-    for word in re.findall(r"\w+", text.lower()):
-        padded = f"<{word}>"
-        for piece in (word, word[:5], *(padded[i : i + 3] for i in range(len(padded) - 2))):
-            code = zlib.crc32(piece.encode())
-            out[code % size] += 1 if code >> 31 else -1
-    out = np.sign(out) * np.sqrt(np.abs(out))
-    return out / (np.linalg.norm(out) + 1e-9)
-
-
 class QwenScene(SceneEncoder):
     """Embeddings of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model, frozen: a folder, or a hub name with a pinned revision.
 
@@ -185,22 +184,23 @@ class QwenScene(SceneEncoder):
     processor's PIL version, texts through the tokenizer.
     """
 
-    def __init__(self, name: str, *, revision: str = "", batch: int = 8, pixels: int = 448 * 448, device: str = "cpu"):
+    batch = 8
+
+    def __init__(self, name: str, *, revision: str = "", pixels: int = 448 * 448):
         self._model, self._tokenizer, self._pictures = _load_qwen(name, revision, pixels)
-        self._model.to(device).eval().requires_grad_(False)
-        self._device, self.batch = device, batch
+        self._model.eval().requires_grad_(False)
         self.vision_size = self.text_size = self._model.config.text_config.hidden_size
-        self.identity = f"qwen-vl-2 {_fingerprint(name, revision)} {pixels}"
+        files = {path.name: path for path in sorted(Path(name).glob("*")) if path.is_file()}
+        self.identity = f"qwen-vl-2 {cache.digests(files) if files else f'{name}@{revision}'} {pixels}"
 
     def embed_pictures(self, pictures: list[Image]) -> Array:
         """Return the vision tower's tokens, averaged over each picture, (n, hidden size)."""
         import torch
 
         batch = self._pictures(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
-        pixels, grid = batch["pixel_values"].to(self._device), batch["image_grid_thw"].to(self._device)
         with torch.inference_mode():  # tokens of picture i: (tokens_i, hidden size)
-            features = self._model.get_image_features(pixel_values=pixels, image_grid_thw=grid).pooler_output
-        return np.stack([tokens.float().mean(dim=0).cpu().numpy() for tokens in features])
+            features = self._model.get_image_features(**batch).pooler_output
+        return np.stack([tokens.float().mean(dim=0).numpy() for tokens in features])
 
     def embed_texts(self, texts: list[str]) -> Array:
         """Return the last hidden state, averaged over each text, (n, hidden size)."""
@@ -208,16 +208,13 @@ class QwenScene(SceneEncoder):
         from torch.nn.utils.rnn import pad_sequence
 
         most = self._model.config.text_config.max_position_embeddings // 2
-        rows = [
-            torch.tensor(self._tokenizer(text, add_special_tokens=False)["input_ids"][:most], dtype=torch.long)
-            for text in texts
-        ]
-        ids = pad_sequence(rows, batch_first=True).to(self._device)  # (n, longest)
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self._device)
+        read = [self._tokenizer(text, add_special_tokens=False)["input_ids"][:most] for text in texts]
+        ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in read], batch_first=True)  # (n, longest)
+        mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in read], batch_first=True)
         with torch.inference_mode():
             states = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
             weight = mask.unsqueeze(-1).to(states.dtype)  # (n, longest, 1): the padding does not count
-            return ((states * weight).sum(dim=1) / weight.sum(dim=1)).float().cpu().numpy()
+            return ((states * weight).sum(dim=1) / weight.sum(dim=1)).float().numpy()
 
 
 def _load_qwen(name: str, revision: str, pixels: int) -> tuple[Any, Any, Any]:
@@ -226,7 +223,7 @@ def _load_qwen(name: str, revision: str, pixels: int) -> tuple[Any, Any, Any]:
         from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen2VLImageProcessorPil
     except ImportError as why:
         raise SmellkitError("Qwen-VL needs transformers", hint="pip install 'smellkit[vlm]'") from why
-    where: dict[str, Any] = {"revision": _pinned(name, revision)}
+    where: dict[str, Any] = {} if Path(name).is_dir() else {"revision": _pinned(name, revision)}
     try:
         config = AutoConfig.from_pretrained(name, **where)
         if config.model_type not in FAMILIES:
@@ -238,48 +235,17 @@ def _load_qwen(name: str, revision: str, pixels: int) -> tuple[Any, Any, Any]:
         first = (str(why).strip() or type(why).__name__).splitlines()[0]
         hint = "a folder with config.json, *.safetensors, tokenizer and preprocessor_config.json"
         raise WeightsError(f"Could not load {name} as a Qwen-VL model: {first}", hint=hint) from why
-    lost = sorted(report["missing_keys"])
-    if lost:
+    if lost := sorted(report["missing_keys"]):
         raise WeightsError(f"{name} lacks {len(lost)} tensors, among them {', '.join(lost[:5])}", hint="copy it again")
     smallest = min(processor.size["shortest_edge"], pixels)
     processor.size = type(processor.size)(shortest_edge=smallest, longest_edge=pixels)
     return model, tokenizer, processor
 
 
-def _pinned(name: str, revision: str) -> str | None:
-    """The revision of a hub name, which must be a whole commit; None for a folder."""
-    if Path(name).is_dir():
-        return None
+def _pinned(name: str, revision: str) -> str:
+    """The revision of a hub name, which must be a whole commit."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise OptionError(f"There is no folder {name}", hint="a Qwen-VL folder, or a hub name such as Qwen/<model>")
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise OptionError(f"{name} without a pinned revision", hint="add the 40 hex digits of a commit of that model")
     return revision
-
-
-def _fingerprint(name: str, revision: str) -> str:
-    """Name the weights: hub name and revision, or the sizes and the beginning and end of a folder's files."""
-    if not Path(name).is_dir():
-        return f"{name}@{revision}"
-    digest = sha256()
-    for path in sorted(Path(name).glob("*")):
-        if path.suffix in (".json", ".safetensors", ".txt") and path.is_file():
-            with path.open("rb") as file:
-                digest.update(f"{path.name} {path.stat().st_size}".encode() + file.read(1 << 20))
-                file.seek(max(path.stat().st_size - (1 << 20), 0))
-                digest.update(file.read(1 << 20))
-    return digest.hexdigest()
-
-
-def _rgb(picture: Any) -> Image:
-    return read_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture.convert("RGB")
-
-
-def _picture_key(picture: Any) -> str:
-    """The sha256 of a picture's file, or of its mode, size and pixels."""
-    if not isinstance(picture, (str, Path)):
-        return sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
-    try:
-        return sha256(Path(picture).read_bytes()).hexdigest()
-    except OSError as why:
-        raise DataError(f"Could not read the picture {picture}: {why}", hint="check the path") from why

@@ -1,12 +1,22 @@
-"""The twelve scents: their names in the data and on the device, their descriptions and their pictures."""
+"""The twelve scents: their names in the data and on the device, their pictures, and words about them.
+
+Paraphrases are one to three descriptors of the scent, drawn at random, in sentences of our own. No name of a scent
+occurs in them, many descriptors are shared ("sweet", "green"), and the test's sentences are not those of the training.
+"""
 
 from __future__ import annotations
 
+import functools
+import re
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from smellkit import paths
 from smellkit.checks import Report, fault, long_text, nearest, read_json
@@ -22,7 +32,21 @@ SCENTS = (  # in the order of the player's scents 1 to 12
 )  # fmt: skip
 ALIASES = {"orange": "mandarin_orange", "clove": "cloves"}  # odorant of a mixture -> substance, picture and channel
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
-_ORDER = np.array([ODORANTS.index({v: k for k, v in ALIASES.items()}.get(name, name)) for name in SCENTS])
+TEXTS = 56  # paraphrases of a scent in each split
+SENTENCES = {
+    "train": (
+        "It smells {0}.",
+        "A {0} smell.",
+        "Notes of something {0}.",
+        "I would call it {0}.",
+        "Rather {0}, I think.",
+        "The air is {0} in here.",
+        "This one has a {0} character.",
+    ),
+    "valid": ("How {0}!", "Somebody left a {0} trace."),
+    "test": ("What I notice first is how {0} it is.", "My nose says: {0}.", "Quite a {0} impression"),
+}
+JOINS = {"train": (", ", " and ", ", a little "), "valid": (" yet ",), "test": ("; also ", " with a hint of ")}
 
 
 @dataclass(frozen=True)
@@ -34,7 +58,6 @@ class Scent:
     long_description: str
     key_molecules: tuple[str, ...] = ()
     qualitative_descriptors: tuple[str, ...] = ()
-    hedonic_valence: str = ""
 
 
 def substance(odorant: str) -> str:
@@ -51,9 +74,17 @@ def odorant(name: str) -> str:
     raise OptionError(f"No odorant is called {name!r}", hint=f"one of {', '.join(near or ODORANTS)}")
 
 
+_ORDER = np.array([ODORANTS.index(odorant(name)) for name in SCENTS])
+
+
 def to_channels(ratios: np.ndarray) -> np.ndarray:
     """Return beta (..., 12) in the order of the device's channels for ratios (..., 12) in the order of `ODORANTS`."""
     return np.asarray(ratios)[..., _ORDER]
+
+
+def to_odorants(beta: np.ndarray) -> np.ndarray:
+    """Return ratios (..., 12) in the order of `ODORANTS` for beta (..., 12) in the order of the device's channels."""
+    return np.asarray(beta)[..., np.argsort(_ORDER)]
 
 
 def read_scents(folder: str | Path | None = None, *, report: Report | None = None) -> list[Scent]:
@@ -78,30 +109,17 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
     return scents
 
 
-def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
-    """Return a table (scent, file) of every picture images/<scent>/* in `folder`, sorted; `file` is a full path."""
-    root = (Path(folder) if folder else paths.sample() / "smellnet") / "images"
-    files = [file for file in root.glob("*/*") if file.is_file() and not file.name.startswith(".")]
-    files = sorted(
-        (file for file in files if file.suffix.lower() in PICTURES), key=lambda file: file.relative_to(root).as_posix()
-    )
-    if not files:
-        raise DataError(
-            f"No pictures in {root}: expected images/<scent>/*.jpg", hint="data/sample/smellnet has drawings"
-        )
-    return pd.DataFrame({"scent": [file.parent.name for file in files], "file": [str(file) for file in files]})
-
-
-def _scent(path: Path, where: str, entry: object, report: Report) -> Scent:
+def _scent(path: Path, where: str, entry: Any, report: Report) -> Scent:
     if not isinstance(entry, dict):
         raise fault(path, key=where, expected="an object", found=repr(entry)[:60], hint="see data/README.md")
     name = entry.get("name")
     wanted = {
         "id": ("a whole number from 1", type(entry.get("id")) is int),
         "name": ("a name", isinstance(name, str) and name.strip()),
-        "key_molecules": ("a list of texts", _texts(entry.get("key_molecules", []))),
-        "qualitative_descriptors": ("a list of texts", _texts(entry.get("qualitative_descriptors", []))),
     }
+    for key in ("key_molecules", "qualitative_descriptors"):
+        words = entry.get(key, [])
+        wanted[key] = "a list of texts", isinstance(words, list) and all(isinstance(word, str) for word in words)
     for key, (expected, right) in wanted.items():
         if not right:
             found = repr(entry.get(key))[:60]
@@ -110,11 +128,72 @@ def _scent(path: Path, where: str, entry: object, report: Report) -> Scent:
         id=entry["id"],
         name=entry["name"].strip(),
         long_description=long_text(entry, "long_description", path=path, where=f"{where} ({name})", report=report),
-        key_molecules=tuple(entry.get("key_molecules", [])),
-        qualitative_descriptors=tuple(entry.get("qualitative_descriptors", [])),
-        hedonic_valence=str(entry.get("hedonic_valence", "")),
+        **{key: tuple(entry.get(key, [])) for key in ("key_molecules", "qualitative_descriptors")},
     )
 
 
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, sorted; none where it is not there."""
+    files = (path for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in files if path.suffix.lower() in PICTURES)
+
+
+def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
+    """Return a table (scent, file) of every picture images/<scent>/* in `folder`, sorted; `file` is a full path."""
+    root = (Path(folder) if folder else paths.sample() / "smellnet") / "images"
+    files = [file for inside in sorted(root.glob("*/")) for file in pictures_in(inside)]
+    if not files:
+        raise DataError(
+            f"No pictures in {root}: expected images/<scent>/*.jpg", hint="data/sample/smellnet has drawings"
+        )
+    return pd.DataFrame({"scent": [file.parent.name for file in files], "file": [str(file) for file in files]})
+
+
+def descriptors(scent: Scent) -> list[str]:
+    """Return the words that describe a scent, without any name of a scent in them, sorted."""
+    names = {name[:4] for known in (*SCENTS, *ODORANTS, *ALIASES.values(), scent.name) for name in known.split("_")}
+    source = " ".join(scent.qualitative_descriptors) or scent.long_description
+    words = {word for word in re.findall(r"[a-z]{4,}", source.lower()) if word[:4] not in names}
+    if not words:
+        raise DataError(f"Nothing but names describes the scent {scent.name!r}", hint="give it qualitative_descriptors")
+    return sorted(words)
+
+
+def paraphrases(scent: Scent, *, part: str, count: int, seed: int) -> list[str]:
+    """Return `count` descriptions of a scent for the split `part`, never naming it: its sentences in turn.
+
+    Which descriptors, and how many, is drawn by `seed`.
+    """
+    random = np.random.default_rng([seed, scent.id, [*SENTENCES].index(part)])
+    words, texts = descriptors(scent), []
+    for number in range(count):
+        chosen = random.permutation(words)[: random.integers(1, 4)]
+        join = str(random.choice(JOINS[part]))
+        texts.append(SENTENCES[part][number % len(SENTENCES[part])].format(join.join(chosen)))
+    return texts
+
+
+def corpus(scents: Sequence[Scent], *, part: str, seed: int) -> tuple[list[str], NDArray, NDArray]:
+    """Return `TEXTS` paraphrases of each scent, the channel (0 to 11) of each, and its fold: one for each sentence."""
+    texts = [text for one in scents for text in paraphrases(one, part=part, count=TEXTS, seed=seed)]
+    channel = np.repeat([one.id - 1 for one in scents], TEXTS)
+    return texts, channel, np.tile(np.arange(TEXTS) % len(SENTENCES[part]), len(scents))
+
+
+@functools.cache
+def lexicon() -> dict[str, list[str]]:
+    """What people call each of the twelve scents, and where they meet it: data/lexicon.toml, in our own words."""
+    return tomllib.loads((paths.HOME / "data" / "lexicon.toml").read_text(encoding="utf-8"))
+
+
+def names_and_descriptions(scents: Sequence[Scent]) -> tuple[list[str], list[int]]:
+    """Return texts that do name or describe the scents, and the channel (0 to 11) of each."""
+    texts: list[str] = []
+    channel: list[int] = []
+    for scent in scents:
+        name = scent.name.replace("_", " ")
+        own = [name, f"the smell of {name}", f"a ripe {name}", f"{name} aroma", scent.long_description]
+        own += [", ".join(scent.qualitative_descriptors), ", ".join(scent.key_molecules)]
+        own = [text for text in own + lexicon().get(scent.name, []) if text]
+        texts, channel = texts + own, channel + [scent.id - 1] * len(own)
+    return texts, channel

@@ -2,13 +2,13 @@
 
     rows -- windows --> encoder --> z (n, 50) -- alpha-weighted sum --> odour vector -- softmax --> probabilities
 
-Two noses, two kinds of weights, the same three methods: `windows`, `channels`, `probabilities`.
+Two noses, two kinds of weights, the same methods. Weights are read here alone.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from torch import nn
+from torch import Tensor, nn
 
 from smellkit import checkpoint, noses
 from smellkit.checks import Pace, Report
@@ -28,13 +28,12 @@ from smellkit.noses import Description
 from smellkit.odour import mixtures, readers, recordings
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
-from smellkit.odour.mixture import Hybrid, MixtureEncoder
-from smellkit.odour.mixture_task import LENGTH, STEPS, load_encoder, load_hybrid, pooled
-from smellkit.odour.mixtures import MIXTURE_GAS, read_mixture
+from smellkit.odour.mixture import Forest, Hybrid, MixtureEncoder, Neighbours, pooled
+from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
 from smellkit.odour.scents import SCENTS, to_channels
 from smellkit.odour.windows import Protocol, cut
-from smellkit.sensors import ENVIRONMENT, GROVE, MIXTURE, PPM, SMELLNET
+from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
 from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
@@ -82,14 +81,15 @@ class SubstanceSmell:
         z, held = self.channels(windows.values), windows.fold == windows.fold.max()
         if held.all():
             raise DataError("One recording a substance is too few", hint="two or more, so that one can be held out")
-        tried = self._with_head(_discriminant(z[~held], windows.target[~held]))
-        temperature = fit_temperature(tried.scores(windows.values[held]), windows.target[held])
-        network = self._with_head(_discriminant(z, windows.target)).network
+        tried = _discriminant(z[~held], windows.target[~held])
+        with torch.no_grad():
+            scores = tried(torch.from_numpy(z[held]).float()).log_softmax(1).double().numpy()
+        network = copy.deepcopy(self.network)
+        network.head = _discriminant(z, windows.target)
         about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
+        confidence = Confidence(fit_temperature(scores, windows.target[held]))
         ranges = board_ranges(table, self.columns)
-        return SubstanceSmell(
-            network, self.protocol, windows.classes, Confidence(temperature), about, ranges, self.nose
-        )
+        return SubstanceSmell(network.eval(), self.protocol, windows.classes, confidence, about, ranges, self.nose)
 
     @property
     def pace(self) -> Pace:
@@ -106,12 +106,8 @@ class SubstanceSmell:
         """Rows under one window."""
         return self.protocol.span
 
-    def read(self, path: Path) -> NDArray[np.float32]:
-        """The rows (rows, columns) of a CSV file; a first row that was caught halfway is dropped."""
-        return np.concatenate([stretch.values for stretch in self.stretches(path)])
-
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
-        """The same as parts between which the file's clock shows a gap."""
+        """The rows of a file as parts between which its clock shows a gap; a half first row is dropped."""
         if self.nose == SMELLNET:
             return recordings.read_stretches(path, columns=self.columns, report=report)
         return readers.read_stretches(path, self.nose, columns=self.columns, report=report)
@@ -122,7 +118,7 @@ class SubstanceSmell:
 
     def channels(self, windows: NDArray) -> FloatArray:
         """The odour channels z of windows, (n, 50)."""
-        return self._run(windows, "z")
+        return self._run(windows, "z", size=self.network.head.in_features).double().numpy()
 
     def odour(self, z: NDArray) -> FloatArray:
         """The odour vector of channels z (n, 50): sum_i z_i alpha_i, one direction a channel, here of class scores."""
@@ -131,7 +127,7 @@ class SubstanceSmell:
 
     def scores(self, windows: NDArray) -> FloatArray:
         """Log-probabilities of windows, (n, classes), not yet calibrated."""
-        return self._run(windows, "logits")
+        return self._run(windows, "logits", size=len(self.classes)).log_softmax(1).double().numpy()
 
     def probabilities(self, windows: NDArray) -> FloatArray:
         """Calibrated probabilities of windows, (n, classes)."""
@@ -148,23 +144,15 @@ class SubstanceSmell:
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         """What of `probabilities` (classes,) speaks for each of the player's twelve scents, (12,); may add to 0."""
-        known = [self.classes.index(name) if name in self.classes else -1 for name in SCENTS]
-        return np.array([probabilities[place] if place >= 0 else 0.0 for place in known])
+        known = dict(zip(self.classes, probabilities.tolist(), strict=True))
+        return np.array([known.get(name, 0.0) for name in SCENTS])
 
     @torch.no_grad()
-    def _run(self, windows: NDArray, output: str, *, batch: int = 512) -> FloatArray:
+    def _run(self, windows: NDArray, output: str, *, size: int, batch: int = 512) -> Tensor:
         parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
-        outputs = [self.network({"window": part})[output] for part in parts if len(part)]
-        if not outputs:
-            return np.zeros((0, len(self.classes) if output == "logits" else self.network.head.in_features))
-        joined = torch.cat(outputs)
-        return (joined.log_softmax(1) if output == "logits" else joined).double().numpy()
-
-    def _with_head(self, head: nn.Linear) -> SubstanceSmell:
-        network = copy.deepcopy(self.network)
-        network.head = head
-        classes = tuple(map(str, range(head.out_features)))
-        return SubstanceSmell(network.eval(), self.protocol, classes, Confidence(), nose=self.nose)
+        return torch.cat(
+            [self.network({"window": part})[output] if len(part) else torch.zeros(0, size) for part in parts]
+        )
 
 
 @dataclass(frozen=True)
@@ -173,32 +161,27 @@ class MixtureSmell:
 
     hybrid: Hybrid
     encoder: MixtureEncoder
-    classes: tuple[str, ...] = SCENTS
-    columns: tuple[str, ...] = MIXTURE_GAS
-    confidence: Confidence = Confidence()
-    about: str = "trained weights, mixtures of twelve scents"
-    span: int = LENGTH
     ranges: Ranges | None = None
+    classes = SCENTS
+    columns = MIXTURE_GAS
+    confidence = Confidence()
+    about = "trained weights, mixtures of twelve scents"
+    span = LENGTH
     pace = mixtures.PACE
     nose: Description = MIXTURE
 
     @classmethod
     def load(cls, folder: Path) -> MixtureSmell:
         """From a folder of weights; WeightsError when they do not fit."""
-        ranges = Ranges.of(checkpoint.manifest(folder))
-        return cls(load_hybrid(folder), load_encoder(str(folder)).eval(), ranges=ranges)
-
-    def read(self, path: Path) -> NDArray[np.float32]:
-        """The rows (rows, 4) of a CSV file, whatever it calls its columns of the four sensors."""
-        return self.stretches(path)[0].values
+        return cls(load_hybrid(folder), load_encoder(folder), Ranges.of(checkpoint.manifest(folder)))
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
-        """The same with the rows of the file: the one part that is used."""
+        """The rows of a CSV file, whatever it calls its columns of the four sensors: the one part that is used."""
         return [read_mixture(path, report=report)]
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
-        return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride or LENGTH // 2)
+        return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride or STRIDE)
 
     @torch.no_grad()
     def channels(self, windows: NDArray) -> FloatArray:
@@ -207,17 +190,17 @@ class MixtureSmell:
 
     def probabilities(self, windows: NDArray) -> FloatArray:
         """Ratios of the twelve scents in channel order, (n, 12), each of sum 1, for windows of one recording."""
-        return self._told(windows)[0]
+        return self._explained(windows)[0]
 
     def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
         """Ratios of a whole recording, (12,): the mean over its windows; and how far its session is known, 0 to 1."""
-        ratios, known = self._told(windows)
+        ratios, known = self._explained(windows)
         return ratios.mean(axis=0), known
 
-    def _told(self, windows: NDArray) -> tuple[FloatArray, float]:
-        told = self.hybrid.explain(windows, recording=np.zeros(len(windows), int))
-        ratios = to_channels(told["ratios"]).astype(float)
-        return ratios / ratios.sum(axis=1, keepdims=True), float(told["p_known_session"].mean())
+    def _explained(self, windows: NDArray) -> tuple[FloatArray, float]:
+        answer = self.hybrid.explain(windows, recording=np.zeros(len(windows), int))
+        ratios = to_channels(answer["ratios"]).astype(float)
+        return ratios / ratios.sum(axis=1, keepdims=True), float(answer["p_known_session"].mean())
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         """The ratios themselves, (12,)."""
@@ -237,13 +220,51 @@ def load_smell(weights: str | Path = "odour") -> Smell:
     return KINDS[kind].load(folder)
 
 
-def board_ranges(table: pd.DataFrame, columns: Sequence[str]) -> Ranges:
+def load_hybrid(folder: Path) -> Hybrid:
+    """Return the mixture model in a folder of weights."""
+    tensors, manifest = checkpoint.load(folder, made_by="`smellkit bench smellnet-mixture --save FOLDER`")
+    if manifest.get("kind") != "mixture":
+        raise WeightsError(f"{folder} holds weights of kind {manifest.get('kind')!r}", hint="--weights mixture")
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    try:
+        known, session = (Neighbours(**inside(arrays, f"{name}.")) for name in ("known", "session"))
+        return Hybrid(known, session, Forest(**inside(arrays, "forest.")), arrays["edge"], arrays["within_day"])
+    except (KeyError, TypeError) as why:
+        raise WeightsError(f"{folder} holds no mixture model: {why}", hint="--weights mixture") from why
+
+
+def load_encoder(folder: Path, *, made_by: str = "") -> MixtureEncoder:
+    """Return the mixture encoder in a folder of weights, whole models included; `made_by` is the command for it."""
+    tensors, _ = checkpoint.load(folder, made_by=made_by)
+    if any(name.startswith("encoder.") for name in tensors):
+        tensors = inside(tensors, "encoder.")
+    hidden = tensors["lstm.weight_hh_l0"].shape[1] if "lstm.weight_hh_l0" in tensors else 64
+    encoder = MixtureEncoder(hidden=hidden)
+    checkpoint.fill(encoder, tensors, where=str(folder))
+    return encoder.eval()
+
+
+def inside(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What stands under `prefix`, without it; KeyError where nothing does."""
+    chosen = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if not chosen:
+        raise KeyError(f"{prefix}*")
+    return chosen
+
+
+def board_ranges(table: pd.DataFrame, columns: Sequence[str], nose: Description = SMELLNET) -> Ranges:
     """The ranges of `columns` in a tidy table of recordings; those of a stuck environment sensor do not count."""
     values = table[list(columns)].astype(float)
-    stuck = (table["Pressure"].round(1) == STUCK[0]) & (table["Humidity"] == STUCK[1])
-    values.loc[stuck, [name for name in columns if name in ENVIRONMENT]] = np.nan
+    if nose == SMELLNET:
+        stuck = (table["Pressure"].round(1) == STUCK[0]) & (table["Humidity"] == STUCK[1])
+        values.loc[stuck, [name for name in columns if name in ENVIRONMENT]] = np.nan
     parts = [rows.to_numpy() for _, rows in values.groupby(table["file"])]
-    unit = ["counts" if name in GROVE else "estimate" if name in PPM else name for name in columns]
+
+    def kind(name: str) -> str:  # the units in place of 10-bit counts and of estimates are known to `checks.ranges`
+        column = nose.columns[name]
+        return "counts" if column.span == (0, FULL) else "estimate" if column.unit == "ppm" else name
+
+    unit = [kind(name) for name in columns]
     return Ranges.measure(parts, names=columns, unit=unit)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,24 @@ ORIGINAL = ["original_sample_id", "augmentation_id"]
 COLUMNS = ("frame_path", "mask_path", "gas_type", *HEALTH, *ORIGINAL)
 PATHS = ("co2_frame", "co2_mask", "ch4_frame", "ch4_mask")
 PAIRED = (*PATHS, *HEALTH, "is_paired", "missing_modality")
-PREFIX = "mmseg_dataset/"  # of the published files
+PREFIX = "mmseg_dataset"  # of the published files
 NONE = ("", "none", "nan", "empty")
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
 PAIRINGS = {
     "original_based": "frames of the same original_sample_id and augmentation_id: the same moment",
     "random": "as many as there are of the rarer gas, drawn within one pH and class; the rest stay alone",
+}
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)"
+CELLS: dict[str, tuple[Callable[[pd.Series], pd.Series], str]] = {  # column -> which cells are right, and in words
+    "gas_type": (lambda cells: cells.isin(GASES), "co2 or ch4"),
+    "missing_modality": (lambda cells: cells.isin(["", *GASES]), "co2, ch4 or nothing"),
+    "ph_value": (
+        lambda cells: cells.str.fullmatch(NUMBER) & pd.to_numeric(cells, errors="coerce").between(0, 14),
+        "a number from 0 to 14",
+    ),
+    "class_id": (lambda cells: cells.str.fullmatch(r"0*[0-2](\.0*)?"), "a whole number from 0 to 2"),
+    "class_name": (lambda cells: cells.isin(CLASSES), ", ".join(CLASSES)),
+    **dict.fromkeys(ORIGINAL, (lambda cells: cells != "", "a name or a number")),
 }
 
 
@@ -68,13 +81,14 @@ def read(folder: str | Path, split: str, *, pictures: bool = True, report: Repor
     for column in ("frame_path", "mask_path"):
         table[column] = _paths(table[column], path=path, pictures=pictures)
     table["gas_type"] = table["gas_type"].str.lower()
-    _refuse(table["gas_type"], ~table["gas_type"].isin(GASES), path=path, expected="co2 or ch4")
-    _classes(table, path=path)
-    for column in ORIGINAL:
-        _refuse(table[column], table[column] == "", path=path, expected="a name or a number")
+    _check_cells(table, path=path)
     table["augmentation_id"] = table["augmentation_id"].str.replace(r"^0*([0-9]+)(\.0*)?$", r"\1", regex=True)
-    _refuse_copies(table, ["frame_path"], path=path, expected="each frame once")
-    _refuse_copies(table, [*ORIGINAL, "gas_type"], path=path, expected="each augmentation once a gas")
+    once = {"each frame once": ["frame_path"], "each augmentation once a gas": [*ORIGINAL, "gas_type"]}
+    for expected, keys in once.items():
+        first = table.index.to_series().groupby([table[key] for key in keys]).transform("first")
+        twice = table[keys].agg(" ".join, axis=1) + " in line " + first.astype(str) + " too"
+        hint = "delete one of the two lines"
+        _refuse(table[keys[0]], table.duplicated(keys), path=path, expected=expected, found=twice, hint=hint)
     return table
 
 
@@ -93,13 +107,11 @@ def annotated(folder: str | Path, frames: pd.Series, *, split: str) -> pd.DataFr
     They are looked up in all splits, since `pair_folder` may deal them out anew without touching the annotations.
     """
     table = pd.concat(read_all(folder, pictures=False).values()).drop_duplicates("frame_path")
-    unknown = frames[~frames.isin(table["frame_path"])]
-    if len(unknown):
+    if len(unknown := frames[~frames.isin(table["frame_path"])]):
         path = annotation_file(find(folder), split, paired=True)
-        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        found = f"{unknown.iloc[0]}{f' (and {len(unknown) - 1} more)' if len(unknown) > 1 else ''}"
         hint = "`smellkit data pair FOLDER` pairs what the annotations hold now"
-        expected = "frames that are annotated in this folder"
-        raise fault(path, expected=expected, found=f"{unknown.iloc[0]}{more}", hint=hint)
+        raise fault(path, expected="frames that are annotated in this folder", found=found, hint=hint)
     return table.set_index("frame_path", drop=False).rename_axis(None).loc[frames]
 
 
@@ -113,51 +125,50 @@ def read_to_pair(folder: str | Path, split: str, *, report: Report | None = None
     return annotated(folder, frames[frames != ""].drop_duplicates(), split=split)
 
 
-def read_pairs(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
+def read_pairs(
+    folder: str | Path, split: str, *, labels: bool = True, pictures: bool = True, report: Report | None = None
+) -> pd.DataFrame:
     """Return one row a pair of `split`: PAIRED, "" where a gas has no frame; the index is the row from 0.
 
-    Frames that occur in several pairs, as in files of the published code, are counted in the report.
+    Frames that occur in several pairs, as in files of the published code, are counted in the report. Without `labels`
+    only the frames and missing_modality are read, if there is such a column: a row that names a gas there has no frame
+    of it, whatever its path.
     """
-    folder, report = find(folder), report if report is not None else Report()
+    folder, report = find(folder), report or Report()
     path = annotation_file(folder, split, paired=True)
     if not path.is_file():
         alone = annotation_file(folder, split)
         hint = f"there is no {alone.name} to pair either: annotate frames for {split}, or simulate with a share for it"
         command = "`smellkit data pair FOLDER` writes it from the annotations"
         raise DataError(f"No {path}", hint=command if alone.is_file() else hint)
-    table = read_texts(path, columns=PAIRED, report=report)
-    for column in ("missing_modality", *PATHS):
+    columns = PAIRED if labels else [f"{gas}_frame" for gas in GASES]
+    table = read_texts(path, columns=columns, optional=["missing_modality"], report=report)
+    table = table if "missing_modality" in table else table.assign(missing_modality="")
+    for column in table.columns.intersection(["missing_modality", *PATHS]):
         table[column] = table[column].where(~table[column].str.lower().isin(NONE), "")
     table["missing_modality"] = missing = table["missing_modality"].str.lower()
-    _refuse(missing, ~missing.isin(["", *GASES]), path=path, expected="co2, ch4 or nothing")
+    _check_cells(table, path=path)
     for gas in GASES:
-        _check_gas(table, gas, path=path, pictures=pictures, report=report)
-    flags = table["is_paired"].str.lower().map({"true": True, "1": True, "false": False, "0": False})
-    _refuse(table["is_paired"], flags != (missing == ""), path=path, expected="true if and only if no gas is missing")
-    table["is_paired"] = missing == ""
-    _classes(table, path=path)
-    report.files += 1
+        _check_gas(table, gas, strict=labels, path=path, pictures=pictures, report=report)
+    if labels:
+        flags, known = table["is_paired"].str.lower().map(FLAGS), "true if and only if no gas is missing"
+        _refuse(table["is_paired"], flags != (missing == ""), path=path, expected=known)
+        table["is_paired"] = missing == ""
+    nothing = (table["co2_frame"] == "") & (table["ch4_frame"] == "")
+    _refuse(table["co2_frame"], nothing, path=path, expected="a frame of one gas at least")
     return table.reset_index(drop=True)
 
 
 def clean_path(text: str) -> str:
     r"""Return a path of the published files below their folder: `mmseg_dataset\img\a.png` is `img/a.png`.
 
-    Raises ValueError where a path is empty, absolute, or leaves the folder.
+    "" is what is empty, absolute, or leaves the folder.
     """
     text = text.strip().replace("\\", "/")
     parts = [part for part in text.split("/") if part not in ("", ".")]
-    if text.startswith("/") or re.match(r"[A-Za-z]:", text):
-        raise ValueError("an absolute path")
-    if not parts:
-        raise ValueError("no path")
-    if ".." in parts:
-        raise ValueError("a path that leaves the folder")
-    if any(ord(letter) < 32 for part in parts for letter in part):
-        raise ValueError("a control character")
-    if parts[0].lower() + "/" == PREFIX and len(parts) > 1:
-        parts = parts[1:]
-    return "/".join(parts)
+    if re.match(r"/|[A-Za-z]:", text) or ".." in parts or any(ord(letter) < 32 for letter in text):
+        return ""
+    return "/".join(parts[1:] if parts[:1] and parts[0].lower() == PREFIX and len(parts) > 1 else parts)
 
 
 def located(folder: str | Path, relative: str) -> Path:
@@ -177,28 +188,24 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
     if how == "original_based" and (again := table.duplicated(keys)).any():
         same = " ".join(table.loc[again, keys].iloc[0])
         raise DataError(f"Several frames are of {same}", hint="number an original's augmentations through all splits")
-    table = table.assign(gas_type=pd.Categorical(table["gas_type"], GASES)).sort_values(["gas_type", "frame_path"])
+    table = table.sort_values(["gas_type", "frame_path"], ascending=[False, True]).reset_index(drop=True)
     numbered = table.groupby(ORIGINAL, sort=False).ngroup() if how == "original_based" else _shuffled(table, seed=seed)
-    table["partner"] = numbered  # frames of both gases with the same number, pH and class are a pair
-    halves = [
-        table[table["gas_type"] == gas].rename(columns={"frame_path": f"{gas}_frame", "mask_path": f"{gas}_mask"})
-        for gas in GASES
-    ]
-    on = [*HEALTH, "partner"]
-    one, other = (half[[*on, f"{gas}_frame", f"{gas}_mask"]] for half, gas in zip(halves, GASES, strict=True))
-    pairs = one.merge(other, how="outer", on=on).sort_values(["ph_value", "class_name", "partner"])
-    pairs[list(PATHS)] = pairs[list(PATHS)].astype(object).fillna("").astype(str)
-    gone = [pairs[f"{gas}_frame"] == "" for gas in GASES]
-    pairs["missing_modality"] = np.select(gone, list(GASES), "")
+    table = table.rename(columns={"frame_path": "frame", "mask_path": "mask"}).assign(partner=numbered)
+    # frames of both gases with the same number, pH and class are a pair
+    pairs = table.pivot(index=[*HEALTH, "partner"], columns="gas_type", values=["frame", "mask"])
+    pairs.columns = [f"{gas}_{kind}" for kind, gas in pairs.columns]
+    pairs = pairs.reindex(columns=PATHS).astype(object).fillna("").astype(str).reset_index()
+    pairs["missing_modality"] = np.select([pairs[f"{gas}_frame"] == "" for gas in GASES], list(GASES), "")
     pairs["is_paired"] = pairs["missing_modality"] == ""
-    return pairs[list(PAIRED)].reset_index(drop=True)
+    return pairs.sort_values(["ph_value", "class_name", "partner"])[list(PAIRED)].reset_index(drop=True)
 
 
 def _shuffled(table: pd.DataFrame, *, seed: int) -> pd.Series:
     """A number for each frame from 0, drawn within its pH, class and gas: the surplus of the commoner gas is alone."""
     random, numbers = np.random.default_rng(seed), pd.Series(0, index=table.index)
-    for _, rows in table.groupby(["ph_value", "class_name", "gas_type"], sort=True, observed=True).groups.items():
-        numbers[rows] = np.argsort(random.permutation(len(rows)))
+    in_order = table.assign(gas_type=pd.Categorical(table["gas_type"], GASES))
+    for _, rows in in_order.groupby(["ph_value", "class_name", "gas_type"], observed=True):
+        numbers[rows.index] = np.argsort(random.permutation(len(rows)))
     return numbers
 
 
@@ -215,10 +222,10 @@ def pair_folder(
     if regroup:
         everything = pd.concat(tables.values(), ignore_index=True).drop_duplicates("frame_path")
         tables = grouped(everything, shares={split: len(table) for split, table in tables.items()}, seed=seed)
-        for split in [split for split, table in tables.items() if table.empty]:
+        if empty := [split for split, table in tables.items() if table.empty]:
             count = everything["original_sample_id"].nunique()
-            what = f"{count} originals in {folder} are too few for {len(tables)} splits: {split} would be empty"
-            raise DataError(what, hint=f"annotate more originals, more of them in {split}, or pair without regroup")
+            what = f"{count} originals in {folder} are too few for {len(tables)} splits: {empty[0]} would be empty"
+            raise DataError(what, hint=f"annotate more originals, more of them in {empty[0]}, or pair without regroup")
     paired = {split: pair(table, how, seed=seed) for split, table in tables.items()}
     for split, pairs in paired.items():
         write(pairs, annotation_file(folder, split, paired=True))
@@ -237,7 +244,7 @@ def grouped(table: pd.DataFrame, *, shares: Mapping[str, float], seed: int = 7) 
     owner: dict[str, str] = {}
     first = table.drop_duplicates("original_sample_id").sort_values("original_sample_id")
     wanted = np.array(list(shares.values())) / sum(shares.values())
-    for _, rows in first.groupby("class_id", sort=True):
+    for _, rows in first.groupby("class_id"):
         names = random.permutation(rows["original_sample_id"].to_numpy())
         ends = np.round(np.cumsum(wanted) * len(names)).astype(int)[:-1]
         for split, part in zip(shares, np.split(names, ends), strict=True):
@@ -264,71 +271,55 @@ def statistics(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").fillna(0).astype(int)
 
 
-def _check_gas(table: pd.DataFrame, gas: str, *, path: Path, pictures: bool, report: Report) -> None:
-    """Refuse paths of one gas that contradict `missing_modality`; clean the others, in place."""
-    gone = table["missing_modality"] == gas
-    for column in (f"{gas}_frame", f"{gas}_mask"):
-        empty = table[column] == ""
-        _refuse(table[column], ~gone & empty, path=path, expected="a path (missing_modality says so)")
-        _refuse(table[column], gone & ~empty, path=path, expected="nothing, since the gas is missing")
-        table.loc[~gone, column] = _paths(table.loc[~gone, column], path=path, pictures=pictures)
-    if repeated := int(table.loc[~gone, f"{gas}_frame"].duplicated().sum()):
+def _check_gas(table: pd.DataFrame, gas: str, *, strict: bool, path: Path, pictures: bool, report: Report) -> None:
+    """Clean the paths of one gas, in place. If `strict`, refuse those that contradict `missing_modality`."""
+    for column in table.columns.intersection([f"{gas}_frame", f"{gas}_mask"]):
+        gone, empty = table["missing_modality"] == gas, table[column] == ""
+        if strict:
+            _refuse(table[column], ~gone & empty, path=path, expected="a path (missing_modality says so)")
+            _refuse(table[column], gone & ~empty, path=path, expected="nothing, since the gas is missing")
+        table.loc[gone, column] = ""
+        table.loc[~gone & ~empty, column] = _paths(table.loc[~gone & ~empty, column], path=path, pictures=pictures)
+    frames = table[f"{gas}_frame"]
+    if repeated := int(frames[frames != ""].duplicated().sum()):
         report.note(path, f"{gas} frames in several pairs", repeated)
 
 
-def _paths(column: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
-    cleaned = []
-    for line, text in column.items():
-        refused = partial(fault, path, line=int(str(line)), column=str(column.name))
-        try:
-            cleaned.append(clean_path(str(text)))
-        except ValueError as why:
-            hint = "write it from this folder on, for example frames/a.png"
-            raise refused(expected="a path", found=f"{why}: {str(text)[:60]!r}", hint=hint) from None
-        if pictures and not (file := located(path.parent, cleaned[-1])).is_file():
-            hint = "copy the pictures beside the annotations; capitals count"
-            raise refused(expected="a picture", found=f"no file {file}", hint=hint)
-    return pd.Series(cleaned, index=column.index, dtype=str)
+def _paths(cells: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
+    """The cells as clean paths; refused where one is none, or with `pictures` where there is no such file."""
+    cleaned = cells.map(clean_path)
+    hint = "write it from this folder on, for example frames/a.png"
+    _refuse(cells, cleaned == "", path=path, expected="a path below this folder", hint=hint)
+    if pictures:
+        files = [located(path.parent, name) for name in cleaned]
+        absent = pd.Series(["" if file.is_file() else f"no file {file}" for file in files], cells.index, dtype=str)
+        hint = "copy the pictures beside the annotations; capitals count"
+        _refuse(cells, absent != "", path=path, expected="a picture", found=absent, hint=hint)
+    return cleaned
 
 
-def _classes(table: pd.DataFrame, *, path: Path) -> None:
-    """Make ph_value, class_id and class_name what they are, in place; id and name must agree."""
-    table["ph_value"] = _numbers(table["ph_value"], path=path, low=0, high=14)
-    table["class_id"] = _numbers(table["class_id"], path=path, low=0, high=2, whole=True)
-    names = table["class_name"].str.capitalize()
-    _refuse(table["class_name"], ~names.isin(CLASSES), path=path, expected=", ".join(CLASSES))
-    same = names == table["class_id"].map(dict(enumerate(CLASSES)))
-    listed = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
-    _refuse(table["class_name"], ~same, path=path, expected=f"the name of the class_id ({listed})")
-    table["class_name"] = names
+def _check_cells(table: pd.DataFrame, *, path: Path) -> None:
+    """Refuse wrong CELLS, and make pH and class what they are, in place; id and name of a class must agree."""
+    if "class_name" in table:
+        table["class_name"] = table["class_name"].str.capitalize()
+    for column in table.columns.intersection(list(CELLS), sort=False):
+        right, expected = CELLS[column]
+        _refuse(table[column], ~right(table[column]), path=path, expected=expected)
+    if "class_name" in table:
+        table["ph_value"] = table["ph_value"].astype(float)
+        table["class_id"] = table["class_id"].astype(float).astype(np.int64)
+        same = table["class_name"] == table["class_id"].map(dict(enumerate(CLASSES)))
+        listed = ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES))
+        _refuse(table["class_name"], ~same, path=path, expected=f"the name of the class_id ({listed})")
 
 
-def _numbers(column: pd.Series, *, path: Path, low: float, high: float, whole: bool = False) -> pd.Series:
-    expected = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
-    plain = column.str.fullmatch(r"[0-9]+(\.0*)?" if whole else r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
-    _refuse(column, ~plain, path=path, expected=expected)
-    values = column.astype(float)
-    _refuse(column, ~values.between(low, high), path=path, expected=expected)
-    return values.astype(np.int64) if whole else values
-
-
-def _refuse(column: pd.Series, wrong: pd.Series, *, path: Path, expected: str) -> None:
-    """Refuse the file at the first wrong cell, and say how many there are."""
-    if not wrong.any():
-        return
-    line = int(str(wrong.idxmax()))
-    more = f" (and {int(wrong.sum()) - 1} more cells like it)" if wrong.sum() > 1 else ""
-    cell = f"{str(column[line])[:40]!r}{more}"
-    raise fault(path, line=line, column=str(column.name), expected=expected, found=cell, hint="correct the cell")
-
-
-def _refuse_copies(table: pd.DataFrame, keys: list[str], *, path: Path, expected: str) -> None:
-    """Refuse the first row whose `keys` are those of an earlier one."""
-    again = table.duplicated(keys)
-    if not again.any():
-        return
-    line = int(again.idxmax())
-    first = int((table[keys] == table.loc[line, keys]).all(axis=1).idxmax())
-    cells = f"{' '.join(str(value) for value in table.loc[line, keys])!r} in line {first} too"
-    hint = "delete one of the two lines"
-    raise fault(path, line=line, column=keys[0], expected=expected, found=cells, hint=hint)
+def _refuse(
+    cells: pd.Series, wrong: pd.Series, *, path: Path, expected: str, found: pd.Series | None = None,
+    hint: str = "correct the cell",
+) -> None:  # fmt: skip
+    """Refuse the file at the first wrong cell, and say how many there are; `found` says more than the cell itself."""
+    if wrong.any():
+        line: Any = wrong.idxmax()
+        text = f"{cells[line][:60]!r}" if found is None else found[line]
+        more = f" (and {wrong.sum() - 1} more cells like it)" if wrong.sum() > 1 else ""
+        raise fault(path, line=int(line), column=str(cells.name), expected=expected, found=text + more, hint=hint)

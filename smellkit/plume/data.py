@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,19 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import VALUES, Rule, read_frame, read_mask
+from smellkit.plume.pictures import VALUES, Grey, Rule
 from smellkit.task import Batch
 
-__all__ = ["Pairs", "paired", "read", "read_frame", "read_mask"]  # pictures are read where pairs are
 SIZE = (120, 160)  # rows, columns
+KERNEL = 7  # pixels of a blur
+SELECTIONS = ("both", "full", "single", *GASES)
 Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -45,21 +49,25 @@ class Pairs(Dataset):
         dropout: float = 0.0,
         balance: bool = False,
     ):
+        if gases not in SELECTIONS:
+            raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(SELECTIONS)}")
         if gases == "single":
             table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
-        rows = _rows(present, gases)
-        if not len(rows):
-            raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(SELECTIONS)}")
+        chosen = present.all(axis=1) if gases == "full" else np.ones(len(present), bool)
         if gases in GASES:
             present = present & (np.array(GASES) == gases)
+            chosen = present.any(axis=1)
+        if not chosen.any():
+            raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(SELECTIONS)}")
         self.table, self.frames, self.masks = table, frames, masks
-        self.row = torch.as_tensor(rows)
+        self.row = torch.as_tensor(np.flatnonzero(chosen))
         self.present = torch.as_tensor(present, dtype=torch.float32)
         self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
         self.ph = torch.tensor(table["ph_value"].tolist())
         self.change, self.dropout = change, dropout
-        self.weights = inverse_frequency(self.label[self.row]) if balance else None
+        label = self.label[self.row]
+        self.weights = 1 / torch.bincount(label).clamp(min=1)[label].double() if balance else None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -80,16 +88,8 @@ class Pairs(Dataset):
         return batch | {"present": present, "label": self.label[row], "ph": self.ph[row], "index": row}
 
 
-SELECTIONS = ("both", "full", "single", *GASES)
-
-
 def paired(
-    folder: str | Path = "",
-    split: str = "train",
-    *,
-    size: tuple[int, int] = SIZE,
-    pairing: str = "",
-    **shown: Any,
+    folder: str | Path = "", split: str = "train", *, size: tuple[int, int] = SIZE, pairing: str = "", **shown: Any
 ) -> Pairs:
     """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
 
@@ -98,7 +98,38 @@ def paired(
     missing.
     """
     folder = tables.find(folder)
-    return Pairs(*_load(str(folder), split, tuple(size), pairing, state=_state(folder)), **shown)
+    files = [*sorted(folder.glob("*_annotations.csv")), *folder.glob(VALUES)]
+    state = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return Pairs(*_load(str(folder), split, tuple(size), pairing, state=state), **shown)
+
+
+@lru_cache(maxsize=4)
+def _load(
+    folder: str, split: str, size: tuple[int, int], pairing: str, *, state: tuple
+) -> tuple[pd.DataFrame, Tensor, Tensor]:
+    """`read`, once for every `state` (names, times and sizes) of the annotation files."""
+    table, frames, masks = read(folder, split, size=size, pairing=pairing)
+    return table, torch.as_tensor(frames), torch.as_tensor(masks)
+
+
+def read(
+    folder: str | Path, split: str, *, size: tuple[int, int] = SIZE, pairing: str = "", report: Report | None = None
+) -> tuple[pd.DataFrame, Grey, Grey]:
+    """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
+    folder = tables.find(folder)
+    if pairing:
+        table = tables.pair(tables.read_to_pair(folder, split, report=report), pairing)
+    else:
+        table = tables.read_pairs(folder, split, report=report)
+    frames = np.zeros((len(table), len(GASES), *size), np.uint8)
+    masks = np.zeros_like(frames)
+    rule = Rule.of(folder, report=report)
+    for place, gas in enumerate(GASES):
+        for row, names in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
+            if names[0]:
+                files = (tables.located(folder, name) for name in names)
+                frames[row, place], masks[row, place] = rule.read_both(*files, size=size, report=report)
+    return table, frames, rule.classes(masks)
 
 
 def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
@@ -117,14 +148,8 @@ def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFr
 def hide(present: Tensor, *, probability: float) -> Tensor:
     """Modality dropout: in rows with both gases, with `probability`, one of the two (each as often) becomes missing."""
     drawn = (torch.rand(len(present)) < probability) & (present.sum(dim=1) == 2)
-    which = torch.randint(0, 2, (len(present),))
-    gone = torch.nn.functional.one_hot(which, 2) * drawn[:, None]
+    gone = F.one_hot(torch.randint(0, 2, (len(present),)), 2) * drawn[:, None]
     return present * (1 - gone)
-
-
-def inverse_frequency(label: Tensor) -> Tensor:
-    """Weights (n,) that sum to 1 for each label."""
-    return 1 / torch.bincount(label).clamp(min=1)[label].double()
 
 
 def normalise(frames: Tensor) -> Tensor:
@@ -137,80 +162,100 @@ def four_to_three(height: int) -> tuple[int, int]:
     return height, round(height * 4 / 3)
 
 
-def _state(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, time and size of every annotation file: what `_load` knows is old once one of them changes."""
-    listed = [*sorted(folder.glob("*_annotations.csv")), *folder.glob(VALUES)]
-    files = [(file.name, file.stat()) for file in listed]
-    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in files)
-
-
-@lru_cache(maxsize=4)
-def _load(
-    folder: str, split: str, size: tuple[int, int], pairing: str, *, state: tuple
-) -> tuple[pd.DataFrame, Tensor, Tensor]:
-    table, frames, masks = read(folder, split, size=size, pairing=pairing)
-    return table, torch.as_tensor(frames), torch.as_tensor(masks)
-
-
-def read(
-    folder: str | Path,
-    split: str,
-    *,
-    size: tuple[int, int] = SIZE,
-    pairing: str = "",
-    report: Report | None = None,
-) -> tuple[pd.DataFrame, NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
-    folder = tables.find(folder)
-    if pairing:
-        table = tables.pair(tables.read_to_pair(folder, split, report=report), pairing)
-    else:
-        table = tables.read_pairs(folder, split, report=report)
-    frames = np.zeros((len(table), len(GASES), *size), np.uint8)
-    masks = np.zeros_like(frames)
-    rule = Rule.of(folder, report=report)
-    for place, gas in enumerate(GASES):
-        for row, (frame, mask) in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
-            if frame:
-                files = tables.located(folder, frame), tables.located(folder, mask)
-                frames[row, place], masks[row, place] = rule.read_both(*files, size=size, report=report)
-    return table, frames, rule.classes(masks)
-
-
-def check(folder: str | Path = "") -> Report:
-    """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`.
-
-    Its remarks say which grey levels the frames use, and the shares of background, tube and gas.
-    """
-    folder, report = tables.find(folder), Report()
-    couples: list[tuple[str, str]] = []
-    for paired in (False, True):
-        for split in tables.splits_in(folder, paired=paired):
-            try:
-                table = (tables.read_pairs if paired else tables.read)(folder, split, report=report)
-            except DataError as why:
-                report.skip(tables.annotation_file(folder, split, paired=paired), why)
-                continue
-            report.files += not paired  # `read_pairs` counts its own
-            names = [f"{gas}_{{}}" for gas in GASES] if paired else ["{}_path"]
-            for name in names:
-                couples += zip(table[name.format("frame")], table[name.format("mask")], strict=True)
-    try:
-        rule = Rule.of(folder, report=report)
-        report.remarks += rule.survey([couple for couple in dict.fromkeys(couples) if couple[0]], report)
-    except DataError as why:
-        report.skip(folder, why)
-    return report
-
-
 def present_in(table: pd.DataFrame) -> NDArray[np.bool_]:
     """Which frames there are, (pairs, 2)."""
     return np.stack([table["missing_modality"] != gas for gas in GASES], axis=1)
 
 
-def _rows(present: NDArray[np.bool_], gases: str) -> NDArray[np.int64]:
-    if gases not in SELECTIONS:
-        raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(SELECTIONS)}")
-    if gases in GASES:
-        return np.flatnonzero(present[:, GASES.index(gases)])
-    return np.flatnonzero(present.all(axis=1)) if gases == "full" else np.arange(len(present))
+@dataclass(frozen=True)
+class Augment:
+    """Probabilities and sizes as FUME describes them: `frames, masks = Augment()(frames, masks)`.
+
+    Frames (B, gases, H, W) from 0 to 1, masks of the same shape and whole numbers. Drawn from torch's generator.
+    """
+
+    flip: float = 0.5
+    affine: float = 0.5  # shift, scale and rotation together
+    shift: float = 0.1  # of the frame
+    scale: float = 0.15
+    rotate: float = 15.0  # degrees
+    elastic: float = 0.3
+    bend: float = 0.04  # of the frame, deviation of the elastic warp
+    spoil: float = 0.3  # one of noise, blur, motion blur
+    light: float = 0.5  # brightness and contrast
+    brightness: float = 0.2
+    contrast: float = 0.2
+    gamma: float = 0.3
+    gammas: tuple[float, float] = (0.8, 1.2)
+    invert: float = 0.0  # not FUME's: negative frames, for gas that is colder than the wall
+
+    def __call__(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        grid = self.grid(frames)
+        frames = F.grid_sample(frames, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        moved = F.grid_sample(masks.float(), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+        return self.shade(self.smear(frames)), moved.round().to(masks.dtype)
+
+    def grid(self, frames: Tensor) -> Tensor:
+        """Where each pixel of the result comes from, (B, H, W, 2) in -1..1."""
+        count, _, height, width = frames.shape
+        mirror = 1.0 - 2 * _chosen(count, self.flip)
+        moves = _chosen(count, self.affine)
+        angle = moves * math.radians(self.rotate) * _even(count)
+        scale = 1 + moves * self.scale * _even(count)
+        shift = 2 * self.shift * moves[:, None] * torch.stack([_even(count), _even(count)], dim=1)
+        aspect = width / height
+        cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+        rows = [torch.stack([mirror * cos, -sin / aspect, shift[:, 0]], dim=1)]
+        rows += [torch.stack([mirror * sin * aspect, cos, shift[:, 1]], dim=1)]
+        grid = F.affine_grid(torch.stack(rows, dim=1), [count, 1, height, width], align_corners=False)
+        bent = _chosen(count, self.elastic)
+        if bent.any():
+            coarse = 2 * self.bend * torch.randn(count, 2, 5, 6) * bent[:, None, None, None]
+            smooth = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
+            grid = grid + smooth.permute(0, 2, 3, 1)
+        return grid
+
+    def smear(self, frames: Tensor) -> Tensor:
+        """Noise, blur or motion blur in a share of the frames."""
+        which = torch.where(_chosen(len(frames), self.spoil) > 0, torch.randint(0, 3, (len(frames),)), 3)
+        noise = (which == 0) * torch.empty(len(frames)).uniform_(10, 50).sqrt() / 255
+        frames = frames + noise[:, None, None, None] * torch.randn_like(frames)
+        rows = torch.nonzero((which == 1) | (which == 2))[:, 0]
+        if not len(rows):
+            return frames
+        kernel = _kernels(which[rows] == 1).repeat_interleave(frames.shape[1], dim=0)[:, None]
+        padded = F.pad(frames[rows], [KERNEL // 2] * 4, mode="replicate").flatten(0, 1)[None]
+        return frames.index_copy(0, rows, F.conv2d(padded, kernel, groups=len(kernel)).view_as(frames[rows]))
+
+    def shade(self, frames: Tensor) -> Tensor:
+        """Brightness, contrast, gamma, and negatives; the result is from 0 to 1."""
+        count = len(frames)
+        lit = _chosen(count, self.light)
+        gain, offset = 1 + lit * self.contrast * _even(count), lit * self.brightness * _even(count)
+        frames = (gain[:, None, None, None] * frames + offset[:, None, None, None]).clamp(0, 1)
+        power = torch.where(_chosen(count, self.gamma) > 0, torch.empty(count).uniform_(*self.gammas), 1.0)
+        frames = frames.clamp(min=1e-6) ** power[:, None, None, None]
+        negative = _chosen(count, self.invert)[:, None, None, None]
+        return negative + (1 - 2 * negative) * frames
+
+
+def _kernels(even: Tensor) -> Tensor:
+    """Kernels (n, KERNEL, KERNEL) of a Gaussian blur where `even` (n,), else of motion along a line."""
+    axis = torch.arange(KERNEL) - KERNEL // 2
+    down, right = torch.meshgrid(axis, axis, indexing="ij")
+    radius = torch.empty(len(even), 1, 1).uniform_(0.5, 1.2)
+    soft = torch.exp(-0.5 * (down**2 + right**2) / radius**2)
+    angle = torch.empty(len(even), 1, 1).uniform_(0, math.pi)
+    length = torch.randint(1, KERNEL // 2 + 1, (len(even), 1, 1))
+    off = right * torch.sin(angle) - down * torch.cos(angle)
+    line = torch.exp(-2 * off**2) * (down.abs().maximum(right.abs()) <= length)
+    kernel = torch.where(even[:, None, None], soft, line)
+    return kernel / kernel.sum(dim=(1, 2), keepdim=True)
+
+
+def _chosen(count: int, probability: float) -> Tensor:
+    return (torch.rand(count) < probability).float()
+
+
+def _even(count: int) -> Tensor:
+    return torch.empty(count).uniform_(-1, 1)

@@ -22,44 +22,47 @@ class Features(NamedTuple):
     high: Tensor
 
 
-class SelfAttention(nn.Module):
-    """Every place attends to every other: x + gamma * attention(x), and gamma starts at 0.
+def conv(inputs: int, outputs: int, size: int = 1, *, dilation: int = 1, bias: bool = False, **how) -> list[nn.Module]:
+    """A convolution that keeps the size of the picture (but for a `stride`), batch norm, ReLU."""
+    padding = dilation * (size // 2)
+    layer = nn.Conv2d(inputs, outputs, size, padding=padding, dilation=dilation, bias=bias, **how)
+    return [layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
-    q, k have an eighth of the channels. Source: Zhang et al., arXiv 1805.08318.
+
+def separable(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """A depthwise-separable 3x3 convolution, with one batch norm at its end."""
+    depthwise = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
+    return nn.Sequential(depthwise, *conv(inputs, outputs))
+
+
+def mean(features: Tensor) -> Tensor:
+    """Mean over the picture: (B, C, H, W) to (B, C)."""
+    return features.mean(dim=(2, 3))
+
+
+def resize(x: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """Bilinear, to (height, width)."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class Attention(nn.Module):
+    """Every place of x attends to every place of `other`: x + gamma * attention(query of x, keys and values of other).
+
+    gamma starts at 0; what is not `there` (B, 1, 1, 1) is not attended to. Source: Zhang et al., arXiv 1805.08318.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, hidden: int):
         super().__init__()
-        self.query = nn.Conv2d(channels, channels // 8, 1)
-        self.key = nn.Conv2d(channels, channels // 8, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
-        self.gamma = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.gamma * attend(self.query(x), self.key(x), self.value(x))
-
-
-class CrossModalAttention(nn.Module):
-    """Each stream attends to the other, through the same projections.
-
-        co2' = co2 + gamma * attention(query of co2, keys and values of ch4), and the other way round
-
-    A gas that is not there (`present` 0) is not attended to.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        hidden = max(channels // 8, 64)
         self.query = nn.Conv2d(channels, hidden, 1)
         self.key = nn.Conv2d(channels, hidden, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        mask = present[:, :, None, None, None]  # (B, 2, 1, 1, 1)
-        to_co2 = attend(self.query(co2), self.key(ch4), self.value(ch4)) * mask[:, 1]
-        to_ch4 = attend(self.query(ch4), self.key(co2), self.value(co2)) * mask[:, 0]
-        return co2 + self.gamma * to_co2, ch4 + self.gamma * to_ch4
+    def forward(self, x: Tensor, other: Tensor, there: Tensor | float = 1.0) -> Tensor:
+        # (B, HW, d) x (B, d, HW) -> weights (B, HW, HW); a row sums to 1 over the places attended to
+        weights = torch.bmm(self.query(x).flatten(2).transpose(1, 2), self.key(other).flatten(2)).softmax(dim=-1)
+        attended = torch.bmm(self.value(other).flatten(2), weights.transpose(1, 2)).view_as(x)
+        return x + self.gamma * (attended * there)
 
 
 class ChannelAttention(nn.Module):
@@ -74,13 +77,6 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(mean(x))[:, :, None, None]
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Mean of `value` over places, weighted by how well each place's key answers the query: (B, C, H, W)."""
-    # (B, HW, d) x (B, d, HW) -> weights (B, HW, HW); a row sums to 1 over the places attended to
-    weights = torch.bmm(query.flatten(2).transpose(1, 2), key.flatten(2)).softmax(dim=-1)
-    return torch.bmm(value.flatten(2), weights.transpose(1, 2)).view(value.shape[0], -1, *query.shape[-2:])
 
 
 class ResNet(nn.Module):
@@ -116,11 +112,7 @@ class FastSCNN(nn.Module):
     def __init__(self, channels: int = 1):
         super().__init__()
         self.downsample = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(inplace=True),
-            separable(32, 48, stride=2),
-            separable(48, 64, stride=2),
+            *conv(channels, 32, 3, stride=2), separable(32, 48, stride=2), separable(48, 64, stride=2)
         )
         self.extract = nn.Sequential(
             *bottlenecks(64, 64, stride=2), *bottlenecks(64, 96, stride=2), *bottlenecks(96, 128, stride=1)
@@ -135,39 +127,37 @@ class FastSCNN(nn.Module):
 class InvertedResidual(nn.Module):
     """Widen by `expansion`, 3x3 on each channel alone, narrow again; added to the input where that fits."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int = 6):
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, expansion: int = 6):
         super().__init__()
         wide = inputs * expansion
         self.residual = stride == 1 and inputs == outputs
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, wide, 1, bias=False),
-            nn.BatchNorm2d(wide),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(wide, wide, 3, stride=stride, padding=1, groups=wide, bias=False),
-            nn.BatchNorm2d(wide),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(wide, outputs, 1, bias=False),
-            nn.BatchNorm2d(outputs),
+            *conv(inputs, wide), *conv(wide, wide, 3, stride=stride, groups=wide), *conv(wide, outputs)[:2]
         )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x) if self.residual else self.body(x)
 
 
+def bottlenecks(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:
+    """Three inverted residuals, the first of which changes size and channels."""
+    rest = [InvertedResidual(outputs, outputs) for _ in range(2)]
+    return [InvertedResidual(inputs, outputs, stride=stride), *rest]
+
+
 class PyramidPooling(nn.Module):
     """Means over 1, 4, 9 and 36 parts of the picture, laid beside the picture itself."""
 
-    def __init__(self, channels: int, sizes: tuple[int, ...] = (1, 2, 3, 6)):
+    sizes = (1, 2, 3, 6)
+
+    def __init__(self, channels: int):
         super().__init__()
-        self.sizes = sizes
-        part = channels // len(sizes)
-        self.parts = nn.ModuleList(nn.Conv2d(channels, part, 1) for _ in sizes)  # one pixel has no batch norm
-        self.join = nn.Sequential(
-            nn.Conv2d(2 * channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
-        )
+        part = channels // len(self.sizes)
+        self.parts = nn.ModuleList(nn.Conv2d(channels, part, 1) for _ in self.sizes)  # one pixel has no batch norm
+        self.join = nn.Sequential(*conv(2 * channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = [conv(F.adaptive_avg_pool2d(x, size)) for conv, size in zip(self.parts, self.sizes, strict=True)]
+        pooled = [part(F.adaptive_avg_pool2d(x, size)) for part, size in zip(self.parts, self.sizes, strict=True)]
         return self.join(torch.cat([x, *(resize(part, x.shape[-2:]) for part in pooled)], dim=1))
 
 
@@ -176,11 +166,13 @@ class DeepLabHead(nn.Module):
 
     def __init__(self, low: int, high: int):
         super().__init__()
-        self.aspp = nn.ModuleList([_conv(high, 256, 1), *(_conv(high, 256, 3, dilation=rate) for rate in (6, 12, 18))])
-        self.pool = _conv(high, 256, 1)
-        self.project = _conv(5 * 256, 256, 1)
-        self.low = _conv(low, 48, 1)
-        self.body = nn.Sequential(_conv(256 + 48, 256, 3), _conv(256, 256, 3), nn.Conv2d(256, MASKS, 1))
+
+        def biased(*shape: int, dilation: int = 1) -> nn.Sequential:
+            return nn.Sequential(*conv(*shape, dilation=dilation, bias=True))
+
+        self.aspp = nn.ModuleList([biased(high, 256), *(biased(high, 256, 3, dilation=rate) for rate in (6, 12, 18))])
+        self.pool, self.project, self.low = biased(high, 256), biased(5 * 256, 256), biased(low, 48)
+        self.body = nn.Sequential(biased(256 + 48, 256, 3), biased(256, 256, 3), nn.Conv2d(256, MASKS, 1))
 
     def forward(self, features: Features) -> Tensor:
         low, high = features
@@ -198,7 +190,7 @@ class FusionHead(nn.Module):
     def __init__(self, low: int, high: int):
         super().__init__()
         self.low = separable(low, high)
-        self.high = nn.Sequential(nn.Conv2d(high, high, 1, bias=False), nn.BatchNorm2d(high))
+        self.high = nn.Sequential(*conv(high, high)[:2])
         self.attention = ChannelAttention(high, reduction=4)
         self.body = nn.Sequential(separable(high, high), separable(high, high), nn.Conv2d(high, MASKS, 1))
 
@@ -219,37 +211,6 @@ class Classifier(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.body(features)
-
-
-def mean(features: Tensor) -> Tensor:
-    """Mean over the picture: (B, C, H, W) to (B, C)."""
-    return features.mean(dim=(2, 3))
-
-
-def resize(x: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-    """Bilinear, to (height, width)."""
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def separable(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
-    """A depthwise-separable 3x3 convolution, with one batch norm at its end."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-def bottlenecks(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:
-    """Three inverted residuals, the first of which changes size and channels."""
-    rest = [InvertedResidual(outputs, outputs, stride=1) for _ in range(2)]
-    return [InvertedResidual(inputs, outputs, stride=stride), *rest]
-
-
-def _conv(inputs: int, outputs: int, size: int, *, dilation: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, size, padding=dilation * (size // 2), dilation=dilation)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 ENCODERS: dict[str, type[ResNet] | type[FastSCNN]] = {"fast-scnn": FastSCNN, "resnet": ResNet}

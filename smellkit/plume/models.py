@@ -20,11 +20,11 @@ from smellkit.plume.layers import (
     ENCODERS,
     HEADS,
     HIDDEN,
+    Attention,
     ChannelAttention,
     Classifier,
-    CrossModalAttention,
     Features,
-    SelfAttention,
+    conv,
     mean,
     resize,
 )
@@ -48,14 +48,7 @@ class FUME(nn.Module):
     (`present` 0) tells the class nothing, and its mask is background. Source: arXiv 2601.08205.
     """
 
-    def __init__(
-        self,
-        encoder: str = "fast-scnn",
-        *,
-        shared: bool = True,
-        fusion: str = "full",
-        hidden: tuple[int, ...] | None = None,
-    ):
+    def __init__(self, encoder: str = "fast-scnn", *, shared: bool = True, fusion: str = "full", hidden=None):
         super().__init__()
         if fusion not in FUSIONS:
             raise OptionError(f"There is no fusion {fusion!r}", hint="one of " + ", ".join(FUSIONS))
@@ -67,7 +60,11 @@ class FUME(nn.Module):
 
     def forward(self, batch: Batch) -> Batch:
         frames, present = [batch[gas] for gas in GASES], batch["present"]  # (B, 1, H, W) each, (B, 2)
-        features = self.encode(frames)
+        if len(self.encoders) > 1:
+            features = [encoder(frame) for encoder, frame in zip(self.encoders, frames, strict=True)]
+        else:  # all frames in one pass
+            low, high = self.encoders[0](torch.cat(frames))
+            features = [Features(*pair) for pair in zip(low.chunk(2), high.chunk(2), strict=True)]
         high, joined = self.fusion(features[0].high, features[1].high, present)
         outputs = {"class_logits": self.classifier(mean(joined))}
         for place, gas in enumerate(GASES):
@@ -75,55 +72,60 @@ class FUME(nn.Module):
             outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
         return outputs
 
-    def encode(self, frames: list[Tensor]) -> list[Features]:
-        """Features of every frame: in one pass where there is one encoder."""
-        if len(self.encoders) > 1:
-            return [encoder(frame) for encoder, frame in zip(self.encoders, frames, strict=True)]
-        low, high = self.encoders[0](torch.cat(frames))
-        return [Features(*pair) for pair in zip(low.chunk(2), high.chunk(2), strict=True)]
-
 
 class Fusion(nn.Module):
     """What each stream learns from the other, (B, C, h, w) twice, and both of them as one, (B, C, h, w)."""
 
     def __init__(self, channels: int, fusion: str):
         super().__init__()
-        alone = fusion in ("full", "self")
-        self.self_attention = nn.ModuleList(SelfAttention(channels) if alone else nn.Identity() for _ in GASES)
-        self.cross = CrossModalAttention(channels) if fusion in ("full", "cross") else None
+        alone = GASES if fusion in ("full", "self") else ()
+        self.self_attention = nn.ModuleList(Attention(channels, channels // 8) for _ in alone)
+        self.cross = Attention(channels, max(channels // 8, 64)) if fusion in ("full", "cross") else None
         self.join = None
         if fusion != "mean":
             attentive = fusion != "concat"
-            size = 3 if attentive else 1
-            convolution = nn.Conv2d(2 * channels, channels, size, padding=size // 2, bias=attentive)  # as counted
+            joined = conv(2 * channels, channels, 3 if attentive else 1, bias=attentive)  # as counted
             weighed = [ChannelAttention(2 * channels)] if attentive else []
-            self.join = nn.Sequential(*weighed, convolution, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+            self.join = nn.Sequential(*weighed, *joined)
 
     def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        co2, ch4 = self.self_attention[0](co2), self.self_attention[1](ch4)
+        there = present[:, :, None, None, None].unbind(dim=1)
+        if self.self_attention:
+            co2, ch4 = (attention(x, x) for attention, x in zip(self.self_attention, (co2, ch4), strict=True))
         if self.cross is not None:
-            co2, ch4 = self.cross(co2, ch4, present)
-        mask = present[:, :, None, None, None]
-        known = co2 * mask[:, 0], ch4 * mask[:, 1]  # a missing gas tells the class nothing
+            co2, ch4 = self.cross(co2, ch4, there[1]), self.cross(ch4, co2, there[0])
+        known = co2 * there[0], ch4 * there[1]  # a missing gas tells the class nothing
         if self.join is None:
-            return (co2, ch4), (known[0] + known[1]) / mask.sum(dim=1).clamp(min=1)
+            return (co2, ch4), (known[0] + known[1]) / (there[0] + there[1]).clamp(min=1)
         return (co2, ch4), self.join(torch.cat(known, dim=1))
 
 
 class OneFrame(nn.Module):
-    """A model of single frames. It takes single ones (`frame`, `gas`), or a pair, whose frames it sees one by one.
+    """A model of single frames, which sees those of a pair one by one: their `masks`, the class (`health`), or both.
 
-    Of a pair it gives a mask for each frame, and the class that both frames' log-probabilities agree on;
-    `each_class_logits` (B, 2, 3) is what each frame gives, for the loss.
+    With an `embedding` of as many numbers the class knows which gas the camera films. Of a pair it gives a mask for
+    each frame, and the class that both frames' log-probabilities agree on; `each_class_logits` (B, 2, 3) is what each
+    frame gives, for the loss.
     """
+
+    def __init__(self, encoder: str = "fast-scnn", *, masks: bool = False, health: bool = False, embedding: int = 0):
+        super().__init__()
+        self.encoder = ENCODERS[encoder]()
+        self.head = HEADS[encoder](self.encoder.low, self.encoder.high) if masks else None
+        self.gas = nn.Embedding(len(GASES), embedding) if embedding else None
+        self.classifier = Classifier(self.encoder.high + embedding, HIDDEN[encoder]) if health else None
 
     def look(self, frame: Tensor, gas: Tensor) -> Batch:
         """`logits` (B, 3, H, W) and `class_logits` (B, 3), or one of them."""
-        raise NotImplementedError
+        features, outputs = self.encoder(frame), {}
+        if self.head is not None:
+            outputs["logits"] = resize(self.head(features), frame.shape[-2:])
+        if self.classifier is not None:
+            pooled = [mean(features.high)] + ([self.gas(gas)] if self.gas is not None else [])
+            outputs["class_logits"] = self.classifier(torch.cat(pooled, dim=1))
+        return outputs
 
     def forward(self, batch: Batch) -> Batch:
-        if "frame" in batch:
-            return self.look(batch["frame"], batch["gas"])
         present = batch["present"]
         gas = torch.arange(len(GASES), device=present.device).repeat_interleave(len(present))
         single = self.look(torch.cat([batch[name] for name in GASES]), gas)  # (2 B, ...): all CO2, then all CH4
@@ -136,44 +138,6 @@ class OneFrame(nn.Module):
             agreed = (each.log_softmax(dim=-1) * present[:, :, None]).sum(dim=1)
             outputs |= {"each_class_logits": each, "class_logits": agreed}
         return outputs
-
-
-class SegmentationOnly(OneFrame):
-    """The mask of one frame."""
-
-    def __init__(self, encoder: str = "fast-scnn"):
-        super().__init__()
-        self.encoder = ENCODERS[encoder]()
-        self.head = HEADS[encoder](self.encoder.low, self.encoder.high)
-
-    def look(self, frame: Tensor, gas: Tensor) -> Batch:
-        return {"logits": resize(self.head(self.encoder(frame)), frame.shape[-2:])}
-
-
-class ClassificationOnly(OneFrame):
-    """The class from one frame."""
-
-    def __init__(self, encoder: str = "fast-scnn"):
-        super().__init__()
-        self.encoder = ENCODERS[encoder]()
-        self.classifier = Classifier(self.encoder.high, HIDDEN[encoder])
-
-    def look(self, frame: Tensor, gas: Tensor) -> Batch:
-        return {"class_logits": self.classifier(mean(self.encoder(frame).high))}
-
-
-class GasAware(OneFrame):
-    """The class from one frame and from which gas the camera films, by an embedding of 64 or 128 numbers."""
-
-    def __init__(self, encoder: str = "fast-scnn", *, embedding: int = 64):
-        super().__init__()
-        self.encoder = ENCODERS[encoder]()
-        self.gas = nn.Embedding(len(GASES), embedding)
-        self.classifier = Classifier(self.encoder.high + embedding, HIDDEN[encoder])
-
-    def look(self, frame: Tensor, gas: Tensor) -> Batch:
-        pooled = mean(self.encoder(frame).high)
-        return {"class_logits": self.classifier(torch.cat([pooled, self.gas(gas)], dim=1))}
 
 
 class EarlyFusion(nn.Module):
@@ -229,14 +193,14 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "fume-resnet-shared": partial(FUME, "resnet"),
     "fume-resnet-plain": partial(FUME, "resnet", shared=False, fusion="concat"),
     "plumenet": PlumeNet,
-    "segmentation-only": SegmentationOnly,
-    "classification-only": ClassificationOnly,
-    "gas-aware": GasAware,
-    "gas-aware-128": partial(GasAware, embedding=128),
+    "segmentation-only": partial(OneFrame, masks=True),
+    "classification-only": partial(OneFrame, health=True),
+    "gas-aware": partial(OneFrame, health=True, embedding=64),
+    "gas-aware-128": partial(OneFrame, health=True, embedding=128),
     "early-fusion": EarlyFusion,
-    "segmentation-only-resnet": partial(SegmentationOnly, "resnet"),
-    "classification-only-resnet": partial(ClassificationOnly, "resnet"),
-    "gas-aware-resnet": partial(GasAware, "resnet"),
+    "segmentation-only-resnet": partial(OneFrame, "resnet", masks=True),
+    "classification-only-resnet": partial(OneFrame, "resnet", health=True),
+    "gas-aware-resnet": partial(OneFrame, "resnet", health=True, embedding=64),
     "early-fusion-resnet": partial(EarlyFusion, "resnet"),
 }
 

@@ -11,29 +11,27 @@ same. What 0 and 1 mean is asked: `mask_values.json` in the folder says it, {"0"
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from smellkit import paths
-from smellkit.checks import Report, fault, read_json, read_picture, read_texts, readable
-from smellkit.errors import DataError, OptionError
+from smellkit.checks import Report, fault, read_json, read_picture, read_texts
+from smellkit.errors import DataError
 from smellkit.plume import annotations as tables
 
 Grey = NDArray[np.uint8]
 CODES = ((0, 1, 2), (0, 127, 255), (0, 128, 255))  # background, tube, gas in the file of a mask
 NAMES = ("background", "tube", "gas")
 VALUES = "mask_values.json"
+ASK = "`smellkit data check DIR --mask-values 0=background,1=gas` (or 1=tube) writes what they mean into " + VALUES
 TURN = 0x0112  # the tag of EXIF
+QUARTERS = (5, 6, 7, 8)  # turns that exchange width and height
 FEATURES = ("mean grey", "contrast", "dark end", "bright end")  # of a frame, for the ranges in a manifest
 COLOUR = 24  # levels between two channels of a pixel that is coloured
-QUARTERS = (5, 6, 7, 8)  # turns that exchange width and height
 
 
 def features(frame: Grey) -> NDArray[np.float64]:
@@ -53,28 +51,22 @@ class Rule:
     @classmethod
     def of(cls, folder: str | Path, *, report: Report | None = None) -> Rule:
         """The rule of a folder with annotations; deep frames are all looked through for their ends."""
-        folder, report = tables.find(folder), report if report is not None else Report()
-        rule = cls(folder, None, _asked(folder))
+        folder = tables.find(folder)
+        rule = cls(folder, values=_kept_values(folder))
         first = next(_listed(folder, "frame"), None)
-        if first is not None and _depth(first) > 8:
-            rule.scale = _ends(_listed(folder, "frame"))
-            low, high = rule.scale
-            report.tell(
-                folder, f"frames of 16 bits stretched over the folder's range ({low:g} to {high:g} is 0 to 255)"
-            )
+        if first is not None and _is_deep(first):
+            rule.scale = low, high = rule._ends()
+            over = f"over the folder's range ({low:g} to {high:g} is 0 to 255)"
+            (report or Report()).tell(folder, f"frames of 16 bits stretched {over}")
         return rule
 
     def read_frame(self, path: Path, *, report: Report | None = None) -> Grey:
         """Return a picture as grey (rows, columns) of 8 bits, upright."""
-        depth = _depth(path)
-        if (depth > 8) != (self.scale is not None):
-            hint = f"save all frames of {self.folder} with the same depth"
-            wanted = "16 bits" if self.scale else "8 bits"
-            raise fault(path, expected=f"a frame of {wanted}, as the others", found=f"{depth} bits", hint=hint)
         if self.scale is None:
+            self._refuse_depth(path, deep=True)
             return _grey(path, report)
         low, high = self.scale
-        deep = np.clip(_deep(path), low, high)
+        deep = np.clip(self._deep(path), low, high)
         return np.round((deep - low) * (255 / max(1.0, high - low))).astype(np.uint8)
 
     def read_both(
@@ -85,197 +77,118 @@ class Rule:
         Raises `DataError` where their files differ in size.
         """
         picture, values = self.read_frame(frame, report=report), self.read_values(mask, frame=frame, report=report)
-        if why := unlike((frame, picture), (mask, values)):
-            raise why
+        refuse_other_size((frame, picture), (mask, values))
         return _resized(picture, size, Image.Resampling.BILINEAR), _resized(values, size, Image.Resampling.NEAREST)
 
     def read_values(self, path: Path, *, frame: Path | None = None, report: Report | None = None) -> Grey:
         """Return the values in the file of a mask (rows, columns), turned as its `frame` is, and remember them."""
-        read_picture(path, report=report)  # refuses what is damaged or too large
-        values = _turned(path, _mask(path), frame)
-        for level in np.unique(values).tolist():
-            self.levels.setdefault(level, path)
-        self._codes(asked=False)
+        values = _as_its_frame(_mask(path, report), path, frame)
+        levels = self._with(path, values)
+        self._meaning(levels)  # a mask that is refused leaves nothing behind
+        self.levels = levels
         return values
 
     def classes(self, values: Grey) -> Grey:
         """Turn what masks held into 0 background, 1 tube, 2 gas. DataError where that has to be asked."""
-        codes = self._codes(asked=True)
+        if not self.values and set(self.levels) == {0, 1}:
+            for path in _listed(self.folder, "mask"):
+                self.levels = self._with(path, _mask(path))
+                if len(self.levels) > 2:
+                    break
+            else:
+                known, found = "values whose meaning is known", "0 and 1 in all masks"
+                raise fault(self.levels[1], expected=known, found=found, hint=ASK)
         table = np.zeros(256, np.uint8)
-        for code, number in codes.items():
+        for code, number in self._meaning(self.levels).items():
             table[code] = number
         return table[values]
 
-    def _codes(self, *, asked: bool) -> dict[int, int]:
-        """What each value means, from all that was seen; where 0 and 1 are all, other masks of the folder are read."""
+    def _with(self, path: Path, values: Grey) -> dict[int, Path]:
+        """`levels`, and those in another mask."""
+        return {**dict.fromkeys([*self.levels, *np.unique(values).tolist()], path), **self.levels}
+
+    def _meaning(self, levels: dict[int, Path]) -> dict[int, int]:
+        """What each value means, as the folder says or by the first of CODES that has all `levels`."""
+        codes = [self.values] if self.values else [dict(zip(code, range(3), strict=True)) for code in CODES]
+        for code in codes:
+            if levels.keys() <= code.keys():
+                return code
+        best = max(codes, key=lambda code: len(code.keys() & levels.keys()))
+        level = next(level for level in levels if level not in best)
         if self.values:
-            return _known(self.values, self.levels)
-        if asked and set(self.levels) == {0, 1}:
-            for path in _listed(self.folder, "mask"):
-                for level in np.unique(_mask(path)).tolist():
-                    self.levels.setdefault(level, path)
-                if len(self.levels) > 2:
-                    break
-        if asked and set(self.levels) == {0, 1}:
-            raise fault(
-                self.levels[1], expected="values whose meaning is known", found="0 and 1 in all masks", hint=ASK
-            )
-        fitting = next((codes for codes in CODES if set(self.levels) <= {*codes}), None)
-        if fitting is None:
-            best = max(CODES, key=lambda codes: len({*codes} & {*self.levels}))
-            level = next(level for level in self.levels if level not in best)
-            listed = ", ".join(map(str, sorted(self.levels)[:8])) + (", ..." if len(self.levels) > 8 else "")
-            hint = f"save 0 background, 1 tube, 2 gas, without smoothing, as png; or say it: {ASK}"
-            raise fault(
-                self.levels[level], expected="the values 0, 1, 2 or 0, 127, 255, as all masks", found=listed, hint=hint
-            )
-        return {code: number for number, code in enumerate(fitting)}
+            known, found, hint = f"{', '.join(map(str, best))}, as {VALUES} says", str(level), ASK
+        else:
+            known, hint = "the values 0, 1, 2 or 0, 127, 255, as all masks", "save 0 background, 1 tube, 2 gas, "
+            found = ", ".join(map(str, sorted(levels)[:8])) + (", ..." if len(levels) > 8 else "")
+            hint += f"without smoothing, as png; or say it: {ASK}"
+        raise fault(levels[level], expected=known, found=found, hint=hint)
 
-    def survey(self, couples: Sequence[tuple[str, str]], report: Report) -> list[str]:
-        """Read every frame and mask; faults go to the report. Return which grey levels and classes there are."""
-        levels: Counter[int] = Counter()
-        values: Counter[int] = Counter()
-        for names in couples:
-            frame, mask = (tables.located(self.folder, name) for name in names)
-            read = [*readable([frame], lambda path: self.read_frame(path, report=report), skip=True, report=report)]
-            of = frame if read else None
-            read += readable([mask], partial(self._one, frame=of, report=report), skip=True, report=report)
-            if len(read) == 2 and (why := unlike(*read)):
-                report.skip(mask, why)
-            for (_, pixels), counter in zip(read, (levels, values), strict=False) if len(read) == 2 else ():
-                counter.update(
-                    dict(zip(*(part.tolist() for part in np.unique(pixels, return_counts=True)), strict=True))
-                )
-        lines = []
-        if levels:
-            lines.append(f"frames: {len(levels)} grey levels, from {min(levels)} to {max(levels)}")
-        if values:
-            codes, total = self._codes(asked=True), sum(values.values())
-            shares = Counter(dict.fromkeys(NAMES, 0))
-            for value, count in values.items():
-                shares[NAMES[codes[value]]] += count
-            lines.append("masks: " + ", ".join(f"{100 * shares[name] / total:.1f} % {name}" for name in NAMES))
-        return lines
+    def _ends(self) -> tuple[float, float]:
+        """The darkest and the brightest pixel of the folder's deep frames, dead ones left out."""
+        low, high = np.inf, -np.inf
+        for path in _listed(self.folder, "frame"):
+            values = self._deep(path)
+            alive = values[(values > 0) & (values < 65535)]
+            low, high = min(low, alive.min(initial=np.inf)), max(high, alive.max(initial=-np.inf))
+        return (float(low), float(high)) if low < high else (0.0, 65535.0)
 
-    def _one(self, path: Path, frame: Path | None, report: Report) -> Grey:
-        """A mask that is refused leaves nothing behind."""
-        before = dict(self.levels)
-        try:
-            return self.read_values(path, frame=frame, report=report)
-        except DataError:
-            self.levels = before
-            raise
+    def _deep(self, path: Path) -> NDArray[np.float64]:
+        self._refuse_depth(path, deep=False)
+        return np.asarray(read_picture(path, rgb=False), np.float64)
+
+    def _refuse_depth(self, path: Path, *, deep: bool) -> None:
+        if _is_deep(path) == deep:
+            wanted, found = ("8 bits", "16 bits") if deep else ("16 bits", "8 bits")
+            hint = f"save all frames of {self.folder} with the same depth"
+            raise fault(path, expected=f"a frame of {wanted}, as the others", found=found, hint=hint)
 
 
-ASK = (
-    "`smellkit data check DIR --mask-values 0=background,1=gas` (or 1=tube) writes what they mean into mask_values.json"
-)
-
-
-def read_frame(path: Path, *, report: Report | None = None) -> Grey:
-    """Return one picture of 8 bits as grey (rows, columns); deeper ones are read by the `Rule` of their folder."""
-    return Rule(path.parent).read_frame(path, report=report)
-
-
-def read_mask(path: Path, *, report: Report | None = None) -> Grey:
-    """Return one mask (rows, columns) of 0 background, 1 tube, 2 gas; the values must speak for themselves."""
-    rule = Rule(path.parent)
-    values = rule.read_values(path, report=report)
-    if set(rule.levels) == {0, 1}:
-        raise fault(path, expected="values whose meaning is known", found="0 and 1", hint=ASK)
-    return rule.classes(values)
-
-
-def keep_values(folder: str | Path, text: str) -> Path:
-    """Write what `0=background,1=gas` says into the folder, where every reader finds it."""
-    values: dict[str, str] = {}
-    for pair in text.split(","):
-        value, _, name = (part.strip() for part in pair.partition("="))
-        if not value.isdecimal() or int(value) > 255 or name not in NAMES or value in values:
-            raise OptionError(f"{text!r} does not say what the values of masks mean", hint="0=background,1=tube,2=gas")
-        values[value] = name
-    return paths.write_json(tables.find(folder) / VALUES, values)
-
-
-def unlike(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> DataError | None:
-    """The error where a frame and its mask (file and pixels of each) differ in size, or None."""
+def refuse_other_size(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> None:
+    """Refuse a frame and its mask (file and pixels of each) that differ in size."""
     one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for _, pixels in (frame, mask))
-    if one == other:
-        return None
-    hint = "save the mask with the pixels of its frame, or pair it with the right frame"
-    return fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
+    if one != other:
+        hint = "save the mask with the pixels of its frame, or pair it with the right frame"
+        raise fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
 
 
 def _listed(folder: Path, kind: str) -> Iterator[Path]:
     """The files of a kind (frame, mask) that annotations of a folder name; faults are told elsewhere."""
-    columns, done = (f"co2_{kind}", f"ch4_{kind}", f"{kind}_path"), set()
+    done: set[str] = set()
     for file in sorted(folder.glob("*_annotations.csv")):
         try:
-            table = read_texts(file, columns=[], optional=columns)
+            table = read_texts(file, columns=[], optional=(f"co2_{kind}", f"ch4_{kind}", f"{kind}_path"))
         except DataError:
             continue
-        for name in (name for column in table for name in table[column]):
-            if name.lower() in tables.NONE or name in done:
-                continue
-            done.add(name)
-            try:
-                path = tables.located(folder, tables.clean_path(name))
-            except ValueError:
-                continue
-            if path.is_file():
+        for name in table.to_numpy().ravel("F"):
+            if name not in done and (path := tables.located(folder, tables.clean_path(name))).is_file():
                 yield path
+            done.add(name)
 
 
-def _asked(folder: Path) -> dict[int, int]:
+def _kept_values(folder: Path) -> dict[int, int]:
     path = folder / VALUES
-    if not path.is_file():
-        return {}
-    values = read_json(path)
-    if wrong := [key for key, name in values.items() if name not in NAMES or not key.isdecimal()]:
-        raise fault(path, key=wrong[0], expected=", ".join(NAMES), found=repr(values[wrong[0]])[:40], hint=ASK)
+    values = read_json(path) if path.is_file() else {}
+    for key, name in values.items():
+        if name not in NAMES or not key.isdecimal():
+            raise fault(path, key=key, expected=", ".join(NAMES), found=repr(name)[:40], hint=ASK)
     return {int(key): NAMES.index(name) for key, name in values.items()}
 
 
-def _known(values: dict[int, int], levels: dict[int, Path]) -> dict[int, int]:
-    if unknown := [level for level in levels if level not in values]:
-        listed = ", ".join(map(str, values))
-        raise fault(levels[unknown[0]], expected=f"{listed}, as {VALUES} says", found=str(unknown[0]), hint=ASK)
-    return values
-
-
-def _depth(path: Path) -> int:
-    """Bits a pixel of grey, from the header; 8 for what can't be read, which says why when it is."""
+def _is_deep(path: Path) -> bool:
+    """Whether a pixel has more than 8 bits of grey, from the header; what can't be read says why when it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reading it refuses what is too large
             with Image.open(path) as picture:
-                return 16 if picture.mode.startswith("I") else 8
+                return picture.mode.startswith("I")
     except Exception:  # whatever a damaged file makes Pillow raise: reading it as a picture names it
-        return 8
-
-
-def _deep(path: Path) -> NDArray[np.float64]:
-    picture = read_picture(path, rgb=False)
-    if not picture.mode.startswith("I"):
-        raise fault(path, expected="a frame of 16 bits, as the others", found="8 bits", hint="save all alike")
-    return np.asarray(picture, np.float64)
-
-
-def _ends(frames: Iterable[Path]) -> tuple[float, float]:
-    """The darkest and the brightest pixel of deep frames, dead ones left out."""
-    low, high = np.inf, -np.inf
-    for path in frames:
-        values = _deep(path)
-        alive = values[(values > 0) & (values < 65535)]
-        if len(alive):
-            low, high = min(low, alive.min()), max(high, alive.max())
-    return (float(low), float(high)) if low < high else (0.0, 65535.0)
+        return False
 
 
 def _grey(path: Path, report: Report | None) -> Grey:
     picture = read_picture(path, report=report)
     colours = np.asarray(picture)
-    if (colours[..., 0] != colours[..., 1]).any() or (colours[..., 0] != colours[..., 2]).any():
+    if (colours != colours[..., :1]).any():
         spread = colours.max(axis=2).astype(int) - colours.min(axis=2)
         if np.mean(spread > COLOUR) > 0.01:
             hint = "export grey levels from the camera, not a palette of false colours"
@@ -283,18 +196,18 @@ def _grey(path: Path, report: Report | None) -> Grey:
     return np.asarray(picture.convert("L"))
 
 
-def _mask(path: Path) -> Grey:
-    """The values in the file of a mask as they lie there; the indices of a palette, not its colours."""
-    with Image.open(path) as picture:
-        values = np.asarray(picture) * np.uint8(255 if picture.mode == "1" else 1)
+def _mask(path: Path, report: Report | None = None) -> Grey:
+    """The values in the file of a mask, turned as it says itself; the indices of a palette, not its colours."""
+    picture = read_picture(path, rgb=False, report=report)
+    values = np.asarray(picture) * np.uint8(255 if picture.mode == "1" else 1)
     if values.ndim == 3:
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
         if (colours != colours[..., :1]).any():
             raise fault(path, expected="a grey mask", found="colours", hint="save the class numbers 0, 1, 2 as grey")
         values = colours[..., 0]
-    if values.max(initial=0) > 255:
+    if values.dtype.kind == "f" or values.max(initial=0) > 255:
         hint = "save 0 background, 1 tube, 2 gas, as png"
-        raise fault(path, expected="values up to 255", found=str(values.max()), hint=hint)
+        raise fault(path, expected="whole values up to 255", found=str(values.max()), hint=hint)
     return values.astype(np.uint8)
 
 
@@ -305,28 +218,21 @@ def _turn(path: Path) -> int:
         return int(picture.getexif().get(TURN, 1))
 
 
-def _turned(path: Path, values: Grey, frame: Path | None) -> Grey:
-    """A mask upright: by its own EXIF, or else as its frame was turned, if it has the pixels of the frame's file."""
-    turn = _turn(path)
-    if turn == 1 and frame is not None and (turn := _turn(frame)) != 1:
-        with Image.open(frame) as picture:
-            stored = picture.size[::-1]
-        if turn in QUARTERS and values.shape == stored[::-1] and values.shape != stored:
-            return values  # drawn on the upright frame
-        if turn not in QUARTERS or stored[0] == stored[1]:
-            hint = "save frame and mask upright, without EXIF"
-            raise fault(path, expected="the turn of its frame (EXIF)", found="none", hint=hint)
-    return _apply(values, turn)
-
-
-def _apply(values: Grey, turn: int) -> Grey:
-    from PIL import ImageOps
-
-    if turn == 1:
+def _as_its_frame(values: Grey, path: Path, frame: Path | None) -> Grey:
+    """A mask that says no turn itself, turned as its frame, if it has the pixels of the frame's file."""
+    turn = 1 if frame is None or _turn(path) != 1 else _turn(frame)
+    if frame is None or turn == 1:
         return values
-    picture = Image.fromarray(values)
-    picture.getexif()[TURN] = turn
-    return np.asarray(ImageOps.exif_transpose(picture))
+    with Image.open(frame) as picture:
+        stored = picture.size[::-1]
+    if turn not in QUARTERS or stored[0] == stored[1]:
+        hint = "save frame and mask upright, without EXIF"
+        raise fault(path, expected="the turn of its frame (EXIF)", found="none", hint=hint)
+    if values.shape != stored:
+        return values  # drawn on the upright frame
+    turned = Image.fromarray(values)
+    turned.getexif()[TURN] = turn
+    return np.asarray(ImageOps.exif_transpose(turned))
 
 
 def _resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smellkit.plume import BACKGROUND, GAS, GASES
-from smellkit.plume.layers import MASKS, InvertedResidual, PyramidPooling, resize, separable
+from smellkit.plume.layers import MASKS, InvertedResidual, PyramidPooling, conv, resize, separable
 from smellkit.task import Batch
 
 LEAST = 1e-3  # of the frame: what the logarithm of an amount begins at
@@ -32,18 +32,9 @@ class PlumeNet(nn.Module):
 
     def __init__(self, *, dropout: float = 0.2):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(2, 16, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(inplace=True),
-            separable(16, 16),
-        )
+        self.stem = nn.Sequential(*conv(2, 16, 3, stride=2), separable(16, 16))
         self.down = nn.ModuleList(
-            [
-                nn.Sequential(separable(16, 32, stride=2), _residual(32)),
-                nn.Sequential(separable(32, 64, stride=2), _residual(64), _residual(64)),
-                nn.Sequential(separable(64, 128, stride=2), _residual(128), _residual(128), PyramidPooling(128)),
-            ]
+            [_level(16, 32, 1), _level(32, 64, 2), _level(64, 128, 2).append(PyramidPooling(128))]
         )
         self.gas_embedding = nn.Parameter(torch.zeros(len(GASES), 128))
         self.exchange = GatedExchange(128)
@@ -66,12 +57,13 @@ class PlumeNet(nn.Module):
 
     def features(self, frames: list[Tensor], present: Tensor) -> tuple[Tensor, ...]:
         """Fine features of each gas, (B, 16, H/2, W/2) twice. Both gases go through as one batch of 2 B rows."""
-        known = [frame * there[:, None, None, None] for frame, there in zip(frames, present.unbind(dim=1), strict=True)]
+        there = present[:, :, None, None, None].unbind(dim=1)
+        known = [frame * seen for frame, seen in zip(frames, there, strict=True)]
         levels = [self.stem(torch.cat([torch.cat(known), torch.cat(known[::-1])], dim=1))]  # own beside other frame
         for level in self.down:
             levels.append(level(levels[-1]))  # (2 B, 32, H/4, W/4), (2 B, 64, H/8, W/8), (2 B, 128, H/16, W/16)
         co2, ch4 = (x + gas[:, None, None] for x, gas in zip(levels[-1].chunk(2), self.gas_embedding, strict=True))
-        x = torch.cat(self.exchange(co2, ch4, present))
+        x = torch.cat([self.exchange(co2, ch4 * there[1]), self.exchange(ch4, co2 * there[0])])
         for level, skip in zip(self.up, levels[-2::-1], strict=True):
             x = level(torch.cat([resize(x, skip.shape[-2:]), skip], dim=1))
         return x.chunk(2)
@@ -90,19 +82,14 @@ class PlumeNet(nn.Module):
 
 
 class GatedExchange(nn.Module):
-    """Each gas takes from the other what its own features let through; nothing from one that is not there."""
+    """A gas takes from the other what its own features let through: x + sigmoid(gate([x, other])) * value(other)."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.gate = nn.Conv2d(2 * channels, channels, 1)
         self.value = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        mask = present[:, :, None, None, None]
-        return self.take(co2, ch4 * mask[:, 1]), self.take(ch4, co2 * mask[:, 0])
-
-    def take(self, x: Tensor, other: Tensor) -> Tensor:
-        """x + sigmoid(gate([x, other])) * value(other)."""
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
         return x + self.gate(torch.cat([x, other], dim=1)).sigmoid() * self.value(other)
 
 
@@ -147,5 +134,6 @@ def where_present(logits: Tensor, present: Tensor) -> Tensor:
     return torch.where(present[:, None, None, None] > 0, logits, nothing[:, None, None])
 
 
-def _residual(channels: int) -> InvertedResidual:
-    return InvertedResidual(channels, channels, stride=1, expansion=2)
+def _level(inputs: int, outputs: int, residuals: int) -> nn.Sequential:
+    deep = (InvertedResidual(outputs, outputs, expansion=2) for _ in range(residuals))
+    return nn.Sequential(separable(inputs, outputs, stride=2), *deep)

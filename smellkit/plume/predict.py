@@ -6,24 +6,26 @@ import csv
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from smellkit import checkpoint, paths
-from smellkit.checks import Report, fault, read_texts
+from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.plume import CLASSES, GASES, augment, models
+from smellkit.plume import CLASSES, GASES, models
 from smellkit.plume import annotations as tables
-from smellkit.plume.annotations import SPLITS
 from smellkit.plume.data import normalise
 from smellkit.plume.layers import resize
 from smellkit.plume.models import Sized, to_size
@@ -85,7 +87,7 @@ class PlumePredictor:
         `tta` averages over three views of each frame, as FUME does in testing.
         """
         batch = self._batch(pairs)
-        outputs = augment.tta(self.model, batch) if tta else self.model(batch)
+        outputs = averaged(self.model, batch) if tta else self.model(batch)
         probability = outputs["class_logits"].softmax(dim=1).numpy()
         predictions = []
         for row, pair in enumerate(pairs):
@@ -111,6 +113,40 @@ class PlumePredictor:
         return to_size(normalise(torch.as_tensor(frame.copy())[None, None].float() / 255), self.model.size)
 
 
+def averaged(model: Callable[[Batch], Batch], batch: Batch) -> Batch:
+    """Test-time augmentation: the mean over VIEWS, as log-probabilities under the names of the `*_logits`."""
+    there = batch["present"][:, :, None, None, None]  # a missing gas stays blank
+    totals: dict[str, Tensor] = {}
+    known: dict[str, Tensor | float] = {}
+    for change, undo in VIEWS.values():
+        changed = {gas: change(batch[gas])[0] * there[:, place] for place, gas in enumerate(GASES)}
+        for name, logits in model(batch | changed).items():
+            if name.endswith("_logits"):
+                probability = logits.softmax(dim=1)
+                part, weight = undo(probability) if probability.ndim == 4 else (probability, 1.0)
+                totals[name] = totals.get(name, 0) + part * weight
+                known[name] = known.get(name, 0) + weight
+    return {name: (total / known[name]).clamp(min=1e-8).log() for name, total in totals.items()}
+
+
+def _zoom(maps: Tensor, *, factor: float) -> tuple[Tensor, Tensor]:
+    """Enlarge about the centre; below 1 the rim is unknown."""
+    theta = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]], dtype=maps.dtype)
+    grid = F.affine_grid(theta[None].expand(len(maps), -1, -1), list(maps.shape), align_corners=False)
+    inside = (grid[0].abs() <= 1).all(dim=-1).to(maps.dtype)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False), inside
+
+
+# The views that FUME averages: how frames (B, C, H, W) change, and the way back of maps; either also says where the
+# result is known (H, W).
+View = Callable[[Tensor], tuple[Tensor, Tensor | float]]
+VIEWS: dict[str, tuple[View, View]] = {
+    "identity": (lambda maps: (maps, 1.0), lambda maps: (maps, 1.0)),
+    "flip": (lambda maps: (maps.flip(-1), 1.0), lambda maps: (maps.flip(-1), 1.0)),
+    "crop": (partial(_zoom, factor=1.05), partial(_zoom, factor=1 / 1.05)),
+}
+
+
 class Pair(NamedTuple):
     """Two frames to look at, as the annotations call them; "" is a missing one."""
 
@@ -129,7 +165,8 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool 
     asked = pairs(folder, split=split)
     _refuse_loss(out, folder=folder, frames=[name for pair in asked for name in pair if name])
     predictor, names = PlumePredictor.load(weights), mask_names(asked)
-    rule, report, count = Rule.of(folder), Report(), [0, 0, 0]
+    rule, report = Rule.of(folder), Report()
+    count: Counter[int] = Counter()
 
     def read(name: str) -> Frame | None:
         return _frame(tables.located(folder, name), rule, predictor.ranges, report) if name else None
@@ -139,21 +176,30 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool 
         writer.writerow(COLUMNS)
         for start in range(0, len(asked), BATCH):
             some = asked[start : start + BATCH]
-            frames = [(read(pair.co2), read(pair.ch4)) for pair in some]
-            predictions = predictor.predict(frames, tta=tta)
+            predictions = predictor.predict([(read(pair.co2), read(pair.ch4)) for pair in some], tta=tta)
             for pair, masks, one in zip(some, names[start : start + BATCH], predictions, strict=True):
-                _write_masks(part, masks, one)
-                writer.writerow(
-                    [
-                        *(paths.cell(str(name)) for name in pair),
-                        one.health,
-                        *(f"{p:.4f}" for p in one.probability),
-                        *masks,
-                    ]
-                )
+                for name, mask in zip(masks, one.masks, strict=True):
+                    if mask is not None:
+                        (part / name).parent.mkdir(parents=True, exist_ok=True)
+                        Image.fromarray(mask).save(part / name)
+                probabilities = (f"{p:.4f}" for p in one.probability)
+                writer.writerow([*(paths.cell(str(name)) for name in pair), one.health, *probabilities, *masks])
                 count[one.health] += 1
-    classes = ", ".join(f"{number} {name}" for number, name in zip(count, CLASSES, strict=True))
+    classes = ", ".join(f"{count[number]} {name}" for number, name in enumerate(CLASSES))
     return f"{out / TABLE}: {len(asked)} pairs ({classes}), masks in {out / MASKS}"
+
+
+def pairs(folder: Path, *, split: str = "") -> list[Pair]:
+    """The pairs in paired_*_annotations.csv of `folder`; no mask and no class need be known.
+
+    A row whose missing_modality names a gas has no frame of it, whatever stands there.
+    """
+    splits = [split] if split else tables.splits_in(folder, paired=True)
+    if not splits:
+        names = " or ".join(tables.annotation_file("", name, paired=True).name for name in tables.SPLITS)
+        raise DataError(f"There is no {names} in {folder}", hint="smellkit data pair DIR writes it from annotations")
+    rows = [tables.read_pairs(folder, name, labels=False)[["co2_frame", "ch4_frame"]] for name in splits]
+    return [Pair(*names) for table in rows for names in table.to_numpy()]
 
 
 def mask_names(asked: Sequence[Pair]) -> list[Pair]:
@@ -162,95 +208,30 @@ def mask_names(asked: Sequence[Pair]) -> list[Pair]:
     Where several masks would have that name (`f/a.png` is another frame, or `f/a.bmp` is in several pairs), the pair's
     row in the table and the gas are added to each of them: masks/f/a_3_co2.png.
     """
-    usual = [[_below_masks(name) for name in pair] for pair in asked]
+    usual = [[(Path(MASKS) / name).with_suffix(".png").as_posix() if name else "" for name in pair] for pair in asked]
     taken = Counter(name.casefold() for pair in usual for name in pair)  # a disk may not tell A from a
-    named = []
     for row, pair in enumerate(usual, start=1):
         for place, gas in enumerate(GASES):
             if pair[place] and taken[pair[place].casefold()] > 1:
-                pair[place] = _unlike(taken, f"{pair[place].removesuffix('.png')}_{row}_{gas}")
-        named.append(Pair(*pair))
-    return named
-
-
-def pairs(folder: Path, *, split: str = "") -> list[Pair]:
-    """The pairs in paired_*_annotations.csv of `folder`; no mask and no class need be known.
-
-    A row whose missing_modality names a gas has no frame of it, whatever stands there.
-    """
-    if split and split not in SPLITS:
-        raise OptionError(f"There is no split {split!r}", hint=f"one of {', '.join(SPLITS)}")
-    files = [tables.annotation_file(folder, name, paired=True) for name in ([split] if split else SPLITS)]
-    there = [file for file in files if file.is_file()]
-    if not there:
-        names = " or ".join(file.name for file in files)
-        raise DataError(f"There is no {names} in {folder}", hint="smellkit data pair DIR writes it from annotations")
-    return [pair for file in there for pair in _read(folder, file)]
-
-
-def _read(folder: Path, file: Path) -> Iterator[Pair]:
-    frames = [f"{gas}_frame" for gas in GASES]
-    header = file.read_text(encoding="utf-8-sig", errors="replace").partition("\n")[0]
-    marks = ["missing_modality"] if "missing_modality" in header else []
-    table = read_texts(file, columns=[*frames, *marks], report=Report())
-    for line, row in table.iterrows():
-        gone = row["missing_modality"].lower() if marks else ""
-        if gone not in (*tables.NONE, *GASES):
-            raise _wrong(file, line, "missing_modality", "co2, ch4 or nothing", gone)
-        names = ["" if gas == gone else _path(folder, file, line, f"{gas}_frame", row) for gas in GASES]
-        if not any(names):
-            raise _wrong(file, line, "co2_frame", "a frame of one gas at least", "none")
-        yield Pair(*names)
-
-
-def _path(folder: Path, file: Path, line: object, column: str, row) -> str:
-    if row[column].lower() in tables.NONE:
-        return ""
-    try:
-        name = tables.clean_path(row[column])
-    except ValueError as why:
-        raise _wrong(file, line, column, "a path below the folder", str(why)) from why
-    if not tables.located(folder, name).is_file():
-        raise _wrong(file, line, column, "a picture", f"no file {tables.located(folder, name)}")
-    return name
-
-
-def _wrong(file: Path, line: object, column: str, expected: str, instead: str) -> DataError:
-    return fault(file, line=int(str(line)), column=column, expected=expected, found=instead, hint="correct the cell")
+                stem = f"{pair[place].removesuffix('.png')}_{row}_{gas}"
+                while f"{stem}.png".casefold() in taken:
+                    stem += "_"
+                pair[place] = f"{stem}.png"
+                taken[pair[place].casefold()] = 1
+    return [Pair(*pair) for pair in usual]
 
 
 def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Frame:
     """A frame; one with its picture in a few grey levels is refused, and what is unlike training otherwise is told."""
     frame = rule.read_frame(path, report=report)
-    found = features(frame)
-    if why := outside(found, ranges):
+    measured = features(frame)
+    if ranges is not None and (why := outside(measured, ranges)):
         contrast = FEATURES.index("contrast")
-        if ranges is not None and 0 < found[0, contrast] < ranges.low[contrast] / 2:
+        if 0 < measured[0, contrast] < ranges.low[contrast] / 2:
             hint = "was it exported with the camera's whole range on a few grey levels? Stretch it as in training"
             raise DataError(f"{path}: {why}", hint=hint)
         report.tell(path, why)
     return frame
-
-
-def _below_masks(frame: str) -> str:
-    return (Path(MASKS) / frame).with_suffix(".png").as_posix() if frame else ""
-
-
-def _unlike(taken: Counter[str], stem: str) -> str:
-    """`stem`.png, longer where that is `taken`, which it is from now on."""
-    while f"{stem}.png".casefold() in taken:
-        stem += "_"
-    taken[f"{stem}.png".casefold()] = 1
-    return f"{stem}.png"
-
-
-def _write_masks(folder: Path, names: Pair, prediction: PlumePrediction) -> None:
-    from PIL import Image
-
-    for name, mask in zip(names, prediction.masks, strict=True):
-        if mask is not None:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(folder / name)
 
 
 def _refuse_loss(out: Path, *, folder: Path, frames: Sequence[str]) -> None:
@@ -284,7 +265,10 @@ def _earlier(table: Path) -> set[str]:
 
 @contextmanager
 def _all_or_nothing(out: Path) -> Iterator[Path]:
-    """Yield an empty folder; its table and its masks take their places in `out` only when the block succeeds."""
+    """Yield an empty folder; its table and its masks take their places in `out` only when the block succeeds.
+
+    Where a file there is held fast, all stays as it was.
+    """
     beside = out if out.is_dir() else out.parent  # a folder that is there may be all that can be written to
     beside.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".predictions.", dir=beside))
@@ -292,27 +276,19 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
         (part / MASKS).mkdir()
         yield part
         out.mkdir(exist_ok=True)
-        _take_place(part, out)
+        masks, old = out / MASKS, part / "earlier"
+        if masks.exists():
+            masks.rename(old)
+        try:
+            (part / TABLE).replace(out / TABLE)
+        except OSError:
+            if old.exists():
+                old.rename(masks)
+            raise
+        (part / MASKS).rename(masks)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _take_place(part: Path, out: Path) -> None:
-    """Move the table and the masks of `part` to `out`; where a file there is held fast, all stays as it was."""
-    masks, old = out / MASKS, part / "earlier"
-    was = masks.exists()
-    if was:
-        masks.rename(old)
-    try:
-        (part / TABLE).replace(out / TABLE)
-    except OSError:
-        if was:
-            old.rename(masks)
-        raise
-    (part / MASKS).rename(masks)
-
-
 def _mask(logits: Tensor, frame: Frame | None) -> Frame | None:
-    if frame is None:
-        return None
-    return resize(logits[None], frame.shape)[0].argmax(dim=0).byte().numpy()
+    return None if frame is None else resize(logits[None], frame.shape)[0].argmax(dim=0).byte().numpy()

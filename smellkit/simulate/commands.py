@@ -82,7 +82,8 @@ def plume(out, pairs, size, seed, frames, missing, variety, shares):
 
     began = time.process_time()
     split = plumes.numbers(shares, ",", name="--shares", example="70,15,15")
+    width, height = plumes.numbers(size, "x", name="--size", example="160x120")
     how = {"frames": frames, "missing": missing, "variety": variety, "shares": split, "progress": sys.stderr.isatty()}
-    counts = plumes.write(out, pairs=pairs, size=plumes.pixels(size), seed=seed, **how)
+    counts = plumes.write(out, pairs=pairs, size=(width, height), seed=seed, **how)
     speed = pairs / max(time.process_time() - began, 1e-3)
     click.echo(f"{pairs} pairs in {out}, {speed:.0f} a second of one core:\n{counts.T.to_string()}")

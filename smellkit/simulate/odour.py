@@ -13,10 +13,10 @@ import pandas as pd
 
 from smellkit import paths
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.mixtures import EPOCH, parse_label
 from smellkit.odour.scents import SCENTS, substance
 from smellkit.paths import write_text
 from smellkit.simulate import nose
+from smellkit.study.odour.mixture_data import EPOCH, parse_label
 
 SEED = 2026
 STUCK = "apple"  # its environment sensor does not answer, as in nine substances of SmellNet

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GASES
@@ -26,20 +28,16 @@ BOTH = "both"
 # + 84 pairs, 192 + 11 + 224 originals of 21 frames, and 81.5 % that the pattern alone gets right leave one solution.
 MISSING: dict[str, dict[tuple[str, str], float]] = {
     "fume": {
-        ("Healthy", BOTH): 1911,
-        ("Healthy", "co2"): 126,
-        ("Healthy", "ch4"): 84,
-        ("Transitional", "co2"): 231,
-        ("Acidotic", BOTH): 798,
-        ("Acidotic", "co2"): 3108,
+        **{("Healthy", BOTH): 1911, ("Healthy", "co2"): 126, ("Healthy", "ch4"): 84, ("Transitional", "co2"): 231},
+        **{("Acidotic", BOTH): 798, ("Acidotic", "co2"): 3108},
     },
     "none": {("Healthy", BOTH): 4032, ("Transitional", BOTH): 231, ("Acidotic", BOTH): 4704},
     "even": {(name, BOTH): 1 for name in CLASSES},
-}
-MISSING["independent"] = {
-    (name, gases): share * part
-    for name, share in {"Healthy": 2121, "Transitional": 231, "Acidotic": 3906}.items()
-    for gases, part in {BOTH: 2709, "co2": 3465, "ch4": 84}.items()
+    "independent": {
+        (name, gases): share * part
+        for name, share in {"Healthy": 2121, "Transitional": 231, "Acidotic": 3906}.items()
+        for gases, part in {BOTH: 2709, "co2": 3465, "ch4": 84}.items()
+    },
 }
 
 
@@ -56,12 +54,7 @@ class Plan(NamedTuple):
 
 
 def write(
-    folder: str | Path,
-    *,
-    size: tuple[int, int] = (160, 120),
-    seed: int = 7,
-    progress: bool = False,
-    **planned: Any,
+    folder: str | Path, *, size: tuple[int, int] = (160, 120), seed: int = 7, progress: bool = False, **planned: Any
 ) -> pd.DataFrame:
     """Write pairs of frames of `size` (width, height) into the new `folder`; return their statistics.
 
@@ -71,9 +64,9 @@ def write(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} exists already", hint="name another folder, or delete this one")
-    width, height = size
-    if not (16 <= width <= 4096 and 16 <= height <= 4096):
-        raise OptionError(f"A frame of {width} x {height}", hint="16 to 4096 pixels a side, for example 160x120")
+    if not all(16 <= length <= 4096 for length in size):
+        hint = "16 to 4096 pixels a side, for example 160x120"
+        raise OptionError(f"A frame of {size[0]} x {size[1]}", hint=hint)
     plans = plan(seed=seed, **planned)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -91,37 +84,28 @@ def write(
 
 def _write_all(folder: Path, plans: list[Plan], *, size: tuple[int, int], seed: int, progress: bool) -> None:
     """Write frames, masks, annotations and the truth of all planned videos."""
+    from tqdm.auto import tqdm
+
     for name in ("frames", "masks"):
         (folder / name).mkdir()
     rows: dict[str, list[dict]] = {}
     truth: list[dict] = []
-    for number, video in _shown(plans, progress=progress):
+    for number, video in enumerate(tqdm(plans, unit="video", disable=not progress, leave=False)):
         scene, made = film(video, number=number, size=size, seed=seed)
-        for frame in range(video.frames):
-            for gas in video.gases:
-                row, known = _write_frame(folder, video, scene, made, frame, gas)
-                rows.setdefault(video.split, []).append(row)
-                truth.append(known)
-    for split, frames in rows.items():
-        tables.write(pd.DataFrame(frames), tables.annotation_file(folder, split))
+        health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
+        for frame, gas in product(range(video.frames), video.gases):
+            place, file = GASES.index(gas), f"{video.name}_f{frame:02d}_{gas}.png"
+            for kind, pixels in (("frames", made.frames), ("masks", made.masks)):
+                Image.fromarray(pixels[frame, place]).save(folder / kind / file, compress_level=4)
+            paths = {"frame_path": f"frames/{file}", "mask_path": f"masks/{file}", "gas_type": gas}
+            original = {"original_sample_id": video.name, "augmentation_id": frame}
+            rows.setdefault(video.split, []).append(paths | health | original)
+            emitted = round(float(scene.log_emission[place]), 4)
+            contrast = float(f"{made.contrast[frame, place]:.4g}")
+            truth.append(original | {"gas_type": gas, "log_emission": emitted, "contrast": contrast})
+    for split, listed in rows.items():
+        tables.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
     tables.write(pd.DataFrame(truth), folder / "emission.csv")
-
-
-def _write_frame(
-    folder: Path, video: Plan, scene: physics.Scene, made: physics.Video, frame: int, gas: str
-) -> tuple[dict, dict]:
-    """Write one frame and its mask; return its annotation and what no camera tells of it."""
-    from PIL import Image
-
-    place, file = GASES.index(gas), f"{video.name}_f{frame:02d}_{gas}.png"
-    for kind, pixels in (("frames", made.frames), ("masks", made.masks)):
-        Image.fromarray(pixels[frame, place]).save(folder / kind / file, compress_level=4)
-    original = {"original_sample_id": video.name, "augmentation_id": frame}
-    paths = {"frame_path": f"frames/{file}", "mask_path": f"masks/{file}", "gas_type": gas}
-    health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
-    emitted = round(float(scene.log_emission[place]), 4)
-    contrast = float(f"{made.contrast[frame, place]:.4g}")
-    return paths | health | original, original | {"gas_type": gas, "log_emission": emitted, "contrast": contrast}
 
 
 def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple[physics.Scene, physics.Video]:
@@ -145,26 +129,6 @@ def plan(
     `frames` a video, `shares` of train, valid and test; `missing` is a row of MISSING; `variety` the share of videos
     with cameras and barns of physics.WIDE.
     """
-    _check(pairs, frames, missing=missing, variety=variety, shares=shares)
-    random = np.random.default_rng(seed)
-    videos: list[Plan] = []
-    for split, count in zip(SPLITS, quotas(shares, pairs), strict=True):
-        cells = MISSING[missing]
-        number = -(-count // frames)
-        drawn = [cell for cell, times in zip(cells, _each_class(cells, number), strict=True) for _ in range(times)]
-        turns = dict.fromkeys(CLASSES, 0)
-        for done, place in enumerate(random.permutation(number)):
-            health, gases = drawn[place]
-            ph = PH[health][turns[health] % len(PH[health])]
-            turns[health] += 1
-            name, filmed = f"v{len(videos):04d}", GASES if gases == BOTH else (gases,)
-            left = min(frames, count - frames * done)
-            videos.append(Plan(name, split, health, ph, filmed, left, bool(random.random() < variety)))
-    return videos
-
-
-def _check(pairs: int, frames: int, *, missing: str, variety: float, shares: Sequence[float]) -> None:
-    """Refuse what can't be planned."""
     if missing not in MISSING:
         raise OptionError(f"There is no pattern {missing!r} of missing gases", hint=f"one of {', '.join(MISSING)}")
     if pairs < 1 or frames < 1:
@@ -173,44 +137,43 @@ def _check(pairs: int, frames: int, *, missing: str, variety: float, shares: Seq
         raise OptionError(f"The shares {list(shares)}", hint="three numbers, of train, valid and test: 70,15,15")
     if not 0 <= variety <= 1:
         raise OptionError(f"A variety of {variety}", hint="from 0 (one kind of camera) to 1 (all kinds)")
+    random = np.random.default_rng(seed)
+    videos: list[Plan] = []
+    for split, count in zip(SPLITS, quotas(shares, pairs), strict=True):
+        cells = MISSING[missing]
+        number = -(-count // frames)
+        drawn = [cell for cell, times in zip(cells, _each_class(cells, number), strict=True) for _ in range(times)]
+        turns = {health: cycle(values) for health, values in PH.items()}
+        for done, place in enumerate(random.permutation(number)):
+            health, gases = drawn[place]
+            name, filmed = f"v{len(videos):04d}", GASES if gases == BOTH else (gases,)
+            left, wide = min(frames, count - frames * done), bool(random.random() < variety)
+            videos.append(Plan(name, split, health, next(turns[health]), filmed, left, wide))
+    return videos
 
 
 def quotas(shares: Sequence[float], total: int) -> list[int]:
     """Whole numbers that add up to `total`, as near to `shares` as can be (largest remainders)."""
     exact = np.array(shares, float) / sum(shares) * total
     counts = np.floor(exact).astype(int)
-    for place in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
-        counts[place] += 1
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
     return counts.tolist()
 
 
 def _each_class(cells: dict[tuple[str, str], float], total: int) -> list[int]:
     """Quotas of the cells with at least one video of each class, where there are three or more."""
-    counts = quotas(list(cells.values()), total)
-    health = [name for name, _ in cells]
+    counts = dict(zip(cells, quotas(list(cells.values()), total), strict=True))
     for name in CLASSES:
-        own = [place for place, other in enumerate(health) if other == name]
-        if total >= len(CLASSES) and not sum(counts[place] for place in own):
-            counts[int(np.argmax(counts))] -= 1
-            counts[max(own, key=lambda place: list(cells.values())[place])] += 1
-    return counts
-
-
-def pixels(text: str) -> tuple[int, int]:
-    """Width and height from `160x120`."""
-    width, height = numbers(text.lower(), "x", name="--size", example="160x120")
-    return width, height
+        own = [cell for cell in cells if cell[0] == name]
+        if total >= len(CLASSES) and not sum(counts[cell] for cell in own):
+            counts[max(counts, key=lambda cell: counts[cell])] -= 1
+            counts[max(own, key=lambda cell: cells[cell])] += 1
+    return list(counts.values())
 
 
 def numbers(text: str, mark: str, *, name: str, example: str) -> tuple[int, ...]:
     """As many whole numbers as the example has, from texts like `160x120` or `70,15,15`."""
-    parts = text.split(mark)
+    parts = text.lower().split(mark)
     if len(parts) != len(example.split(mark)) or not all(part.strip().isdecimal() for part in parts):
         raise OptionError(f"{name} {text!r}", hint=f"for example {example}")
     return tuple(int(part) for part in parts)
-
-
-def _shown(plans: list[Plan], *, progress: bool) -> Iterator[tuple[int, Plan]]:
-    from tqdm.auto import tqdm
-
-    yield from tqdm(enumerate(plans), total=len(plans), unit="video", disable=not progress, leave=False)

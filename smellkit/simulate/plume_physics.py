@@ -28,85 +28,49 @@ VISIBLE = 1.2  # contrast in units of hypot(NETD, clutter) from which a pixel be
 CENTRE_COLUMNS, CENTRE_ROWS = 48, 36  # of the lattice of a coarse random field
 FINE = 3  # times as many in the lattice of the clutter
 
-# What is drawn evenly between two ends for each video. STANDARD is the task; WIDE covers what another simulator, or
-# another barn, may do differently, so that what is trained on it does not learn one camera by heart.
-STANDARD: dict[str, tuple[float, float]] = {
-    "tube_width": (0.06, 0.11),
-    "tube_length": (0.16, 0.30),  # share of the frame's width (or height) that the tube reaches into it
-    "tube_place": (0.32, 0.68),  # along the edge that it comes from
-    "tube_angle": (-12, 12),  # degrees
-    "tube_kelvin": (0.7, 1.6),
-    "roundness": (0.3, 0.8),  # how much darker the tube's rims are
-    "upright": (-1, -1),  # above 0 the tube comes from above or below instead of a side
-    "speed": (0.35, 0.60),  # heights a second at the nozzle
-    "reach": (0.35, 0.75),  # heights over which the jet decays
-    "drift": (0.02, 0.08),  # what remains of the speed
-    "wind": (-0.02, 0.02),
-    "spread": (0.075, 0.125),  # growth of a puff's radius a height
-    "buoyancy": (0.015, 0.05),  # heights / s^2: CH4 up, CO2 down
-    "eddies": (0.03, 0.06),  # heights
-    "meander": (4, 11),  # degrees
-    "shared_pulse": (0.2, 0.4),  # deviations of ln Q(t)
-    "own_pulse": (0.1, 0.2),
-    "clumps": (0.25, 0.5),  # deviation of ln mass from puff to puff
-    "own_depth": (0, 0),  # deviation of ln optical depth of each gas in each video: line of sight, humidity
-    "depth": (0.0034, 0.0034),  # absorption: optical depth of a unit of emission
-    "gas_kelvin": (4.5, 5.5),  # the gas above the wall behind it
-    "inverted": (-1, -1),  # above 0 the gas is colder than the wall
-    "slope": (0.1, 0.8),  # of the wall from one side to the other
-    "patches": (0.06, 0.18),
-    "clutter": (0.015, 0.035),
-    "patch_size": (0.15, 0.4),
-    "clutter_size": (0.012, 0.03),
-    "panels": (0, 1.99),  # rectangles of another temperature
-    "panel_kelvin": (-0.15, 0.25),
-    "psf": (0.004, 0.008),
-    "netd": (0.015, 0.030),
-    "stripes": (0.2, 0.5),  # row and column noise in units of the NETD
-    "vignette": (0.0, 0.25),  # kelvin in the corners
-    "dead": (0.0, 0.0006),
-    "kelvins": (4.0, 4.0),  # from black to white
-    "level": (0.32, 0.42),  # grey of the wall
-    "gamma": (1, 1),
-    "stretch": (-1, -1),  # above 0 a camera sets its range from each frame
+# What is drawn evenly between two ends for each video: low and high of the task, then of WIDE, which covers what other
+# simulators, or other barns, may do differently, so that what is trained on it does not learn one camera by heart.
+RANGES: dict[str, tuple[float, float, float, float]] = {
+    "tube_width": (0.06, 0.11, 0.025, 0.17),
+    "tube_length": (0.16, 0.30, 0.05, 0.45),  # share of the frame's width (or height) that the tube reaches into it
+    "tube_place": (0.32, 0.68, 0.15, 0.85),  # along the edge that it comes from
+    "tube_angle": (-12, 12, -40, 40),  # degrees
+    "tube_kelvin": (0.7, 1.6, -1.2, 2.6),
+    "roundness": (0.3, 0.8, 0, 1),  # how much darker the tube's rims are
+    "upright": (-1, -1, -1, 0.55),  # above 0 the tube comes from above or below instead of a side
+    "speed": (0.35, 0.60, 0.2, 0.9),  # heights a second at the nozzle
+    "reach": (0.35, 0.75, 0.25, 1.2),  # heights over which the jet decays
+    "drift": (0.02, 0.08, 0, 0.15),  # what remains of the speed
+    "wind": (-0.02, 0.02, -0.08, 0.08),
+    "spread": (0.075, 0.125, 0.05, 0.22),  # growth of a puff's radius a height
+    "buoyancy": (0.015, 0.05, 0, 0.09),  # heights / s^2: CH4 up, CO2 down
+    "eddies": (0.03, 0.06, 0.005, 0.08),  # heights
+    "meander": (4, 11, 2, 18),  # degrees
+    "shared_pulse": (0.2, 0.4, 0.2, 0.4),  # deviations of ln Q(t)
+    "own_pulse": (0.1, 0.2, 0.1, 0.2),
+    "clumps": (0.25, 0.5, 0.25, 0.5),  # deviation of ln mass from puff to puff
+    "own_depth": (0, 0, 0, 0.7),  # deviation of ln optical depth of each gas in each video: line of sight, humidity
+    "depth": (0.0034, 0.0034, 0.002, 0.014),  # absorption: optical depth of a unit of emission
+    "gas_kelvin": (4.5, 5.5, 2, 8),  # the gas above the wall behind it
+    "inverted": (-1, -1, -1, 0.33),  # above 0 the gas is colder than the wall
+    "slope": (0.1, 0.8, 0, 1.5),  # of the wall from one side to the other
+    "patches": (0.06, 0.18, 0, 0.35),
+    "clutter": (0.015, 0.035, 0.004, 0.08),
+    "patch_size": (0.15, 0.4, 0.06, 0.6),
+    "clutter_size": (0.012, 0.03, 0.006, 0.06),
+    "panels": (0, 1.99, 0, 4.99),  # rectangles of another temperature
+    "panel_kelvin": (-0.15, 0.25, -0.6, 0.6),
+    "psf": (0.004, 0.008, 0.001, 0.018),
+    "netd": (0.015, 0.030, 0.008, 0.06),
+    "stripes": (0.2, 0.5, 0, 1.2),  # row and column noise in units of the NETD
+    "vignette": (0.0, 0.25, -0.2, 0.8),  # kelvin in the corners
+    "dead": (0.0, 0.0006, 0, 0.003),
+    "kelvins": (4.0, 4.0, 1.5, 10),  # from black to white
+    "level": (0.32, 0.42, 0.15, 0.7),  # grey of the wall
+    "gamma": (1, 1, 0.7, 1.4),
+    "stretch": (-1, -1, -1, 1),  # above 0 a camera sets its range from each frame
 }
-WIDE = STANDARD | {
-    "tube_width": (0.025, 0.17),
-    "tube_length": (0.05, 0.45),
-    "tube_place": (0.15, 0.85),
-    "tube_angle": (-40, 40),
-    "tube_kelvin": (-1.2, 2.6),
-    "roundness": (0, 1),
-    "upright": (-1, 0.55),
-    "speed": (0.2, 0.9),
-    "reach": (0.25, 1.2),
-    "drift": (0, 0.15),
-    "wind": (-0.08, 0.08),
-    "spread": (0.05, 0.22),
-    "buoyancy": (0, 0.09),
-    "eddies": (0.005, 0.08),
-    "meander": (2, 18),
-    "own_depth": (0, 0.7),
-    "depth": (0.002, 0.014),
-    "gas_kelvin": (2, 8),
-    "inverted": (-1, 0.33),
-    "slope": (0, 1.5),
-    "patches": (0, 0.35),
-    "clutter": (0.004, 0.08),
-    "patch_size": (0.06, 0.6),
-    "clutter_size": (0.006, 0.06),
-    "panels": (0, 4.99),
-    "panel_kelvin": (-0.6, 0.6),
-    "psf": (0.001, 0.018),
-    "netd": (0.008, 0.06),
-    "stripes": (0, 1.2),
-    "vignette": (-0.2, 0.8),
-    "dead": (0, 0.003),
-    "kelvins": (1.5, 10),
-    "level": (0.15, 0.7),
-    "gamma": (0.7, 1.4),
-    "stretch": (-1, 1),
-}
+STANDARD, WIDE = ({name: row[at : at + 2] for name, row in RANGES.items()} for at in (0, 2))
 
 
 def emission(ph: Array | float, *, random: np.random.Generator | None = None) -> Array:
@@ -157,21 +121,14 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
     one, *both = (dict(zip(ranges, row, strict=True)) for row in random.uniform(low, high, (3, len(low))).tolist())
     emitted = PUFFS + STRIDE * (frames - 1)
     log_emission = emission(ph, random=random)
-    pulses = _walk(random.standard_normal((3, emitted)), seconds=0.4)
-    pulse = one["shared_pulse"] * pulses[0] + one["own_pulse"] * pulses[1:]
+    shared, *own = _walk(random.standard_normal((3, emitted)), seconds=0.4)
+    pulse = one["shared_pulse"] * shared + one["own_pulse"] * np.array(own)
     clumps = one["clumps"] * random.standard_normal((2, emitted))
     length = 1 / random.uniform(1.2, 8.0, WAVES)  # heights
     turn = random.uniform(0, 2 * np.pi, (3, WAVES))
     strength = length ** (4 / 3)
-    waves = np.array(
-        [
-            2 * np.pi / length * np.cos(turn[0]),
-            2 * np.pi / length * np.sin(turn[0]),
-            turn[1],
-            random.normal(0, 1.5, WAVES),
-            strength / np.sqrt((strength**2).sum()),
-        ]
-    )
+    along, across = 2 * np.pi / length * np.array([np.cos(turn[0]), np.sin(turn[0])])
+    frequency, amplitude = random.normal(0, 1.5, WAVES), strength / np.sqrt((strength**2).sum())
     panels = random.uniform([0, 0, 0.04, 0.04, 0], [1.4, 1, 0.4, 0.4, 1], (5, 5))[: int(one["panels"])]
     panels[:, 4] = np.interp(panels[:, 4], [0, 1], ranges["panel_kelvin"])
     return Scene(
@@ -184,7 +141,7 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
         masses=np.exp(pulse + clumps - clumps.var() / 2),
         angles=np.radians(one["meander"]) * _walk(random.standard_normal(emitted), seconds=2.0),
         jitter=0.6 * random.standard_normal((emitted, 2)),
-        waves=waves,
+        waves=np.array([along, across, turn[1], frequency, amplitude]),
         patches=random.standard_normal((CENTRE_ROWS, CENTRE_COLUMNS)),
         clutter=random.standard_normal((FINE * CENTRE_ROWS, FINE * CENTRE_COLUMNS)),
         panels=panels,

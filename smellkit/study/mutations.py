@@ -35,96 +35,17 @@ from smellkit.odour.predict import recording_rows
 from smellkit.odour.scents import read_scents
 from smellkit.odour.smell import SubstanceSmell, load_smell
 from smellkit.plume import data as plumes
-from smellkit.study.faults import BROKEN_JSON, BROKEN_PICTURES, REFUSED, document, surrogate_safe
+from smellkit.study.faults import BROKEN_JSON, BROKEN_PICTURES, REFUSED, Fault, document, surrogate_safe
 
-Fault = Callable[[bytes, random.Random], bytes]
+Change = Callable[[pd.DataFrame, random.Random], pd.DataFrame]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 40213\n"
 PAGE = b"<!DOCTYPE html>\n<html><head><title>404</title></head><body>not here</body></html>\n"
 
 
-def _npz() -> bytes:
+def _archive(**arrays: np.ndarray) -> bytes:
     out = io.BytesIO()
-    np.savez(out, x=np.arange(50), y=np.arange(50))
+    np.savez(out, **arrays) if arrays else zipfile.ZipFile(out, "w").close()  # type: ignore[arg-type]
     return out.getvalue()
-
-
-def _empty_zip() -> bytes:
-    out = io.BytesIO()
-    zipfile.ZipFile(out, "w").close()
-    return out.getvalue()
-
-
-NPZ = _npz()
-NOT_DATA: dict[str, Fault] = {
-    "LFS pointer": lambda data, chance: POINTER,
-    "web page": lambda data, chance: PAGE,
-    "NPZ": lambda data, chance: NPZ,
-    "truncated NPZ": lambda data, chance: NPZ[: chance.randrange(40, len(NPZ) - 30)],
-    "empty archive": lambda data, chance: _empty_zip(),
-    "empty file": lambda data, chance: chance.choice([b"", b"\0" * 100, b" \n"]),
-}
-
-
-def _frame(change: Callable[[pd.DataFrame, random.Random], pd.DataFrame]) -> Fault:
-    """A change of a CSV file as a table."""
-
-    def apply(data: bytes, chance: random.Random) -> bytes:
-        return change(pd.read_csv(io.BytesIO(data)), chance).to_csv(index=False).encode()
-
-    return apply
-
-
-def _scaled(columns: list[str], *factors: float) -> Fault:
-    return _frame(
-        lambda table, chance: table.assign(**{c: table[c] * f for f in [chance.choice(factors)] for c in columns})
-    )
-
-
-def _clock(change: Callable[[pd.Series, random.Random], Any]) -> Fault:
-    return _frame(lambda table, chance: table.assign(timestamp_ms=change(table["timestamp_ms"], chance)))
-
-
-def _gap(times: pd.Series, chance: random.Random) -> pd.Series:
-    return times + (times.index >= chance.randrange(5, len(times) - 5)) * chance.choice([60_000, 3_600_000])
-
-
-CLOCKS: dict[str, Fault] = {
-    "every row twice": _frame(lambda table, chance: table.loc[table.index.repeat(2)]),
-    "reversed": _frame(lambda table, chance: table.iloc[::-1]),
-    "shuffled": _frame(lambda table, chance: table.sample(frac=1, random_state=chance.randrange(999))),
-    "a gap": _clock(_gap),
-    "lost rows": _frame(lambda table, chance: table.drop(index=[chance.randrange(9, len(table) - 9)])),
-    "faster": _clock(lambda times, chance: times // chance.choice([2, 4, 10])),
-    "slower": _clock(lambda times, chance: times * chance.choice([2, 10])),
-    "a word in the clock": _frame(
-        lambda table, chance: table.astype({"timestamp_ms": object}).assign(
-            timestamp_ms=[*table["timestamp_ms"][:7], "soon", *table["timestamp_ms"][8:]]
-        )
-    ),
-    "ISO": _clock(lambda times, chance: pd.to_datetime(times, unit="ms").dt.strftime("%Y-%m-%dT%H:%M:%S.%f")),
-    "overflow of the counter": _clock(lambda times, chance: (times + 2**32 - chance.randrange(9_999)) % 2**32),
-    "a clock that stands still": _clock(lambda times, chance: 0 * times),
-}
-COUNTS = ["NO2", "C2H5OH", "VOC", "CO"]
-UNITS: dict[str, Fault] = {
-    "volts": _scaled(COUNTS, 3.3 / 1023, 5 / 1023),
-    "per cent": _scaled(COUNTS, 100 / 1023, 1 / 1023),
-    "more bits": _scaled(COUNTS, 4, 16, 64),
-    "a dead channel": _frame(lambda table, chance: table.assign(**{chance.choice(COUNTS): chance.choice([0, 1023])})),
-    "columns exchanged halfway": _frame(
-        lambda table, chance: pd.concat([table[:140], table[140:].rename(columns={"VOC": "CO", "CO": "VOC"})])
-    ),
-}
-LINES = {name: REFUSED[name] for name in REFUSED if name not in ("first row too long",)}
-
-
-def _parquet(change: Callable[[pd.DataFrame, random.Random], pd.DataFrame]) -> Fault:
-    def apply(data: bytes, chance: random.Random) -> bytes:
-        out = io.BytesIO()
-        change(pd.read_parquet(io.BytesIO(data)), chance).to_parquet(out)
-        return out.getvalue()
-
-    return apply
 
 
 def _truncated(data: bytes, chance: random.Random) -> bytes:
@@ -136,36 +57,87 @@ def _flipped(data: bytes, chance: random.Random) -> bytes:
     return data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :]
 
 
-TIMES = "t_console"
+NPZ = _archive(x=np.arange(50), y=np.arange(50))
+NOT_DATA: dict[str, Fault] = {
+    "LFS pointer": lambda data, chance: POINTER,
+    "web page": lambda data, chance: PAGE,
+    "NPZ": lambda data, chance: NPZ,
+    "truncated NPZ": lambda data, chance: NPZ[: chance.randrange(40, len(NPZ) - 30)],
+    "empty archive": lambda data, chance: _archive(),
+    "empty file": lambda data, chance: chance.choice([b"", b"\0" * 100, b" \n"]),
+}
+
+
+def _frame(change: Change) -> Fault:
+    """A change of a CSV file as a table."""
+    return lambda data, chance: change(pd.read_csv(io.BytesIO(data)), chance).to_csv(index=False).encode()
+
+
+def _parquet(change: Change) -> Fault:
+    """A change of a parquet file as a table."""
+    return lambda data, chance: change(pd.read_parquet(io.BytesIO(data)), chance).to_parquet()
+
+
+def _scaled(columns: list[str], *factors: float) -> Fault:
+    return _frame(lambda table, chance: table.assign(**(table[columns] * chance.choice(factors))))
+
+
+def _clock(change: Callable[[pd.Series, random.Random], Any]) -> Fault:
+    return _frame(lambda table, chance: table.assign(timestamp_ms=change(table["timestamp_ms"], chance)))
+
+
+def _every(seconds: float) -> Fault:
+    """A machine's rows at times of another kind, so many seconds apart."""
+    return _parquet(lambda table, _: table.assign(
+        t_console=pd.Timestamp(2025, 3, 1) + pd.to_timedelta(table.index * seconds, unit="s")
+    ))  # fmt: skip
+
+
+CLOCKS: dict[str, Fault] = {
+    "every row twice": _frame(lambda table, chance: table.loc[table.index.repeat(2)]),
+    "reversed": _frame(lambda table, chance: table.iloc[::-1]),
+    "shuffled": _frame(lambda table, chance: table.sample(frac=1, random_state=chance.randrange(999))),
+    "a gap": _clock(lambda times, chance: times
+        + (times.index >= chance.randrange(5, len(times) - 5)) * chance.choice([60_000, 3_600_000])),
+    "lost rows": _frame(lambda table, chance: table.drop(index=[chance.randrange(9, len(table) - 9)])),
+    "faster": _clock(lambda times, chance: times // chance.choice([2, 4, 10])),
+    "slower": _clock(lambda times, chance: times * chance.choice([2, 10])),
+    "a word in the clock": _clock(lambda times, chance: [*times[:7], "soon", *times[8:]]),
+    "ISO": _clock(lambda times, chance: pd.to_datetime(times, unit="ms").dt.strftime("%Y-%m-%dT%H:%M:%S.%f")),
+    "overflow of the counter": _clock(lambda times, chance: (times + 2**32 - chance.randrange(9_999)) % 2**32),
+    "a clock that stands still": _clock(lambda times, chance: 0 * times),
+}  # fmt: skip
+COUNTS = ["NO2", "C2H5OH", "VOC", "CO"]
+UNITS: dict[str, Fault] = {
+    "volts": _scaled(COUNTS, 3.3 / 1023, 5 / 1023),
+    "per cent": _scaled(COUNTS, 100 / 1023, 1 / 1023),
+    "more bits": _scaled(COUNTS, 4, 16, 64),
+    "a dead channel": _frame(lambda table, chance: table.assign(**{chance.choice(COUNTS): chance.choice([0, 1023])})),
+    "columns exchanged halfway": _frame(
+        lambda table, chance: pd.concat([table[:140], table[140:].rename(columns={"VOC": "CO", "CO": "VOC"})])
+    ),
+}
+LINES = {name: fault for name, fault in REFUSED.items() if name != "first row too long"}
 PARQUET: dict[str, Fault] = NOT_DATA | {
     "truncated": _truncated,
     "every row twice": _parquet(lambda table, chance: table.loc[table.index.repeat(2)].reset_index(drop=True)),
     "a word among numbers": _parquet(lambda table, chance: table.assign(mpox=["far", *table["mpox"].astype(str)[1:]])),
     "numbers as texts": _parquet(lambda table, chance: table.assign(mpox=table["mpox"].astype(str))),
-    "a word in the clock": _parquet(lambda table, chance: table.assign(**{TIMES: ["soon", *table[TIMES][1:]]})),
-    "another clock": _parquet(
-        lambda table, chance: table.assign(
-            **{TIMES: pd.Timestamp(2025, 3, 1) + pd.to_timedelta(table.index / machine.RATE, unit="s")}
-        )
-    ),
-    "slower": _parquet(
-        lambda table, chance: table.assign(
-            **{TIMES: pd.Timestamp(2025, 3, 1) + pd.to_timedelta(table.index * 2.0, unit="s")}
-        )
-    ),
+    "a word in the clock": _parquet(lambda table, chance: table.assign(t_console=["soon", *table["t_console"][1:]])),
+    "another clock": _every(1 / machine.RATE),
+    "slower": _every(2.0),
     "another dialect": _parquet(
         lambda table, chance: table.assign(gcode_string="n1 " + table["gcode_string"].str.lower() + "*7")
     ),
 }
+SEEDS = [b"seeds: many", b"seeds: {a: 1}", b"seeds: [x]"]
 YAML: dict[str, Fault] = {
     "key twice": lambda data, chance: data + chance.choice([b"seeds: [9]\n", b"task: other\n"]),
     "tab": lambda data, chance: data.replace(b"  ", b"\t", 1),
     "open bracket": lambda data, chance: data.replace(b"]", b"", 1),
     "open quote": lambda data, chance: data.replace(b": [", b": 'x [", 1),
     "a list": lambda data, chance: b"- " + data.replace(b"\n", b"\n  "),
-    "another type": lambda data, chance: data.replace(
-        b"seeds: [1, 2]", chance.choice([b"seeds: many", b"seeds: {a: 1}", b"seeds: [x]"])
-    ),
+    "another type": lambda data, chance: data.replace(b"seeds: [1, 2]", chance.choice(SEEDS)),
     "grid of another type": lambda data, chance: data.replace(b"[0, 1]", chance.choice([b"7", b"all"])),
     "unknown key": lambda data, chance: data.replace(b"seeds", b"seed"),
     "a tag": lambda data, chance: data.replace(b"[0, 1]", b"!!python/object/apply:os.system ['true']"),
@@ -174,15 +146,15 @@ YAML: dict[str, Fault] = {
 } | {name: NOT_DATA[name] for name in ("LFS pointer", "web page", "NPZ", "empty file")}
 PICTURES: dict[str, Fault] = BROKEN_PICTURES | NOT_DATA | {"a byte flipped": _flipped}
 WEIGHTS: dict[str, Fault] = NOT_DATA | {"truncated": _truncated, "a byte flipped": _flipped}
-MANIFEST: dict[str, Fault] = {
-    "truncated": lambda data, chance: data[: chance.randrange(1, len(data) - 2)],
+MANIFEST: dict[str, Fault] = NOT_DATA | {
+    "truncated": lambda data, chance: _truncated(data[:-1], chance),
     "NaN": lambda data, chance: re.sub(rb"0\.\d+", b"NaN", data, count=1),
     "key twice": lambda data, chance: data.replace(b"{", b'{"kind": "odour", ', 1),
     "a class less": lambda data, chance: data.replace(b'  "almond",\n', b"", 1),
     "key missing": lambda data, chance: data.replace(chance.choice([b'"classes"', b'"sha256"']), b'"x"', 1),
     "a list": lambda data, chance: b"[" + data + b"]",
     "deep": BROKEN_JSON["100,000 deep"],
-} | NOT_DATA  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -191,23 +163,19 @@ class Kind:
 
     name: str  # of the file, below a folder of its own
     faults: dict[str, Fault]
-    prepare: Callable[[Path], None]  # puts clean files into a folder
+    prepare: Callable[[Path], object]  # puts clean files into a folder
     answer: Callable[[Path, Report], Any]  # of the file
 
 
-def _copied(source: Path, name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(source.read_bytes())  # type: ignore[return-value]
+def _copied(pattern: str, name: str) -> Callable[[Path], object]:
+    return lambda folder: shutil.copy(sorted(paths.sample().glob(pattern))[0], folder / name)
 
 
 def _board(folder: Path) -> None:
     """A recording of the twelve columns with a clock, 280 rows long."""
-    table = pd.read_csv(sorted((paths.sample() / "smellnet/base/testing").glob("*/*.csv"))[0])[:280]
+    table = pd.read_csv(sorted(paths.sample().glob("smellnet/base/testing/*/*.csv"))[0])[:280]
     table.insert(0, "timestamp_ms", np.arange(len(table)) * 1000)
     table.to_csv(folder / "a.csv", index=False)
-
-
-def _machine_csv(folder: Path) -> None:
-    pd.read_parquet(paths.sample() / "gcode/face_001.parquet").to_csv(folder / "face_001_aligned.csv", index=False)
 
 
 def _pair(folder: Path) -> None:
@@ -216,25 +184,14 @@ def _pair(folder: Path) -> None:
     pairs = pd.read_csv(sample / "paired_test_annotations.csv", dtype=str, keep_default_na=False)
     pairs = pairs[pairs["missing_modality"] == ""][:1]
     for name in (column for column in pairs if column.endswith(("_frame", "_mask"))):
-        kind = "frame" if name.endswith("frame") else "mask"
-        shutil.copy(sample / pairs[name].iloc[0], folder / f"{name[:3]}_{kind}.png")
-        pairs[name] = f"{name[:3]}_{kind}.png"
+        shutil.copy(sample / pairs[name].iloc[0], folder / f"{name}.png")
+        pairs[name] = f"{name}.png"
     pairs.to_csv(folder / "paired_test_annotations.csv", index=False)
 
 
 def _weights(folder: Path) -> None:
     for name in (checkpoint.FILE, checkpoint.MANIFEST):
         shutil.copy(checkpoint.find("odour") / name, folder / name)
-
-
-def _scents(folder: Path) -> None:
-    (folder / "smell_descriptions.json").write_bytes(document(random.Random(1)))
-
-
-def _plan(folder: Path) -> None:
-    (folder / "plan.yaml").write_text(
-        "task: odour-encoder\nseeds: [1, 2]\ngrid:\n  gamma: [0, 1]\nfixed:\n  epochs: 3\n"
-    )
 
 
 def _substances(path: Path, report: Report) -> Any:
@@ -244,8 +201,7 @@ def _substances(path: Path, report: Report) -> Any:
 
 
 def _rows_of(path: Path, report: Report) -> Any:
-    table = machine.read_one(path, report=report).drop(columns=["clock", "row"])
-    return table.to_csv()
+    return machine.read_one(path, report=report).drop(columns=["clock", "row"]).to_csv()
 
 
 def _fingerprint(path: Path, report: Report) -> Any:
@@ -257,40 +213,28 @@ def _pictures(path: Path, report: Report) -> Any:
     return [part.tobytes() for part in plumes.read(path.parent, "test", size=(72, 96), report=report)[1:]]
 
 
-MIXTURE_FILE = "Almond20_Orange80.csv"
+MIXTURE = "Almond20_Orange80.csv"
+MACHINE = ("short row", "long row", "open quote", "text", "NUL", "blank line", "header only")
+PLAN = "task: odour-encoder\nseeds: [1, 2]\ngrid:\n  gamma: [0, 1]\nfixed:\n  epochs: 3\n"
 KINDS = (
     Kind("a.csv", LINES | CLOCKS | UNITS | NOT_DATA, _board, _substances),
-    Kind(
-        MIXTURE_FILE,
-        {name: fault for name, fault in (LINES | CLOCKS | NOT_DATA).items() if name != "not a number"},
-        lambda folder: _copied(sorted((paths.sample() / "smellnet/mixture/test_seen").glob("*.csv"))[0], MIXTURE_FILE)(
-            folder
-        ),
-        lambda path, report: mixtures.read_mixture(path, report=report).values.tobytes(),
-    ),
-    Kind("face_001.parquet", PARQUET, _copied(paths.sample() / "gcode/face_001.parquet", "face_001.parquet"), _rows_of),
-    Kind(
-        "face_001_aligned.csv",
-        {
-            name: LINES[name]
-            for name in ("short row", "long row", "open quote", "text", "NUL", "blank line", "header only")
-        }
-        | NOT_DATA,
-        _machine_csv,
-        _rows_of,
-    ),
+    Kind(MIXTURE, {name: fault for name, fault in (LINES | CLOCKS | NOT_DATA).items() if name != "not a number"},
+         _copied("smellnet/mixture/test_seen/*.csv", MIXTURE),
+         lambda path, report: mixtures.read_mixture(path, report=report).values.tobytes()),
+    Kind("face_001.parquet", PARQUET, _copied("gcode/face_001.parquet", "face_001.parquet"), _rows_of),
+    Kind("face_001_aligned.csv", {name: LINES[name] for name in MACHINE} | NOT_DATA,
+         lambda folder: pd.read_parquet(paths.sample() / "gcode/face_001.parquet").to_csv(
+             folder / "face_001_aligned.csv", index=False), _rows_of),
     Kind("co2_frame.png", PICTURES, _pair, _pictures),
     Kind("co2_mask.png", PICTURES, _pair, _pictures),
-    Kind(
-        "smell_descriptions.json",
-        BROKEN_JSON | NOT_DATA,
-        _scents,
-        lambda path, report: read_scents(path.parent, report=report),
-    ),
+    Kind("smell_descriptions.json", BROKEN_JSON | NOT_DATA,
+         lambda folder: (folder / "smell_descriptions.json").write_bytes(document(random.Random(1))),
+         lambda path, report: read_scents(path.parent, report=report)),
     Kind(checkpoint.FILE, WEIGHTS, _weights, _fingerprint),
     Kind(checkpoint.MANIFEST, MANIFEST, _weights, _fingerprint),
-    Kind("plan.yaml", YAML, _plan, lambda path, report: sweep.read(path)),
-)
+    Kind("plan.yaml", YAML, lambda folder: (folder / "plan.yaml").write_text(PLAN),
+         lambda path, report: sweep.read(path)),
+)  # fmt: skip
 
 
 def outcome(kind: Kind, fault: str, folder: Path, clean: Any, *, chance: random.Random) -> tuple[str, str]:
@@ -321,9 +265,8 @@ def run(count: int, *, seed: int = 7, progress: Callable[[str], object] = lambda
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as root:
         ready = []
-        for number, kind in enumerate(KINDS):
-            folder = Path(root) / str(number)
-            folder.mkdir()
+        for kind in KINDS:
+            folder = Path(tempfile.mkdtemp(dir=root))
             kind.prepare(folder)
             ready.append((kind, folder, kind.answer(folder / kind.name, Report())))
         for number in range(count):

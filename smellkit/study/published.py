@@ -6,18 +6,17 @@ site/results.yaml says which tables a page shows of a file. A file without an en
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import yaml
 
-from smellkit import paths, tables
+from smellkit import paths, runs, tables
 from smellkit.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FOLDER = paths.HOME / "site" / "results"
 Figure = tuple[float, float | None, float | None]  # value, low, high
@@ -37,14 +36,9 @@ class Table:
 
     def best(self, column: int) -> int | None:
         """Row whose interval in `column` stands clear of every other's, on the better side, or None."""
-        import pandas as pd
-
-        if not self.compete:
-            return None
-
         known = [(row, *figure) for row, (_, figures) in enumerate(self.rows) if (figure := figures[column])]
-        larger = self.columns[column] not in self.smaller
-        best = tables.winner(pd.DataFrame(known, columns=["row", "mean", "low", "high"]), larger=larger)
+        table = pd.DataFrame(known, columns=["row", "mean", "low", "high"])
+        best = tables.winner(table, larger=self.columns[column] not in self.smaller) if self.compete else None
         return None if best is None else known[best][0]
 
 
@@ -67,14 +61,7 @@ def layouts(folder: Path = FOLDER) -> dict[str, Any]:
 def read(folder: Path = FOLDER) -> dict[str, Result]:
     """Return name -> result for every JSON file in `folder`; DataError names a file that can't be read."""
     known, files = layouts(folder), {path.stem: path for path in sorted(folder.glob("*.json"))}
-    names = [*(name for name in known if name in files), *(name for name in files if name not in known)]
-    return {name: _read(files[name], known.get(name, {})) for name in names}
-
-
-def missing(folder: Path = FOLDER) -> dict[str, str]:
-    """Return name -> command for the results that are not there."""
-    there = {path.stem for path in folder.glob("*.json")}
-    return {name: made_by(name, layout["command"]) for name, layout in layouts(folder).items() if name not in there}
+    return {name: _read(files[name], known.get(name, {})) for name in {**known, **files} if name in files}
 
 
 def made_by(name: str, command: str) -> str:
@@ -86,13 +73,12 @@ def show(folder: Path = FOLDER) -> None:
     """Show every result in the notebook: title, tables and notes, and the command that made it."""
     from IPython.display import Markdown, display
 
-    results = read(folder)
-    for result in results.values():
-        display(Markdown(f"### {result.title}\n\nMade by `{made_by(result.name, result.command)}`."))
-        for table in result.tables:
-            display(Markdown(markdown(table)))
-    if not results:
-        display(Markdown("*None yet.*"))
+    texts = []
+    for result in read(folder).values():
+        texts.append(f"### {result.title}\n\nMade by `{made_by(result.name, result.command)}`.")
+        texts += map(markdown, result.tables)
+    for text in texts or ["*None yet.*"]:
+        display(Markdown(text))
 
 
 def markdown(table: Table) -> str:
@@ -101,29 +87,21 @@ def markdown(table: Table) -> str:
     lines = [f"| {table.of} | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
     for number, (name, figures) in enumerate(table.rows):
         cells = [cell(figure, bold=best[column] == number) for column, figure in enumerate(figures)]
-        lines.append(f"| {plain(name)} | " + " | ".join(cells) + " |")
+        text = escape(name, quote=False).replace("|", "\\|")  # names come from files: no markup, no end of the cell
+        lines.append(f"| {text} | " + " | ".join(cells) + " |")
     return "\n\n".join(filter(None, [f"**{table.title}**" if table.title else "", "\n".join(lines), table.note]))
-
-
-def plain(name: str) -> str:
-    """A name from a file as text in a table of a page: no markup, and no end of the cell."""
-    return escape(name, quote=False).replace("|", "\\|")
 
 
 def todo(folder: Path = FOLDER) -> pd.DataFrame:
     """The results that are not there, with their commands: columns result, command."""
-    import pandas as pd
-
-    absent = missing(folder)
-    return pd.DataFrame({"result": list(absent), "command": list(absent.values())})
+    absent = [
+        (name, each["command"]) for name, each in layouts(folder).items() if not (folder / f"{name}.json").exists()
+    ]
+    return pd.DataFrame(absent, columns=["result", "command"])
 
 
 def scores() -> pd.DataFrame:
     """The single numbers in this machine's run folders: columns run, score, value, data."""
-    import pandas as pd
-
-    from smellkit import runs
-
     rows = []
     for path in sorted(paths.runs().glob("*/scores.json")):
         run = runs.Run(path.parent.name, path.parent)
@@ -133,16 +111,18 @@ def scores() -> pd.DataFrame:
 
 
 def _read(path: Path, layout: dict[str, Any]) -> Result:
+    """One result: the tables laid out for it or, without any, every single number under the keys that lead to it."""
     command = layout.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        laid_out = [table for part in layout.get("tables", []) if (table := _table(raw, part)).rows]
-        every = tuple(laid_out) or (_plain(raw),)
+        every = [table for part in layout.get("tables", []) if (table := _table(raw, part)).rows]
+        if not every:
+            numbers = tuple((name, ((value, None, None),)) for name, value in _numbers(raw))
+            every = [Table("", "figure", ("value",), numbers)]
         command = command or (raw.get("made_by") or {}).get("command", "")
     except (ValueError, AttributeError, TypeError, OSError) as why:
         raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
-    title = layout.get("title", path.stem.replace("-", " "))
-    return Result(path.stem, title, command, every)
+    return Result(path.stem, layout.get("title", path.stem.replace("-", " ")), command, tuple(every))
 
 
 def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
@@ -160,16 +140,11 @@ def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
     return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, **how)
 
 
-def _plain(raw: dict[str, Any]) -> Table:
-    """Every single number in a file, under the keys that lead to it."""
-    return Table("", "figure", ("value",), tuple((name, ((value, None, None),)) for name, value in _numbers(raw)))
-
-
 def figure_at(row: Any, place: str | list[str], times: float) -> Figure | None:
     """The figure at `place` in `row`, with its interval where there is one."""
-    places = [place] if isinstance(place, str) else place
-    value: Any = at(row, places[0])
-    low, high = (at(row, places[1]) if len(places) > 1 else None) or (None, None)
+    first, *second = [place] if isinstance(place, str) else place
+    value: Any = at(row, first)
+    low, high = (at(row, second[0]) if second else None) or (None, None)
     if isinstance(value, dict):
         value, low, high = value.get("value"), value.get("low"), value.get("high")
     if not isinstance(value, (int, float)):
@@ -186,15 +161,13 @@ def at(value: Any, place: str) -> Any:
     return value
 
 
-def _numbers(value: dict[str, Any], name: str = "") -> list[tuple[str, float]]:
+def _numbers(value: dict[str, Any], name: str = "") -> Iterator[tuple[str, float]]:
     """Every number in nested `value`, under the dotted keys that lead to it."""
-    pairs = []
     for key, item in value.items():
         if isinstance(item, dict):
-            pairs += _numbers(item, f"{name}{key}.")
+            yield from _numbers(item, f"{name}{key}.")
         elif isinstance(item, (int, float)) and not isinstance(item, bool):
-            pairs.append((name + key, float(item)))
-    return pairs
+            yield name + key, float(item)
 
 
 def cell(figure: Figure | None, *, bold: bool = False) -> str:
@@ -203,7 +176,5 @@ def cell(figure: Figure | None, *, bold: bool = False) -> str:
         return "–"
     value, low, high = figure
     digits = 0 if abs(value) >= 10_000 else 1 if abs(value) >= 1 or not value else 3
-    text = f"{value:,.{digits}f}"
-    text = f"**{text}**" if bold else text
-    space = "\N{NO-BREAK SPACE}"
-    return text if low is None else f"{text} [{low:,.{digits}f},{space}{high:,.{digits}f}]"
+    text = f"**{value:,.{digits}f}**" if bold else f"{value:,.{digits}f}"
+    return text if low is None else f"{text} [{low:,.{digits}f},\N{NO-BREAK SPACE}{high:,.{digits}f}]"

@@ -1,28 +1,21 @@
-"""What training data look like, for the manifest of weights: see `smellkit.checks.ranges`.
-
-python -m smellkit.study.ranges data/weights/odour DIR    # writes the ranges of DIR's training split beside the tensors
-"""
+"""What training data look like, for the manifest of weights that are released: see `smellkit.checks.ranges`."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from smellkit import checkpoint, paths
 from smellkit.checks.ranges import Ranges
-from smellkit.errors import DataError
 from smellkit.gcode import recordings as machine
-from smellkit.odour.mixture_task import training_split
-from smellkit.odour.mixtures import MIXTURE_GAS, STEPS, read_mixtures
+from smellkit.odour.mixtures import MIXTURE_GAS, STEPS
 from smellkit.odour.recordings import read_recordings
 from smellkit.odour.smell import board_ranges
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.pictures import FEATURES, Rule, features
+from smellkit.study.odour.mixture_data import read_mixtures, training_split
 
 
 def odour(folder: str | Path, *, columns: Sequence[str]) -> Ranges:
@@ -52,21 +45,3 @@ def plume(folder: str | Path) -> Ranges:
     rule, root = Rule.of(folder), tables.find(folder)
     frames = np.concatenate([features(rule.read_frame(tables.located(root, name))) for name in names])
     return Ranges.measure([frames], names=FEATURES, unit=["grey"] * len(FEATURES))
-
-
-def write(weights: Path, folder: str | Path) -> Path:
-    """Write the ranges of the training data in `folder` into the manifest of `weights`; the tensors stay."""
-    manifest = checkpoint.manifest(weights)
-    kind = manifest.get("kind")
-    if kind == "odour":
-        ranges = odour(folder, columns=manifest["protocol"]["columns"])
-    elif kind in ("mixture", "gcode", "plume"):
-        ranges = {"mixture": mixture, "gcode": gcode, "plume": plume}[kind](folder)
-    else:
-        raise DataError(f"{weights} holds weights of kind {kind!r}", hint="odour, mixture, gcode or plume")
-    text = json.dumps({**manifest, "ranges": ranges.asdict()}, indent=1, ensure_ascii=False, allow_nan=False)
-    return paths.write_text(weights / checkpoint.MANIFEST, text + "\n")
-
-
-if __name__ == "__main__":
-    print(write(Path(sys.argv[1]), sys.argv[2]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
 from smellkit.odour import mixtures, predict, recordings
 from smellkit.plume import annotations as tables
-from smellkit.plume import data, pictures
 from smellkit.sensors import GAS, SENSORS
 from smellkit.study.odour.survey import survey
+from smellkit.study.plume import survey as plumes
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -33,72 +33,62 @@ def check(folder: Path | None = None, *, mask_values: str = "") -> Report:
     if not folder.exists():
         raise DataError(f"There is no {folder}", hint="a folder of recordings or pictures, or one file")
     if mask_values:
-        pictures.keep_values(folder, mask_values)
-    report = Report()
-    readers = [*_systems(folder)] if folder.is_dir() else []
-    for read in readers:
-        report.add(read())
-    if not readers:
-        _files(folder, report)
+        plumes.keep_values(folder, mask_values)
+    report, reports = Report(), [*_systems(folder)] if folder.is_dir() else []
+    for one in reports or [_files(folder)]:
+        report.add(one)
     return report
 
 
-def _systems(folder: Path) -> list[Callable[[], Report]]:
-    """The readers of the layouts that a folder has."""
-    found: list[Callable[[], Report]] = []
+def _systems(folder: Path) -> Iterator[Report]:
+    """A report of each layout that a folder has."""
     for place in (folder, folder / "plume"):
         if tables.holds(place):
-            found.append(lambda place=place: data.check(place))  # type: ignore[misc]
+            yield plumes.check(place)
     try:
         recordings.find(folder)
-        found.append(lambda: survey(folder))
     except DataError:
         pass
+    else:
+        yield survey(folder)
     places = [folder / name for name in ("", *machine.FOLDERS, "gcode", "recordings", "aligned")]
-    recorded = [place for place in places if place.is_dir() and machine.files(place)]
-    if recorded:
-        found.append(lambda: _machine(recorded[0]))
-    return found
+    if files := next(filter(None, (machine.files(place) for place in places if place.is_dir())), None):
+        report = Report()
+        [*readable(files, partial(machine.read_one, labels=False, report=report), skip=True, report=report)]
+        yield report
 
 
-def _machine(place: Path) -> Report:
+def _files(folder: Path) -> Report:
+    """Single files and folders without a layout: each file by what it is."""
     report = Report()
-    read = partial(machine.read_one, labels=False, report=report)
-    for _ in readable(machine.files(place), read, skip=True, report=report):
-        pass
+    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        try:
+            report.files += not path.name.startswith(".") and _read(path, report)
+        except SmellkitError as why:
+            report.skip(path, why)
+    if not report.files and not report.skipped:
+        hint = "recordings (*.csv, *.parquet), pictures, descriptions (*.json), or weights"
+        raise DataError(f"Nothing in {folder} that the kit reads", hint=hint)
     return report
 
 
-def _files(folder: Path, report: Report) -> None:
-    """Single files and folders without a layout: each file by what it is."""
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [path for path in files if not path.name.startswith(".") and _reader(path) is not None]
-    if not files:
-        hint = "recordings (*.csv, *.parquet), pictures, descriptions (*.json), or weights"
-        raise DataError(f"Nothing in {folder} that the kit reads", hint=hint)
-    for path in files:
-        reader = _reader(path)
-        assert reader is not None
-        try:
-            reader(path, report)
-            report.files += 1
-        except SmellkitError as why:
-            report.skip(path, why)
-
-
-def _reader(path: Path) -> Callable[[Path, Report], object] | None:
+def _read(path: Path, report: Report) -> bool:
+    """Read one file by what it is; False where it is nothing that the kit reads."""
     suffix = path.suffix.lower()
     if suffix == ".parquet" or path.name.endswith("_aligned.csv"):
-        return lambda path, report: machine.read_one(path, labels=False, report=report)
-    if suffix == ".csv":
-        return _csv
-    if suffix in PICTURES:
-        return lambda path, report: read_picture(path, report=report)
-    if path.name == checkpoint.FILE:
-        return lambda path, report: checkpoint.load(path.parent)
-    if suffix == ".json":
-        return lambda path, report: read_json(path)
-    return None
+        machine.read_one(path, labels=False, report=report)
+    elif suffix == ".csv":
+        _csv(path, report)
+    elif suffix in PICTURES:
+        read_picture(path, report=report)
+    elif path.name == checkpoint.FILE:
+        checkpoint.load(path.parent)
+    elif suffix == ".json":
+        read_json(path)
+    else:
+        return False
+    return True
 
 
 def _csv(path: Path, report: Report) -> None:

@@ -10,22 +10,20 @@ from typing import Any
 import pandas as pd
 
 from smellkit import paths, runs, sweep
+from smellkit.evaluate import earlier, publish
 from smellkit.gcode.recordings import MODALITIES, channel_mask
 from smellkit.metrics import over_seeds
-from smellkit.runs import Run
 from smellkit.study.gcode import protocols as bench
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.scores import token_accuracy
-from smellkit.study.gcode.splits import Prepared
-from smellkit.train import Settings
 
 FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {  # file -> what it asks, task, score
-    "gcode-losses": ("Loss", tasks.WindowDecoderTask, "token"),
-    "gcode-modalities": ("Kind of sensor, trained again without", tasks.WindowDecoderTask, "token"),
-    "gcode-parts": ("Part of the decoder", tasks.WindowDecoderTask, "token"),
-    "gcode-encoder": ("Reconstruction in the published encoder", tasks.EncoderTask, "accuracy"),
-    "gcode-frozen": ("Frozen against together, published decoder", tasks.DecoderTask, "accuracy"),
+    "gcode-losses": ("Loss", tasks.WindowDecoderTask, "test.token"),
+    "gcode-modalities": ("Kind of sensor, trained again without", tasks.WindowDecoderTask, "test.token"),
+    "gcode-parts": ("Part of the decoder", tasks.WindowDecoderTask, "test.token"),
+    "gcode-encoder": ("Reconstruction in the published encoder", tasks.EncoderTask, "test.accuracy"),
+    "gcode-frozen": ("Frozen against together, published decoder", tasks.DecoderTask, "test.accuracy"),
 }
 
 
@@ -36,128 +34,82 @@ def bench_all(
     results: dict[str, Any] = {}
     for name in names:
         title, factory, score = SWEEPS[name]
-        plan = sweep.read(FOLDER / f"{name}.yaml")
-        own = {**fixed, "data": folder}
-        if factory is tasks.DecoderTask:
-            own = {**fixed, "encoder": _encoder(folder, epochs=int(fixed.get("epochs", 8)))}
+        plan, own = sweep.read(FOLDER / f"{name}.yaml"), {**fixed, "data": folder}
+        if factory is tasks.DecoderTask:  # all of them share one frozen encoder
+            options = {"data": folder, "protocol": "G", "fold": 0, "thin": 2}
+            how = {"epochs": int(fixed.get("epochs", 8)), "batch": 64, "learning_rate": 1e-3, "seed": 1}
+            encoder = bench.fitted(tasks.EncoderTask, options, how, name="gcode-ablations-encoder")
+            own = {**fixed, "encoder": encoder.name}
         plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | own)
         ran = sweep.run(plan, f"{factory.__module__}:{factory.__name__}", workers=workers)
-        rows = compared(ran, score=f"test.{score}")
-        results[title] = {
-            "sweep": name,
-            "score": f"test.{score}",
-            "settings": {key: value for key, value in plan.fixed.items() if key != "data"},
-            "rows": rows.to_dict("records"),
-            "says": sentence(rows),
-        }
+        settings = {key: value for key, value in plan.fixed.items() if key != "data"}
+        results[title] = {"sweep": name, "score": score, "settings": settings, **compared(ran, score=score)}
         if name == "gcode-modalities":
-            rows = compared(zeroed_all(ran), score="TF")
-            results["Kind of sensor, zeroed in testing"] = {
-                "sweep": name,
-                "score": "TF",
-                "rows": rows.to_dict("records"),
-                "says": sentence(rows),
-            }
+            whole = ran[ran["case"] == ran["case"].iloc[0]]
+            blinded = pd.concat(map(_zeroed, whole["run"], whole["seed"]))
+            own = {"sweep": name, "score": "TF", **compared(blinded, score="TF")}
+            results["Kind of sensor, zeroed in testing"] = own
     return runs.plain(results)
 
 
-def _encoder(folder: str, *, epochs: int) -> str:
-    """The frozen encoder that all the decoders of `gcode-frozen` share, by the name of its run."""
-    options = {"data": folder, "protocol": "G", "fold": 0, "thin": 2}
-    settings = Settings(epochs=epochs, batch=64, learning_rate=1e-3, seed=1)
-    return bench.fitted(tasks.EncoderTask, options, settings, name="gcode-ablations-encoder").name
+def compared(table: pd.DataFrame, *, score: str) -> dict[str, Any]:
+    """`rows`: mean of each case over its seeds, and its mean difference to the first case, seed by seed; and `says`.
 
-
-def compared(table: pd.DataFrame, *, score: str) -> pd.DataFrame:
-    """Mean of each case over its seeds, and its mean difference to the first case, seed by seed, both with intervals.
-
-    Columns: case, seeds, mean, low, high, difference, difference_low, difference_high, apart (the interval of the
+    In a row: case, seeds, mean, low, high, difference, difference_low, difference_high, apart (the interval of the
     difference is without 0). Student's t over seeds: the same test windows, so nothing is said of other recordings.
+    `says` is what the table shows, and what of it is noise, in words.
     """
     wide = table.pivot(index="seed", columns="case", values=score)[list(table["case"].unique())]
-    rows = []
+    rows, apart, alike = [], [], {}
     for case in wide:
         mean, low, high = over_seeds(list(wide[case]))
-        off = over_seeds(list(wide[case] - wide.iloc[:, 0]))
-        row = {"case": case, "seeds": len(wide), "mean": mean, "low": low, "high": high, "difference": off[0]}
-        apart = case != wide.columns[0] and (off[1] > 0 or off[2] < 0)
-        rows.append(row | {"difference_low": off[1], "difference_high": off[2], "apart": apart})
-    return pd.DataFrame(rows)
-
-
-def sentence(rows: pd.DataFrame) -> str:
-    """What the table of `compared` shows, and what of it is noise, in words."""
-    first, others = rows.iloc[0], rows.iloc[1:]
-    apart = [f"{row.case} ({100 * row.difference:+.1f})" for row in others.itertuples() if row.apart]
-    alike = [str(case) for case in others.loc[~others["apart"], "case"]]
-    sentences = []
-    if apart:
-        sentences.append(f"Against {first['case']!r}, points: {'; '.join(apart)}.")
+        off, least, most = over_seeds(list(wide[case] - wide.iloc[:, 0]))
+        clear = case != wide.columns[0] and (least > 0 or most < 0)
+        rows.append({"case": case, "seeds": len(wide), "mean": mean, "low": low, "high": high, "difference": off,
+                     "difference_low": least, "difference_high": most, "apart": clear})  # fmt: skip
+        if clear:
+            apart.append(f"{case} ({100 * off:+.1f})")
+        elif case != wide.columns[0]:
+            alike[str(case)] = 100 * abs(off)
+    says = [f"Against {wide.columns[0]!r}, points: {'; '.join(apart)}."] if apart else []
     if alike:
-        spread = 100 * others.loc[~others["apart"], "difference"].abs().max()
-        sentences.append(
-            f"Noise, within {first['seeds']} seeds: {'; '.join(alike)} (differences of up to {spread:.1f} points)."
-        )
-    return " ".join(sentences)
+        reach = f"differences of up to {max(alike.values()):.1f} points"
+        says.append(f"Noise, within {len(wide)} seeds: {'; '.join(alike)} ({reach}).")
+    return {"rows": rows, "says": " ".join(says)}
 
 
-def zeroed(run: Run, prepared: Prepared) -> pd.DataFrame:
-    """Test scores of one trained decoder when it is blinded to one modality: without, TF, AR, operation.
+def _zeroed(name: str, seed: int) -> pd.DataFrame:
+    """Test scores of one trained decoder when it is blinded to one modality: case, seed, TF.
 
     The published modality table is of this kind: it shows what a model trained with a channel misses when it is gone,
     not what the channel is worth; for that, train again (`--set without=...`).
     """
-    rows = []
-    for modality in ("", *MODALITIES):
-        test = bench.predictions(run, prepared, mask=channel_mask(without=modality))
-        right = test.operation.argmax(axis=1) == test.table["operation_id"].to_numpy()
-        row = {"without": modality or "nothing", "TF": token_accuracy(test.forced, test.target)}
-        rows.append(row | {"AR": token_accuracy(test.free, test.target), "operation": float(right.mean())})
+    run, rows = runs.latest(name), []
+    prepared = tasks.config_of(tasks.WindowDecoderTask, run.params).prepared
+    for kind in ("", *MODALITIES):
+        test = bench.predictions(run, prepared, mask=channel_mask(without=kind))
+        rows.append({"case": kind or "nothing", "seed": seed, "TF": token_accuracy(test.forced, test.target)})
     return pd.DataFrame(rows)
-
-
-def zeroed_all(table: pd.DataFrame) -> pd.DataFrame:
-    """`zeroed` of every fit with everything in a sweep's table: one row a seed and a modality (case)."""
-    tables = []
-    for row in table[table["case"] == table["case"].iloc[0]].itertuples():
-        run = runs.latest(str(row.run))
-        scored = zeroed(run, tasks.config_of(tasks.WindowDecoderTask, run.params).prepared)
-        tables.append(scored.rename(columns={"without": "case"}).assign(seed=row.seed))
-    return pd.concat(tables, ignore_index=True)
 
 
 def text(results: dict[str, Any]) -> str:
     """The tables to read: per cent, with 95 % intervals over seeds."""
     blocks = []
     for title, part in results.items():
-        rows = pd.DataFrame(part["rows"])
-        rows[["mean", "low", "high", "difference"]] = (100 * rows[["mean", "low", "high", "difference"]]).round(1)
-        shown = rows[["case", "mean", "low", "high", "difference", "apart"]]
-        blocks.append(f"{title} ({part['score']})\n{shown.to_string(index=False)}\n{part['says']}")
+        rows = pd.DataFrame(part["rows"]).set_index("case")
+        shown = (100 * rows[["mean", "low", "high", "difference"]]).round(1).assign(apart=rows["apart"])
+        blocks.append(f"{title} ({part['score']})\n{shown.to_string()}\n{part['says']}")
     return "\n\n".join(blocks)
 
 
-def figures_of(results: dict[str, Any]) -> dict[str, Any]:
-    """The same as figures for a page: title -> case -> figures {value, low, high}."""
-
-    def figure(row: dict[str, Any], name: str) -> dict[str, float]:
-        edges = ("low", "high") if name == "mean" else (f"{name}_low", f"{name}_high")
-        return {"value": row[name], "low": row[edges[0]], "high": row[edges[1]]}
-
-    return {
-        title: {row["case"]: {name: figure(row, name) for name in ("mean", "difference")} for row in part["rows"]}
-        for title, part in results.items()
-    }
-
-
-def added(file: Path, results: dict[str, Any]) -> dict[str, Any]:
-    """What a file of ablations holds once `results` is in it; sweeps of the same name are replaced."""
-    from smellkit.checks import read_json
-
-    old = read_json(file) if file.exists() else {}
-    return {
-        "made_by": {"command": "smellkit bench gcode-ablations --data DIR"},
-        "tables": old.get("tables", {}) | figures_of(results),
-        "ablations": old.get("ablations", {}) | results,
-        "stamp": runs.stamp(),
-    }
+def write(file: Path, results: dict[str, Any]) -> Path:
+    """Add `results` to a file, whole and as tables for a page; sweeps of the same title are replaced."""
+    tables: dict[str, Any] = {}
+    for title, part in results.items():
+        for row in part["rows"]:
+            mean = {"value": row["mean"], "low": row["low"], "high": row["high"]}
+            off = {name: row[f"difference{edge}"] for name, edge in (("value", ""), ("low", "_low"), ("high", "_high"))}
+            tables.setdefault(title, {})[row["case"]] = {"mean": mean, "difference": off}
+    new, old = {"tables": tables, "ablations": results}, earlier(file)
+    merged = {key: old.get(key, {}) | part for key, part in new.items()}
+    return publish(file, merged, command="smellkit bench gcode-ablations --data DIR")

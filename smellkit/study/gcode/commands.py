@@ -17,23 +17,14 @@ import click
     "--system", default="decoder", show_default=True, type=click.Choice(["decoder", "two-stage", "two-stage-fourier"])
 )
 @click.option(
-    "--context",
-    default="window",
-    show_default=True,
-    type=click.Choice(["window", "recording"]),
-    help="What it may see.",
+    "--context", default="window", show_default=True, type=click.Choice(["window", "recording"]), help="What is seen."
 )
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
 @click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
-@click.option(
-    "--epochs",
-    default=0,
-    help="Passes over the training part: 24 for the decoder, 40 for two stages.",
-)
+@click.option("--epochs", default=0, help="Passes over the training part: 24 for the decoder, 40 for two stages.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, out):
     """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
-    from smellkit import paths
     from smellkit.errors import OptionError
     from smellkit.study.gcode import protocols as benches
 
@@ -46,7 +37,7 @@ def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, o
     result = benches.bench(str(folder), **asked, folds=numbers, seed=seed, **how)
     click.echo(benches.text(result))
     if out:
-        click.echo(paths.write_json(out, benches.added(out, result)))
+        click.echo(benches.write(out, result))
 
 
 @click.command()
@@ -58,11 +49,11 @@ def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, o
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def ablations(folder, only, seeds, workers, pairs, out):
     """Losses, kinds of sensor and parts of the window decoder, each with several seeds, and what of it is noise."""
-    from smellkit import options, paths
+    from smellkit import options
     from smellkit.study.gcode import ablations as studies
 
     names = options.listed(only, studies.SWEEPS, what="sweep")
     results = studies.bench_all(str(folder), names=names, seeds=seeds, workers=workers, **options.parse(pairs))
     click.echo(studies.text(results))
     if out:
-        click.echo(paths.write_json(out, studies.added(out, results)))
+        click.echo(studies.write(out, results))

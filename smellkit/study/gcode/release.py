@@ -19,10 +19,9 @@ from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS
 from smellkit.runs import Run
 from smellkit.study import ranges
 from smellkit.study.gcode.splits import Prepared
-from smellkit.study.gcode.task import WindowDecoderTask, config_of, model_of
+from smellkit.study.gcode.task import SHAPE, WindowDecoderTask, config_of, model_of
 
 LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
-SHAPE = ("width", "layers", "fourier", "structure", "summary")  # options of the task that decide the tensors
 
 
 def program_hmm(prepared: Prepared) -> ProgramHMM:
@@ -35,7 +34,8 @@ def program_hmm(prepared: Prepared) -> ProgramHMM:
 def from_run(run: Run) -> LinePredictor:
     """The predictor of a finished run of `gcode-window-decoder`."""
     prepared = config_of(WindowDecoderTask, run.params).prepared
-    return LinePredictor(model_of(run), prepared.scaling, prepared.vocabulary, prepared.mask, program_hmm(prepared))
+    model = model_of(WindowDecoderTask, run)
+    return LinePredictor(model, prepared.scaling, prepared.vocabulary, prepared.mask, program_hmm(prepared))
 
 
 def save(run: Run, folder: Path) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, SPECIAL, UNK, Numbers, Vocabulary, structured
+from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, UNK, Numbers, Vocabulary, default, structured
 from smellkit.losses import focal
 
 
@@ -19,14 +19,13 @@ def published_fields(vocabulary: Vocabulary) -> Tensor:
     """
     rows = np.full((len(vocabulary), len(HEADS)), -1)
     for number, token in enumerate(vocabulary.tokens):
-        row = structured(token) if token not in SPECIAL or number == EOS else None
         if token.startswith("NUM_") and token[4] in PARAMETERS:
             digits = token[6:].lstrip("-").zfill(4)
             rows[number, :8] = 3, -1, PARAMETERS.index(token[4]), "-" in token[6:], *map(int, digits)
-        elif row is not None:
-            rows[number] = row
         elif number == UNK:
             rows[number, 0] = 0
+        else:
+            rows[number] = structured(token)
     return torch.as_tensor(rows)
 
 
@@ -47,34 +46,27 @@ def head_scores(logits: Tensor, fields: Tensor) -> dict[str, float]:
     """
     best = torch.stack([piece.argmax(dim=-1) for piece in torch.split(logits, SIZES, dim=-1)], dim=-1)
     right, has = best == fields, fields >= 0
-
-    def rows() -> Iterator[tuple[str, Tensor, Tensor]]:
-        for head, name in enumerate(("type", "command", "parameter")):
-            yield name, right[..., head], has[..., head]
-        yield "digits", (right | ~has)[..., 3:].all(dim=-1), has[..., 3:].any(dim=-1)
-
-    return {name: float(hit[valid].float().mean()) for name, hit, valid in rows() if valid.any()}
+    rows = {name: (right[..., head], has[..., head]) for head, name in enumerate(("type", "command", "parameter"))}
+    rows["digits"] = (right | ~has)[..., 3:].all(dim=-1), has[..., 3:].any(dim=-1)
+    return {name: float(hit[valid].float().mean()) for name, (hit, valid) in rows.items() if valid.any()}
 
 
 def token_hits(tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None) -> Numbers:
     """(right, counted) tokens of each window, (n, 2): over the target's tokens of a kind, position by position.
 
-    all: every token with EOS and UNK, as published. words: without EOS and UNK. numbers: NUM_ tokens alone (these need
-    the `vocabulary`).
+    all: every token with EOS and UNK, as published. words: without EOS and UNK. numbers: NUM_ tokens of the
+    `vocabulary` (the published one by default) alone.
     """
     counted = target != PAD
     if kind != "all":
         counted &= (target != EOS) & (target != UNK)
     if kind == "numbers":
-        assert vocabulary is not None
-        counted &= np.array([token.startswith("NUM_") for token in vocabulary.tokens])[target]
+        counted &= np.array([token.startswith("NUM_") for token in (vocabulary or default()).tokens])[target]
     right = (tokens == target) & counted
     return np.stack([right.sum(axis=1), counted.sum(axis=1)], axis=1)
 
 
-def token_accuracy(
-    tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None
-) -> float:
+def token_accuracy(tokens: Numbers, target: Numbers, **how: Any) -> float:
     """Share of the target's tokens that are right at their position; NaN if there are none of this kind."""
-    right, counted = token_hits(tokens, target, kind=kind, vocabulary=vocabulary).sum(axis=0)
+    right, counted = token_hits(tokens, target, **how).sum(axis=0)
     return float(right / counted) if counted else float("nan")

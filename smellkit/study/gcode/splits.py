@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from smellkit import options
 from smellkit.errors import DataError, OptionError
 from smellkit.gcode import recordings, tokens
 from smellkit.gcode.data import LENGTH, Machine, Numbers, Scaling, load
@@ -47,9 +48,8 @@ def split(table: pd.DataFrame, protocol: str = "G", *, fold: int = 0, seed: int 
     "all", for weights to ship, trains on every other group and validates (and tests) on those.
     """
     if protocol == "S":
-        return _split_windows(table, seed=seed)
-    if protocol not in (*PROTOCOLS, "all"):
-        raise OptionError(f"There is no protocol {protocol!r}", hint="one of S, G, X")
+        return _at_random(table, seed=seed)
+    options.check([protocol], [*PROTOCOLS, "all"], "There is no protocol")
     if fold not in range(FOLDS):
         raise OptionError(f"There is no fold {fold}", hint=f"0 to {FOLDS - 1}")
     honest = ~repeats(table)
@@ -70,15 +70,12 @@ def repeats(table: pd.DataFrame) -> pd.Series:
     return table["recording"] != table["group"]
 
 
-def _split_windows(table: pd.DataFrame, *, seed: int) -> Split:
-    random = np.random.default_rng(seed)
-    parts: list[list[NDArray]] = [[], [], []]
-    for _, rows in table.groupby("operation", sort=True).indices.items():
+def _at_random(table: pd.DataFrame, *, seed: int) -> Split:
+    random, pieces = np.random.default_rng(seed), []
+    for rows in table.groupby("operation").indices.values():
         order = random.permutation(rows)
-        first, second = round(0.70 * len(order)), round(0.85 * len(order))
-        for part, piece in zip(parts, np.split(order, [first, second]), strict=True):
-            part.append(piece)
-    return Split(*(np.sort(np.concatenate(part)) for part in parts))
+        pieces.append(np.split(order, [round(0.70 * len(order)), round(0.85 * len(order))]))
+    return Split(*(np.sort(np.concatenate(part)) for part in zip(*pieces, strict=True)))
 
 
 def _folds(table: pd.DataFrame) -> dict[str, int]:

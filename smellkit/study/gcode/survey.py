@@ -8,22 +8,17 @@ from numpy.typing import NDArray
 
 from smellkit.gcode.data import LENGTH, Machine
 from smellkit.gcode.recordings import CONTINUOUS, MODALITIES, modality
-from smellkit.gcode.tokens import EOS, PAD, UNK
+from smellkit.gcode.tokens import PAD
 from smellkit.study.gcode.splits import split
 
 
 def features(machine: Machine) -> NDArray[np.float32]:
     """Mean and deviation of every channel in every window, (windows, 155, 2); 0 where a node is missing."""
-    described = np.zeros((len(machine), len(CONTINUOUS), 2), np.float32)
-    for rows in np.array_split(np.arange(len(machine)), max(1, len(machine) // 256)):
-        values, _ = machine.take(machine.windows["row"].to_numpy()[rows])
-        known = ~np.isnan(values)
-        count = np.maximum(known.sum(axis=1), 1)
-        filled = np.where(known, values, 0)
-        mean = filled.sum(axis=1) / count
-        spread = np.where(known, values - mean[:, None], 0)
-        described[rows, :, 0], described[rows, :, 1] = mean, np.sqrt((spread**2).sum(axis=1) / count)
-    return described
+    blocks = []
+    for rows in np.array_split(machine.windows["row"], max(1, len(machine) // 256)):
+        values = np.ma.masked_invalid(machine.take(rows)[0])
+        blocks.append(np.stack([values.mean(axis=1).filled(0), values.std(axis=1).filled(0)], axis=2))
+    return np.concatenate(blocks).astype(np.float32)
 
 
 def by_modality(machine: Machine, *, protocols: str = "SG", trees: int = 50, seed: int = 7) -> pd.DataFrame:
@@ -33,46 +28,31 @@ def by_modality(machine: Machine, *, protocols: str = "SG", trees: int = 50, see
     """
     from sklearn.ensemble import ExtraTreesClassifier
 
-    described = features(machine)
-    kinds = np.array([modality(channel) for channel in CONTINUOUS])
-    chosen = {kind: described[:, kinds == kind].reshape(len(machine), -1) for kind in MODALITIES}
-    chosen["all"] = described.reshape(len(machine), -1)
-    chosen["missing nodes"] = (described == 0).all(axis=2)
-    operation, line = (machine.windows[name].to_numpy() for name in ("operation_id", "line"))
+    described, kinds = features(machine), np.array([modality(channel) for channel in CONTINUOUS])
+    chosen = {kind: described[:, kinds == kind] for kind in MODALITIES}
+    chosen |= {"all": described, "missing nodes": (described == 0).all(axis=2)}
     rows = []
     for protocol in protocols:
         train, _, test = split(machine.windows, protocol)
-        for kind, table in chosen.items():
-            forest = ExtraTreesClassifier(trees, n_jobs=1, random_state=seed, min_samples_leaf=2)
-            right = forest.fit(table[train], operation[train]).predict(table[test]) == operation[test]
-            same = forest.fit(table[train], line[train]).predict(table[test]) == line[test]
-            width = int((kinds == kind).sum()) or len(CONTINUOUS)
-            row = {"modality": kind, "channels": width, "protocol": protocol}
-            rows.append(row | {"operation": right.mean(), "line": same.mean()})
+        for kind, values in chosen.items():
+            table = values.reshape(len(machine), -1)
+            row = {"modality": kind, "channels": values.shape[1], "protocol": protocol}
+            for name, target in {"operation": "operation_id", "line": "line"}.items():
+                forest = ExtraTreesClassifier(trees, n_jobs=1, random_state=seed, min_samples_leaf=2)
+                truth = machine.windows[target].to_numpy()
+                row[name] = (forest.fit(table[train], truth[train]).predict(table[test]) == truth[test]).mean()
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def ties(machine: Machine) -> pd.Series:
     """Whether each window has several lines that are equally frequent, so that its label is the earliest of them."""
-    tied: list[bool] = []
-    for rows in np.array_split(machine.windows["row"].to_numpy(), max(1, len(machine) // 256)):
-        codes = machine.row_lines[rows[:, None] + np.arange(LENGTH)]
-        counts = (codes[:, :, None] == codes[:, None, :]).sum(axis=2)
-        best = counts == counts.max(axis=1, keepdims=True)
-        tied += [len(set(row[mask])) > 1 for row, mask in zip(codes, best, strict=True)]
-    return pd.Series(tied, index=machine.windows.index)
+    counts = [np.unique(machine.row_lines[row : row + LENGTH], return_counts=True)[1] for row in machine.windows["row"]]
+    return pd.Series([(count == count.max()).sum() > 1 for count in counts], index=machine.windows.index)
 
 
 def composition(target: NDArray[np.int64], names: tuple[str, ...]) -> pd.Series:
-    """Shares of the kinds of tokens among targets (n, 8): EOS, UNK, letters, commands, numbers."""
-    kept = target[target != PAD]
-    texts = np.array(names)[kept]
-    number = np.array([text.startswith("NUM_") for text in texts])
-    letter = np.array([len(text) == 1 for text in texts])
-    shares = {
-        "EOS": (kept == EOS).mean(),
-        "UNK": (kept == UNK).mean(),
-        "letters": letter.mean(),
-        "numbers": number.mean(),
-    }
-    return pd.Series(shares | {"commands": 1 - sum(shares.values())})
+    """Shares of the kinds of tokens among targets (n, 8): EOS, UNK, letters, numbers, commands."""
+    kinds = ["numbers" if name.startswith("NUM_") else "letters" if len(name) == 1 else "commands" for name in names]
+    kinds = [name if name in ("EOS", "UNK") else kind for name, kind in zip(names, kinds, strict=True)]
+    return pd.Series(np.array(kinds)[target[target != PAD]]).value_counts(normalize=True)

@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from smellkit import checkpoint, paths, runs
-from smellkit.gcode.decoder import SensorDecoder, TwoStage
-from smellkit.gcode.encoder import MachineEncoder
 from smellkit.gcode.recordings import POSITION_COLUMNS
 from smellkit.gcode.tokens import PAD
 from smellkit.gcode.window_decoder import PathKNN, WindowDecoder, forced
@@ -27,14 +25,23 @@ from smellkit.options import accepted
 from smellkit.runs import Run
 from smellkit.study.gcode.scores import head_scores, published_fields, structured_loss, token_accuracy
 from smellkit.study.gcode.splits import DataConfig, Prepared, Split
-from smellkit.task import Batch, Tensors
+from smellkit.study.gcode.two_stage import MachineEncoder, SensorDecoder, TwoStage
+from smellkit.task import Batch, Tensors, collate
 
 Config = TypeVar("Config")
+SHAPE = ("width", "layers", "fourier", "structure", "summary")  # options that decide the window decoder's tensors
+MADE_BY = "`smellkit train gcode-encoder`"
 
 
 def config_of(kind: type[Config], params: Mapping[str, Any]) -> Config:
     """The task of a run from the parameters in its folder; what is not an option of the task is left alone."""
     return kind(**{name: params[name] for name in accepted(kind) if name in params})
+
+
+def model_of(kind: type, run: Run) -> Any:
+    """The trained model of a finished run of the task `kind`."""
+    model: nn.Module = config_of(kind, run.params).build()
+    return checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder)).eval()
 
 
 def accuracy(logits: Tensor, target: Tensor) -> float:
@@ -66,13 +73,7 @@ class EncoderTask(DataConfig, _Contract):
     fourier: bool = False
 
     def build(self) -> MachineEncoder:
-        scaling = self.prepared.scaling
-        return MachineEncoder(
-            cardinalities=scaling.cardinalities,
-            millimetres=scaling.millimetres,
-            noise=self.noise,
-            fourier=self.fourier,
-        )
+        return MachineEncoder(self.prepared.scaling, noise=self.noise, fourier=self.fourier)
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:
         return encoder_loss(outputs, batch, reconstruction=self.reconstruction)
@@ -97,24 +98,15 @@ def remember(model: MachineEncoder, windows: Tensors, *, key: str) -> dict[str, 
 
     The file is named after the encoder's own weights and `key`, the windows: other weights are another file.
     """
-    folder = memory_folder(model, key=key)
-    if (folder / checkpoint.FILE).exists():
-        return checkpoint.load(folder)[0]
-    model.eval()
-    memory, operation = [], []
-    for start in range(0, len(windows), 256):
-        outputs = model(windows.__getitems__(range(start, min(start + 256, len(windows)))))
-        memory.append(outputs["memory"].half())
-        operation.append(outputs["operation"])
-    tensors = {"memory": torch.cat(memory), "operation": torch.cat(operation)}
-    checkpoint.save(folder, tensors, {"kind": "gcode-memory", "encoder": checkpoint.fingerprint(model)})
-    return tensors
-
-
-def memory_folder(model: MachineEncoder, *, key: str) -> Path:
-    """Where the memory of these weights over these windows lies."""
-    name = sha256(f"{checkpoint.fingerprint(model)} {model.width} {key}".encode()).hexdigest()[:24]
-    return paths.work() / "gcode-memory" / name
+    name = sha256(f"{checkpoint.fingerprint(model)} {key}".encode()).hexdigest()[:24]
+    folder = paths.work() / "gcode-memory" / name
+    if not (folder / checkpoint.FILE).exists():
+        outputs = [model.eval()(batch) for batch in DataLoader(windows, batch_size=256, collate_fn=collate)]
+        kept = {"memory": "memory", "logits": "operation"}
+        tensors = {new: torch.cat([one[old] for one in outputs]) for new, old in kept.items()}
+        tensors["memory"] = tensors["memory"].half()
+        checkpoint.save(folder, tensors, {"kind": "gcode-memory", "encoder": checkpoint.fingerprint(model)})
+    return checkpoint.load(folder)[0]
 
 
 @dataclass(frozen=True)
@@ -138,7 +130,7 @@ class DecoderTask(_Contract):
     @cached_property
     def encoder_task(self) -> EncoderTask:
         """What the encoder was trained on."""
-        return config_of(EncoderTask, runs.latest(self.encoder, made_by="`smellkit train gcode-encoder`").params)
+        return config_of(EncoderTask, runs.latest(self.encoder, made_by=MADE_BY).params)
 
     @property
     def prepared(self) -> Prepared:
@@ -155,13 +147,8 @@ class DecoderTask(_Contract):
         encoder, sets = trained_encoder(self.encoder), {}
         for part in Split._fields:
             windows = self.prepared.windows(part)
-            memory = remember(encoder, windows, key=f"{self.encoder_task} {part}")
-            sets[part] = Tensors(
-                memory=memory["memory"],
-                logits=memory["operation"],
-                operation=windows.tensors["operation"],
-                published=windows.tensors["published"],
-            )
+            labels: dict[str, Any] = {name: windows.tensors[name] for name in ("operation", "published")}
+            sets[part] = Tensors(**labels, **remember(encoder, windows, key=f"{self.encoder_task} {part}"))  # type: ignore[arg-type]
         return sets
 
     def build(self) -> nn.Module:
@@ -183,7 +170,7 @@ class DecoderTask(_Contract):
         tokens, target = outputs["token"].argmax(dim=-1).numpy(), batch["published"].numpy()
         return {
             "accuracy": token_accuracy(tokens, target),
-            "numbers": token_accuracy(tokens, target, kind="numbers", vocabulary=self.prepared.vocabulary),
+            "numbers": token_accuracy(tokens, target, kind="numbers"),
             "operation": accuracy(outputs["operation"], batch["operation"]),
             **head_scores(outputs["structured"], self.fields[batch["published"]]),
         }
@@ -214,26 +201,13 @@ class WindowDecoderTask(DataConfig, _Contract):
     step_line_weight: float = 1.0
 
     def build(self) -> WindowDecoder:
-        prepared = self.prepared
-        millimetres = prepared.scaling.millimetres
-        train, path_knn = prepared.windows("train").tensors, None
+        prepared, path_knn = self.prepared, None
+        train = prepared.windows("train").tensors
         if self.path_knn and prepared.mask[POSITION_COLUMNS].all():
-            path = train["continuous"][..., POSITION_COLUMNS] * torch.tensor(millimetres)
+            path = train["continuous"][..., POSITION_COLUMNS] * torch.tensor(prepared.scaling.millimetres)
             path_knn = PathKNN(path, train["line"], lines=len(prepared.grammar))
-        model = WindowDecoder(
-            prepared.grammar,
-            cardinalities=prepared.scaling.cardinalities,
-            millimetres=millimetres,
-            width=self.width,
-            layers=self.layers,
-            dropout=self.dropout,
-            hide_node=self.hide_node,
-            hide_position=self.hide_position,
-            fourier=self.fourier,
-            structure=self.structure,
-            summary=self.summary,
-            path_knn=path_knn,
-        )
+        own = {name: getattr(self, name) for name in (*SHAPE, "dropout", "hide_node", "hide_position")}
+        model = WindowDecoder(prepared.grammar, prepared.scaling, path_knn=path_knn, **own)
         if model.summary is not None:
             model.summary.prepare(train["continuous"])
         return model
@@ -267,26 +241,14 @@ class WindowDecoderTask(DataConfig, _Contract):
         }
 
 
-def model_of(run: Run) -> WindowDecoder:
-    """The trained model of a finished run of `gcode-window-decoder`."""
-    model = config_of(WindowDecoderTask, run.params).build()
-    checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder))
-    return model.eval()
-
-
 def trained_encoder(name: str) -> MachineEncoder:
     """The encoder of the finished run `name` of `gcode-encoder`."""
-    run = runs.latest(name, made_by="`smellkit train gcode-encoder`")
-    model = config_of(EncoderTask, run.params).build()
-    checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder))
-    return model.eval()
+    return model_of(EncoderTask, runs.latest(name, made_by=MADE_BY))
 
 
 def two_stages(run: Run) -> tuple[MachineEncoder, SensorDecoder]:
     """Encoder and decoder of a finished run of `gcode-decoder`."""
-    task = config_of(DecoderTask, run.params)
-    whole = task.build()
-    checkpoint.fill(whole, checkpoint.load(run.folder)[0], where=str(run.folder)).eval()
+    whole = model_of(DecoderTask, run)
     if isinstance(whole, TwoStage):
-        return whole.encoder, whole.decoder  # type: ignore[return-value]
-    return trained_encoder(task.encoder), whole  # type: ignore[return-value]
+        return whole.encoder, whole.decoder
+    return trained_encoder(config_of(DecoderTask, run.params).encoder), whole

@@ -46,11 +46,11 @@ def measure(
     for name in SWEEPS:
         table = _table(name, fixed={"data": data}, seeds=seeds, workers=workers)
         parts = {column: sweep.summary(table, score=score).set_index("case") for column, score in SCORES.items()}
-        sweeps[name] = {
-            case: {column: _interval(part.loc[case]) for column, part in parts.items()}
-            | {"seeds": int(next(iter(parts.values())).loc[case, "seeds"]), "runs": list(rows["run"])}
-            for case, rows in table.groupby("case", sort=False)
-        }
+        sweeps[name] = {}
+        for case, rows in table.groupby("case", sort=False):
+            means = {column: part.loc[case, ["mean", "low", "high"]].astype(float) for column, part in parts.items()}
+            scores = {column: row.rename({"mean": "value"}).to_dict() for column, row in means.items()}
+            sweeps[name][case] = scores | {"seeds": rows["seed"].nunique(), "runs": list(rows["run"])}
         best = max(sweeps[name], key=lambda case: sweeps[name][case]["test window"]["value"])
         progress(f"{name}: {len(sweeps[name])} cases, the highest {best}")
     return {"sweeps": sweeps}
@@ -65,10 +65,6 @@ def _table(name: str, *, fixed: dict[str, Any], seeds: int, workers: int, cases:
     chosen = {case: plan.variants[case] for case in cases} or plan.variants
     plan = replace(plan, fixed=plan.fixed | fixed, seeds=list(range(1, seeds + 1)), variants=chosen)
     return sweep.run(plan, FACTORY, workers=workers)
-
-
-def _interval(row: pd.Series) -> dict[str, float]:
-    return {"value": float(row["mean"]), "low": float(row["low"]), "high": float(row["high"])}
 
 
 def bars(table: pd.DataFrame, *, label: str = "accuracy") -> Figure:

@@ -49,27 +49,27 @@ def run(data: str | Path = "", *, trees: int = 200, seed: int = 0) -> dict[str, 
     accuracies as {value, low, high} with intervals over recordings.
     """
     report = Report()
-    training = recordings.read_recordings(data, "training", report=report)
-    testing = recordings.read_recordings(data, "testing", report=report)
-    away = other_sessions(data, report)
-    classes = tuple(sorted(training["substance"].unique()))
+    training, testing = (recordings.read_recordings(data, split, report=report) for split in ("training", "testing"))
+    away, classes = other_sessions(data, report), tuple(sorted(training["substance"].unique()))
+    how = {"trees": trees, "seed": seed}
+    tables = {"windows": testing} | ({"other_session": away} if away is not None else {})
     result: dict[str, Any] = {
         "chance_level": 1 / len(classes),
         "substances": len(classes),
         "recordings": {"training": training["file"].nunique(), "testing": testing["file"].nunique()},
-        "first_row": {
-            name: _first_row(training, testing, columns, trees=trees, seed=seed) for name, columns in FIRST_ROWS.items()
-        },
+        "first_row": {name: _first_row(training, testing, columns, **how) for name, columns in FIRST_ROWS.items()},
         "windows": {},
         "other_session": {},
     }
     for name, protocol in INPUTS.items():
-        train = cut(training, protocol, classes=classes)
-        forest = _forest(describe(train.values).numpy(), train.target, trees=trees, seed=seed)
-        result["windows"][name] = _figures(forest, cut(testing, protocol, classes=classes))
-        if away is not None:
-            result["other_session"][name] = _figures(forest, cut(away, protocol, classes=classes))
-    result["second_sessions"] = _second_sessions(training, trees=trees, seed=seed)
+        model = _forest(cut(training, protocol, classes=classes), **how)
+        for split, table in tables.items():
+            test = cut(table, protocol, classes=classes)
+            scores = model.predict_proba(describe(test.values).numpy())
+            hits = {f"top{k}": metrics.hits(scores, test.target, k=k) for k in (1, 5)}
+            intervals = summarise([Outcome(test.recording, hits)])
+            result[split][name] = {measure: interval._asdict() for measure, interval in intervals.items()}
+    result["second_sessions"] = _second_sessions(training, **how)
     result["faults"] = {str(note): int(count) for note, count in report.counts.items()}
     return result | {"verdict": verdict(result)}
 
@@ -127,18 +127,12 @@ def report(result: dict[str, Any]) -> str:
 
 
 def _first_row(training, testing, columns, *, trees: int, seed: int) -> dict[str, float]:
-    rows = training[training["step"] == 0], testing[testing["step"] == 0]
-    testable = rows[1][rows[1]["substance"].isin(rows[0]["substance"])]
-    names, target = np.unique(rows[0]["substance"], return_inverse=True)
-    model = _forest(rows[0][list(columns)].to_numpy(), target, trees=trees, seed=seed)
-    right = names[model.predict(testable[list(columns)].to_numpy())] == testable["substance"].to_numpy()
+    first, rows = (table[table["step"] == 0] for table in (training, testing))
+    rows = rows[rows["substance"].isin(first["substance"])]
+    names, target = np.unique(first["substance"], return_inverse=True)
+    model = _trees(first[list(columns)].to_numpy(), target, trees=trees, seed=seed)
+    right = names[model.predict(rows[list(columns)].to_numpy())] == rows["substance"].to_numpy()
     return summarise([Outcome(np.arange(len(right)), {"top1": right})])["top1"]._asdict()
-
-
-def _figures(model, test: LabelledWindows) -> dict[str, Any]:
-    scores = model.predict_proba(describe(test.values).numpy())
-    hits = {f"top{k}": metrics.hits(scores, test.target, k=k) for k in (1, 5)}
-    return {name: interval._asdict() for name, interval in summarise([Outcome(test.recording, hits)]).items()}
 
 
 def _second_sessions(training: pd.DataFrame, *, trees: int, seed: int) -> dict[str, Any]:
@@ -148,16 +142,19 @@ def _second_sessions(training: pd.DataFrame, *, trees: int, seed: int) -> dict[s
     double = sorted(set(substance[number > 0]))
     if not double:
         return {"substances": [], "top1": None}
-    protocol = Protocol("absolute", SENSORS)
     classes = tuple(sorted(training["substance"].unique()))
     away = training["file"].isin(number.index[number > 0])
-    train, test = (cut(part, protocol, classes=classes) for part in (training[~away], training[away]))
-    model = _forest(describe(train.values).numpy(), train.target, trees=trees, seed=seed)
-    right = model.predict(describe(test.values).numpy()) == test.target
+    parts = (cut(part, Protocol("absolute", SENSORS), classes=classes) for part in (training[~away], training[away]))
+    train, test = parts
+    right = _forest(train, trees=trees, seed=seed).predict(describe(test.values).numpy()) == test.target
     return {"substances": double, "top1": float(right.mean())}
 
 
-def _forest(x: NDArray, target: NDArray, *, trees: int, seed: int):
+def _forest(windows: LabelledWindows, **how: int) -> Any:
+    return _trees(describe(windows.values).numpy(), windows.target, **how)
+
+
+def _trees(x: NDArray, target: NDArray, *, trees: int, seed: int) -> Any:
     from sklearn.ensemble import ExtraTreesClassifier
 
     if len(np.unique(target)) < 2:

@@ -50,12 +50,8 @@ def calibrate(
     scores = np.asarray(scores, np.float64)
     temperature = fit_temperature(scores, target)
     probabilities = softmax(scores / temperature, axis=-1)
-    return Confidence(
-        temperature=temperature,
-        quantile=conformal_quantile(probabilities, target, groups, level=level),
-        thresholds=abstention(probabilities, target, precision=precision),
-        level=level,
-    )
+    quantile = conformal_quantile(probabilities, target, groups, level=level)
+    return Confidence(temperature, quantile, abstention(probabilities, target, precision=precision), level)
 
 
 def calibrate_ahead(few: Held, many: Held, *, ahead: float, level: float = 0.9, precision: float = 0.75) -> Confidence:
@@ -68,16 +64,10 @@ def calibrate_ahead(few: Held, many: Held, *, ahead: float, level: float = 0.9, 
     logs = [np.log(fit_temperature(scores, target)) for scores, target, _ in (few, many)]
     temperature = float(np.exp(logs[1] + ahead * (logs[1] - logs[0])))
     probabilities = [softmax(np.asarray(scores, np.float64) / temperature, axis=-1) for scores, _, _ in (few, many)]
-    quantiles = [
-        conformal_quantile(p, target, groups, level=level)
-        for p, (_, target, groups) in zip(probabilities, (few, many), strict=True)
-    ]
-    return Confidence(
-        temperature=temperature,
-        quantile=float(np.clip(quantiles[1] + ahead * (quantiles[1] - quantiles[0]), 0, 1)),
-        thresholds=abstention(probabilities[1], many[1], precision=precision),
-        level=level,
-    )
+    known = zip(probabilities, (few[1:], many[1:]), strict=True)
+    first, second = (conformal_quantile(p, *truth, level=level) for p, truth in known)
+    quantile = float(np.clip(second + ahead * (second - first), 0, 1))
+    return Confidence(temperature, quantile, abstention(probabilities[1], many[1], precision=precision), level)
 
 
 def ahead_of(recordings: int) -> float:
@@ -96,7 +86,10 @@ def conformal_quantile(probabilities: ArrayLike, target: ArrayLike, groups: Arra
     correction for few recordings is (recordings + 1) / recordings. Source: adaptive prediction sets, Romano et al.,
     arXiv 2006.02544; recordings as groups: Dunn et al., arXiv 1809.07441.
     """
-    needed = _needed(np.asarray(probabilities, np.float64), np.asarray(target))
+    probabilities, rows = np.asarray(probabilities, np.float64), np.arange(len(np.asarray(target)))
+    own = probabilities[rows, np.asarray(target)]
+    above = np.where(probabilities > own[:, None], probabilities, 0).sum(1)
+    needed = np.where(own >= probabilities.max(1), 0.0, above + 0.5 * own)  # the share at which a set holds its truth
     _, which, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     weight = 1 / counts[which] / len(counts)
     order = np.argsort(needed)
@@ -149,12 +142,9 @@ def abstention(
     return best
 
 
-def selective(
-    probabilities: ArrayLike, target: ArrayLike, thresholds: Thresholds | Sequence[float]
-) -> dict[str, float]:
+def selective(probabilities: ArrayLike, target: ArrayLike, thresholds: Thresholds) -> dict[str, float]:
     """Share of rows answered, and how often those answers are right (0 when none is answered)."""
-    limits = thresholds if isinstance(thresholds, Thresholds) else Thresholds(*thresholds)
-    answers = decide(probabilities, limits)
+    answers = decide(probabilities, thresholds)
     given = answers != ABSTAIN
     right = answers[given] == np.asarray(target)[given]
     return {"answered": float(given.mean()), "accuracy": float(right.mean()) if given.any() else 0.0}
@@ -178,10 +168,3 @@ def holds(scores: Sequence[NDArray], test: LabelledWindows, learnt: Confidence) 
         "set_size": float(np.mean([part.sum(1).mean() for part in sets])),
         "selective": {name: float(np.mean([one[name] for one in answered])) for name in answered[0]},
     }
-
-
-def _needed(probabilities: NDArray, target: NDArray) -> NDArray:
-    """Probability above the truth, plus half its own: the share at which a set begins to hold it; 0 for the first."""
-    own = probabilities[np.arange(len(target)), target]
-    above = np.where(probabilities > own[:, None], probabilities, 0).sum(1)
-    return np.where(own >= probabilities.max(1), 0.0, above + 0.5 * own)

@@ -24,7 +24,7 @@ def smellnet_base(data, model, seeds, folds, out, folder):
     if folder:
         from smellkit.study.odour import release
 
-        click.echo(release.make_weights(data, Path(folder), progress=click.echo))
+        click.echo(release.odour(data, Path(folder), progress=click.echo))
         return
     from smellkit.study.odour import smellnet as bench
 
@@ -85,10 +85,15 @@ def audit(folder, out):
 @JSON
 def smellnet_mixture(data, part, seeds, folder, out):
     """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
+    from smellkit.odour.recordings import find
     from smellkit.study.odour import mixtures as mixture_bench
 
+    if folder:
+        from smellkit.study.odour import release
+
+        click.echo(f"weights: {release.mixture(find(data), Path(folder))}")
     parts = [name for name in part.split(",") if name]
-    result = mixture_bench.run(data, parts=parts, seeds=seeds, save=folder, progress=click.echo, before=_earlier(out))
+    result = mixture_bench.run(data, parts=parts, seeds=seeds, progress=click.echo, before=_earlier(out))
     click.echo(mixture_bench.report(result))
     _keep(result, out, "smellkit bench smellnet-mixture --data DIR")
 
@@ -102,9 +107,9 @@ def smellnet_mixture(data, part, seeds, folder, out):
 def fusion(data, scene, seeds, out, folder):
     """Measure smell, picture and text alone and together: what ships, the networks, missing and lying senses."""
     if folder:
-        from smellkit.study.odour import fusion_release
+        from smellkit.study.odour import release
 
-        click.echo(fusion_release.make_weights(data, Path(folder), progress=click.echo))
+        click.echo(release.fusion(data, Path(folder), progress=click.echo))
         return
     from smellkit.study.odour import fusion as bench
 
@@ -158,7 +163,7 @@ def submit(file, name, by, link, out):
         click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
 
 
-def _earlier(out: Path | str) -> dict | None:
+def _earlier(out: Path | str) -> dict:
     """The figures that `out` has already."""
     from smellkit import evaluate
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def task(config: EncoderConfig | None = None, **options: Any) -> Task:
     """Return the task that `config`, or the `options` of one, describes."""
     config = config or EncoderConfig(**options)
     config.protocol  # noqa: B018 - a wrong option is refused now, not when data are read
-    return over_windows(functools.cache(partial(read_splits, config)), config)
+    return over_windows(functools.cache(lambda: read_splits(config)), config)
 
 
 task.__signature__ = inspect.signature(EncoderConfig)  # type: ignore[attr-defined] # what `--set` may name
@@ -135,9 +135,29 @@ def over_windows(splits: Splits, config: EncoderConfig) -> Task:
 
     With nothing held out, the epoch that explains the training windows best is kept, the last mostly.
     """
-    watch = "likelihood" if config.fold < 0 else "accuracy"
-    load, make_network = partial(load_samples, splits, config), partial(build, splits, config)
-    return Task("odour-encoder", load, make_network, partial(loss, config), score, watch=watch)
+
+    def load() -> dict[str, Dataset]:
+        windows = splits()
+        train, features = windows["train"], None
+        changes = {name: getattr(config, name) for name in ("jitter", "scale", "gain", "sensor_dropout", "mixup")}
+        change = Augment(len(train.classes), levels=config.representation in LEVELS, **changes)
+        if config.model in FEATURE_LAG:  # summary features, computed once
+            lag = FEATURE_LAG[config.model]
+            known = describe(train.values, lag=lag)
+            normalizer = QuantileNormalizer(known.shape[1]).fit(known)
+            features = lambda values: normalizer(describe(values, lag=lag))  # noqa: E731
+        rest = {name: samples(part, features=features) for name, part in windows.items() if name != "train"}
+        return {"train": samples(train, change=change if any(changes.values()) else None, features=features), **rest}
+
+    def build() -> Encoder:
+        train = splits()["train"]
+        network = make(config.model, train.values.shape[1:], classes=len(train.classes), **config.options)
+        return network.prepare(torch.from_numpy(train.values))
+
+    def loss(outputs: Batch, batch: Batch) -> Tensor:
+        return focal(outputs["logits"], batch["target"], gamma=config.gamma, smoothing=config.smoothing)
+
+    return Task("odour-encoder", load, build, loss, score, watch="likelihood" if config.fold < 0 else "accuracy")
 
 
 def read_splits(config: EncoderConfig) -> dict[str, LabelledWindows]:
@@ -145,80 +165,49 @@ def read_splits(config: EncoderConfig) -> dict[str, LabelledWindows]:
     stride = int(np.gcd(config.train_stride, config.stride))
     everything = cut(recordings.read_recordings(config.data, "training"), config.protocol, stride=stride)
     train, valid = hold_out(everything, config.fold)
-    tables = {"test": _testing(config.data), "other_session": other_sessions(config.data)}
-    classes = everything.classes
-    rest = {name: cut(t, config.protocol, classes=classes) for name, t in tables.items() if t is not None}
+    tables = {"other_session": other_sessions(config.data)}
+    with suppress(DataError):  # a layout without a test split
+        tables = {"test": recordings.read_recordings(config.data, "testing")} | tables
+    rest = {n: cut(t, config.protocol, classes=everything.classes) for n, t in tables.items() if t is not None}
     return {"train": train.every(config.train_stride), "valid": valid.every(config.stride), **rest}
 
 
-def load_samples(splits: Splits, config: EncoderConfig) -> dict[str, Dataset]:
-    """Samples of every split; for networks on summary features with these, computed once."""
-    windows = splits()
-    train, features = windows["train"], None
-    changes = {name: getattr(config, name) for name in ("jitter", "scale", "gain", "sensor_dropout", "mixup")}
-    change = Augment(len(train.classes), levels=config.representation in LEVELS, **changes)
-    if config.model in FEATURE_LAG:
-        lag = FEATURE_LAG[config.model]
-        known = describe(train.values, lag=lag)
-        features = partial(normal_features, QuantileNormalizer(known.shape[1]).fit(known), lag=lag)
-    rest = {name: samples(part, features=features) for name, part in windows.items() if name != "train"}
-    return {"train": samples(train, change=change if any(changes.values()) else None, features=features), **rest}
-
-
-def build(splits: Splits, config: EncoderConfig) -> Encoder:
-    """The network, scaled to the training windows."""
-    train = splits()["train"]
-    network = make(config.model, train.values.shape[1:], classes=len(train.classes), **config.options)
-    return network.prepare(torch.from_numpy(train.values))
-
-
-def loss(config: EncoderConfig, outputs: Batch, batch: Batch) -> Tensor:
-    """Focal loss with label smoothing; gamma 0 is cross-entropy."""
-    return focal(outputs["logits"], batch["target"], gamma=config.gamma, smoothing=config.smoothing)
-
-
-def normal_features(normalizer: QuantileNormalizer, values: NDArray[np.float32], *, lag: int) -> Tensor:
-    """Normalised summary features (windows, features) of windows."""
-    return normalizer(describe(values, lag=lag))
-
-
 def samples(
-    windows: LabelledWindows, *, change: Augment | None = None, features: Callable[..., Tensor] | None = None
+    windows: LabelledWindows, *, change: Augment | None = None, features: Callable[[NDArray], Tensor] | None = None
 ) -> Tensors:
-    """Windows as samples {"window", "target", "recording"}; with `features`, those of the window as "summary" too."""
+    """Windows as samples {"window", "target", "recording"}; with `features`, those of the window as "summary" too.
+
+    Summary features take long: changed windows have theirs computed beforehand, for `VARIANTS` copies that are always
+    the same, and a batch draws one of the copies of each.
+    """
     whole: dict[str, Any] = {"window": windows.values, "target": windows.target, "recording": windows.recording}
     if features is None:
         return Tensors(change=change, **whole)
     if change is None:
         return Tensors(summary=features(windows.values), **whole)
-    return Variants([{**part, "summary": features(part["window"].numpy())} for part in varied(whole, change)])
-
-
-def varied(whole: Mapping[str, Any], change: Augment, *, batch: int = 256) -> list[Batch]:
-    """`VARIANTS` changed copies of the samples `whole`, always the same ones."""
     tensors = {name: torch.as_tensor(values) for name, values in whole.items()}
     copies = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _ in range(VARIANTS):
-            order = torch.randperm(len(tensors["target"]))
-            parts = [change({name: tensor[rows] for name, tensor in tensors.items()}) for rows in order.split(batch)]
-            back = order.argsort()
-            copies.append({name: torch.cat([part[name] for part in parts])[back] for name in tensors})
-    return copies
+            order = torch.randperm(len(windows))
+            parts = [change({name: tensor[rows] for name, tensor in tensors.items()}) for rows in order.split(256)]
+            copy = {name: torch.cat([part[name] for part in parts])[order.argsort()] for name in tensors}
+            copies.append({**copy, "summary": features(copy["window"].numpy())})
+    return Variants(copies)
 
 
 class Variants(Tensors):
-    """Samples that were changed beforehand, because summary features take long: a batch draws one copy of each."""
+    """Several `copies` of the same samples: a batch draws one copy of each."""
 
     def __init__(self, copies: list[Batch]):
         first: dict[str, Any] = copies[0]
         super().__init__(**first)
-        self.copies = {name: torch.stack([copy[name] for copy in copies]) for name in copies[0]}
+        self.copies = {name: torch.stack([copy[name] for copy in copies]) for name in first}
 
     def __getitems__(self, indices):
         rows = torch.as_tensor(indices)
-        which = torch.randint(len(next(iter(self.copies.values()))), rows.shape)
+        which = torch.randint(VARIANTS, rows.shape)
         return {name: copies[which, rows] for name, copies in self.copies.items()}
 
 
@@ -262,11 +251,3 @@ def columns_of(sensors: str) -> tuple[str, ...]:
         if name not in recordings.SENSORS:
             raise OptionError(f"There is no sensor {name!r}", hint=nearest(name, recordings.SENSORS))
     return names
-
-
-def _testing(data: str):
-    """The test split, or None where the layout has none."""
-    try:
-        return recordings.read_recordings(data, "testing")
-    except DataError:
-        return None

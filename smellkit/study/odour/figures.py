@@ -1,8 +1,8 @@
-"""Figures of the odour encoder: what the sensors do, what the encoder confuses, and what the session gives away."""
+"""Figures of the odour system: what sensors do, what the encoder confuses, mixtures, and the fusion of the senses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,63 +10,63 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import evaluate, plots
+from smellkit.odour.confidence import margin
+from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import GAS, RATE
+from smellkit.odour.scents import ODORANTS, SCENTS
 from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.study.odour.mixture_data import label
 from smellkit.study.odour.smellnet import CATEGORIES, category, outcome
 from smellkit.study.odour.survey import stuck
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from smellkit.device.playlist import Playlist
+
+KINDS = [*CATEGORIES, "other"]
+Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
 
 
 def responses(table: pd.DataFrame, *, substances: Sequence[str], columns: Sequence[str] = GAS) -> Figure:
     """Change of each channel since the first second, one panel a substance, every recording a thin line."""
-    figure, panels = _panels([name.replace("_", " ") for name in substances], across=2, height=1.9)
-    colour = plots.colours(columns)
-    for axes, substance in zip(panels, substances, strict=True):
-        for _, rows in table[table["substance"] == substance].groupby("file"):
-            change = rows[list(columns)].to_numpy() - rows[list(columns)].to_numpy()[0]
-            for channel, name in enumerate(columns):
-                axes.plot(np.arange(len(change)) / RATE, change[:, channel], color=colour[name], linewidth=0.9)
-    handles = [panels[0].plot([], [], color=colour[name], label=name)[0] for name in columns]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(columns), columnspacing=1.0, handlelength=1.0)
-    return figure
+    shown: dict[str, list] = {name: [] for name in substances}
+    for (substance, _), rows in table[table["substance"].isin(substances)].groupby(["substance", "file"]):
+        values = rows[list(columns)].to_numpy()
+        shown[substance] += zip(columns, (values - values[0]).T, strict=True)
+    titled = {name.replace("_", " "): lines for name, lines in shown.items()}
+    return _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9))
 
 
 def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     """The same rows of one recording (rows, channels) as recorded, less their first row, and as differences."""
     protocol = Protocol(columns=tuple(columns))
     rows = np.asarray(values, np.float32)[None, : protocol.span]
+    differences = np.pad(protocol.represent(rows)[0], ((protocol.lag, 0), (0, 0)), constant_values=np.nan)
     shown = {
-        "as recorded": (0, rows[0]),
-        "less the first row (level-free)": (0, Protocol("level-free", tuple(columns)).represent(rows)[0]),
-        f"difference over {protocol.lag} s (strict)": (protocol.lag, protocol.represent(rows)[0]),
+        "as recorded": rows[0],
+        "less the first row (level-free)": Protocol("level-free", tuple(columns)).represent(rows)[0],
+        f"difference over {protocol.lag} s (strict)": differences,
     }
-    figure, panels = _panels(list(shown), across=1, height=1.57)
-    for axes, (start, part) in zip(panels, shown.values(), strict=True):
-        for name, colour in plots.colours(columns).items():
-            axes.plot(start + np.arange(len(part)), part[:, list(columns).index(name)], color=colour, label=name)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, handlelength=1.0)
-    return figure
+    titled = {name: zip(columns, part.T, strict=True) for name, part in shown.items()}
+    return _panels(titled, across=1, height=1.57, widths={})
 
 
 def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     """Rows of one recording (rows, channels) less their first, and the same rebuilt from their differences alone."""
     rows = np.asarray(values, np.float32)[None, : Protocol().span]
     kinds = {"recorded": "level-free", "rebuilt from differences": "rebuilt"}
-    shown = {name: Protocol(kind, tuple(columns)).represent(rows)[0] for name, kind in kinds.items()}
-    figure, panels = _panels(columns, across=3, height=1.7)
-    colour = plots.colours(shown)
-    for number, axes in enumerate(panels):
-        for (name, part), width in zip(shown.items(), (3.0, 1.2), strict=True):
-            axes.plot(part[:, number], color=colour[name], linewidth=width, label=name)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+    parts = {name: Protocol(kind, tuple(columns)).represent(rows)[0] for name, kind in kinds.items()}
+    shown = {title: [(name, part[:, i]) for name, part in parts.items()] for i, title in enumerate(columns)}
+    return _panels(shown, across=3, height=1.7, widths=dict(zip(kinds, (3.0, 1.2), strict=True)))
 
 
 def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, most: int = 1500) -> Figure:
     """Windows in the plane, coloured by category: "pca" or "tsne" of their normal summary features."""
     import torch
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
 
     from smellkit.odour.features import QuantileNormalizer, describe
 
@@ -74,18 +74,21 @@ def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, m
     with torch.no_grad():
         x = describe(windows.values[chosen])
         z = QuantileNormalizer(x.shape[1]).fit(x)(x).numpy()
+    plane = PCA(min(30, *z.shape), random_state=seed).fit_transform(z)
+    if method != "pca":
+        plane = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(plane)
     kinds = [category(windows.classes[i]) for i in windows.target[chosen]]
-    order = np.argsort([[*CATEGORIES, "other"].index(kind) for kind in kinds], kind="stable")
-    return plots.scatter(_plane(z, method=method, seed=seed)[order], groups=[kinds[i] for i in order])
+    order = np.argsort([KINDS.index(kind) for kind in kinds], kind="stable")
+    return plots.scatter(plane[order, :2], groups=[kinds[i] for i in order])
 
 
 def confusion(scores: NDArray, windows: LabelledWindows) -> Figure:
     """Confusion matrix of log-probabilities (windows, classes), substances in order of their category."""
-    order = sorted(range(len(windows.classes)), key=lambda i: _order(windows.classes[i]))
+    classes = windows.classes
+    order = sorted(range(len(classes)), key=lambda i: (KINDS.index(category(classes[i])), classes[i]))
     matrix = np.zeros((len(order), len(order)))
     np.add.at(matrix, (windows.target, scores.argmax(1)), 1)
-    names = [windows.classes[i].replace("_", " ") for i in order]
-    return plots.confusion(matrix[np.ix_(order, order)], names=names)
+    return plots.confusion(matrix[np.ix_(order, order)], names=[classes[i].replace("_", " ") for i in order])
 
 
 def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
@@ -118,39 +121,26 @@ def sniffing_lines(table: pd.DataFrame) -> Figure:
 
 def abstention(probabilities: NDArray, target: NDArray) -> Figure:
     """How often answers are right when only the surest share is answered, by the lead of the first over the second."""
-    from smellkit.odour.confidence import margin
-
-    order = np.argsort(-margin(probabilities), kind="stable")
-    right = (probabilities.argmax(1) == target)[order]
-    share = np.arange(1, len(right) + 1) / len(right)
-    figure = _figure(height=3.2)
-    axes = figure.subplots()
-    axes.plot(share, np.cumsum(right) / np.arange(1, len(right) + 1), color=plots.PALETTE[0])
-    axes.set(xlabel="share of windows that is answered", ylabel="share that was right", xlim=(0, 1.01), ylim=(0, 1.02))
-    axes.grid(True)
+    right = (probabilities.argmax(1) == target)[np.argsort(-margin(probabilities), kind="stable")]
+    count = np.arange(1, len(right) + 1)
+    table = pd.DataFrame({"share": count / len(right), "right": np.cumsum(right) / count})
+    words = {"x_label": "share of windows that is answered", "label": "share that was right"}
+    figure = plots.lines(table, x="share", y="right", **words)
+    figure.axes[0].set(xlim=(0, 1.01), ylim=(0, 1.02))
     return figure
 
 
 def confound(audited: dict[str, Any]) -> Figure:
     """What `audit.run` measured: top-1 within the session and on another day, input by input."""
-    names = list(audited["windows"])
-    figure = _figure(height=1.4 + 0.62 * len(names))
-    axes = figure.subplots()
-    rows = np.arange(len(names))
-    parts = {"test split, same session": (audited["windows"], plots.PALETTE[0], -0.19)}
-    if audited["other_session"]:
-        parts["another session"] = (audited["other_session"], plots.PALETTE[1], 0.19)
-    for label, (values, colour, shift) in parts.items():
-        top = [values[name]["top1"] for name in names]
-        spread = np.abs([[t["value"] - t["low"] for t in top], [t["high"] - t["value"] for t in top]])
-        axes.barh(rows + shift, [t["value"] for t in top], height=0.36, color=colour, label=label, xerr=spread,
-                  error_kw={"ecolor": plots.INK, "elinewidth": 1.2, "capsize": 2})  # fmt: skip
-    axes.axvline(audited["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
-    axes.set_yticks(rows, names)
-    axes.invert_yaxis()
-    axes.set(xlabel="share of windows that was right", xlim=(0, 1.02))
-    axes.grid(axis="x")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    splits = {"test split, same session": "windows", "another session": "other_session"}
+    rows = [
+        {"name": name, "split": split, "score": top["value"], "low": top["low"], "high": top["high"]}
+        for split, key in splits.items()
+        for name, figures in audited[key].items()
+        for top in [figures["top1"]]
+    ]
+    figure = grouped(pd.DataFrame(rows), of="split", label="share of windows that was right", limits=(0, 1.02))
+    figure.axes[0].axvline(audited["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
     return figure
 
 
@@ -161,46 +151,135 @@ def surroundings(table: pd.DataFrame, *, most: int = 12) -> Figure:
     """
     well = table[~table["file"].map(stuck(table))]
     means = well.groupby("file").agg({"substance": "first", "Pressure": "median", "Humidity": "median"})
-    names = sorted(means["substance"].unique())[:most]
     figure = _figure(height=4.2)
     axes = figure.subplots()
-    for name, colour in plots.colours(names).items():
+    for name, colour in plots.colours(sorted(means["substance"].unique())[:most]).items():
         rows = means[means["substance"] == name]
-        label = name.replace("_", " ")
-        axes.scatter(rows["Pressure"], rows["Humidity"], s=34, color=colour, alpha=0.85, linewidth=0, label=label)
+        look: dict[str, Any] = {"s": 34, "alpha": 0.85, "linewidth": 0, "label": name.replace("_", " ")}
+        axes.scatter(rows["Pressure"], rows["Humidity"], color=colour, **look)
     axes.set(xlabel="pressure in hPa", ylabel="humidity in %")
     axes.grid(True)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, handletextpad=0.2)
     return figure
 
 
-def _order(substance: str) -> tuple[int, str]:
-    return ([*CATEGORIES, "other"].index(category(substance)), substance)
+def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 12) -> Figure:
+    """The true ratios of up to `most` mixtures beside the mean of what was predicted for their windows."""
+    names = np.array([label(row) for row in windows.ratios])
+    several = (windows.ratios > 0).sum(axis=1) > 1
+    chosen = np.unique(names[several] if several.any() else names)
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
+    figure = _figure(height=1.8 + 0.34 * len(chosen))
+    axes = figure.subplots(1, 2, sharey=True)
+    for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
+        means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], chosen, list(ODORANTS))
+        means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=plots.colours(ODORANTS))
+        side.set(title=title, xlim=(0, 1), xlabel="ratio")
+        side.tick_params(axis="y", length=0)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
-def _plane(z: NDArray, *, method: str, seed: int) -> NDArray:
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
+def scores_beside(table: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Top-1@0.1 and dynamic top-k of several systems side by side, in percent: a good one needs both."""
+    names = {"top1_at_0.1": "ratios within 0.1", "dynamic_top_k": "right components"}
+    rows = [
+        {"name": system, "measure": word, "score": scores[key]}
+        for system, scores in table.items()
+        for key, word in names.items()
+    ]
+    return grouped(pd.DataFrame(rows), of="measure", label="%", limits=(0, 100), digits=0)
 
-    first = PCA(min(30, *z.shape), random_state=seed).fit_transform(z)
-    if method == "pca":
-        return first[:, :2]
-    return TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(first)
+
+def grouped(
+    table: pd.DataFrame, *, of: str, label: str, limits: tuple[float, float], digits: int | None = None
+) -> Figure:
+    """Horizontal bars of "score", one group for each "name" and in it one bar for each value of column `of`.
+
+    With intervals where there are columns "low" and "high", and the number at its end with so many `digits`.
+    """
+    names, kinds = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[of]))
+    colour, height = plots.colours(kinds), 0.8 / len(kinds)
+    figure = _figure(height=1.4 + 0.28 * len(names) * len(kinds))
+    axes = figure.subplots()
+    for turn, kind in enumerate(kinds):
+        part = table[table[of] == kind].set_index("name").reindex(names)
+        rows, score = np.arange(len(names)) + (turn - (len(kinds) - 1) / 2) * height, part["score"]
+        spread = (score - part["low"], part["high"] - score) if "low" in part else None
+        look: dict[str, Any] = {"error_kw": {"ecolor": plots.INK, "elinewidth": 1.2, "capsize": 2}}
+        axes.barh(rows, score, height=0.9 * height, color=colour[kind], label=kind, xerr=spread, **look)
+        for row, value in zip(rows, score, strict=True):
+            if digits is not None and np.isfinite(value):
+                axes.annotate(f"{value:.{digits}f}", (value, row), (4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set(xlabel=label, xlim=limits)
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower center", ncols=min(len(kinds), 4))
+    return figure
 
 
-def _panels(titles: Sequence[str], *, across: int, height: float) -> tuple[Figure, list[Any]]:
-    """A figure and its panels over seconds, `across` in a row of this height, one a title."""
-    down = int(np.ceil(len(titles) / across))
+def channel_correlations(z: Tensor, ratios: NDArray, weights: Tensor, *, most: int = 16) -> Figure:
+    """How the strongest channels of alpha answer to each scent: the correlation of z_i with the scent's ratio.
+
+    `z` (windows, 50), `ratios` (windows, 12), `weights` (50,) from `AlphaSum.weights`.
+    """
+    strongest = np.argsort(-weights.numpy())[:most]
+    centred, truth = (part - part.mean(axis=0) for part in (z.numpy()[:, strongest], ratios))
+    size = np.linalg.norm(centred, axis=0)[None, :] * np.linalg.norm(truth, axis=0)[:, None]
+    values, columns = truth.T @ centred / np.maximum(size, 1e-9), [f"{channel + 1}" for channel in strongest]
+    figure = plots.heat(values, rows=ODORANTS, columns=columns, centre=0.0, label="correlation")
+    figure.axes[0].set_xlabel("channel z, the strongest first")
+    return figure
+
+
+def all_subsets(accuracy: Mapping[str, float]) -> Figure:
+    """The accuracy of all seven subsets of smell, picture and text, best first."""
+    values = {name: 100 * accuracy[name] for name in sorted(accuracy, key=lambda name: -accuracy[name])}
+    return plots.bars(values, label="% right", digits=0, highlight=[name for name in values if name.count("+") == 2])
+
+
+def disagreement(table: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Which modality the model follows when one shows another scent than the two others."""
+    rows = {}
+    for odd, shares in table.items():
+        follows, others = shares["follows it"], shares["follows the others"]
+        name = "all agree" if odd == "none" else f"{odd} disagrees"
+        rows[name] = {"the others": others, "the odd one": follows, "a third scent": 1 - others - follows}
+    return plots.stacked(pd.DataFrame(rows).T, label="share of answers")
+
+
+def slots(plan: Playlist) -> pd.DataFrame:
+    """The slots of a playlist as rows of name, start, end: what `plots.timeline` draws."""
+    return pd.DataFrame([{"name": SCENTS[scent - 1], "start": at, "end": at + long} for at, scent, long in plan.slots])
+
+
+def most_mixed(windows: MixtureWindows, *, components: int = 2) -> int:
+    """The first row of `windows` with at least `components` scents, for a worked example."""
+    return int(((windows.ratios > 0).sum(axis=1) >= components).argmax())
+
+
+def _panels(shown: Mapping[str, Lines], *, across: int, height: float, widths: Mapping[str, float]) -> Figure:
+    """Lines over seconds, a panel of this height for each title, `across` in a row, and one legend for all."""
+    down = -(-len(shown) // across)
     figure = _figure(height=height * down + 0.7)
     panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
-    for axes in panels[-across:]:
-        axes.set_xlabel("seconds")
-    for axes in panels[len(titles) :]:
-        axes.set_visible(False)
-    for axes, title in zip(panels, titles, strict=False):
+    drawn = {title: list(lines) for title, lines in shown.items()}
+    colour, handles = plots.colours(name for lines in drawn.values() for name, _ in lines), {}
+    for axes, (title, lines) in zip(panels, drawn.items(), strict=False):
+        for name, values in lines:
+            seconds, width = np.arange(len(values)) / RATE, widths.get(name)
+            (handles[name],) = axes.plot(seconds, values, color=colour[name], linewidth=width)
         axes.set_title(title)
         axes.grid(axis="y")
-    return figure, list(panels[: len(titles)])
+    for axes in panels[-across:]:
+        axes.set_xlabel("seconds")
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, handlelength=1.0, columnspacing=1.0)
+    return figure
 
 
 def _figure(*, height: float) -> Figure:

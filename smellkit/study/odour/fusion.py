@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from torch import Tensor
 from smellkit.evaluate import Outcome, evaluate, percent
 from smellkit.odour.experts import Experts
 from smellkit.odour.mixture import dynamic_top_k, within_tolerance
-from smellkit.odour.mixture_task import divergence
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import SCENTS
+from smellkit.odour.senses import load_scene_encoder
 from smellkit.study.odour import fusion_task
-from smellkit.study.odour.experts import fit_experts, take
-from smellkit.study.odour.fusion_network import MODALITIES
-from smellkit.study.odour.fusion_task import correct
+from smellkit.study.odour.experts import fit_experts
+from smellkit.study.odour.fusion_task import MODALITIES, correct
+from smellkit.study.odour.mixture_task import divergence
 from smellkit.study.odour.scenes import Scenes, Smells, read_scenes
 from smellkit.task import Batch
 from smellkit.train import Settings
@@ -42,16 +43,18 @@ def name_of(subset: Sequence[int]) -> str:
     return " + ".join(MODALITIES[i] for i in subset)
 
 
+def posterior(
+    experts: Experts, scenes: Scenes, smells: Smells, drawn: Batch, subset: Sequence[int], *, single: bool = False
+) -> NDArray:
+    """What the experts believe of each window, (n, m + 1), when only the senses numbered in `subset` are there."""
+    likelihoods = [experts.seen(MODALITIES[i], drawn[MODALITIES[i]].numpy()) for i in subset if i]
+    flat = experts.flat(len(smells), single=single)
+    return experts.fuse(smells.belief(experts, scenes.mixtures) if 0 in subset else flat, *likelihoods)
+
+
 def by_experts(experts: Experts, scenes: Scenes) -> Predict:
     """The product of experts as a prediction."""
-
-    def predict(smells: Smells, drawn: Batch, subset: Sequence[int], *, single: bool = False) -> NDArray:
-        likelihoods = [experts.seen(MODALITIES[i], drawn[MODALITIES[i]].numpy()) for i in subset if i]
-        flat = experts.flat(len(smells), single=single)
-        belief = smells.belief(experts, scenes.mixtures) if 0 in subset else flat
-        return experts.decide(experts.fuse(belief, *likelihoods))
-
-    return predict
+    return lambda *given, single=False: experts.decide(posterior(experts, scenes, *given, single=single))
 
 
 def by_network(network: Any, scenes: Scenes, *, plain: bool) -> Predict:
@@ -63,10 +66,14 @@ def by_network(network: Any, scenes: Scenes, *, plain: bool) -> Predict:
     return predict
 
 
+def rightly(beta: NDArray, smells: Smells) -> NDArray[np.bool_]:
+    """Whether the loudest scent of beta (n, 12) is one of the loudest in the air, (n,)."""
+    return correct(torch.from_numpy(beta.astype(np.float32)), torch.from_numpy(smells.ratios)).numpy()
+
+
 def outcome(beta: NDArray, smells: Smells, *, classes: bool = False) -> Outcome:
     """All measures of beta (n, 12), by recording; with `classes` the accuracy of the loudest scent for each scent."""
-    truth = smells.ratios.astype(float)
-    right = correct(torch.from_numpy(beta.astype(np.float32)), torch.from_numpy(smells.ratios)).numpy()
+    truth, right = smells.ratios.astype(float), rightly(beta, smells)
     measures: dict[str, Any] = {
         "top1_at_0.1": within_tolerance(beta, truth),
         "dynamic_top_k": dynamic_top_k(beta, truth),
@@ -77,7 +84,7 @@ def outcome(beta: NDArray, smells: Smells, *, classes: bool = False) -> Outcome:
     if classes:
         strongest = truth >= truth.max(axis=1, keepdims=True) - 1e-6
         measures |= {name: _share(right, strongest[:, i]) for i, name in enumerate(SCENTS) if strongest[:, i].any()}
-    return Outcome(smells.windows.recording, measures)
+    return Outcome(smells.recording, measures)
 
 
 def _share(right: NDArray, where: NDArray) -> Callable[[NDArray], float]:
@@ -93,55 +100,39 @@ def outcomes(predict: Predict, scenes: Scenes, *, seed: int, subsets: Sequence =
     table = {}
     for part in (part for part in ("valid", "valid-day", "test", "unseen") if part in scenes.smells):
         smells = scenes.smells[part]
-        drawn = draw(scenes, part, smells, seed)
+        drawn = scenes.show(part, smells, seed=seed)
         for subset in subsets:
             beta = predict(smells, drawn, subset)
             table[f"{part}, {name_of(subset)}"] = outcome(beta, smells, classes=part == "test")
-    if len(subsets) == len(SUBSETS):
-        table |= singles(predict, scenes, seed=seed) | conflicts(predict, scenes, seed=seed)
+    test = scenes.smells["test"]
+    pure = test[np.flatnonzero(test.ratios.max(axis=1) > 0.99)]  # windows that hold one scent alone
+    if len(subsets) == len(SUBSETS) and len(pure):
+        table |= singles(predict, scenes, pure, seed=seed) | conflicts(predict, scenes, pure, seed=seed)
     return table
 
 
-def draw(scenes: Scenes, part: str, smells: Smells, seed: int) -> Batch:
-    return scenes.draw(part, torch.from_numpy(smells.ratios), generator=torch.Generator().manual_seed(seed))
-
-
-def pure(scenes: Scenes) -> Smells:
-    """The windows of the test that hold one scent alone."""
-    return take(scenes.smells["test"], np.flatnonzero(scenes.smells["test"].ratios.max(axis=1) > 0.99))
-
-
-def singles(predict: Predict, scenes: Scenes, *, seed: int) -> dict[str, Outcome]:
+def singles(predict: Predict, scenes: Scenes, smells: Smells, *, seed: int) -> dict[str, Outcome]:
     """How often the scent of a scene of one scent comes first, by picture, by text and by both: one of each."""
-    smells = pure(scenes)
-    if not len(smells):
-        return {}
-    drawn, ratios = draw(scenes, "test", smells, seed), torch.from_numpy(smells.ratios)
-    table = {}
-    for subset in ((1,), (2,), (1, 2), ALL):
-        beta = torch.from_numpy(predict(smells, drawn, subset, single=True).astype(np.float32))
-        table[f"single, {name_of(subset)}"] = Outcome(
-            smells.windows.recording, {"right": correct(beta, ratios).numpy()}
-        )
-    return table
+    drawn = scenes.show("test", smells, seed=seed)
+    betas = {subset: predict(smells, drawn, subset, single=True) for subset in ((1,), (2,), (1, 2), ALL)}
+    return {
+        f"single, {name_of(subset)}": Outcome(smells.recording, {"right": rightly(beta, smells)})
+        for subset, beta in betas.items()
+    }
 
 
-def conflicts(predict: Predict, scenes: Scenes, *, seed: int) -> dict[str, Outcome]:
+def conflicts(predict: Predict, scenes: Scenes, smells: Smells, *, seed: int) -> dict[str, Outcome]:
     """Which sense is followed when one shows another scent than the two others; on recordings of one scent.
 
     For each odd sense: the share of windows in which beta's largest scent is the one that it shows alone, or the one
     that the two others show (of all, and of those in which each of them alone names it), and the margin between the
     two largest.
     """
-    smells = pure(scenes)
-    if not len(smells):
-        return {}
     random = torch.Generator().manual_seed(seed)
     own = torch.from_numpy(smells.ratios.argmax(axis=1))
     other = (own + torch.randint(1, len(SCENTS), own.shape, generator=random)) % len(SCENTS)
-    agreed = scenes.draw("test", torch.eye(len(SCENTS))[own], generator=random)
-    wrong = scenes.draw("test", torch.eye(len(SCENTS))[other], generator=random)
-    swapped = take(smells, smell_of(own, other, random).numpy())
+    agreed, wrong = (scenes.draw("test", torch.eye(len(SCENTS))[shown], generator=random) for shown in (own, other))
+    swapped = smells[smell_of(own, other, random).numpy()]
     table = {}
     for odd in ("none", *MODALITIES):
         drawn = {name: (wrong if name.startswith(odd) else agreed)[name] for name in agreed}
@@ -149,14 +140,14 @@ def conflicts(predict: Predict, scenes: Scenes, *, seed: int) -> dict[str, Outco
         beta = predict(shown, drawn, ALL)
         others = [i for i, name in enumerate(MODALITIES) if name != odd]
         alone = [predict(shown, drawn, (i,), single=True).argmax(axis=1) == own.numpy() for i in others]
-        top = np.sort(beta, axis=1)
+        follows, top = beta.argmax(axis=1) == own.numpy(), np.sort(beta, axis=1)
         measures: dict[str, Any] = {
-            "follows the others": beta.argmax(axis=1) == own.numpy(),
-            "follows them where they agree": _share(beta.argmax(axis=1) == own.numpy(), np.all(alone, axis=0)),
+            "follows the others": follows,
+            "follows them where they agree": _share(follows, np.all(alone, axis=0)),
             "follows it": beta.argmax(axis=1) == other.numpy(),
             "margin": top[:, -1] - top[:, -2],
         }
-        table[f"conflict, {odd}"] = Outcome(smells.windows.recording, measures)
+        table[f"conflict, {odd}"] = Outcome(smells.recording, measures)
     return table
 
 
@@ -170,7 +161,7 @@ def smell_of(own: Tensor, other: Tensor, generator: torch.Generator) -> Tensor:
     return rows
 
 
-def models(read: Callable[[int], Scenes], *, epochs: int = SETTINGS.epochs) -> dict[str, Callable[[int], dict]]:
+def models(read: Callable[[int], Scenes]) -> dict[str, Callable[[int], dict[str, Outcome]]]:
     """Every row of the bench: a function from the seed to its outcomes; `read` gives the scenes of a seed."""
 
     def experts(seed: int) -> dict[str, Outcome]:
@@ -178,20 +169,18 @@ def models(read: Callable[[int], Scenes], *, epochs: int = SETTINGS.epochs) -> d
         return outcomes(by_experts(fit_experts(scenes, seed=seed), scenes), scenes, seed=seed)
 
     def network(inputs: str, seed: int) -> dict[str, Outcome]:
-        scenes = read(seed)
-        settings = Settings(**{**vars(SETTINGS), "epochs": epochs, "seed": seed})
+        scenes, settings = read(seed), replace(SETTINGS, seed=seed)
         made = fusion_task.fitted(scenes, name=f"bench-fusion/{inputs}-{seed}", settings=settings, inputs=inputs)
         return outcomes(by_network(made, scenes, plain=inputs == "embeddings"), scenes, seed=seed)
 
     def without(missing: int, seed: int) -> dict[str, Outcome]:
-        scenes, rest = read(seed), [i for i in range(len(MODALITIES)) if i != missing]
+        scenes, rest = read(seed), tuple(i for i in ALL if i != missing)
         made = fit_experts(scenes, seed=seed, senses=rest)
-        return outcomes(by_experts(made, scenes), scenes, seed=seed, subsets=[tuple(rest)])
+        return outcomes(by_experts(made, scenes), scenes, seed=seed, subsets=[rest])
 
-    rows: dict[str, Callable[[int], dict]] = {"product of experts": experts}
+    rows: dict[str, Callable[[int], dict[str, Outcome]]] = {"product of experts": experts}
     rows |= {f"network on {inputs}": functools.partial(network, inputs) for inputs in fusion_task.INPUTS}
-    rows |= {f"experts without {name}": functools.partial(without, i) for i, name in enumerate(MODALITIES)}
-    return rows
+    return rows | {f"experts without {name}": functools.partial(without, i) for i, name in enumerate(MODALITIES)}
 
 
 def run(
@@ -203,8 +192,6 @@ def run(
     progress: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure all rows on a SmellNet folder, the sample by default; rows measured before on the same are kept."""
-    from smellkit.odour.senses import load_scene_encoder
-
     read = functools.lru_cache(maxsize=None)(lambda seed: read_scenes(str(data), scene=scene, seed=seed))
     about = {"data": "sample" if not data else find(data).name, "encoder": load_scene_encoder(scene).identity}
     return evaluate(models(read), seeds=seeds, about=about, earlier=earlier, progress=progress)
@@ -216,9 +203,8 @@ def report(result: Mapping[str, Any]) -> str:
     for row, splits in result["rows"].items():
         for split, figures in splits.items():
             if isinstance(figures, Mapping) and "top1_at_0.1" in figures and split.startswith(("test", "unseen")):
-                scores = "   ".join(
-                    f"{name} {percent(figures[name])}" for name in ("top1_at_0.1", "dynamic_top_k", "loudest")
-                )
+                names = ("top1_at_0.1", "dynamic_top_k", "loudest")
+                scores = "   ".join(f"{name} {percent(figures[name])}" for name in names)
                 lines.append(f"{row:24} {split:34} {scores}   MAE {figures['mae']['value']:.4f}")
     return "\n".join(lines)
 
@@ -231,13 +217,12 @@ def means(table: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
     }
 
 
-def by_scent(outcome: Outcome) -> dict[str, float]:
-    """The share of windows whose loudest scent is right, for each scent."""
-    rows = np.arange(len(np.asarray(outcome.groups)))
-    return {name: score(rows) for name, score in outcome.measures.items() if callable(score)}
+def gain_over_best_single(table: Mapping[str, Outcome]) -> dict[str, float]:
+    """How far all three senses lie ahead of the best single one on the test, for each scent, as shares of windows."""
 
+    def by_scent(of: Outcome) -> dict[str, float]:
+        rows = np.arange(len(np.asarray(of.groups)))
+        return {name: score(rows) for name, score in of.measures.items() if callable(score)}
 
-def gain_over_best_single(table: Mapping[str, Outcome], part: str = "test") -> dict[str, float]:
-    """How far all three senses lie ahead of the best single one, for each scent, as shares of windows."""
-    whole, *single = (by_scent(table[f"{part}, {name}"]) for name in (name_of(ALL), *MODALITIES))
+    whole, *single = (by_scent(table[f"test, {name}"]) for name in (name_of(ALL), *MODALITIES))
     return {scent: whole[scent] - max(one[scent] for one in single) for scent in whole}

@@ -1,19 +1,110 @@
-"""The fusion network as a task for the trainer: on the evidence of each sense, or in its plain form on embeddings."""
+"""The task "odour-fusion": the network that the product of experts, which ships, is compared with.
+
+    smell  (ds)  -- alpha ---+
+    picture (dv) -- linear --+-- tokens + modality embeddings -- strategy --> odour scene -- softmax --> beta (12)
+    text   (dt)  -- linear --+
+
+The tokens are made of the evidence that the experts see, or in the plain form of embeddings (z of the encoder, those of
+the scene encoder). A missing modality is masked: its token is never looked at, so that its content changes nothing.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smellkit import checkpoint, train
 from smellkit.errors import OptionError
-from smellkit.odour.mixture_task import mixture_scores
-from smellkit.study.odour.fusion_network import MODALITIES, Fusion
+from smellkit.odour.mixture import AlphaSum
+from smellkit.study.odour.mixture_task import mixture_scores
 from smellkit.study.odour.scenes import Scenes, read_scenes
 from smellkit.task import Batch, Task
 
+MODALITIES = ("smell", "picture", "text")  # the order of the columns of `present`
+STRATEGIES = ("attention", "concatenation", "addition")
 INPUTS = ("evidence", "embeddings")
+
+
+class Fusion(nn.Module):
+    """Three embeddings in, beta over twelve scents out.
+
+    A batch holds "smell" (batch, ds), "picture" (batch, dv), "text" (batch, dt) and "present" (batch, 3), a mask in the
+    order of `MODALITIES`. Strategies:
+
+    - attention: a summary token and the present modalities' tokens through a TransformerEncoder;
+    - concatenation: tokens side by side, a learned stand-in for each missing one, through a small network;
+    - addition: the mean of the present tokens, through the same small network.
+
+    In training each modality is hidden with probability `dropout`, but never the last one that is there.
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[int, int, int],
+        *,
+        strategy: str = "attention",
+        width: int = 64,
+        layers: int = 2,
+        dropout: float = 0.2,
+    ):
+        super().__init__()
+        if strategy not in STRATEGIES:
+            raise OptionError(f"There is no strategy {strategy!r}", hint=f"one of {', '.join(STRATEGIES)}")
+        self.strategy, self.dropout = strategy, dropout
+        smell, picture, text = sizes
+        self.alpha = AlphaSum(smell, width)
+        self.picture = nn.Sequential(nn.Linear(picture, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
+        self.text = nn.Sequential(nn.Linear(text, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
+        self.modality = nn.Parameter(torch.randn(len(MODALITIES), width) / width**0.5)
+        self.norm = nn.LayerNorm(width)
+        if strategy == "attention":
+            self.summary = nn.Parameter(torch.randn(width) / width**0.5)
+            layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.1, "gelu", batch_first=True, norm_first=True)
+            self.mix: nn.Module = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        else:
+            inputs = width * (len(MODALITIES) if strategy == "concatenation" else 1)
+            self.stand_in = nn.Parameter(torch.randn(len(MODALITIES), width) / width**0.5)
+            small = (nn.Linear(inputs, 2 * width), nn.GELU(), nn.Dropout(0.1), nn.Linear(2 * width, width))
+            self.mix = nn.Sequential(*small)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 12))
+
+    def forward(self, batch: Batch) -> Batch:
+        present = batch["present"].bool()  # (batch, 3)
+        if self.training and self.dropout:
+            present = hide(present, self.dropout)
+        # What is absent may hold anything, NaN too: it becomes 0 here, and its token is masked below.
+        smell, picture, text = (
+            torch.where(present[:, i : i + 1], batch[name], 0.0) for i, name in enumerate(MODALITIES)
+        )
+        # One token a modality, all of one width: 3 x (batch, width) -> (batch, 3, width)
+        tokens = torch.stack([self.alpha(smell), self.picture(picture), self.text(text)], dim=1)
+        scene = self.fuse(self.norm(tokens) + self.modality, present)  # (batch, width)
+        logits = self.head(scene)  # (batch, 12)
+        return {"scene": scene, "log_beta": logits.log_softmax(dim=-1), "beta": logits.softmax(dim=-1)}
+
+    def fuse(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Blend tokens (batch, 3, width), of which only the `present` (batch, 3) may count, into (batch, width)."""
+        there = present.unsqueeze(-1)  # (batch, 3, 1)
+        if self.strategy == "attention":
+            summary = self.summary.expand(len(tokens), 1, -1)  # (batch, 1, width), always there
+            absent = torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1)  # (batch, 4)
+            return self.mix(torch.cat([summary, tokens], dim=1), src_key_padding_mask=absent)[:, 0]
+        if self.strategy == "concatenation":
+            return self.mix(
+                torch.where(there, tokens, self.stand_in).flatten(1)
+            )  # (batch, 3 * width) -> (batch, width)
+        count = present.sum(dim=1, keepdim=True).clamp(min=1)  # (batch, 1)
+        return self.mix(torch.where(there, tokens, 0.0).sum(dim=1) / count)
+
+
+def hide(present: Tensor, probability: float) -> Tensor:
+    """Hide each present modality with `probability`; where that would hide all of them, all stay."""
+    kept = present & (torch.rand(present.shape, device=present.device) >= probability)
+    return torch.where(kept.any(dim=1, keepdim=True), kept, present)
 
 
 def fusion_loss(outputs: Batch, batch: Batch) -> Tensor:
@@ -29,7 +120,8 @@ def one_hot_loss(outputs: Batch, batch: Batch) -> Tensor:
 def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
     """Scores of a split: accuracy of the strongest scent (any of them where several are), and those of the mixture."""
     beta, ratios = outputs["beta"].detach(), batch["ratios"]
-    return {"accuracy": float(correct(beta, ratios).float().mean()), **mixture_scores(beta.numpy(), ratios.numpy())}
+    right, score = float(correct(beta, ratios).float().mean()), -float(fusion_loss(outputs, batch))
+    return {"score": score, "accuracy": right, **mixture_scores(beta.numpy(), ratios.numpy())}
 
 
 def correct(beta: Tensor, ratios: Tensor) -> Tensor:
@@ -67,10 +159,9 @@ def task(
     return of(read, inputs=inputs, strategy=strategy, dropout=dropout, width=width, layers=layers, without=without)
 
 
-def of(read, *, inputs: str = "evidence", without: str = "", only: str = "", **shape) -> Task:
+def of(read: Callable[[], Scenes], *, inputs: str = "evidence", without: str = "", **shape: Any) -> Task:
     """The task on the scenes that `read()` gives; `shape` are options of `Fusion`."""
-    plain = inputs == "embeddings"
-    present = [(not only or name == only) and name != without for name in MODALITIES]
+    plain, present = inputs == "embeddings", [name != without for name in MODALITIES]
 
     def load():
         return {name: read().tensors(name, present=present, plain=plain) for name in read().smells}
@@ -80,25 +171,18 @@ def of(read, *, inputs: str = "evidence", without: str = "", only: str = "", **s
         sizes = sample["smell"].shape[1], sample["picture"].shape[1], sample["text"].shape[1]
         return Fusion(sizes, **shape)
 
-    def score(outputs: Batch, batch: Batch) -> dict[str, float]:
-        return {"score": -float(fusion_loss(outputs, batch)), **fusion_scores(outputs, batch)}
-
-    return Task("odour-fusion", load, build, one_hot_loss if plain else fusion_loss, score, watch="score")
+    return Task("odour-fusion", load, build, one_hot_loss if plain else fusion_loss, fusion_scores, watch="score")
 
 
-def fitted(scenes: Scenes, *, name: str, settings, **options) -> nn.Module:
+def fitted(scenes: Scenes, *, name: str, settings: train.Settings, **options: Any) -> nn.Module:
     """Train a network on scenes that are read already and return it; the run is called `name`."""
-    from smellkit import checkpoint, train
-
     made = of(lambda: scenes, **options)
     run = train.fit(made, settings, name=name, params=options)
-    model = made.build()
-    checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder))
-    return model.eval()
+    return checkpoint.fill(made.build(), checkpoint.load(run.folder)[0], where=str(run.folder)).eval()
 
 
+@torch.no_grad()
 def beta(model: nn.Module, batch: Batch, subset) -> Tensor:
     """The network's beta (n, 12) for a batch when only the modalities numbered in `subset` are there."""
     present = torch.tensor([i in subset for i in range(len(MODALITIES))]).repeat(len(batch["smell"]), 1)
-    with torch.no_grad():
-        return model.eval()({**batch, "present": present})["beta"]
+    return model.eval()({**batch, "present": present})["beta"]

@@ -1,36 +1,47 @@
-"""Fit the hybrid of `odour.mixture`: tables to look up, trees, and the edge between known and unknown sessions."""
+"""Fit the models of `odour.mixture` to labelled windows: the hybrid with its session's edge, and the classifier."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
+from smellkit import checkpoint
 from smellkit.odour.mixture import (
     MANY,
     Array,
     Forest,
     Hybrid,
+    MixtureClassifier,
     Neighbours,
     level_and_slope,
     levels,
     log_levels,
     recording_means,
+    summary,
 )
-from smellkit.odour.mixture_task import MixtureWindows, groups, label
+from smellkit.odour.mixtures import LENGTH, MixtureWindows
 from smellkit.odour.scents import ODORANTS
+from smellkit.study.odour.mixture_data import groups, labels
+
+EPOCHS, BATCH, RATE, SOFT = 25, 256, 4e-3, 0.05  # of the classifier
 
 
-def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, leaf: int = 20, k: int = 15, seed: int = 0) -> Hybrid:
+def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, seed: int = 0) -> Hybrid:
     """Fit all parts and the edge on training windows. The forest grows on real recordings where there are any."""
     real = real_windows(windows)
     features = level_and_slope(windows.counts[real])
     return Hybrid(
-        known=whitened_neighbours(windows, levels, k=k),
+        known=whitened_neighbours(windows, levels),
         session=whitened_neighbours(windows, log_levels),
-        forest=grow_forest(features, windows.ratios[real], trees=trees, leaf=leaf, seed=seed),
+        forest=grow_forest(features, windows.ratios[real], trees=trees, seed=seed),
         edge=session_edge(windows, real, seed=seed),
         within_day=whitening(features, _mixture_and_day(windows)[windows.recording[real]], shrink=0.05),
     )
@@ -39,7 +50,7 @@ def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, leaf: int = 20, k: 
 def real_windows(windows: MixtureWindows) -> NDArray[np.bool_]:
     """Return a mask of the windows of real recordings; all where there is none."""
     real = windows.column("kind") == "real"
-    return real if real.any() else np.ones(len(windows), bool)
+    return real if real.any() else ~real
 
 
 def whitening(features: NDArray, group: NDArray, *, shrink: float = 0.1) -> Array:
@@ -54,11 +65,11 @@ def whitening(features: NDArray, group: NDArray, *, shrink: float = 0.1) -> Arra
     return (axes / np.sqrt(np.maximum(size, 1e-9 * max(size.max(), 1e-9)))).astype(np.float32)
 
 
-def whitened_neighbours(windows: MixtureWindows, describe: Callable[[NDArray], Array], *, k: int = 15) -> Neighbours:
+def whitened_neighbours(windows: MixtureWindows, describe: Callable[[NDArray], Array]) -> Neighbours:
     """Return training windows as a table to look up, in a metric that makes each mixture equally wide in all ways."""
     features = describe(windows.counts)
     _, mixture = np.unique(np.round(windows.ratios, 4), axis=0, return_inverse=True)
-    return Neighbours.fit(features, windows.ratios, metric=whitening(features, mixture.ravel()), k=k)
+    return Neighbours.fit(features, windows.ratios, metric=whitening(features, mixture.ravel()))
 
 
 def grow_forest(features: NDArray, ratios: NDArray, *, trees: int = 100, leaf: int = 20, seed: int = 0) -> Forest:
@@ -69,43 +80,42 @@ def grow_forest(features: NDArray, ratios: NDArray, *, trees: int = 100, leaf: i
     leaf = max(1, min(leaf, len(features) // 20))
     model = ExtraTreesClassifier(trees, min_samples_leaf=leaf, max_features=None, random_state=seed, n_jobs=1)
     grown = [one.tree_ for one in model.fit(features, target.ravel()).estimators_]
-    roots = np.cumsum([0, *(tree.node_count for tree in grown)])[:-1]
+    sizes = [tree.node_count for tree in grown]
+    roots = np.cumsum([0, *sizes])[:-1]
+    inner = np.concatenate([tree.children_left for tree in grown]) >= 0
 
-    def joined(part: Callable[[Any, int], NDArray], kind: type) -> NDArray:
-        return np.concatenate([part(tree, root) for tree, root in zip(grown, roots, strict=True)]).astype(kind)
+    def joined(of: Callable[[Any], NDArray]) -> NDArray:
+        return np.concatenate([of(tree) for tree in grown])
 
-    def ratios_of(tree: Any, root: int) -> NDArray:
-        counts = tree.value[:, 0]  # (nodes, mixtures)
-        return counts / counts.sum(axis=1, keepdims=True) @ mixtures
+    def branch(of: Callable[[Any], NDArray]) -> NDArray[np.int32]:
+        return np.where(inner, joined(of) + np.repeat(roots, sizes), -1).astype(np.int32)
 
-    def inner(tree: Any, values: NDArray) -> NDArray:
-        return np.where(tree.children_left >= 0, values, -1)
-
+    counts = joined(lambda tree: tree.value[:, 0])  # (nodes, mixtures)
     return Forest(
-        feature=joined(lambda tree, root: inner(tree, tree.feature), np.int16),
-        threshold=joined(lambda tree, root: tree.threshold, np.float32),
-        left=joined(lambda tree, root: inner(tree, tree.children_left + root), np.int32),
-        right=joined(lambda tree, root: inner(tree, tree.children_right + root), np.int32),
-        value=joined(ratios_of, np.float16),
+        feature=np.where(inner, joined(lambda tree: tree.feature), -1).astype(np.int16),
+        threshold=joined(lambda tree: tree.threshold).astype(np.float32),
+        left=branch(lambda tree: tree.children_left),
+        right=branch(lambda tree: tree.children_right),
+        value=(counts / counts.sum(axis=1, keepdims=True) @ mixtures).astype(np.float16),
         roots=roots.astype(np.int32),
     )
 
 
-def session_edge(windows: MixtureWindows, real: NDArray, *, folds: int = 5, seed: int = 0) -> tuple[float, float]:
+def session_edge(windows: MixtureWindows, real: NDArray, *, folds: int = 5, seed: int = 0) -> NDArray[np.float64]:
     """Return (offset, slope) of the logistic curve that tells known sessions from unknown ones by log distance.
 
     Where there is one day only, the edge lies beyond 95 % of the distances in the known session.
     """
     known, unknown = known_distances(windows, real, folds=folds, seed=seed), unknown_distances(windows, real)
     if not len(known):
-        return 0.0, -1.0
+        return np.array([0.0, -1.0])
     if not len(unknown):
-        return 8.0 * float(np.quantile(known, 0.95)), -8.0
+        return np.array([8.0 * np.quantile(known, 0.95), -8.0])
     from sklearn.linear_model import LogisticRegression
 
     target = np.repeat([1, 0], [len(known), len(unknown)])
     curve = LogisticRegression(class_weight="balanced").fit(np.concatenate([known, unknown])[:, None], target)
-    return float(curve.intercept_[0]), float(min(curve.coef_[0, 0], -1e-3))
+    return np.array([curve.intercept_[0], min(curve.coef_[0, 0], -1e-3)])
 
 
 def known_distances(windows: MixtureWindows, real: NDArray, *, folds: int, seed: int) -> NDArray:
@@ -116,12 +126,11 @@ def known_distances(windows: MixtureWindows, real: NDArray, *, folds: int, seed:
     group, kinds = groups(windows.index, "recording"), _mixture_and_day(windows)
     names = np.random.default_rng(seed).permutation(np.unique(group))
     fold = {name: i % folds for i, name in enumerate(names)}
-    part = np.array([fold[name] for name in group])
-    there = np.isin(np.arange(len(group)), windows.recording)
+    part, rows = np.array([fold[name] for name in group]), windows.recording
+    there = np.isin(np.arange(len(group)), rows)
     distances = [np.empty(0)]
     for i in range(min(folds, len(names))):
         asked = (part == i) & np.isin(kinds, kinds[(part != i) & there])
-        rows = windows.recording
         distances.append(_log_distances(windows, (part != i)[rows], asked[rows] & real))
     if sum(map(len, distances)) >= MANY:
         return np.concatenate(distances)
@@ -140,15 +149,53 @@ def _log_distances(windows: MixtureWindows, table: NDArray, asked: NDArray) -> N
     """Log distances of the windows `asked` from the windows `table` (masks), averaged over each recording."""
     if not asked.any() or table.sum() < 5:
         return np.empty(0)
-    kept = MixtureWindows(
-        windows.counts[table], windows.ratios[table], windows.recording[table], windows.start[table], windows.index
-    )
-    distance = whitened_neighbours(kept, log_levels).votes(log_levels(windows.counts[asked]))[1]
+    distance = whitened_neighbours(windows[table], log_levels).votes(log_levels(windows.counts[asked]))[1]
     which = np.unique(windows.recording[asked], return_inverse=True)[1]
     return recording_means(np.log(distance + 1e-6), which)
 
 
 def _mixture_and_day(windows: MixtureWindows) -> NDArray:
     """The mixture and the day of each recording, as one text."""
-    ratios, days = windows.index[list(ODORANTS)].to_numpy(), groups(windows.index, "day")
-    return np.array([f"{label(row)} {day}" for row, day in zip(ratios, days, strict=True)])
+    return np.char.add(np.char.add(labels(windows.index), " "), groups(windows.index, "day"))
+
+
+def fit_classifier(windows: MixtureWindows, mixtures: NDArray, *, seed: int = 0) -> MixtureClassifier:
+    """Train on windows whose ratios are among `mixtures` (k, 12): soft labels, one cycle of the learning rate.
+
+    The last epoch counts, as nothing is held out.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        x = torch.from_numpy(summary(windows.counts))
+        target = torch.from_numpy(np.abs(windows.ratios[:, None] - mixtures).sum(axis=2).argmin(axis=1))
+        network = MixtureClassifier(len(mixtures))
+        network.mean.copy_(x.mean(0))
+        network.scale.copy_(x.std(0).clamp(min=1e-6))
+        optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.01)
+        steps = EPOCHS * -(-len(x) // BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(x)).split(BATCH):
+                logits = network({"summary": x[rows]})["logits"]
+                loss = F.cross_entropy(logits, target[rows], label_smoothing=SOFT)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+    return network.eval()
+
+
+def save_hybrid(model: Hybrid, folder: Path, *, extra: dict | None = None, about: dict | None = None) -> Path:
+    """Write `model` (and `extra` tensors beside it) as weights of kind "mixture"."""
+    manifest = {"kind": "mixture", "odorants": list(ODORANTS), "rate_hz": 10, "window": LENGTH, **(about or {})}
+    return checkpoint.save(folder, {**tensors_of(model), **(extra or {})}, manifest)
+
+
+def tensors_of(thing: Any, prefix: str = "") -> dict[str, Tensor]:
+    """All arrays and numbers of a dataclass by name; those of its parts as `part.name`."""
+    tensors: dict[str, Tensor] = {}
+    for field in fields(thing):
+        value, name = getattr(thing, field.name), f"{prefix}{field.name}"
+        inner = is_dataclass(value)
+        tensors |= tensors_of(value, f"{name}.") if inner else {name: torch.from_numpy(np.array(value))}
+    return tensors

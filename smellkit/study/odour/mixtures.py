@@ -15,26 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smellkit import checkpoint, runs, train
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import OptionError
 from smellkit.evaluate import Outcome, summarise
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
-from smellkit.odour.mixture_task import (
-    MixtureWindows,
-    groups,
-    label,
-    load_encoder,
-    mixture_scores,
-    read_windows,
-    save_hybrid,
-    task,
-    training_split,
-)
-from smellkit.odour.mixtures import parse_label, read_mixtures
+from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
-from smellkit.study import ranges
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
+from smellkit.study.odour.mixture_data import groups, labels, misplaced, read_mixtures, read_windows, training_split
+from smellkit.study.odour.mixture_task import load_encoder, mixture_scores, task
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
     "seen": {"top1_at_0.1": 50.3, "dynamic_top_k": 88.0},
@@ -56,11 +46,10 @@ def run(
     *,
     parts: Sequence[str] = (),
     seeds: int = 5,
-    save: str | Path = "",
     progress: Progress = lambda _: None,
     before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure `parts` (all by default) on the SmellNet folder `data`; `save` is a folder for weights trained on all.
+    """Measure `parts` (all by default) on the SmellNet folder `data`.
 
     Returns {"data", "made_by", "published", "selection", and one entry a part}. Parts of an earlier result on the same
     data stay.
@@ -70,10 +59,7 @@ def run(
         raise OptionError(f"There is no part {sorted(unknown)[0]!r}", hint=f"one of {', '.join(PARTS)}")
     folder, described = find(data), describe(find(data))
     result = dict(before) if before and before.get("data") == described else {}
-    result |= {"data": described, "published": PUBLISHED, "selection": SELECTION}
     made_by = dict(result.get("made_by", {}))
-    if save:
-        progress(f"weights: {train_weights(folder, Path(save))}")
     for name in parts or PARTS:
         began = time.monotonic()
         result[name] = PARTS[name](folder, seeds, progress)
@@ -81,7 +67,7 @@ def run(
         command = f"smellkit bench smellnet-mixture --data DIR --part {name} --seeds {seeds}"
         made_by[name] = {"command": command, "stamp": runs.stamp(), "seeds": [*range(1, seeds + 1)], "seconds": seconds}
         progress(f"{name}: {seconds:.0f} s")
-    return result | {"made_by": made_by}
+    return result | {"data": described, "published": PUBLISHED, "selection": SELECTION, "made_by": made_by}
 
 
 def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
@@ -89,12 +75,13 @@ def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for split in splits or sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
         _, index = read_mixtures(folder, split)
+        named = [file for file in index["file"] if any(c.isdigit() for c in Path(file).parent.name)]
         table[split] = {
             "files": len(index),
-            "copies": int((index["duplicate_of"].fillna("") != "").sum()),
-            "in a folder of another name": sum(_misnamed(file) for file in index["file"]),
+            "copies": int((index["duplicate_of"] != "").sum()),
+            "in a folder of another name": sum(map(misplaced, named)),
             "synthetic": int((index["kind"] != "real").sum()),
-            "mixtures": len({label(row) for row in index[list(ODORANTS)].to_numpy()}),
+            "mixtures": len(set(labels(index))),
             "days": sorted(set(index["recorded_at"].dropna().dt.strftime("%Y-%m-%d"))),
         }
     return table
@@ -104,7 +91,7 @@ def official(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen."""
     table: dict[str, Any] = {}
     for name, training in (("seen", "training_seen"), ("unseen", "training_new")):
-        if not (folder / "mixture" / f"test_{name}").is_dir() or not (folder / "mixture" / training).is_dir():
+        if not all((folder / "mixture" / split).is_dir() for split in (f"test_{name}", training)):
             continue
         windows, test = read_windows(folder, training), read_windows(folder, f"test_{name}", copies=True)
         table[name] = {}
@@ -120,30 +107,25 @@ def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, A
 
     95 % intervals: bootstrap over recordings.
     """
-    every = np.ones(len(test), bool)
     days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("synthetic").to_numpy()[test.recording]
     by = {"kind": test.column("kind"), "components": (test.ratios > 0).sum(axis=1), "day": days}
 
     def mean(rows: NDArray) -> dict[str, Any]:
         return _mean([mixture_scores(one[rows], test.ratios[rows]) for one in predictions])
 
-    table: dict[str, Any] = {"all": mean(every)}
-    table["each recording once"] = mean(test.index["duplicate_of"].fillna("").eq("").to_numpy()[test.recording])
+    table: dict[str, Any] = {"all": mean(np.ones(len(test), bool))}
+    table["each recording once"] = mean(test.column("duplicate_of") == "")
     for name, group in by.items():
         table[name] = {str(value): mean(group == value) for value in np.unique(group)}
-    outcomes = [_outcome(one, test) for one in predictions]
+    measures = {"top1_at_0.1": within_tolerance, "dynamic_top_k": dynamic_top_k}
+    outcomes = [
+        Outcome(test.recording, {name: 100 * score(one, test.ratios) for name, score in measures.items()})
+        for one in predictions
+    ]
     table["interval"] = {name: [each.low, each.high] for name, each in summarise(outcomes).items()}
     if len(predictions) > 1:
         table["seeds"] = [mixture_scores(one, test.ratios)["top1_at_0.1"] for one in predictions]
     return table
-
-
-def _outcome(predicted: NDArray, test: MixtureWindows) -> Outcome:
-    measures = {
-        "top1_at_0.1": 100 * within_tolerance(predicted, test.ratios),
-        "dynamic_top_k": 100 * dynamic_top_k(predicted, test.ratios),
-    }
-    return Outcome(groups=test.recording, measures=measures)
 
 
 def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
@@ -186,13 +168,11 @@ def mixture_references(folder: Path, windows: MixtureWindows, seeds: int) -> dic
     table = {}
     for count in (1, 3):
         for order, drawn in (("drawn", [*range(1, seeds + 1)]), ("first", [None])):
-            rows = []
-            for seed in drawn:
-                chosen = draw_references(test.index, count=count, seed=seed)
-                rest = test.of(~chosen)
-                calibration = SessionCalibration.fit(test.of(chosen), model)
-                rows.append(mixture_scores(calibration.predict(rest.counts), rest.ratios))
-            table[f"{count} a mixture, {order}"] = _mean(rows)
+            parts = [draw_references(test.index, count=count, seed=seed) for seed in drawn]
+            pairs = [(test.of(chosen), test.of(~chosen)) for chosen in parts if not chosen.all()]
+            if pairs:
+                rows = [_calibrated(references, rest, model) for references, rest in pairs]
+                table[f"{count} a mixture, {order}"] = _mean(rows)
     return table
 
 
@@ -207,10 +187,13 @@ def base_scents_alone(windows: MixtureWindows) -> dict[str, Any]:
         scents = references.ratios.sum(axis=0) > 0
         asked = rest.of(~present[:, ~scents].any(axis=1))
         if len(asked) and scents.sum() >= 2:
-            predicted = SessionCalibration.fit(references, model).predict(asked.counts)
             name = f"base scents alone, {day}, {scents.sum()} scents"
-            table[name] = mixture_scores(predicted, asked.ratios)
+            table[name] = _calibrated(references, asked, model)
     return table
+
+
+def _calibrated(references: MixtureWindows, asked: MixtureWindows, model: Any) -> dict[str, float]:
+    return mixture_scores(SessionCalibration.fit(references, model).predict(asked.counts), asked.ratios)
 
 
 def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
@@ -243,41 +226,34 @@ PARTS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
 }
 
 
-def _constant(windows: MixtureWindows, seed: int) -> Predict:
-    return lambda test: np.full(test.ratios.shape, 0.5)
-
-
-def _mean_ratios(windows: MixtureWindows, seed: int) -> Predict:
-    mean = windows.ratios.mean(axis=0)
-    return lambda test: np.tile(mean, (len(test), 1))
-
-
 def _neighbours(windows: MixtureWindows, seed: int) -> Predict:
-    table = Neighbours.fit(levels(windows.counts), windows.ratios, metric=np.eye(4, dtype=np.float32), k=15)
+    table = Neighbours.fit(levels(windows.counts), windows.ratios, metric=np.eye(4, dtype=np.float32))
     return lambda test: table.mixtures[table.votes(levels(test.counts))[0].argmax(axis=1)]
 
 
-def _whitened_neighbours(windows: MixtureWindows, seed: int) -> Predict:
+def _whitened(windows: MixtureWindows, seed: int) -> Predict:
     table = whitened_neighbours(windows, levels)
     return lambda test: table.predict(levels(test.counts))
 
 
 def _posterior_mean(windows: MixtureWindows, seed: int) -> Predict:
-    real = real_windows(windows)
-    forest = grow_forest(level_and_slope(windows.counts[real]), windows.ratios[real], seed=seed)
+    real = windows[real_windows(windows)]
+    forest = grow_forest(level_and_slope(real.counts), real.ratios, seed=seed)
     return lambda test: forest.predict(level_and_slope(test.counts))
 
 
 def _hybrid(windows: MixtureWindows, seed: int) -> Predict:
     model = fit_hybrid(windows, seed=seed)
-    return lambda test: model.predict(test.counts, recording=test.recording)
+    return lambda test: model.explain(test.counts, recording=test.recording)["ratios"]
 
 
 SYSTEMS: dict[str, Callable[[MixtureWindows, int], Predict]] = {
-    "constant 0.5": _constant,  # shows what the published metric alone is worth
-    "constant mean": _mean_ratios,
+    "constant 0.5": lambda windows, seed: (
+        lambda test: np.full(test.ratios.shape, 0.5)
+    ),  # what the metric alone is worth
+    "constant mean": lambda windows, seed: lambda test: np.tile(windows.ratios.mean(axis=0), (len(test), 1)),
     "k-NN on mean counts": _neighbours,
-    "k-NN, whitened": _whitened_neighbours,
+    "k-NN, whitened": _whitened,
     "forest, posterior mean": _posterior_mean,
     "hybrid": _hybrid,
 }
@@ -286,8 +262,7 @@ RANDOM = ("forest, posterior mean", "hybrid")
 
 def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.bool_]:
     """Return a mask: `count` recordings of every mixture, drawn by `seed`, or the first ones of the day for None."""
-    mixtures = np.array([label(row) for row in index[list(ODORANTS)].to_numpy()])
-    when = index["recorded_at"].to_numpy()
+    mixtures, when = labels(index), index["recorded_at"].to_numpy()
     chosen = np.zeros(len(index), bool)
     random = np.random.default_rng(seed)
     for name in np.unique(mixtures):
@@ -295,18 +270,6 @@ def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.b
         rows = rows[np.argsort(when[rows], kind="stable")] if seed is None else random.permutation(rows)
         chosen[rows[:count]] = True
     return chosen
-
-
-def train_weights(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
-    """Train the hybrid and the encoder of the alpha stage on the larger training split and keep them in `out`."""
-    settings = train.Settings(epochs=epochs, batch=128, learning_rate=3e-3, seed=seed)
-    run = train.fit(task(data=str(folder), stage="joint"), settings, name="bench-mixture/weights")
-    encoder = {f"encoder.{name}": tensor for name, tensor in load_encoder(str(run.folder)).state_dict().items()}
-    split = training_split(folder)
-    model = fit_hybrid(read_windows(folder, split), seed=seed)
-    about = {"trained_on": f"mixture/{split}", "seed": seed, "encoder_epochs": epochs}
-    about |= {"ranges": ranges.mixture(folder).asdict()}
-    return save_hybrid(model, out, extra=encoder, about=about)
 
 
 def line(scores: dict[str, float]) -> str:
@@ -328,11 +291,3 @@ def report(result: dict[str, Any]) -> str:
 
 def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-
-
-def _misnamed(file: str) -> bool:
-    parent = Path(file).parent.name
-    try:
-        return bool(any(c.isdigit() for c in parent)) and parse_label(file) != parse_label(parent)
-    except DataError:
-        return True

@@ -18,7 +18,7 @@ import numpy as np
 
 from smellkit import paths
 from smellkit.odour.live import Recogniser
-from smellkit.odour.pipeline import Mixture, Pipeline, read_rows
+from smellkit.odour.pipeline import Mixture, Pipeline, read_parts
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.plots import PALETTE
@@ -53,7 +53,7 @@ def readout() -> dict[str, Any]:
 def animation(recording: Path, look: str) -> str:
     """An SVG that draws a recording and its early recognition once, and rests on the end; no script."""
     pipeline = Pipeline.load()
-    rows = read_rows(recording, pipeline.smell)
+    rows = np.concatenate(read_parts(recording, pipeline.smell))
     recogniser = Recogniser(pipeline, columns=pipeline.smell.columns)
     answers = [(n, answer) for n, row in enumerate(rows, 1) if (answer := recogniser.add(row))]
     return _svg(rows, pipeline.smell.columns, answers, pipeline(recording), pipeline.smell.classes, LOOKS[look])

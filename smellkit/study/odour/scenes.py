@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,25 +25,15 @@ from torch.nn.utils.rnn import pad_sequence
 from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.odour.experts import Experts
-from smellkit.odour.mixture import levels
-from smellkit.odour.mixture_task import (
-    MixtureWindows,
-    groups,
-    held_out,
-    joined,
-    load_encoder,
-    pooled,
-    read_windows,
-    training_split,
-)
-from smellkit.odour.probe import Probe
+from smellkit.odour.mixture import Array, levels, pooled
+from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
-from smellkit.odour.scene_encoder import Array, SceneEncoder
-from smellkit.odour.scents import SCENTS, list_pictures, odorant, read_scents, to_channels
-from smellkit.odour.senses import FOLDS, PLAYED, SENSES, fit_pictures, fit_texts, load_scene_encoder
-from smellkit.odour.texts import corpus
-from smellkit.study.odour.classifier import fit_classifier
-from smellkit.study.odour.hybrid import fit_hybrid
+from smellkit.odour.scene_encoder import SceneEncoder
+from smellkit.odour.scents import SCENTS, corpus, list_pictures, read_scents, to_channels
+from smellkit.odour.senses import FOLDS, SENSES, Probe, fit_probe, fit_texts, load_scene_encoder, pictures_of
+from smellkit.study.odour.hybrid import fit_classifier, fit_hybrid
+from smellkit.study.odour.mixture_data import groups, held_out, known_mixtures, read_windows, training_split
+from smellkit.study.odour.mixture_task import load_encoder
 from smellkit.task import Batch, Tensors
 
 FLOOR = 0.01
@@ -57,6 +48,12 @@ class EvidenceBank:
     shares: Tensor
     count: Tensor  # (12,)
 
+    @classmethod
+    def of(cls, shares: NDArray, scent: NDArray) -> EvidenceBank:
+        """The shares (n, 12) of examples of each `scent` (n,)."""
+        rows = [torch.from_numpy(np.asarray(shares[scent == i], np.float32)) for i in range(len(SCENTS))]
+        return cls(pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)]))
+
     def draw(self, ratios: Tensor, uniform: Tensor) -> Tensor:
         """Return the evidence for a scene, (n, 12): shares, averaged over one drawn for each present scent.
 
@@ -68,31 +65,26 @@ class EvidenceBank:
         return torch.where(there, each, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
 
-def bank(shares: NDArray, scent: NDArray) -> EvidenceBank:
-    """A bank of the shares (n, 12) of examples of each `scent` (n,)."""
-    rows = [torch.from_numpy(np.asarray(shares[scent == i], np.float32)) for i in range(len(SCENTS))]
-    return EvidenceBank(pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)]))
-
-
 Banks: TypeAlias = tuple[dict[str, EvidenceBank], dict[str, EvidenceBank], Probe]
+Part: TypeAlias = tuple[NDArray, NDArray]  # embeddings or shares of examples, and the scent of each
+
+
+def banks(train: Part, test: Part, fitted: tuple[Probe, NDArray]) -> Banks:
+    """What examples say, "train" (each read by a probe that has not seen it) and "test"; embeddings; the probe."""
+    probe, unseen = fitted
+    said = {"train": EvidenceBank.of(unseen, train[1]), "test": EvidenceBank.of(probe.shares(test[0]), test[1])}
+    return said, {"train": EvidenceBank.of(*train), "test": EvidenceBank.of(*test)}, probe
 
 
 def picture_banks(folder: Path, encoder: SceneEncoder, *, seed: int) -> Banks:
-    """What pictures say, "train" (each read by a probe that has not seen it) and "test" (a fifth).
-
-    Also their embeddings, and the probe.
-    """
-    table = list_pictures(folder)
-    scent = table["scent"].map(odorant).map(PLAYED.index).to_numpy()
+    """The banks of pictures; a fifth of them is the test."""
+    files, scent = pictures_of(list_pictures(folder))
     rank = ranks(scent, seed=seed)
     held = rank == 0
-    files = np.array(table["file"])
     if min(np.bincount(scent[~held], minlength=len(SCENTS))) < 2:
         raise DataError(f"Fewer than 3 pictures of a scent in {folder / 'images'}", hint="3 or more of each are needed")
-    known, new = encoder.vision([Path(file) for file in files[~held]]), encoder.vision([*map(Path, files[held])])
-    probe, unseen = fit_pictures(encoder, known, scent[~held], rank[~held])
-    said = {"train": bank(unseen, scent[~held]), "test": bank(probe.shares(new), scent[held])}
-    return said, {"train": bank(known, scent[~held]), "test": bank(new, scent[held])}, probe
+    known, new = (encoder.vision([files[row] for row in np.flatnonzero(part)]) for part in (~held, held))
+    return banks((known, scent[~held]), (new, scent[held]), fit_probe(known, scent[~held], rank[~held]))
 
 
 def ranks(scent: NDArray, *, seed: int) -> NDArray[np.int64]:
@@ -105,13 +97,11 @@ def ranks(scent: NDArray, *, seed: int) -> NDArray[np.int64]:
 
 
 def text_banks(folder: Path, encoder: SceneEncoder, *, seed: int) -> Banks:
-    """What descriptions say, "train" (each read by a probe of other sentences) and "test"; embeddings; the probe."""
+    """The banks of descriptions; the test has other sentences."""
     scents = read_scents(folder)
     lines, scent, fold = corpus(scents, part="train", seed=seed)
     known, new = encoder.text(lines), encoder.text(corpus(scents, part="test", seed=seed)[0])
-    probe, unseen = fit_texts(encoder, known, scent, fold, scents=scents)
-    said = {"train": bank(unseen, scent), "test": bank(probe.shares(new), scent)}
-    return said, {"train": bank(known, scent), "test": bank(new, scent)}, probe
+    return banks((known, scent), (new, scent), fit_texts(encoder, known, scent, fold, scents=scents))
 
 
 @dataclass(frozen=True)
@@ -124,10 +114,21 @@ class Smells:
     known: Array  # (n,), 0 to 1: is the session known
     z: Array  # (n, 50)
     ratios: Array  # (n, 12), the truth, in channel order, adding to 1
-    windows: MixtureWindows
+    recording: NDArray[np.int64]  # (n,), row of `index`
+    index: pd.DataFrame  # one row a recording
 
     def __len__(self) -> int:
         return len(self.votes)
+
+    def __getitem__(self, rows: NDArray) -> Smells:
+        """The windows at `rows`; the recordings stay those of all."""
+        return Smells(**{name: getattr(self, name)[rows] for name in ARRAYS}, index=self.index)
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Smells]) -> Smells:
+        """Parts of the same recordings under each other."""
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+        return cls(**arrays, index=parts[0].index)
 
     def belief(self, experts: Experts, mixtures: NDArray) -> NDArray[np.float64]:
         """What the smell makes the `experts` believe, (n, m + 1)."""
@@ -140,11 +141,14 @@ class Smells:
         return np.concatenate([*logs, self.known[:, None]], axis=1).astype(np.float32)
 
 
+ARRAYS = [field.name for field in fields(Smells) if field.name != "index"]
+
+
 @torch.no_grad()
-def channels(counts: NDArray, encoder: str = "mixture") -> Array:
+def channels(counts: NDArray, encoder: str) -> Array:
     """The 50 channels of a trained mixture encoder for windows of counts, (n, 50); it stays frozen."""
     folder = paths.weights() / encoder
-    network = load_encoder(str(folder) if folder.is_dir() else encoder).eval()
+    network = load_encoder(str(folder) if folder.is_dir() else encoder)
     return torch.cat([network({"window": rows})["z"] for rows in torch.from_numpy(pooled(counts)).split(1024)]).numpy()
 
 
@@ -152,38 +156,24 @@ def told(train: MixtureWindows, part: MixtureWindows, mixtures: NDArray, encoder
     """What models fitted to `train` say of the windows of `part`, with votes for the `mixtures` (k, 12)."""
     hybrid, network = fit_hybrid(train, trees=trees), fit_classifier(train, mixtures)
     answer = hybrid.explain(part.counts, recording=part.recording)
-    votes = hybrid.known.votes_on(mixtures, levels(part.counts)).astype(np.float32)
-    ratios = to_channels(part.ratios / part.ratios.sum(1, keepdims=True)).astype(np.float32)
     return Smells(
-        votes,
-        network.votes(part.counts).astype(np.float32),
-        answer["posterior_mean"],
-        answer["p_known_session"].astype(np.float32),
-        channels(part.counts, encoder),
-        ratios,
-        part,
+        votes=hybrid.known.votes_on(mixtures, levels(part.counts)).astype(np.float32),
+        network=network.votes(part.counts).astype(np.float32),
+        posterior_mean=answer["posterior_mean"],
+        known=answer["p_known_session"].astype(np.float32),
+        z=channels(part.counts, encoder),
+        ratios=to_channels(part.ratios / part.ratios.sum(1, keepdims=True)).astype(np.float32),
+        recording=part.recording,
+        index=part.index,
     )
-
-
-def stacked(parts: Sequence[Smells]) -> Smells:
-    """Parts under each other."""
-    names = ("votes", "network", "posterior_mean", "known", "z", "ratios")
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    return Smells(**arrays, windows=joined([part.windows for part in parts]))
 
 
 def cross_fitted(train: MixtureWindows, asked: MixtureWindows, *, by: str, mixtures: NDArray, encoder: str) -> Smells:
     """What a hybrid says of the windows `asked` that was fitted to `train` without their recordings, or their days."""
-    group = groups(train.index, by)
-    names = np.unique(group)
-    fold = {name: i % (FOLDS if by == "recording" else len(names)) for i, name in enumerate(names)}
-    part = np.array([fold[name] for name in group])
-    parts = []
-    for one in np.unique(part):
-        held = asked.of(part == one)
-        if len(held) and len(train.of(part != one)):
-            parts.append(told(train.of(part != one), held, mixtures, encoder, trees=50))
-    return stacked(parts)
+    names, number = np.unique(groups(train.index, by), return_inverse=True)
+    fold = number % (FOLDS if by == "recording" else len(names))
+    pairs = [(train.of(fold != one), asked.of(fold == one)) for one in np.unique(fold)]
+    return Smells.stacked([told(*pair, mixtures, encoder, trees=50) for pair in pairs if all(map(len, pair))])
 
 
 @dataclass(frozen=True)
@@ -200,36 +190,35 @@ class Scenes:
     embeddings: dict[str, dict[str, EvidenceBank]]
     probes: dict[str, Probe]  # picture, text
 
-    def smell(self, smells: Smells, *, plain: bool = False) -> Tensor:
+    def smell(self, smells: Smells, *, plain: bool) -> Tensor:
         """The smell's token for the networks, (n, 37) of evidence or (n, 50) of channels, scaled on the training."""
         known, asked = (each.z if plain else each.evidence(self.mixtures) for each in (self.smells["train"], smells))
         return torch.from_numpy((asked - known.mean(0)) / np.maximum(known.std(0), 1e-3))
 
     def batch(self, smells: Smells, drawn: Batch, *, plain: bool = False) -> Batch:
         """What the networks take, without "present": the smell, and a picture and a text that were `drawn`."""
-        if plain:
-            seen = {sense: drawn[f"{sense} embedding"] for sense in SENSES}
-        else:
-            seen = {sense: (drawn[sense] + FLOOR).log() for sense in SENSES}
-        return {"smell": self.smell(smells, plain=plain), "ratios": torch.from_numpy(smells.ratios), **seen}
+        tokens = {"smell": self.smell(smells, plain=plain), "ratios": torch.from_numpy(smells.ratios)}
+        return tokens | seen(drawn, plain=plain)
 
-    def tensors(self, part: str, *, present: Sequence[bool] = (True, True, True), plain: bool = False, seed: int = 7):
+    def tensors(self, part: str, *, present: Sequence[bool] = (True, True, True), plain: bool = False) -> Tensors:
         """Return a split as samples; in training pictures and descriptions are drawn anew in every batch."""
         smells = self.smells[part]
-        mask = torch.tensor(present).repeat(len(smells), 1)
-        drawn = self.draw(part, torch.from_numpy(smells.ratios), generator=torch.Generator().manual_seed(seed))
-        batch = self.batch(smells, drawn, plain=plain) | {"present": mask}
+        batch: dict[str, Any] = self.batch(smells, self.show(part, smells, seed=7), plain=plain)
+        batch["present"] = torch.tensor(present).repeat(len(smells), 1)
         if part != "train":
-            return Tensors(change=None, **batch)
-        change = functools.partial(self.augmented, plain=plain)
-        return Tensors(smell=batch["smell"], ratios=batch["ratios"], present=mask, change=change)
+            return Tensors(**batch)
+        kept = {name: batch[name] for name in ("smell", "ratios", "present")}
+        return Tensors(**kept, change=functools.partial(self.augmented, plain=plain))
 
     def augmented(self, batch: Batch, *, plain: bool = False) -> Batch:
         """Return a training batch with noise on its smell, and pictures and texts drawn anew, some of them swapped."""
-        drawn = self.draw("train", batch["ratios"])
-        seen = {sense: drawn[f"{sense} embedding"] if plain else (drawn[sense] + FLOOR).log() for sense in SENSES}
+        shown = seen(self.draw("train", batch["ratios"]), plain=plain)
         smell = batch["smell"] + NOISE * torch.randn(batch["smell"].shape)
-        return {**batch, "smell": smell, **{name: swap_modality(rows, SWAPS) for name, rows in seen.items()}}
+        return {**batch, "smell": smell, **{name: swap_modality(rows, SWAPS) for name, rows in shown.items()}}
+
+    def show(self, part: str, smells: Smells, *, seed: int) -> Batch:
+        """What a picture and a text show of each window, drawn by `seed`."""
+        return self.draw(part, torch.from_numpy(smells.ratios), generator=torch.Generator().manual_seed(seed))
 
     def draw(self, part: str, ratios: Tensor, *, generator: torch.Generator | None = None) -> Batch:
         """Return what a picture and a text show of each row of `ratios` (n, 12): shares (n, 12), and embeddings.
@@ -243,6 +232,11 @@ class Scenes:
             drawn[sense] = self.banks[sense][part].draw(ratios, uniform)
             drawn[f"{sense} embedding"] = self.embeddings[sense][part].draw(ratios, uniform)
         return drawn
+
+
+def seen(drawn: Batch, *, plain: bool) -> Batch:
+    """The tokens of what was `drawn` for picture and text: log shares, or embeddings in the plain form."""
+    return {name: drawn[f"{name} embedding"] if plain else (drawn[name] + FLOOR).log() for name in SENSES}
 
 
 def swap_modality(evidence: Tensor, probability: float) -> Tensor:
@@ -260,11 +254,9 @@ def read_scenes(
     folder = find(data)
     smells, mixtures = read_smells(folder, encoder)
     embed = load_scene_encoder(scene, revision=revision)
-    read = {"picture": picture_banks(folder, embed, seed=seed), "text": text_banks(folder, embed, seed=seed)}
-    said, seen, probes = ({}, {}, {})  # type: ignore[var-annotated]
-    for sense, parts in read.items():
-        said[sense], seen[sense], probes[sense] = parts
-    return Scenes(smells, mixtures, said, seen, probes)
+    read = [picture_banks(folder, embed, seed=seed), text_banks(folder, embed, seed=seed)]
+    parts: Any = [dict(zip(SENSES, column, strict=True)) for column in zip(*read, strict=True)]
+    return Scenes(smells, mixtures, *parts)
 
 
 @functools.lru_cache(maxsize=2)
@@ -277,15 +269,13 @@ def read_smells(folder: Path, encoder: str) -> tuple[dict[str, Smells], Array]:
     whole = read_windows(folder, training_split(folder))
     held = held_out(whole.index, share=1 / 6)
     train, valid = whole.of(~held), whole.of(held)
-    mixtures = np.unique(np.round(whole.ratios, 4), axis=0)
+    mixtures = known_mixtures(whole)
     how: dict[str, Any] = {"mixtures": mixtures, "encoder": encoder}
-    days = len(np.unique(groups(whole.index, "day"))) > 1
-    known = cross_fitted(train, train, by="recording", **how)
-    smells = {"train": stacked([known, cross_fitted(train, train, by="day", **how)]) if days else known}
-    smells["valid"] = told(train, valid, mixtures, encoder)
-    if days:
+    smells = {"train": cross_fitted(train, train, by="recording", **how), "valid": told(train, valid, **how)}
+    if len(np.unique(groups(whole.index, "day"))) > 1:
+        smells["train"] = Smells.stacked([smells["train"], cross_fitted(train, train, by="day", **how)])
         smells["valid-day"] = cross_fitted(train, valid, by="day", **how)
     for split, name in (("test_seen", "test"), ("test_unseen", "unseen")):
         if (folder / "mixture" / split).is_dir():
-            smells[name] = told(whole, read_windows(folder, split, copies=True), mixtures, encoder)
+            smells[name] = told(whole, read_windows(folder, split, copies=True), **how)
     return smells, mixtures

@@ -83,25 +83,27 @@ def measure(
     name: str, training: pd.DataFrame, away: pd.DataFrame | None, moved: pd.DataFrame, *, folds: int, seeds: int
 ) -> dict[str, Any]:
     """Top-1, top-5 and macro F1 of a method on simulated days, as recorded, and on the recordings of other sessions."""
-    system = METHODS[name]
+    system, classes = METHODS[name], tuple(sorted(training["substance"].unique()))
     numbers = training.groupby("substance")["file"].transform(lambda files: pd.factorize(files, sort=True)[0])
-    classes = tuple(sorted(training["substance"].unique()))
+
+    def scored(scorer: systems.Scorer, table: pd.DataFrame) -> tuple[NDArray, LabelledWindows]:
+        windows = cut(table, system.protocol, classes=classes)
+        return scorer(windows.values), windows
+
     days, same = [], []
     for fold in range(folds):
         train = cut(training[numbers != fold], system.protocol, stride=system.train_stride, classes=classes)
-        scorer = systems.fit(system, train, name=f"sessions/{name}/fold={fold}")
-        held = training[numbers == fold]
-        same.append(_scored(scorer, held, system.protocol, classes))
+        scorer, held = systems.fit(system, train, name=f"sessions/{name}/fold={fold}"), training[numbers == fold]
+        same.append(scored(scorer, held))
         for number, (_, day) in enumerate(held.groupby(held["substance"].map(smellnet.category))):
-            for draw in range(DAYS):
-                other = simulate(day, moved, seed=1000 * fold + 10 * number + draw)
-                days.append(_scored(scorer, other, system.protocol, classes))
+            seeds_of_day = [1000 * fold + 10 * number + draw for draw in range(DAYS)]
+            days += [scored(scorer, simulate(day, moved, seed=seed)) for seed in seeds_of_day]
     row = {"simulated": _figures(days), "as recorded": _figures(same), "revision": runs.revision()}
     if away is not None and seeds:
         train = cut(training, system.protocol, stride=system.train_stride)
-        other = cut(away, system.protocol, classes=classes)
         fits = [systems.fit(system, train, seed=seed, name=f"sessions/{name}") for seed in range(1, seeds + 1)]
-        row["other_session"] = smellnet.at_level([scorer(other.values) for scorer in fits], other)
+        scores, other = zip(*(scored(scorer, away) for scorer in fits), strict=True)
+        row["other_session"] = smellnet.at_level(scores, other[0])
     return row
 
 
@@ -151,15 +153,8 @@ def line(name: str, row: dict[str, Any]) -> str:
     return f"  {name:34} " + "   ".join(parts)
 
 
-def _scored(scorer, table: pd.DataFrame, protocol: Protocol, classes: Sequence[str]) -> tuple[NDArray, LabelledWindows]:
-    windows = cut(table, protocol, classes=classes)
-    return scorer(windows.values), windows
-
-
 def _figures(parts: list[tuple[NDArray, LabelledWindows]]) -> dict[str, Any]:
     """Figures over scored sets; a recording that was scored on several days counts as one for the interval."""
-    scores = np.concatenate([score for score, _ in parts])
-    target = np.concatenate([windows.target for _, windows in parts])
-    whose = np.concatenate([10_000 * windows.target + windows.recording for _, windows in parts])
-    windows = LabelledWindows(scores, target, whose, target, target, parts[0][1].classes)
-    return smellnet.at_level([scores], windows)
+    each = [(score, one.target, 10_000 * one.target + one.recording) for score, one in parts]
+    scores, target, whose = map(np.concatenate, zip(*each, strict=True))
+    return smellnet.at_level([scores], LabelledWindows(scores, target, whose, target, target, parts[0][1].classes))

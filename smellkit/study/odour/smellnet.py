@@ -63,20 +63,13 @@ def run(
     Returns {"data", "published", "models": {name: figures}}. `folds` 0 leaves cross-validation out; figures of other
     models in `earlier`, a result on the same data, are kept.
     """
-    report = Report()
-    training = recordings.read_recordings(data, "training", report=report)
-    testing = recordings.read_recordings(data, "testing", report=report)
+    report, earlier = Report(), earlier or {}
+    training, testing = (recordings.read_recordings(data, split, report=report) for split in ("training", "testing"))
     away = other_sessions(data, report)
     fits = {name: Fits(name, training, testing, away, seeds, folds) for name in models or systems.SYSTEMS}
-    earlier = earlier or {}
     kept = {name: row for name, row in earlier.get("models", {}).items() if name not in fits}
-    result = evaluate.evaluate(
-        fits,
-        seeds=seeds,
-        about=describe(training, testing, away, report),
-        earlier={"about": earlier.get("data"), "rows": kept},
-        progress=progress,
-    )
+    before, about = {"about": earlier.get("data"), "rows": kept}, describe(training, testing, away, report)
+    result = evaluate.evaluate(fits, seeds=seeds, about=about, earlier=before, progress=progress)
     rows = {name: fits[name].published(row) if name in fits else row for name, row in result["rows"].items()}
     return {"data": result["about"], "published": PUBLISHED, "models": rows}
 
@@ -192,15 +185,14 @@ def combine(scores: NDArray, test: LabelledWindows, count: int) -> tuple[NDArray
     """
     if count == 1:
         return scores, test.target, test.recording
-    means, target, recording = [], [], []
+    parts = []
     for number in np.unique(test.recording):
         rows = np.flatnonzero(test.recording == number)
         size = min(count or len(rows), len(rows))
         pooled = np.lib.stride_tricks.sliding_window_view(scores[rows], size, axis=0).mean(-1)
-        means.append(pooled)
-        target += [test.target[rows[0]]] * len(pooled)
-        recording += [number] * len(pooled)
-    return np.concatenate(means), np.array(target), np.array(recording)
+        parts.append((pooled, np.full(len(pooled), test.target[rows[0]]), np.full(len(pooled), number)))
+    means, target, recording = map(np.concatenate, zip(*parts, strict=True))
+    return means, target, recording
 
 
 def describe(
@@ -208,15 +200,12 @@ def describe(
 ) -> dict[str, Any]:
     """What was measured on: recordings and windows of each split, substances, faults that were forgiven."""
     splits = {"training": training, "testing": testing} | ({"other sessions": away} if away is not None else {})
-    lengths = {name: table.groupby("file").size() for name, table in splits.items()}
-    strict = Protocol()
-    windows = {
-        name: int(sum(max(0, (n - strict.span) // strict.stride + 1) for n in rows)) for name, rows in lengths.items()
-    }
+    lengths, strict = {name: table.groupby("file").size() for name, table in splits.items()}, Protocol()
+    windows = {name: (n - strict.span) // strict.stride + 1 for name, n in lengths.items()}
     return {
         "substances": len(set(training["substance"])),
         "recordings": {name: len(rows) for name, rows in lengths.items()},
-        "windows": windows,
+        "windows": {name: int(counts.clip(lower=0).sum()) for name, counts in windows.items()},
         "faults": {
             "notes": {str(note): int(count) for note, count in report.counts.items()},
             "environment_sensor_stuck": int(pd.concat(splits.values()).pipe(stuck).sum()),

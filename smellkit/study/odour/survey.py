@@ -9,9 +9,9 @@ import pandas as pd
 
 from smellkit.checks import Report, read_picture, readable
 from smellkit.errors import DataError
-from smellkit.odour.mixtures import read_mixtures
 from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
 from smellkit.odour.scents import list_pictures, read_scents
+from smellkit.study.odour.mixture_data import read_mixtures
 
 SESSION_GAP = {"Pressure": 0.8, "Humidity": 2.5}  # hPa and % between neighbours that start a new session
 

@@ -26,7 +26,6 @@ from smellkit.runs import Run
 from smellkit.study.plume import baselines, release, scores
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.baselines import videos
-from smellkit.study.plume.outlines import masks_of, outlines
 from smellkit.task import Batch
 from smellkit.train import Settings, fit, parameters, predict
 
@@ -153,7 +152,7 @@ class Bench:
         predictions, pairs = self.predictions(row, seed, gases), self.pairs(gases)
         extra: dict[str, Any] = {}
         if self.surfaces and seed == 1 and gases == "both" and predictions.counts is not None:
-            extra = outlines(self.model(row, seed), pairs, videos(self.folder, pairs))
+            extra = scores.outlines(self.model(row, seed), pairs, videos(self.folder, pairs))
         outcomes = {"test": predictions.outcome(videos(self.folder, pairs), **extra)}
         if self.failing and row in FAILING:
             full = self.pairs("full").row.numpy()
@@ -244,7 +243,7 @@ def baseline_fits(shared: Bench, *, masks: bool) -> dict[str, Fit]:
         fits["true emission, which no camera tells"] = row(lambda _: emitted)
     sources: dict[str, Callable[[Pairs], NDArray]] = {"true masks": baselines.true_masks}
     if masks:
-        sources["FUME's masks"] = partial(masks_of, shared.model(FIRST, 1))
+        sources["FUME's masks"] = partial(scores.masks_of, shared.model(FIRST, 1))
     for name, source in sources.items():
         fits[f"random forest, {name}"] = row(partial(_forest, train, truth, source(train), source(truth)))
     return fits
@@ -299,22 +298,21 @@ def predictions_of(model: nn.Module, pairs: Dataset) -> Predictions:
 
 @cache
 def counts(name: str, *, size: tuple[int, int] = PUBLISHED_SIZE) -> Counts:
-    """Count the model `name` at frames of `size`, without memory for its weights; models of one frame get one."""
+    """Count the model `name` at frames of `size`, without memory for its weights; for models of one frame, of one."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
         model = models.build(name).eval()
-        batch = blank(1, size=size, single=hasattr(model, "look"))
+        batch = blank(1, size=size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(batch)
-    return Counts(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+    frames = len(GASES) if isinstance(model, models.OneFrame) else 1  # that are seen one by one
+    return Counts(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2 // frames)
 
 
-def blank(count: int, *, size: tuple[int, int], single: bool = False) -> Batch:
+def blank(count: int, *, size: tuple[int, int]) -> Batch:
     """A batch of grey frames, both gases present."""
     frames = torch.zeros(count, 1, *size)
-    if single:
-        return {"frame": frames, "gas": torch.zeros(count, dtype=torch.long)}
     return {"co2": frames, "ch4": frames, "present": torch.ones(count, 2)}
 
 

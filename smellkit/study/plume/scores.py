@@ -6,14 +6,22 @@ left out. `miou` is the mean over both gases of the mean IoU over background, tu
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
 
+from smellkit.errors import OptionError
 from smellkit.plume import CLASSES, GAS, GASES, TUBE
+from smellkit.plume.data import Pairs
 from smellkit.task import Batch
+from smellkit.train import predict
 
+CHUNK = 32  # frames whose outlines are measured at a time: one-hot masks of all at once would take gigabytes
+Masks = NDArray[np.uint8]
 COUNT = len(CLASSES)  # of health, and of what a pixel may be
 NAMES = tuple(name.lower() for name in CLASSES)
 Counts = NDArray[np.int64]
@@ -45,19 +53,16 @@ def score(kept: Batch, batch: Batch) -> dict[str, float]:
     """
     scores: dict[str, float] = {}
     if "counts" in kept:
-        scores |= of_masks(pooled(kept["counts"].numpy(), batch["present"].numpy()))
+        there = batch["present"][:, :, None, None] > 0
+        scores |= of_masks((kept["counts"] * there).sum(dim=0).numpy())
     if "class_logits" in kept:
-        label = batch["label"].numpy()
+        label, probability = batch["label"].numpy(), kept["class_logits"].softmax(dim=1).numpy()
         scores |= of_class(kept["class_logits"].argmax(dim=1).numpy(), label)
-        scores["balanced_probability"] = balanced_probability(kept["class_logits"].softmax(dim=1).numpy(), label)
+        own = probability[np.arange(len(label)), label]  # a balanced accuracy by degrees
+        scores["balanced_probability"] = float(np.mean([own[label == number].mean() for number in np.unique(label)]))
     for name, of_health in (("joint", "balanced"), ("selection_score", "balanced_probability")):
         scores[name] = float(np.mean([scores[part] for part in ("miou", of_health) if part in scores]))
     return scores
-
-
-def pooled(counts: Counts, present: NDArray) -> Counts:
-    """Counts of a whole split for each gas, (2, 3, 3), over the frames that are there."""
-    return (counts * (present[:, :, None, None] > 0)).sum(axis=0)
 
 
 def of_masks(counts: Counts) -> dict[str, float]:
@@ -65,24 +70,15 @@ def of_masks(counts: Counts) -> dict[str, float]:
     scores: dict[str, float] = {}
     means = []
     for gas, own in zip(GASES, counts, strict=True):
-        if not own.sum():
-            continue
-        each = iou(own)
-        means.append((np.nanmean(each), np.nanmean(2 * each / (1 + each)), np.trace(own) / own.sum()))
-        scores |= {
-            f"iou_{gas}": float(means[-1][0]),
-            f"plume_{gas}": float(each[GAS]),
-            f"tube_{gas}": float(each[TUBE]),
-        }
-    miou, dice, pixels = np.mean(means, axis=0) if means else (np.nan,) * 3
-    return {"miou": float(miou), "dice": float(dice), "pixels": float(pixels), **scores}
-
-
-def iou(counts: Counts) -> NDArray[np.float64]:
-    """Intersection over union of each class of (classes, classes); NaN for one that neither is there nor answered."""
-    both = np.diagonal(counts).astype(float)
-    with np.errstate(invalid="ignore"):
-        return both / (counts.sum(axis=0) + counts.sum(axis=1) - both)
+        if own.sum():
+            both = np.diagonal(own).astype(float)
+            with np.errstate(invalid="ignore"):  # NaN for a class that neither is there nor answered
+                iou = both / (own.sum(axis=0) + own.sum(axis=1) - both)
+            means.append((np.nanmean(iou), np.nanmean(2 * iou / (1 + iou)), both.sum() / own.sum()))
+            scores |= {f"iou_{gas}": means[-1][0], f"plume_{gas}": iou[GAS], f"tube_{gas}": iou[TUBE]}
+    whole = np.mean(means, axis=0) if means else (np.nan,) * 3
+    scores = dict(zip(("miou", "dice", "pixels"), whole, strict=True)) | scores
+    return {name: float(value) for name, value in scores.items()}
 
 
 def of_class(answer: NDArray, label: NDArray) -> dict[str, float]:
@@ -110,7 +106,46 @@ def class_confusion(label: NDArray, answer: NDArray) -> Counts:
     return np.bincount(COUNT * label + answer, minlength=COUNT**2).reshape(COUNT, COUNT)
 
 
-def balanced_probability(probability: NDArray, label: NDArray) -> float:
-    """Mean over the classes that occur of the probability that their rows are given: a balanced accuracy by degrees."""
-    own = probability[np.arange(len(label)), label]
-    return float(np.mean([own[label == number].mean() for number in np.unique(label)]))
+def masks_of(model: nn.Module, pairs: Dataset) -> Masks:
+    """The masks that a model predicts of these pairs, (pairs, 2, H, W)."""
+
+    def keep(outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
+        masks = [outputs[f"{gas}_logits"].argmax(dim=1).byte() for gas in GASES]
+        return {"masks": torch.stack(masks, dim=1)}, {"index": batch["index"]}
+
+    return predict(model, pairs, batch=32, keep=keep)[0]["masks"].numpy()
+
+
+def outlines(model: nn.Module, pairs: Pairs, groups: NDArray) -> dict[str, float]:
+    """How far predicted outlines lie from the true ones, on the first pair of every video: see `surface`."""
+    first = np.unique(groups, return_index=True)[1]
+    answer = masks_of(model, Subset(pairs, first.tolist()))
+    there = pairs.present[pairs.row[first]].numpy() > 0
+    target = torch.stack([pairs[i][f"{gas}_mask"] for i in first.tolist() for gas in GASES]).byte().numpy()
+    return surface(answer[there], target.reshape(answer.shape)[there])
+
+
+def surface(answer: Masks, target: Masks) -> dict[str, float]:
+    """How far the outlines of tube and plume lie from the true ones, in pixels: HD95 and mean distance (monai's).
+
+    `answer`, `target` (n, H, W) of class numbers. `outlined` is the share of true outlines that there is an answer to;
+    the others have no distance, and are left out of both means.
+    """
+    try:
+        from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+    except ImportError as why:
+        raise OptionError("Distances between outlines need monai", hint="pip install monai, or --no-outlines") from why
+    eye, distances = torch.eye(COUNT), []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a class is nowhere in a frame is said by the distance itself
+        for row in range(0, len(answer), CHUNK):
+            some = slice(row, row + CHUNK)
+            one, two = (torch.movedim(eye[torch.as_tensor(masks[some]).long()], -1, 1) for masks in (answer, target))
+            hd95 = compute_hausdorff_distance(one, two, include_background=False, percentile=95)
+            asd = compute_average_surface_distance(one, two, include_background=False, symmetric=True)
+            distances.append(torch.stack([hd95, asd]))
+    each = torch.cat(distances, dim=1)
+    asked = np.stack([(target == number).any(axis=(1, 2)) for number in range(1, COUNT)], axis=1)
+    known = torch.isfinite(each[0]).numpy()
+    means = {name: float(x[torch.isfinite(x)].double().mean()) for name, x in zip(("hd95", "asd"), each, strict=True)}
+    return means | {"outlined": float(known[asked].mean())}

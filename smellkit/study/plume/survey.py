@@ -2,18 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from smellkit import paths
+from smellkit.checks import Report, readable
+from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import Rule
+from smellkit.plume.pictures import NAMES, VALUES, Grey, Rule, refuse_other_size
 from smellkit.simulate import plume as simulate
 
 FILMED = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
+
+
+def check(folder: str | Path = "") -> Report:
+    """Read every annotation, frame, mask and pair in a folder; what is wrong is in the report's `skipped`.
+
+    Its remarks say which grey levels the frames use, and the shares of background, tube and gas.
+    """
+    folder, report = tables.find(folder), Report()
+    readers = {
+        tables.annotation_file(folder, split, paired=paired): partial(read, folder, split, report=report)
+        for paired, read in ((False, tables.read), (True, tables.read_pairs))
+        for split in tables.splits_in(folder, paired=paired)
+    }
+    couples: dict[tuple[Path, Path], None] = {}  # each couple once
+    for _, table in readable(readers, lambda file: readers[file](), skip=True, report=report):
+        for column in table.columns[table.columns.str.contains("frame")]:
+            names = table.loc[table[column] != "", [column, column.replace("frame", "mask")]].to_numpy()
+            couples |= {(tables.located(folder, one), tables.located(folder, two)): None for one, two in names}
+    try:
+        _check_pictures(Rule.of(folder, report=report), [*couples], report)
+    except DataError as why:
+        report.skip(folder, why)
+    return report
+
+
+def _check_pictures(rule: Rule, couples: Sequence[tuple[Path, Path]], report: Report) -> None:
+    """Read every frame and its mask; the report gets faults, and which grey levels and classes there are."""
+    levels, values = np.zeros((2, 256), int)
+
+    def read_mask(mask: Path, frame: Path | None, pixels: Grey | None) -> Grey:
+        classes = rule.read_values(mask, frame=frame, report=report)
+        if frame is not None and pixels is not None:
+            refuse_other_size((frame, pixels), (mask, classes))
+        return classes
+
+    for frame, mask in couples:
+        read = dict(readable([frame], partial(rule.read_frame, report=report), skip=True, report=report))
+        pixels = read.get(frame)
+        of_frame = partial(read_mask, frame=frame if read else None, pixels=pixels)
+        for _, classes in readable([mask], of_frame, skip=True, report=report):
+            if pixels is not None:
+                levels += np.bincount(pixels.ravel(), minlength=256)
+                values += np.bincount(classes.ravel(), minlength=256)
+    if levels.any():
+        used = np.flatnonzero(levels)
+        report.remarks.append(f"frames: {len(used)} grey levels, from {used[0]} to {used[-1]}")
+        meaning = rule.classes(np.arange(256, dtype=np.uint8))
+        shares = 100 * np.bincount(meaning, weights=values, minlength=len(NAMES)) / values.sum()
+        listed = ", ".join(f"{share:.1f} % {name}" for share, name in zip(shares, NAMES, strict=True))
+        report.remarks.append(f"masks: {listed}")
+
+
+def keep_values(folder: str | Path, text: str) -> Path:
+    """Write what `0=background,1=gas` says into the folder, where every reader finds it."""
+    values: dict[str, str] = {}
+    for pair in text.split(","):
+        value, _, name = (part.strip() for part in pair.partition("="))
+        if not value.isdecimal() or int(value) > 255 or name not in NAMES or value in values:
+            raise OptionError(f"{text!r} does not say what the values of masks mean", hint="0=background,1=tube,2=gas")
+        values[value] = name
+    return paths.write_json(tables.find(folder) / VALUES, values)
 
 
 def amounts(folder: str | Path = "") -> pd.DataFrame:

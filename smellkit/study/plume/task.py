@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from smellkit.errors import OptionError
 from smellkit.plume import CLASSES, data, models
-from smellkit.plume.augment import Augment
 from smellkit.plume.models import Sized
 from smellkit.study.plume import losses, scores
 from smellkit.task import Batch, Task
@@ -81,7 +80,7 @@ class PlumeConfig:
     def load(self) -> dict[str, Dataset]:
         """Pairs to train on, changed and drawn anew every epoch, and pairs to validate and test on as they are."""
         size, test_size = data.four_to_three(self.height), data.four_to_three(self.test_height or self.height)
-        change = Augment(invert=self.invert) if self.augment else None
+        change = data.Augment(invert=self.invert) if self.augment else None
         changed: dict[str, Any] = {"change": change, "dropout": self.dropout, "balance": self.balance}
         gases = "both" if self.gases == "full" else self.gases
         return {
