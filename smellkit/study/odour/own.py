@@ -151,6 +151,13 @@ class Trial:
         rows = [(n, percent(self.accuracy(n)), percent(self.accuracy(n, pooled=False))) for n in self.scores]
         return pd.DataFrame(rows, columns=["learner", "recordings", "windows"])
 
+    def confusion(self, learner: str = "ensemble") -> NDArray[np.int64]:
+        """Recordings (classes, classes): rows what it was, columns what was said."""
+        matrix = np.zeros((len(self.windows.classes),) * 2, int)
+        scores, target, _ = combine(self.scores[learner], self.windows, 0)
+        np.add.at(matrix, (target, scores.argmax(1)), 1)
+        return matrix
+
     def sniffing(self, learner: str, protocol: Protocol, rate: float | None) -> pd.DataFrame:
         """Accuracy after ever more windows in a row, up to the shortest recording: seconds, value, low, high."""
         shortest = int(np.unique(self.windows.recording, return_counts=True)[1].min())
@@ -345,8 +352,11 @@ def weights(
 ) -> str:
     """Train on everything, write weights with a card into `folder`, and return the name of the learner that was kept.
 
-    The network or the discriminant, whichever named more held-out windows right; calibrated on what was held out.
+    The network or the discriminant, whichever named more held-out windows right; calibrated on what was held out. Rows
+    of features have no windows, and so no weights: "".
     """
+    if own.nose.features:
+        return ""
     kept = max(("lda", "network"), key=lambda name: trial.accuracy(name, pooled=False).value)
     if kept == "lda":
         model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows)
@@ -419,9 +429,6 @@ def report(
     """Everything as plain numbers, for report.json."""
     full = sniffing["value"].iloc[-1]
     enough = sniffing[sniffing["value"] >= full - 0.02]["seconds"].iloc[0]
-    confusion = np.zeros((len(trial.windows.classes),) * 2, int)
-    scores, target, _ = combine(trial.scores["ensemble"], trial.windows, 0)
-    np.add.at(confusion, (target, scores.argmax(1)), 1)
     learners = {name: trial.accuracy(name)._asdict() for name in trial.scores}
     apart = {n: by_session.accuracy(n)._asdict() for n in by_session.scores} if by_session else None
     return runs.plain(
@@ -440,7 +447,7 @@ def report(
             "by_session": apart,
             "null": learners["null"],
             "audit": dict(audited),
-            "confusion": confusion.tolist(),
+            "confusion": trial.confusion().tolist(),
             "learning_curve": curve.to_dict("records"),
             "sniffing": {"enough": float(enough), "unit": "seconds" if own.nose.rate else "rows"},
             "kept": kept,
