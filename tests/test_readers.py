@@ -12,7 +12,7 @@ from smellkit import noses
 from smellkit.checks import Report
 from smellkit.cli.nose import nose as nose_commands
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.exchange import write_exchange
+from smellkit.odour.formats import write_exchange
 from smellkit.odour.readers import guess, read_folder
 from smellkit.simulate.boards import write_recordings
 from smellkit.study import survey

@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import noses
+from smellkit import noses, paths
 from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.checks.report import content
-from smellkit.errors import DataError
+from smellkit.errors import DataError, OptionError
 from smellkit.noses import SECONDS, Description
 from smellkit.odour.recordings import base_of, unread
 from smellkit.odour.sheets import SPELLED, Raw, read_text
@@ -50,6 +50,10 @@ BME = {  # what a column of a BME688 logger holds -> how its name, in small lett
     "error": "error code",
     "valid": "gas valid",
 }
+EXCHANGED = {  # unit of a description -> as OpenSmell calls it; it knows no others
+    "ohm": "resistance_ohm", "volt": "voltage", "rs/r0": "rs_r0", "adc": "adc",
+    "celsius": "temperature_celsius", "percent": "humidity_percent",
+}  # fmt: skip
 STUDIO = "is it a file of BME AI-Studio's?"
 GASES = dict(enumerate(("ethanol", "ethylene", "ammonia", "acetaldehyde", "acetone", "toluene"), 1))  # of UCI 270
 UCI = 128  # its features: 8 of each of 16 sensors
@@ -119,6 +123,48 @@ def _exchange(raw: Raw) -> Raw:
             raise fault(where, key=f"$.sensor_units.{name}", expected="a known unit", found=repr(unit), hint=hint)
         raw.units[name] = SPELLED[unit]
     return raw
+
+
+def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, device: str = "nose") -> int:
+    """Write the recordings of a tidy `table` into a new `folder` and return how many: one CSV and JSON for each.
+
+    Columns get the prefix that the format asks for; kilo-ohms become ohms; a unit that it doesn't know is told as text.
+    """
+    if nose.features:
+        raise OptionError("Rows of features are no recordings", hint="the Exchange Format holds readings in time")
+    if folder.exists() and any(folder.iterdir()):
+        raise OptionError(f"{folder} is not empty", hint="a new folder")
+    columns = list(nose.columns)
+    names = {name: name if re.match("sensor_|MQ|ch", name) else f"sensor_{name}" for name in columns}
+    units = {names[name]: nose.columns[name].unit.replace("kilo-ohm", "ohm") for name in columns}
+    kilo = [names[name] for name in columns if nose.columns[name].unit == "kilo-ohm"]
+    count = 0
+    for (substance, session), recordings in table.groupby(["substance", "session"], sort=True):
+        for number, (_, rows) in enumerate(recordings.groupby("file", sort=True), 1):
+            values = rows[columns].rename(columns=names)
+            values[kilo] *= 1000
+            if nose.rate:
+                values.insert(0, "timestamp", (rows["step"] / nose.rate).round(4))
+            told = {
+                "substance": _word(substance),
+                "device_id": _word(device),
+                "session_date": session or "unknown",
+                "sensor_units": {name: EXCHANGED[unit] for name, unit in units.items() if unit in EXCHANGED},
+                "sensor_info": {name: f"in {unit}" for name, unit in units.items() if unit not in EXCHANGED},
+                **({"sampling_rate_hz": nose.rate} if nose.rate else {}),
+                "notes": f"nose {nose.name}",
+            }
+            again = f"-{number}" if number > 1 else ""
+            stem = f"{told['substance']}_{told['device_id']}_{_word(told['session_date'])}{again}"
+            paths.write_text(folder / f"{stem}.csv", values.to_csv(index=False, lineterminator="\n"))
+            paths.write_json(folder / f"{stem}.json", told)
+            count += 1
+    return count
+
+
+def _word(text: object) -> str:
+    """One word with hyphens, as names of files there need it."""
+    return re.sub(r"[^\w.]+|_", "-", str(text)).strip("-") or "unknown"
 
 
 # BME688
