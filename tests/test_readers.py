@@ -277,7 +277,39 @@ def test_smellnet_reads_the_same_as_any_nose_and_by_its_own_reader(sample):
     assert np.array_equal(table[columns], own[columns]) and list(table["substance"]) == list(own["substance"])
 
 
-# formats
+# formats, and the layouts of public sets
+
+
+def test_a_list_of_ids_beside_a_file_says_what_each_stretch_is_of(tmp_path):
+    rows = [f"{n // 30}  {n % 30 / 3600 - 1:.6f}  12.{n % 10}  10.3  26.22  59.0" for n in range(90)]
+    put(
+        tmp_path,
+        "HT_metadata.dat",
+        "id\tdate\tclass\tt0\tdt\n0\t07-04-15\tbanana\t13.49\t1.64\n1\t07-05-15\twine\t19.61\t0.5\n2\t07-06-15\twine\t1\t1\n",
+    )
+    folder = put(tmp_path, "HT_dataset.dat", "id time       R1         R2   Temp.      Humidity\n" + "\n".join(rows))
+    nose, table = read_folder(folder)
+    assert nose.rate == pytest.approx(1, rel=0.01) and nose.gas == ("R1", "R2")
+    assert table.groupby("file")["substance"].first().tolist() == ["banana", "wine", "wine"]
+
+
+def test_rows_of_minutes_with_a_label_that_seldom_changes(tmp_path):
+    rows = [f"{n + 1},{2 + n / 50:.2f},{'good' if n < 40 else 'spoiled'},{300 + n},{500 - n}" for n in range(80)]
+    nose, table = read_folder(put(tmp_path, "sirloin.csv", "Minute,TVC,Label,MQ135,MQ136\n" + "\n".join(rows)))
+    assert (nose.clock, nose.clock_unit, nose.rate) == ("Minute", "minute", pytest.approx(1 / 60, rel=0.01))
+    assert table.groupby("substance").size().to_dict() == {"good": 40, "spoiled": 40}
+
+
+def test_wide_rows_that_begin_with_a_class_are_features(tmp_path):
+    rows = [",".join([name, *(f"{k * n:.3f}" for k in range(90))]) for n, name in enumerate(["ethanol", "acetone"] * 4)]
+    nose, table = read_folder(put(tmp_path, "low.csv", "\n".join(rows)))
+    assert nose.features and len(nose.columns) == 90 and set(table["substance"]) == {"ethanol", "acetone"}
+
+
+def test_a_file_without_header_and_with_a_clock_in_front_takes_the_noses_columns(tmp_path, nose):
+    timed = replace(nose, clock="t_ms")
+    _, table = read_folder(put(tmp_path, "B1_R1.txt", text(names="", sep="\t")), timed)
+    same(table)
 
 
 def bme(sensors=2, cycles=4, label=0, **change):

@@ -57,6 +57,7 @@ EXCHANGED = {  # unit of a description -> as OpenSmell calls it; it knows no oth
 STUDIO = "is it a file of BME AI-Studio's?"
 GASES = dict(enumerate(("ethanol", "ethylene", "ammonia", "acetaldehyde", "acetone", "toluene"), 1))  # of UCI 270
 UCI = 128  # its features: 8 of each of 16 sensors
+WIDE = 50  # columns without a header that are no sensors any more
 
 
 def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
@@ -99,9 +100,10 @@ def _read(path: Path, report: Report) -> list[Raw]:
     if re.match(rb"\s*[\w.+-]+[; ]([\d.eE+-]+ )?\s*1:[\d.+-]", data[:200]):
         return [_libsvm(path, data)]
     raw = read_text(path, data, report)
-    if not raw.named and raw.cells.shape[1] == UCI + 2:  # gas, concentration, then the features
-        gases = raw.cells["column 1"].astype(str).str.lower()
-        return [_features(path, raw.cells.iloc[:, 2:].to_numpy(), gases.tolist(), raw.lines)]
+    width = raw.cells.shape[1]
+    if not raw.named and width > WIDE and not pd.api.types.is_numeric_dtype(raw.cells["column 1"]):  # a class, features
+        values = raw.cells.iloc[:, 2 if width == UCI + 2 else 1 :]  # UCI 270 has the concentration in between
+        return [_features(path, values.to_numpy(np.float64), raw.cells["column 1"].str.lower().tolist(), raw.lines)]
     if known := _bme_columns(list(raw.cells)):
         return _cycles(raw, known, report)
     return [_exchange(raw) if path.with_suffix(".json").is_file() else raw]
@@ -286,13 +288,18 @@ def label_column(raw: Raw) -> str:
 
 
 def _by_label(raw: Raw) -> list[Raw]:
-    """A recording for each run of a label; rows of a label each stay together, as features."""
-    if not (name := label_column(raw)):
+    """A recording for each run of a label; rows of a label each stay together, as features.
+
+    A file beside it with `metadata` in its name, and columns id and class, says what each `id` is of (UCI 362).
+    """
+    listed = _metadata(raw) if "id" in raw.cells else {}
+    if not (name := "id" if listed else label_column(raw)):
         return [raw]
     cells = raw.cells[name]
     numeric = pd.api.types.is_numeric_dtype(cells)
     labels = cells.map("{:g}".format) if numeric else cells.fillna("").astype(str).str.strip()
     change = (labels != labels.shift()).to_numpy()
+    labels = labels.map(lambda label: listed.get(label, label))
     if raw.features or change.mean() > ALTERNATES:
         return [replace(raw, cells=raw.cells.assign(**{name: labels}), features=True)]
     starts, parts = np.flatnonzero(change), []
@@ -302,6 +309,16 @@ def _by_label(raw: Raw) -> list[Raw]:
             own = {"cells": raw.cells.iloc[start:end].reset_index(drop=True), "lines": raw.lines[start:end]}
             parts.append(replace(raw, part=part, substance=raw.substance or labels[start], **own))
     return parts
+
+
+def _metadata(raw: Raw) -> dict[str, str]:
+    """id -> class, from the file beside a recording that lists them."""
+    for path in sorted(raw.path.parent.glob("*metadata*")):
+        lines = [re.split(r"[\s,;]+", line.strip()) for line in path.read_text("utf-8", "replace").splitlines()]
+        if lines and {"id", "class"} <= set(lines[0]):
+            places = lines[0].index("id"), lines[0].index("class")
+            return {line[places[0]]: line[places[1]] for line in lines[1:] if len(line) > max(places)}
+    return {}
 
 
 def class_of(raw: Raw, folder: Path) -> str:
