@@ -8,12 +8,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import cli, evaluate
+from smellkit import cli
 from smellkit.errors import OptionError
 from smellkit.plume import GASES, annotations, models
 from smellkit.plume.models import Sized
 from smellkit.plume.plumenet import ordered
 from smellkit.simulate import plume as simulate
+from smellkit.study import evaluate
 from smellkit.study.plume import ablations, baselines, bench, release, scores
 from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks

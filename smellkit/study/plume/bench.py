@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 
-from smellkit import evaluate, options, paths, runs
+from smellkit import options, paths, runs
 from smellkit.errors import OptionError
-from smellkit.evaluate import Outcome
 from smellkit.plume import GASES, models
 from smellkit.plume import annotations as tables
 from smellkit.runs import Run
+from smellkit.study import evaluate
+from smellkit.study.evaluate import Outcome
 from smellkit.study.plume import baselines, release, scores
 from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks

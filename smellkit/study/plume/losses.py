@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smellkit.losses import CERTAIN, focal
 from smellkit.plume import GASES
+from smellkit.study.losses import CERTAIN, focal
 from smellkit.task import Batch
 
 
 def alpha_focal(logits: Tensor, target: Tensor, *, alpha: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss whose classes weigh `alpha`, averaged over all places: -alpha_t (1 - p_t)^gamma log p_t.
 
-    Unlike `smellkit.losses.focal` with a weight, the mean is not divided by the weights, as published.
+    Unlike `smellkit.study.losses.focal` with a weight, the mean is not divided by the weights, as published.
     """
     log_p = F.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
     modulation = (1 - log_p.exp()).clamp(min=CERTAIN) ** gamma
