@@ -56,10 +56,9 @@ class Pairs(Dataset):
         if gases == "single":
             table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
-        chosen = present.all(axis=1) if gases == "full" else np.ones(len(present), bool)
         if gases in GASES:
-            present = present & (np.array(GASES) == gases)
-            chosen = present.any(axis=1)
+            present &= np.array(GASES) == gases
+        chosen = present.all(axis=1) if gases == "full" else present.any(axis=1)
         if not chosen.any():
             raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(SELECTIONS)}")
         self.table, self.frames, self.masks = table, frames, masks
