@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -22,8 +23,9 @@ from smellkit.errors import DataError, OptionError
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.models import normalise
-from smellkit.plume.pictures import VALUES, Grey, Rule
+from smellkit.plume.pictures import Grey, Rule
 from smellkit.study.plume import splits
+from smellkit.study.plume.masks import VALUES, MaskRule
 from smellkit.task import Batch
 
 SIZE = (120, 160)  # rows, columns
@@ -124,13 +126,20 @@ def read(
         table = tables.read_pairs(folder, split, report=report)
     frames = np.zeros((len(table), len(GASES), *size), np.uint8)
     masks = np.zeros_like(frames)
-    rule = Rule.of(folder, report=report)
+    rule, classes = Rule.of(folder, report=report), MaskRule.of(folder)
     for place, gas in enumerate(GASES):
         for row, names in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
             if names[0]:
-                files = (tables.located(folder, name) for name in names)
-                frames[row, place], masks[row, place] = rule.read_both(*files, size=size, report=report)
-    return table, frames, rule.classes(masks)
+                path, mask = (tables.located(folder, name) for name in names)
+                frame = rule.read_frame(path, report=report)
+                values = classes.read(mask, frame=(path, frame), report=report)
+                frames[row, place] = _resized(frame, size, Image.Resampling.BILINEAR)
+                masks[row, place] = _resized(values, size, Image.Resampling.NEAREST)
+    return table, frames, classes.classes(masks)
+
+
+def _resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:
+    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
 
 
 def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
