@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
@@ -26,15 +25,14 @@ from smellkit.plume.models import normalise
 from smellkit.plume.pictures import Grey, Rule
 from smellkit.study.plume import splits
 from smellkit.study.plume.masks import VALUES, MaskRule
-from smellkit.task import Batch
+from smellkit.task import Batch, Tensors
 
 SIZE = (120, 160)  # rows, columns
 KERNEL = 7  # pixels of a blur
 SELECTIONS = ("both", "full", "single", *GASES)
-Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Pairs(Dataset):
+class Pairs(Tensors):
     """Pairs of one split. A batch has `co2`, `ch4`, `co2_mask`, `ch4_mask`, `present`, `label`, `ph` and `index`.
 
     Frames are (B, 1, H, W) from -1 to 1, and 0 everywhere where the gas is missing; masks are (B, H, W); `present`
@@ -49,7 +47,7 @@ class Pairs(Dataset):
         masks: Tensor,
         *,
         gases: str = "both",
-        change: Change | None = None,
+        change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         dropout: float = 0.0,
         balance: bool = False,
     ):
@@ -65,25 +63,20 @@ class Pairs(Dataset):
             raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(SELECTIONS)}")
         self.table, self.frames, self.masks = table, frames, masks
         self.row = torch.as_tensor(np.flatnonzero(chosen))
+        super().__init__(row=self.row)
         self.present = torch.as_tensor(present, dtype=torch.float32)
         self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
         self.ph = torch.tensor(table["ph_value"].tolist())
-        self.change, self.dropout = change, dropout
+        self.augment, self.dropout = change, dropout
         label = self.label[self.row]
         self.weights = 1 / torch.bincount(label).clamp(min=1)[label].double() if balance else None
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getitem__(self, index: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         row = self.row[torch.as_tensor(indices)]
         present = hide(self.present[row], probability=self.dropout) if self.dropout else self.present[row]
         frames, masks = self.frames[row].float() / 255, self.masks[row].long()  # (B, 2, H, W)
-        if self.change:
-            frames, masks = self.change(frames, masks)
+        if self.augment:
+            frames, masks = self.augment(frames, masks)
         frames = normalise(frames) * present[:, :, None, None]
         masks = masks * present[:, :, None, None].long()
         batch = {gas: frames[:, place, None] for place, gas in enumerate(GASES)}

@@ -91,9 +91,9 @@ class MaskRule:
         if self.values:
             known, found, hint = f"{', '.join(map(str, best))}, as {VALUES} says", str(level), ASK
         else:
-            known, hint = "the values 0, 1, 2 or 0, 127, 255, as all masks", "save 0 background, 1 tube, 2 gas, "
+            known = "the values 0, 1, 2 or 0, 127, 255, as all masks"
             found = ", ".join(map(str, sorted(levels)[:8])) + (", ..." if len(levels) > 8 else "")
-            hint += f"without smoothing, as png; or say it: {ASK}"
+            hint = f"save 0 background, 1 tube, 2 gas, without smoothing, as png; or say it: {ASK}"
         raise fault(levels[level], expected=known, found=found, hint=hint)
 
 
