@@ -55,7 +55,14 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(site.sysconfig, "get_path", lambda name: "/nowhere")
-    for name in ("_quarto.yml", "site/about.qmd", "site/hardware.qmd", "site/theme.scss", "site/kit.css"):
+    for name in (
+        "_quarto.yml",
+        "site/about.qmd",
+        "site/hardware.qmd",
+        "site/theme.scss",
+        "site/kit.css",
+        "site/after.html",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(paths.HOME / name, tmp_path / name)
     shutil.copytree(paths.HOME / "site" / "images", tmp_path / "site" / "images")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from smellkit import tables
+from smellkit import paths, tables
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
 from smellkit.study import published
@@ -51,6 +51,17 @@ def _headline(folder: Path, where: str, name: str, place: str, times: float = 10
         raise DataError(f"{file} has no figure at {place!r}", hint="correct site/headlines.yaml")
     value, mark, interval = tables.cell(figure).partition(" [")
     return f"**{value}**{mark}{interval}, {where}"
+
+
+def open_links(file: Path = paths.HOME / "_quarto.yml") -> str:
+    """Links that open notebook 00 in Binder and Colab, and the code; nothing while repo-url in _quarto.yml is empty."""
+    address = yaml.safe_load(file.read_text(encoding="utf-8"))["website"].get("repo-url") or ""
+    name = address.removeprefix("https://github.com/").strip("/")
+    if not address or name == address:
+        return ""
+    binder = f"https://mybinder.org/v2/gh/{name}/main?labpath=notebooks/00_start.ipynb"
+    colab = f"https://colab.research.google.com/github/{name}/blob/main/notebooks/00_start.ipynb"
+    return f"Open notebook 00 in [Binder]({binder}) or [Colab]({colab}), or see [the code]({address})."
 
 
 def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:

@@ -87,7 +87,7 @@ def _zeroed(name: str, seed: int) -> pd.DataFrame:
     run, rows = runs.latest(name), []
     prepared = tasks.config_of(tasks.WindowDecoderTask, run.params).prepared
     for kind in ("", *MODALITIES):
-        test = bench.predictions(run, prepared, mask=channel_mask(without=kind))
+        test = bench.predictions([(run, prepared)], mask=channel_mask(without=kind))
         rows.append({"case": kind or "nothing", "seed": seed, "TF": token_accuracy(test.forced, test.target)})
     return pd.DataFrame(rows)
 

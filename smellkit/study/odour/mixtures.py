@@ -47,7 +47,7 @@ def run(
     parts: Sequence[str] = (),
     seeds: int = 5,
     progress: Progress = lambda _: None,
-    before: dict[str, Any] | None = None,
+    earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure `parts` (all by default) on the SmellNet folder `data`.
 
@@ -58,7 +58,7 @@ def run(
     if unknown:
         raise OptionError(f"There is no part {sorted(unknown)[0]!r}", hint=f"one of {', '.join(PARTS)}")
     folder, described = find(data), describe(find(data))
-    result = dict(before) if before and before.get("data") == described else {}
+    result = dict(earlier) if earlier and earlier.get("data") == described else {}
     made_by = dict(result.get("made_by", {}))
     for name in parts or PARTS:
         began = time.monotonic()

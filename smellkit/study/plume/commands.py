@@ -35,7 +35,7 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, o
         test=test,
         names=names,
         seeds=seeds,
-        epochs=epochs,
+        training={"epochs": epochs},
         surfaces=not no_outlines,
         failing=not no_failing,
         earlier=evaluate.earlier(out or ""),

@@ -38,13 +38,12 @@ def focal_dice(logits: Tensor, target: Tensor, *, gamma: float = 2.0, smooth: fl
 
 def of_masks(outputs: Batch, batch: Batch, *, gamma: float = 2.0, smooth: float = 1.0) -> Tensor:
     """`focal_dice` on the samples that have a gas, averaged over the gases that any sample has."""
-    losses = []
-    for place, gas in enumerate(GASES):
-        there = batch["present"][:, place] > 0
-        if there.any():
-            logits, target = outputs[f"{gas}_logits"][there], batch[f"{gas}_mask"][there]
+    losses = [outputs["co2_logits"].sum() * 0]  # where there is no gas at all
+    for gas, there in zip(GASES, batch["present"].unbind(dim=1), strict=True):
+        if (rows := there > 0).any():
+            logits, target = outputs[f"{gas}_logits"][rows], batch[f"{gas}_mask"][rows]
             losses.append(focal_dice(logits, target, gamma=gamma, smooth=smooth))
-    return torch.stack(losses).mean() if losses else outputs[f"{GASES[0]}_logits"].sum() * 0
+    return torch.stack(losses[1:] or losses).mean()
 
 
 def of_class(outputs: Batch, batch: Batch, *, alpha: Tensor, gamma: float = 2.0) -> Tensor:
