@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from smellkit import options, paths
 from smellkit.checks import fault, read_yaml
 from smellkit.errors import DataError
-from smellkit.metrics import over_seeds
 from smellkit.runs import Run
+from smellkit.study.metrics import over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
