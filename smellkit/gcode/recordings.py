@@ -54,6 +54,7 @@ NODES = {  # what the published rules select from each sensor node
 CONTINUOUS = tuple(
     sorted([*POSITION, *CURRENT, *(f"{node}.{name}" for node, names in NODES.items() for name in names.split())])
 )
+CHANNELS = (*CONTINUOUS, *CATEGORICAL)  # the 159 columns of a row, in this order
 KINDS = {  # how a quantity begins -> the kind of its sensor
     "mpo": "position", "A": "accelerometer", "G": "gyroscope", "M": "magnetometer", "Pressure": "pressure",
     "Temperature": "temperature", "Proximity": "proximity", "Color": "colour", "RMS": "microphone",
@@ -160,7 +161,7 @@ def read_one(path: Path, *, labels: bool = True, report: Report | None = None) -
             report.note(path, f"missing column {name}")
     recording, clock = name_of(path), cells[CLOCK] if CLOCK in cells else pd.Series("", cells.index)
     about = {"recording": recording, "operation": recording.rpartition("_")[0] or recording}
-    values = {name: _numbers(cells, name, path=path) for name in (*CONTINUOUS, *CATEGORICAL)}
+    values = {name: _numbers(cells, name, path=path) for name in CHANNELS}
     lines = _lines(cells, path=path, report=report)
     table = pd.DataFrame({**about, "clock": clock.astype("str").fillna(""), **values, "line": lines})
     table = _at_pace(table, cells, path=path, report=report)
