@@ -22,7 +22,7 @@ from smellkit.gcode.data import LENGTH, STRIDE, Scaling
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CATEGORICAL, CHANNELS, CONTINUOUS, FROZEN, OPERATIONS
 from smellkit.gcode.tokens import Grammar, default
-from smellkit.gcode.window_decoder import PathKNN, WindowDecoder
+from smellkit.gcode.window_decoder import PathKNN, Shape, WindowDecoder
 
 BATCH = 128  # windows at once
 HMM = ("line", "operation", "first")
@@ -171,7 +171,7 @@ def load(folder: Path) -> LinePredictor:
         grammar, keys, path_knn = Grammar(manifest["lines"]), state.get("path_knn.keys"), None
         if keys is not None:  # as many empty paths, to be filled
             path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), torch.zeros(len(keys)).long(), lines=len(grammar))
-        model = WindowDecoder(grammar, scaling, path_knn=path_knn, **manifest["model"])
+        model = WindowDecoder(grammar, scaling, Shape(**manifest["model"]), path_knn=path_knn)
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
     checkpoint.fill(model, state, where=str(folder)).eval()
