@@ -80,19 +80,16 @@ def _at_random(table: pd.DataFrame, *, seed: int) -> Split:
 
 def _folds(table: pd.DataFrame) -> dict[str, int]:
     """Group -> fold, dealt out in turn within each operation, in an order that only the names decide."""
-    every = [sorted(own.unique(), key=lambda g: (zlib.crc32(g.encode()), g)) for _, own in _groups(table)]
+    operations = table.groupby("operation")["group"]
+    every = [sorted(own.unique(), key=lambda group: (zlib.crc32(group.encode()), group)) for _, own in operations]
     return {group: (n + place) % FOLDS for n, groups in enumerate(every) for place, group in enumerate(groups)}
 
 
 def _tenth(table: pd.DataFrame, *, seed: int) -> set[str]:
     """About a tenth of the groups of each operation, at least one where there are three or more."""
-    random, every = np.random.default_rng(seed), [sorted(own.unique()) for _, own in _groups(table)]
+    random, every = np.random.default_rng(seed), table.groupby("operation")["group"].unique().map(sorted)
     drawn = (random.choice(g, max(1, round(len(g) / 10)), replace=False) for g in every if len(g) >= 3)
     return {str(group) for groups in drawn for group in groups}
-
-
-def _groups(table: pd.DataFrame):
-    return table.groupby("operation")["group"]
 
 
 def centred(machine: Machine) -> Machine:
