@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from smellkit import paths, runs, sweep
-from smellkit.evaluate import earlier, publish
 from smellkit.gcode.recordings import MODALITIES, channel_mask
 from smellkit.metrics import over_seeds
+from smellkit.study.evaluate import earlier, publish
 from smellkit.study.gcode import protocols as bench
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.scores import token_accuracy

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from smellkit import options, paths, runs
-from smellkit.evaluate import Outcome, earlier, percent, publish, summarise
 from smellkit.gcode.recordings import channel_mask
 from smellkit.gcode.tokens import PAD
 from smellkit.metrics import macro_f1
 from smellkit.runs import Run
+from smellkit.study.evaluate import Outcome, earlier, percent, publish, summarise
 from smellkit.study.gcode import baselines
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, STEPS, UNK, Grammar, Numbers, default, structured
 from smellkit.gcode.window_decoder import WEIGHT
-from smellkit.losses import focal
+from smellkit.study.losses import focal
 
 
 def published_fields() -> Tensor:

@@ -20,12 +20,12 @@ from smellkit import checkpoint, paths, runs
 from smellkit.gcode.recordings import POSITION_COLUMNS
 from smellkit.gcode.tokens import PAD
 from smellkit.gcode.window_decoder import PathKNN, Shape, WindowDecoder
-from smellkit.losses import focal
 from smellkit.options import accepted
 from smellkit.runs import Run
 from smellkit.study.gcode.scores import forced, head_scores, published_fields, structured_loss, token_accuracy
 from smellkit.study.gcode.splits import DataConfig, Prepared, Split
 from smellkit.study.gcode.two_stage import MachineEncoder, SensorDecoder, TwoStage
+from smellkit.study.losses import focal
 from smellkit.task import Batch, Tensors, collate
 
 Config = TypeVar("Config")
