@@ -17,6 +17,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "site": "smellkit.cli.publish:site",
     "doctor": "smellkit.cli.publish:doctor",
     "data": "smellkit.cli.data:data",
+    "learn": "smellkit.cli.learn:learn",
     "train": "smellkit.cli.learn:train",
     "sweep": "smellkit.cli.learn:sweep",
     "predict": "smellkit.cli.learn:predict",

@@ -41,7 +41,8 @@ def new(folder, out):
     """Write the description of the nose that recorded what is in FOLDER, with every guess marked for you to confirm."""
     from smellkit import noses, paths
     from smellkit.errors import OptionError
-    from smellkit.odour.readers import guess, remarks
+    from smellkit.odour.guesses import remarks
+    from smellkit.odour.readers import guess
 
     out = out or (folder if folder.is_dir() else folder.parent) / noses.FILE
     if out.exists():

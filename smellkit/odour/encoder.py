@@ -225,7 +225,8 @@ def discriminant(windows: Tensor, weight: Tensor, bias: Tensor) -> Encoder:
 
 
 def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights saved before the parts had their present names, under the present ones."""
+    """The network's weights, under the present names of its parts; references for `calibrate` are none of it."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("references.")}
     new = {"body.scale.": "backbone.standardizer.", "body.normal.": "backbone.normalizer.", "body.": "backbone."}
     for old, name in new.items():
         tensors = {name + key.removeprefix(old) if key.startswith(old) else key: t for key, t in tensors.items()}

@@ -11,12 +11,12 @@ Class of a recording: its label column, or the JSON beside it, or its folder, or
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,186 +25,34 @@ from numpy.typing import NDArray
 from smellkit import noses
 from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.clock import clock_columns, read_clock
-from smellkit.checks.report import content, decoded
+from smellkit.checks.report import content
 from smellkit.errors import DataError
 from smellkit.noses import SECONDS, Description
 from smellkit.odour.recordings import base_of, unread
 from smellkit.odour.sheets import SPELLED, Raw, read_text
 
+SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".bmerawdata")
+LIMIT = 2_000_000_000  # bytes of a file
 LABELS = ("label", "class", "target", "substance", "odour", "odor", "smell")
 SPLITS = ("training", "testing", "train", "test", "validation")
 ALTERNATES = 0.2  # changes of the label a row, above which each row is an exposure of its own
-SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".bmerawdata")
-LIMIT = 2_000_000_000  # bytes of a file
-BME = {  # what a column of a BME688 logger holds -> how its name, in small letters without marks, may begin
-    "sensor": ("sensor index",),
-    "clock": ("time since poweron", "timestamp since poweron", "timestamp ms", "timestamp"),
-    "date": ("real time clock",),
-    "temperature": ("temperature",),
-    "pressure": ("pressure",),
-    "humidity": ("relative humidity", "humidity"),
-    "resistance": ("resistance gassensor", "gas resistance"),
-    "step": ("heater profile step index", "gas index"),
-    "scanning": ("scanning mode enabled", "scanning enabled"),
-    "label": ("label tag",),
-    "error": ("error code",),
-    "valid": ("gas valid",),
+BME = {  # what a column of a BME688 logger holds -> how its name, in small letters without marks, begins
+    "sensor": "sensor index",
+    "clock": "time since poweron|timestamp",
+    "date": "real time clock",
+    "Temperature": "temperature",
+    "Pressure": "pressure",
+    "Humidity": "relative humidity|humidity",
+    "resistance": "resistance gassensor|gas resistance",
+    "step": "heater profile step|gas index",
+    "scanning": "scanning (mode )?enabled",
+    "tag": "label tag",
+    "error": "error code",
+    "valid": "gas valid",
 }
+STUDIO = "is it a file of BME AI-Studio's?"
 GASES = dict(enumerate(("ethanol", "ethylene", "ammonia", "acetaldehyde", "acetone", "toluene"), 1))  # of UCI 270
 UCI = 128  # its features: 8 of each of 16 sensors
-
-
-def read(path: Path, *, report: Report) -> list[Raw]:
-    """Return the recordings in a file; DataError says where it is none."""
-    path = Path(path)
-    if path.suffix.lower() == ".bmerawdata":
-        return _bme_json(path, report)
-    data = content(path, limit=LIMIT).removeprefix(b"\xef\xbb\xbf")
-    if b"\n" not in data:
-        data = data.replace(b"\r", b"\n")
-    if re.match(rb"\s*[\w.+-]+[; ]([\d.eE+-]+ )?\s*1:[\d.+-]", data[:200]):
-        return [_libsvm(path, decoded(path, data))]
-    raw = read_text(path, data, report)
-    if not raw.named and raw.cells.shape[1] == UCI + 2:  # gas, concentration, then the features
-        cells = raw.cells.iloc[:, 2:].set_axis([f"f{number}" for number in range(1, UCI + 1)], axis=1)
-        cells = cells.assign(label=raw.cells["column 1"].astype(str).str.lower())
-        return [Raw(path, cells, raw.lines, session=path.stem, features=True)]
-    if known := _bme_columns(raw.cells.columns):
-        return _cycles(raw, known, labels=_labels(path), report=report)
-    described = path.with_suffix(".json")
-    return [_exchange(raw, read_json(described), report) if described.is_file() else raw]
-
-
-# OpenSmell Exchange Format
-
-
-def _exchange(raw: Raw, told: dict[str, Any], report: Report) -> Raw:
-    """What the JSON beside a CSV of OpenSmell's says of it."""
-    if "substance" not in told:
-        return raw
-    raw.substance, raw.session = str(told["substance"]), str(told.get("session_date", ""))
-    rate = told.get("sampling_rate_hz")
-    raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-    for name, unit in (told.get("sensor_units") or {}).items():
-        if unit not in SPELLED:
-            hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
-            where = raw.path.with_suffix(".json")
-            raise fault(where, key=f"$.sensor_units.{name}", expected="a known unit", found=repr(unit), hint=hint)
-        raw.units[name] = SPELLED[unit]
-    if not raw.units:
-        report.note(raw.path, "its JSON tells no sensor_units")
-    return raw
-
-
-# BME688
-
-
-def _bme_columns(names: Sequence[str]) -> dict[str, str]:
-    """What each column of a BME688 logger holds -> its name; nothing where the names are others."""
-    plain = {name: " ".join(re.findall(r"[a-z0-9]+", name.lower())) for name in map(str, names)}
-    known: dict[str, str] = {}
-    for what, starts in BME.items():
-        hits = [name for start in starts for name, words in plain.items() if words.startswith(start)]
-        if hits := [name for name in hits if name not in known.values()]:
-            known[what] = hits[0]
-    return known if {"resistance", "step"} <= set(known) else {}
-
-
-def _bme_json(path: Path, report: Report) -> list[Raw]:
-    value = read_json(path)
-    try:
-        columns = value["rawDataBody"]["dataColumns"]
-        names = [str(column["name"]) for column in columns]
-        cells = pd.DataFrame(value["rawDataBody"]["dataBlock"], columns=names, dtype=float)
-    except (KeyError, TypeError, ValueError) as why:
-        hint = "is it a file of BME AI-Studio's?"
-        raise fault(
-            path, key="$.rawDataBody", expected="dataColumns and dataBlock", found=repr(why), hint=hint
-        ) from why
-    units = {name: SPELLED.get(str(one.get("unit", "")).lower(), "") for name, one in zip(names, columns, strict=True)}
-    if not (known := _bme_columns(names)):
-        hint = "the columns Resistance Gassensor and Heater Profile Step Index"
-        raise fault(path, key="$.rawDataBody.dataColumns", expected="a BME688", found=", ".join(names), hint=hint)
-    raw = Raw(path, cells, np.arange(1, len(cells) + 1), units={name: unit for name, unit in units.items() if unit})
-    return _cycles(raw, known, labels=_labels(path), report=report)
-
-
-def _labels(path: Path) -> dict[int, str]:
-    """Tag -> name from the .bmelabelinfo of the same name, or the only one in the folder."""
-    beside = sorted(path.parent.glob("*.bmelabelinfo"))
-    own = [file for file in beside if file.stem == path.stem] or (beside if len(beside) == 1 else [])
-    if not own:
-        return {}
-    try:
-        return {int(one["labelTag"]): str(one["labelName"]) for one in read_json(own[0])["labelInformation"]}
-    except (KeyError, TypeError, ValueError) as why:
-        hint = "is it a file of BME AI-Studio's?"
-        raise fault(own[0], key="$.labelInformation", expected="tags and names", found=repr(why), hint=hint) from why
-
-
-def _cycles(raw: Raw, known: dict[str, str], *, labels: dict[int, str], report: Report) -> list[Raw]:
-    """A row a heater cycle in place of one a step, a recording for each sensor of the board."""
-    cells = raw.cells[list(known.values())].set_axis(list(known), axis=1).assign(line=raw.lines)
-    for name, other in (("sensor", 0.0), ("scanning", 1.0), ("error", 0.0), ("valid", 1.0), ("label", 0.0)):
-        cells[name] = cells[name].fillna(other) if name in cells else other
-    off = cells["scanning"] == 0
-    lost = ((cells["error"] != 0) | (cells["valid"] == 0)) & ~off
-    if lost.any():
-        cells.loc[lost, "resistance"] = np.nan
-        report.tell(raw.path, "readings that the sensor calls invalid: no reading", int(lost.sum()))
-    cells, steps = cells[~off], int(cells["step"].max()) + 1
-    result, cut = [], 0
-    for sensor, own in cells.groupby("sensor", sort=True):
-        cycle = (own["step"].diff().fillna(1) <= 0).cumsum()
-        table = own.pivot_table(index=cycle.rename("cycle"), columns="step", values="resistance", dropna=False)
-        table.columns = [f"heater_{int(step)}" for step in table.columns]
-        whole = own.groupby(cycle)["step"].count() == steps
-        cut += int((~whole).sum())
-        first, mean = own.groupby(cycle).first(), own.groupby(cycle).mean()
-        for name, label in (("temperature", "Temperature"), ("humidity", "Humidity"), ("pressure", "Pressure")):
-            if name in mean:
-                table[label] = mean[name]
-        if "clock" in first:
-            table["time_ms"] = first["clock"]
-        if (first["label"] != 0).any():
-            table["label"] = [labels.get(int(tag), f"tag {int(tag)}") if tag else "" for tag in first["label"]]
-        rows = table[whole].reset_index(drop=True)
-        units = dict.fromkeys([name for name in rows if name.startswith("heater_")], "ohm")
-        pressure = raw.units.get(known.get("pressure", ""), "hectopascal")
-        units |= {"Temperature": "celsius", "Humidity": "percent", "Pressure": pressure}
-        part = f"sensor {int(sensor)}" if cells["sensor"].nunique() > 1 else ""
-        dates = own["date"][own["date"] > 0] if "date" in own else pd.Series(dtype=float)
-        session = str(pd.Timestamp(dates.iloc[0], unit="s").date()) if len(dates) else ""
-        lines = first["line"].to_numpy(np.int64)[whole.to_numpy()]
-        result.append(Raw(raw.path, rows, lines, part, session=session, units=units))
-    if cut:
-        report.tell(raw.path, f"heater cycles without all {steps} steps: left out", cut)
-    return result
-
-
-# rows of features
-
-
-def _libsvm(path: Path, text: str) -> Raw:
-    """`label;concentration 1:value 2:value ...`: a row is an exposure; UCI's gases have names."""
-    rows, labels, lines = [], [], []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        head, *pairs = line.split()
-        try:
-            values = {int(place): float(value) for place, value in (pair.split(":") for pair in pairs if ":" in pair)}
-            labels.append(head.split(";")[0])
-        except ValueError as why:
-            hint = "label;concentration 1:value 2:value ..."
-            raise fault(path, line=number, expected="a LibSVM row", found=repr(line[:40]), hint=hint) from why
-        rows.append(values)
-        lines.append(number)
-    table = pd.DataFrame(rows)
-    table = table.reindex(columns=sorted(table.columns)).rename(columns="f{}".format)
-    numbers = pd.to_numeric(pd.Series(labels), errors="coerce")
-    names = numbers.map(GASES).fillna(pd.Series(labels)) if table.shape[1] == UCI else pd.Series(labels)
-    return Raw(path, table.assign(label=names), np.array(lines), session=path.stem, features=True)
 
 
 def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
@@ -213,9 +61,8 @@ def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
         raise DataError(f"There is no {folder}", hint="a folder of recordings, or one of them")
     files = _files(folder, report)
     if not files:
-        hint = f"recordings as {', '.join(SUFFIXES)}, at any depth"
-        raise DataError(f"No recordings in {folder}", hint=hint)
-    readings = readable(files, lambda path: read(path, report=report), skip=skip, report=report)
+        raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(SUFFIXES)}, at any depth")
+    readings = readable(files, lambda path: _read(path, report), skip=skip, report=report)
     if not (found := [raw for _, own in readings for raw in own if len(raw.cells)]):
         raise unread(folder, report)
     return [part for raw in found for part in _by_label(raw)]
@@ -225,21 +72,156 @@ def _files(folder: Path, report: Report) -> list[Path]:
     """The recordings below `folder`, sorted, without hidden files, notes, and copies of others."""
     if folder.is_file():
         return [folder]
-    root = base_of(folder) or folder
     seen: dict[bytes, Path] = {}
-    for path in sorted(root.rglob("*")):
-        inside = path.relative_to(folder).parts
-        if path.suffix.lower() not in SUFFIXES or not path.is_file() or any(part[0] == "." for part in inside):
+    for path in sorted((base_of(folder) or folder).rglob("*")):
+        hidden = any(part[0] == "." for part in path.relative_to(folder).parts)
+        if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
         if re.match(r"readme|licen[cs]e|.*metadata", path.name, re.IGNORECASE):
             report.note(path, "notes, no recording")
-            continue
-        digest = sha256(path.read_bytes()).digest()
-        if digest in seen:
+        elif (digest := sha256(path.read_bytes()).digest()) in seen:
             report.tell(path, f"a copy of a recording ({seen[digest].relative_to(folder)}): left out")
         else:
             seen[digest] = path
     return list(seen.values())
+
+
+def _read(path: Path, report: Report) -> list[Raw]:
+    """The recordings in a file; DataError says where it is none."""
+    if path.suffix.lower() == ".bmerawdata":
+        return _bme_json(path, report)
+    data = content(path, limit=LIMIT).removeprefix(b"\xef\xbb\xbf")
+    data = data if b"\n" in data else data.replace(b"\r", b"\n")
+    if re.match(rb"\s*[\w.+-]+[; ]([\d.eE+-]+ )?\s*1:[\d.+-]", data[:200]):
+        return [_libsvm(path, data)]
+    raw = read_text(path, data, report)
+    if not raw.named and raw.cells.shape[1] == UCI + 2:  # gas, concentration, then the features
+        gases = raw.cells["column 1"].astype(str).str.lower()
+        return [_features(path, raw.cells.iloc[:, 2:].to_numpy(), gases.tolist(), raw.lines)]
+    if known := _bme_columns(list(raw.cells)):
+        return _cycles(raw, known, report)
+    return [_exchange(raw) if path.with_suffix(".json").is_file() else raw]
+
+
+# OpenSmell Exchange Format
+
+
+def _exchange(raw: Raw) -> Raw:
+    """What the JSON beside a CSV of OpenSmell's says of it."""
+    where = raw.path.with_suffix(".json")
+    told = read_json(where)
+    raw.substance, raw.session = str(told.get("substance", "")), str(told.get("session_date", ""))
+    rate = told.get("sampling_rate_hz")
+    raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
+    for name, unit in (told.get("sensor_units") or {}).items():
+        if unit not in SPELLED:
+            hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
+            raise fault(where, key=f"$.sensor_units.{name}", expected="a known unit", found=repr(unit), hint=hint)
+        raw.units[name] = SPELLED[unit]
+    return raw
+
+
+# BME688
+
+
+def _bme_columns(names: Sequence[str]) -> dict[str, str]:
+    """What each column of a BME688 logger holds -> its name; nothing where the names are others."""
+    plain = {name: " ".join(re.findall(r"[a-z0-9]+", name.lower())) for name in names}
+    known = {what: [name for name, words in plain.items() if re.match(start, words)] for what, start in BME.items()}
+    return {what: hits[0] for what, hits in known.items() if hits} if known["resistance"] and known["step"] else {}
+
+
+def _bme_json(path: Path, report: Report) -> list[Raw]:
+    value = read_json(path)
+    try:
+        columns = value["rawDataBody"]["dataColumns"]
+        names = [str(column["name"]) for column in columns]
+        cells = pd.DataFrame(value["rawDataBody"]["dataBlock"], columns=names, dtype=float)
+        units = {
+            name: SPELLED.get(str(column.get("unit")).lower(), "") for name, column in zip(names, columns, strict=True)
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as why:
+        expected, found = "dataColumns and dataBlock", repr(why)
+        raise fault(path, key="$.rawDataBody", expected=expected, found=found, hint=STUDIO) from why
+    if not (known := _bme_columns(names)):
+        found, expected = ", ".join(names), "Resistance Gassensor and Heater Profile Step Index"
+        raise fault(path, key="$.rawDataBody.dataColumns", expected=expected, found=found, hint=STUDIO)
+    return _cycles(Raw(path, cells, np.arange(1, len(cells) + 1), units=units), known, report)
+
+
+def _tags(path: Path) -> dict[int, str]:
+    """Tag -> name from the .bmelabelinfo of the same name, or the only one in the folder."""
+    beside = sorted(path.parent.glob("*.bmelabelinfo"))
+    own = [file for file in beside if file.stem == path.stem] or (beside if len(beside) == 1 else [])
+    try:
+        return {
+            int(one["labelTag"]): str(one["labelName"]) for file in own for one in read_json(file)["labelInformation"]
+        }
+    except (KeyError, TypeError, ValueError) as why:
+        expected = "tags and names"
+        raise fault(own[0], key="$.labelInformation", expected=expected, found=repr(why), hint=STUDIO) from why
+
+
+def _cycles(raw: Raw, known: dict[str, str], report: Report) -> list[Raw]:
+    """A row a heater cycle in place of one a step, a recording for each sensor of the board."""
+    cells = raw.cells[list(known.values())].set_axis(list(known), axis=1).assign(line=raw.lines)
+    for name, other in (("sensor", 0.0), ("scanning", 1.0), ("error", 0.0), ("valid", 1.0), ("tag", 0.0)):
+        cells[name] = cells[name].fillna(other) if name in cells else other
+    cells = cells[cells["scanning"] != 0]
+    if (lost := (cells["error"] != 0) | (cells["valid"] == 0)).any():
+        cells.loc[lost, "resistance"] = np.nan
+        report.tell(raw.path, "readings that the sensor calls invalid: no reading", int(lost.sum()))
+    cells["cycle"] = cells.groupby("sensor")["step"].transform(lambda step: (step.diff().fillna(1) <= 0).cumsum())
+    tags, steps, sensors = _tags(raw.path), int(cells["step"].max()) + 1, cells["sensor"].nunique()
+    units = {f"heater_{step}": "ohm" for step in range(steps)}
+    units |= {"Temperature": "celsius", "Humidity": "percent"}
+    units["Pressure"] = raw.units.get(known.get("Pressure", "")) or "hectopascal"
+    result, cut = [], 0
+    for sensor, own in cells.groupby("sensor"):
+        table = own.pivot_table(index="cycle", columns="step", values="resistance", dropna=False)
+        table = table.set_axis([f"heater_{step:g}" for step in table], axis=1)
+        cycles = own.groupby("cycle")
+        whole, first = cycles.size() == steps, cycles.first()
+        weather = [name for name in ("Temperature", "Humidity", "Pressure") if name in own]
+        table = table.join(cycles[weather].mean())
+        if "clock" in first:
+            table["time_ms"] = first["clock"]
+        if first["tag"].any():
+            table["label"] = first["tag"].map(lambda tag: tags.get(int(tag), f"tag {tag:g}") if tag else "")
+        dates = own["date"][own["date"] > 0] if "date" in own else pd.Series(dtype=float)
+        session = day_of(dates.to_numpy())
+        part, cut = f"sensor {sensor:g}" if sensors > 1 else "", cut + int((~whole).sum())
+        lines = first["line"][whole].to_numpy(np.int64)
+        result.append(Raw(raw.path, table[whole].reset_index(drop=True), lines, part, session=session, units=units))
+    if cut:
+        report.tell(raw.path, f"heater cycles without all {steps} steps: left out", cut)
+    return result
+
+
+# rows of features
+
+
+def _libsvm(path: Path, data: bytes) -> Raw:
+    """`label;concentration 1:value 2:value ...`: a row is an exposure; UCI's gases have names."""
+    from sklearn.datasets import load_svmlight_file
+
+    lines = [number for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    try:
+        plain = re.sub(rb"(?m)^\s*([^\s;]+);\S*", rb"\1", data)
+        values, labels = load_svmlight_file(io.BytesIO(plain), zero_based=False)
+    except ValueError as why:
+        hint = "label;concentration 1:value 2:value ..."
+        raise fault(path, expected="rows of LibSVM", found=str(why)[:100], hint=hint) from why
+    names = [GASES.get(int(label), f"{label:g}") if values.shape[1] == UCI else f"{label:g}" for label in labels]
+    return _features(path, values.toarray(), names, np.array(lines))
+
+
+def _features(path: Path, values: NDArray, labels: Sequence[str], lines: NDArray[np.int64]) -> Raw:
+    cells = pd.DataFrame(values, columns=[f"f{number}" for number in range(1, values.shape[1] + 1)])
+    return Raw(path, cells.assign(label=labels), lines, session=path.stem, features=True)
+
+
+# what of a file is which class, and when
 
 
 def name_of(raw: Raw, folder: Path) -> str:
@@ -250,10 +232,11 @@ def name_of(raw: Raw, folder: Path) -> str:
 
 def label_column(raw: Raw) -> str:
     """The column that says what each row is of, or ""."""
-    return next((str(name) for name in raw.cells if str(name).strip().casefold() in LABELS), "")
+    return next((name for name in raw.cells if name.strip().casefold() in LABELS), "")
 
 
 def _by_label(raw: Raw) -> list[Raw]:
+    """A recording for each run of a label; rows of a label each stay together, as features."""
     if not (name := label_column(raw)):
         return [raw]
     cells = raw.cells[name]
@@ -262,53 +245,54 @@ def _by_label(raw: Raw) -> list[Raw]:
     change = (labels != labels.shift()).to_numpy()
     if raw.features or change.mean() > ALTERNATES:
         return [replace(raw, cells=raw.cells.assign(**{name: labels}), features=True)]
-    starts = np.append(np.flatnonzero(change), len(cells))
-    parts = []
-    for number, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True), 1):
-        if not (label := labels.iloc[start]) and len(starts) > 2:
-            continue  # BME's tag 0, or an empty cell: nobody says what was there
-        part = " ".join(filter(None, (raw.part, str(number) if len(starts) > 2 else "")))
-        cut = raw.cells.iloc[start:end].reset_index(drop=True)
-        parts.append(replace(raw, cells=cut, lines=raw.lines[start:end], part=part, substance=raw.substance or label))
+    starts, parts = np.flatnonzero(change), []
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(cells)], strict=True), 1):
+        if labels[start] or len(starts) == 1:  # BME's tag 0, or an empty cell: nobody says what was there
+            part = " ".join(filter(None, (raw.part, str(number) if len(starts) > 1 else "")))
+            own = {"cells": raw.cells.iloc[start:end].reset_index(drop=True), "lines": raw.lines[start:end]}
+            parts.append(replace(raw, part=part, substance=raw.substance or labels[start], **own))
     return parts
 
 
 def class_of(raw: Raw, folder: Path) -> str:
-    """Of a recording without a label: the name of its folder below `folder`, or its own less the number behind."""
-    parent, stem = raw.path.parent, raw.path.stem
+    """What a recording is of: as it says, else the folder's name, or its own less the number behind."""
+    parent = raw.path.parent
     if not raw.substance and (parent in (folder, folder.parent) or parent.name in SPLITS):
-        return re.sub(r"[\s_.-]*\(?\d+\)?$", "", stem) or parent.name
+        return re.sub(r"[\s_.-]*\(?\d+\)?$", "", raw.path.stem) or parent.name
     return raw.substance or parent.name
 
 
-def clock_names(raw: Raw, nose: Description | None) -> list[str]:
+def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one."""
     if nose is not None and nose.clock:
         return [nose.clock] if nose.clock in raw.cells else []
-    taken = set(nose.columns) if nose is not None else set()
-    return [name for name in clock_columns(list(map(str, raw.cells))) if name not in taken]
+    return [name for name in clock_columns(list(raw.cells)) if nose is None or name not in nose.columns]
 
 
-def seconds_of(raw: Raw, nose: Description | None) -> tuple[NDArray | None, str]:
+def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:
     """The seconds of the rows by the file's own clock, and the name of the clock; None without one."""
     names = clock_names(raw, nose)
+    if not names and nose.clock and nose.rate is None:
+        hint = f"write rate = rows a second into {noses.FILE} if the file has no clock"
+        raise raw.fault("the clock of the nose", "no such column", hint, column=nose.clock, line=1)
     if not names:
-        if nose is not None and nose.clock and nose.rate is None:
-            hint = f"write rate = rows a second into {noses.FILE} if the file has no clock"
-            raise fault(
-                raw.path, line=1, column=nose.clock, expected="the clock of the nose", found="no such column", hint=hint
-            )
         return None, ""
-    cells = raw.cells[names[0]] if len(names) == 1 else raw.cells[names].astype(str).agg(" ".join, axis=1)
-    name = " ".join(names)
-    if nose is not None and nose.clock_unit:
+    name, cells = " ".join(names), raw.cells[names[0]]
+    if len(names) > 1:
+        cells = raw.cells[names].astype(str).agg(" ".join, axis=1)
+    if nose.clock_unit:
         return cells.to_numpy(np.float64) * SECONDS[nose.clock_unit], name
     return read_clock(cells, path=raw.path, name=name, lines=raw.lines.tolist()), name
 
 
+def step_of(raw: Raw, nose: Description) -> float:
+    """The usual seconds from row to row by the file's own clock; 0 where none tells."""
+    seconds, _ = seconds_of(raw, nose)
+    steps = np.diff(seconds[np.isfinite(seconds)]) if seconds is not None else np.zeros(0)
+    return float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+
+
 def day_of(seconds: NDArray | None) -> str:
     """The day of a recording by a clock that knows dates, or ""."""
-    if seconds is None or not np.isfinite(seconds).any():
-        return ""
-    first = float(seconds[np.isfinite(seconds)][0])
+    first = next((float(one) for one in seconds[:1000] if np.isfinite(one)), 0.0) if seconds is not None else 0.0
     return str(pd.Timestamp(first, unit="s").date()) if 5e8 < first < 5e9 else ""

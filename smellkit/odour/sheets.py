@@ -6,6 +6,7 @@ here: which columns count, their units and spans are the description's business 
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,29 +20,32 @@ from numpy.typing import NDArray
 
 from smellkit.checks import Report, fault
 from smellkit.checks.report import decoded
+from smellkit.errors import DataError
 
 HEAD = 200  # lines from which the layout is read
-MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "null", "None")
+MISSING = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
 NUMBER = {
     mark: re.compile(rf'\s*"?[+-]?(\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)([eE][+-]?\d+)?"?\s*', re.ASCII)
     for mark in ".,"
 }
 LAYOUTS = [(delimiter, mark) for delimiter in (",", ";", "\t", "|", " ") for mark in ".," if delimiter != mark]
 TORN = 0.02  # share of rows that a serial line may tear: they are left out and told
-SPELLED = {  # unit in brackets behind a column's name, or in OpenSmell's JSON -> unit of a description
-    **dict.fromkeys(("adc", "counts", "count", "raw"), "adc"),
-    **dict.fromkeys(("v", "volt", "volts", "voltage"), "volt"),
-    **dict.fromkeys(("ohm", "ohms", "ω", "resistance_ohm"), "ohm"),
-    **dict.fromkeys(("kohm", "kohms", "kω", "kilo-ohm"), "kilo-ohm"),
-    **dict.fromkeys(("mv", "millivolt"), "millivolt"),
-    **dict.fromkeys(("rs/r0", "rs_r0"), "rs/r0"),
-    **dict.fromkeys(("c", "°c", "degc", "deg c", "celsius", "degreescelcius", "temperature_celsius"), "celsius"),
-    **dict.fromkeys(("%", "%rh", "rh", "percent", "humidity_percent"), "percent"),
-    **dict.fromkeys(("hpa", "hectopascal", "hectopascals", "mbar"), "hectopascal"),
-    **dict.fromkeys(("pa", "pascal"), "pascal"),
-    **dict.fromkeys(("kpa", "kilopascal"), "kilopascal"),
-    **{name: name for name in ("ppm", "ppb")},
+SPELLINGS = {  # unit of a description -> in brackets behind a column's name, or in the JSON or header of a format
+    "adc": "adc counts count raw",
+    "volt": "v volt volts voltage",
+    "millivolt": "mv millivolt",
+    "ohm": "ohm ohms ω resistance_ohm",
+    "kilo-ohm": "kohm kohms kω",
+    "rs/r0": "rs/r0 rs_r0",
+    "celsius": "c °c degc celsius degreescelcius temperature_celsius",
+    "percent": "% %rh rh percent humidity_percent",
+    "hectopascal": "hpa mbar hectopascal hectopascals",
+    "pascal": "pa pascal",
+    "kilopascal": "kpa kilopascal",
+    "ppm": "ppm",
+    "ppb": "ppb",
 }
+SPELLED = {word: unit for unit, words in SPELLINGS.items() for word in words.split()}
 
 
 @dataclass
@@ -64,6 +68,20 @@ class Raw:
     named: bool = True  # there is a header
     features: bool = False
 
+    def fault(
+        self,
+        expected: str,
+        found: str,
+        hint: str,
+        *,
+        column: str | None = None,
+        row: Any = None,
+        line: int | None = None,
+    ) -> DataError:
+        """The error for one fault: in a column, in a row or a line, or of the whole file."""
+        line = line if row is None else int(self.lines[row])
+        return fault(self.path, line=line, column=column, expected=expected, found=found, hint=hint)
+
 
 class Layout(NamedTuple):
     """How a table of text is written: `first` is the index of the line in which the rows begin."""
@@ -72,24 +90,30 @@ class Layout(NamedTuple):
     mark: str
     names: list[str]
     first: int
-    numeric: list[bool]  # of each column
+    numeric: list[str]  # the columns of numbers
     named: bool
+
+    def split(self, line: str) -> list[str]:
+        """The fields of a line."""
+        return _split(line, self.delimiter)
 
 
 def read_text(path: Path, data: bytes, report: Report) -> Raw:
-    lines = decoded(path, data[: _end(data, HEAD)]).split("\n")
-    layout = _layout(path, lines, report)
+    """Return the table in the bytes of a file; what is no row of it is told, DataError where it is none."""
+    layout = _layout(path, decoded(path, data[: _end(data, HEAD)]).split("\n"), report)
     if layout.delimiter == " ":
         data = re.sub(rb"(?m)^ | $", b"", re.sub(rb"[ \t]+", b" ", data))
-    body = data[_end(data, layout.first) :].rstrip()
-    cells, kept = _parsed(path, body, layout, report)
-    lines_of = kept + layout.first
-    empty = cells.isna().all(axis=1).to_numpy()
-    if empty.any():
+    cells, lines = _parsed(path, data[_end(data, layout.first) :].rstrip(), layout, report)
+    raw = Raw(path, cells, lines + layout.first, units=_units(layout.names), named=layout.named)
+    if (empty := cells.isna().all(axis=1)).any():
         report.note(path, "empty rows left out", int(empty.sum()))
-        cells, lines_of = cells[~empty].reset_index(drop=True), lines_of[~empty]
-    raw = Raw(path, cells, lines_of, units=_units(layout.names), named=layout.named)
+        raw = _only(raw, ~empty.to_numpy())
     return _of_numbers(raw, layout, report)
+
+
+def _only(raw: Raw, kept: NDArray[np.bool_]) -> Raw:
+    raw.cells, raw.lines = raw.cells[kept].reset_index(drop=True), raw.lines[kept]
+    return raw
 
 
 def _end(data: bytes, count: int) -> int:
@@ -102,33 +126,29 @@ def _end(data: bytes, count: int) -> int:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    fields = line.split() if delimiter == " " else line.split(delimiter)
+    fields = line.split() if delimiter == " " else line.split(delimiter) if line.strip() else []
     return [name.strip().strip('"').strip() for name in fields]
 
 
 def _layout(path: Path, lines: Sequence[str], report: Report) -> Layout:
     """Delimiter and decimal sign with which most fields are numbers; where rows begin; the header above them."""
-    best, most = None, (0.0, 0)
+    tried: dict[tuple[str, str], tuple[float, int]] = {}
     for delimiter, mark in LAYOUTS:
-        counts = [
-            (sum(map(bool, map(NUMBER[mark].fullmatch, fields))), len(fields))
-            for fields in (_split(line, delimiter) for line in lines if line.strip())
-        ]
-        total, width = (sum(pair[place] for pair in counts if pair[0]) for place in (0, 1))
-        if total and (score := (round(total / width, 2), total)) > most:
-            best, most = (delimiter, mark), score
-    if best is None:
+        rows = [list(map(bool, map(NUMBER[mark].fullmatch, _split(line, delimiter)))) for line in lines]
+        total, width = sum(map(sum, rows)), sum(len(row) for row in rows if any(row))
+        tried[delimiter, mark] = round(total / max(width, 1), 2), total
+    delimiter, mark = max(tried, key=lambda layout: tried[layout])
+    if not tried[delimiter, mark][1]:
         hint = "rows of numbers with a header above; is it a recording?"
         raise fault(path, line=1, expected="a table of numbers", found=repr(lines[0][:60]), hint=hint)
-    delimiter, mark = best
-    rows = [_split(line, delimiter) if line.strip() else [] for line in lines]
-    numbers = [[bool(NUMBER[mark].fullmatch(cell)) for cell in row] for row in rows]
-    width = Counter(len(row) for row, own in zip(rows, numbers, strict=True) if any(own)).most_common(1)[0][0]
-    usual = np.median([sum(own) for own in numbers if len(own) == width and any(own)])
-    first = next(at for at, own in enumerate(numbers) if len(own) == width and sum(own) >= max(1, usual / 2))
-    body = [own for own in numbers[first:] if len(own) == width]
-    numeric = [sum(column) > len(body) / 2 for column in zip(*body, strict=True)]
-    names, named = _names(path, rows[:first], numbers[:first], width, report)
+    fields = [_split(line, delimiter) for line in lines]
+    rows = [[bool(NUMBER[mark].fullmatch(cell)) for cell in row] for row in fields]
+    width = Counter(len(row) for row in rows if any(row)).most_common(1)[0][0]
+    usual = np.median([sum(row) for row in rows if len(row) == width and any(row)])
+    first = next(at for at, row in enumerate(rows) if len(row) == width and sum(row) >= max(1, usual / 2))
+    names, named = _names(path, fields[:first], rows[:first], width, report)
+    body = [row for row in rows[first:] if len(row) == width]
+    numeric = [name for name, own in zip(names, zip(*body, strict=True), strict=True) if sum(own) > len(body) / 2]
     return Layout(delimiter, mark, names, first, numeric, named)
 
 
@@ -136,16 +156,18 @@ def _names(
     path: Path, above: list[list[str]], numbers: list[list[bool]], width: int, report: Report
 ) -> tuple[list[str], bool]:
     """The header among the lines `above` the rows, or names made up; what else stands there is told."""
-    headers = [at for at, row in enumerate(above) if len(row) == width and not any(numbers[at]) and any(row)]
-    texts = [at for at, row in enumerate(above) if len(row) > 1 and not any(numbers[at])]
+    texts = [at for at, row in enumerate(above) if any(row) and not any(numbers[at])]
+    headers = [at for at in texts if len(above[at]) == width]
     if not headers and texts and len(above[texts[-1]]) > 2 and abs(len(above[texts[-1]]) - width) <= 2:
         found = f"{len(above[texts[-1]])} names above rows of {width} fields"
         hint = "a name for each column; or a decimal comma that also separates columns?"
         raise fault(path, line=texts[-1] + 1, expected=f"{width} names", found=found, hint=hint)
-    others = [at + 1 for at, row in enumerate(above) if row and at not in headers[:1]]
-    if others:
-        what = f"lines above the rows that are none (the first: line {others[0]})"
-        report.tell(path, f"{what}: left out", len(others))
+    _tell(
+        path,
+        "lines above the rows that are none",
+        [at + 1 for at, row in enumerate(above) if row and at not in headers[:1]],
+        report,
+    )
     if not headers:
         return [f"column {number}" for number in range(1, width + 1)], False
     names = [name or f"column {number}" for number, name in enumerate(above[headers[0]], 1)]
@@ -155,10 +177,13 @@ def _names(
     return names, True
 
 
+def _tell(path: Path, what: str, lines: Sequence[int], report: Report) -> None:
+    if len(lines):
+        report.tell(path, f"{what} (the first: line {lines[0]}): left out", len(lines))
+
+
 def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """The cells of the rows, and the number of each (from 1); torn lines and remarks between are left out and told."""
-    import io
-
     import pyarrow as arrow
     from pyarrow import csv
 
@@ -168,23 +193,26 @@ def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd
         odd.append((row.number, row.text))
         return "skip"
 
-    def parse(types: dict[str, Any]):
+    def parse(numeric: Sequence[str]):
         odd.clear()
-        convert = {"null_values": list(MISSING), "strings_can_be_null": True, "decimal_point": layout.mark}
-        lines = {"delimiter": layout.delimiter, "invalid_row_handler": leave, "ignore_empty_lines": False}
+        types = {name: arrow.float64() if name in numeric else arrow.string() for name in layout.names}
+        how: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": True, "decimal_point": layout.mark}
         return csv.read_csv(
             io.BytesIO(body),
             read_options=csv.ReadOptions(column_names=layout.names, use_threads=False, block_size=1 << 22),
-            parse_options=csv.ParseOptions(**lines),
-            convert_options=csv.ConvertOptions(column_types=types, **convert),
+            parse_options=csv.ParseOptions(
+                delimiter=layout.delimiter,
+                ignore_empty_lines=False,
+                invalid_row_handler=leave,
+            ),
+            convert_options=csv.ConvertOptions(column_types=types, **how),
         )
 
-    kinds = [arrow.float64() if number else arrow.string() for number in layout.numeric]
     try:
-        table = parse(dict(zip(layout.names, kinds, strict=True)))
+        table = parse(layout.numeric)
     except arrow.ArrowInvalid:  # a cell that is no number, somewhere
         try:
-            table = parse(dict.fromkeys(layout.names, arrow.string()))
+            table = parse([])
         except arrow.ArrowInvalid as why:
             decoded(path, body)  # says where it is no UTF-8
             raise fault(path, expected="a table of text", found=str(why)[:100], hint="is it a CSV file?") from why
@@ -195,64 +223,46 @@ def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd
 
 def _judge(path: Path, odd: list[tuple[int, str]], rows: int, layout: Layout, report: Report) -> None:
     """Lines of another width than the rows: a few torn ones and remarks are forgiven, many torn ones are not."""
-    torn: list[tuple[int, str]] = []
-    remarks: list[tuple[int, str]] = []
-    for number, text in odd:
-        fields = _split(text, layout.delimiter)
-        count = sum(map(bool, map(NUMBER[layout.mark].fullmatch, fields)))
-        (torn if 2 * count >= len(fields) else remarks).append((number + layout.first, text))
+    fields = {number + layout.first: layout.split(text) for number, text in odd}
+    torn = [
+        line for line, own in fields.items() if sum(map(bool, map(NUMBER[layout.mark].fullmatch, own))) * 2 >= len(own)
+    ]
     if len(torn) > max(2, TORN * rows):
-        line, text = torn[0]
-        found = f"{len(_split(text, layout.delimiter))} in {text[:40]!r}, and {len(torn) - 1} more such lines"
-        raise fault(
-            path,
-            line=line,
-            expected=f"{len(layout.names)} fields",
-            found=found,
-            hint="were cells lost? Record it again",
+        found = (
+            f"{len(fields[torn[0]])} in {dict(odd)[torn[0] - layout.first][:40]!r}, and {len(torn) - 1} more such lines"
         )
-    for lines, what in ((torn, "torn rows"), (remarks, "lines between the rows that are none")):
-        if lines:
-            report.tell(path, f"{what} (the first: line {lines[0][0]}): left out", len(lines))
+        expected, hint = f"{len(layout.names)} fields", "were cells lost? Record it again"
+        raise fault(path, line=torn[0], expected=expected, found=found, hint=hint)
+    _tell(path, "torn rows", torn, report)
+    _tell(path, "lines between the rows that are none", [line for line in fields if line not in torn], report)
 
 
 def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
     """Columns of numbers as numbers; rows without any are left out, what else is none is remembered in `bad`."""
-    names = [name for name, number in zip(layout.names, layout.numeric, strict=True) if number]
-    texts = [name for name in names if not pd.api.types.is_numeric_dtype(raw.cells[name])]
-    if not texts:
+    texts = raw.cells[[name for name in layout.numeric if not pd.api.types.is_numeric_dtype(raw.cells[name])]]
+    if texts.empty:
         return raw
-    values, wrong = {}, {}
-    for name in texts:
-        cells = raw.cells[name].astype("object")
-        plain = cells.where(cells.notna(), "").astype(str)
-        good = plain.str.fullmatch(NUMBER[layout.mark].pattern)
-        points = plain.where(good).str.strip(' "').str.replace(layout.mark, ".", regex=False)
-        values[name] = pd.to_numeric(points, errors="coerce")
-        wrong[name] = ~good & (plain != "")
-    nothing = np.all([wrong[name] | values[name].isna() for name in texts], axis=0) & np.any(
-        list(wrong.values()), axis=0
-    )
-    for row in np.flatnonzero(nothing):
+    texts = texts.astype(object).where(texts.notna(), "").astype(str)
+    good = texts.apply(lambda cells: cells.str.fullmatch(NUMBER[layout.mark].pattern))
+    points = texts.where(good).apply(lambda cells: cells.str.strip(' "').str.replace(layout.mark, ".", regex=False))
+    wrong = (~good & (texts != "")).to_numpy()
+    nothing = wrong.any(axis=1) & ~good.any(axis=1).to_numpy()
+    for row in np.flatnonzero(nothing).tolist():
         again = [str(cell).strip() for cell in raw.cells.iloc[row]]
         if set(again) == set(layout.names) and again != layout.names:
             hint = "save the rows from there on as a file of its own, with that header"
-            line = int(raw.lines[row])
-            raise fault(raw.path, line=line, expected="columns in one order", found="another header", hint=hint)
-    if nothing.any():
-        first = raw.lines[nothing][0]
-        report.tell(
-            raw.path, f"lines between the rows that are none (the first: line {first}): left out", nothing.sum()
-        )
-    for name in texts:
-        if (places := np.flatnonzero(wrong[name] & ~nothing)).size:
-            raw.bad[name] = int(raw.lines[places[0]]), str(raw.cells[name].iloc[places[0]])
-    cells = raw.cells.assign(**values)[~nothing].reset_index(drop=True)
-    return Raw(raw.path, cells, raw.lines[~nothing], units=raw.units, bad=raw.bad, named=raw.named)
+            raise raw.fault("columns in one order", "another header", hint, row=row)
+    _tell(raw.path, "lines between the rows that are none", raw.lines[nothing], report)
+    raw.cells = raw.cells.assign(**points.apply(pd.to_numeric))
+    kept, texts, wrong = _only(raw, ~nothing), texts[~nothing], wrong[~nothing]
+    for place in np.flatnonzero(wrong.any(axis=0)):
+        row = int(wrong[:, place].argmax())
+        kept.bad[texts.columns[place]] = int(kept.lines[row]), texts.iat[row, place]
+    return kept
 
 
 def _units(names: Sequence[str]) -> dict[str, str]:
     """The units that stand in brackets behind the names of columns."""
-    found = {name: re.search(r"[(\[]\s*([^)\]]+?)\s*[)\]]\s*$", name) for name in names}
-    spelled = {name: SPELLED.get(match[1].lower()) for name, match in found.items() if match}
+    found = {name: re.search(r"[(\[]([^)\]]+)[)\]]\s*$", name) for name in names}
+    spelled = {name: SPELLED.get(match[1].lower().replace(" ", "")) for name, match in found.items() if match}
     return {name: unit for name, unit in spelled.items() if unit}

@@ -126,7 +126,7 @@ def drift(data, seeds, out):
 @click.option("--json", "out", default="", type=FOLDER, help="The leaderboard; the published one by default.")
 def submit(file, name, by, link, out):
     """Score the predictions in FILE (a table as `smellkit predict` writes it) and put them on the leaderboard."""
-    from smellkit.evaluate import percent
+    from smellkit.study.evaluate import percent
     from smellkit.study.odour import leaderboard
 
     row = leaderboard.submit(file, name=name, by=by, link=link, out=out if str(out) != "." else leaderboard.FILE)
@@ -146,7 +146,7 @@ def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bo
     """Run a bench of this folder, which `resumes` what `out` has already, print its report, and keep its result."""
     from importlib import import_module
 
-    from smellkit import evaluate
+    from smellkit.study import evaluate
 
     module = import_module(f"smellkit.study.odour.{bench}")
     before = {"earlier": evaluate.earlier(out)} if resumes else {}
@@ -157,7 +157,7 @@ def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bo
 
 def _keep(result: dict, out: Path | str, command: str) -> None:
     """Write `result` as JSON when a file was asked for, and say so."""
-    from smellkit import evaluate
+    from smellkit.study import evaluate
 
     if str(out) not in ("", "."):
         click.echo(f"{evaluate.publish(Path(out), result, command=command)}")

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from smellkit import checkpoint, runs, train
 from smellkit.errors import OptionError
-from smellkit.evaluate import Outcome, summarise
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
+from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 from smellkit.study.odour.mixture_data import groups, labels, misplaced, read_mixtures, read_windows, training_split
 from smellkit.study.odour.mixture_task import load_encoder, mixture_scores, task

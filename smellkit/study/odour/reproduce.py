@@ -21,13 +21,13 @@ from smellkit.device.link import Link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError
-from smellkit.evaluate import Outcome, evaluate
 from smellkit.odour.reproduction import Sniffing, answers, reproduce
 from smellkit.odour.scents import SCENTS
 from smellkit.sensors import SENSORS
 from smellkit.simulate import nose
 from smellkit.simulate.chamber import Chamber, ChamberNose
 from smellkit.study.device.fake import FakeClock, MemoryPort
+from smellkit.study.evaluate import Outcome, evaluate
 
 EXPONENTS = tuple(nose.BETA[:4].tolist())
 GUESS = (0.45,) * 4  # when the exponents of a board are not known

@@ -1,0 +1,457 @@
+"""`smellkit learn`: the whole answer about a folder of somebody's own recordings, step by step as notebook 07 shows it.
+
+    folder -- understand --> Own -- windows --> validate --> Trial: what each learner gets right on recordings left out
+                                            --> audit: what recordings say before any smell; curves; weights with a card
+
+Folds hold whole recordings, and whole sessions where they are known. Nothing is chosen on what is scored but, of two
+networks, the one to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from smellkit import checkpoint, metrics, noses, paths, runs
+from smellkit.checks import Report, fault, read_texts
+from smellkit.checks.ranges import Ranges
+from smellkit.errors import DataError
+from smellkit.evaluate import Outcome, percent, summarise
+from smellkit.noses import Description
+from smellkit.odour import readers
+from smellkit.odour.encoder import Encoder, discriminant
+from smellkit.odour.features import QuantileNormalizer, describe
+from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.study.odour import calibrated
+from smellkit.study.odour.baselines import BASELINES, discriminants, forest
+from smellkit.study.odour.smellnet import combine
+from smellkit.study.odour.systems import network_scores, trained
+
+SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
+SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is
+WINDOWS, PER_CLASS = 2000, 240  # to train on, at most the larger of these
+STEPS = 400  # that a network is trained at least
+BY_DAY = "by-day"
+LEARNERS = ("lda", "network", "ensemble")
+
+
+@dataclass(frozen=True)
+class Own:
+    """Recordings of somebody's own nose, understood: its description, the tidy table, and what was told on the way."""
+
+    nose: Description
+    table: pd.DataFrame
+    notes: str
+    folder: Path = Path()
+
+    @property
+    def files(self) -> pd.DataFrame:
+        """One row a file, in order: substance, recording, session, rows."""
+        groups = self.table.groupby("file", sort=True)
+        return groups[["substance", "recording", "session"]].first().assign(rows=groups.size())
+
+    def overview(self) -> pd.DataFrame:
+        """One row a class: recordings, sessions, shortest and longest in seconds (rows where the rate is unknown)."""
+        unit, rate = ("seconds", self.nose.rate) if self.nose.rate else ("rows", 1.0)
+        groups = self.files.groupby("substance")
+        length = groups["rows"].agg(["min", "max"]) / rate
+        sessions = self.files[self.files["session"] != ""].groupby("substance")["session"].nunique()
+        table = groups["recording"].nunique().to_frame("recordings").join(sessions.rename("sessions"))
+        table[[f"shortest, {unit}", f"longest, {unit}"]] = length.round(1)
+        return table.fillna(0).astype({"sessions": int}).reset_index(names="class")
+
+    def protocol(self, representation: str = "level-free", *, columns: Sequence[str] = ()) -> Protocol:
+        """Windows of SmellNet's length where recordings hold two of them, shorter or longer ones to fit elsewhere."""
+        columns = tuple(columns) or self.nose.gas
+        if self.nose.features:
+            return Protocol("absolute", columns, length=1, stride=1, lag=0)
+        rows = int(self.files["rows"].quantile(0.1))
+        if rows < LEAST:
+            raise DataError(f"{self.folder}: recordings of {rows} rows", hint=f"{LEAST} at least: record longer")
+        span = SPAN if rows >= 2 * SPAN else max(LEAST, rows // 2)
+        span = min(4 * SPAN, rows // 16) if rows > 16 * SPAN else span
+        return Protocol(representation, columns, length=span - span // 5, stride=max(1, 2 * span // 5), lag=span // 5)
+
+    def windows(self, protocol: Protocol) -> LabelledWindows:
+        """Windows to train on and to grade: of the latter every one starts at the protocol's stride."""
+        most = max(WINDOWS, PER_CLASS * self.table["substance"].nunique())
+        step = protocol.stride
+        while step > max(1, protocol.stride // 5) and len(self.table) / step < most:
+            step = next(smaller for smaller in range(step - 1, 0, -1) if protocol.stride % smaller == 0)
+        return cut(self.table, protocol, stride=step)
+
+    def sessions(self, windows: LabelledWindows) -> NDArray[np.int64] | None:
+        """Number of the session of each window; None unless each class was recorded in two known ones at least."""
+        files = self.files
+        if (files["session"] == "").any() or files.groupby("substance")["session"].nunique().min() < 2:
+            return None
+        return pd.factorize(files["session"])[0][windows.recording]
+
+
+def understand(folder: str | Path, *, nose: str = "", sessions: str = "") -> Own:
+    """Read any folder of recordings; `sessions` is a CSV (file, session), "by-day", or what the recordings tell.
+
+    DataError with what to write where, when there are less than two classes or a class has a single recording.
+    """
+    report, folder = Report(), Path(folder).expanduser()
+    described, table = readers.read_folder(folder, noses.load(nose) if nose else None, report=report)
+    if sessions == BY_DAY and (table["session"] == "").all():
+        hint = "a clock with dates, or --sessions FILE: a CSV with the columns file and session"
+        raise DataError(f"{folder}: no recording tells its day", hint=hint)
+    if sessions and sessions != BY_DAY:
+        table["session"] = table["file"].map(read_sessions(Path(sessions), set(table["file"])))
+    own = Own(described, table, str(report), folder)
+    counts = own.files.groupby("substance")["recording"].nunique()
+    if len(counts) < 2:
+        hint = "a folder for each class, or its name in that of each file (coffee_1.csv), or a column label"
+        raise DataError(f"{folder}: all recordings are of one class, {counts.index[0]!r}", hint=hint)
+    if (counts < 2).any():
+        hint = "a second one of each, so that one can be held out, or leave the class out"
+        raise DataError(f"{folder}: a single recording of {', '.join(counts.index[counts < 2][:5])}", hint=hint)
+    return own
+
+
+def read_sessions(path: Path, files: set[str]) -> dict[str, str]:
+    """File -> session from a CSV with these two columns; every one of `files` must be in it."""
+    table = read_texts(path, columns=["file", "session"])
+    for line, name in table["file"].items():
+        if name not in files:
+            hint = f"paths below the folder, such as {min(files)}"
+            raise fault(path, line=int(line), column="file", expected="a recording", found=repr(name), hint=hint)
+    if missing := sorted(files - set(table["file"])):
+        raise DataError(f"{path} has no session for {missing[0]}", hint="one row a recording: file,session")
+    return dict(zip(table["file"], table["session"], strict=True))
+
+
+# How good, honestly
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Log-probabilities of windows by fits that did not see their recording (or session), one array a learner."""
+
+    windows: LabelledWindows
+    scores: Mapping[str, NDArray]
+    folds: int
+
+    def accuracy(self, learner: str, *, pooled: bool = True) -> metrics.Interval:
+        """Share of recordings (windows with `pooled` False) named right; 95 %: bootstrap over recordings."""
+        scores, target, recording = combine(self.scores[learner], self.windows, 0 if pooled else 1)
+        return summarise([Outcome(recording, {"accuracy": metrics.hits(scores, target)})])["accuracy"]
+
+    def table(self) -> pd.DataFrame:
+        """One row a learner: per cent of recordings and of windows, with intervals."""
+        rows = [(n, percent(self.accuracy(n)), percent(self.accuracy(n, pooled=False))) for n in self.scores]
+        return pd.DataFrame(rows, columns=["learner", "recordings", "windows"])
+
+    def confusion(self, learner: str = "ensemble") -> NDArray[np.int64]:
+        """Recordings (classes, classes): rows what it was, columns what was said."""
+        matrix = np.zeros((len(self.windows.classes),) * 2, int)
+        scores, target, _ = combine(self.scores[learner], self.windows, 0)
+        np.add.at(matrix, (target, scores.argmax(1)), 1)
+        return matrix
+
+    def sniffing(self, learner: str, protocol: Protocol, rate: float | None) -> pd.DataFrame:
+        """Accuracy after ever more windows in a row, up to the shortest recording: seconds, value, low, high."""
+        shortest = int(np.unique(self.windows.recording, return_counts=True)[1].min())
+        rows = []
+        for count in range(1, min(9, shortest) + 1):
+            scores, target, recording = combine(self.scores[learner], self.windows, count)
+            share = summarise([Outcome(recording, {"accuracy": metrics.hits(scores, target)})])["accuracy"]
+            seconds = (protocol.span + (count - 1) * protocol.stride) / (rate or 1.0)
+            rows.append({"seconds": seconds, "answer": learner, **share._asdict()})
+        return pd.DataFrame(rows)
+
+
+def folds_of(windows: LabelledWindows, most: int = 5) -> NDArray[np.int64]:
+    """Fold of each window: recordings of a class dealt in turn over as many folds as the rarest class has of them."""
+    rarest = min(int(windows.fold[windows.target == number].max()) + 1 for number in range(len(windows.classes)))
+    return windows.fold % min(rarest, most, 3 if len(windows) > 3 * WINDOWS else most)
+
+
+def validate(
+    windows: LabelledWindows,
+    protocol: Protocol,
+    fold: NDArray[np.int64],
+    *,
+    seed: int = 7,
+    networks: int = 2,
+    progress: Callable[[str], object] = lambda _: None,
+) -> Trial:
+    """Score every window at the protocol's stride by fits on the other folds: null, LDA, the network, the ensemble.
+
+    The ensemble averages a forest and `networks` networks; "network" is the first of them. Rows of features have no
+    network: there the ensemble is the forest.
+    """
+    graded = windows.start % protocol.stride == 0
+    numbers = np.unique(fold)
+    scores: dict[str, NDArray] = {}
+    for number in numbers:
+        train, test = windows[fold != number], windows[graded & (fold == number)]
+        for name, part in _fit_all(train, seed=seed, networks=networks)(test.values).items():
+            kept = scores.setdefault(name, np.zeros((len(windows), len(windows.classes)), np.float32))
+            kept[graded & (fold == number)] = part
+        progress(f"fold {number + 1} of {len(numbers)}")
+    return Trial(windows[graded], {name: part[graded] for name, part in scores.items()}, len(numbers))
+
+
+def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[NDArray], dict[str, NDArray]]:
+    """Fit every learner and return windows -> {learner: log-probabilities}; an absent class gets hardly any."""
+    here, target = np.unique(train.target, return_inverse=True)
+    frequent = np.where(np.arange(len(here)) == np.bincount(target).argmax(), 0.0, -20.0)
+    steps = train.values.shape[1]
+    linear = Discriminant.fit(features(train.values), target)
+    trees = forest(seed, trees=150).fit(features(train.values), target) if steps == 1 else None
+    kind, model = ("curve-trees", "curve-mlp") if steps >= SHORT else ("extratrees-lda", "summary-mlp")
+    some = train if len(here) == len(train.classes) else _relabelled(train, here, target)
+    deep = [network(model, some, seed=seed + 100 * n) for n in range(networks * (steps > 1))]
+    woods = BASELINES[kind](seed).fit(train.values, target) if steps > 1 else None
+
+    def scores(values: NDArray) -> dict[str, NDArray]:
+        parts = {"null": np.tile(frequent, (len(values), 1)), "lda": linear.scores(features(values))}
+        if woods is not None:
+            nets = [network_scores(one, values) for one in deep]
+            parts |= {"network": nets[0], "ensemble": (woods.scores(values) + np.mean(nets, axis=0)) / 2}
+        elif trees is not None:
+            parts["ensemble"] = np.log(trees.predict_proba(features(values)) + 1e-3)
+        whole = {name: np.full((len(values), len(train.classes)), -20.0) for name in parts}
+        for name, part in parts.items():
+            whole[name][:, here] = part
+        return whole
+
+    return scores
+
+
+def _relabelled(windows: LabelledWindows, here: NDArray, target: NDArray) -> LabelledWindows:
+    return replace(windows, target=target.astype(np.int64), classes=tuple(windows.classes[i] for i in here))
+
+
+def network(model: str, train: LabelledWindows, *, seed: int) -> Encoder:
+    """The kit's network, trained with its recipe, in smaller batches where there are few windows."""
+    from smellkit.study.odour.encoder_task import RECIPES
+
+    recipe = RECIPES[model]
+    batch = int(np.clip(recipe.epochs * len(train) // STEPS, 16, recipe.batch))  # small sets: as many steps, not epochs
+    return trained(model, train, seed=seed, name="own", batch=batch)
+
+
+def features(values: NDArray) -> NDArray[np.float32]:
+    """What linear learners see of windows: their summary features, or the row itself where there is but one."""
+    return values[:, 0] if values.shape[1] == 1 else describe(values).numpy()
+
+
+@dataclass
+class Discriminant:
+    """A shrinkage discriminant on normal features."""
+
+    normalizer: QuantileNormalizer
+    model: Any
+
+    @classmethod
+    def fit(cls, x: NDArray, target: NDArray) -> Discriminant:
+        tensor = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+        normalizer = QuantileNormalizer(tensor.shape[1]).fit(tensor)
+        return cls(normalizer, discriminants().fit(normalizer(tensor).numpy(), target))
+
+    def scores(self, x: NDArray) -> NDArray:
+        """Log-probabilities (rows, classes)."""
+        normal = self.normalizer(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
+        return self.model.predict_log_proba(normal).clip(-50)
+
+    def network(self, windows: LabelledWindows) -> Encoder:
+        """The same as weights."""
+        weight, bias = self.model.coef_, self.model.intercept_
+        if len(weight) == 1:  # two classes: scikit-learn keeps their difference alone
+            weight, bias = np.vstack([0 * weight, weight]), np.hstack([0 * bias, bias])
+        return discriminant(torch.from_numpy(windows.values), torch.from_numpy(weight), torch.from_numpy(bias))
+
+
+def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[np.int64]) -> pd.DataFrame:
+    """Accuracy of the LDA on recordings when ever more recordings of each class are there to learn from."""
+    x, graded = features(windows.values), windows.start % protocol.stride == 0
+    rows, count = [], 1
+    while count <= windows.fold.max():
+        shares = []
+        for number in np.unique(fold):
+            rank = np.unique(windows.fold[fold != number], return_inverse=True)[1]
+            train = np.flatnonzero(fold != number)[rank < count]
+            if len(train) <= len(windows.classes):
+                continue
+            test = graded & (fold == number)
+            scores = Discriminant.fit(x[train], windows.target[train]).scores(x[test])
+            whole, target, recording = combine(scores, windows[test], 0)
+            shares.append((recording, metrics.hits(whole, target)))
+        if shares:
+            groups, hits = (np.concatenate(part) for part in zip(*shares, strict=True))
+            value = summarise([Outcome(groups, {"accuracy": hits})])["accuracy"]
+            rows.append({"recordings": count, **value._asdict()})
+        count *= 2
+    return pd.DataFrame(rows)
+
+
+# Smell, or session?
+
+
+def audit(
+    own: Own, windows: LabelledWindows, fold: NDArray[np.int64], trial: Trial, *, seed: int = 7
+) -> dict[str, Any]:
+    """What one row of a recording gives away before anything is smelled, in the folds of the trial, and a verdict.
+
+    {"first_row": {input: interval}, "chance", "best", "verdict"}; forests on the first row of each recording.
+    """
+    first = own.table.groupby("file", sort=True).first()
+    used = np.unique(windows.recording)
+    fold_of = np.array([fold[np.flatnonzero(windows.recording == number)[0]] for number in used])
+    rows, target = first.iloc[used], np.array([windows.classes.index(name) for name in first["substance"].iloc[used]])
+    others = [name for name in own.nose.columns if name not in own.nose.gas and own.nose.columns[name].role != "other"]
+    inputs = {"first row, gas columns": list(own.nose.gas), "first row, " + ", ".join(others).lower(): others}
+    shown = {}
+    for name, columns in inputs.items():
+        if not columns or own.nose.features:
+            continue
+        right = np.zeros(len(target))
+        for number in np.unique(fold_of):
+            train, test = fold_of != number, fold_of == number
+            model = forest(seed, trees=200).fit(rows[columns][train].to_numpy(), target[train])
+            right[test] = model.predict(rows[columns][test].to_numpy()) == target[test]
+        shown[name] = summarise([Outcome(used, {"accuracy": right})])["accuracy"]
+    best = trial.accuracy("ensemble")
+    chance = trial.accuracy("null").value
+    result = {"first_row": {name: value._asdict() for name, value in shown.items()}, "chance": chance}
+    return result | {"verdict": verdict(shown, chance=chance, best=best.value)}
+
+
+def verdict(first: Mapping[str, metrics.Interval], *, chance: float, best: float) -> str:
+    """A sentence or two in words, from the numbers alone."""
+    if not first:
+        return "A row is a whole exposure here, so nothing comes before the smell: only other sessions can tell."
+    name, value = max(first.items(), key=lambda item: item[1].value)
+    text = f"One row, before any smell is there ({name.removeprefix('first row, ')}), names {value.value:.0%} of the "
+    text += f"recordings, the most frequent class alone {chance:.0%}, and the whole recording {best:.0%}. "
+    if value.low > chance and value.value - chance > 0.3 * (best - chance):
+        return text + (
+            "So recordings of a class resemble each other before they smell: they share a session, or the nose was "
+            "still full of the smell. Read the accuracy as recognition within a session; record each class on several "
+            "days, and name the days (--sessions)."
+        )
+    return text + "So the session gives little away here."
+
+
+# Weights
+
+
+def weights(
+    own: Own, protocol: Protocol, windows: LabelledWindows, trial: Trial, *, folder: Path, seed: int = 7
+) -> str:
+    """Train on everything, write weights with a card into `folder`, and return the name of the learner that was kept.
+
+    The network or the discriminant, whichever named more held-out windows right; calibrated on what was held out. Rows
+    of features have no windows, and so no weights: "".
+    """
+    if own.nose.features:
+        return ""
+    kept = max(("lda", "network"), key=lambda name: trial.accuracy(name, pooled=False).value)
+    if kept == "lda":
+        model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows)
+    else:
+        model = "curve-mlp" if protocol.steps >= SHORT else "summary-mlp"
+        net = network(model, windows, seed=seed)
+    held = trial.scores[kept], trial.windows.target, trial.windows.recording
+    learnt = calibrated.calibrate(*held, precision=0.9)
+    files = [rows[list(protocol.columns)].to_numpy() for _, rows in own.table.groupby("file")]
+    units = [own.nose.columns[name].unit for name in protocol.columns]
+    figures = {name: trial.accuracy(name)._asdict() for name in trial.scores}
+    z, target = references(net, windows)
+    manifest = {
+        "kind": "odour",
+        "model": model,
+        "options": {},
+        "protocol": asdict(protocol) | {"columns": list(protocol.columns)},
+        "classes": list(windows.classes),
+        "calibration": learnt.asdict(),
+        "nose": own.nose.to_dict(),
+        "ranges": Ranges.measure(files, names=protocol.columns, unit=units).asdict(),
+        "scores": {"recordings held out": figures},
+        "made_by": {"command": "smellkit learn", "seed": seed, "revision": runs.revision()},
+    }
+    tensors = dict(net.state_dict()) | {"references.z": z, "references.target": target}
+    checkpoint.save(folder, tensors, runs.plain(manifest))
+    paths.write_text(folder / "README.md", card(own, protocol, trial, kept))
+    return kept
+
+
+def references(net: Encoder, windows: LabelledWindows, *, most: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
+    """The odour channels z of evenly spread training windows and their classes, for `smellkit calibrate`."""
+    some = np.unique(np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int))
+    with torch.no_grad():
+        z = net({"window": torch.from_numpy(windows.values[some])})["z"]
+    return z, torch.from_numpy(windows.target[some])
+
+
+def card(own: Own, protocol: Protocol, trial: Trial, kept: str) -> str:
+    """What the weights are, for whoever finds them: the nose, the recordings, how good, and what that means."""
+    columns = ", ".join(f"{name} ({own.nose.columns[name].unit})" for name in protocol.columns)
+    seconds = f"{protocol.span / own.nose.rate:.3g} s" if own.nose.rate else f"{protocol.span} rows"
+    lines = [f"# Weights for the nose {own.nose.name}", "", f"- Columns: {columns}"]
+    lines += [f"- Rate: {own.nose.rate:g} Hz" if own.nose.rate else "- Rate: not known, rows as they come"]
+    lines += [f"- A window: {seconds}, input {protocol.representation}"]
+    lines += [f"- Classes: {', '.join(trial.windows.classes)}"]
+    lines += [f"- Recordings: {own.files['recording'].nunique()}"]
+    lines += [f"- What is kept: {'a linear discriminant' if kept == 'lda' else 'the network'}", ""]
+    lines += ["| learner | recordings held out, % | windows, % |", "|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in trial.table().itertuples(index=False)]
+    lines += [
+        "",
+        "Held out were recordings. Another day, or another nose of this kind, is another question: see the report.",
+    ]
+    return "\n".join([*lines, "", "    smellkit predict DIR --weights FOLDER --out predictions.csv"]) + "\n"
+
+
+def report(
+    own: Own,
+    protocol: Protocol,
+    trial: Trial,
+    audited: Mapping[str, Any],
+    *,
+    by_session: Trial | None,
+    sniffing: pd.DataFrame,
+    curve: pd.DataFrame,
+    seconds: float,
+    kept: str = "",
+) -> dict[str, Any]:
+    """Everything as plain numbers, for report.json."""
+    full = sniffing["value"].iloc[-1]
+    enough = sniffing[sniffing["value"] >= full - 0.02]["seconds"].iloc[0]
+    learners = {name: trial.accuracy(name)._asdict() for name in trial.scores}
+    apart = {n: by_session.accuracy(n)._asdict() for n in by_session.scores} if by_session else None
+    return runs.plain(
+        {
+            "nose": own.nose.to_dict(),
+            "recordings": int(own.files["recording"].nunique()),
+            "classes": list(trial.windows.classes),
+            "columns": list(protocol.columns),
+            "rate": own.nose.rate,
+            "sessions": int(own.files["session"].replace("", np.nan).nunique()),
+            "window": {"rows": protocol.span, "input": protocol.representation},
+            "folds": trial.folds,
+            "accuracy": learners["ensemble"],
+            "windows": {name: trial.accuracy(name, pooled=False)._asdict() for name in trial.scores},
+            "learners": learners,
+            "by_session": apart,
+            "null": learners["null"],
+            "audit": dict(audited),
+            "confusion": trial.confusion().tolist(),
+            "learning_curve": curve.to_dict("records"),
+            "sniffing": {"enough": float(enough), "unit": "seconds" if own.nose.rate else "rows"},
+            "kept": kept,
+            "told": own.notes,
+            "seconds": round(seconds, 1),
+        }
+    )
