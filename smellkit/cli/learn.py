@@ -128,7 +128,7 @@ def learn(folder, nose, sessions, out, pairs):
 
 def describe(report: dict[str, Any], out: Path) -> str:
     """The report in a few lines."""
-    from smellkit.evaluate import percent
+    from smellkit.study.evaluate import percent
 
     rate = f"{report['rate']:g} rows a second" if report["rate"] else "rate unknown"
     sniff = report["sniffing"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smellkit.checks import nearest
 from smellkit.device import playlist
@@ -211,9 +211,7 @@ class Belief:
     def first(cls, scents: int) -> Belief:
         return cls(np.zeros(scents), REFERENCE**2 * np.eye(scents))
 
-    def updated(
-        self, change: Answer, alone: NDArray, played: NDArray, exponents: Sequence[float]
-    ) -> tuple[Belief, float]:
+    def updated(self, change: Answer, alone: NDArray, played: NDArray, exponents: ArrayLike) -> tuple[Belief, float]:
         """Return what a sniff makes of it, and the root mean square in log conductance of what no mixture explains.
 
         `change` (4,) is the sniff, `alone` (scents, 4) what each scent answered, `played` (scents,) the shares sent.
