@@ -69,7 +69,7 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
     from dataclasses import replace
 
     from smellkit import options
-    from smellkit import sweep as sweeps
+    from smellkit.study import sweep as sweeps
 
     plan = sweeps.read(file)
     options.find(TASKS, plan.task, what="task")
@@ -128,12 +128,12 @@ def learn(folder, nose, sessions, out, pairs):
 
 def describe(report: dict[str, Any], out: Path) -> str:
     """The report in a few lines."""
-    from smellkit.evaluate import percent
+    from smellkit.study.evaluate import percent
 
     rate = f"{report['rate']:g} rows a second" if report["rate"] else "rate unknown"
-    sniff = report["sniffing"]
+    sniff, columns = report["sniffing"], ", ".join(report["columns"])
     lines = [
-        f"{report['recordings']} recordings of {len(report['classes'])} classes, {rate}, {', '.join(report['columns'])}",
+        f"{report['recordings']} recordings of {len(report['classes'])} classes, {rate}, {columns}",
         f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
         f"the most frequent class {percent(report['null'])} %",
     ]

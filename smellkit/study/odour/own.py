@@ -19,20 +19,20 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from smellkit import checkpoint, metrics, noses, paths, runs
+from smellkit import checkpoint, noses, paths, runs
 from smellkit.checks import Report, fault, read_texts
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError
-from smellkit.evaluate import Outcome, percent, summarise
 from smellkit.noses import Description
 from smellkit.odour import readers
 from smellkit.odour.encoder import Encoder, discriminant
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.study import metrics
+from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import calibrated
-from smellkit.study.odour.baselines import BASELINES, discriminants, forest
 from smellkit.study.odour.smellnet import combine
-from smellkit.study.odour.systems import network_scores, trained
+from smellkit.study.odour.systems import BASELINES, discriminants, forest, network_scores, trained
 
 SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
 SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is
