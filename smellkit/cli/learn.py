@@ -34,6 +34,11 @@ EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
     "plume": "smellkit.plume.export:plume",
 }
 
+CALIBRATORS = {  # weights -> function(folder, *, labels, out, using) -> what happened
+    "mixture": "smellkit.odour.calibration:calibrate",
+    "odour": "smellkit.odour.repair:repair",
+}
+
 
 @click.command()
 @click.argument("task", metavar="TASK")
@@ -133,12 +138,12 @@ def describe(report: dict[str, Any], out: Path) -> str:
     rate = f"{report['rate']:g} rows a second" if report["rate"] else "rate unknown"
     sniff = report["sniffing"]
     lines = [
-        f"{report['recordings']} recordings of {len(report['classes'])} classes, {rate}, {', '.join(report['columns'])}",
+        f"{report['recordings']} recordings, {len(report['classes'])} classes, {rate}, {', '.join(report['columns'])}",
         f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
         f"the most frequent class {percent(report['null'])} %",
     ]
     if report["by_session"]:
-        lines += [f"on sessions left out: {percent(report['by_session']['ensemble'])} %"]
+        lines += [f"on sessions left out: {percent(report['by_session'][report['kept'] or 'ensemble'])} %"]
     lines += [f"{sniff['enough']:.3g} {sniff['unit']} of sniffing are enough", report["audit"]["verdict"], f"{out}"]
     return "\n".join(lines)
 
@@ -156,15 +161,18 @@ def export(name, out):
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--labels", required=True, type=FOLDER, help="CSV: filepath and label_<odorant> of each reference.")
-@click.option("--out", required=True, type=FOLDER, help="The folder that `smellkit predict --calibration` takes.")
-@click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
+@click.option("--labels", type=FOLDER, help="CSV: filepath and label_<odorant> of each reference (mixtures).")
+@click.option(
+    "--out", required=True, type=FOLDER, help="What `predict --calibration` takes (mixtures), or new weights."
+)
+@click.option("--weights", "name", default="mixture", show_default=True, help="mixture, odour, or a folder of weights.")
 def calibrate(folder, labels, out, name):
-    """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
-    from smellkit import checkpoint
-    from smellkit.odour import calibration
+    """Adapt to today's session with a few references in DIR: mixtures and base scents, or a folder for each class."""
+    from smellkit import options
 
-    click.echo(calibration.calibrate(folder, labels=labels, out=out, using=checkpoint.find(name)))
+    kind, weights = _weights(name)
+    function = options.find(CALIBRATORS, kind, what="calibration for the weights")
+    click.echo(function(folder, labels=labels, out=out, using=weights))
 
 
 def _weights(name: str) -> tuple[str, Path]:
