@@ -39,7 +39,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything that the kit needs or can use; nothing is changed and nothing is fetched."""
-    return [*_tools(), *_ports(), *_data(), _disk(), *_extras()]
+    return [*_tools(), *_ports(), *_data(), *_extras()]
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -68,7 +68,13 @@ def _tools() -> Iterator[Finding]:
     yield _finding("Python", sys.version_info >= (3, 11), python, newer, lack="missing")
     own = sys.prefix if sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ else ""
     yield _finding("Environment", own, own or "the system's Python", "`make run` makes a .venv of its own")
-    yield _torch()
+    if find_spec("torch"):
+        import torch
+
+        kind = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+        yield Finding("torch", "good", f"{torch.__version__}, {kind}")
+    else:
+        yield Finding("torch", "missing", "not installed", "`pip install -e .`")
     register = f"`{sys.executable} -m ipykernel install --sys-prefix`"
     yield _finding("Kernel", *_kernel(), f"{register}, or `jupyter kernelspec remove python3` for the old one")
     quarto = next(iter(site.find_quarto() or []), "")
@@ -77,15 +83,6 @@ def _tools() -> Iterator[Finding]:
     browser = next(filter(None, map(shutil.which, BROWSERS)), "")
     hint = "`apt-get install chromium`; only the browser tests need it"
     yield _finding("Chromium", browser, browser or "not found", hint)
-
-
-def _torch() -> Finding:
-    if not find_spec("torch"):
-        return Finding("torch", "missing", "not installed", "`pip install -e .`")
-    import torch
-
-    kind = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    return Finding("torch", "good", f"{torch.__version__}, {kind}")
 
 
 def _kernel() -> tuple[bool, str]:
@@ -120,27 +117,23 @@ def _ports() -> Iterator[Finding]:
         yield Finding("Serial", "optional", "no port of a USB device", "plug the player in; `virtual` needs none")
 
 
-def _data() -> list[Finding]:
+def _data() -> Iterator[Finding]:
+    """The sample, real recordings, weights, and room for what is made of them."""
     files = sum(path.is_file() for path in paths.sample().rglob("*"))
-    sets = sorted(path.name for path in paths.raw().glob("*/"))
-    names = sorted(path.parent.name for path in paths.weights().glob("*/manifest.json"))
     again = "`git checkout data/sample`"
-    fetch = "`smellkit data get smellnet`, or set SMELLKIT_DATA to the folder that holds smellnet/"
-    train = "`git checkout data/weights`, or train: `smellkit run --profile full`"
-    return [
-        _finding("Sample", files, f"{files} files in {paths.sample()}", again, lack="missing"),
-        _finding("Real data", "smellnet" in sets, f"{', '.join(sets) or 'nothing'} in {paths.raw()}", fetch),
-        _finding("Weights", names, ", ".join(names) or "none", train),
-    ]
-
-
-def _disk() -> Finding:
+    yield _finding("Sample", files, f"{files} files in {paths.sample()}", again, lack="missing")
+    sets = sorted(path.name for path in paths.raw().glob("*/"))
+    hint = "`smellkit data get smellnet`, or set SMELLKIT_DATA to the folder that holds smellnet/"
+    yield _finding("Real data", "smellnet" in sets, f"{', '.join(sets) or 'nothing'} in {paths.raw()}", hint)
+    names = sorted(path.parent.name for path in paths.weights().glob("*/manifest.json"))
+    hint = "`git checkout data/weights`, or train: `smellkit run --profile full`"
+    yield _finding("Weights", names, ", ".join(names) or "none", hint)
     place = next(path for path in (paths.work(), *paths.work().parents) if path.exists())
     free = shutil.disk_usage(place).free / 1e9
     writable = os.access(place, os.W_OK)
     level = "missing" if not writable or free < 0.5 else "optional" if free < 5 else "good"
     state = f"{free:.1f} GB free at {paths.work()}" + ("" if writable else ", which can't be written")
-    return Finding("Disk", level, state, "make room, or set SMELLKIT_WORK and SMELLKIT_RUNS to another disk")
+    yield Finding("Disk", level, state, "make room, or set SMELLKIT_WORK and SMELLKIT_RUNS to another disk")
 
 
 def _extras() -> Iterator[Finding]:

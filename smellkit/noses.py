@@ -12,10 +12,11 @@ Shipped ones have names (`data/noses`). Nothing is assumed of a nose that its de
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,39 @@ UNITS: dict[str, dict[str, tuple[float, float]]] = {  # unit -> what is written 
     "pascal": {"hectopascal": (100, 0), "kilopascal": (1000, 0)},
     "metre": {},
     "none": {},
+}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_number, value))
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # key -> what it may be, and in words
+    "name": (_text, "a name"),
+    "about": (_text, "a sentence"),
+    "columns": (lambda value: isinstance(value, Mapping) and bool(value), "a table [columns.NAME] for each column"),
+    "rate": (lambda value: _number(value) and 0 < value <= 1e5, "rows a second, above 0 and at most 100,000"),
+    "clock": (_text, "the name of a column"),
+    "clock_unit": (lambda value: value in SECONDS, "one of " + ", ".join(SECONDS)),
+    "features": (lambda value: isinstance(value, bool), "true or false"),
+    "baud": (lambda value: _number(value) and value > 0, "the speed of a serial line"),
+    "role": (lambda value: value in ROLES, "one of " + ", ".join(ROLES)),
+    "unit": (lambda value: _text(value) and value in UNITS, "one of " + ", ".join(UNITS)),
+    "span": (
+        lambda value: _numbers(value) and len(value) == 2 and value[0] < value[1],
+        "[lowest, highest] that the converter can say",
+    ),
+    "fault": (_numbers, "a list of numbers"),
+    "overflow": (_number, "a number"),
+    "also": (lambda value: isinstance(value, list | tuple) and all(map(_text, value)), "a list of names"),
 }
 
 
@@ -107,7 +141,7 @@ class Description:
     @property
     def spans(self) -> dict[str, Span]:
         """The limits of each column, as readers of tables take them."""
-        return {name: Span(*column.span, overflow=column.overflow) for name, column in self.columns.items()}
+        return {name: Span(*one.span, one.overflow, usual=one.role != "gas") for name, one in self.columns.items()}
 
     @property
     def pace(self) -> Pace:
@@ -121,25 +155,22 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """As TOML and manifests hold it; `from_dict` is the way back."""
-        columns = {name: _said(asdict(column)) for name, column in self.columns.items()}
-        return _said({one.name: getattr(self, one.name) for one in fields(self)} | {"columns": columns})
+        return _said(self) | {"columns": {name: _said(column) for name, column in self.columns.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "the description of a nose") -> Description:
         """What a TOML file or a manifest says; DataError with the key that is wrong."""
-        _known(values, cls, where=where, key="")
-        columns = values.get("columns")
-        if not isinstance(columns, Mapping) or not columns:
-            raise _wrong(where, "columns", "a table [columns.NAME] for each column", columns)
-        built = {str(name): _column(one, where=where, key=f"columns.{name}") for name, one in columns.items()}
-        if not any(column.role == "gas" for column in built.values()):
-            raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(built))
-        nose = cls(**{**values, "columns": built, "name": str(values.get("name", ""))})
-        if nose.rate is not None and not (_number(nose.rate) and 0 < nose.rate <= 1e5):
-            raise _wrong(where, "rate", "rows a second, above 0 and at most 100,000", nose.rate)
-        if nose.clock_unit is not None and nose.clock_unit not in SECONDS:
-            raise _wrong(where, "clock_unit", "one of " + ", ".join(SECONDS), nose.clock_unit)
-        return nose
+        _check(values, cls, where=where, key="")
+        columns = {}
+        for name, one in values["columns"].items():
+            _check(one, Column, where=where, key=f"columns.{name}.")
+            lists: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in one.items()
+            }
+            columns[str(name)] = Column(**lists)
+        if not any(column.role == "gas" for column in columns.values()):
+            raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(columns))
+        return cls(**{**values, "columns": columns})
 
 
 def load(name: str | Path) -> Description:
@@ -155,9 +186,8 @@ def load(name: str | Path) -> Description:
         values = tomllib.loads(decoded(path, content(path, limit=1_000_000)))
     except tomllib.TOMLDecodeError as why:
         raise DataError(f"{path} is not valid TOML: {why}", hint="compare with `smellkit nose show mq-array`") from why
-    return Description.from_dict(
-        {"name": path.parent.name if path.name == FILE else path.stem, **values}, where=str(path)
-    )
+    own = path.resolve().parent.name if path.name == FILE else path.stem
+    return Description.from_dict({"name": own, **values}, where=str(path))
 
 
 def names() -> list[str]:
@@ -196,50 +226,40 @@ def difference(mine: Description, other: Description, *, columns: Iterable[str] 
 def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> str:
     """The text of a `nose.toml`; `remarks` (key, or column and key set apart by a point) become comments there."""
     remarks, values = remarks or {}, nose.to_dict()
+
+    def lines(values: Mapping[str, Any], prefix: str) -> list[str]:
+        said = {key: remarks.get(prefix + key, "") for key in values}
+        return [f"{key} = {_toml(value)}" + (f"  # {said[key]}" if said[key] else "") for key, value in values.items()]
+
     columns = values.pop("columns")
-    lines = [_line(key, value, remarks.get(key, "")) for key, value in values.items()]
+    text = lines(values, "")
     for name, column in columns.items():
-        lines += ["", f"[columns.{_toml(name) if not name.isidentifier() else name}]"]
-        lines += [_line(key, value, remarks.get(f"{name}.{key}", "")) for key, value in column.items()]
-    return "\n".join(lines) + "\n"
+        text += ["", f"[columns.{name if name.isidentifier() else _toml(name)}]", *lines(column, f"{name}.")]
+    return "\n".join(text) + "\n"
 
 
 def _shipped() -> Path:
     return paths.HOME / "data" / "noses"
 
 
-def _said(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what stands at its default."""
-    kept = {name: value for name, value in values.items() if value not in (None, (), "", False)}
+def _said(one: Any) -> dict[str, Any]:
+    """The fields of a dataclass without those at their defaults, lists in place of tuples."""
+    kept = {each.name: getattr(one, each.name) for each in fields(one)}
+    kept = {each.name: kept[each.name] for each in fields(one) if kept[each.name] != each.default}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
-def _column(values: Any, *, where: str, key: str) -> Column:
+def _check(values: Any, kind: type, *, where: str, key: str) -> None:
+    """Refuse what is no description of a `kind`, by its key."""
     if not isinstance(values, Mapping):
-        raise _wrong(where, key, "a table with role, unit and span", values)
-    _known(values, Column, where=where, key=key)
-    for name, known in (("role", ROLES), ("unit", tuple(UNITS))):
-        if values.get(name) not in known:
-            raise _wrong(where, f"{key}.{name}", "one of " + ", ".join(known), values.get(name))
-    span = values.get("span")
-    if not (isinstance(span, list | tuple) and len(span) == 2 and all(map(_number, span)) and span[0] < span[1]):
-        raise _wrong(where, f"{key}.span", "[lowest, highest] that the converter can say", span)
-    faults, also = values.get("fault", ()), values.get("also", ())
-    if not (isinstance(faults, list | tuple) and all(map(_number, faults))):
-        raise _wrong(where, f"{key}.fault", "a list of numbers", faults)
-    span, faults = (float(span[0]), float(span[1])), tuple(float(value) for value in faults)
-    return Column(values["role"], values["unit"], span, faults, values.get("overflow"), tuple(map(str, also)))
-
-
-def _known(values: Mapping[str, Any], kind: type, *, where: str, key: str) -> None:
-    known = [one.name for one in fields(kind)]
-    for name in values:
+        raise _wrong(where, key.strip("."), "a table with role, unit and span", values)
+    known = {one.name: one.default is MISSING for one in fields(kind)}
+    for name in [*values, *(name for name, needed in known.items() if needed and name not in values)]:
         if name not in known:
-            raise _wrong(where, f"{key}.{name}".strip("."), "one of " + ", ".join(known), "a key that means nothing")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            raise _wrong(where, key + name, "one of " + ", ".join(known), "a key that means nothing")
+        fits, expected = RULES[name]
+        if not fits(values.get(name)):
+            raise _wrong(where, key + name, expected, values.get(name))
 
 
 def _wrong(where: str, key: str, expected: str, found: Any) -> DataError:
@@ -247,13 +267,7 @@ def _wrong(where: str, key: str, expected: str, found: Any) -> DataError:
     return fault(where, key=key, expected=expected, found="nothing" if found is None else repr(found), hint=hint)
 
 
-def _line(key: str, value: Any, remark: str) -> str:
-    return f"{key} = {_toml(value)}" + (f"  # {remark}" if remark else "")
-
-
 def _toml(value: Any) -> str:
-    import json
-
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, get_args, get_type_hints
 
 from smellkit.errors import OptionError
@@ -38,12 +38,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return "did you mean " + " or ".join(close) + "?" if close else "one of " + ", ".join(names)
 
 
-def listed(text: str, known: Iterable[str], *, what: str) -> list[str]:
+def listed(text: str, known: Collection[str], *, what: str) -> list[str]:
     """The names in `text`, set apart by commas, all of `known` without any; `what` is the word for the error."""
-    known = list(known)
     names = [name.strip() for name in text.split(",") if name.strip()]
     check(names, known, f"There is no {what}")
-    return names or known
+    return names or list(known)
 
 
 def parse(pairs: Iterable[str]) -> dict[str, str]:
@@ -58,7 +57,9 @@ def accepted(function: Callable) -> dict[str, type]:
     """Names and types of the options of `function` (or a dataclass): every argument with a default."""
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: _simple(hints.get(p.name, type(p.default))) for p in parameters if p.default is not p.empty}
+    kinds = {p.name: hints.get(p.name, type(p.default)) for p in parameters if p.default is not p.empty}
+    inside = {name: [part for part in get_args(kind) if part is not type(None)] for name, kind in kinds.items()}
+    return {name: (inside[name] or [kind])[0] for name, kind in kinds.items()}  # `Path | None` is a Path
 
 
 def split(values: dict[str, Any], *functions: Callable) -> list[dict[str, Any]]:
@@ -89,8 +90,3 @@ def convert(value: Any, kind: type, *, name: str) -> Any:
             pass
     example = {"int": "3", "float": "0.1", "bool": "true", "str": "text"}.get(kind.__name__, "another value")
     raise OptionError(f"{name}={value!r} is not {kind.__name__}", hint=f"for example {name}={example}")
-
-
-def _simple(kind: Any) -> type:
-    """`Path | None` is a Path that may be left out."""
-    return next((part for part in get_args(kind) if part is not type(None)), kind) if get_args(kind) else kind

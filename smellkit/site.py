@@ -180,6 +180,8 @@ def assemble(
             warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
         (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
     shutil.copy2(home / "index.qmd", stage)
+    if (described := home / "data" / "croissant.json").exists():
+        shutil.copy2(described, stage / "site")
     for path in [stage / "index.qmd", *(stage / "site").glob("*.qmd")]:
         text = path.read_text(encoding="utf-8")
         for name, part in parts.items():
@@ -188,6 +190,9 @@ def assemble(
     for file, text in (pages or {}).items():
         paths.write_text(stage / "site" / file, text)
     config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
+    for setting, needs in {"site-url": ("site-url", "open-graph"), "repo-url": ("repo-url",)}.items():
+        if not config["website"].get(setting):
+            config["website"] = {key: value for key, value in config["website"].items() if key not in needs}
     absent: list[str] = []
     for bar in ("navbar", "sidebar", "page-footer"):
         for key, items in config["website"][bar].items():
@@ -277,11 +282,12 @@ def preview(stage: Path, out: Path) -> list[str]:
     side = [item for part in config["website"]["sidebar"]["contents"] for item in part.get("contents", [part])]
     order = [item if isinstance(item, str) else item["href"] for item in side]
     warnings: list[str] = []
+    script = (stage / config["format"]["html"]["include-after-body"]).read_text(encoding="utf-8")
     for source, book in books.items():
         place = order.index(source) if source in order else len(order)
         contents: list[tuple[int, str, str]] = []  # nbconvert copies what it is given, but no function
         page = {"source": source, "titles": titles, "target": _target, "contents": contents.copy}
-        page |= {"before": order[max(place - 1, 0) : place], "after": order[place + 1 : place + 2]}
+        page |= {"before": order[max(place - 1, 0) : place], "after": order[place + 1 : place + 2], "script": script}
         exporter = _exporter(source, set(books), contents=contents, warnings=warnings)
         where = out / _target(source)
         where.parent.mkdir(parents=True, exist_ok=True)

@@ -1,69 +1,96 @@
-"""Tables for pages: means with intervals, and a winner only where there is one. They read on light and dark pages."""
+"""Tables for pages, as markdown: figures with their intervals, and a winner only where there is one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
-    from great_tables import GT
+    from IPython.display import Markdown
 
-QUIET = "rgba(127,127,127,0.35)"
-CSS = ".gt_table, .gt_table * { color: inherit !important; background-color: transparent !important; }"
-PAINTED = [f"{part}_background_color" for part in ("table", "heading", "column_labels", "source_notes")]
-LINES = [f"{side}_color" for side in ("table_border_bottom", "heading_border_bottom", "table_body_hlines")]
-LINES += [f"{part}_border_{side}_color" for part in ("column_labels", "table_body") for side in ("top", "bottom")]
+Figure = tuple[float, float | None, float | None]  # value, low, high
 
 
-def plain(table: pd.DataFrame, *, title: str = "", note: str = "", digits: int = 3) -> GT:
-    """Return `table` as it is, in the house style: the page's own colours, font and width; floats with `digits`."""
-    from great_tables import GT
+@dataclass(frozen=True)
+class Table:
+    """One table: a row has a name and a figure, or None, for each of the `columns`."""
 
-    floats = [name for name in table.columns if table[name].dtype.kind == "f"]
-    gt = GT(table.reset_index(drop=True)).fmt_number(columns=floats, decimals=digits)
-    gt = gt.tab_header(title=title) if title else gt
-    gt = gt.tab_source_note(note) if note else gt
-    gt = gt.sub_missing(missing_text="–").tab_options(
-        table_font_names="inherit",
-        table_font_size="0.92em",
-        table_margin_left="0",
-        heading_align="left",
-        heading_title_font_size="1em",
-        heading_title_font_weight="600",
-        column_labels_font_weight="600",
-        table_border_top_style="none",
-        data_row_padding="5px",
-        **dict.fromkeys(PAINTED, "transparent"),  # type: ignore[arg-type]
-        **dict.fromkeys(LINES, QUIET),  # type: ignore[arg-type]
-    )
-    return gt.opt_css(CSS, allow_duplicates=False)
+    title: str
+    of: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
+    note: str = ""
+    smaller: tuple[str, ...] = ()  # columns in which the least is the best
+    compete: bool = True  # whether rows are rivals, so that one may be the best
+
+    def best(self, column: int) -> int | None:
+        """Row whose interval in `column` stands clear of every other's, on the better side, or None."""
+        known = {row: figure for row, (_, figures) in enumerate(self.rows) if (figure := figures[column])}
+        every = [part for figure in known.values() for part in figure]
+        if not self.compete or len(known) < 2 or any(part is None or math.isnan(part) for part in every):
+            return None
+        sign, near, far = (-1, 2, 1) if self.columns[column] in self.smaller else (1, 1, 2)
+        best = max(known, key=lambda row: sign * known[row][0])
+        clear = all(sign * known[best][near] > sign * known[row][far] for row in known if row != best)  # type: ignore[operator]
+        return best if clear else None
 
 
-def means(
-    table: pd.DataFrame, *, name: str = "name", title: str = "", note: str = "", digits: int = 3, larger: bool = True
-) -> GT:
-    """Return a table of means with their intervals; the best is bold only when its interval stands clear of all others.
+def markdown(table: Table) -> str:
+    """The table as markdown: a figure is bold when its interval stands clear of all others in its column."""
+    best = [table.best(column) for column in range(len(table.columns))]
+    rows = [
+        [_text(name), *(cell(figure, bold=best[column] == number) for column, figure in enumerate(figures))]
+        for number, (name, figures) in enumerate(table.rows)
+    ]
+    title = f"**{table.title}**" if table.title else ""
+    return "\n\n".join(filter(None, [title, _piped([table.of, *table.columns], rows), table.note]))
 
-    `table` has the column `name`, `mean`, `low` and `high`, and perhaps more, which follow as they are.
-    `larger` says whether a large value is good.
+
+def means(table: pd.DataFrame, *, title: str = "", note: str = "", larger: bool = True) -> Markdown:
+    """Show means with their intervals: columns `name`, `mean`, `low` and `high`, and perhaps other numbers.
+
+    `larger` says whether a large value is good. What has no finite interval (a single seed) is shown without.
     """
-    from great_tables import loc, style
+    from IPython.display import Markdown
 
-    intervals = [f"{low:.{digits}f} to {high:.{digits}f}" if abs(high - low) < float("inf") else "–"
-                 for low, high in zip(table["low"], table["high"], strict=True)]  # fmt: skip
-    rest = [column for column in table.columns if column not in (name, "mean", "low", "high")]
-    shown = table.assign(interval=intervals)[[name, "mean", "interval", *rest]]
-    gt = plain(shown, title=title, note=note, digits=digits)
-    if (best := winner(table, larger=larger)) is not None:
-        gt = gt.tab_style(style=style.text(weight="bold"), locations=loc.body(rows=[best]))
-    return gt.cols_label(interval="95 % interval").cols_align("right", columns=["mean", "interval"])
+    rest = [column for column in table.columns if column not in ("name", "mean", "low", "high")]
+    rows = []
+    for row in table.to_dict("records"):
+        known = math.isfinite(row["high"] - row["low"])
+        figure = (row["mean"], row["low"], row["high"]) if known else (row["mean"], None, None)
+        rows.append((str(row["name"]), (figure, *((row[column], None, None) for column in rest))))
+    smaller = () if larger else ("mean",)
+    return Markdown(markdown(Table(title, "case", ("mean", *map(str, rest)), tuple(rows), note, smaller)))
 
 
-def winner(table: pd.DataFrame, *, larger: bool = True) -> int | None:
-    """Position of the row whose interval stands clear of every other's; None when no row's does."""
-    if len(table) < 2 or table[["mean", "low", "high"]].isna().to_numpy().any():
-        return None
-    mean, low, high = (table[name].to_numpy(float) for name in ("mean", "low", "high"))
-    mean, low, high = (mean, low, high) if larger else (-mean, -high, -low)
-    best = int(mean.argmax())
-    return best if all(low[best] > high[row] for row in range(len(table)) if row != best) else None
+def plain(table: pd.DataFrame, *, note: str = "") -> Markdown:
+    """Show a table as it is, numbers as `cell` writes them."""
+    from IPython.display import Markdown
+
+    rows = [[cell((value, None, None)) if isinstance(value, (int, float)) else _text(value) for value in row]
+            for row in table.itertuples(index=False)]  # fmt: skip
+    return Markdown("\n\n".join(filter(None, [_piped(list(table.columns), rows), note])))
+
+
+def cell(figure: Figure | None, *, bold: bool = False) -> str:
+    """A figure with its interval as text, in bold where it is the best of a column."""
+    if figure is None or math.isnan(figure[0]):
+        return "–"
+    value, low, high = figure
+    digits = 0 if isinstance(value, int) or abs(value) >= 10_000 else 1 if abs(value) >= 1 or not value else 3
+    text = f"**{value:,.{digits}f}**" if bold else f"{value:,.{digits}f}"
+    return text if low is None else f"{text} [{low:,.{digits}f},\N{NO-BREAK SPACE}{high:,.{digits}f}]"
+
+
+def _piped(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head, *body = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    return "\n".join([head, "|---|" + "---:|" * (len(header) - 1), *body])
+
+
+def _text(value: Any) -> str:
+    """Text from a file as it may stand in a table: no markup, no end of the cell."""
+    return escape(str(value), quote=False).replace("|", "\\|")

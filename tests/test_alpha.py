@@ -5,8 +5,8 @@ from torch import nn
 
 from smellkit import checkpoint as weights
 from smellkit import train
-from smellkit.odour.mixture import AlphaSum, MixtureEncoder
-from smellkit.study.odour.mixture_task import AlphaMixture, MixtureHead, mixture_loss
+from smellkit.odour.mixture import AlphaSum
+from smellkit.study.odour.mixture_task import AlphaMixture, MixtureEncoder, MixtureHead, mixture_loss
 from smellkit.task import Task, Tensors
 
 

@@ -88,7 +88,7 @@ def test_cross_validation_never_scores_what_it_learnt_from(monkeypatch):
 
 def test_every_system_names_what_exists():
     from smellkit.odour.encoder import BACKBONES
-    from smellkit.study.odour.baselines import BASELINES
+    from smellkit.study.odour.systems import BASELINES
 
     for system in systems.SYSTEMS.values():
         assert set(system.members) <= set(BACKBONES) | set(BASELINES)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smellkit.checks import Report, Span, read_json, read_table, readable
+from smellkit.checks import Report, Span, read_json, read_picture, read_table, read_yaml, readable, tables
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.scents import read_scents
 from smellkit.study import faults
@@ -42,8 +42,6 @@ def test_a_thousand_broken_files_are_each_refused_by_name_within_a_second(tmp_pa
             path.parent.mkdir()
             read = lambda path: read_scents(path.parent)  # noqa: E731
         else:
-            from smellkit.checks import read_picture
-
             fault, change = chance.choice(list(faults.BROKEN_PICTURES.items()))
             form = chance.choice(["jpeg", "png", "webp", "gif", "avif", "bmp", "tiff"])
             fault, path = f"{fault} {form}", tmp_path / f"picture{number}.{form}"
@@ -74,6 +72,13 @@ def test_the_table_is_what_pandas_reads(tmp_path):
     path = write(tmp_path / "smell.csv", faults.table(random.Random(1)))
     expected = pd.read_csv(path)[["CO", "NO2", "Temperature"]].astype(float)
     pd.testing.assert_frame_equal(read_table(path, columns=["CO", "NO2", "Temperature"]), expected)
+
+
+def test_a_file_without_a_fault_is_split_at_once_and_never_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_split", None)
+    clean = faults.table(random.Random(1), rows=5000)
+    table = read_table(write(tmp_path / "smell.csv", clean), columns=SPANS)
+    assert table["CO"].tolist() == [float(line.split(b",")[3]) for line in clean.splitlines()[1:]]
 
 
 def test_others_are_read_when_broken_ones_are_to_be_skipped(tmp_path):
@@ -163,6 +168,13 @@ def test_a_fault_in_json_is_named_by_its_path_of_keys(tmp_path):
     assert "line 2, column '6'" in json_refusal(tmp_path, '{\n"a": }')
     assert "found a list" in json_refusal(tmp_path, "[1]")
     assert "at most 100 levels" in json_refusal(tmp_path, '{"a":' * 150 + "1" + "}" * 150)
+
+
+def test_a_key_that_comes_twice_in_yaml_is_named_by_its_line(tmp_path):
+    with pytest.raises(DataError, match=r"line 3, column '1'.*the key seeds twice"):
+        read_yaml(write(tmp_path / "plan.yaml", b"seeds: [1]\ntask: x\nseeds: [2]\n"))
+    with pytest.raises(DataError, match=r"line 2, column '10'.*the key a twice"):
+        read_yaml(write(tmp_path / "plan.yaml", b"task:\n  {a: 1, a: 2}\n"))
 
 
 def test_a_pair_of_surrogates_is_a_character(tmp_path):

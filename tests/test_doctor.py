@@ -16,6 +16,11 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def named(what):
+    (finding,) = [finding for finding in doctor.examine() if finding.what == what]
+    return finding
+
+
 def test_nothing_required_is_missing_here():
     result = CliRunner().invoke(command)
     assert result.exit_code == 0, result.output
@@ -38,15 +43,15 @@ def test_a_missing_sample_exits_with_1_and_says_how_to_get_it(home, monkeypatch)
 
 
 def test_real_data_are_found_where_the_variable_says(home):
-    assert "smellkit data get" in doctor.as_text([doctor._data()[1]])
+    assert "smellkit data get" in doctor.as_text([named("Real data")])
     (home / "data" / "smellnet").mkdir(parents=True)
-    assert doctor._data()[1].level == "good"
+    assert named("Real data").level == "good"
 
 
 def test_little_disk_is_said(monkeypatch):
     usage = doctor.shutil.disk_usage("/")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: usage._replace(free=10**8))
-    assert doctor._disk().level == "missing"
+    assert named("Disk").level == "missing"
 
 
 def test_a_port_that_may_not_be_opened_says_why(monkeypatch, home):
@@ -56,6 +61,6 @@ def test_a_port_that_may_not_be_opened_says_why(monkeypatch, home):
 
     port = SimpleNamespace(device=str(home / "ttyUSB0"), vid=0x10C4, description="CP2102")
     monkeypatch.setattr(list_ports, "comports", lambda: [port])
-    (finding,) = list(doctor._ports())
+    finding = named("Serial")
     assert finding.level == "optional"
     assert "dialout" in doctor.as_text([finding])

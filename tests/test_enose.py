@@ -14,6 +14,7 @@ from smellkit import noses
 from smellkit.device.board import Board
 from smellkit.device.enose import KEPT, LONGEST, Lines, Nose
 from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLost
+from smellkit.device.serve import TcpServer
 from smellkit.errors import DataError, OptionError
 from smellkit.sensors import SENSORS
 from smellkit.study.device.fake import BOARD_FAULTS, FaultyBoard
@@ -190,6 +191,13 @@ def test_a_second_reader_is_refused():
 def test_a_port_that_is_none_is_refused_with_its_name(port):
     with pytest.raises(PortError, match=port or "port is ''"):
         Nose.open(port)
+
+
+@pytest.mark.parametrize("name", ["opensmell", "mq-array"])
+def test_a_virtual_board_of_any_nose_is_read_over_tcp(name):
+    with Board(nose=name, rate=100) as board, TcpServer(board) as server, Nose(server.port, nose=name) as nose:
+        assert len([nose.read() for _ in range(20)]) == 20
+        assert name != "opensmell" or nose.status()["told"]["sensors"] == "6"
 
 
 def test_rows_come_over_tcp_too():

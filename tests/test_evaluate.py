@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from smellkit import evaluate, metrics
+from smellkit import metrics
 from smellkit.errors import DataError
-from smellkit.evaluate import Outcome
+from smellkit.study import evaluate
+from smellkit.study.evaluate import Outcome
 
 GROUPS = np.repeat(np.arange(6), 5)
 

@@ -15,9 +15,9 @@ from smellkit.gcode import data, export, predict, recordings, tokens
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, POSITION_COLUMNS
 from smellkit.gcode.tokens import SIZES, Grammar
-from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, forced, summary_features
+from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, summary_features
 from smellkit.study.gcode import release, scores, task
-from smellkit.study.gcode.scores import head_scores
+from smellkit.study.gcode.scores import forced, head_scores
 from smellkit.study.gcode.splits import DataConfig
 from smellkit.study.gcode.task import DecoderTask, EncoderTask, WindowDecoderTask
 from smellkit.train import Settings, fit
@@ -108,8 +108,8 @@ def test_the_two_stages_see_the_position_as_fourier_features_when_asked(batch):
 
 
 def test_every_structured_head_is_scored_on_the_tokens_that_have_its_field():
-    grammar = Grammar(["G1 X-0.1254", "Z0."], tokens.default())
-    fields = grammar.fields[grammar.lines]
+    grammar = Grammar(["G1 X-0.1254", "Z0."])
+    fields = grammar.fields[grammar.follows.argmax(dim=2).T]
     perfect = torch.nn.functional.one_hot(fields.clamp(min=0), 10)
     logits = torch.cat([perfect[..., place, :size] for place, size in enumerate(SIZES)], dim=-1).float()
     assert head_scores(logits, fields) == {"type": 1, "command": 1, "parameter": 1, "digits": 1}
@@ -157,7 +157,7 @@ def test_what_is_decoded_is_always_a_line_of_the_grammar(run, batch):
 
 
 def test_a_token_is_as_likely_as_its_type_letter_sign_and_digits_together():
-    grammar = Grammar(["G1 X-0.1254", "Z0."], tokens.default())
+    grammar = Grammar(["G1 X-0.1254", "Z0."])
     logits = torch.randn(82)
     token = grammar.vocabulary.ids["NUM_X_-0.1254"]
     pieces = torch.split(logits, [4, 6, 10, 2, *[10] * 6])
@@ -176,12 +176,12 @@ def test_the_nearest_path_counts_only_where_the_path_is_known():
 
 
 def test_scores_count_by_place_and_by_kind():
-    vocabulary = tokens.Vocabulary.build(["X1.5 Y2.5"])
-    target = np.array([vocabulary.encode("X1.5 Y9."), vocabulary.encode("X1.5 Y2.5")])
+    x, y = (next(t for t in tokens.default().tokens if t.startswith(f"NUM_{axis}")) for axis in "XY")
+    target = np.array([tokens.default().numbers(line) for line in (["X", x, "unheard"], ["X", x, "Y", y])])
     decoded = target.copy()
     decoded[1, 1] = 0
     assert scores.token_accuracy(decoded, target) == pytest.approx(1 - 1 / (target != 0).sum())
-    assert scores.token_accuracy(decoded, target, kind="numbers", vocabulary=vocabulary) == pytest.approx(2 / 3)
+    assert scores.token_accuracy(decoded, target, kind="numbers") == pytest.approx(2 / 3)
     assert scores.token_hits(decoded, target, kind="words")[0, 1] == 2  # X and its number; Y9. is UNK
 
 
@@ -191,9 +191,8 @@ def test_predict_writes_one_row_a_window_and_tokens_are_those_of_the_line(packed
     rows = list(csv.DictReader(out.open()))
     assert list(rows[0]) == ["file", "start", "operation", "p", "line", "tokens"]
     assert len(rows) == len(data.load()) and f"{len(rows)} windows" in message
-    vocabulary = tokens.default()
     for row in rows[::20]:
-        assert row["tokens"].split() == vocabulary.decode(vocabulary.encode(row["line"]))
+        assert row["tokens"].split() == tokens.default().decode(tokens.default().encode(row["line"]))
 
 
 def test_predict_needs_no_gcode_and_reads_what_it_can(packed, tmp_path):
@@ -217,7 +216,7 @@ def test_hiding_the_position_changes_the_answer_but_nothing_else_may_be_asked(pa
 
 def test_a_recording_is_followed_through_the_program_that_it_runs():
     lines, operations = [0, 1, 2, 3, 1, 4, 5, 1, 6, 3, 1, 7], [0] * 6 + [1] * 6
-    hmm = ProgramHMM.from_windows(["a"] * 6 + ["b"] * 6, [*range(6)] * 2, lines, operations)
+    hmm = ProgramHMM(*map(torch.tensor, (lines, operations, ([True] + [False] * 5) * 2)))
     alone = torch.full((6, 8), 1 / 8)
     alone[0] = torch.nn.functional.one_hot(torch.tensor(5), 8) * 0.92 + 0.01  # only its beginning is known
     line, operation = hmm(alone, torch.full((6, 9), 1 / 9))
@@ -226,7 +225,7 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
 
 
 def test_a_recording_may_begin_in_the_middle_of_a_program():
-    hmm = ProgramHMM.from_windows(["a"] * 6, range(6), [0, 1, 2, 3, 4, 5], [0] * 6)
+    hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
     alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
     assert hmm(alone, torch.full((3, 9), 1 / 9))[0].argmax(dim=1)[[0, 2]].tolist() == [3, 5]
 

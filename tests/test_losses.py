@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from smellkit.losses import focal
+from smellkit.study.losses import focal
 
 torch.manual_seed(0)
 LOGITS, TARGET = torch.randn(64, 5), torch.randint(5, (64,))

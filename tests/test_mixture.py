@@ -16,11 +16,11 @@ from smellkit.odour.mixture import Neighbours, dynamic_top_k, mixture_conductanc
 from smellkit.odour.mixtures import cut
 from smellkit.odour.predict import COLUMNS, mixture
 from smellkit.odour.scents import ODORANTS
-from smellkit.odour.smell import load_encoder, load_hybrid
+from smellkit.odour.smell import load_hybrid
 from smellkit.study.odour import mixtures as mixture_bench
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, save_hybrid
 from smellkit.study.odour.mixture_data import groups, held_out, label, read_windows
-from smellkit.study.odour.mixture_task import divergence, mix_windows, mixture_scores, presence_f1, task
+from smellkit.study.odour.mixture_task import divergence, load_encoder, mix_windows, mixture_scores, presence_f1, task
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "nowhere")) / "smellnet"
 
@@ -275,11 +275,11 @@ def test_the_task_learns_on_the_sample():
 
 
 def test_the_bench_counts_what_is_wrong_with_the_files_and_keeps_earlier_parts(tmp_path):
-    result = mixture_bench.run("", parts=["official"], seeds=1, before={"data": "another", "fusion": 1})
+    result = mixture_bench.run("", parts=["official"], seeds=1, earlier={"data": "another", "fusion": 1})
     assert "fusion" not in result
     assert result["official"]["seen"]["k-NN, whitened"]["all"]["dynamic_top_k"] > 80
     assert result["made_by"]["official"]["stamp"]["cores"] >= 1
-    kept = mixture_bench.run("", parts=["official"], seeds=1, before=result | {"fusion": 1})
+    kept = mixture_bench.run("", parts=["official"], seeds=1, earlier=result | {"fusion": 1})
     assert kept["fusion"] == 1
     with pytest.raises(OptionError, match="officiel"):
         mixture_bench.run("", parts=["officiel"])

@@ -58,6 +58,11 @@ def test_a_folder_with_a_nose_toml_is_a_nose_of_that_name(tmp_path):
         ("[-1]", "-1", "key columns.MQ3.fault: expected a list"),
         ('role = "gas"', 'role = "other"', "key columns: expected at least one column of role"),
         ("rate = 5", "rate =", "not valid TOML"),
+        ("rate = 5", "rate = true", "key rate: expected rows a second"),
+        ("rate = 5", "baud = 'fast'", "key baud: expected the speed"),
+        ("rate = 5", "clock = 7", "key clock: expected the name of a column"),
+        ("fault = [-1]", "overflow = 'much'", "key columns.MQ3.overflow: expected a number"),
+        ("fault = [-1]", "also = 'MQ-3'", "key columns.MQ3.also: expected a list of names"),
     ],
 )
 def test_a_wrong_description_names_its_key(tmp_path, old, new, place):

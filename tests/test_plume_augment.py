@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from smellkit.plume.data import KERNEL, Augment
+from smellkit.study.plume.data import KERNEL, Augment
 
 OFF = {"flip": 0, "affine": 0, "elastic": 0, "spoil": 0, "light": 0, "gamma": 0}
 MOVED = {"shift": 0, "scale": 0, "rotate": 0}

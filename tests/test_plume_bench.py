@@ -8,14 +8,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from smellkit import cli, evaluate
+from smellkit import cli
 from smellkit.errors import OptionError
 from smellkit.plume import GASES, annotations, models
-from smellkit.plume import data as samples
 from smellkit.plume.models import Sized
 from smellkit.plume.plumenet import ordered
 from smellkit.simulate import plume as simulate
+from smellkit.study import evaluate
 from smellkit.study.plume import ablations, baselines, bench, release, scores
+from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.bench import Predictions
 
@@ -36,7 +37,7 @@ def own_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(own_runs):
     lines = []
-    measured = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, **QUICK)
+    measured = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, training=QUICK)
     assert len(lines) == len(measured["rows"]) and lines[0].startswith("ours: test ")
     return measured
 
@@ -45,11 +46,9 @@ def model_of(run):
     return release.from_run(run).model
 
 
-def predicted(label, probability, counts=None):
-    rows = len(label)
-    return Predictions(
-        counts, np.array(probability, float), np.ones((rows, 2), np.float32), np.array(label), np.arange(rows)
-    )
+def predicted(label, probability):
+    known = {"present": torch.ones(len(label), 2), "label": torch.tensor(label)}
+    return Predictions({"class_logits": torch.tensor(probability).log()}, known)
 
 
 def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(result):
@@ -89,7 +88,7 @@ def test_a_camera_that_never_fails_or_always_does_is_what_the_bench_says(result)
 
 
 def test_a_file_of_results_takes_up_rows_of_the_same_bench_only(result):
-    asked = {"names": ["ours"], "seeds": 1, "surfaces": False, "failing": False, "progress": len, **QUICK}
+    asked = {"names": ["ours"], "seeds": 1, "surfaces": False, "failing": False, "progress": len, "training": QUICK}
     earlier = json.loads(json.dumps(result | {"rows": {"other": {}}}))
     assert {"ours", "other"} <= set(bench.bench("", earlier=earlier, **asked)["rows"])
     other = earlier | {"training": earlier["training"] | {"epochs": 99}}
@@ -188,8 +187,8 @@ def test_a_forest_sees_size_brightness_and_shape():
 
 def test_a_forest_names_the_class_of_pairs_with_one_frame_or_two():
     train = samples.paired("", "train", size=(72, 96))
-    trees = baselines.fit_forest(train, baselines.true_masks(train))
-    probability = baselines.forest_probabilities(trees, train, baselines.true_masks(train))
+    masks = baselines.true_masks(train)
+    probability = baselines.forest(train, masks, train, masks)
     assert probability.shape == (len(train), 3) and np.allclose(probability.sum(axis=1), 1)
     assert (probability.argmax(axis=1) == train.label.numpy()).mean() > 0.9
 
@@ -224,19 +223,19 @@ def test_a_model_answers_at_the_size_of_the_frame_whatever_size_it_sees():
 )
 def test_an_option_that_makes_no_sense_is_refused(options):
     with pytest.raises(OptionError):
-        tasks.plume(**options).build()
+        tasks.PlumeTask(**options).build()
 
 
 @pytest.mark.parametrize("options", [{"masks": 0}, {"uncertainty": True}])
 def test_a_loss_that_the_model_has_not_is_refused_by_name(options):
-    task = tasks.plume(model="segmentation-only", height=48, **options)
+    task = tasks.PlumeTask(model="segmentation-only", height=48, **options)
     batch = task.load()["train"].__getitems__(range(2))
     with pytest.raises(OptionError, match="segmentation-only"):
         task.loss(task.build()(batch), batch)
 
 
 def test_learned_weights_count_the_loss_of_the_ph_too():
-    task = tasks.plume(model="plumenet", height=48, ph=0.5, uncertainty=True)
+    task = tasks.PlumeTask(model="plumenet", height=48, ph=0.5, uncertainty=True)
     model = task.build().train()
     batch = task.load()["train"].__getitems__(range(4))
     task.loss(model(batch), batch).backward()
@@ -245,7 +244,7 @@ def test_learned_weights_count_the_loss_of_the_ph_too():
 
 @pytest.mark.parametrize(("options", "scored"), [({"masks": 0}, "balanced"), ({"health": 0}, "miou")])
 def test_what_is_not_learned_is_not_scored_and_has_no_say_in_the_best_epoch(options, scored):
-    task = tasks.plume(height=48, **options)
+    task = tasks.PlumeTask(height=48, **options)
     valid = task.load()["valid"].__getitems__(range(4))
     with torch.no_grad():
         measured = task.score(*task.keep(task.build().eval()(valid), valid))
@@ -253,7 +252,7 @@ def test_what_is_not_learned_is_not_scored_and_has_no_say_in_the_best_epoch(opti
 
 
 def test_training_on_pairs_with_both_gases_is_tested_on_all():
-    full, every = (tasks.plume(height=48, gases=gases).load() for gases in ("full", "both"))
+    full, every = (tasks.PlumeTask(height=48, gases=gases).load() for gases in ("full", "both"))
     assert len(full["train"]) < len(every["train"])
     assert len(full["valid"]) == len(every["valid"]) and len(full["test"]) == len(every["test"])
 
@@ -261,7 +260,7 @@ def test_training_on_pairs_with_both_gases_is_tested_on_all():
 def test_a_weighted_cross_entropy_can_stand_in_for_the_focal_loss_of_the_class():
     batch = {"label": torch.tensor([0, 1, 2, 2])}
     outputs = {"class_logits": torch.randn(4, 3, generator=torch.manual_seed(3))}
-    measured = tasks.plume(focal=False, masks=0).loss(outputs, batch)
+    measured = tasks.PlumeTask(focal=False, masks=0).loss(outputs, batch)
     each = torch.nn.functional.cross_entropy(
         outputs["class_logits"], batch["label"], torch.tensor([1, 8, 1.2]), reduction="sum"
     )
@@ -269,12 +268,12 @@ def test_a_weighted_cross_entropy_can_stand_in_for_the_focal_loss_of_the_class()
 
 
 def test_learned_weights_are_trained_and_a_task_can_be_left_out():
-    task = tasks.plume(height=48, uncertainty=True)
+    task = tasks.PlumeTask(height=48, uncertainty=True)
     model = task.build().train()
     batch = task.load()["train"].__getitems__(range(8))
     task.loss(model(batch), batch).backward()
     assert model.log_variance.grad.abs().min() > 0
-    alone = tasks.plume(height=48, masks=0)
+    alone = tasks.PlumeTask(height=48, masks=0)
     model.zero_grad()
     alone.loss(model(batch), batch).backward()
     assert all(p.grad is None or not p.grad.any() for p in model.model.heads.parameters())
@@ -298,26 +297,26 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
 
 
 def test_classes_are_drawn_equally_often_unless_that_is_not_wanted():
-    train = tasks.plume(height=48).load()["train"]
+    train = tasks.PlumeTask(height=48).load()["train"]
     label = train.label[train.row]
     shares = torch.zeros(3, dtype=torch.double).index_add(0, label, train.weights)
     torch.testing.assert_close(shares / shares.sum(), torch.full((3,), 1 / 3, dtype=torch.double))
     assert len(label.bincount().unique()) > 1
-    assert tasks.plume(height=48, balance=False).load()["train"].weights is None
+    assert tasks.PlumeTask(height=48, balance=False).load()["train"].weights is None
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_dropout_hides_one_gas_of_full_pairs_in_training_alone(split):
     shown = {}
     for dropout in (0.0, 1.0):
-        data = tasks.plume(height=48, augment=False, dropout=dropout).load()[split]
+        data = tasks.PlumeTask(height=48, augment=False, dropout=dropout).load()[split]
         shown[dropout] = data.__getitems__(range(len(data)))["present"].sum(dim=1)
     assert (shown[0.0] == 2).any()
     assert (shown[1.0] == (1 if split == "train" else shown[0.0])).all()
 
 
 def test_alpha_weighs_each_class_in_the_loss():
-    plain, weighed = (tasks.plume(masks=0, alpha=alpha).loss for alpha in ("1,1,1", "2,3,5"))
+    plain, weighed = (tasks.PlumeTask(masks=0, alpha=alpha).loss for alpha in ("1,1,1", "2,3,5"))
     outputs = {"class_logits": torch.tensor([[0.3, -0.2, 0.5]])}
     for label, weight in enumerate((2, 3, 5)):
         known = {"label": torch.tensor([label])}
@@ -325,7 +324,7 @@ def test_alpha_weighs_each_class_in_the_loss():
 
 
 def test_a_model_that_says_the_true_ph_has_no_loss_of_it():
-    loss = tasks.plume(ph=2.0).loss
+    loss = tasks.PlumeTask(ph=2.0).loss
     known = {"ph": torch.tensor([5.2, 6.6])}
     assert loss({"ph": known["ph"] - tasks.PH}, known) == 0
     assert loss({"ph": tasks.PH - known["ph"]}, known) > 1
@@ -340,7 +339,7 @@ def test_another_folder_is_tested_on_and_not_trained_on(tmp_path):
         (tmp_path / f"{kind}test_annotations.csv").write_text("\n".join(rows[:4]) + "\n")
     for name in ("frames", "masks"):
         (tmp_path / name).symlink_to(folder / name)
-    own, other = (tasks.plume(height=48, test=test).load() for test in ("", str(tmp_path)))
+    own, other = (tasks.PlumeTask(height=48, test=test).load() for test in ("", str(tmp_path)))
     assert len(other["test"]) == 3 < len(own["test"])
     assert [len(other[split]) for split in ("train", "valid")] == [len(own[split]) for split in ("train", "valid")]
 
@@ -369,8 +368,8 @@ def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones():
 
 def test_the_distances_between_outlines_stand_in_the_row(result, monkeypatch):
     pytest.importorskip("monai")
-    monkeypatch.setattr(bench, "baseline_fits", lambda *_, **__: {})
-    row = bench.bench("", names=["ours"], seeds=1, failing=False, progress=len, **QUICK)["rows"]["ours"]
+    monkeypatch.setattr(bench.Bench, "baselines", lambda *_, **__: {})
+    row = bench.bench("", names=["ours"], seeds=1, failing=False, progress=len, training=QUICK)["rows"]["ours"]
     run, pairs = bench.trained("ours", data="", seed=1, **QUICK), samples.paired("", "test", size=(72, 96))
     expected = scores.outlines(model_of(run), pairs, baselines.videos("", pairs))
     assert {name: row[name] for name in ("hd95", "asd", "outlined")} == expected

@@ -19,14 +19,14 @@ from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GASES, models, predict
 from smellkit.plume import annotations as tables
-from smellkit.plume import data as samples
-from smellkit.plume.annotations import COLUMNS, PAIRINGS
+from smellkit.plume.annotations import COLUMNS
 from smellkit.plume.models import Sized
 from smellkit.plume.pictures import Rule
 from smellkit.simulate import plume as simulate
 from smellkit.study import faults as mutations
-from smellkit.study.plume import baselines, scores, survey
-from smellkit.study.plume.baselines import Pattern
+from smellkit.study.plume import baselines, scores, splits, survey
+from smellkit.study.plume import data as samples
+from smellkit.study.plume.splits import PAIRINGS
 from smellkit.task import Task
 from smellkit.train import Settings, fit
 
@@ -79,7 +79,7 @@ ROWS = st.lists(
 @given(ROWS, st.sampled_from(sorted(PAIRINGS)), st.integers(0, 3))
 def test_every_frame_is_in_exactly_one_pair_of_its_own_ph(rows, how, seed):
     table = frames_of(rows)
-    pairs = tables.pair(table, how, seed=seed)
+    pairs = splits.pair(table, how, seed=seed)
     for gas in GASES:
         there = pairs[pairs["missing_modality"] != gas]
         frames = table[table["gas_type"] == gas].set_index("frame_path")
@@ -93,12 +93,12 @@ def test_every_frame_is_in_exactly_one_pair_of_its_own_ph(rows, how, seed):
 def test_random_pairing_makes_as_many_pairs_as_the_rarer_gas_has_frames(rows, seed):
     table = frames_of(rows)
     count = table.groupby(["ph_value", "gas_type"]).size().unstack(fill_value=0).reindex(columns=GASES, fill_value=0)
-    assert tables.pair(table, "random", seed=seed)["is_paired"].sum() == count.min(axis=1).sum()
+    assert splits.pair(table, "random", seed=seed)["is_paired"].sum() == count.min(axis=1).sum()
 
 
 @given(ROWS)
 def test_pairs_by_original_are_of_one_moment(rows):
-    pairs = tables.pair(frames_of(rows))
+    pairs = splits.pair(frames_of(rows))
     both = pairs[pairs["is_paired"]]
     assert (both["co2_frame"].str.removeprefix("f/co2") == both["ch4_frame"].str.removeprefix("f/ch4")).all()
 
@@ -106,8 +106,8 @@ def test_pairs_by_original_are_of_one_moment(rows):
 @given(ROWS, st.integers(0, 3))
 def test_grouped_splits_share_no_original_and_lose_no_frame(rows, seed):
     table = frames_of(rows).drop_duplicates(["original_sample_id", "augmentation_id", "gas_type"])
-    parts = tables.grouped(table, shares={"train": 0.7, "valid": 0.15, "test": 0.15}, seed=seed)
-    assert tables.shared_originals(parts) == 0
+    parts = splits.grouped(table, shares={"train": 0.7, "valid": 0.15, "test": 0.15}, seed=seed)
+    assert splits.shared_originals(parts) == 0
     assert sorted(pd.concat(parts.values())["frame_path"]) == sorted(table["frame_path"])
 
 
@@ -231,7 +231,7 @@ def test_a_missing_file_names_the_command_that_makes_it(folder):
     with pytest.raises(OptionError, match="train, valid, test"):
         tables.read(folder, "val")
     with pytest.raises(OptionError, match="original_based, random"):
-        tables.pair(tables.read(folder, "test"), "nearest")
+        splits.pair(tables.read(folder, "test"), "nearest")
 
 
 def test_the_command_pairs_and_regroups(folder):
@@ -256,7 +256,7 @@ def test_the_command_pairs_and_regroups(folder):
 @pytest.fixture
 def regrouped(folder):
     """A copy of the sample whose originals are dealt out anew."""
-    tables.pair_folder(folder, regroup=True, seed=3)
+    splits.pair_folder(folder, regroup=True, seed=3)
     return folder
 
 
@@ -279,7 +279,7 @@ def test_frames_paired_anew_stay_in_the_split_that_they_were_dealt_to(regrouped,
 
 
 def test_the_emission_of_a_pair_at_random_is_that_of_each_of_its_frames(folder):
-    tables.pair_folder(folder, "random")
+    splits.pair_folder(folder, "random")
     pairs = samples.paired(folder, "train")
     emitted = baselines.emissions(str(folder), pairs, split="train")
     known = pd.read_csv(folder / "emission.csv").groupby(["original_sample_id", "gas_type"])["log_emission"].first()
@@ -327,7 +327,7 @@ def test_splits_that_would_be_empty_are_refused_and_nothing_is_written(tmp_path)
     with pytest.raises(
         DataError, match=r"originals in .* too few for 3 splits: (valid|test) would be empty\n.*annotate"
     ):
-        tables.pair_folder(tmp_path / "few", regroup=True)
+        splits.pair_folder(tmp_path / "few", regroup=True)
     assert before == {path: path.read_bytes() for path in (tmp_path / "few").glob("*.csv")}
 
 
@@ -342,12 +342,12 @@ def test_copies_with_one_number_in_two_splits_are_refused_instead_of_lost(folder
     path = folder / "test_annotations.csv"
     path.write_text(path.read_text().replace(",v0057,", ",v0000,"))
     with pytest.raises(DataError, match="Several frames are of v0000 0 co2"):
-        tables.pair_folder(folder, regroup=True)
+        splits.pair_folder(folder, regroup=True)
 
 
 def test_pairing_a_folder_again_is_seen_at_once(folder):
     before = samples.paired(folder, "train").table
-    tables.pair_folder(folder, "random")
+    splits.pair_folder(folder, "random")
     after = samples.paired(folder, "train").table
     assert not after.equals(before) and after.equals(tables.read_pairs(folder, "train"))
 
@@ -360,7 +360,7 @@ def test_the_word_empty_says_that_no_gas_is_missing(folder):
 
 
 def test_an_augmentation_may_have_a_name_and_numbers_may_have_points(folder):
-    pairs, amounts = tables.pair(tables.read(folder, "train")), survey.amounts(folder)
+    pairs, amounts = splits.pair(tables.read(folder, "train")), survey.amounts(folder)
     for split in tables.SPLITS:
         path = tables.annotation_file(folder, split)
         table = pd.read_csv(path, dtype=str).replace({"augmentation_id": {"1": "01.0"}})
@@ -370,7 +370,7 @@ def test_an_augmentation_may_have_a_name_and_numbers_may_have_points(folder):
         table = pd.read_csv(path, dtype=str)
         table["augmentation_id"] = "flip-" + table["augmentation_id"].replace("01.0", "1")
         table.to_csv(path, index=False)
-    pd.testing.assert_frame_equal(tables.pair(tables.read(folder, "train")), pairs)
+    pd.testing.assert_frame_equal(splits.pair(tables.read(folder, "train")), pairs)
     pd.testing.assert_frame_equal(survey.amounts(folder), amounts)
 
 
@@ -512,8 +512,8 @@ def test_a_flip_alone_is_a_flip():
 def test_each_view_finds_its_way_back():
     _, masks = checker()
     maps = torch.nn.functional.one_hot(masks[:, 0], 3).permute(0, 3, 1, 2).float()
-    for name, (change, undo) in predict.VIEWS.items():
-        back, known = undo(change(maps)[0])
+    for name, (flip, zoom) in predict.VIEWS.items():
+        back, known = predict.view(predict.view(maps, flip, zoom)[0], flip, 1 / zoom)
         off = ((back - maps).abs() * known).amax(dim=1)
         assert (off > 0.5).float().mean() < 0.01, name
         assert torch.as_tensor(known).mean() > 0.85
@@ -592,9 +592,9 @@ def test_the_pattern_of_missing_gases_alone_tells_the_published_share():
     }
     table = pd.DataFrame([cell for cell, count in cells.items() for _ in range(count)])
     table.columns = ["missing_modality", "class_id"]
-    predicted = Pattern.fit(table).predict(table)
+    predicted = baselines.pattern(table, table).argmax(axis=1)
     assert (predicted == table["class_id"]).mean() == pytest.approx(0.815, abs=0.0005)
-    even = Pattern.fit(table).predict(table, even=True)
+    even = baselines.pattern(table, table, even=True).argmax(axis=1)
     recalls = [(even[table["class_id"] == label] == label).mean() for label in range(3)]
     assert recalls[1] == 1 and np.mean(recalls) > 0.6
 
@@ -602,7 +602,7 @@ def test_the_pattern_of_missing_gases_alone_tells_the_published_share():
 def test_an_unseen_pattern_gets_the_shares_of_training():
     train = pd.DataFrame({"missing_modality": ["", "", "ch4"], "class_id": [0, 0, 2]})
     other = pd.DataFrame({"missing_modality": ["co2"], "class_id": [1]})
-    assert np.allclose(Pattern.fit(train).probabilities(other), [[2 / 3, 0, 1 / 3]])
+    assert np.allclose(baselines.pattern(train, other), [[2 / 3, 0, 1 / 3]])
 
 
 def test_the_check_command_lists_every_fault_of_a_folder(folder):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from smellkit.losses import focal
 from smellkit.plume import GASES
+from smellkit.study.losses import focal
 from smellkit.study.plume import losses
 
 monai = pytest.importorskip("monai.losses")

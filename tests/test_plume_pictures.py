@@ -13,7 +13,8 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError
-from smellkit.plume import data, pictures
+from smellkit.plume import pictures
+from smellkit.study.plume import data
 
 HEADER = "co2_frame,co2_mask,ch4_frame,ch4_mask,ph_value,class_id,class_name,is_paired,missing_modality"
 

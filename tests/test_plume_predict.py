@@ -13,8 +13,8 @@ from smellkit import checkpoint as weights
 from smellkit import cli, paths
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import GASES, export, predict
-from smellkit.plume import data as samples
 from smellkit.plume.pictures import Rule
+from smellkit.study.plume import data as samples
 from smellkit.study.plume import release
 from smellkit.study.plume import task as tasks
 from smellkit.train import Settings, fit
@@ -34,7 +34,9 @@ def own_runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(own_runs):
-    return fit(tasks.plume(**OPTIONS), Settings(epochs=1, batch=32, learning_rate=3e-3), name="small", params=OPTIONS)
+    return fit(
+        tasks.PlumeTask(**OPTIONS), Settings(epochs=1, batch=32, learning_rate=3e-3), name="small", params=OPTIONS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +253,7 @@ def test_a_frame_in_several_pairs_keeps_what_is_seen_in_each(packed, tmp_path):
 
 def test_names_of_masks_are_changed_only_where_they_would_be_the_same():
     asked = [("f/a.png", "f/a.bmp"), ("f/b.png", "g/a.png"), ("f/A.tif", ""), ("f/a_1_co2.png", "f/c.v1.png")]
-    names = predict.mask_names([predict.Pair(*pair) for pair in asked])
+    names = predict.mask_names(asked)
     assert names[0] == ("masks/f/a_1_co2_.png", "masks/f/a_1_ch4.png")
     assert names[1] == ("masks/f/b.png", "masks/g/a.png")
     assert names[2] == ("masks/f/A_3_co2.png", "")
@@ -284,7 +286,7 @@ def test_weights_are_those_of_the_kit_or_of_a_folder_wherever_it_lies(packed, mo
 
 def test_only_a_model_with_a_name_can_be_packed(run, tmp_path):
     options = OPTIONS | {"uncertainty": True}
-    other = fit(tasks.plume(**options), Settings(epochs=1, batch=64), name="uncertain", params=options)
+    other = fit(tasks.PlumeTask(**options), Settings(epochs=1, batch=64), name="uncertain", params=options)
     with pytest.raises(WeightsError, match="variant"):
         release.save(other, tmp_path)
 

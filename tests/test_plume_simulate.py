@@ -18,10 +18,10 @@ from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GAS, TUBE
 from smellkit.plume import annotations as tables
-from smellkit.plume import data as samples
 from smellkit.simulate import plume as simulate
 from smellkit.simulate import plume_physics as physics
-from smellkit.study.plume import figures, survey
+from smellkit.study.plume import data as samples
+from smellkit.study.plume import figures, splits, survey
 
 SAMPLE = paths.sample() / "plume"
 CO2, CH4 = 0, 1
@@ -185,7 +185,7 @@ def test_the_sample_is_small_and_whole():
     frames = {split: tables.read(SAMPLE, split) for split in tables.splits_in(SAMPLE)}
     pairs = {split: tables.read_pairs(SAMPLE, split) for split in tables.splits_in(SAMPLE, paired=True)}
     assert list(frames) == list(pairs) == ["train", "valid", "test"]
-    assert tables.shared_originals(frames) == 0
+    assert splits.shared_originals(frames) == 0
     counts = tables.statistics(pairs)
     assert counts["pairs"].sum() == 200 and (counts[list(CLASSES)] > 0).all(axis=None)
 

@@ -8,6 +8,8 @@ import yaml
 
 import smellkit
 from smellkit import paths
+from smellkit.sensors import SENSORS
+from smellkit.study.pages import open_links
 
 WORKFLOWS = sorted((paths.HOME / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((paths.HOME / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -51,3 +53,21 @@ def test_the_citation_has_the_version_of_the_kit():
     citation = read(paths.HOME / "CITATION.cff")
     assert citation["version"] == smellkit.__version__
     assert citation["cff-version"] == "1.2.0" and citation["authors"]
+
+
+def test_the_description_for_machines_names_files_that_are_there_and_the_columns_of_the_nose():
+    described = json.loads((paths.HOME / "data" / "croissant.json").read_text(encoding="utf-8"))
+    sets = [part for part in described["distribution"] if part["@type"] == "cr:FileSet"]
+    assert all(any(paths.HOME.glob(part["includes"])) for part in sets) and len(sets) == 5
+    fields = [field["name"] for field in described["recordSet"][0]["field"]]
+    assert fields == [*SENSORS, "file"]
+    assert described["version"] == smellkit.__version__
+
+
+def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
+    file = tmp_path / "_quarto.yml"
+    file.write_text('website: {repo-url: ""}\n')
+    assert open_links(file) == ""
+    file.write_text("website: {repo-url: https://github.com/someone/smellkit}\n")
+    assert "mybinder.org/v2/gh/someone/smellkit/main" in open_links(file)
+    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in open_links(file)

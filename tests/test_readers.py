@@ -14,6 +14,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.exchange import write_exchange
 from smellkit.odour.readers import guess, read_folder
 from smellkit.simulate.boards import write_recordings
+from smellkit.study import survey
 
 NOSE = """
 rate = 2.0
@@ -385,6 +386,14 @@ def test_noses_are_listed_shown_and_converted(tmp_path, nose):
         ["convert", str(folder), "--out", str(tmp_path / "pairs"), "--nose", str(tmp_path / "described.toml")],
     )
     assert "1 recordings of described" in done.output
+
+
+def test_the_check_of_an_own_folder_says_what_was_understood_and_of_another_file_what_to_do(tmp_path):
+    folder = put(tmp_path, "tea_1.csv", text())
+    put(tmp_path, "air_1.csv", text(ROWS + [1, 1, 0]))
+    assert "smellkit nose new" in next(iter(survey.check(folder).skipped.values()))
+    (folder / "nose.toml").write_text(NOSE)
+    assert survey.check(folder).remarks == ["2 recordings of 2 classes, 2 rows a second, of the nose mine"]
 
 
 @pytest.fixture

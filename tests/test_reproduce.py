@@ -14,9 +14,8 @@ from smellkit.device.errors import PortLost
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import OptionError
-from smellkit.odour.live import Sniffing, reproduce
 from smellkit.odour.pipeline import as_mixture
-from smellkit.odour.reproduction import STRANGE, Belief, answers, wanted
+from smellkit.odour.reproduction import STRANGE, Belief, Sniffing, answers, reproduce, wanted
 from smellkit.odour.scents import SCENTS
 from smellkit.sensors import GROVE, SENSORS
 from smellkit.simulate.chamber import Chamber, ChamberBoard

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from smellkit import batch, paths, site
+from smellkit import batch, paths, site, tables
 from smellkit.cli.publish import site as command
 from smellkit.errors import DataError, OptionError, SmellkitError
 from smellkit.study import pages
@@ -55,7 +55,14 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(site.sysconfig, "get_path", lambda name: "/nowhere")
-    for name in ("_quarto.yml", "site/about.qmd", "site/hardware.qmd", "site/theme.scss", "site/kit.css"):
+    for name in (
+        "_quarto.yml",
+        "site/about.qmd",
+        "site/hardware.qmd",
+        "site/theme.scss",
+        "site/kit.css",
+        "site/after.html",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(paths.HOME / name, tmp_path / name)
     shutil.copytree(paths.HOME / "site" / "images", tmp_path / "site" / "images")
@@ -186,7 +193,7 @@ def test_results_come_from_their_files_alone(home):
     assert "<strong>91.6</strong> [84.0, 98.0]" in text  # its interval stands clear
     assert "42.0 [30.0, 54.0]" in text
     assert "smellkit audit data/raw/smellnet" in text
-    assert "| speed.frames | 7.0 |" in results.markdown(results.read(folder)["other"].tables[0])
+    assert "| speed.frames | 7.0 |" in tables.markdown(results.read(folder)["other"].tables[0])
     (folder / "audit.json").write_text("{")
     with pytest.raises(DataError, match="smellkit audit"):
         results.read(folder)

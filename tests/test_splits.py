@@ -11,10 +11,10 @@ from smellkit.cli import cli
 from smellkit.errors import DataError
 from smellkit.gcode import data as machine
 from smellkit.odour import recordings
-from smellkit.plume import annotations
 from smellkit.study.gcode import splits
 from smellkit.study.odour import mixture_data
 from smellkit.study.odour.scenes import picture_banks
+from smellkit.study.plume import splits as pairing
 
 
 @pytest.fixture(autouse=True)
@@ -115,4 +115,4 @@ def test_recordings_of_a_machine_stand_on_one_side(protocol):
 
 
 def test_originals_of_plumes_stand_on_one_side():
-    assert annotations.shared_originals(annotations.read_all("")) == 0
+    assert pairing.shared_originals(pairing.read_all("")) == 0

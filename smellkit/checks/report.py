@@ -280,12 +280,11 @@ def read_yaml(path: Path | str, *, root: type = dict) -> Any:
 
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node, deep=False):
-            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            for place, key in enumerate(keys):
-                if key.value in [earlier.value for earlier in keys[:place]]:
-                    place = {"line": key.start_mark.line + 1, "column": str(key.start_mark.column + 1)}
-                    hint = "delete one of them: the later one would win without a word"
-                    raise fault(path, key=key.value, expected="each key once", found="it twice", hint=hint, **place)
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:  # the later one would win without a word
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} twice", key.start_mark)
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     try:

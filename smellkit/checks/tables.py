@@ -85,7 +85,7 @@ def read_values(
     for index, name in enumerate(spans):
         _refuse_thousands(sheet, name, values[:, index])
     if alike:
-        _refuse_exchange(sheet, values[:, [list(spans).index(name) for name in alike]], alike)
+        refuse_exchange(path, sheet.lines, values[:, [list(spans).index(name) for name in alike]], alike)
     _tell_moved(sheet, {name: span for name, span in (watch or {}).items() if name not in spans}, report)
     return sheet, values
 
@@ -154,14 +154,16 @@ class Sheet:
         halfway = any(len(row) < len(header) or any(row[at].strip() in MISSING for at in places) for row in first)
         if dropped := int(drop and halfway):
             report.tell(path, "truncated first row dropped")
-        if cells is None:
-            cells = _joined(path, rows[dropped:], physical, width=len(header))
-            lines: Sequence[int] = [line for line, _ in rows[dropped:]]
-        else:
-            cells, lines = cells[dropped:], range(2 + dropped, len(physical) + 1)
-        if not len(lines):
+        if cells is not None and len(cells) > dropped:
+            return cls(path, cells[dropped:].rename_columns(header), range(2 + dropped, len(physical) + 1), dropped)
+        for line, row in rows[dropped:]:
+            if len(row) != len(header):
+                raise _wrong_width(path, line, physical[line - 1], width=len(header), fields=len(row))
+        if not rows[dropped:]:
             raise fault(path, line=2, expected="rows", found="a header only", hint="record or write the file again")
-        return cls(path, cells.rename_columns(header), lines, dropped)
+        lines, fields = zip(*rows[dropped:], strict=True)
+        columns = [pyarrow.chunked_array([column], pyarrow.string()) for column in zip(*fields, strict=True)]
+        return cls(path, pyarrow.table(columns, header), lines, dropped)
 
 
 def _split_at_once(text: str) -> pyarrow.Table | None:
@@ -202,15 +204,6 @@ def _split(path: Path, text: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _joined(path: Path, rows: list[tuple[int, list[str]]], physical: list[str], *, width: int) -> pyarrow.Table:
-    """The cells of rows that all have `width` fields."""
-    for line, row in rows:
-        if len(row) != width:
-            raise _wrong_width(path, line, physical[line - 1], width=width, fields=len(row))
-    columns = zip(*(row for _, row in rows), strict=True) if rows else [()] * width
-    return pyarrow.table([pyarrow.array(column, pyarrow.string()) for column in columns], list(map(str, range(width))))
-
-
 def _header(
     path: Path, names: list[str], physical: list[str], *, wanted: Sequence[str], aliases: Mapping[str, str],
     report: Report,
@@ -242,7 +235,9 @@ def _missing(
     line, hint = physical[0], ""
     for mark in DELIMITERS:
         if mark in line and among(line, mark) > len({*wanted} & {*header}):
-            return _delimiter(path, mark)
+            other = f"a {DELIMITERS[mark]} ({mark!r})"
+            hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={mark!r})"
+            return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
     below = [n for n, other in enumerate(physical[1:ABOVE], 2) if among(other, ",;\t") > len(known & {*header})]
     if below:
         hint = f"the header is in line {below[0]}: delete what is above it"
@@ -254,12 +249,6 @@ def _missing(
     words = "; ".join(f"{name} (near: {', '.join(near)})" if near else name for name, near in close.items())
     hint, expected = f"rename the columns; the header has {', '.join(header)[:200]}", f"the columns {', '.join(wanted)}"
     return fault(path, line=1, column=missing[0], expected=expected, found=f"no {words}", hint=hint)
-
-
-def _delimiter(path: Path, mark: str) -> Exception:
-    hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={mark!r})"
-    other = f"a {DELIMITERS[mark]} ({mark!r})"
-    return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
 
 
 def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) -> Exception:
@@ -337,14 +326,15 @@ def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None
         report.tell(sheet.path, what, len(sheet.cells))
 
 
-def _refuse_exchange(sheet: Sheet, values: np.ndarray, names: Sequence[str]) -> None:
+def refuse_exchange(path: Path, lines: Sequence[int] | np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
     """Refuse a recording whose columns change places from one row to the next: the same values in another order."""
-    before, after = values[:-1], values[1:]
-    jump = np.abs(after - before).sum(axis=1)
-    moved = np.abs(np.sort(after, axis=1) - np.sort(before, axis=1)).sum(axis=1)
-    rows = np.flatnonzero((jump > 0.2 * np.abs(before).sum(axis=1)) & (moved < 0.05 * jump))
-    if len(rows):
-        line, follow = sheet.lines[rows[0] + 1], "rows that follow each other"
+    jump = np.abs(np.diff(values, axis=0)).sum(axis=1)
+    far = np.flatnonzero(jump > 0.2 * np.abs(values[:-1]).sum(axis=1))
+    if len(far) > 0.1 * len(jump):
+        return  # readings that jump all the time prove nothing
+    moved = np.abs(np.sort(values[far + 1], axis=1) - np.sort(values[far], axis=1)).sum(axis=1)
+    if (rows := far[moved < 0.05 * jump[far]]).size:
         found = f"the values of the row before in another order ({', '.join(names)})"
         hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
-        raise fault(sheet.path, line=line, expected=follow, found=found, hint=hint)
+        line, follow = int(lines[rows[0] + 1]), "rows that follow each other"
+        raise fault(path, line=line, expected=follow, found=found, hint=hint)

@@ -54,12 +54,12 @@ def pair(folder, how, regroup, seed):
 
     Random pairs are of one pH and class.
     """
-    from smellkit.plume import annotations as tables
+    from smellkit.study.plume import splits
 
-    shared = tables.shared_originals(tables.read_all(folder))
+    shared = splits.shared_originals(splits.read_all(folder))
     if shared:
         click.echo(f"{shared} originals have copies in several splits" + ("." if regroup else ": see --regroup."))
-    counts = tables.pair_folder(folder, how, regroup=regroup, seed=seed)
+    counts = splits.pair_folder(folder, how, regroup=regroup, seed=seed)
     click.echo(counts.T.to_string())
 
 

@@ -17,7 +17,7 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
     "gcode-window-decoder": "smellkit.study.gcode.task:WindowDecoderTask",
     "gcode-encoder": "smellkit.study.gcode.task:EncoderTask",
     "gcode-decoder": "smellkit.study.gcode.task:DecoderTask",
-    "plume": "smellkit.study.plume.task:plume",
+    "plume": "smellkit.study.plume.task:PlumeTask",
 }
 
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened

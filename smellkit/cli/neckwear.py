@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 
 import click
 
-port_option = click.option(
-    "--port", default="virtual", envvar="SMELLKIT_PORT", show_default=True, help="Serial port, address, or virtual."
-)
-link_option = click.option(
-    "--link", type=click.Choice(["auto", "handset", "direct"]), default="auto", show_default=True, help="Who answers."
-)
-blind_option = click.option("--blind", is_flag=True, help="Go on where nothing answers; it may be a wrong port.")
-log_option = click.option("--log", type=click.Path(path_type=Path), help="File for the device log (JSON lines).")
+PLAYER = [  # options of every command that opens a player
+    click.option("--port", default="virtual", envvar="SMELLKIT_PORT", show_default=True,
+                 help="Serial port, address, ble:NAME, or virtual."),
+    click.option("--link", type=click.Choice(["auto", "handset", "direct"]), default="auto", show_default=True,
+                 help="Who answers."),
+    click.option("--blind", is_flag=True, help="Go on where nothing answers; it may be a wrong port."),
+    click.option("--log", type=click.Path(path_type=Path), help="File for the device log (JSON lines)."),
+]  # fmt: skip
 CHECKLIST = [  # what a person has to look at, because the link can't say it: cartridges, power, radio
     "Cartridges {which} are in their slots (worn: 1 to 6 left, 7 to 12 right) and not empty: smell each one.",
     "The NeckWear is charged and switched on; its battery can't be asked over this link.",
@@ -24,6 +25,10 @@ CHECKLIST = [  # what a person has to look at, because the link can't say it: ca
     "The wearer has agreed to these scents, has no known allergy to them, and can take the device off.",
     "The room is aired. Nothing confirms a stop: a play ends by its own timer within 10 s at the latest.",
 ]
+
+
+def _opens_player(command):
+    return functools.reduce(lambda made, option: option(made), reversed(PLAYER), command)
 
 
 @click.group()
@@ -52,12 +57,10 @@ def scents():
 
 
 @neckwear.command()
-@port_option
-@link_option
-@log_option
-def probe(port, link, log):
+@_opens_player
+def probe(port, link, blind, log):
     """Ask who is there: the handset for its radio channel, or the player how it is."""
-    with _open(port, log, link) as neck:
+    with _open(port, log, link, blind) as neck:
         answer, said = neck.probe(), neck.status()
         if neck.link == "handset":
             took = f"{answer.seconds * 1000:.1f} ms"
@@ -71,10 +74,7 @@ def probe(port, link, log):
 @neckwear.command()
 @click.argument("scent")
 @click.option("--seconds", default=3.0, show_default=True, help="How long to play.")
-@port_option
-@link_option
-@blind_option
-@log_option
+@_opens_player
 def play(scent, seconds, port, link, blind, log):
     """Play one SCENT: its channel, 1 to 12, or its name, such as banana."""
     number = _channel(scent)
@@ -82,12 +82,9 @@ def play(scent, seconds, port, link, blind, log):
         neck.play(number, seconds=seconds)
         click.echo(f"Playing scent {scent} for {seconds:g} s on {port}. Ctrl-C stops.")
         neck.wait()
-        if neck.ended != "played":
-            click.echo(f"It was {neck.ended}.")
-        elif neck.link == "handset":
-            click.echo("Over. Whether it was in the air is unconfirmed: the device does not say.")
-        else:
-            click.echo("Over. The player acknowledged it.")
+        silent = "Whether it was in the air is unconfirmed: the device does not say."
+        over = f"Over. {silent if neck.link == 'handset' else 'The player acknowledged it.'}"
+        click.echo(over if neck.ended == "played" else f"It was {neck.ended}.")
 
 
 @neckwear.command()
@@ -95,10 +92,7 @@ def play(scent, seconds, port, link, blind, log):
 @click.option("--seconds", default=60.0, show_default=True, help="How long the sequence takes.")
 @click.option("--slot", default=2.0, show_default=True, help="Seconds of one slot (1 to 5).")
 @click.option("--keep", default=4, show_default=True, help="Play the largest shares only.")
-@port_option
-@link_option
-@blind_option
-@log_option
+@_opens_player
 def mix(shares, seconds, slot, keep, port, link, blind, log):
     """Play a mixture as a sequence of slots.
 
@@ -130,9 +124,8 @@ def stop(port):
     if replies:
         return
     if not port or port == "virtual":
-        raise DeviceError(
-            "No program of yours holds a player", hint="--port PORT sends stop to a port that no program holds"
-        )
+        hint = "--port PORT sends stop to a port that no program holds"
+        raise DeviceError("No program of yours holds a player", hint=hint)
     with _open(port, None, "auto", blind=True) as neck:
         done = neck.stop()
         confirmed = "It confirmed that." if done.confirmed else "The device does not confirm it."
@@ -149,9 +142,7 @@ def checklist(scents):
 
 
 @neckwear.command()
-@click.option(
-    "--tcp", type=click.IntRange(0, 65535), help="Serve on 127.0.0.1 at this port (0: a free one), not on a pty."
-)
+@click.option("--tcp", type=click.IntRange(0, 65535), help="Serve on 127.0.0.1 at this port (0: any), not on a pty.")
 @click.option("--link", type=click.Path(path_type=Path), help="A symbolic link that follows the pty.")
 @click.option("--direct", is_flag=True, help="Speak the link that answers, not the handset's.")
 @click.option("--fault", "faults", multiple=True, help="Name, or name=value; repeat for more. See --list-faults.")
@@ -161,8 +152,6 @@ def checklist(scents):
 @click.option("--list-faults", is_flag=True, help="Say what can go wrong, and end.")
 def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     """Run a virtual NeckWear for any client."""
-    from contextlib import ExitStack
-
     from smellkit.device.clock import Clock
     from smellkit.device.log import LineFile
     from smellkit.device.serve import PtyServer, TcpServer
@@ -172,7 +161,7 @@ def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
         for name, (number, what, usual) in FAULTS.items():
             click.echo(f"{name:13} {number:4} {what} (usually {usual:g})")
         return
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         file = stack.enter_context(contextlib.closing(LineFile(log))) if log else None
         device = (VirtualDirect if direct else VirtualNeckWear)(faults=read_faults(faults), seed=seed, log=file)
         served = PtyServer(device, link=link) if tcp is None else TcpServer(device, port=tcp)
@@ -190,20 +179,20 @@ def _open(port, log, link="auto", blind=False):
     from smellkit.device.errors import NoReply
     from smellkit.device.neckwear import NeckWear
 
-    if port == "virtual":
-        return NeckWear.open(port, log=log, link="handset" if link == "auto" else link)
+    known = "handset" if link == "auto" else link
+    neck = None
     try:
-        neck = NeckWear.open(port, log=log, link=link)
+        neck = NeckWear.open(port, log=log, link=known if port == "virtual" else link)
         if link != "auto":
             neck.probe()
         return neck
     except NoReply:
-        if link != "auto":
+        if neck:
             neck.close()
         if not blind:
             raise
         click.echo(f"Nothing answered on {port}; playing blind.")
-        return NeckWear.open(port, log=log, link="handset" if link == "auto" else link)
+        return NeckWear.open(port, log=log, link=known)
 
 
 @contextlib.contextmanager

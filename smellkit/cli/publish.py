@@ -43,7 +43,7 @@ def run(notebooks, profile, pairs, data, force, timeout):
 @click.option("--publish", is_flag=True, help="Also copy notebooks to site/notebooks and results to README.md.")
 def site(source, data, profile, preview, strict, publish):
     """Build the pages from executed notebooks; the last run's unless --from, --profile or --data say otherwise."""
-    from smellkit import batch, options
+    from smellkit import batch, options, paths
     from smellkit import site as sites
 
     parts = {name: options.resolve(address)() for name, address in PARTS.items()}
@@ -53,6 +53,8 @@ def site(source, data, profile, preview, strict, publish):
         click.echo(f"Published {sites.publish(source, parts=parts)} notebooks in site/notebooks.")
     page = options.resolve("smellkit.study.pages:page")
     parts |= {f"results {name}": page(name) for name in PAGES}
+    parts["data"] = (paths.HOME / "data" / "README.md").read_text(encoding="utf-8").partition("\n")[2]
+    parts["open"] = options.resolve("smellkit.study.pages:open_links")()
     substances = options.resolve("smellkit.study.odour.substances:pages")()
     built = sites.build(source, quarto=not preview, parts=parts, pages=substances, progress=click.echo)
     for warning in built.warnings:

@@ -62,7 +62,6 @@ class Runner:
 
     @property
     def alive(self) -> bool:
-        """Whether the driver still runs."""
         return self._thread.is_alive()
 
     def kick(self) -> None:
@@ -79,7 +78,6 @@ class Runner:
         return done()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the end of the driver; return whether it came."""
         self._thread.join(seconds)
         return not self.alive
 

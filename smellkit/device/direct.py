@@ -92,7 +92,6 @@ def _frame(addresses: bytes, command: int, data: bytes) -> bytes:
 
 
 def crc16(body: bytes) -> int:
-    """CRC-16 of Modbus."""
     crc = 0xFFFF
     for byte in body:
         crc ^= byte

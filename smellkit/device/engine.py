@@ -21,7 +21,10 @@ class Player(Worker):
     """A worker that plays schedules: deadlines are absolute, a long play is renewed, an answer is waited for."""
 
     def _do_schedule(self) -> float:
-        while self.schedule and self._link and not self._stop.active and not self._retuning():
+        return min(self._do_play(), self._do_again())
+
+    def _do_play(self) -> float:
+        while self.schedule and self.link and not self._stop.active and not self._retuning():
             if self._now() >= self.kept_until:
                 self._end_schedule("stopped: nobody is there any more")
                 self._begin_stop()
@@ -32,7 +35,6 @@ class Player(Worker):
         return NEVER
 
     def _retuning(self) -> bool:
-        """A change of channel is on its way: what would be played now, a stop might not reach."""
         request = self._exchange.current
         return request is not None and request.retunes and request.tries > 0 and not request.done
 
@@ -51,7 +53,8 @@ class Player(Worker):
             self._end_schedule("played")
             return None
         pulse = schedule.pulses[schedule.next]
-        longest = self.timing.frame if self._guarded() else min(self.timing.frame, self.timing.unguarded)
+        guarded = self._watch is None or self._watch.alive
+        longest = self.timing.frame if guarded else min(self.timing.frame, self.timing.unguarded)
         if pulse.volumes:
             longest = NEVER
         due = self._due(schedule, schedule.began + pulse.start, longest, now)
@@ -129,17 +132,13 @@ class Player(Worker):
         """A play that nobody has acknowledged is sent again, and given up after a while."""
         schedule, now = self.schedule, self._now()
         sending = schedule.sending if schedule else None
-        if not schedule or not sending or sending.heard or not self._link or self._stop.active:
+        if not schedule or not sending or sending.heard or not self.link or self._stop.active:
             return NEVER
         left, give_up = sending.until - now, sending.first + self.timing.late + self.timing.reply
         if now >= give_up:
-            error = NoReply(
-                f"{self.name} does not acknowledge the play, sent {sending.tries} times",
-                port=self.name,
-                frame=sending.frame,
-                elapsed=now - sending.first,
-                remedy="stop was sent; is the player switched on, and charged?",
-            )
+            what = f"{self.name} does not acknowledge the play, sent {sending.tries} times"
+            remedy, elapsed = "stop was sent; is the player switched on, and charged?", now - sending.first
+            error = NoReply(what, port=self.name, frame=sending.frame, elapsed=elapsed, remedy=remedy)
             self._fail_schedule(error)
             return now
         if sending.tries >= self.timing.tries or left < SHORTEST:
@@ -163,23 +162,12 @@ class Engine(Player):
         super().__init__(connect, clock=clock, name=name, **options)
         self._runner = clock.run(self.step, inputs=self._inputs, name=f"smellkit {name}")
 
-    @property
-    def connected(self) -> bool:
-        """Whether the port is open."""
-        return self._link is not None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the worker is gone."""
-        return self._ended
-
     def play(self, schedule: Schedule) -> None:
         """Replace what plays or waits by `schedule`, and don't wait for it."""
         self._leave(schedule)
         self._runner.kick()
 
     def ask(self, request: Request) -> Any:
-        """Send a request after those before it, and return its result."""
         with self._lock:
             self._refuse_after_close()
             ahead = self._exchange.put(request)
@@ -187,7 +175,6 @@ class Engine(Player):
         return self._await(request, ahead * each + self.wake_bound() + self.stop_bound())
 
     def wake(self) -> None:
-        """Send the wake burst and wait for its end."""
         self._await(self._leave(Job("wake")), self.wake_bound() + self.stop_bound())
 
     def stop(self) -> Stopped:
@@ -202,17 +189,14 @@ class Engine(Player):
         self._runner.kick()
 
     def keep(self, seconds: float) -> None:
-        """What plays ends after `seconds`, unless this is called again before."""
         self.kept_until = self._now() + seconds
         self._runner.kick()
 
     def guard_changed(self, why: str) -> None:
-        """The watchdog came or went."""
         self.log.note(why)
         self._runner.kick()
 
     def wait(self, job: Job, seconds: float) -> bool:
-        """Wait for a job; return whether it is done."""
         self._runner.kick()
         return self._runner.wait(lambda: job.done, seconds)
 
@@ -234,7 +218,7 @@ class Engine(Player):
 
     def forked(self) -> None:
         """This is a child process: let go of what is the parent's, and send nothing."""
-        link, self._link, self._ended = self._link, None, True
+        link, self.link, self.ended = self.link, None, True
         self._closing = Job("close")
         if link:
             link.abandon()
@@ -253,7 +237,7 @@ class Engine(Player):
     def _leave(self, job: Job) -> Job:
         with self._lock:
             self._refuse_after_close()
-            if isinstance(job, Schedule) and self._link is None:
+            if isinstance(job, Schedule) and self.link is None:
                 raise self._away()
             if job.what == "stop":
                 self._last_stop = self._now()
@@ -262,13 +246,9 @@ class Engine(Player):
 
     def _await(self, job: Job, seconds: float) -> Any:
         if not self.wait(job, seconds + 0.1):
-            error = PortLost(
-                f"{self.name} keeps its worker from answering",
-                port=self.name,
-                expected=job.what,
-                elapsed=seconds + 0.1,
-                remedy="close it, unplug the handset and plug it in again; the device ends by its own timer",
-            )
+            what = f"{self.name} keeps its worker from answering"
+            remedy = "close it, unplug the handset and plug it in again; the device ends by its own timer"
+            error = PortLost(what, port=self.name, expected=job.what, elapsed=seconds + 0.1, remedy=remedy)
             if job.what == "stop":
                 self.last_resort()
             job.finish(error=error)
@@ -277,11 +257,11 @@ class Engine(Player):
         return job.result
 
     def _refuse_after_close(self) -> None:
-        if self._closing or self._ended:
+        if self._closing or self.ended:
             raise Closed(f"{self.name} was closed", port=self.name, remedy="open it again with NeckWear.open")
 
     def _inputs(self) -> int | None:
-        link = self._link
+        link = self.link
         return link.fileno() if link and link.wakes else None
 
 

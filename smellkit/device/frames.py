@@ -77,7 +77,6 @@ def play(scent: int, milliseconds: int, *, device: int = EVERYONE, channel: int 
 
 
 def outer(body: bytes) -> bytes:
-    """Head, sum and tail around `body`."""
     return b"\xf5" + body + checksum(body).to_bytes(2, "big") + b"\x55"
 
 
@@ -207,7 +206,6 @@ class Parser:
         return frames
 
     def _scan(self, data: bytes, frames: list[Any]) -> bytes:
-        """Append the frames in `data` and return the bytes that may still become one."""
         position = 0
         while True:
             while frame := self._known.get(data[position : position + _SHORT]):
@@ -251,7 +249,6 @@ class Parser:
         return Frame(raw[1], raw, None, raw[2], Inner(inside))
 
     def _fault(self, raw: bytes) -> str:
-        """What is wrong with a whole frame: "tail", "checksum" or nothing."""
         if raw[-1] != 0x55:
             return "tail"
         return "" if self._sum(raw[1:-3]) == raw[-3] << 8 | raw[-2] else "checksum"
@@ -267,7 +264,6 @@ class Parser:
                 self._note(kind, gone[:32])
 
     def _refuse(self, kind: str, raw: bytes) -> None:
-        """Drop one byte: the head of `raw`."""
         self.dropped += 1
         self._note(kind, raw)
 

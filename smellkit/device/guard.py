@@ -19,10 +19,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from smellkit.device import signals, watchdog
 
@@ -32,13 +31,7 @@ AGAIN = 0.5  # seconds until it is started again
 STARTS = 10.0  # seconds that it may take to start
 
 
-class Player(Protocol):
-    """Something that may leave a scent in the air. `order` is silence, and `then` is called with what became of it."""
-
-    def order(self, why: str, then: Callable[[Any], None]) -> None: ...
-    def guard_changed(self, why: str) -> None: ...
-    def close(self) -> object: ...
-    def forked(self) -> None: ...
+Player = Any  # an `Engine`: whatever may leave a scent in the air
 
 
 class Watched:
@@ -47,9 +40,8 @@ class Watched:
     def __init__(self, *, stop: bytes, name: str, baud: int, answers: bool = False, guard: Guard | None = None):
         self._guard = guard or _guard
         self.message: dict[str, Any] = {"stop": stop.hex(), "name": name, "baud": baud, "answers": answers}
-        self.player: Player | None = None
-        self.key = 0
-        self.fd = -1  # a descriptor of ours: a port's number is soon another file's
+        self.player: Player = None
+        self.key, self.fd = 0, -1  # a descriptor of ours: a port's number is soon another file's
         self._link: Any = None
 
     def start(self, player: Player) -> None:
@@ -78,7 +70,6 @@ class Watched:
             self._guard.leave(self, silent=silent)
 
     def drop(self) -> None:
-        """Close what is ours of the port."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -90,7 +81,6 @@ class Watched:
 
     @property
     def pid(self) -> int:
-        """Its process id, 0 for none."""
         return self._guard.pid
 
 
@@ -109,11 +99,9 @@ class Guard:
 
     @property
     def pid(self) -> int:
-        """The watchdog's process id, 0 for none."""
         return self._process.pid if self._process else 0
 
     def join(self, watched: Watched) -> None:
-        """Guard this player from now on."""
         with self.lock:
             watched.key = next(self._keys)
             self._watched[watched.key] = watched
@@ -128,7 +116,6 @@ class Guard:
             time.sleep(0.005)
 
     def follow(self, watched: Watched) -> None:
-        """Its port is in use from now on, or gone."""
         do = "follow" if "url" in watched.message else "release"
         self.send({"do": do, "key": watched.key, **watched.message}, watched.fd)
 
@@ -201,12 +188,10 @@ class Guard:
             self.follow(watched)
 
     def send_signals(self) -> None:
-        """Give the watchdog the place where signals arrive."""
         if files := signals.files():
             self.send({"do": "signals"}, *files)
 
     def send(self, message: dict[str, Any], *files: int) -> None:
-        """Send a line to the watchdog, and descriptors with it."""
         data = json.dumps(message).encode() + b"\n"
         with self.lock, contextlib.suppress(OSError, ValueError):  # one that died hears nothing: `_listen` notices
             if os.name != "nt" and self._line:
@@ -252,7 +237,7 @@ class Guard:
     def _order(self, why: str, keys: list[int]) -> None:
         for key in keys:
             if watched := self._watched.get(key):
-                watched.player.order(why, partial(self._stopped, key))  # type: ignore[union-attr]
+                watched.player.order(why, partial(self._stopped, key))
         self.send({"do": "taken"})
 
     def _stopped(self, key: int, job: Any) -> None:
@@ -270,7 +255,6 @@ class Guard:
         self._tell_players(f"no watchdog: {why}")
 
     def _again(self) -> None:
-        """Hear signals in its place for a moment, then start it again."""
         if signals.heard(AGAIN):
             self._order("a signal", list(self._watched))
         with self.lock:
@@ -279,7 +263,7 @@ class Guard:
 
     def _tell_players(self, why: str) -> None:
         for watched in list(self._watched.values()):
-            watched.player.guard_changed(why)  # type: ignore[union-attr]
+            watched.player.guard_changed(why)
 
 
 def _heard(line: Any, seconds: float) -> bytes | None:
@@ -328,9 +312,9 @@ def close_at_end(player: Player) -> None:
         _handlers[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
 
 
-def forget(player: Player | None) -> None:
+def forget(player: Player) -> None:
     """It was closed."""
-    _open.discard(player)  # type: ignore[arg-type]
+    _open.discard(player)
 
 
 def settle() -> None:
@@ -355,7 +339,6 @@ def _close_all() -> None:
 
 
 def _in_child() -> None:
-    """After a fork: ports, watchdog and signals are the parent's."""
     for player in list(_open):
         player.forked()
     _open.clear()

@@ -147,7 +147,6 @@ class Schedule(Job):
         self.sending: Sending | None = None
 
     def current(self, now: float) -> Pulse | None:
-        """The pulse that was due to play at `now`, if any."""
         for pulse in reversed(self.pulses if self.began is not None and not self.done else []):
             if self.began + pulse.start <= now:  # type: ignore[operator]
                 return pulse if now < self.began + pulse.start + pulse.seconds else None  # type: ignore[operator]
@@ -219,7 +218,6 @@ class Exchange:
         return max([quiet, *older[:1]])
 
     def sent(self, request: Request, now: float) -> None:
-        """The current request went out."""
         request.last = now
         request.first = request.first or now
         request.tries += 1
@@ -228,6 +226,9 @@ class Exchange:
     def _open(self, now: float) -> list[Owed]:
         self.owed = [owed for owed in self.owed if now < owed.at + self._timing.late]
         return self.owed
+
+    def owes(self, command: int) -> bool:
+        return any(owed.kind[0] == command for owed in self.owed)
 
     def trouble(self, raw: bytes, what: str) -> None:
         """Bytes came that answer nothing: for the log, and for the error of who waits in vain."""
@@ -264,7 +265,6 @@ class Exchange:
         request.finish((frame, now))
 
     def fail(self, error: Exception) -> None:
-        """Nobody waits any more."""
         current, self.current = self.current, None
         if current:
             current.finish(error=error)
@@ -276,16 +276,13 @@ class Exchange:
         self.owed.clear()
 
     def _no_reply(self, request: Request, now: float) -> NoReply:
-        command = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
-        return NoReply(
-            f"No reply from {self._name} to {request.what!r}, sent {request.tries} times",
-            port=self._name,
-            frame=request.frame,
-            expected=command,
-            got="; ".join(dict.fromkeys(request.troubles)) or "nothing",
-            elapsed=now - request.first,
-            remedy="check that this is the handset's port (`smellkit neckwear ports`) and that its light is on",
-        )
+        expected = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
+        facts: dict[str, Any] = {"expected": expected}
+        facts["got"] = "; ".join(dict.fromkeys(request.troubles)) or "nothing"
+        remedy = "check that this is the handset's port (`smellkit neckwear ports`) and that its light is on"
+        what = f"No reply from {self._name} to {request.what!r}, sent {request.tries} times"
+        elapsed = now - request.first
+        return NoReply(what, port=self._name, frame=request.frame, elapsed=elapsed, remedy=remedy, **facts)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,6 @@ class Link:
         return not self.telnet and self.fileno() is not None
 
     def close(self) -> None:
-        """Close, whatever state the port is in."""
         if self._blocked:  # a play frame that waits in the kernel must not outlive a stop; else it is the stop itself
             with suppress(*GONE):
                 self._port.reset_output_buffer()
@@ -185,7 +184,6 @@ _CAUSES = {  # number of the system -> what it means, what to do
 
 
 def _diagnosis(url: str, why: Exception) -> PortError:
-    """An error that names the port, the cause and the remedy."""
     if "://" in url and isinstance(why, ValueError):
         cause, remedy = "no such kind of address", "socket://host:port, rfc2217://host:port, or a plain port name"
     elif "://" in url:
@@ -223,11 +221,9 @@ class BackOff:
         self.reset()
 
     def reset(self) -> None:
-        """The port is fine again."""
         self._pause = 0.0
 
     def next(self) -> float:
-        """Seconds until the next look."""
         pause = max(self._pause, 0.01)  # first let those know who wait
         self._pause = min(self._cap, max(self._first, 2 * self._pause))
         return pause

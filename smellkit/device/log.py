@@ -43,7 +43,6 @@ class LineFile:
         self._limit, self._written = limit, 0
 
     def write(self, line: str, *, keep: bool = False) -> None:
-        """Add one line, newline included."""
         data = line.encode()
         if self._file >= 0 and self._written + len(data) <= self._limit * (2 if keep else 1):
             if os.write(self._file, data) != len(data):
@@ -88,7 +87,6 @@ class Log:
         self._write("in", frame, what, latency)
 
     def note(self, what: str) -> None:
-        """Something happened that is no frame."""
         self._write("note", b"", what, None)
 
     def latency(self) -> Latency:

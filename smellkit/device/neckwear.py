@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,20 +80,10 @@ class NeckWear:
 
     scents = frames.SCENTS
 
-    def __init__(
-        self,
-        connect: Callable[[], Link],
-        *,
-        name: str = "the port",
-        clock: Clock | None = None,
-        timing: Timing | None = None,
-        log: Log | Path | str | None = None,
-        watchdog: bool = False,
-        channel: int = 0,
-        link: str = "handset",
-        virtual: VirtualNeckWear | None = None,
-        on_close: Callable[[], None] = lambda: None,
-    ):
+    def __init__(self, connect: Callable[[], Link], *, name: str = "the port", clock: Clock | None = None,
+                 timing: Timing | None = None, log: Log | Path | str | None = None, watchdog: bool = False,
+                 channel: int = 0, link: str = "handset", virtual: VirtualNeckWear | None = None,
+                 on_close: Callable[[], None] = lambda: None):  # fmt: skip
         self._clock = clock or Clock()
         self.timing = timing or Timing()
         self.link, self._dialect = link, dialects(channel)[link]
@@ -102,7 +94,8 @@ class NeckWear:
         self._said: dict[str, Any] = {}
         self._schedule: Schedule | None = None
         self.log = owned = log if isinstance(log, Log) else Log(log, now=self._clock.now)
-        about = {"stop": self._dialect.stop(), "baud": self._dialect.baud, "answers": self._dialect.answers}
+        about: dict[str, Any] = {"stop": self._dialect.stop(), "baud": self._dialect.baud}
+        about["answers"] = self._dialect.answers
         self._watchdog = watched = Watched(name=name, **about) if watchdog else None
 
         def on_end(engine: Engine | None, silent: bool) -> None:  # not by `self`: who is lost has to be let go
@@ -113,9 +106,9 @@ class NeckWear:
                 owned.close()
             on_close()
 
-        options = {"timing": self.timing, "log": owned, "dialect": self._dialect, "watch": watched, "on_end": on_end}
         try:
-            self._engine = Engine(connect, clock=self._clock, name=name, **options)
+            self._engine = Engine(connect, clock=self._clock, name=name, timing=self.timing, log=owned,
+                                  dialect=self._dialect, watch=watched, on_end=on_end)  # fmt: skip
         except BaseException:
             on_end(None, True)
             raise
@@ -126,17 +119,9 @@ class NeckWear:
             watched.start(self._engine)
 
     @classmethod
-    def open(
-        cls,
-        port: str = "virtual",
-        *,
-        link: str = "handset",
-        log: Log | Path | str | None = None,
-        watchdog: bool = True,
-        timing: Timing | None = None,
-        channel: int = 0,
-        virtual: VirtualNeckWear | None = None,
-    ) -> NeckWear:
+    def open(cls, port: str = "virtual", *, link: str = "handset", log: Log | Path | str | None = None,
+             watchdog: bool = True, timing: Timing | None = None, channel: int = 0,
+             virtual: VirtualNeckWear | None = None) -> NeckWear:  # fmt: skip
         """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, ble:NAME, or "virtual".
 
         `link` is "handset" (433 MHz, which confirms nothing), "direct" (the player itself, which answers), or "auto",
@@ -165,17 +150,9 @@ class NeckWear:
         except BaseException:
             close()
             raise
-        return cls(
-            connector(url, baud=links[link].baud, write_timeout=timing.write),
-            name=port,
-            timing=timing,
-            log=log,
-            watchdog=watchdog,
-            channel=channel,
-            link=link,
-            virtual=virtual,
-            on_close=close,
-        )
+        connect = connector(url, baud=links[link].baud, write_timeout=timing.write)
+        return cls(connect, name=port, timing=timing, log=log, watchdog=watchdog, channel=channel, link=link,
+                   virtual=virtual, on_close=close)  # fmt: skip
 
     # playing
 
@@ -235,12 +212,10 @@ class NeckWear:
 
     def achieved(self) -> dict[int, float]:
         """Shares of the seconds that were sent so far for what plays, or played last, by scent."""
-        played = self._schedule.played if self._schedule else []
-        total = sum(pulse.seconds for pulse in played) or 1.0
-        return {
-            scent: round(sum(pulse.seconds for pulse in played if pulse.scent == scent) / total, 4)
-            for scent in sorted({pulse.scent for pulse in played})
-        }
+        seconds: Counter[int] = Counter()
+        for pulse in self._schedule.played if self._schedule else []:
+            seconds[pulse.scent] += pulse.seconds  # type: ignore[assignment]
+        return {scent: round(seconds[scent] / seconds.total(), 4) for scent in sorted(seconds)}
 
     def stop(self) -> Stopped:
         """Silence now, from any thread: three stop frames before anything that waits.
@@ -276,18 +251,13 @@ class NeckWear:
         said: dict[str, Any] = {"said_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         if status.said():
             said["battery"] = round(status.said().battery, 1)
-        for name, asks, code in (
-            ("state", direct.state(), direct.STATE),
-            ("cartridges", direct.cartridges(), direct.CARTRIDGES),
-        ):
-            try:
-                answer, _ = self._ask(name, asks, (code, 0))
-            except NoReply:
-                continue  # a player that lacks it may as well say nothing
-            if name == "state" and answer.value not in (None, 1):  # 1 is what a player says that lacks the command
-                said[name] = "idle" if answer.value == 0 else f"not idle ({answer.value})"
-            elif name == "cartridges" and answer.scents():
-                said[name] = answer.scents()
+        with suppress(NoReply):  # a player that lacks a command may as well say nothing
+            state = self._ask("state", direct.state(), (direct.STATE, 0))[0].value
+            if state not in (None, 1):  # 1 is what a player says that lacks the command
+                said["state"] = "idle" if state == 0 else f"not idle ({state})"
+        with suppress(NoReply):
+            scents = self._ask("cartridges", direct.cartridges(), (direct.CARTRIDGES, 0))[0].scents()
+            said |= {"cartridges": scents} if scents else {}
         self._said = said
         return Probe(UNKNOWN, seconds)
 
@@ -296,7 +266,7 @@ class NeckWear:
         self._needs_handset()
         frame = frames.set_handset(channel)
         reply, _ = self._ask(f"set handset channel {channel}", frame, (0xA6, 0), retunes=True)
-        _accepted(frame, "A6", reply.value)
+        _accepted(reply.value, frame, "A6")
         self._channel = int(channel)
 
     def set_channel(self, channel: int, uid: bytes | str) -> None:
@@ -306,10 +276,9 @@ class NeckWear:
         """
         self._needs_handset()
         frame = frames.set_channel(channel, uid)
-        mine = frame[12:24]
-        options = {"matches": lambda reply: reply.inner.uid == mine, "wakes": True, "retunes": True}
+        options = {"matches": lambda reply: reply.inner.uid == frame[12:24], "wakes": True, "retunes": True}
         reply, _ = self._ask(f"set channel {channel}", frame, (0xD1, 0xA2), **options)
-        _accepted(frame, "A2", reply.inner.status)
+        _accepted(reply.inner.status, frame, "A2")
 
     def _ask(self, what: str, frame: bytes, kind: tuple[int, int], **options: Any) -> tuple[Any, float]:
         """The reply to a request, and the seconds since it was sent first."""
@@ -324,26 +293,17 @@ class NeckWear:
     def status(self) -> Status:
         """What is known about port, handset and play. Sends nothing and invents nothing."""
         engine, now = self._engine, self._clock.now()
-        schedule, bound = engine.schedule, engine.bound()
-        left = 0.0
+        schedule, bound, left = engine.schedule, engine.bound(), 0.0
         if schedule and not schedule.done:
             left = schedule.seconds if schedule.began is None else max(0.0, schedule.began + schedule.seconds - now)
         pulse = schedule.current(now) if schedule else None
+        away = "" if engine.link or engine.trouble is None else engine.trouble.what
         return Status(
-            port=engine.name,
-            link=self.link,
-            connected=engine.connected,
-            guarded=self.has_watchdog,
-            channel=self._channel,
-            requested=(pulse.scent or None) if pulse else None,
-            left=left,
-            bound=bound,
+            engine.name, self.link, engine.link is not None, self.has_watchdog, self._channel,
+            requested=(pulse.scent or None) if pulse else None, left=left, bound=bound,
             emitting="unconfirmed" if self._schedule or bound else UNKNOWN,
-            latency=self.log.latency(),
-            warning=self.log.warning,
-            trouble="" if engine.connected or engine.trouble is None else engine.trouble.what,
-            **self._said,
-        )
+            latency=self.log.latency(), warning=self.log.warning, trouble=away, **self._said,
+        )  # fmt: skip
 
     @property
     def playing(self) -> bool:
@@ -396,8 +356,7 @@ def _seconds(value: float) -> float:
     return seconds
 
 
-def _accepted(frame: bytes, command: str, status: int | None) -> None:
-    """Raise Refused unless the status of a reply is 0."""
+def _accepted(status: int | None, frame: bytes, command: str) -> None:
     if status:
         expected, got = f"{command} with 0", f"{command} with {status}"
         remedy = "another channel, or a reset"

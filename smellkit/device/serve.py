@@ -9,7 +9,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from smellkit.device.clock import Clock, readable
 from smellkit.device.errors import PortError
@@ -17,26 +17,18 @@ from smellkit.device.errors import PortError
 LOOK = 0.02  # seconds between looks at the plug, which another thread may pull, and at the end
 
 
-class Device(Protocol):
-    """The side of a virtual device that a server needs: bytes in, bytes out, when it wants to send."""
-
-    plugged: bool
-    takes_bytes: bool
-
-    def receive(self, data: bytes) -> None: ...
-    def send(self) -> bytes: ...
-    def due(self) -> float: ...
-    def tick(self) -> None: ...
-
-
 class Server:
-    """A thread that carries bytes between a device and its client. Close it, or use `with`."""
+    """A thread that carries bytes between a virtual device and its client. Close it, or use `with`.
+
+    A device has `receive(data)`, `send()` for what is due, `due()` for when, `tick()` to let time act, and says whether
+    it is `plugged` and `takes_bytes`.
+    """
 
     port = ""  # what a client opens
 
-    def __init__(self, device: Device):
+    def __init__(self, device: Any):
         self.device = device
-        self._closed = False
+        self._closed, self._there = False, True
         self._wire: Any = None  # to the client: a raw file that never waits
         self._listener: Any = None
         self._appear()
@@ -62,11 +54,11 @@ class Server:
             self._vanish()
 
     def _turn(self) -> None:
-        """One look at plug, client and device."""
         self.device.tick()
-        if self.device.plugged != self._there():
+        if self.device.plugged != self._there:
             with suppress(PortError):  # the next turn tries again
                 self._appear() if self.device.plugged else self._vanish()
+                self._there = self.device.plugged
         doors = [self._listener.fileno()] if self._listener else []
         wire = [self._wire.fileno()] if self._wire and self.device.takes_bytes else []
         ready = readable(doors + wire, max(0.0, min(LOOK, self.device.due() - Clock.now())))
@@ -87,34 +79,39 @@ class Server:
         if data:
             self.device.receive(data)
         elif data is not None:
-            self._client_left()
+            self._hang_up()
 
-    # what differs between the kinds
-
-    def _there(self) -> bool:
-        """Whether a client could open the port."""
-        return self._wire is not None
+    def _hang_up(self) -> None:
+        if self._wire:
+            self._wire.close()
+        self._wire = None
 
     def _appear(self) -> None: ...
     def _vanish(self) -> None: ...
     def _accept(self) -> None: ...
-    def _client_left(self) -> None: ...
 
 
 class PtyServer(Server):
     """A device on a pseudo-terminal. `link` names a symbolic link that follows it: its stable name.
 
-    Pulled out, the terminal is hung up; plugged in, it comes back under another path, as a USB port may.
+    Pulled out, the terminal is hung up; plugged in, it comes back under another path, as a USB port may. `folder` is
+    what goes with it at the end.
     """
 
-    def __init__(self, device: Device, *, link: Path | str | None = None):
-        self._link = Path(link) if link else None
+    def __init__(self, device: Any, *, link: Path | str | None = None, folder: Any = None):
+        self._link, self._folder = Path(link) if link else None, folder
         super().__init__(device)
 
     @property
     def port(self) -> str:  # type: ignore[override]
-        """The path to open."""
         return str(self._link or self._path)
+
+    def close(self) -> None:
+        """End the thread and let go of every descriptor."""
+        super().close()
+        with suppress(OSError):
+            if self._folder:
+                self._folder.cleanup()
 
     def _appear(self) -> None:
         import tty
@@ -123,8 +120,7 @@ class PtyServer(Server):
         for end in (master, self._slave):
             tty.setraw(end)  # a fresh pty is cooked and echoes; its slave is held open, so that clients may come and go
         os.set_blocking(master, False)
-        self._wire = io.FileIO(master, "r+")
-        self._path = os.ttyname(self._slave)
+        self._wire, self._path = io.FileIO(master, "r+"), os.ttyname(self._slave)
         if self._link:
             if self._link.is_symlink() and not self._link.exists():  # left by one that was killed
                 self._link.unlink()
@@ -136,30 +132,24 @@ class PtyServer(Server):
                 raise PortError(f"Could not make the link {self._link}", got=str(why), remedy=remedy) from why
 
     def _vanish(self) -> None:
-        if self._wire is None:
-            return
-        with suppress(OSError):  # never what somebody else has put there
-            if self._link and str(self._link.readlink()) == self._path:
-                self._link.unlink()
-        os.close(self._slave)
-        self._wire.close()
-        self._wire = None
+        if self._wire:
+            with suppress(OSError):  # never what somebody else has put there
+                if self._link and str(self._link.readlink()) == self._path:
+                    self._link.unlink()
+            os.close(self._slave)
+            self._hang_up()
 
 
 class TcpServer(Server):
     """A device on 127.0.0.1, for clients in any language; one client at a time, the newest one."""
 
-    def __init__(self, device: Device, *, port: int = 0):
+    def __init__(self, device: Any, *, port: int = 0):
         self._number = port
         super().__init__(device)
 
     @property
     def port(self) -> str:  # type: ignore[override]
-        """The address to open with pyserial."""
         return f"socket://127.0.0.1:{self._number}"
-
-    def _there(self) -> bool:
-        return self._listener is not None
 
     def _appear(self) -> None:
         address = ("127.0.0.1", self._number)  # this machine only: a scent player is nobody else's business
@@ -172,44 +162,26 @@ class TcpServer(Server):
         self._number = self._listener.getsockname()[1]
 
     def _vanish(self) -> None:
-        self._client_left()
-        if self._listener:
-            self._listener.close()
-        self._listener = None
+        self._hang_up()
+        listener, self._listener = self._listener, None
+        if listener:
+            listener.close()
 
     def _accept(self) -> None:
         with suppress(BlockingIOError):
             client, _ = self._listener.accept()
-            self._client_left()
+            self._hang_up()
             client.setblocking(False)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._wire = client.makefile("rwb", buffering=0)
             client.close()  # the file keeps it
 
-    def _client_left(self) -> None:
-        if self._wire:
-            self._wire.close()
-        self._wire = None
 
-
-class HereServer(PtyServer):
-    """A device for this program alone, on a pty whose stable name is in a folder that goes with it."""
-
-    def __init__(self, device: Device, *, name: str):
-        self._folder = tempfile.TemporaryDirectory(prefix="smellkit-")
-        super().__init__(device, link=Path(self._folder.name) / name)
-
-    def close(self) -> None:
-        """End the thread and take the folder away."""
-        super().close()
-        with suppress(OSError):
-            self._folder.cleanup()
-
-
-def serve_here(device: Device, *, name: str) -> Server:
-    """Serve `device` to this program, on a pty where there are any and on TCP elsewhere (Windows)."""
+def serve_here(device: Any, *, name: str) -> Server:
+    """Serve `device` to this program alone: on a pty with a stable name where there are any, on TCP elsewhere."""
     try:
         import tty  # noqa: F401
     except ImportError:
         return TcpServer(device)
-    return HereServer(device, name=name)
+    folder = tempfile.TemporaryDirectory(prefix="smellkit-")
+    return PtyServer(device, link=Path(folder.name) / name, folder=folder)

@@ -99,7 +99,6 @@ def block() -> None:
 
 
 def unblock() -> None:
-    """After a fork."""
     if _masks:
         signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
 

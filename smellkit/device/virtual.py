@@ -90,27 +90,17 @@ class VirtualNeckWear:
     """A handset and a NeckWear with 12 cartridges.
 
     `now` gives the time in seconds. `faults` maps names of `FAULTS` to their values, and `seed` decides every chance.
-    `cartridges` maps a scent to the seconds that it lasts (others never run empty), `battery` is seconds of play.
+    `cartridges` maps a scent to the seconds that it lasts; others never run empty.
     """
 
     parser: Callable[[], Any] = staticmethod(lambda: Parser(REQUESTS))
 
-    def __init__(
-        self,
-        *,
-        now: Callable[[], float] = Clock.now,
-        faults: Mapping[str, float] | None = None,
-        seed: int = 0,
-        cartridges: Mapping[int, float] | None = None,
-        battery: float = NEVER,
-        channel: int = 150,
-        address: int = 30011,
-        uid: bytes = bytes.fromhex("56FF6A067875535658261267"),
-        log: LineFile | None = None,
-    ):
+    def __init__(self, *, now: Callable[[], float] = Clock.now, faults: Mapping[str, float] | None = None,
+                 seed: int = 0, cartridges: Mapping[int, float] | None = None, address: int = 30011,
+                 log: LineFile | None = None):  # fmt: skip
         self.faults = dict(faults or {})
-        self.uid, self.address = uid, address
-        self.handset_channel = self.neck_channel = channel
+        self.uid, self.address = bytes.fromhex("56FF6A067875535658261267"), address
+        self.handset_channel = self.neck_channel = 150
         self.received: list[tuple[float, bytes]] = []  # every sound frame that came, and when
         self.damaged = 0  # bytes that came and belong to no frame
         self.plugged = self.takes_bytes = True
@@ -126,9 +116,9 @@ class VirtualNeckWear:
         self._scents: tuple[int, ...] = ()  # what plays
         self._since = self._until = 0.0
         self._accounted = now()
-        empty = self.faults.get("empty", NEVER)
-        self._cartridges = dict.fromkeys(range(1, 13), empty) | (dict(cartridges or {}) if empty == NEVER else {})
-        self._battery = min(battery, self.faults.get("low_battery", NEVER))
+        # seconds that are left of each cartridge, and at 0 of the battery
+        self._left = dict.fromkeys(range(13), self.faults.get("empty", NEVER)) | dict(cartridges or {})
+        self._left[0] = self.faults.get("low_battery", NEVER)
         timed = [(now() + self.faults[name] + after, act) for name, acts in _TIMED.items() if name in self.faults
                  for after, act in acts.items()]  # fmt: skip
         self._plan = sorted(timed)
@@ -158,7 +148,6 @@ class VirtualNeckWear:
             self._record("unplugged")
 
     def plug(self) -> None:
-        """Put the handset back."""
         with self._lock:
             self.plugged = True
             self._record("plugged")
@@ -173,7 +162,6 @@ class VirtualNeckWear:
     # the link's side, for whoever serves it
 
     def receive(self, data: bytes) -> None:
-        """Bytes from the host."""
         with self._lock:
             now = self._now()
             self.tick()
@@ -191,7 +179,6 @@ class VirtualNeckWear:
                 self._obey(frame, now)
 
     def send(self) -> bytes:
-        """Bytes that are due for the host."""
         with self._lock:
             self.tick()
             now, data = self._now(), b""
@@ -211,7 +198,6 @@ class VirtualNeckWear:
             )
 
     def tick(self) -> None:
-        """Let time act: the planned faults, the play timer, sleep."""
         with self._lock:
             now = self._now()
             while self._plan and self._plan[0][0] <= now:
@@ -248,7 +234,7 @@ class VirtualNeckWear:
         """What arrives at the NeckWear itself. *Inferred*: forward channel 0 means the handset's own."""
         function = inner.function
         deaf = function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel
-        if deaf or self._battery <= 0:  # a flat battery answers nothing and emits nothing
+        if deaf or self._left[0] <= 0:  # a flat battery answers nothing and emits nothing
             return
         self.awake = self.awake or function == 0x71
         if not self.awake:
@@ -272,7 +258,7 @@ class VirtualNeckWear:
         since = self._since if self._scents == scents else now
         if self._scents != scents:
             self._silence(now)
-        left = min(seconds, self._battery, *(self._cartridges[scent] for scent in scents))
+        left = min(seconds, *(self._left[part] for part in (0, *scents)))
         for scent in scents if since == now or left <= 0 else ():
             self._record("air on" if left > 0 else "airflow only", scent)
         if left > 0:
@@ -288,15 +274,13 @@ class VirtualNeckWear:
         self._scents = ()
 
     def _account(self, now: float) -> None:
-        """Take what was used since the last time from cartridges and battery."""
-        used = max(0.0, now - max(self._accounted, self._since)) if self._scents else 0.0
-        for scent in self._scents:
-            self._cartridges[scent] = _less(self._cartridges[scent], used)
-        self._battery = _less(self._battery, used)
+        used = max(0.0, now - max(self._accounted, self._since))
+        for part in (0, *self._scents) if self._scents else ():
+            left = self._left[part] - used
+            self._left[part] = left if left > 1e-6 else 0.0
         self._accounted = now
 
     def _answer(self, now: float, reply: bytes) -> None:
-        """Send a reply, with whatever the faults make of it."""
         draw = self._draw
         if self._chance("silence"):
             return
@@ -336,10 +320,6 @@ class VirtualNeckWear:
                 self._log = None  # a log never keeps a device from what it does
 
 
-def _less(left: float, used: float) -> float:
-    return left - used if left - used > 1e-6 else 0.0
-
-
 class VirtualDirect(VirtualNeckWear):
     """A NeckWear on its own line, which answers. It never sleeps; `volumes` is the mixture that it gives now.
 
@@ -350,7 +330,7 @@ class VirtualDirect(VirtualNeckWear):
     volumes: tuple[int, ...] = ()
 
     def _obey(self, frame: Any, now: float) -> None:
-        if self._chance("radio_loss") or self._battery <= 0:
+        if self._chance("radio_loss") or self._left[0] <= 0:
             return
         command, data = frame.command, frame.data
         scent = max(0, self.emitting)

@@ -88,7 +88,6 @@ class _Port:
             self.took = not stop
 
     def drop(self) -> None:
-        """Let go of it."""
         if self.fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(self.fd)
@@ -135,7 +134,6 @@ class Watch:
         return do != "bye"
 
     def burst(self, ports: list[_Port]) -> None:
-        """Begin three stops on each port, the first at once."""
         for port in ports:
             port.left = STOPS
         for port in ports:
@@ -217,7 +215,8 @@ class _Door:
                     client, _ = self._listener.accept()
                     client.setblocking(False)
                     self._clients[client.fileno()] = client
-                elif client := self._clients.pop(fd, None):  # type: ignore[assignment]
+                elif fd in self._clients:
+                    client = self._clients.pop(fd)
                     order, _, name = client.recv(4096).decode(errors="replace").strip().partition(" ")
                     sent = self._watch.order("an order from another process", name) if order == "stop" else []
                     self._waiting.append((client, time.monotonic() + CONFIRMS, sent))
@@ -227,7 +226,11 @@ class _Door:
                 self._waiting.append((client, until, sent))
                 continue
             with client, contextlib.suppress(OSError):
-                reply = {"pid": self._program, "program": _command(self._program)}
+                program = "a program of the kit"
+                with contextlib.suppress(OSError):
+                    words = Path(f"/proc/{self._program}/cmdline").read_bytes().replace(b"\0", b" ")
+                    program = words.decode(errors="replace").strip()[:200]
+                reply = {"pid": self._program, "program": program}
                 reply["ports"] = [port.name for port in self._watch.ports.values()]
                 reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
                 reply["confirmed"] = [port.name for port in sent if port.confirmed]
@@ -235,7 +238,6 @@ class _Door:
         return 0.2 if self._waiting else 60.0
 
     def close(self) -> None:
-        """Nobody may order any more."""
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
@@ -262,15 +264,7 @@ def order(what: str, port: str = "") -> list[dict[str, Any]]:
     return [reply for reply in replies if reply["ports"] and (what != "stop" or reply["sent"])]
 
 
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()[:200]
-    except OSError:
-        return "a program of the kit"
-
-
 def main() -> None:
-    """Watch until goodbye, or until the parent is gone."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -320,7 +314,7 @@ class _Loop:
             if self._door:
                 self._door.close()
 
-        signal.signal(signal.SIGTERM, lambda *_: (end(), os._exit(0)))  # the machine shuts down
+        signal.signal(signal.SIGTERM, lambda *_: end() or os._exit(0))  # type: ignore  # the machine shuts down
         self._tell({"pong": True})
         try:
             while goodbye is None:
@@ -334,13 +328,12 @@ class _Loop:
         sources = [line, self._parent, signals, *(self._door.descriptors() if self._door else [])]
         seconds = min(self._watch.go_on(), self._door.serve([]) if self._door else 60.0)
         ready = _ready([fd for fd in sources if fd >= 0], seconds, select.POLLIN)
+        goodbye = self._listen() if line in ready else None  # first: a port that was just named is to be stopped too
         if signals in ready:
             self._watch.signalled()
         if self._door:
             self._door.serve(ready)
-        if line in ready:
-            return self._listen()
-        return False if self._parent in ready else None
+        return False if goodbye is None and self._parent in ready else goodbye
 
     def _listen(self) -> bool | None:
         try:

@@ -30,25 +30,15 @@ from smellkit.device.log import Log
 class Worker:
     """What happens on the link, but for what plays. Everything here runs inside `step`, or under `_lock`."""
 
-    def __init__(
-        self,
-        connect: Callable[[], Link],
-        *,
-        clock: Clock,
-        timing: Timing,
-        log: Log,
-        name: str,
-        dialect: Dialect,
-        watch: Watched | None,
-        on_end: Callable[[Any, bool], None],
-    ):
+    def __init__(self, connect: Callable[[], Link], *, clock: Clock, timing: Timing, log: Log, name: str,
+                 dialect: Dialect, watch: Watched | None, on_end: Callable[[Any, bool], None]):  # fmt: skip
         self.name, self.log, self.timing, self.dialect = name, log, timing, dialect
         self._connect, self._clock, self._watch, self._on_end = connect, clock, watch, on_end
         self._lock = threading.RLock()  # guards what others leave; re-entrant: a signal handler may leave a job
         self._inbox: list[Job] = []
         self._closing: Job | None = None
         self._last_stop = -NEVER  # when somebody wanted silence for the last time: older plays are dropped
-        self._ended = False
+        self.ended = False
         # the worker's own
         self.schedule: Schedule | None = None
         self.kept_until = NEVER  # nothing plays after that
@@ -57,27 +47,25 @@ class Worker:
         self._exchange = Exchange(timing=timing, log=log, name=name)
         self._parser = dialect.parser()
         self._stop, self._wake = Burst(), Burst()
-        self._last_byte = -NEVER
-        self._last_sent = b""
+        self._last_byte, self._last_sent = -NEVER, b""
         self._last_play = -NEVER  # an answer to a stop that went before it says nothing about it
         self._last_forward = -NEVER  # the device itself heard something
         self._free = -NEVER  # no command before
-        self._retry, self._back_off = NEVER, BackOff(first=timing.back_off, cap=timing.cap)
-        self._give_up = NEVER
-        self._link: Link | None = None
+        self._back_off = BackOff(first=timing.back_off, cap=timing.cap)
+        self._retry = self._give_up = NEVER
+        self.link: Link | None = None
         self._use(connect())
 
     def step(self) -> float | None:
         """Do what is due. Return when to be called next; None once closed."""
-        if self._ended:
+        if self.ended:
             return None
         try:
             self._take()
             self._read()
             due = min(self._do_stop(), self._do_link(), self._do_wake(), self._do_schedule(), self._do_request())
-            due = min(due, self._do_again())
             # whatever failed on the way may have made other things due
-            if self._link is None:
+            if self.link is None:
                 due = min(due, self._retry)
             elif self._stop.active:
                 due = min(due, self._stop.due)
@@ -86,7 +74,7 @@ class Worker:
         except Exception as why:  # a fault of ours must not leave a scent in the air
             self._crash(why)
             raise
-        return None if self._ended else due
+        return None if self.ended else due
 
     def bound(self) -> float:
         """Seconds until the air is clear even if no stop arrives."""
@@ -96,7 +84,6 @@ class Worker:
         return self._clock.now()
 
     def _take(self) -> None:
-        """Jobs that others left become the worker's own."""
         with self._lock:
             jobs, self._inbox = self._inbox, []
         if self._closing and self._give_up == NEVER:
@@ -115,17 +102,17 @@ class Worker:
                 self._end_schedule("stopped")
                 self._wake.finish("stopped")
                 self._begin_stop(job)
-        if self._link is None:
+        if self.link is None:
             self._fail_all(self._away())
 
     # the port: writing, reading, losing
 
     def _send(self, frame: bytes, what: str) -> bool:
         """Write one frame; False when the link broke over it."""
-        assert self._link is not None
+        assert self.link is not None
         began = self._now()
         try:
-            self._link.write(frame)
+            self.link.write(frame)
         except LinkError as why:
             why.elapsed = self._now() - began
             self.log.sent(frame, f"{what}: failed", latency=why.elapsed)
@@ -141,7 +128,7 @@ class Worker:
 
     def _read(self) -> None:
         try:
-            data = self._link.read() if self._link else b""
+            data = self.link.read() if self.link else b""
         except LinkError as why:
             self._lose(why)
             return
@@ -157,24 +144,19 @@ class Worker:
             self._exchange.trouble(fault.raw, f"{fault}: {fault.detail}")
         self._parser.errors.clear()
         for frame in replies:
+            over = self.dialect.answers and frame.command in (direct.PLAY, direct.MIX) and frame.value in (1, 2)
             if self.dialect.answers and frame.raw[1:5] == direct.OURS:
                 self._exchange.trouble(frame.raw, "echo")
-            elif self.dialect.answers and self._is_over(frame):
+            elif over and not (frame.command == direct.MIX and self._exchange.owes(direct.MIX)):
                 self.log.got(frame.raw, "over, says the player")
             else:
                 self._exchange.reply(frame, now)
 
-    def _is_over(self, frame: Any) -> bool:
-        """Whether a reply says that a play has ended by itself; a mixture can't before it was accepted."""
-        sending = self.schedule.sending if self.schedule else None
-        refused = bool(sending) and not sending.heard and sending.frame[5] == frame.command == direct.MIX  # type: ignore
-        return frame.command in (direct.PLAY, direct.MIX) and frame.value in (1, 2) and not refused
-
     def _use(self, link: Link | None) -> None:
-        if self._link:
-            self._link.close()
+        if self.link:
+            self.link.close()
         with self._lock:
-            self._link = link
+            self.link = link
         if self._watch:
             self._watch.on_link(link)
 
@@ -190,7 +172,6 @@ class Worker:
         self._fail_all(why)
 
     def _fail_all(self, error: LinkError) -> None:
-        """The link is away: nobody waits for it, except closing, for a while."""
         self._stop.finish(error=error)
         self._wake.finish(error=error)
         schedule, self.schedule = self.schedule, None
@@ -199,13 +180,10 @@ class Worker:
         self._exchange.fail(error)
 
     def _away(self) -> PortLost:
-        return PortLost(
-            f"{self.name} is away",
-            port=self.name,
-            got=self.trouble.got if self.trouble else "",
-            remedy="plug the handset in again: the driver looks for it and sends stop first. "
-            f"A device that still plays ends by its own timer, in {self.bound():.1f} s at most",
-        )
+        remedy = "plug the handset in again: the driver looks for it and sends stop first. "
+        remedy += f"A device that still plays ends by its own timer, in {self.bound():.1f} s at most"
+        got = self.trouble.got if self.trouble else ""
+        return PortLost(f"{self.name} is away", port=self.name, got=got, remedy=remedy)
 
     # 1
 
@@ -218,7 +196,7 @@ class Worker:
 
     def _do_stop(self) -> float:
         stop, answers = self._stop, self.dialect.answers
-        if not self._link or not stop.active:
+        if not self.link or not stop.active:
             return NEVER
         due = self._fire(stop, self.dialect.stop(), "stop", self.timing.again if answers else self.timing.stop_gap)
         if due is None and answers and not stop.confirmed and self._now() < stop.due:
@@ -249,14 +227,10 @@ class Worker:
         return what
 
     def _unconfirmed(self) -> NoReply:
-        return NoReply(
-            f"Stop is not confirmed by {self.name}, sent {self._stop.sent} times",
-            port=self.name,
-            frame=self.dialect.stop(),
-            expected="00 with 0",
-            got="; ".join(dict.fromkeys(self._stop.refusals)) or "nothing",
-            remedy=f"switch the player off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most",
-        )
+        what = f"Stop is not confirmed by {self.name}, sent {self._stop.sent} times"
+        got = "; ".join(dict.fromkeys(self._stop.refusals)) or "nothing"
+        remedy = f"switch the player off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most"
+        return NoReply(what, port=self.name, frame=self.dialect.stop(), expected="00 with 0", got=got, remedy=remedy)
 
     def _fire(self, burst: Burst, frame: bytes, what: str, gap: float) -> float | None:
         """Send what is due of a burst, a wake after other commands; when to go on, None once it is over."""
@@ -275,7 +249,7 @@ class Worker:
     # 2
 
     def _do_link(self) -> float:
-        if self._link or self._ended:
+        if self.link or self.ended:
             return NEVER
         now = self._now()
         if self._closing and now >= min(self._give_up, self.airs_until):
@@ -306,7 +280,7 @@ class Worker:
         return self.dialect.wake is not None and (idle or self._wake.left > 0)
 
     def _do_wake(self) -> float:
-        if not self._link or self._stop.active:
+        if not self.link or self._stop.active:
             return NEVER
         request = self._exchange.current
         needed = (self.schedule is not None and self.schedule.began is None) or (request is not None and request.wakes)
@@ -323,12 +297,6 @@ class Worker:
 
     def _do_schedule(self) -> float:
         raise NotImplementedError
-
-    def _do_again(self) -> float:
-        raise NotImplementedError
-
-    def _guarded(self) -> bool:
-        return self._watch is None or self._watch.alive
 
     def _fail_schedule(self, error: Exception) -> None:
         schedule, self.schedule = self.schedule, None
@@ -350,10 +318,8 @@ class Worker:
     # 5
 
     def _do_request(self) -> float:
-        while self._link and not self._stop.active and (request := self._exchange.head(self._now())):
+        while self.link and not self._stop.active and (request := self._exchange.head(self._now())):
             now = self._now()
-            if request.tries and now < request.last + self.timing.reply:
-                return request.last + self.timing.reply
             if request.wakes and self._asleep():
                 return now if self._wake.left == 0 else NEVER
             due = max(self._exchange.due(request, now), self._free)
@@ -375,8 +341,8 @@ class Worker:
         self._end_schedule("stopped")
         self._exchange.fail(Closed(f"{self.name} was closed", port=self.name))
         with self._lock:
-            link, self._link = self._link, None
-            self._ended = True
+            link, self.link = self.link, None
+            self.ended = True
             left, self._inbox = self._inbox, []
         if link:
             link.close()
@@ -396,14 +362,14 @@ class Worker:
         self.trouble = error
         with suppress(Exception):
             self._on_end(self, False)  # the watchdog sends stop too
-        if self._link:
-            self._link.close()
-        self._link, self._ended = None, True
+        if self.link:
+            self.link.close()
+        self.link, self.ended = None, True
 
     def last_resort(self) -> None:
         """The worker hangs or died: send stop from this thread, past it."""
         try:
-            if link := self._link:
+            if link := self.link:
                 link.write(self.dialect.stop())
         except LinkError as why:
             self.log.note(f"last-resort stop failed: {why.what}")

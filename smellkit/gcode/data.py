@@ -5,7 +5,6 @@ recordings -> windows with their operation and line -> values as the networks se
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +21,6 @@ from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.gcode import recordings
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, OPERATIONS, POSITION_COLUMNS
-from smellkit.gcode.tokens import STEPS, Vocabulary
 
 LENGTH, STRIDE = 64, 16
 CLIP = 4.0  # interquartile ranges from the median; the published 3 from the quartiles is about the same
@@ -58,16 +56,6 @@ class Machine:
     def chosen(self, mask) -> Machine:
         """Only the windows where `mask` is true."""
         return replace(self, windows=self.windows[np.asarray(mask)].reset_index(drop=True))
-
-    def encode(self, vocabulary: Vocabulary) -> Numbers:
-        """Tokens (n, 8) of the windows' labels in the published vocabulary, EOS included; all PAD without a label."""
-        table = np.array([*map(vocabulary.encode, self.lines), np.zeros(STEPS, int)])
-        return table[self.windows["line"]]
-
-    def line_numbers(self, lines: Sequence[str]) -> Numbers:
-        """Number of each of our lines, and of no line, in another list of lines, (lines + 1,); -1 where it has none."""
-        known = {line: number for number, line in enumerate(lines)}
-        return np.array([known.get(line, -1) for line in self.lines] + [-1])
 
 
 def load(
@@ -143,18 +131,6 @@ class Scaling(nn.Module):
         self.known = nn.Buffer(torch.tensor(known, dtype=torch.float32))
         self.centre, self.spread, self.clip = map(nn.Buffer, (centre, spread, torch.full_like(spread, CLIP)))
         self.clip[POSITION_COLUMNS] = float("inf")
-
-    @classmethod
-    def fit(cls, values: NDArray, categories: NDArray) -> Scaling:
-        """Measure on training rows (rows, 155) and (rows, 4); a channel without spread or values keeps the scale 1."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
-            low, centre, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
-            spread = np.where(high - low > 1e-6, high - low, np.nanstd(values, axis=0))
-        spread = np.where(np.isfinite(spread) & (spread > 1e-6), spread, 1.0)
-        known = [np.unique(c[~np.isnan(c)]).tolist() for c in np.asarray(categories).T]
-        middle = torch.as_tensor(np.nan_to_num(centre), dtype=torch.float32)
-        return cls(middle, torch.as_tensor(spread, dtype=torch.float32), known)
 
     def forward(self, values: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
         scaled = (values - self.centre) / self.spread

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 # Chosen on the validation parts of the five folds of protocol G, position hidden.
@@ -30,14 +28,6 @@ class ProgramHMM:
         begin = torch.where(self.first, state, 0).cummax(dim=0).values
         # of each state, the one that each step comes from; -1 where that is in another recording
         self.back = [torch.where(state - step >= begin, state - step, -1) for step in range(len(STEPS))]
-
-    @classmethod
-    def from_windows(cls, recording: ArrayLike, start: ArrayLike, line: ArrayLike, operation: ArrayLike) -> ProgramHMM:
-        """From these four of every training window."""
-        names = np.asarray(recording, dtype=str)
-        order = np.lexsort([np.asarray(start), names])
-        first = np.concatenate([[True], names[order][1:] != names[order][:-1]])
-        return cls(*(torch.as_tensor(column) for column in (np.array(line)[order], np.array(operation)[order], first)))
 
     def __call__(self, line: Tensor, operation: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of line (T, L) and operation (T, 9) of a recording's windows, from those of each alone."""

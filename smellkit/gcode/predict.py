@@ -21,7 +21,7 @@ from smellkit.gcode import data, recordings
 from smellkit.gcode.data import LENGTH, STRIDE, Scaling
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, FROZEN, OPERATIONS
-from smellkit.gcode.tokens import Grammar, Vocabulary, default
+from smellkit.gcode.tokens import Grammar, default
 from smellkit.gcode.window_decoder import PathKNN, WindowDecoder
 
 CHANNELS = (*CONTINUOUS, *CATEGORICAL)
@@ -46,7 +46,6 @@ class LinePredictor:
 
     model: WindowDecoder
     scaling: Scaling
-    vocabulary: Vocabulary
     mask: np.ndarray  # (155,) channels in use
     hmm: ProgramHMM  # of the training recordings
     ranges: Ranges | None = None  # of the channels in them
@@ -68,7 +67,7 @@ class LinePredictor:
             line, operation = self.hmm(line, operation)
         parts = zip(blocks, line.split(BATCH), strict=True)
         rows = torch.cat([self.model.decode(block, line=part) for block, part in parts])
-        published = [tuple(self.vocabulary.decode(row)) for row in self.model.grammar.published_tokens(rows).tolist()]
+        published = [tuple(default().decode(row)) for row in self.model.grammar.published_tokens(rows).tolist()]
         best, lines = operation.max(dim=1), self.model.grammar.texts_of(rows)
         names = [OPERATIONS[number] for number in best.indices.tolist()]
         return list(map(LinePrediction, names, best.values.tolist(), lines, published))
@@ -170,8 +169,7 @@ def load(folder: Path) -> LinePredictor:
         scaling = Scaling(tensors.pop("scaling.centre"), tensors.pop("scaling.spread"), manifest["categories"])
         hmm = ProgramHMM(*(tensors.pop(f"hmm.{name}") for name in HMM))
         state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-        vocabulary = default()
-        grammar, keys, path_knn = Grammar(manifest["lines"], vocabulary), state.get("path_knn.keys"), None
+        grammar, keys, path_knn = Grammar(manifest["lines"]), state.get("path_knn.keys"), None
         if keys is not None:  # as many empty paths, to be filled
             path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), torch.zeros(len(keys)).long(), lines=len(grammar))
         model = WindowDecoder(grammar, scaling, path_knn=path_knn, **manifest["model"])
@@ -179,4 +177,4 @@ def load(folder: Path) -> LinePredictor:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
     checkpoint.fill(model, state, where=str(folder)).eval()
     used = np.array(manifest["used"], dtype=bool)
-    return LinePredictor(model, scaling, vocabulary, used, hmm, Ranges.of(manifest))
+    return LinePredictor(model, scaling, used, hmm, Ranges.of(manifest))

@@ -55,16 +55,9 @@ CONTINUOUS = tuple(
     sorted([*POSITION, *CURRENT, *(f"{node}.{name}" for node, names in NODES.items() for name in names.split())])
 )
 KINDS = {  # how a quantity begins -> the kind of its sensor
-    "mpo": "position",
-    "A": "accelerometer",
-    "G": "gyroscope",
-    "M": "magnetometer",
-    "Pressure": "pressure",
-    "Temperature": "temperature",
-    "Proximity": "proximity",
-    "Color": "colour",
-    "RMS": "microphone",
-}
+    "mpo": "position", "A": "accelerometer", "G": "gyroscope", "M": "magnetometer", "Pressure": "pressure",
+    "Temperature": "temperature", "Proximity": "proximity", "Color": "colour", "RMS": "microphone",
+}  # fmt: skip
 CHANNEL_SETS = ("all", "no-position", "no-position-z", "centred")
 
 

@@ -7,8 +7,8 @@ ends in a point whole (`Z0.`). Here the number token keeps every digit, `NUM_X_3
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import takewhile
 
 import numpy as np
@@ -135,25 +135,14 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @classmethod
-    def build(cls, lines: Iterable[str]) -> Vocabulary:
-        """The published rule: special tokens, then the tokens of `lines`, frequent ones first, ties by name."""
-        counts = Counter(published(token) for line in lines for token in split(line))
-        return cls([*SPECIAL, *sorted(counts, key=lambda token: (-counts[token], token))])
+    def encode(self, line: str) -> Numbers:
+        """Numbers (8,) of the tokens of `line` as published, and of EOS, padded; unknown tokens are UNK."""
+        return self.numbers(map(published, split(line)))
 
-    @classmethod
-    def open(cls, lines: Iterable[str]) -> Vocabulary:
-        """Every token of `lines` with all its digits, sorted."""
-        return cls([*SPECIAL, *sorted({token for line in lines for token in split(line)})])
-
-    def encode(self, line: str, *, length: int = STEPS) -> Numbers:
-        """Numbers of the tokens of `line` and EOS, padded to `length` (published vocabulary; unknown ones are UNK)."""
-        return self.numbers([published(token) for token in split(line)], length=length)
-
-    def numbers(self, tokens: Iterable[str], *, length: int = STEPS) -> Numbers:
-        """Numbers of `tokens` and EOS, padded to `length`; a longer line loses its end but not its EOS."""
-        known = [self.ids.get(token, UNK) for token in tokens][: length - 1]
-        return np.array([*known, EOS, *[PAD] * (length - 1 - len(known))])
+    def numbers(self, tokens: Iterable[str]) -> Numbers:
+        """Numbers (8,) of `tokens` and EOS, padded; a longer line loses its end but not its EOS."""
+        known = [self.ids.get(token, UNK) for token in tokens][: STEPS - 1]
+        return np.array([*known, EOS, *[PAD] * (STEPS - 1 - len(known))])
 
     def decode(self, numbers: Iterable[int]) -> list[str]:
         """Tokens up to EOS, without padding."""
@@ -161,6 +150,7 @@ class Vocabulary:
         return [self.tokens[number] for number in line if number not in (PAD, BOS)]
 
 
+@cache
 def default() -> Vocabulary:
     """The published vocabulary of 668 tokens, from the list that comes with the weights."""
     path = paths.weights() / "gcode" / "vocabulary.txt"
@@ -170,26 +160,24 @@ def default() -> Vocabulary:
 class Grammar(nn.Module):
     """Known lines as tables, walked token by token like a trie.
 
-    `lines` (L, 8) numbers of open tokens, `follows` (8, L, V) the same as ones and zeros, `fields` (V, 10) class
-    numbers of the structured heads (-1: this head says nothing of the token), `one_hot_fields` (V, 82) the same as ones
-    and zeros, `published` (V,) numbers in the published vocabulary.
+    `follows` (8, L, V) is 1 for the open token of each line at each step, `fields` (V, 10) class numbers of the
+    structured heads (-1: this head says nothing of the token), `one_hot_fields` (V, 82) the same as ones and zeros,
+    `published` (V,) numbers in the published vocabulary.
     """
 
-    def __init__(self, lines: Sequence[str], vocabulary: Vocabulary):
+    def __init__(self, lines: Sequence[str]):
         super().__init__()
         self.texts = tuple(lines)
-        self.vocabulary = Vocabulary.open(lines)
+        self.vocabulary = Vocabulary([*SPECIAL, *sorted({token for line in lines for token in split(line)})])
         names = self.vocabulary.tokens
         table = torch.as_tensor(np.array([self.vocabulary.numbers(split(line)) for line in lines])).view(-1, STEPS)
         fields = torch.as_tensor(np.array([structured(name) for name in names]))
         heads = zip(fields.T, SIZES, strict=True)
         ones = [F.one_hot(own.clamp(min=0), size) * (own >= 0)[:, None] for own, size in heads]
-        known = torch.tensor([vocabulary.ids.get(published(name), UNK) for name in names])
+        known = torch.tensor([default().ids.get(published(name), UNK) for name in names])
         follows = F.one_hot(table.T, len(names)).float().contiguous()
-        tables = (table, follows, fields, torch.cat(ones, dim=1).float(), known)
-        self.lines, self.follows, self.fields, self.one_hot_fields, self.published = (
-            nn.Buffer(tensor, persistent=False) for tensor in tables
-        )
+        tables = [nn.Buffer(t, persistent=False) for t in (follows, fields, torch.cat(ones, dim=1).float(), known)]
+        self.follows, self.fields, self.one_hot_fields, self.published = tables
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smellkit.gcode.decoder import TokenDecoder
 from smellkit.gcode.recordings import COLUMNS, CONTINUOUS, OPERATIONS, POSITION_COLUMNS, node
-from smellkit.gcode.tokens import STEPS, Grammar
+from smellkit.gcode.tokens import Grammar
 from smellkit.task import Batch
 
 if TYPE_CHECKING:
@@ -236,13 +236,3 @@ class SummaryMLP(nn.Module):
             features = features + self.noise * torch.randn_like(features)
         operation, line = self.dense(features).split(self.outputs, dim=1)
         return operation, line
-
-
-def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor) -> Tensor:
-    """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
-    probability, scores, chosen = line.softmax(dim=1), WEIGHT * token.log_softmax(dim=2), []
-    valid_lines = torch.ones_like(probability)
-    for step in range(STEPS):
-        chosen.append((scores[:, step] + grammar.prior(probability, valid_lines, step)).argmax(dim=1))
-        valid_lines = grammar.filter_lines(valid_lines, target[:, step], step)
-    return torch.stack(chosen, dim=1)

@@ -72,12 +72,10 @@ class CompactScene(SceneEncoder):
 
     @torch.inference_mode()
     def embed_pictures(self, pictures: list[Image]) -> Array:
-        """Return the scores of the ImageNet classes, averaged over the views of each picture, (n, 1000)."""
         return np.stack([efficientnet_lite0(self._seeing, views(one)).mean(dim=0).numpy() for one in pictures])
 
     @torch.inference_mode()
     def embed_texts(self, texts: list[str]) -> Array:
-        """Return the mean of the last hidden states, scaled to length 1, (n, 384)."""
         tokenizer, model = self._reader
         batch = tokenizer(texts, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
         states = model(**batch).last_hidden_state  # (n, tokens, 384)

@@ -35,21 +35,17 @@ LEAK = 0.1  # of the mean shares of a composition: what a sense says beside it
 
 @dataclass(frozen=True)
 class Experts:
-    """The learned numbers of the product; `belief` of each sense multiplies to one over all compositions.
-
-    `concentration` and `doubt` are by name of the sense (picture, text, smell); `confusion` (12, 12) and `tail`, the
-    concentration of what is doubted, by picture and text: mean shares of what is one scent.
-    """
+    """The learned numbers of the product, by name of the sense (picture, text, smell)."""
 
     compositions: FloatArray  # (m, 12), each of sum 1, in channel order
     prior: FloatArray  # (m + 1,), the last one for none of the twelve
     concentration: Mapping[str, float]
     doubt: Mapping[str, float]
-    tail: Mapping[str, float]
-    confusion: Mapping[str, FloatArray]
+    tail: Mapping[str, float]  # concentration of what is doubted, of picture and text
+    confusion: Mapping[str, FloatArray]  # (12, 12), mean shares of what is one scent, of picture and text
 
     def flat(self, n: int = 1, *, single: bool = False) -> FloatArray:
-        """What is believed before any sense speaks, (n, m + 1): as mixtures were recorded, or most of it of one scent.
+        """What is believed before any sense speaks, (n, m + 1): as mixtures were recorded, or mostly of one scent.
 
         `single` is for one picture or one sentence without a smell: people speak of one thing.
         """
@@ -60,10 +56,9 @@ class Experts:
         return np.tile(prior, (n, 1))
 
     def seen(self, sense: str, shares: ArrayLike) -> FloatArray:
-        """Likelihood of each composition given the shares (n, 12) that a picture or a text shows, (n, m + 1).
+        """Likelihood of each composition given the (mean) shares (n, 12) that pictures or texts show, (n, m + 1).
 
-        Several pictures or texts of one scene are given as the mean of their shares. None of the twelve has nothing but
-        the doubt, as of shares that are flat.
+        None of the twelve has nothing but the doubt, as of shares that are flat.
         """
         shares = np.asarray(shares, np.float64)
         there = self.compositions > 0  # the mean scene of each shows every component alike, however much there is
@@ -76,10 +71,9 @@ class Experts:
     def voted(
         self, votes: NDArray, network: NDArray, mixtures: NDArray, posterior_mean: NDArray, known: NDArray
     ) -> FloatArray:
-        """What the mixture board says of windows, (n, m + 1).
+        """What the mixture board says of windows, (n, m + 1), by how far the session is known (n,).
 
-        From the look-up's votes and those of the network (n, k) for known `mixtures` (k, 12), the posterior mean
-        (n, 12), both in the data's order, and how far the session is known (n,).
+        `votes` of the look-up and the `network` (n, k) are for `mixtures` (k, 12), in the data's order as the mean.
         """
         both = {"votes": votes, "network": network}
         logs = sum(self.concentration[name] * np.log(shares + REST) for name, shares in both.items())
@@ -94,10 +88,7 @@ class Experts:
         return self._doubted(known * looked_up + (1 - known) * guessed)
 
     def named(self, inside: NDArray, outside: NDArray) -> FloatArray:
-        """What a board of single substances says, (n, m + 1).
-
-        `inside` (n, 12) are its probabilities of the twelve, `outside` (n,) what it gives to anything else.
-        """
+        """What a board of substances says, (n, m + 1): `inside` (n, 12) of the twelve, `outside` (n,) of any other."""
         # The nose has smelled single substances alone: all mixtures together are a tenth.
         single = np.append(self._single, True)
         weight = np.where(single, 1.0, 0.1 * len(SCENTS) * self.prior / self.prior[~single].sum())
@@ -118,7 +109,7 @@ class Experts:
         return posterior / posterior.sum(axis=1, keepdims=True)
 
     def decide(self, posterior: NDArray) -> FloatArray:
-        """Beta (n, 12): of all compositions the one whose expected absolute error is least.
+        """Beta (n, 12): the composition whose expected absolute error is least.
 
         Equal shares in it are told apart by at most `TILT`, in the direction of the expected shares.
         """
@@ -127,6 +118,10 @@ class Experts:
         expected = self.mean(posterior)
         tilt = expected - np.einsum("nij,nj->ni", alike, expected) / alike.sum(axis=2)
         return chosen + TILT * np.where(chosen > 0, tilt, 0.0)
+
+    @functools.cached_property
+    def _error(self) -> FloatArray:
+        return np.abs(self.compositions[:, None] - self.compositions).sum(axis=2)
 
     def mean(self, posterior: NDArray) -> FloatArray:
         """The expected shares (n, 12), of what is believed to be among the twelve."""
@@ -142,10 +137,6 @@ class Experts:
         """The row of `compositions` of each mixture (k, 12) in channel order: the nearest one."""
         mixtures = np.asarray(mixtures, np.float64) / np.sum(mixtures, axis=1, keepdims=True)
         return np.array([np.abs(self.compositions - one).max(axis=1).argmin() for one in mixtures], int)
-
-    @functools.cached_property
-    def _error(self) -> FloatArray:
-        return np.abs(self.compositions[:, None] - self.compositions).sum(axis=2)
 
 
 def divergence(shares: NDArray, expected: NDArray) -> FloatArray:

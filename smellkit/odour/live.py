@@ -1,7 +1,7 @@
 """Recognise while sniffing: one row after the other in, what it smells of out, then play it.
 
 rows -> the last 125 -> window -> pipeline -> running mean -> Mixture -> player
-`reproduce` closes the loop: it sniffs what is played, and adjusts it.
+`reproduction` closes the loop: it sniffs what is played, and adjusts it.
 """
 
 from __future__ import annotations
@@ -21,29 +21,15 @@ from smellkit.checks import Pace
 from smellkit.checks.ranges import outside
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose
-from smellkit.device.errors import NoReply
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError, WeightsError
 from smellkit.noses import difference
 from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several
-from smellkit.odour.reproduction import Reproduction, Sniffing, answers, reproduce
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
 
 log = logging.getLogger(__name__)
-__all__ = [
-    "Recogniser",
-    "Reproduction",
-    "Sniff",
-    "Sniffing",
-    "aired",
-    "answers",
-    "reproduce",
-    "sniff",
-    "sniff_and_play",
-    "stop_delay",
-]
 EVERY = 5  # rows between two answers
 MEMORY = 0.6  # of the answer so far, against the newest window
 
@@ -188,34 +174,11 @@ def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:
 
     In the order of the scents; with `plan`, before what was emitted of a scent comes what was planned.
     """
-    air = _virtual(player).air
+    if player.virtual is None:
+        raise OptionError("Only a virtual player knows what it emitted", hint="NeckWear.open('virtual')")
+    air = player.virtual.air
     begin = air[0].start if air else 0.0
     pieces = [(piece.scent, "in the air", piece.start - begin, (piece.end or Clock.now()) - begin) for piece in air]
     slots = [(scent, " planned", start, start + seconds) for start, scent, seconds in plan.slots] if plan else []
     rows = [(f"{SCENTS[scent - 1]}, {which.strip()}", *when) for scent, which, *when in sorted(slots + pieces)]
     return pd.DataFrame(rows, columns=["name", "start", "end"])
-
-
-def stop_delay(player: NeckWear, *, times: int = 5) -> list[float]:
-    """Return the seconds from calling `stop` to silence, as a virtual player emitted it: play, stop, `times` over."""
-    virtual = _virtual(player)
-    delays = []
-    for _ in range(times):
-        player.play(1, seconds=10)
-        deadline = Clock.now() + 10
-        while not virtual.emitting and Clock.now() < deadline:
-            time.sleep(0.01)
-        if not virtual.emitting:
-            raise NoReply(
-                "The virtual player emits nothing", port=player.status().port, elapsed=10, remedy="plug it in"
-            )
-        called = Clock.now()
-        player.stop()
-        delays.append((virtual.air[-1].end or math.inf) - called)
-    return delays
-
-
-def _virtual(player: NeckWear):
-    if player.virtual is None:
-        raise OptionError("Only a virtual player knows what it emitted", hint="NeckWear.open('virtual')")
-    return player.virtual

@@ -118,16 +118,12 @@ def as_line(
     if answer is not None:
         said = asdict(answer)
         line |= {key: said[key] for key in ("name", "confidence", "beta", "evidence", "reason", "mixture_reason")}
-    return line | {"played": as_played(played), "error": error}
-
-
-def as_played(played: Played | None) -> Any:
-    """The scent that was played, the slots of a mixture as (start, scent, seconds), or None."""
-    if played is None or not played:
-        return None
-    if played.plan is not None:
-        return [(start, SCENTS[scent - 1], length) for start, scent, length in played.plan.slots]
-    return SCENTS[(played.scent or 1) - 1]
+    aired: Any = None  # the scent that was played, or the slots of a mixture as (start, scent, seconds)
+    if played and played.plan is not None:
+        aired = [(start, SCENTS[scent - 1], length) for start, scent, length in played.plan.slots]
+    elif played:
+        aired = SCENTS[(played.scent or 1) - 1]
+    return line | {"played": aired, "error": error}
 
 
 def append(log: Path, line: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
-"""What is in the air and how much of each: networks over odour channels, and a hybrid of look-up and posterior mean.
+"""What is in the air and how much of each: a network over odour channels, and a hybrid of look-up and posterior mean.
 
-    window -> MixtureEncoder ----> z (50), logits (12)
-    counts -> MixtureClassifier -> z (50) -> AlphaSum -> odour vector (128) -> known mixtures (k)
+    counts (n, 100, 4) ----- MixtureClassifier: z (50) -> AlphaSum -> odour vector (128) -------> known mixtures (n, k)
 
     counts (n, 100, 4) --+-- Neighbours: which known mixture is this?           --+-- known session? --> ratios (n, 12)
                          +-- Forest: posterior mean, regardless of the mixture  --+
@@ -31,7 +30,6 @@ Array = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 MANY, MINORITY = 10, 0.2  # an eighth of the recordings of a left-out day lie near a known one by chance
 EDGE = 25  # steps at each end of a window whose difference is its slope
-POOL = 5  # steps averaged into one for the encoder
 ROUNDING = 1e-6  # 0.3 - 0.2 is not quite 0.1 in binary
 PAIRS = tuple(itertools.combinations(range(4), 2))
 
@@ -65,13 +63,6 @@ def summary(counts: NDArray) -> Array:
     return np.concatenate([levels(counts), logs, counts.std(axis=1), ratios, np.median(counts, axis=1)], axis=1)
 
 
-def pooled(counts: NDArray) -> Array:
-    """Return log-conductance averaged over `POOL` steps, (windows, steps / 5, 4): the input of the encoder."""
-    n, steps, channels = counts.shape
-    rows = mixture_conductance(counts)[:, : steps // POOL * POOL]
-    return rows.reshape(n, steps // POOL, POOL, channels).mean(axis=2)
-
-
 def within_tolerance(predicted: ArrayLike, truth: ArrayLike, *, tolerance: float = 0.1) -> FloatArray:
     """Per window, the share of truly present components whose predicted ratio is within `tolerance` (Top-1@0.1)."""
     predicted, truth = _pair(predicted, truth)
@@ -94,34 +85,6 @@ def _pair(predicted: ArrayLike, truth: ArrayLike) -> tuple[FloatArray, FloatArra
     if predicted.shape != truth.shape or predicted.ndim != 2 or not len(truth):
         raise ValueError(f"predicted {predicted.shape} and true {truth.shape} ratios; both must be (windows, 12)")
     return predicted, truth
-
-
-class MixtureEncoder(nn.Module):
-    """LSTM over log-conductance: "window" (batch, steps, 4) -> "z" (batch, 50) and "logits" (batch, 12).
-
-    Levels stay in, unlike in the encoder of the 50 substances: without them nobody tells mixtures apart, and how far
-    that carries to another day is what the bench measures. Each step also shows the change since the window began.
-    `mean` and `scale` are those of training windows.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, *, hidden: int = 64):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(4))
-        self.register_buffer("scale", torch.ones(4))
-        self.lstm = nn.LSTM(8, hidden, batch_first=True)
-        self.channels = nn.Sequential(nn.Linear(hidden + 4, hidden), nn.GELU(), nn.Linear(hidden, 50))
-        self.logits = nn.Linear(50, 12)
-
-    def forward(self, batch: Batch) -> Batch:
-        x = (batch["window"] - self.mean) / self.scale  # (batch, steps, 4), in deviations of the training windows
-        change = 4 * (x - x[:, :1])  # (batch, steps, 4), since the window began; 4 makes it as large as the level
-        states, _ = self.lstm(torch.cat([x, change], dim=-1))  # (batch, steps, 8) -> (batch, steps, hidden)
-        last = torch.cat([states[:, -1], x.mean(dim=1)], dim=-1)  # (batch, hidden + 4): last state, mean level
-        z = torch.tanh(self.channels(last))  # (batch, 50), each channel from -1 to 1
-        return {"z": z, "logits": self.logits(z)}
 
 
 class AlphaSum(nn.Module):
@@ -260,14 +223,13 @@ class Forest:
 class Hybrid:
     """Looks a window up when its recording belongs to a known session, and otherwise gives the posterior mean.
 
-    Whether the session is known shows in the distance of a recording from all known windows. `edge` is a logistic curve
-    over its logarithm, (offset, slope), measured by leaving out recordings (session known) and whole days (unknown).
+    Whether the session is known shows in the distance of a recording from all known windows.
     """
 
     known: Neighbours  # on counts: finds the mixture
     session: Neighbours  # on log-conductance: finds out whether the session is known
     forest: Forest
-    edge: FloatArray  # (2,)
+    edge: FloatArray  # (offset, slope) of a logistic curve over its logarithm, from left-out recordings and days
     within_day: Array  # (8, 8), metric of level and slope within a day: for references made in an unknown session
 
     def explain(self, counts: NDArray, *, recording: NDArray) -> dict[str, NDArray]:

@@ -29,11 +29,10 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.fused import SHIPPED, Fused
 from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.recordings import by_clock, find
 from smellkit.odour.scents import SCENTS
-from smellkit.odour.smell import MixtureSmell, Smell, SubstanceSmell, load_smell
+from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
 
 OUTSIDE = 0.5  # the most that may speak for a smell which the player has not
 ALIKE = 1e-3  # shares that differ by less are equally loud
@@ -69,8 +68,7 @@ class Mixture:
     seconds: float = 0.0  # how long the answer took
 
     @property
-    def abstains(self) -> bool:
-        """Whether the smell is too uncertain, or not among the twelve, so that no scent should be played."""
+    def abstains(self) -> bool:  # so that no single scent should be played
         return bool(self.reason)
 
     @property
@@ -153,7 +151,6 @@ class Pipeline:
 
     @property
     def about(self) -> str:
-        """What the smell was learned from, in a few words."""
         return self.smell.about
 
     @cached_property
@@ -182,11 +179,10 @@ class Pipeline:
         text: str | Sequence[str] | None = None,
         nose: str = "",
     ) -> Mixture:
-        """Return the Mixture of a recording, a picture and a text; each may be absent, but not all.
+        """Return the Mixture of a recording, pictures and texts of one scene; each may be absent, but not all.
 
         A recording is a CSV file, a table with the nose's columns, or an array (rows, columns) of just those, with
-        the name of its `nose` where the number of columns does not tell. Several pictures or texts of one scene are
-        averaged.
+        the name of its `nose` where the number of columns does not tell.
         """
         given = {"picture": several(picture), "text": several(text)}
         shown = {sense: contents for sense, contents in given.items() if contents}
@@ -197,10 +193,9 @@ class Pipeline:
             return self.fuse(shown=self.seen(shown), single=single)
         smell = self.board(recording, nose)
         parts = read_parts(recording, smell)
-        longest = max(map(len, parts))
         if why := outside(np.concatenate(parts), smell.ranges) if sum(map(len, parts)) >= smell.span else "":
             return self.without_smell(why, self.seen(shown), single=single)
-        if longest < smell.span:
+        if (longest := max(map(len, parts))) < smell.span:
             raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
         windows = np.concatenate([smell.windows(rows) for rows in parts])
         if not shown:
@@ -216,7 +211,7 @@ class Pipeline:
     def judge(self, probabilities: NDArray, trust: float | None = None, *, smell: Smell | None = None) -> Mixture:
         """Return what the smell's `probabilities` (classes,) amount to: a name, beta, and whether to play it.
 
-        `trust` is how far the smell is trusted; as far as it speaks for the twelve, if nothing else is known.
+        It is trusted as far as it speaks for the twelve, if no other `trust` is known.
         """
         smell = smell or self.smell
         shares, name = smell.shares(probabilities), smell.classes[int(np.argmax(probabilities))]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from smellkit import noses
 from smellkit.checks import Report, nearest, readable
 from smellkit.checks.clock import paced
+from smellkit.checks.tables import refuse_exchange
 from smellkit.noses import Column, Description
 from smellkit.odour.formats import class_of, day_of, label_column, name_of, raws, seconds_of, step_of
 from smellkit.odour.guesses import FASTEST, guessed
@@ -159,9 +160,10 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
         if column.unit == "adc":
             _check_counts(raw, source, own, report)
         values[name] = own
-    if not nose.features:
-        _refuse_exchange(raw, {name: values[name] for name in nose.gas if nose.columns[name].unit == "adc"})
-    return pd.DataFrame(values)
+    table, counts = pd.DataFrame(values), [name for name in nose.gas if nose.columns[name].unit == "adc"]
+    if not nose.features and len(counts) > 1:
+        refuse_exchange(raw.path, raw.lines, table[counts].to_numpy(), counts)
+    return table
 
 
 def _sources(raw: Raw, nose: Description, report: Report) -> list[str]:
@@ -225,21 +227,6 @@ def _check_counts(raw: Raw, source: str, values: NDArray, report: Report) -> Non
     if broken.mean() > 0.5:
         what = f"counts that are no whole numbers ({source}): averaged, or another unit?"
         report.tell(raw.path, what, int(broken.sum()))
-
-
-def _refuse_exchange(raw: Raw, values: dict[str, NDArray]) -> None:
-    """Refuse a recording in which columns of counts change places on the way: the same values in another order."""
-    if len(values) < 2 or len(raw.cells) < 2:
-        return
-    rows = np.stack(list(values.values()), axis=1)
-    before, after = rows[:-1], rows[1:]
-    jump = np.abs(after - before).sum(axis=1) / np.maximum(np.abs(before).sum(axis=1), 1e-12)
-    far = np.flatnonzero(jump > 0.2) if np.median(jump) < 0.05 else np.zeros(0, int)
-    moved = np.abs(np.sort(after[far], axis=1) - np.sort(before[far], axis=1)).sum(axis=1)
-    if (places := far[moved < 0.05 * np.abs(after[far] - before[far]).sum(axis=1)]).size:
-        found = f"the values of the row before in another order ({', '.join(values)})"
-        hint = "did the order of columns change there? Save the rows from there on as a file of its own"
-        raise raw.fault("rows that follow each other", found, hint, row=places[0] + 1)
 
 
 def _filled(raw: Raw, values: pd.DataFrame, report: Report) -> tuple[pd.DataFrame, NDArray[np.bool_]]:

@@ -18,24 +18,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import cache, paths
-from smellkit.checks import Pace, Report, Span, fault, nearest, read_table, readable
+from smellkit.checks import Pace, Report, fault, nearest, read_table, readable
 from smellkit.checks.clock import clock_columns, paced, read_clock
-from smellkit.checks.tables import at_pace, read_values
 from smellkit.errors import DataError
-from smellkit.sensors import GAS, GROVE, OVERFLOW, PPM, RANGES, SENSORS, SMELLNET
+from smellkit.sensors import GAS, GROVE, SENSORS, SMELLNET
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
-SPANS = {
-    name: Span(*limits, overflow=OVERFLOW if name in PPM else None, usual=name not in GAS)
-    for name, limits in RANGES.items()
-}
+SPANS, PACE = SMELLNET.spans, SMELLNET.pace
 RATE = 1.0  # Hz, about: SmellNet's files have no time column
-PACE = SMELLNET.pace
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
 BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
 ALL = "all"
 JUMP = 10  # steps at a gap
+NO_FILES = ("Thumbs.db", "desktop.ini")  # what systems leave in folders
 _VERSION = "recordings 2"
 
 
@@ -51,22 +47,20 @@ def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None 
 
     Where the file has a clock it says where a part ends, and at which rate rows come (see `checks.clock`).
     """
-    spans = {name: SPANS[name] for name in columns}
-    alike = [name for name in columns if name in GROVE]
-    report = report if report is not None else Report()
-    sheet, values = read_values(Path(path), spans, first_row="drop", alike=alike, watch=SPANS, report=report)
-    if not clock_columns(sheet.header):
-        return [Stretch(values.astype(np.float32), sheet.numbers)]
-    table = pd.DataFrame(values, columns=list(columns))
-    return stretches(at_pace(sheet, table, pace=PACE, report=report), columns)
+    how: dict[str, Any] = {
+        "alike": [name for name in columns if name in GROVE],
+        "watch": SPANS,
+        "first_row": "drop",
+        "pace": PACE,
+    }
+    return stretches(read_table(path, columns={name: SPANS[name] for name in columns}, report=report, **how), columns)
 
 
 def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:
     """The parts of a table that was read at a pace."""
-    values, row = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
-    if not (ends := np.flatnonzero(np.diff(table["part"].to_numpy())) + 1).size:
-        return [Stretch(values, row)]
-    return [Stretch(*both) for both in zip(np.split(values, ends), np.split(row, ends), strict=True)]
+    ends = np.flatnonzero(np.diff(table["part"].to_numpy())) + 1
+    both = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
+    return [Stretch(*one) for one in zip(*(np.split(values, ends) for values in both), strict=True)]
 
 
 def by_clock(table: pd.DataFrame, values: NDArray, *, pace: Pace) -> list[Stretch]:
@@ -74,9 +68,9 @@ def by_clock(table: pd.DataFrame, values: NDArray, *, pace: Pace) -> list[Stretc
     names = [name for name in clock_columns(list(map(str, table.columns))) if name in table]
     rows, place = np.arange(len(table)), Path("the table")
     seconds = read_clock(table[names[0]], path=place, name=names[0], lines=rows.tolist()) if len(names) == 1 else None
-    columns = [str(number) for number in range(values.shape[1])]
-    numbers = pd.DataFrame(values, columns=columns)
     where: dict[str, Any] = {"path": place, "name": " ".join(names), "lines": rows.tolist(), "rows": rows}
+    numbers = pd.DataFrame(values)
+    columns = list(numbers)
     return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), columns)
 
 
@@ -89,13 +83,10 @@ def find(folder: str | Path | None = None) -> Path:
         if any((candidate / part).is_dir() for part in (*BASES, "mixture", "smell_data")):
             return candidate
     what = "has no base/, mixture/ or smell_data/" if folder.is_dir() else "is not a folder"
+    hint = "`smellkit data get smellnet` fetches the real ones; leave the folder away to use data/sample/smellnet"
     if (folder / "mixture_data").is_dir():
         what, hint = "has mixtures under the hub's name, mixture_data/", "rename mixture_data to mixture"
-        raise DataError(f"No recordings in {folder}: it {what}", hint=hint)
-    raise DataError(
-        f"No recordings in {folder}: it {what}",
-        hint="`smellkit data get smellnet` fetches the real ones; leave the folder away to use data/sample/smellnet",
-    )
+    raise DataError(f"No recordings in {folder}: it {what}", hint=hint)
 
 
 def read_recordings(
@@ -121,7 +112,11 @@ def read_recordings(
         files = _dealt(files, split, root=root, report=report)
     table = read_files(files, root=folder, skip=skip, report=report)
     if split == "testing" and base and (base / "training").is_dir():
-        _note_missing(root, {path.name for path in (base / "training").glob("*/")}, set(table["substance"]), report)
+        training, testing = {path.name for path in (base / "training").glob("*/")}, set(table["substance"])
+        for name in sorted(training ^ testing):
+            where = "training" if name in training else "testing"
+            report.note(root / name, f"substance only in {where}")
+            log.warning("%s: %s is a substance of the %s split alone", root, name, where)
     return table
 
 
@@ -169,8 +164,8 @@ def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report:
     def build(notes: Report) -> pd.DataFrame:
         return _tidy(names, root=root, skip=skip, notes=notes)
 
-    digests = cache.digests(names)
-    return cache.table("recordings", build, files=digests, options=f"{_VERSION} skip={skip}", report=report)
+    options = f"{_VERSION} skip={skip}"
+    return cache.table("recordings", build, files=cache.digests(names), options=options, report=report)
 
 
 def schema():
@@ -206,34 +201,22 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
         raise DataError(f"The table of recordings is wrong: {why}", hint="report this set of files") from why
 
 
-def _note_missing(root: Path, training: set[str], testing: set[str], report: Report) -> None:
-    """Say which substances only one of the two splits has."""
-    for name in sorted(training ^ testing):
-        where = "training" if name in training else "testing"
-        report.note(root / name, f"substance only in {where}")
-        log.warning("%s: %s is a substance of the %s split alone", root, name, where)
-
-
 def _listed(root: Path, *, skip: bool, report: Report) -> list[Path]:
     """Return the recordings of the substances in `root`, sorted; what lies there under a wrong name is refused."""
     files: list[Path] = []
-    for folder in sorted(path for path in root.iterdir() if not _hidden(path.name)):
-        inside = [path for path in sorted(folder.iterdir()) if not _hidden(path.name)] if folder.is_dir() else []
-        for path in inside or [folder]:
+    for folder in _inside(root):
+        for path in (_inside(folder) if folder.is_dir() else []) or [folder]:
             if path.suffix.lower() == ".csv" and path != folder:
                 files.append(path)
                 continue
-            why = fault(
-                path,
-                expected="recordings called <substance>/*.csv",
-                found="an empty folder" if path.is_dir() and path == folder else repr(path.name),
-                hint="rename, move or delete it",
-            )
+            found = "an empty folder" if path.is_dir() and path == folder else repr(path.name)
+            expected, hint = "recordings called <substance>/*.csv", "rename, move or delete it"
+            why = fault(path, expected=expected, found=found, hint=hint)
             if not skip:
                 raise why
             report.skip(path, why)
     return files
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
+def _inside(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NO_FILES)

@@ -60,9 +60,8 @@ class Sniffing:
         if not 0 < self.window <= min(self.seconds, self.air):
             raise OptionError(f"window is {self.window:g} s", hint="above 0, and no longer than seconds and air")
         if len(self.exponents) != len(GROVE) or not all(0 < one <= 1 for one in self.exponents):
-            raise OptionError(
-                f"exponents are {self.exponents!r}", hint=f"one from 0 to 1 for each of {', '.join(GROVE)}"
-            )
+            hint = f"one from 0 to 1 for each of {', '.join(GROVE)}"
+            raise OptionError(f"exponents are {self.exponents!r}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -76,17 +75,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How near the sniffed mixture came to the target, in twelve shares by scent.
-
-    `strengths` tells how strong each scent was alone, a sniff each; `steps` are the mixtures, in order. `reason` says
-    why it ended; `failure` is what a device or a sniff did wrong, if that was why.
-    """
+    """How near the sniffed mixture came to the target, in twelve shares by scent."""
 
     target: Mapping[str, float]
-    reason: str
-    strengths: Mapping[str, float] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
-    failure: SmellkitError | None = None
+    reason: str  # why it ended
+    strengths: Mapping[str, float] = field(default_factory=dict)  # how strong each scent was alone, a sniff each
+    steps: tuple[Step, ...] = ()  # the mixtures, in order
+    failure: SmellkitError | None = None  # what a device or a sniff did wrong, if that was why
 
     @property
     def best(self) -> Step | None:
@@ -95,7 +90,6 @@ class Reproduction:
 
     @property
     def sniffs(self) -> int:
-        """How many sniffs it took."""
         return len(self.strengths) + len(self.steps)
 
 
@@ -147,12 +141,18 @@ def reproduce(
         asking, belief = aim / strong, Belief.first(len(scents))
         while len(strengths) + len(steps) < budget and not (steps and steps[-1].error <= near):
             asking = asking / asking.sum()
-            played, belief = bench.mixture(alone, asking, belief)
+            change, sent = bench.sniff(dict(zip(scents, asking.tolist(), strict=True)))
+            played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in scents])
+            belief, rest = belief.updated(change, np.array([*alone.values()]), played, power)
+            if rest > STRANGE:
+                hint = "sniff its scents again: the air, the session or a cartridge has changed"
+                raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
             sniffed = played * np.exp(belief.logs) * strong
             sniffed = sniffed / sniffed.sum()
-            steps.append(
-                Step(_all(scents, played), _all(scents, sniffed), float(abs(sniffed - aim).sum()) / len(SCENTS))
+            first, second = (
+                dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, one.tolist(), strict=True)) for one in (played, sniffed)
             )
+            steps.append(Step(first, second, float(abs(sniffed - aim).sum()) / len(SCENTS)))
             asking = asking * np.clip(aim / np.maximum(sniffed, 1e-9), 1 / STEP, STEP) ** gain
     except (LinkError, Unmeasurable) as failure:
         why = failure
@@ -200,24 +200,15 @@ def _scent(name: str) -> str:
     return known
 
 
-def _all(scents: Sequence[str], shares: NDArray) -> dict[str, float]:
-    """Shares of `scents` among all twelve."""
-    return dict.fromkeys(SCENTS, 0.0) | dict(zip(scents, shares.tolist(), strict=True))
-
-
 @dataclass(frozen=True)
 class Belief:
-    """What is believed of the scents' deliveries: logarithms (scents,) of how much more of each comes than came alone.
+    """What is believed of the scents' deliveries, at first as sure as a scent alone is measured."""
 
-    `covariance` (scents, scents) says how sure that is. It begins at none more, as sure as a scent alone is measured.
-    """
-
-    logs: NDArray[np.float64]
-    covariance: NDArray[np.float64]
+    logs: NDArray[np.float64]  # (scents,), logarithm of how much more of each comes than came alone
+    covariance: NDArray[np.float64]  # (scents, scents), how sure that is
 
     @classmethod
     def first(cls, scents: int) -> Belief:
-        """Before any mixture."""
         return cls(np.zeros(scents), REFERENCE**2 * np.eye(scents))
 
     def updated(
@@ -255,28 +246,18 @@ class _Bench:
 
     def alone(self, name: str) -> Answer:
         """What the sensors answer to one scent."""
-        change, _ = self._sniff({name: 1.0})
+        change, _ = self.sniff({name: 1.0})
         if (strong := float(np.sqrt(np.mean(change**2)))) < WEAK or change.mean() < 0:
             hint = "is its cartridge empty, or the nose too far away?"
             raise Unmeasurable(f"{name} moves the sensors by {strong:.3f} in log conductance, too little", hint=hint)
         return change
-
-    def mixture(self, alone: Mapping[str, Answer], shares: NDArray, belief: Belief) -> tuple[NDArray, Belief]:
-        """Play `shares` of the scents that are known `alone`; return those that were sent, and what is believed now."""
-        change, sent = self._sniff(dict(zip(alone, shares.tolist(), strict=True)))
-        played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in alone])
-        belief, rest = belief.updated(change, np.array([*alone.values()]), played, self.sniffing.exponents)
-        if rest > STRANGE:
-            hint = "sniff its scents again: the air, the session or a cartridge has changed"
-            raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
-        return played, belief
 
     def silence(self) -> None:
         """Stop the player; a port that is gone can't be told, and its device stops by itself."""
         with suppress(LinkError):
             self._neck.stop()
 
-    def _sniff(self, shares: Mapping[str, float]) -> tuple[Answer, dict[int, float]]:
+    def sniff(self, shares: Mapping[str, float]) -> tuple[Answer, dict[int, float]]:
         """The change of log conductance from clean air to the end of playing `shares`, and the shares sent."""
         self._run = None
         self._nose.rows()  # what came before

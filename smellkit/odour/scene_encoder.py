@@ -1,10 +1,7 @@
 """What a picture and a description look like to the network: one embedding each, computed once and kept by content.
 
-    pictures ---> vision (n, dv)        texts ---> text (n, dt)
-
 Three implementations: `CompactScene` (two small pretrained networks, in `compact_senses`), `LightScene` (nothing to
-install; colours, textures and hashed letters: it knows nothing about the world) and `QwenScene` (a vision-language
-model, frozen). `senses.load_scene_encoder(name)` gives any.
+install) and `QwenScene` (a vision-language model, frozen). `senses.load_scene_encoder(name)` gives any.
 """
 
 from __future__ import annotations
@@ -127,10 +124,9 @@ def _picture_key(picture: Any) -> str:
 
 
 class LightScene(SceneEncoder):
-    """The light default: colour and texture statistics of the picture, hashed letters and words of the text.
+    """Colour and texture statistics of the picture, hashed letters and words of the text, in milliseconds.
 
-    It needs no download and takes milliseconds, and it understands nothing: two words are alike when their letters
-    are, two pictures when their colours and edges are. For meaning, use `QwenScene`.
+    It understands nothing: two words are alike when their letters are, two pictures when their colours and edges are.
     """
 
     identity = "light-2"
@@ -179,9 +175,8 @@ class QwenScene(SceneEncoder):
         picture -> patches -> vision tower -> mean over tokens -> vision
         text -> language model -> mean of the last hidden state -> text
 
-    `pixels` bounds the size of a picture. Pictures and texts are read apart, so that hiding one modality really hides
-    it. The processors of these models need torchvision, which this kit does without: pictures go through the
-    processor's PIL version, texts through the tokenizer.
+    `pixels` bounds the size of a picture. The processors of these models need torchvision, which this kit does without:
+    pictures go through the processor's PIL version, texts through the tokenizer.
     """
 
     batch = 8
@@ -194,7 +189,6 @@ class QwenScene(SceneEncoder):
         self.identity = f"qwen-vl-2 {cache.digests(files) if files else f'{name}@{revision}'} {pixels}"
 
     def embed_pictures(self, pictures: list[Image]) -> Array:
-        """Return the vision tower's tokens, averaged over each picture, (n, hidden size)."""
         import torch
 
         batch = self._pictures(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
@@ -203,7 +197,6 @@ class QwenScene(SceneEncoder):
         return np.stack([tokens.float().mean(dim=0).numpy() for tokens in features])
 
     def embed_texts(self, texts: list[str]) -> Array:
-        """Return the last hidden state, averaged over each text, (n, hidden size)."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 

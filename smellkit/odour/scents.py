@@ -71,7 +71,8 @@ def odorant(name: str) -> str:
         if name in (known, substance(known)):
             return known
     near = nearest(name, [*ODORANTS, *ALIASES.values()])
-    raise OptionError(f"No odorant is called {name!r}", hint=f"one of {', '.join(near or ODORANTS)}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the odorants are {', '.join(ODORANTS)}"
+    raise OptionError(f"No odorant is called {name!r}", hint=hint)
 
 
 _ORDER = np.array([ODORANTS.index(odorant(name)) for name in SCENTS])

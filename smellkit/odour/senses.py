@@ -58,14 +58,15 @@ class Probe:
 
     def scores(self, embeddings: NDArray) -> FloatArray:
         """Log shares before the temperature, (n, 12)."""
-        x = (np.asarray(embeddings, np.float64) - self.mean) / self.scale
-        scores = x @ self.weight + self.bias
+        scores = self._standardised(embeddings) @ self.weight + self.bias
         return scores + self.nearness * self.likeness(embeddings) if self.nearness else scores
+
+    def _standardised(self, embeddings: NDArray) -> FloatArray:
+        return (np.asarray(embeddings, np.float64) - self.mean) / self.scale
 
     def likeness(self, embeddings: NDArray) -> FloatArray:
         """Cosine to the most alike known example of each scent, (n, 12); -1 where none is known."""
-        x = (np.asarray(embeddings, np.float64) - self.mean) / self.scale
-        cosine = unit(x) @ np.asarray(self.known, np.float64).T
+        cosine = unit(self._standardised(embeddings)) @ np.asarray(self.known, np.float64).T
         places = [self.label == scent for scent in range(len(self.bias))]
         return np.stack([cosine[:, at].max(axis=1) if at.any() else np.full(len(cosine), -1.0) for at in places], 1)
 
@@ -85,8 +86,7 @@ def fit_probe(
     """Fit a probe to embeddings (n, d) of `scent` (n,) and return it with what it says of each unseen, (n, 12).
 
     Unseen is an example whose `fold` (n,) was left out. `words` are embeddings and scents of names and descriptions:
-    learned from in every fold, and what likeness is measured to; without them it is measured to the examples. `how`
-    are options of `fit_once`.
+    learned from in every fold, and what likeness is measured to, instead of the examples. `how`: see `fit_once`.
     """
     scores, alike = np.zeros((len(scent), 12)), np.zeros(len(scent))
     for one in np.unique(fold):
@@ -192,7 +192,5 @@ def usual() -> str:
     """The name of the best encoder that is installed here."""
     if installed():
         return "compact"
-    log.warning(
-        "Pictures and texts are read by the light encoder: colours and letters alone. pip install 'smellkit[senses]'"
-    )
+    log.warning("Pictures and texts are read by colours and letters alone. pip install 'smellkit[senses]'")
     return "light"

@@ -1,15 +1,16 @@
-"""The sense of smell: trained weights that turn windows of a nose into 50 odour channels, an odour vector and shares.
+"""Trained weights: a nose's windows to 50 odour channels, an odour vector and shares; and what fuses all senses.
 
     rows -- windows --> encoder --> z (n, 50) -- alpha-weighted sum --> odour vector -- softmax --> probabilities
 
-Two noses, two kinds of weights, the same methods. Weights are read here alone.
+Two noses, two kinds of weights. A third, `Fused`, turns the evidence of all senses into beta; there stand the channels
+and the alpha of the mixture board, too.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,18 @@ from smellkit.noses import Description
 from smellkit.odour import mixtures, readers, recordings
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
-from smellkit.odour.mixture import Forest, Hybrid, MixtureEncoder, Neighbours, pooled
+from smellkit.odour.experts import Experts, compositions
+from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
 from smellkit.odour.scents import SCENTS, to_channels
+from smellkit.odour.senses import SENSES, Probe, Senses, usual
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
 from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
+SHIPPED = ("compact", "light")  # scene encoders whose numbers the weights of the fusion hold; the installed one is used
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,11 @@ class SubstanceSmell:
             network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
             confidence = Confidence.of(manifest["calibration"])
         except (KeyError, TypeError, AttributeError) as why:
-            raise WeightsError(
-                f"{folder} / manifest.json does not describe an odour encoder: {why}", hint="use data/weights/odour"
-            ) from why
+            what = f"{folder} / manifest.json does not describe an odour encoder: {why}"
+            raise WeightsError(what, hint="use data/weights/odour") from why
         checkpoint.fill(network, renamed(tensors), where=str(folder))
-        about = f"trained weights, {len(classes)} substances"
-        nose = noses.of_manifest(manifest) or SMELLNET
-        return cls(network.eval(), protocol, classes, confidence, about, Ranges.of(manifest), nose)
+        named, nose = f"trained weights, {len(classes)} substances", noses.of_manifest(manifest) or SMELLNET
+        return cls(network.eval(), protocol, classes, confidence, named, Ranges.of(manifest), nose)
 
     def fit(self, data: str | Path | None = None) -> SubstanceSmell:
         """Return the same frozen encoder with a read-out fitted in seconds to the training recordings in `data`.
@@ -86,10 +88,15 @@ class SubstanceSmell:
             scores = tried(torch.from_numpy(z[held]).float()).log_softmax(1).double().numpy()
         network = copy.deepcopy(self.network)
         network.head = _discriminant(z, windows.target)
-        about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
-        confidence = Confidence(fit_temperature(scores, windows.target[held]))
-        ranges = board_ranges(table, self.columns)
-        return SubstanceSmell(network.eval(), self.protocol, windows.classes, confidence, about, ranges, self.nose)
+        return SubstanceSmell(
+            network.eval(),
+            self.protocol,
+            windows.classes,
+            Confidence(fit_temperature(scores, windows.target[held])),
+            f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances",
+            board_ranges(table, self.columns),
+            self.nose,
+        )
 
     @property
     def pace(self) -> Pace:
@@ -98,12 +105,10 @@ class SubstanceSmell:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of a recording that are looked at, in this order."""
         return self.protocol.columns
 
     @property
-    def span(self) -> int:
-        """Rows under one window."""
+    def span(self) -> int:  # rows under one window
         return self.protocol.span
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
@@ -160,7 +165,6 @@ class MixtureSmell:
     """The mixture board, four columns at 10 Hz: ratios of the twelve scents, known sessions looked up."""
 
     hybrid: Hybrid
-    encoder: MixtureEncoder
     ranges: Ranges | None = None
     classes = SCENTS
     columns = MIXTURE_GAS
@@ -173,7 +177,7 @@ class MixtureSmell:
     @classmethod
     def load(cls, folder: Path) -> MixtureSmell:
         """From a folder of weights; WeightsError when they do not fit."""
-        return cls(load_hybrid(folder), load_encoder(folder), Ranges.of(checkpoint.manifest(folder)))
+        return cls(load_hybrid(folder), Ranges.of(checkpoint.manifest(folder)))
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
         """The rows of a CSV file, whatever it calls its columns of the four sensors: the one part that is used."""
@@ -183,27 +187,21 @@ class MixtureSmell:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
         return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride or STRIDE)
 
-    @torch.no_grad()
-    def channels(self, windows: NDArray) -> FloatArray:
-        """The odour channels z of windows, (n, 50)."""
-        return self.encoder({"window": torch.from_numpy(pooled(windows))})["z"].double().numpy()
-
-    def probabilities(self, windows: NDArray) -> FloatArray:
-        """Ratios of the twelve scents in channel order, (n, 12), each of sum 1, for windows of one recording."""
-        return self._explained(windows)[0]
-
-    def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
-        """Ratios of a whole recording, (12,): the mean over its windows; and how far its session is known, 0 to 1."""
-        ratios, known = self._explained(windows)
-        return ratios.mean(axis=0), known
-
-    def _explained(self, windows: NDArray) -> tuple[FloatArray, float]:
+    def explained(self, windows: NDArray) -> tuple[FloatArray, float]:
+        """Ratios in channel order, (n, 12), for windows of one recording, and how far its session is known, 0 to 1."""
         answer = self.hybrid.explain(windows, recording=np.zeros(len(windows), int))
         ratios = to_channels(answer["ratios"]).astype(float)
         return ratios / ratios.sum(axis=1, keepdims=True), float(answer["p_known_session"].mean())
 
+    def probabilities(self, windows: NDArray) -> FloatArray:
+        return self.explained(windows)[0]
+
+    def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
+        """Ratios of a whole recording, (12,): the mean over its windows; and how far its session is known."""
+        ratios, known = self.explained(windows)
+        return ratios.mean(axis=0), known
+
     def shares(self, probabilities: NDArray) -> FloatArray:
-        """The ratios themselves, (12,)."""
         return np.asarray(probabilities, float)
 
 
@@ -233,15 +231,58 @@ def load_hybrid(folder: Path) -> Hybrid:
         raise WeightsError(f"{folder} holds no mixture model: {why}", hint="--weights mixture") from why
 
 
-def load_encoder(folder: Path, *, made_by: str = "") -> MixtureEncoder:
-    """Return the mixture encoder in a folder of weights, whole models included; `made_by` is the command for it."""
-    tensors, _ = checkpoint.load(folder, made_by=made_by)
-    if any(name.startswith("encoder.") for name in tensors):
-        tensors = inside(tensors, "encoder.")
-    hidden = tensors["lstm.weight_hh_l0"].shape[1] if "lstm.weight_hh_l0" in tensors else 64
-    encoder = MixtureEncoder(hidden=hidden)
-    checkpoint.fill(encoder, tensors, where=str(folder))
-    return encoder.eval()
+@dataclass(frozen=True)
+class Limits:
+    """When a fused answer counts, measured on held-out recordings: see `study.odour.release`."""
+
+    sure: float = 0.0  # the least probability of the loudest scent
+    error: float = 2.0  # the most that is expected to be wrong in the shares, added up
+
+
+@dataclass(frozen=True)
+class Fused:
+    """All that turns evidence into beta; `classifier` and `mixtures` (k, 12) serve the mixture board alone."""
+
+    experts: Experts
+    senses: Senses
+    classifier: MixtureClassifier
+    mixtures: FloatArray
+    limits: Limits = Limits()
+
+    @classmethod
+    def load(cls, weights: str | Path = "fusion", *, scene: str = "") -> Fused:
+        """From a folder of weights; WeightsError when they do not fit."""
+        folder = checkpoint.find(weights)
+        tensors, manifest = checkpoint.load(folder, made_by="`smellkit bench fusion --save FOLDER`")
+        scene = scene or usual()
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        try:
+            if manifest["kind"] != "fusion":
+                raise WeightsError(f"{folder} holds weights of kind {manifest['kind']!r}", hint="--weights fusion")
+            numbers = dict(manifest["scenes"][scene])
+            limits = Limits(**numbers.pop("limits"))
+            senses = Senses(scene, {sense: Probe(**inside(arrays, f"{scene}.{sense}.")) for sense in SENSES})
+            mixtures, prior = (arrays[name].astype(float) for name in ("mixtures", "prior"))
+            table = compositions(np.unique(np.round(to_channels(mixtures), 4), axis=0))
+            experts = Experts(table, prior, confusion=senses.confusion, **numbers)
+            classifier = MixtureClassifier(len(mixtures))
+            checkpoint.fill(classifier, inside(tensors, "classifier."), where=str(folder))
+            return cls(experts, senses, classifier.eval(), mixtures, limits)
+        except (KeyError, TypeError) as why:
+            what = f"{folder} does not hold a fusion for {scene!r}: {why}"
+            raise WeightsError(what, hint="data/weights/fusion") from why
+
+    def fit(self, *folders: Path, scene: str = "") -> Fused:
+        """The same experts with probes fitted to what the encoder `scene` sees and reads in `folders`."""
+        senses = Senses.fit(*folders, scene=scene or self.senses.scene)
+        return replace(self, senses=senses, experts=replace(self.experts, confusion=senses.confusion))
+
+    def smelled(self, hybrid: Hybrid, windows: NDArray) -> tuple[FloatArray, float]:
+        """What the mixture board's windows (n, 100, 4) of a recording say, (n, m + 1), and how known the session is."""
+        answer = hybrid.explain(windows, recording=np.zeros(len(windows), int))
+        votes = hybrid.known.votes_on(self.mixtures, levels(windows))
+        known, network = answer["p_known_session"], self.classifier.votes(windows)
+        return self.experts.voted(votes, network, self.mixtures, answer["posterior_mean"], known), float(known.mean())
 
 
 def inside(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

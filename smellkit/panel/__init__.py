@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import base64
+import functools
+import itertools
 import os
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from smellkit.errors import DataError
 from smellkit.notebook import headless
 from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
-from smellkit.odour.pipeline import Evidence, Pipeline
+from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.panel import drawings
 from smellkit.panel.session import SPAN, Session
@@ -32,7 +35,29 @@ __all__ = ["Panel", "Session", "show"]
 
 PICTURE = paths.HOME / "site" / "images" / "panel.png"
 KEEP = 4  # scents of a mixture that are played
-RECOGNISED = 0  # in the list of scents: whatever the nose smells
+PLAYED = [("as recognised", 0), *((f"{number} {name}", number) for number, name in enumerate(SCENTS, 1))]
+RATES = [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)]
+AT = {"placeholder": "socket://host:port"}
+CONTROLS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # name -> kind, label, help, more
+    "nose": ("Dropdown", "Nose", "Port of the sensor board", {}),
+    "nose_at": ("Text", "Nose at", "An address instead of a port, for the sensor board", AT),
+    "file": ("Dropdown", "Recording", "What the virtual board replays", {}),
+    "rate": ("Dropdown", "Speed", "Rows a second, if virtual", {"options": RATES, "index": 1}),
+    "model": ("Dropdown", "Recogniser", "What names the smell: see notebook 02 for the weights", {}),
+    "player": ("Dropdown", "Player", "Port of the scent player", {}),
+    "player_at": ("Text", "Player at", "An address instead of a port, for the scent player", AT),
+    "connect": ("Button", "Connect", "Open the nose and the player", {"icon": "plug"}),
+    "picture": ("Dropdown", "Picture", "What the smell's source looks like", {}),
+    "upload": ("FileUpload", "Upload", "A picture of your own", {"accept": "image/*"}),
+    "text": ("Text", "In words", "What it smells of", {"placeholder": "green and watery", "continuous_update": False}),
+    "scent": ("Dropdown", "Scent", "What Play plays", {"options": PLAYED}),
+    "seconds": ("Dropdown", "Seconds", "How long to play", {"options": [5, 10, 30, 60, 120], "index": 1}),
+    "play": ("Button", "Play", "Play the scent that is chosen", {"icon": "play"}),
+    "mix": ("Button", "Mix", "Play the recognised mixture as a sequence of slots", {"icon": "random"}),
+    "stop": ("Button", "Stop", "Silence at once", {"icon": "stop"}),
+}
+ROWS = (8, 11, 16)  # where the rows of controls end
+PICTURES = ("now", "evidence", "traces", "bars", "slots", "log", "page")
 _open: weakref.WeakSet[Panel] = weakref.WeakSet()  # two panels would fight for the ports: a new one closes the others
 
 
@@ -53,24 +78,20 @@ class Panel:
     """The widgets around a `Session`. `close` stops the player, closes the ports and takes the widgets away."""
 
     def __init__(self, folder: str | Path | None = None, *, recogniser: Callable[[], Recogniser] | None = None):
-        import ipywidgets as widgets
-
         root = recordings.find(folder)
         models = {"fitted here": recogniser or (lambda: Recogniser(Pipeline.fit(root)))}
         if (paths.weights() / "odour" / "manifest.json").exists():
             models["trained weights"] = lambda: Recogniser(Pipeline.load())
         self.session = Session(recogniser=models["fitted here"], on_change=self._draw)
-        self._widgets = widgets
         self.controls: dict[str, Any] = {}
         self.pictures: dict[str, Any] = {}
         self._picture: Path | None = None  # what was chosen or uploaded last
         self._uploads = tempfile.TemporaryDirectory(prefix="smellkit-")
         self._stop_latency: float | None = None
         self._count = 0
-        self._pages: dict[str, int] = {}  # signs of life by loading of the page
+        self._pages: Counter[str] = Counter()  # signs of life by loading of the page
         self._stopped: str | None = None  # when Stop was clicked last, by the page's clock
-        self._tree: list[Any] = []  # every widget: one that stays alive keeps the page from loading again
-        self.box = self._lay_out(_recordings(root), models, _pictures(root))
+        self.box = self._lay_out(root, models)
         self.box._view_count = 0  # from now on the browser tells how many views there are
         self.box.observe(self._viewed, names="_view_count")
         self._draw()
@@ -82,7 +103,7 @@ class Panel:
         _open.discard(self)
         self.session.close()
         self._uploads.cleanup()
-        for widget in reversed(self._tree):
+        for widget in list(_tree(self.box)):  # every widget: one that stays alive keeps the page from loading again
             for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
                 if part is not None:
                     part.close()
@@ -97,79 +118,49 @@ class Panel:
 
     # the widgets
 
-    def _lay_out(
-        self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]], shown: dict[str, Path]
-    ) -> Any:
-        choose, button, box = self._choose, self._button, self._box
-        devices = box("row", *self._devices(files, models))
-        scents = [("as recognised", RECOGNISED), *((f"{n} {name}", n) for n, name in enumerate(SCENTS, 1))]
-        actions = box(
-            "row",
-            choose("scent", "Scent", scents, "What Play plays"),
-            choose("seconds", "Seconds", [5, 10, 30, 60, 120], "How long to play", at=1),
-            button("play", "Play", "play", "Play the scent that is chosen", self._play, "smell-go"),
-            button("mix", "Mix", "random", "Play the recognised mixture as a sequence of slots", self._mix),
-            button("stop", "Stop", "stop", "Silence at once", self._stop, "smell-stop"),
-        )
-        for name in ("play", "mix", "stop", "connect"):
-            _past_the_cell(self.controls[name])
-        names = ("style", "now", "evidence", "traces", "bars", "slots", "log", "pulse", "script")
-        self.pictures = pictures = {name: self._made(self._widgets.HTML()) for name in names}
-        pictures["style"].value = drawings.style()
-        pictures["script"].value = drawings.script()
-        left = [self._card("Sensors", pictures["traces"])]
-        left.append(self._card("What each sense says", pictures["evidence"]))
-        right = [self._card("Shares of the twelve scents", pictures["bars"], pictures["slots"])]
-        right += [self._card("Link", pictures["log"])]
-        grid = box("grid", box("column", *left), box("column", *right))
-        beat = self._made(self._widgets.Text()).add_class("smell-beat")
-        beat.observe(self._beat, names="value")
-        _past_the_cell(beat)
+    def _lay_out(self, root: Path, models: dict[str, Callable[[], Recogniser]]) -> Any:
+        pictures = self.pictures = {name: _widget("HTML") for name in PICTURES}
+        offered = self._offered(root, models)
+        for name, (kind, label, help, more) in CONTROLS.items():
+            more = {"options": offered[name]} if name in offered else more
+            self.controls[name] = _widget(kind, description=label, tooltip=help, **more)
+        mix = functools.partial(self._play, mixture=True)
+        for name, click in {"connect": self._connect, "play": self._play, "mix": mix, "stop": self._stop}.items():
+            button = _past_the_cell(self.controls[name].add_class(f"smell-{name}"))
+            button.on_click(lambda _, click=click: click())
+        beat = _past_the_cell(_widget("Text").add_class("smell-beat"))
+        control, look = self.controls, self._look
+        for widget, react in (
+            (control["file"], self.session.replay),
+            (control["picture"], look),
+            (control["upload"], lambda files: look(self._kept(files[0]) if files else None)),
+            (control["text"], lambda _: look(self._picture)),
+            (beat, self._beat),
+        ):
+            widget.observe(lambda change, react=react: react(change.new), names="value")
+        every = list(control.values())
+        rows = [_box("row", *every[begin:end]) for begin, end in itertools.pairwise((0, *ROWS))]
         # what changes its height stands below the buttons: Stop must not move under a hand
-        top = self._card("", devices, box("row", *self._senses(shown)), actions, pictures["now"])
-        return box("", pictures["style"], top, grid, beat, pictures["pulse"], pictures["script"])
+        top = _box("card", *rows, pictures["now"])
+        sensors, said = _card("Sensors", pictures["traces"]), _card("What each sense says", pictures["evidence"])
+        shares = _card("Shares of the twelve scents", pictures["bars"], pictures["slots"])
+        left, right = _box("column", sensors, said), _box("column", shares, _card("Link", pictures["log"]))
+        return _box("", top, _box("grid", left, right), beat, pictures["page"], _widget("HTML", drawings.chrome()))
 
-    def _devices(self, files: dict[str, Path], models: dict[str, Callable[[], Recogniser]]) -> list[Any]:
-        """Return what stands in the first row: which nose, recogniser and player, and Connect."""
-        choose = self._choose
-        given = [(Path(port).name, port) for port in [os.environ.get("SMELLKIT_PORT", "")] if port]
-        ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports()]
-        ports = [port for port in ports if port[1] not in dict(given).values()]
-        named = "What names the smell: see notebook 02 for the weights"
-        controls = [
-            choose("nose", "Nose", [("virtual board", "virtual"), *ports], "Port of the sensor board"),
-            self._address("nose_at", "Nose at", "An address instead of a port, for the sensor board"),
-            choose("file", "Recording", list(files.items()), "What the virtual board replays"),
-            choose("rate", "Speed", [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)], "Rows a second, if virtual", at=1),
-            choose("model", "Recogniser", list(models.items()), named),
-            choose("player", "Player", [*given, ("virtual NeckWear", "virtual"), *ports], "Port of the scent player"),
-            self._address("player_at", "Player at", "An address instead of a port, for the scent player"),
-            self._button("connect", "Connect", "plug", "Open the nose and the player", self._connect, "smell-connect"),
-        ]
-        self.controls["file"].observe(lambda change: self.session.replay(change.new), names="value")
-        return controls
+    def _offered(self, root: Path, models: dict[str, Callable[[], Recogniser]]) -> dict[str, list]:
+        """What the lists of this machine and this folder offer."""
+        given = os.environ.get("SMELLKIT_PORT", "")
+        ports = [(f"{port.device}  {port.name}", port.device) for port in list_ports() if port.device != given]
+        first = [(Path(given).name, given)] if given else []
+        return {
+            "nose": [("virtual board", "virtual"), *ports],
+            "file": list(_recordings(root).items()),
+            "model": list(models.items()),
+            "player": [*first, ("virtual NeckWear", "virtual"), *ports],
+            "picture": [("none", None), *_pictures(root).items()],
+        }
 
-    def _senses(self, shown: dict[str, Path]) -> list[Any]:
-        """Return what stands in the second row: a picture of the folder, one to upload, and a sentence."""
-        picture = self._choose(
-            "picture", "Picture", [("none", None), *shown.items()], "What the smell's source looks like"
-        )
-        upload = self._made(
-            self._widgets.FileUpload(accept="image/*", description="Upload", tooltip="A picture of your own")
-        )
-        text = self._made(
-            self._widgets.Text(
-                description="In words",
-                tooltip="What it smells of",
-                placeholder="green and watery",
-                continuous_update=False,
-            )
-        )
-        self.controls |= {"upload": upload, "text": text}
-        picture.observe(lambda change: self._look(change.new), names="value")
-        upload.observe(lambda change: self._look(self._kept(change.new[0]) if change.new else None), names="value")
-        text.observe(lambda change: self._look(self._picture), names="value")
-        return [picture, upload, text]
+    # clicks
 
     def _look(self, picture: Path | None) -> None:
         """Show a picture, the one that was chosen or uploaded last, and the sentence."""
@@ -182,62 +173,21 @@ class Panel:
         path.write_bytes(bytes(uploaded["content"]))
         return path
 
-    def _choose(self, name: str, label: str, options: list, help: str, *, at: int = 0) -> Any:
-        made = self._widgets.Dropdown(options=options, index=at, description=label, tooltip=help)
-        self.controls[name] = self._made(made)
-        return made
-
-    def _address(self, name: str, label: str, help: str) -> Any:
-        made = self._widgets.Text(description=label, tooltip=help, placeholder="socket://host:port")
-        self.controls[name] = self._made(made)
-        return made
-
-    def _made(self, widget: Any) -> Any:
-        self._tree.append(widget)
-        return widget
-
-    def _button(self, name: str, label: str, icon: str, help: str, click: Callable[[], None], look: str = "") -> Any:
-        button = self._made(self._widgets.Button(description=label, icon=icon, tooltip=help))
-        button.on_click(lambda _: click())
-        self.controls[name] = button.add_class(look) if look else button
-        return button
-
-    def _box(self, look: str, *parts: Any) -> Any:
-        """Return a box that style.css lays out: a row, column, card or grid, or the whole."""
-        kind = self._widgets.VBox if look in ("", "column", "card") else self._widgets.Box
-        return self._made(kind(parts)).add_class(f"smell-{look}" if look else "smell")
-
-    def _card(self, title: str, *parts: Any) -> Any:
-        return self._box("card", *([self._made(self._widgets.HTML(drawings.title(title)))] if title else []), *parts)
-
-    # clicks
-
     def _connect(self) -> None:
         if self.session.connected:
             self.session.disconnect()
             return
-        chosen = {name: self.controls[name].value for name in ("nose", "player", "rate")}
-        for name in ("nose", "player"):
-            chosen[name] = self.controls[f"{name}_at"].value.strip() or chosen[name]
-        self.session.connect(source=self.controls["file"].value, recogniser=self.controls["model"].value, **chosen)
+        value = {name: control.value for name, control in self.controls.items() if hasattr(control, "value")}
+        at = {name: value[f"{name}_at"].strip() or value[name] for name in ("nose", "player")}
+        self.session.connect(**at, source=value["file"], rate=value["rate"], recogniser=value["model"])
 
-    def _play(self) -> None:
-        if self._outrun():
-            return
-        self.session.play(self.controls["scent"].value or None, seconds=self.controls["seconds"].value)
-
-    def _mix(self) -> None:
-        if self._outrun():
-            return
-        self.session.mix(seconds=self.controls["seconds"].value)
-
-    def _outrun(self) -> bool:
-        """Whether this click waited in a queue while a later one on Stop went before it."""
+    def _play(self, *, mixture: bool = False) -> None:
         clicked = _clicked()
-        late = clicked is not None and self._stopped is not None and clicked < self._stopped
-        if late:
+        if clicked is not None and self._stopped is not None and clicked < self._stopped:  # it waited in a queue
             self.session.message = "An older click was dropped: Stop came after it."
-        return late
+            return
+        scent = None if mixture else self.controls["scent"].value or None
+        self.session.play(scent, seconds=self.controls["seconds"].value, mixture=mixture)
 
     def _stop(self) -> None:
         self._stopped = max(filter(None, [self._stopped, _clicked()]), default=None)
@@ -247,10 +197,10 @@ class Panel:
             sent = [entry["at"] for entry in player.log.entries if entry["direction"] == "out" and entry["at"] >= began]
             self._stop_latency = min(sent) - began if sent else None
 
-    def _beat(self, change: Any) -> None:
+    def _beat(self, sign: str) -> None:
         """The page is there and seen. One that was loaded again has forgotten how many views there were."""
-        page = change.new.partition(" ")[0]
-        self._pages[page] = self._pages.get(page, 0) + 1
+        page = sign.partition(" ")[0]
+        self._pages[page] += 1
         if self._pages[page] == 2 and len(self._pages) > 1:
             self.box._view_count = 1
         self.session.keep()
@@ -262,63 +212,57 @@ class Panel:
     # what is shown; called from the worker too, so it only sets values
 
     def _draw(self) -> None:
-        session, pictures = self.session, self.pictures
+        session, answer, (playing, _) = self.session, self.session.answer, self.session.playing
         rows = [row.values for row in list(session.rows)]
-        answer, (playing, _) = session.answer, session.playing
-        pictures["now"].value = self._now()
         nose = session.recogniser.nose if session.recogniser else SMELLNET
-        pictures["traces"].value = drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN)
         known = answer is not None and not (answer.reason and answer.name not in SCENTS)  # else they share out little
         shares = answer.shares if answer and known else None
-        said = answer.evidence.items() if answer else ()
-        pictures["evidence"].value = drawings.evidence(
-            {sense: (_largest(one), one.trust, one.why) for sense, one in said}
-        )
-        pictures["bars"].value = drawings.bars(SCENTS, shares, playing=playing, keep=KEEP)
+        plan = session.plan.slots if session.plan else ()
         at = Clock.now() - session.plan_began if session.plan and playing else None
-        pictures["slots"].value = drawings.slots(session.plan.slots if session.plan else (), at=at)
-        pictures["log"].value = drawings.log(self._log())
         self._count += 1
-        pictures["pulse"].value = drawings.pulse(self._count, live=session.connected)
+        drawn = {
+            "now": self._now(),
+            "traces": drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN),
+            "evidence": drawings.evidence(answer.evidence if answer else {}),
+            "bars": drawings.bars(SCENTS, shares, playing=playing, keep=KEEP),
+            "slots": drawings.slots(plan, at=at),
+            "log": drawings.log(self._log()),
+            "page": drawings.pulse(self._count, live=session.connected),
+        }
+        for name, html in drawn.items():
+            self.pictures[name].value = html
         self.controls["connect"].description = "Disconnect" if session.connected else "Connect"
         self.controls["connect"].disabled = bool(session.busy)
 
     def _now(self) -> str:
-        session, answer = self.session, self.session.answer
-        share = None
-        if answer is None and (not session.connected or session.recogniser is None):
-            what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
-        elif answer is None:
-            what, share = "Sniffing", session.recogniser.filled if session.recogniser else 0.0
-            detail = f"the first window is {100 * share:.0f} % full"
-        else:
+        session, answer, share = self.session, self.session.answer, None
+        if answer is not None:
             what, share = answer.name.replace("_", " "), answer.confidence
             detail = f"{100 * share:.0f} % sure, {1000 * answer.seconds:.0f} ms from the row to the answer"
-        chips = [drawings.chip(text, colour=colour) for text, colour in self._states()]
-        return drawings.now(what, detail=detail, chips=chips, share=share, alert=self._alert())
-
-    def _alert(self) -> str:
-        """What is wrong at this moment, the last click's trouble first."""
-        player = self.session.player.status() if self.session.player else None
-        lost = f"The player is gone: {player.trouble}. Plug it in again." if player and not player.connected else ""
-        return self.session.message or self.session.trouble or lost
-
-    def _states(self) -> list[tuple[str, str]]:
-        """Return what the nose, the recogniser and the player are doing, in a few words each, with a colour."""
-        session = self.session
-        if not session.connected:
-            return []
-        states = []
-        if session.answer is not None:
-            reason = session.answer.reason.replace("_", " ")
-            states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
-        playing, left = session.playing
-        request = f"asked for {playing} {SCENTS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
+        elif session.connected and session.recogniser is not None:
+            what, share = "Sniffing", session.recogniser.filled
+            detail = f"the first window is {100 * share:.0f} % full"
+        else:
+            what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
         player = session.player.status() if session.player else None
+        lost = f"The player is gone: {player.trouble}. Plug it in again." if player and not player.connected else ""
+        alert = session.message or session.trouble or lost  # the last click's trouble first
+        states = self._states(player) if session.connected else []
+        return drawings.now(what, detail=detail, states=states, share=share, alert=alert)
+
+    def _states(self, player: Any) -> list[tuple[str, str]]:
+        """Return what the nose, the recogniser and the player are doing, in a few words each, with a colour."""
+        states, (playing, left) = [], self.session.playing
+        if self.session.answer is not None:
+            reason = self.session.answer.reason.replace("_", " ")
+            states.append((f"abstains: {reason}", drawings.AMBER) if reason else ("would play it", drawings.GREEN))
         if player and not player.connected:
             states.append(("player gone", drawings.RED))
+        elif playing:
+            request = f"asked for {playing} {SCENTS[playing - 1].replace('_', ' ')}, {left:.0f} s left"
+            states.append((request, drawings.AMBER))
         else:
-            states.append((request, drawings.AMBER) if playing else ("player idle", drawings.BLUE))
+            states.append(("player idle", drawings.BLUE))
         if player and not player.guarded:
             states.append(("no watchdog: frames of 2 s", drawings.AMBER))
         if self._stop_latency is not None:
@@ -326,8 +270,7 @@ class Panel:
         return states
 
     def _log(self) -> list[str]:
-        session = self.session
-        lines = []
+        session, lines = self.session, []
         if session.nose is not None:
             state = session.nose.status()
             dropped = ", ".join(f"{count} {reason}" for reason, count in state["dropped"].items()) or "none"
@@ -344,6 +287,40 @@ class Panel:
         return lines
 
 
+def _widget(kind: str, *args: Any, **traits: Any) -> Any:
+    import ipywidgets
+
+    return getattr(ipywidgets, kind)(*args, **traits)
+
+
+def _box(look: str, *parts: Any) -> Any:
+    """Return a box that style.css lays out: a row, column, card or grid, or the whole."""
+    kind = "VBox" if look in ("", "column", "card") else "Box"
+    return _widget(kind, parts).add_class(f"smell-{look}" if look else "smell")
+
+
+def _card(title: str, *parts: Any) -> Any:
+    return _box("card", _widget("HTML", f"<h3>{title}</h3>"), *parts)
+
+
+def _tree(widget: Any) -> Iterator[Any]:
+    """A widget and all that is in it, the whole last."""
+    for child in getattr(widget, "children", ()):
+        yield from _tree(child)
+    yield widget
+
+
+def _past_the_cell(control: Any) -> Any:
+    """Let what `control` sends through while a cell is running, and return it.
+
+    JupyterLab sends it to a thread of its own in the kernel; ipykernel 7.4 sends it back to the one that made the
+    control, where the running cell blocks it. Other versions have no such rule, and don't mind this one.
+    """
+    if control.comm is not None:
+        control.comm._reply_subshell_for = lambda data, default: default
+    return control
+
+
 def _clicked() -> str | None:
     """When the page sent what is being handled, by its own clock; nothing outside of a kernel."""
     from IPython import get_ipython
@@ -351,21 +328,6 @@ def _clicked() -> str | None:
     kernel: Any = getattr(get_ipython(), "kernel", None)
     date: Any = (kernel.get_parent() or {}).get("header", {}).get("date") if kernel else None
     return date.isoformat() if hasattr(date, "isoformat") else date
-
-
-def _past_the_cell(button: Any) -> None:
-    """Let clicks on `button` through while a cell is running.
-
-    JupyterLab sends them to a thread of their own in the kernel; ipykernel 7.4 sends them back to the one that made the
-    button, where the running cell blocks them. Other versions have no such rule, and don't mind this one.
-    """
-    if button.comm is not None:
-        button.comm._reply_subshell_for = lambda data, default: default
-
-
-def _largest(evidence: Evidence, *, best: int = 3) -> list[tuple[str, float]]:
-    """The `best` largest shares of what a sense says, as far as they count."""
-    return [one for one in sorted(evidence.shares.items(), key=lambda item: -item[1])[:best] if one[1] >= 0.01]
 
 
 def _pictures(root: Path) -> dict[str, Path]:

@@ -9,23 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from smellkit.odour.pipeline import Evidence
 from smellkit.plots import PALETTE
 
 BLUE, AMBER, GREEN, RED = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]
 UNITS = {"Alcohol": "ppm", "LPG": "ppm", "Benzene": "ppm", "Temperature": "°C", "Pressure": "hPa", "Humidity": "%",
          "Gas_Resistance": "kΩ", "Altitude": "m"}  # fmt: skip
+FINE = 'stroke-linejoin="round" vector-effect="non-scaling-stroke"'  # as thick in any width
 
 
-def style() -> str:
-    """The style sheet, which only reaches what is inside an element of class `smell`."""
+def chrome() -> str:
+    """What the panel needs of a page: style.css, which only reaches what is inside of `.smell`, and page.js."""
+    here = Path(__file__)
+    style, code = (here.with_name(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
     colours = f".smell {{ --blue: {BLUE}; --amber: {AMBER}; --red: {RED}; }}"
-    return f"<style>{colours}\n{Path(__file__).with_name('style.css').read_text(encoding='utf-8')}</style>"
-
-
-def script() -> str:
-    """What the page does by itself: see page.js."""
-    code = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
-    return f'<img alt="" src="data:," style="display:none" onerror="{escape("const mark = this;" + code, quote=True)}">'
+    run = escape("const mark = this;" + code, quote=True)  # a page runs no script tag that comes later, but handlers
+    return f'<style>{colours}\n{style}</style><img alt="" src="data:," style="display:none" onerror="{run}">'
 
 
 def pulse(count: int, *, live: bool) -> str:
@@ -33,23 +32,20 @@ def pulse(count: int, *, live: bool) -> str:
     return f'<i class="smell-pulse" data-count="{count}" data-live="{"yes" if live else ""}"></i>'
 
 
-def title(text: str) -> str:
-    """A small heading."""
-    return f"<h3>{escape(text)}</h3>"
+def now(
+    what: str, *, detail: str = "", states: Iterable[tuple[str, str]] = (), share: float | None = None, alert: str = ""
+) -> str:
+    """What is recognised at this moment: a word, its confidence, what the devices do; read out on change.
 
-
-def chip(text: str, *, colour: str) -> str:
-    """A state in words with a dot of colour; the words alone say it all."""
-    return f'<span class="smell-chip"><i style="background:{colour}" aria-hidden="true"></i>{escape(text)}</span>'
-
-
-def now(what: str, *, detail: str = "", chips: Iterable[str] = (), share: float | None = None, alert: str = "") -> str:
-    """What is recognised at this moment: a word, its confidence, the states of both devices; read out on change."""
+    A state is (words, colour of its dot); the words alone say it all.
+    """
+    dot = '<span class="smell-chip"><i style="background:{}" aria-hidden="true"></i>{}</span>'
+    chips = "".join(dot.format(colour, escape(text)) for text, colour in states)
     meter = "" if share is None else f'<div class="smell-meter"><i style="width:{100 * share:.0f}%"></i></div>'
     warning = f'<div class="smell-alert" role="alert">{escape(alert)}</div>' if alert else ""
     return (
         f'<div class="smell-now" role="status"><b>{escape(what)}</b><span>{escape(detail)}</span>'
-        f"{''.join(chips)}</div>{meter}{warning}"
+        f"{chips}</div>{meter}{warning}"
     )
 
 
@@ -58,7 +54,7 @@ def traces(names: Sequence[str], rows: Sequence[Sequence[float]], *, drawn: Sequ
     charts, facts = [], []
     for index, name in enumerate(names):
         values, words = [row[index] for row in rows], escape(_words(name))
-        latest = _measured(name, values[-1]) if values else "&nbsp;"
+        latest = f"{_short(values[-1])} {UNITS.get(name, '')}" if values else "&nbsp;"
         if name in drawn:
             charts.append(f"<div><p>{words}<span>{latest}</span></p>{_line(values, span, name)}</div>")
         elif values:
@@ -83,15 +79,16 @@ def bars(names: Sequence[str], shares: Sequence[float] | None, *, playing: int =
     return f'<div class="smell-bars">{"".join(cells)}</div>'
 
 
-def evidence(said: Mapping[str, tuple[Sequence[tuple[str, float]], float, str]]) -> str:
-    """What each sense says: its largest shares as (scent, share), how far it is trusted, or why it is left out."""
+def evidence(said: Mapping[str, Evidence], *, best: int = 3) -> str:
+    """What each sense says: the `best` largest of its shares that count, and how far it is trusted, or why not."""
     rows = []
-    for sense, (largest, trust, why) in said.items():
-        words = ", ".join(f"{escape(_words(name))} {100 * share:.0f} %" for name, share in largest)
+    for sense, own in said.items():
+        largest = sorted(own.shares.items(), key=lambda item: -item[1])[:best]
+        words = ", ".join(f"{escape(_words(name))} {100 * share:.0f} %" for name, share in largest if share >= 0.01)
         rows.append(
-            f"<dt>{escape(sense)}</dt><dd>{f'left out: {escape(why)}' if why else words}"
-            f"<em>trust {100 * trust:.0f} %</em>"
-            f'<span class="smell-meter"><i style="width:{100 * trust:.0f}%"></i></span></dd>'
+            f"<dt>{escape(sense)}</dt><dd>{f'left out: {escape(own.why)}' if own.why else words}"
+            f"<em>trust {100 * own.trust:.0f} %</em>"
+            f'<span class="smell-meter"><i style="width:{100 * own.trust:.0f}%"></i></span></dd>'
         )
     return f'<dl class="smell-evidence">{"".join(rows)}</dl>' if rows else ""
 
@@ -114,31 +111,25 @@ def log(lines: Iterable[str]) -> str:
 
 def _line(values: Sequence[float], span: int, name: str) -> str:
     """Return an SVG of `values`, the newest at the right edge, from its own least to its own largest value."""
-    ground = '<path d="M0 39.5H100" stroke="var(--line)" vector-effect="non-scaling-stroke"/>'
-    if len(values) < 2:
-        return f'<svg viewBox="0 0 100 40" preserveAspectRatio="none" aria-hidden="true">{ground}</svg>'
-    low, high = min(values), max(values)
-    heights = [38 - 36 * (value - low) / (high - low) if high > low else 20.0 for value in values]
-    points = [f"{100 - 100 * age / (span - 1):.1f},{y:.1f}" for age, y in enumerate(reversed(heights))]
-    label = f"{_words(name)}: from {_short(low)} to {_short(high)}, now {_short(values[-1])}"
-    return (
-        f'<svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
-        f'{ground}<polyline points="{" ".join(points)}" fill="none" stroke="{BLUE}" stroke-width="1.8" '
-        f'stroke-linejoin="round" vector-effect="non-scaling-stroke"/></svg>'
-    )
+    about, drawn = 'aria-hidden="true"', ""
+    if len(values) > 1:
+        low, high = min(values), max(values)
+        heights = [38 - 36 * (value - low) / (high - low) if high > low else 20.0 for value in values]
+        points = [f"{100 - 100 * age / (span - 1):.1f},{y:.1f}" for age, y in enumerate(reversed(heights))]
+        label = escape(f"{_words(name)}: from {_short(low)} to {_short(high)}, now {_short(values[-1])}")
+        about = f'role="img" aria-label="{label}"'
+        drawn = f'<polyline points="{" ".join(points)}" fill="none" stroke="{BLUE}" stroke-width="1.8" {FINE}/>'
+    ground = f'<path d="M0 39.5H100" stroke="var(--line)" {FINE}/>'
+    return f'<svg viewBox="0 0 100 40" preserveAspectRatio="none" {about}>{ground}{drawn}</svg>'
 
 
 def _words(name: str) -> str:
     return {"Gas_Resistance": "Resistance", "C2H5OH": "C₂H₅OH", "NO2": "NO₂"}.get(name, name.replace("_", " "))
 
 
-def _measured(name: str, value: float) -> str:
+def _short(value: float) -> str:
     if value >= 2**32 - 1:  # what the board prints when its estimate does not fit
         return "overflow"
-    return f"{_short(value)} {UNITS.get(name, '')}"
-
-
-def _short(value: float) -> str:
     if abs(value) >= 1e5:
         return f"{value:.1e}"
     return f"{value:.3g}" if abs(value) < 1000 and value % 1 else f"{value:.0f}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import queue
 import threading
 import time
@@ -29,6 +30,22 @@ SPAN = 120  # rows that are drawn
 SILENCE = 5.0  # seconds without a row that are worth a word
 REDRAW = 0.25  # seconds between two pictures
 PAGE = 4.0  # seconds without a sign of life from the page after which a scent ends
+
+
+def on_worker(job: Callable[..., None]) -> Callable[..., None]:
+    """A method that returns at once: the session's worker thread, begun with the first of them, does the `job`."""
+
+    @functools.wraps(job)
+    def enqueue(session: Session, *args: Any, **kwargs: Any) -> None:
+        if session._stop.is_set():
+            return
+        session._jobs.put(functools.partial(job, session, *args, **kwargs))
+        with session._lock:
+            if session._thread is None:
+                session._thread = threading.Thread(target=session._work, name="smellkit panel", daemon=True)
+                session._thread.start()
+
+    return enqueue
 
 
 class Session(contextlib.AbstractContextManager):
@@ -69,6 +86,7 @@ class Session(contextlib.AbstractContextManager):
         status = self.player.status() if self.player else None
         return (status.requested or 0, status.left) if status else (0, 0.0)
 
+    @on_worker
     def connect(
         self,
         *,
@@ -84,28 +102,66 @@ class Session(contextlib.AbstractContextManager):
         """
         if recogniser is not None and recogniser is not self._make:
             self._make, self.recogniser = recogniser, None
-        self._enqueue(lambda: self._connect(nose, player, source, rate))
+        self._disconnect()
+        try:
+            described = self._prepare().nose
+            self._changed("Opening the ports")
+            if nose == "virtual":
+                self.board = Board(source, rate=rate, nose=described)
+            self.nose = Nose.open(self.board.port if self.board else nose, nose=described)
+            self.player = NeckWear.open(player)
+            if not self._stop.is_set():  # else it was closed meanwhile
+                self._changed("Waking the player")
+                self.player.wake()
+        except BaseException:
+            self._disconnect()
+            raise
 
+    @on_worker
     def replay(self, source: Any) -> None:
         """Have the virtual board replay another recording, and begin to recognise anew."""
-        self._enqueue(lambda: self.board.change(source) if self.board else None)  # its header begins another run
+        if self.board:
+            self.board.change(source)  # its header begins another run
 
+    @on_worker
     def show(self, picture: Path | None, text: str) -> None:
         """Fuse a picture's file and a text with what is sniffed, on the worker thread; None and "" for neither."""
-        self._enqueue(lambda: self._show(picture, text))
+        recogniser = self._prepare()
+        self._changed("Looking and reading")
+        alone = recogniser.show(picture=picture, text=text)
+        if not self.rows:
+            self.answer = alone
 
     def disconnect(self) -> None:
         """Stop and close both devices; `connect` opens them again."""
-        self._silence()
-        self._enqueue(self._disconnect)
+        self.stop()
+        on_worker(Session._disconnect)(self)
 
-    def play(self, scent: int | None = None, *, seconds: float = 10) -> Played | None:
-        """Play `scent` now, or what is recognised; `message` says why, when nothing is played."""
-        return self._start(scent, seconds, mixture=False)
+    def play(self, scent: int | None = None, *, seconds: float = 10, mixture: bool = False) -> Played | None:
+        """Play `scent` now, or what is recognised: the largest share, or the `mixture` as a sequence of slots.
 
-    def mix(self, *, seconds: float = 60) -> Played | None:
-        """Play the recognised mixture as a sequence of slots."""
-        return self._start(None, seconds, mixture=True)
+        `message` says why, when nothing is played.
+        """
+        if self.page_heard:  # somebody clicked
+            self.keep()
+        self.message, played = "", None
+        try:
+            if self.player is None:
+                self.message = "Connect first."
+            elif scent is not None:
+                self.plan = None
+                self.player.play(scent, seconds=seconds)
+            elif self.answer is None:
+                self.message = "Nothing is recognised yet: wait for the first window, or choose a scent."
+            else:
+                played = play(self.answer, self.player, seconds=seconds, mixture=mixture)
+                reason = self.answer.mixture_reason if mixture else self.answer.reason
+                self.message = "" if played else f"Nothing is played: {reason}."
+                self.plan, self.plan_began = played.plan, Clock.now()
+        except SmellkitError as why:
+            self.message = str(why)
+        self._changed()
+        return played
 
     def keep(self) -> None:
         """The page is there and seen: a scent may go on for a while. Without a first such sign it is not waited for."""
@@ -116,7 +172,12 @@ class Session(contextlib.AbstractContextManager):
     def stop(self) -> None:
         """Silence at once, from any thread."""
         self.plan = None
-        self._silence()
+        try:
+            if self.player:
+                self.player.stop()
+                self.message = ""
+        except LinkError as why:
+            self.message = str(why)
         self._changed()
 
     def close(self) -> None:
@@ -131,48 +192,6 @@ class Session(contextlib.AbstractContextManager):
     def __exit__(self, *_) -> None:
         self.close()
 
-    # any thread
-
-    def _enqueue(self, job: Callable[[], None]) -> None:
-        if self._stop.is_set():
-            return
-        self._jobs.put(job)
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="smellkit panel", daemon=True)
-                self._thread.start()
-
-    def _start(self, scent: int | None, seconds: float, *, mixture: bool) -> Played | None:
-        if self.page_heard:  # somebody clicked
-            self.keep()
-        try:
-            if self.player is None:
-                self.message = "Connect first."
-            elif scent is not None:
-                self.plan, self.message = None, ""
-                self.player.play(scent, seconds=seconds)
-            elif self.answer is None:
-                self.message = "Nothing is recognised yet: wait for the first window, or choose a scent."
-            else:
-                played = play(self.answer, self.player, seconds=seconds, mixture=mixture)
-                reason = self.answer.mixture_reason if mixture else self.answer.reason
-                self.message = "" if played else f"Nothing is played: {reason}."
-                self.plan, self.plan_began = played.plan, Clock.now()
-                return played
-        except SmellkitError as why:
-            self.message = str(why)
-        finally:
-            self._changed()
-        return None
-
-    def _silence(self) -> None:
-        try:
-            if self.player:
-                self.player.stop()
-                self.message = ""
-        except LinkError as why:
-            self.message = str(why)
-
     def _changed(self, busy: str = "") -> None:
         self.busy = busy or self.busy
         if not self._stop.is_set():
@@ -184,8 +203,7 @@ class Session(contextlib.AbstractContextManager):
         drawn = 0.0
         while not self._stop.is_set():
             with contextlib.suppress(queue.Empty):
-                job = self._jobs.get(timeout=0.05)
-                self._guarded(job)
+                self._guarded(self._jobs.get(timeout=0.05))
                 drawn = 0.0
             self._guarded(self._sniff)
             if time.monotonic() - drawn > REDRAW and not self._stop.is_set():
@@ -200,35 +218,12 @@ class Session(contextlib.AbstractContextManager):
         finally:
             self.busy = ""
 
-    def _connect(self, nose: str, player: str, source: Any, rate: float) -> None:
-        self._disconnect()
-        self.message = ""
-        try:
-            if self.recogniser is None:
-                self._changed("Preparing the recogniser")
-                self.recogniser = self._make()
-            self._changed("Opening the ports")
-            if nose == "virtual":
-                self.board = Board(source, rate=rate, nose=self.recogniser.nose)
-            self.nose = Nose.open(self.board.port if self.board else nose, nose=self.recogniser.nose)
-            self.player = NeckWear.open(player)
-            if self._stop.is_set():  # closed meanwhile
-                return
-            self._changed("Waking the player")
-            self.player.wake()
-        except BaseException:
-            self._disconnect()
-            raise
-
-    def _show(self, picture: Path | None, text: str) -> None:
+    def _prepare(self) -> Recogniser:
         self.message = ""
         if self.recogniser is None:
             self._changed("Preparing the recogniser")
             self.recogniser = self._make()
-        self._changed("Looking and reading")
-        alone = self.recogniser.show(picture=picture, text=text)
-        if not self.rows:
-            self.answer = alone
+        return self.recogniser
 
     def _disconnect(self) -> None:
         player, nose, board = self.player, self.nose, self.board

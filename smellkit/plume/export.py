@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from smellkit import paths
 from smellkit.errors import SmellkitError, WeightsError
 from smellkit.plume import GASES
-from smellkit.plume.data import normalise
-from smellkit.plume.models import Sized
+from smellkit.plume.models import Sized, normalise
 from smellkit.plume.predict import PlumePredictor
 
 SIZE = (240, 320)  # of the frames that the file takes
@@ -39,7 +39,7 @@ class Frames(nn.Module):
 
     def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, ...]:
         there = present[:, :, None, None, None]
-        frames = {gas: normalise(x / 255) * there[:, i] for i, (gas, x) in enumerate([("co2", co2), ("ch4", ch4)])}
+        frames = {"co2": normalise(co2 / 255) * there[:, 0], "ch4": normalise(ch4 / 255) * there[:, 1]}
         outputs = self.model(frames | {"present": present})
         masks = [outputs[f"{gas}_logits"].argmax(dim=1) for gas in GASES]
         return (*masks, outputs["class_logits"].softmax(dim=1))
@@ -78,12 +78,7 @@ def plume(weights: Path, *, out: Path) -> str:
 
 
 def example(random: np.random.Generator, *, present: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor, Tensor]:
-    """Two noisy grey frames with a bright spot, and which of them are there."""
-    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-    frames = []
-    for _ in GASES:
-        place = random.uniform(0.3, 0.7, 2) * SIZE
-        spot = 90 * np.exp(-((rows - place[0]) ** 2 + (columns - place[1]) ** 2) / 2 / random.uniform(10, 40) ** 2)
-        frames.append(np.clip(90 + spot + random.normal(0, 3, SIZE), 0, 255).round())
-    co2, ch4 = (torch.as_tensor(frame, dtype=torch.float32)[None, None] for frame in frames)
-    return co2, ch4, torch.tensor([present], dtype=torch.float32)
+    """Two noisy grey frames with soft bright and dark places, and which of them are there."""
+    soft = F.interpolate(torch.as_tensor(random.normal(110, 40, (2, 1, 5, 6))), SIZE, mode="bicubic")
+    noisy = (soft + torch.as_tensor(random.normal(0, 3, soft.shape))).clamp(0, 255).round().float()
+    return noisy[:1], noisy[1:], torch.tensor([present], dtype=torch.float32)

@@ -35,11 +35,6 @@ def separable(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(depthwise, *conv(inputs, outputs))
 
 
-def mean(features: Tensor) -> Tensor:
-    """Mean over the picture: (B, C, H, W) to (B, C)."""
-    return features.mean(dim=(2, 3))
-
-
 def resize(x: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
     """Bilinear, to (height, width)."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
@@ -70,13 +65,11 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16):
         super().__init__()
-        hidden = channels // reduction
-        self.gate = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels), nn.Sigmoid()
-        )
+        squeeze, excite = nn.Linear(channels, channels // reduction), nn.Linear(channels // reduction, channels)
+        self.gate = nn.Sequential(squeeze, nn.ReLU(inplace=True), excite, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(mean(x))[:, :, None, None]
+        return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]
 
 
 class ResNet(nn.Module):

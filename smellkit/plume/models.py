@@ -25,7 +25,6 @@ from smellkit.plume.layers import (
     Classifier,
     Features,
     conv,
-    mean,
     resize,
 )
 from smellkit.plume.plumenet import PlumeNet, where_present
@@ -66,7 +65,7 @@ class FUME(nn.Module):
             low, high = self.encoders[0](torch.cat(frames))
             features = [Features(*pair) for pair in zip(low.chunk(2), high.chunk(2), strict=True)]
         high, joined = self.fusion(features[0].high, features[1].high, present)
-        outputs = {"class_logits": self.classifier(mean(joined))}
+        outputs = {"class_logits": self.classifier(joined.mean(dim=(2, 3)))}
         for place, gas in enumerate(GASES):
             logits = self.heads[place](Features(features[place].low, high[place]))
             outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
@@ -121,7 +120,7 @@ class OneFrame(nn.Module):
         if self.head is not None:
             outputs["logits"] = resize(self.head(features), frame.shape[-2:])
         if self.classifier is not None:
-            pooled = [mean(features.high)] + ([self.gas(gas)] if self.gas is not None else [])
+            pooled = [features.high.mean(dim=(2, 3))] + ([self.gas(gas)] if self.gas is not None else [])
             outputs["class_logits"] = self.classifier(torch.cat(pooled, dim=1))
         return outputs
 
@@ -154,7 +153,7 @@ class EarlyFusion(nn.Module):
         features = self.encoder(torch.cat([batch[gas] for gas in GASES], dim=1) * present[:, :, None, None])
         mask = resize(self.head(features), batch[GASES[0]].shape[-2:])
         outputs = {f"{gas}_logits": where_present(mask, present[:, place]) for place, gas in enumerate(GASES)}
-        return outputs | {"class_logits": self.classifier(mean(features.high))}
+        return outputs | {"class_logits": self.classifier(features.high.mean(dim=(2, 3)))}
 
 
 class Sized(nn.Module):
@@ -176,6 +175,11 @@ class Sized(nn.Module):
         if self.log_variance is not None:
             outputs["log_variance"] = self.log_variance
         return {name: resize(x, size) if x.ndim == 4 and x.shape[-2:] != size else x for name, x in outputs.items()}
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """From 0..1 to -1..1."""
+    return (frames - 0.5) / 0.5
 
 
 def to_size(frames: Tensor, size: tuple[int, int]) -> Tensor:

@@ -52,7 +52,11 @@ class Rule:
     def of(cls, folder: str | Path, *, report: Report | None = None) -> Rule:
         """The rule of a folder with annotations; deep frames are all looked through for their ends."""
         folder = tables.find(folder)
-        rule = cls(folder, values=_kept_values(folder))
+        rule, path = cls(folder), folder / VALUES
+        for key, name in read_json(path).items() if path.is_file() else ():
+            if name not in NAMES or not key.isdecimal():
+                raise fault(path, key=key, expected=", ".join(NAMES), found=repr(name)[:40], hint=ASK)
+            rule.values[int(key)] = NAMES.index(name)
         first = next(_listed(folder, "frame"), None)
         if first is not None and _is_deep(first):
             rule.scale = low, high = rule._ends()
@@ -62,27 +66,36 @@ class Rule:
 
     def read_frame(self, path: Path, *, report: Report | None = None) -> Grey:
         """Return a picture as grey (rows, columns) of 8 bits, upright."""
+        pixels = self._read(path, deep=self.scale is not None, report=report)
         if self.scale is None:
-            self._refuse_depth(path, deep=True)
-            return _grey(path, report)
+            return pixels
         low, high = self.scale
-        deep = np.clip(self._deep(path), low, high)
-        return np.round((deep - low) * (255 / max(1.0, high - low))).astype(np.uint8)
+        return np.round((np.clip(pixels, low, high) - low) * (255 / max(1.0, high - low))).astype(np.uint8)
 
     def read_both(
         self, frame: Path, mask: Path, *, size: tuple[int, int], report: Report | None = None
     ) -> tuple[Grey, Grey]:
-        """Return a frame and the values of its mask at `size` (rows, columns), turned alike; see `classes`.
+        """Return a frame and the values of its mask at `size` (rows, columns); see `classes`."""
+        picture = self.read_frame(frame, report=report)
+        values = self.read_values(mask, frame=(frame, picture), report=report)
+        if picture.shape == size:
+            return picture, values
+        one, two = (Image.fromarray(pixels) for pixels in (picture, values))
+        smooth, nearest = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
+        return np.asarray(one.resize(size[::-1], smooth)), np.asarray(two.resize(size[::-1], nearest))
 
-        Raises `DataError` where their files differ in size.
+    def read_values(self, path: Path, *, frame: tuple[Path, Grey] | None = None, report: Report | None = None) -> Grey:
+        """Return the values in the file of a mask (rows, columns), and remember them.
+
+        It is turned as its `frame` (file and pixels) is. DataError where the two differ in size.
         """
-        picture, values = self.read_frame(frame, report=report), self.read_values(mask, frame=frame, report=report)
-        refuse_other_size((frame, picture), (mask, values))
-        return _resized(picture, size, Image.Resampling.BILINEAR), _resized(values, size, Image.Resampling.NEAREST)
-
-    def read_values(self, path: Path, *, frame: Path | None = None, report: Report | None = None) -> Grey:
-        """Return the values in the file of a mask (rows, columns), turned as its `frame` is, and remember them."""
-        values = _as_its_frame(_mask(path, report), path, frame)
+        values = _mask(path, report)
+        if frame is not None:
+            values = _as_its_frame(values, path, frame[0])
+            one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (frame[1], values))
+            if one != other:
+                hint = "save the mask with the pixels of its frame, or pair it with the right frame"
+                raise fault(path, expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
         levels = self._with(path, values)
         self._meaning(levels)  # a mask that is refused leaves nothing behind
         self.levels = levels
@@ -127,28 +140,18 @@ class Rule:
         """The darkest and the brightest pixel of the folder's deep frames, dead ones left out."""
         low, high = np.inf, -np.inf
         for path in _listed(self.folder, "frame"):
-            values = self._deep(path)
+            values = self._read(path, deep=True)
             alive = values[(values > 0) & (values < 65535)]
             low, high = min(low, alive.min(initial=np.inf)), max(high, alive.max(initial=-np.inf))
         return (float(low), float(high)) if low < high else (0.0, 65535.0)
 
-    def _deep(self, path: Path) -> NDArray[np.float64]:
-        self._refuse_depth(path, deep=False)
-        return np.asarray(read_picture(path, rgb=False), np.float64)
-
-    def _refuse_depth(self, path: Path, *, deep: bool) -> None:
-        if _is_deep(path) == deep:
-            wanted, found = ("8 bits", "16 bits") if deep else ("16 bits", "8 bits")
+    def _read(self, path: Path, *, deep: bool, report: Report | None = None) -> NDArray:
+        """The pixels of a frame of 8 bits, or of a deep one; refused where it is of the other kind."""
+        if _is_deep(path) != deep:
+            wanted, found = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
             hint = f"save all frames of {self.folder} with the same depth"
             raise fault(path, expected=f"a frame of {wanted}, as the others", found=found, hint=hint)
-
-
-def refuse_other_size(frame: tuple[Path, NDArray], mask: tuple[Path, NDArray]) -> None:
-    """Refuse a frame and its mask (file and pixels of each) that differ in size."""
-    one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for _, pixels in (frame, mask))
-    if one != other:
-        hint = "save the mask with the pixels of its frame, or pair it with the right frame"
-        raise fault(mask[0], expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
+        return np.asarray(read_picture(path, rgb=False), np.float64) if deep else _grey(path, report)
 
 
 def _listed(folder: Path, kind: str) -> Iterator[Path]:
@@ -163,15 +166,6 @@ def _listed(folder: Path, kind: str) -> Iterator[Path]:
             if name not in done and (path := tables.located(folder, tables.clean_path(name))).is_file():
                 yield path
             done.add(name)
-
-
-def _kept_values(folder: Path) -> dict[int, int]:
-    path = folder / VALUES
-    values = read_json(path) if path.is_file() else {}
-    for key, name in values.items():
-        if name not in NAMES or not key.isdecimal():
-            raise fault(path, key=key, expected=", ".join(NAMES), found=repr(name)[:40], hint=ASK)
-    return {int(key): NAMES.index(name) for key, name in values.items()}
 
 
 def _is_deep(path: Path) -> bool:
@@ -218,10 +212,10 @@ def _turn(path: Path) -> int:
         return int(picture.getexif().get(TURN, 1))
 
 
-def _as_its_frame(values: Grey, path: Path, frame: Path | None) -> Grey:
+def _as_its_frame(values: Grey, path: Path, frame: Path) -> Grey:
     """A mask that says no turn itself, turned as its frame, if it has the pixels of the frame's file."""
-    turn = 1 if frame is None or _turn(path) != 1 else _turn(frame)
-    if frame is None or turn == 1:
+    turn = 1 if _turn(path) != 1 else _turn(frame)
+    if turn == 1:
         return values
     with Image.open(frame) as picture:
         stored = picture.size[::-1]
@@ -233,7 +227,3 @@ def _as_its_frame(values: Grey, path: Path, frame: Path | None) -> Grey:
     turned = Image.fromarray(values)
     turned.getexif()[TURN] = turn
     return np.asarray(ImageOps.exif_transpose(turned))
-
-
-def _resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:
-    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,21 +25,21 @@ from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import CLASSES, GASES, models
 from smellkit.plume import annotations as tables
-from smellkit.plume.data import normalise
 from smellkit.plume.layers import resize
-from smellkit.plume.models import Sized, to_size
+from smellkit.plume.models import Sized, normalise, to_size
 from smellkit.plume.pictures import FEATURES, Rule, features
 from smellkit.task import Batch
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
 TABLE, MASKS = "predictions.csv", "masks"  # what is written
 BATCH = 16  # pairs that the model sees at a time
+VIEWS = {"identity": (False, 1.0), "flip": (True, 1.0), "crop": (False, 1.05)}  # that FUME averages: mirrored, enlarged
 MADE_BY = "python -m smellkit.study.plume.release RUN FOLDER"
 Frame = NDArray[np.uint8]
+Pair = tuple[str, str]  # of CO2 and CH4: frames as the annotations call them, or their masks; "" is a missing one
 
 
-@dataclass(frozen=True)
-class PlumePrediction:
+class PlumePrediction(NamedTuple):
     """Of one pair: a mask (H, W) for each frame that is there, and the probabilities of the classes (3,)."""
 
     masks: tuple[Frame | None, Frame | None]
@@ -67,14 +66,13 @@ class PlumePredictor:
         """The predictor in `folder`; WeightsError when there is none."""
         tensors, manifest = checkpoint.load(folder, made_by=MADE_BY)
         try:
-            if manifest["kind"] != "plume" or list(manifest["classes"]) != list(CLASSES):
-                raise WeightsError(f"{folder} tells other classes apart", hint="train it again")
+            other = manifest["kind"] != "plume" or list(manifest["classes"]) != list(CLASSES)
             height, width = (int(length) for length in manifest["size"])
             model = Sized(models.build(manifest["model"]), (height, width))
-        except WeightsError:
-            raise
         except (KeyError, TypeError, ValueError, AttributeError, SmellkitError) as why:
             raise WeightsError(f"{folder} holds no model of plumes: {why}", hint=MADE_BY) from why
+        if other:
+            raise WeightsError(f"{folder} tells other classes apart", hint="train it again")
         checkpoint.fill(model, tensors, where=str(folder)).eval()
         return cls(model, Ranges.of(manifest))
 
@@ -91,7 +89,11 @@ class PlumePredictor:
         probability = outputs["class_logits"].softmax(dim=1).numpy()
         predictions = []
         for row, pair in enumerate(pairs):
-            masks = [_mask(outputs[f"{gas}_logits"][row], frame) for gas, frame in zip(GASES, pair, strict=True)]
+            masks: list[Frame | None] = [None, None]
+            for place, frame in enumerate(pair):
+                if frame is not None:
+                    logits = resize(outputs[f"{GASES[place]}_logits"][row, None], frame.shape)
+                    masks[place] = logits[0].argmax(dim=0).byte().numpy()
             predictions.append(PlumePrediction((masks[0], masks[1]), probability[row]))
         return predictions
 
@@ -118,40 +120,26 @@ def averaged(model: Callable[[Batch], Batch], batch: Batch) -> Batch:
     there = batch["present"][:, :, None, None, None]  # a missing gas stays blank
     totals: dict[str, Tensor] = {}
     known: dict[str, Tensor | float] = {}
-    for change, undo in VIEWS.values():
-        changed = {gas: change(batch[gas])[0] * there[:, place] for place, gas in enumerate(GASES)}
+    for flip, zoom in VIEWS.values():
+        changed = {gas: view(batch[gas], flip, zoom)[0] * there[:, place] for place, gas in enumerate(GASES)}
         for name, logits in model(batch | changed).items():
             if name.endswith("_logits"):
                 probability = logits.softmax(dim=1)
-                part, weight = undo(probability) if probability.ndim == 4 else (probability, 1.0)
+                part, weight = view(probability, flip, 1 / zoom) if probability.ndim == 4 else (probability, 1.0)
                 totals[name] = totals.get(name, 0) + part * weight
                 known[name] = known.get(name, 0) + weight
     return {name: (total / known[name]).clamp(min=1e-8).log() for name, total in totals.items()}
 
 
-def _zoom(maps: Tensor, *, factor: float) -> tuple[Tensor, Tensor]:
-    """Enlarge about the centre; below 1 the rim is unknown."""
-    theta = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]], dtype=maps.dtype)
+def view(maps: Tensor, flip: bool, zoom: float) -> tuple[Tensor, Tensor | float]:
+    """Maps (B, C, H, W) mirrored, or enlarged about the centre, and where they are known: below 1 the rim is not."""
+    maps = maps.flip(-1) if flip else maps
+    if zoom == 1:
+        return maps, 1.0
+    theta = torch.tensor([[1 / zoom, 0, 0], [0, 1 / zoom, 0]], dtype=maps.dtype)
     grid = F.affine_grid(theta[None].expand(len(maps), -1, -1), list(maps.shape), align_corners=False)
     inside = (grid[0].abs() <= 1).all(dim=-1).to(maps.dtype)
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False), inside
-
-
-# The views that FUME averages: how frames (B, C, H, W) change, and the way back of maps; either also says where the
-# result is known (H, W).
-View = Callable[[Tensor], tuple[Tensor, Tensor | float]]
-VIEWS: dict[str, tuple[View, View]] = {
-    "identity": (lambda maps: (maps, 1.0), lambda maps: (maps, 1.0)),
-    "flip": (lambda maps: (maps.flip(-1), 1.0), lambda maps: (maps.flip(-1), 1.0)),
-    "crop": (partial(_zoom, factor=1.05), partial(_zoom, factor=1 / 1.05)),
-}
-
-
-class Pair(NamedTuple):
-    """Two frames to look at, as the annotations call them; "" is a missing one."""
-
-    co2: str
-    ch4: str
 
 
 def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool = False) -> str:
@@ -176,14 +164,14 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool 
         writer.writerow(COLUMNS)
         for start in range(0, len(asked), BATCH):
             some = asked[start : start + BATCH]
-            predictions = predictor.predict([(read(pair.co2), read(pair.ch4)) for pair in some], tta=tta)
+            predictions = predictor.predict([(read(co2), read(ch4)) for co2, ch4 in some], tta=tta)
             for pair, masks, one in zip(some, names[start : start + BATCH], predictions, strict=True):
                 for name, mask in zip(masks, one.masks, strict=True):
                     if mask is not None:
                         (part / name).parent.mkdir(parents=True, exist_ok=True)
                         Image.fromarray(mask).save(part / name)
                 probabilities = (f"{p:.4f}" for p in one.probability)
-                writer.writerow([*(paths.cell(str(name)) for name in pair), one.health, *probabilities, *masks])
+                writer.writerow([*map(paths.cell, pair), one.health, *probabilities, *masks])
                 count[one.health] += 1
     classes = ", ".join(f"{count[number]} {name}" for number, name in enumerate(CLASSES))
     return f"{out / TABLE}: {len(asked)} pairs ({classes}), masks in {out / MASKS}"
@@ -198,8 +186,8 @@ def pairs(folder: Path, *, split: str = "") -> list[Pair]:
     if not splits:
         names = " or ".join(tables.annotation_file("", name, paired=True).name for name in tables.SPLITS)
         raise DataError(f"There is no {names} in {folder}", hint="smellkit data pair DIR writes it from annotations")
-    rows = [tables.read_pairs(folder, name, labels=False)[["co2_frame", "ch4_frame"]] for name in splits]
-    return [Pair(*names) for table in rows for names in table.to_numpy()]
+    rows = [tables.read_pairs(folder, name, labels=False) for name in splits]
+    return [pair for table in rows for pair in zip(table["co2_frame"], table["ch4_frame"], strict=True)]
 
 
 def mask_names(asked: Sequence[Pair]) -> list[Pair]:
@@ -218,7 +206,7 @@ def mask_names(asked: Sequence[Pair]) -> list[Pair]:
                     stem += "_"
                 pair[place] = f"{stem}.png"
                 taken[pair[place].casefold()] = 1
-    return [Pair(*pair) for pair in usual]
+    return [(co2, ch4) for co2, ch4 in usual]
 
 
 def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Frame:
@@ -288,7 +276,3 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
         (part / MASKS).rename(masks)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _mask(logits: Tensor, frame: Frame | None) -> Frame | None:
-    return None if frame is None else resize(logits[None], frame.shape)[0].argmax(dim=0).byte().numpy()

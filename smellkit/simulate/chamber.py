@@ -36,16 +36,9 @@ class Chamber:
     """
 
     def __init__(
-        self,
-        device: VirtualNeckWear,
-        *,
-        seed: int = 0,
-        rate: float = 10.0,
-        columns: tuple[str, ...] = GROVE,
-        uneven: float = UNEVEN,
-        fade: float = FADE,
-        now: Callable[[], float] = Clock.now,
-    ):
+        self, device: VirtualNeckWear, *, seed: int = 0, rate: float = 10.0, columns: tuple[str, ...] = GROVE,
+        uneven: float = UNEVEN, fade: float = FADE, now: Callable[[], float] = Clock.now,
+    ):  # fmt: skip
         self.device, self.rate, self.columns, self.now = device, rate, columns, now
         self._rng = np.random.default_rng(seed)
         self.session = nose.session(self._rng)
@@ -54,12 +47,9 @@ class Chamber:
         variations = np.exp(variety * self._rng.normal(0, 1, (len(SCENTS), len(nose.COMPOUNDS))))
         self._odours = np.array([nose.SUBSTANCES[name] for name in SCENTS]) * variations
         self._loads = nose.MIXTURE_LOADS if columns == GROVE else 0.0
-        self._fade = fade
-        self._films = nose.Films()
-        self._air = np.zeros(len(SCENTS))
-        self._played = np.zeros(len(SCENTS))  # s, of each cartridge
+        self._fade, self._films = fade, nose.Films()
+        self._air, self._played, self.emitted = np.zeros((3, len(SCENTS)))  # played: s, of each cartridge
         self._plume, self._wander = 0.0, np.zeros(len(nose.FILMS))
-        self.emitted = np.zeros(len(SCENTS))
         self._began = self._time = now()
 
     def row(self, time: float) -> list[float]:

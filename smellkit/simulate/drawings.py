@@ -1,4 +1,7 @@
-"""Draw the twelve odorants: small pictures, each another one, so that the sample needs no one's photographs."""
+"""Draw the twelve odorants: small pictures, each another one, so that the sample needs no one's photographs.
+
+Points are complex numbers, x + iy, in a square of 1 x 1 around the middle of the picture; y goes down.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
 
 SCALE = 4  # drawn larger, then shrunk: smooth edges
 GREEN, STEM, TABLE = (86, 140, 60), (106, 76, 46), (226, 218, 204)
+ROUND = np.exp(1j * np.linspace(0, 2 * np.pi, 60))
 
 
 def draw(name: str, rng: np.random.Generator, *, size: int = 96) -> Image:
@@ -36,56 +40,46 @@ def draw(name: str, rng: np.random.Generator, *, size: int = 96) -> Image:
 
 
 class Pen:
-    """Draws in a square of 1 x 1 around the picture's middle, moved and scaled once at random."""
+    """Draws around the picture's middle, moved and scaled once at random."""
 
     def __init__(self, canvas: ImageDraw, rng: np.random.Generator, pixels: int):
         self.canvas, self.rng, self.pixels = canvas, rng, pixels
-        self.middle = 0.5 + rng.uniform(-0.07, 0.07, 2)
+        self.middle = complex(*(0.5 + rng.uniform(-0.07, 0.07, 2)))
         self.zoom = rng.uniform(0.72, 0.95)
 
     def colour(self, red: int, green: int, blue: int) -> tuple[int, int, int]:
         """Return a colour near to this one."""
         return _near((red, green, blue), self.rng, 16)
 
-    def shape(self, x, y, colour) -> None:
-        """Fill the outline x, y (points), each from -0.5 to 0.5."""
-        self.canvas.polygon(self._pixels(x, y), fill=colour)
+    def shape(self, points, colour) -> None:
+        """Fill the outline `points`."""
+        self.canvas.polygon(self._pixels(points), fill=colour)
 
-    def oval(self, x, y, wide, high, colour, *, turn: float = 0.0) -> None:
+    def oval(self, at, wide, high, colour, *, turn: float = 0.0) -> None:
         """Fill an ellipse with these half axes, turned by `turn` radians."""
-        round_ = np.linspace(0, 2 * np.pi, 60)
-        a, b = wide * np.cos(round_), high * np.sin(round_)
-        self.shape(*_turned(x, y, a, b, turn), colour)
+        self.shape(at + (wide * ROUND.real + 1j * high * ROUND.imag) * np.exp(1j * turn), colour)
 
-    def line(self, x, y, colour, *, width: float = 0.015) -> None:
-        """Draw a line through the points x, y."""
+    def line(self, points, colour, *, width: float = 0.015) -> None:
+        """Draw a line through `points`."""
         thick = max(1, round(width * self.zoom * self.pixels))
-        self.canvas.line(self._pixels(x, y), fill=colour, width=thick, joint="curve")
+        self.canvas.line(self._pixels(points), fill=colour, width=thick, joint="curve")
 
-    def _pixels(self, x, y) -> list[tuple]:
-        points = (self.middle + self.zoom * np.stack([np.asarray(x), np.asarray(y)], axis=1)) * self.pixels
-        return [tuple(point) for point in points]
+    def _pixels(self, points) -> list[tuple]:
+        places = (self.middle + self.zoom * np.asarray(points)) * self.pixels
+        return list(zip(places.real.tolist(), places.imag.tolist(), strict=True))
 
-    def leaf(self, x, y, length, turn) -> None:
+    def leaf(self, at, length, turn) -> None:
         """A pointed green leaf."""
         along = np.linspace(0, 1, 20)
-        half = 0.22 * length * np.sin(np.pi * along)
-        a, b = np.concatenate([along, along[::-1]]) * length, np.concatenate([half, -half[::-1]])
-        self.shape(*_turned(x, y, a, b, turn), self.colour(*GREEN))
+        edge = along + 0.22j * np.sin(np.pi * along)
+        self.shape(at + length * np.concatenate([edge, edge[::-1].conj()]) * np.exp(1j * turn), self.colour(*GREEN))
 
-    def places(self, count: int, reach: float) -> np.ndarray:
-        """Return `count` places (count, 2) around the middle, spread over a spiral so that they overlap little."""
+    def places(self, least: int, most: int, reach: float) -> Any:
+        """Return places around the middle, spread over a spiral so that they overlap little."""
+        count = int(self.rng.integers(least, most)) if most > least else least
         step = np.arange(count) + 0.5
-        angle = step * 2.4 + self.rng.uniform(0, 2 * np.pi)
-        radius = reach * np.sqrt(step / count)
-        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1) + self.rng.normal(
-            0, 0.015, (count, 2)
-        )
-
-
-def _turned(x, y, a, b, turn) -> tuple[Any, Any]:
-    """The points a, b turned by `turn` radians around 0, then moved to x, y."""
-    return x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn)
+        spiral = reach * np.sqrt(step / count) * np.exp(1j * (step * 2.4 + self.rng.uniform(0, 2 * np.pi)))
+        return spiral + self.rng.normal(0, 0.015, (count, 2)) @ (1, 1j)
 
 
 def _near(colour: tuple[int, int, int], rng: np.random.Generator, spread: int) -> tuple[int, int, int]:
@@ -93,124 +87,117 @@ def _near(colour: tuple[int, int, int], rng: np.random.Generator, spread: int) -
 
 
 def _peach(pen: Pen) -> None:
-    pen.oval(0, 0.03, 0.38, 0.36, pen.colour(246, 176, 120))
-    pen.oval(0.13, 0.05, 0.22, 0.28, pen.colour(232, 120, 100))
+    pen.oval(0.03j, 0.38, 0.36, pen.colour(246, 176, 120))
+    pen.oval(0.13 + 0.05j, 0.22, 0.28, pen.colour(232, 120, 100))
     curve = np.linspace(-0.33, 0.3, 20)
-    pen.line(-0.06 + 0.1 * np.cos(4 * curve), curve, pen.colour(196, 96, 80), width=0.02)
-    pen.leaf(0, -0.32, 0.3, pen.rng.uniform(-0.7, 0.0))
+    pen.line(-0.06 + 0.1 * np.cos(4 * curve) + 1j * curve, pen.colour(196, 96, 80), width=0.02)
+    pen.leaf(-0.32j, 0.3, pen.rng.uniform(-0.7, 0.0))
 
 
 def _apple(pen: Pen) -> None:
     red = pen.colour(*((196, 40, 44) if pen.rng.random() < 0.7 else (150, 180, 60)))
-    pen.oval(-0.14, 0.06, 0.25, 0.33, red)
-    pen.oval(0.14, 0.06, 0.25, 0.33, red)
-    pen.oval(-0.2, -0.06, 0.06, 0.1, (244, 214, 200), turn=0.4)
-    pen.line([0, 0.04], [-0.2, -0.42], STEM, width=0.03)
-    pen.leaf(0.03, -0.34, 0.24, -0.5)
+    pen.oval(-0.14 + 0.06j, 0.25, 0.33, red)
+    pen.oval(0.14 + 0.06j, 0.25, 0.33, red)
+    pen.oval(-0.2 - 0.06j, 0.06, 0.1, (244, 214, 200), turn=0.4)
+    pen.line([-0.2j, 0.04 - 0.42j], STEM, width=0.03)
+    pen.leaf(0.03 - 0.34j, 0.24, -0.5)
 
 
 def _banana(pen: Pen) -> None:
     yellow = pen.colour(244, 212, 70)
+    half = 0.09 * np.sin(np.linspace(0.12, np.pi - 0.12, 40)) ** 0.6
+    arc = np.exp(1j * np.linspace(0.15 * np.pi, 0.85 * np.pi, 40))
     for shift in (0.1, 0.0)[: 1 + int(pen.rng.random() < 0.6)]:
-        angle = np.linspace(0.15 * np.pi, 0.85 * np.pi, 40)
-        half = 0.09 * np.sin(np.linspace(0.12, np.pi - 0.12, 40)) ** 0.6
-        x = np.concatenate([(0.5 + half) * np.cos(angle), ((0.5 - half) * np.cos(angle))[::-1]])
-        y = np.concatenate([(0.5 + half) * np.sin(angle), ((0.5 - half) * np.sin(angle))[::-1]])
-        pen.shape(x, y - 0.35 - shift, tuple(int(c * (1 - shift)) for c in yellow))
-        pen.line(0.5 * np.cos(angle), 0.5 * np.sin(angle) - 0.35 - shift, (206, 168, 40), width=0.012)
-    pen.oval(0.44, -0.12, 0.035, 0.035, (90, 70, 30))
-    pen.oval(-0.44, -0.12, 0.03, 0.03, (90, 70, 30))
+        up = 1j * (0.35 + shift)
+        pen.shape(np.concatenate([(0.5 + half) * arc, ((0.5 - half) * arc)[::-1]]) - up,
+                  tuple(int(c * (1 - shift)) for c in yellow))  # fmt: skip
+        pen.line(0.5 * arc - up, (206, 168, 40), width=0.012)
+    pen.oval(0.44 - 0.12j, 0.035, 0.035, (90, 70, 30))
+    pen.oval(-0.44 - 0.12j, 0.03, 0.03, (90, 70, 30))
 
 
 def _mandarin_orange(pen: Pen) -> None:
-    pen.oval(0, 0.02, 0.39, 0.35, pen.colour(242, 136, 26))
-    for x, y in pen.places(40, 0.3):
-        pen.oval(x, y + 0.02, 0.008, 0.008, (222, 112, 12))
-    pen.oval(-0.13, -0.12, 0.09, 0.05, (252, 190, 110), turn=-0.5)
+    pen.oval(0.02j, 0.39, 0.35, pen.colour(242, 136, 26))
+    for at in pen.places(40, 40, 0.3):
+        pen.oval(at + 0.02j, 0.008, 0.008, (222, 112, 12))
+    pen.oval(-0.13 - 0.12j, 0.09, 0.05, (252, 190, 110), turn=-0.5)
     for turn in np.linspace(0, 2 * np.pi, 6)[:-1]:
-        pen.line([0, 0.06 * np.cos(turn)], [-0.25, -0.25 + 0.05 * np.sin(turn)], GREEN, width=0.03)
+        pen.line([-0.25j, 0.06 * np.cos(turn) + 1j * (-0.25 + 0.05 * np.sin(turn))], GREEN, width=0.03)
 
 
 def _pear(pen: Pen) -> None:
     skin = pen.colour(186, 196, 76)
-    pen.oval(0, 0.15, 0.27, 0.28, skin)
-    pen.oval(0, -0.12, 0.15, 0.2, skin)
-    pen.shape([-0.15, 0.15, 0.26, -0.26], [-0.14, -0.14, 0.1, 0.1], skin)
-    pen.oval(0.1, 0.16, 0.1, 0.14, pen.colour(206, 180, 80))
-    pen.line([0, 0.03], [-0.28, -0.44], STEM, width=0.03)
+    pen.oval(0.15j, 0.27, 0.28, skin)
+    pen.oval(-0.12j, 0.15, 0.2, skin)
+    pen.shape([-0.15 - 0.14j, 0.15 - 0.14j, 0.26 + 0.1j, -0.26 + 0.1j], skin)
+    pen.oval(0.1 + 0.16j, 0.1, 0.14, pen.colour(206, 180, 80))
+    pen.line([-0.28j, 0.03 - 0.44j], STEM, width=0.03)
 
 
 def _strawberry(pen: Pen) -> None:
     angle = np.linspace(0, 2 * np.pi, 80)
-    pen.shape(
-        0.34 * np.sin(angle) * (1 - 0.25 * np.cos(angle + np.pi)),
-        0.08 - 0.38 * np.cos(angle + np.pi) * -1 * 0.95,
-        pen.colour(212, 30, 50),
-    )
-    for x, y in pen.places(26, 0.26):
-        pen.oval(0.85 * x, y + 0.04, 0.012, 0.02, (246, 214, 110))
+    wide = 0.34 * np.sin(angle) * (1 + 0.25 * np.cos(angle))
+    pen.shape(wide + 1j * (0.08 - 0.361 * np.cos(angle)), pen.colour(212, 30, 50))
+    for at in pen.places(26, 26, 0.26):
+        pen.oval(0.85 * at.real + 1j * (at.imag + 0.04), 0.012, 0.02, (246, 214, 110))
     for turn in np.linspace(-2.8, -0.35, 6):
-        pen.leaf(0, -0.26, 0.2, turn)
-        pen.leaf(0, -0.28, 0.22, -turn * 0.3 + 0.2)
+        pen.leaf(-0.26j, 0.2, turn)
+        pen.leaf(-0.28j, 0.22, -turn * 0.3 + 0.2)
 
 
 def _mango(pen: Pen) -> None:
-    pen.oval(0, 0, 0.42, 0.28, pen.colour(240, 160, 50), turn=0.5)
-    pen.oval(0.08, 0.1, 0.27, 0.17, pen.colour(246, 196, 74), turn=0.5)
-    pen.oval(-0.19, -0.13, 0.16, 0.13, pen.colour(206, 74, 50), turn=0.5)
-    pen.oval(0.24, 0.02, 0.12, 0.05, pen.colour(130, 160, 70), turn=0.9)
-    pen.line([-0.34, -0.4], [-0.22, -0.3], STEM, width=0.03)
+    pen.oval(0, 0.42, 0.28, pen.colour(240, 160, 50), turn=0.5)
+    pen.oval(0.08 + 0.1j, 0.27, 0.17, pen.colour(246, 196, 74), turn=0.5)
+    pen.oval(-0.19 - 0.13j, 0.16, 0.13, pen.colour(206, 74, 50), turn=0.5)
+    pen.oval(0.24 + 0.02j, 0.12, 0.05, pen.colour(130, 160, 70), turn=0.9)
+    pen.line([-0.34 - 0.22j, -0.4 - 0.3j], STEM, width=0.03)
 
 
 def _almond(pen: Pen) -> None:
-    for x, y in pen.places(int(pen.rng.integers(3, 6)), 0.3):
-        turn, long = pen.rng.uniform(0, np.pi), pen.rng.uniform(0.19, 0.24)
-        along = np.linspace(0, 2 * np.pi, 50)
-        a, b = long * np.cos(along), 0.55 * long * np.sin(along) * (1 - 0.35 * np.cos(along))
-        pen.shape(*_turned(x, y, a, b, turn), pen.colour(176, 112, 62))
+    round_ = np.exp(1j * np.linspace(0, 2 * np.pi, 50))
+    for at in pen.places(3, 6, 0.3):
+        turn, long = np.exp(1j * pen.rng.uniform(0, np.pi)), pen.rng.uniform(0.19, 0.24)
+        narrow = round_.real + 0.55j * round_.imag * (1 - 0.35 * round_.real)
+        pen.shape(at + long * narrow * turn, pen.colour(176, 112, 62))
         for side in (-0.04, 0.0, 0.04):
-            pen.line(*_turned(x, y, np.array([-0.7, 0.75]) * long, side, turn), (140, 84, 44), width=0.01)
+            pen.line(at + (long * np.array([-0.7, 0.75]) + 1j * side) * turn, (140, 84, 44), width=0.01)
 
 
 def _cloves(pen: Pen) -> None:
-    for x, y in pen.places(int(pen.rng.integers(5, 9)), 0.34):
-        turn, brown = pen.rng.uniform(0, 2 * np.pi), pen.colour(84, 50, 34)
-        c, s = np.cos(turn), np.sin(turn)
-        pen.line([x, x + 0.2 * c], [y, y + 0.2 * s], brown, width=0.04)
+    for at in pen.places(5, 9, 0.34):
+        turn, brown = np.exp(1j * pen.rng.uniform(0, 2 * np.pi)), pen.colour(84, 50, 34)
+        pen.line([at, at + 0.2 * turn], brown, width=0.04)
         for spread in (-0.8, 0.8):
-            tip = turn + spread
-            pen.line([x, x - 0.06 * np.cos(tip)], [y, y - 0.06 * np.sin(tip)], brown, width=0.03)
-        pen.oval(x - 0.03 * c, y - 0.03 * s, 0.04, 0.04, pen.colour(122, 78, 50))
+            pen.line([at, at - 0.06 * turn * np.exp(1j * spread)], brown, width=0.03)
+        pen.oval(at - 0.03 * turn, 0.04, 0.04, pen.colour(122, 78, 50))
 
 
 def _coriander(pen: Pen) -> None:
-    for x, y in pen.places(int(pen.rng.integers(9, 15)), 0.36):
-        radius, turn = pen.rng.uniform(0.065, 0.085), pen.rng.uniform(0, np.pi)
-        pen.oval(x, y, radius, radius, pen.colour(200, 164, 100))
+    for at in pen.places(9, 15, 0.36):
+        radius, turn = pen.rng.uniform(0.065, 0.085), np.exp(1j * pen.rng.uniform(0, np.pi))
+        pen.oval(at, radius, radius, pen.colour(200, 164, 100))
+        arc = np.linspace(-0.9, 0.9, 9)
         for bend in (-0.6, -0.2, 0.2, 0.6):
-            arc = np.linspace(-0.9, 0.9, 9)
-            a, b = arc * radius, bend * radius * np.sqrt(1 - arc**2)
-            pen.line(*_turned(x, y, a, b, turn), (156, 118, 62), width=0.009)
+            pen.line(at + radius * (arc + 1j * bend * np.sqrt(1 - arc**2)) * turn, (156, 118, 62), width=0.009)
 
 
 def _cumin(pen: Pen) -> None:
-    for x, y in pen.places(int(pen.rng.integers(16, 26)), 0.4):
+    for at in pen.places(16, 26, 0.4):
         turn, brown = pen.rng.uniform(0, np.pi), pen.colour(150, 116, 64)
-        pen.oval(x, y, 0.095, 0.022, brown, turn=turn)
-        ends = np.array([-0.085, 0.085])
-        pen.line(x + ends * np.cos(turn), y + ends * np.sin(turn), (196, 166, 104), width=0.009)
+        pen.oval(at, 0.095, 0.022, brown, turn=turn)
+        pen.line(at + np.array([-0.085, 0.085]) * np.exp(1j * turn), (196, 166, 104), width=0.009)
 
 
 def _garlic(pen: Pen) -> None:
     white = pen.colour(240, 234, 224)
-    pen.oval(0, 0.12, 0.34, 0.27, white)
-    pen.shape([-0.2, -0.05, -0.04, 0.04, 0.05, 0.2], [-0.06, -0.26, -0.44, -0.44, -0.26, -0.06], white)
+    pen.oval(0.12j, 0.34, 0.27, white)
+    neck = np.array([0.2 - 0.06j, 0.05 - 0.26j, 0.04 - 0.44j])
+    pen.shape([*-neck.conj(), *neck[::-1]], white)
+    down = np.linspace(0, 1, 15)
     for bend in (-0.24, -0.12, 0.0, 0.12, 0.24):
-        down = np.linspace(0, 1, 15)
-        pen.line(
-            bend * np.sin(np.pi * (0.15 + 0.75 * down)), -0.3 + 0.66 * down, pen.colour(200, 176, 186), width=0.012
-        )
-    pen.oval(0, 0.36, 0.1, 0.03, (190, 170, 140))
+        rib = bend * np.sin(np.pi * (0.15 + 0.75 * down)) + 1j * (-0.3 + 0.66 * down)
+        pen.line(rib, pen.colour(200, 176, 186), width=0.012)
+    pen.oval(0.36j, 0.1, 0.03, (190, 170, 140))
 
 
 _FRUITS = (_peach, _apple, _banana, _mandarin_orange, _pear, _strawberry, _mango)

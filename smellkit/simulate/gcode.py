@@ -6,13 +6,14 @@ program (lines) -> trajectory (mm, every 0.257 s) -> 155 channels: motion, vibra
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from smellkit import paths
-from smellkit.gcode.recordings import CONTINUOUS, CURRENT, NODES, OPERATIONS, POSITION, RATE
+from smellkit.gcode.recordings import CONTINUOUS, CURRENT, NODES, OPERATIONS, POSITION, RATE, modality, node
 
 INCH = 25.4
 RAPID = 45.0  # mm a second
@@ -88,7 +89,7 @@ def record(
     velocity = np.gradient(place, axis=0) * RATE
     push = np.gradient(velocity, axis=0) * RATE
     harsh = 1.6 if operation.startswith("damage") else 1.0
-    absent = set(ABSENT) | set(random.choice([node for node in NODES if node not in ABSENT], size=1))
+    absent = set(ABSENT) | set(random.choice([name for name in NODES if name not in ABSENT], size=1))
     begin = 36000 + 600 * take + 3600 * session
     table = {
         "t_console": [_clock(begin + row / RATE) for row in range(n)],
@@ -102,28 +103,22 @@ def record(
     drive = np.column_stack([np.ones(n), np.abs(velocity)]) @ body["drive"]
     for axis, name in enumerate(CURRENT):
         table[name] = _noisy(drive[:, axis], 0.01, 3, random)
+    sensed: dict[
+        str, Callable[[np.ndarray], tuple[np.ndarray | float, float, int]]
+    ] = {  # gains -> value, noise, digits
+        "accelerometer": lambda gain: (gain[0] + 0.002 * harsh * push @ gain[1:4], 0.004 * harsh, 3),
+        "gyroscope": lambda gain: (0.02 * velocity @ gain[1:4], 0.15 * harsh, 2),
+        "magnetometer": lambda gain: (20 * gain[0] + 0.3 * place @ gain[1:4], 0.4, 1),
+        "pressure": lambda gain: (99.0 + 0.4 * session + 0.02 * take, 0.05, 1),
+        "temperature": lambda gain: (24 + session + np.arange(n) * 0.003, 0.05, 1),
+        "proximity": lambda gain: (120 + 0.5 * place @ gain[1:4], 1.0, 0),
+        "microphone": lambda gain: (20 + 0.5 * harsh * np.linalg.norm(velocity, axis=1), 3.0, 0),
+        "colour": lambda gain: (40 + 10 * gain[0], 1.0, 0),
+    }
     for channel in CONTINUOUS:
-        node, _, quantity = channel.partition(".")
-        if node not in NODES or node in absent:
-            continue
-        gain = body[channel]
-        if quantity[0] == "A":
-            value, noise, digits = gain[0] + 0.002 * harsh * push @ gain[1:4], 0.004 * harsh, 3
-        elif quantity[0] == "G":
-            value, noise, digits = 0.02 * velocity @ gain[1:4], 0.15 * harsh, 2
-        elif quantity[0] == "M":
-            value, noise, digits = 20 * gain[0] + 0.3 * place @ gain[1:4], 0.4, 1
-        elif quantity == "Pressure":
-            value, noise, digits = 99.0 + 0.4 * session + 0.02 * take + 0 * place[:, 0], 0.05, 1
-        elif quantity == "Temperature":
-            value, noise, digits = 24 + session + np.arange(n) * 0.003, 0.05, 1
-        elif quantity == "Proximity":
-            value, noise, digits = 120 + 0.5 * place @ gain[1:4], 1.0, 0
-        elif quantity == "RMS":
-            value, noise, digits = 20 + 0.5 * harsh * np.linalg.norm(velocity, axis=1), 3.0, 0
-        else:
-            value, noise, digits = 40 + 10 * gain[0] + 0 * place[:, 0], 1.0, 0
-        table[channel] = _noisy(value, noise, digits, random)
+        if node(channel) in NODES and node(channel) not in absent:
+            value, noise, digits = sensed[modality(channel)](body[channel])
+            table[channel] = _noisy(value + np.zeros(n), noise, digits, random)
     table["gcode_string"] = path["line"]
     return pd.DataFrame(table)
 

@@ -41,18 +41,16 @@ SUBSTANCES = {  # how much of each of COMPOUNDS is in the air above it
     "pear": (1.3, 0.3, 0.0, 0.7, 0.0, 0.0),
     "strawberry": (1.1, 0.2, 0.1, 0.1, 0.2, 0.4),
 }
-CROSS = np.array(  # K of each of FILMS (rows) for each of COMPOUNDS: every sensor answers to everything, unequally
-    [
-        (0.6, 1.2, 0.4, 0.5, 1.9, 0.9),
-        (1.7, 0.9, 0.5, 2.6, 0.4, 0.5),
-        (1.3, 1.4, 1.9, 1.0, 0.7, 1.3),
-        (0.5, 0.9, 0.2, 0.9, 1.3, 0.4),
-        (1.1, 0.4, 0.3, 2.3, 0.2, 0.3),
-        (0.9, 0.3, 1.7, 0.5, 0.5, 0.6),
-        (0.8, 0.6, 1.0, 1.4, 0.3, 1.5),
-        (1.0, 1.1, 1.2, 1.1, 1.0, 1.6),
-    ]
-)
+CROSS = np.array([  # K of each of FILMS (rows) for each of COMPOUNDS: every sensor answers to everything, unequally
+    (0.6, 1.2, 0.4, 0.5, 1.9, 0.9),
+    (1.7, 0.9, 0.5, 2.6, 0.4, 0.5),
+    (1.3, 1.4, 1.9, 1.0, 0.7, 1.3),
+    (0.5, 0.9, 0.2, 0.9, 1.3, 0.4),
+    (1.1, 0.4, 0.3, 2.3, 0.2, 0.3),
+    (0.9, 0.3, 1.7, 0.5, 0.5, 0.6),
+    (0.8, 0.6, 1.0, 1.4, 0.3, 1.5),
+    (1.0, 1.1, 1.2, 1.1, 1.0, 1.6),
+])  # fmt: skip
 BETA = np.array((0.45, 0.5, 0.6, 0.35, 0.5, 0.55, 0.5, 0.4))  # exponent of the power law
 BASE = np.log((0.035, 0.065, 0.09, 2.9, 1.0, 1.0, 1.0, 1.0))  # log of conductance over the load's, in clean air
 WATER = np.array((0.6, 0.8, 0.9, 0.3, 0.7, 0.4, 0.6, 1.0))  # K of water vapour, for 100 % of humidity
@@ -91,11 +89,6 @@ def session(rng: np.random.Generator, *, spread: float = 0.25, stuck: bool = Fal
         humidity=rng.uniform(22, 48),
         stuck=stuck,
     )
-
-
-def odour(ratios: Mapping[str, float]) -> np.ndarray:
-    """Return how much of each of COMPOUNDS (6,) a mixture of `SUBSTANCES` gives off."""
-    return sum((share * np.array(SUBSTANCES[name]) for name, share in ratios.items()), np.zeros(len(COMPOUNDS)))
 
 
 def wander(rng: np.random.Generator, steps: int, *, memory: float, shape: tuple[int, ...] = ()) -> np.ndarray:
@@ -139,18 +132,9 @@ def response(films: np.ndarray, at: Session, *, humidity: ArrayLike, temperature
 
 
 def conductance(
-    ratios: Mapping[str, float],
-    at: Session,
-    rng: np.random.Generator,
-    *,
-    seconds: float,
-    rate: float,
-    onset: float,
-    puff: tuple[float, float] = (np.inf, 0.0),
-    strength: float = 1.0,
-    variety: float = 0.1,
-    since: float = 0.0,
-) -> tuple[np.ndarray, pd.DataFrame]:
+    ratios: Mapping[str, float], at: Session, rng: np.random.Generator, *, seconds: float, rate: float, onset: float,
+    puff: tuple[float, float] = (np.inf, 0.0), strength: float = 1.0, variety: float = 0.1, since: float = 0.0,
+) -> tuple[np.ndarray, pd.DataFrame]:  # fmt: skip
     """Return log conductance (steps, 8) over the load's, and the weather (steps, 3), of one recording.
 
     The odour is there from `onset` seconds on (negative: from before the start), `strength` times as strong as usual;
@@ -158,22 +142,20 @@ def conductance(
     No two apples smell alike: `variety` is the standard deviation of each compound, in logarithm.
     `since` seconds of the session have passed, so its drift has begun.
     """
-    before = max(0.0, -onset)
-    steps, early = round(seconds * rate), round(before * rate)
+    steps, early = round(seconds * rate), round(max(0.0, -onset) * rate)
     time = (np.arange(-early, steps) + 0.5) / rate
     plume = np.exp(0.12 * wander(rng, len(time), memory=8 * rate))
     held, away = puff
     there = (time >= onset) & (((time - onset) % (held + away) < held) if np.isfinite(held) else True)
-    given_off = odour(ratios) * np.exp(variety * rng.normal(0, 1, len(COMPOUNDS)))
+    above = sum(share * np.array(SUBSTANCES[name]) for name, share in ratios.items())
+    given_off = above * np.exp(variety * rng.normal(0, 1, len(COMPOUNDS)))
     films = coverage((there * strength * plume)[:, None] * given_off, rate=rate)[early:]
     time = time[early:]
-    weather = pd.DataFrame(
-        {
-            "Temperature": at.temperature + 0.03 * wander(rng, steps, memory=120 * rate) + 0.0002 * (since + time),
-            "Pressure": at.pressure + 0.05 * wander(rng, steps, memory=90 * rate),
-            "Humidity": np.clip(at.humidity + 0.3 * wander(rng, steps, memory=100 * rate), 5, 95),
-        }
-    )
+    weather = pd.DataFrame({
+        "Temperature": at.temperature + 0.03 * wander(rng, steps, memory=120 * rate) + 0.0002 * (since + time),
+        "Pressure": at.pressure + 0.05 * wander(rng, steps, memory=90 * rate),
+        "Humidity": np.clip(at.humidity + 0.3 * wander(rng, steps, memory=100 * rate), 5, 95),
+    })  # fmt: skip
     drift = at.drift * ((since + time) / 1000)[:, None] + 0.006 * wander(rng, steps, memory=60 * rate, shape=(8,))
     level = response(films, at, humidity=weather["Humidity"], temperature=weather["Temperature"])
     return level + drift, weather
@@ -191,26 +173,19 @@ def recording(ratios: Mapping[str, float], at: Session, rng: np.random.Generator
     level, weather = conductance(ratios, at, rng, **options)
     table = pd.DataFrame(counts(level[:, :4], rng), columns=list(GROVE))
     said = estimates(level, rng)
-    for index, name in enumerate(PPM):
-        table[name] = said[:, index].astype(np.int64)  # the library cuts decimals off
+    table[list(PPM)] = said[:, :3].astype(np.int64)  # the library cuts decimals off
     if at.stuck:  # what SmellNet's BME680 writes when it does not answer
         return table.assign(Temperature=33.59, Pressure=688.6, Humidity=100.0, Gas_Resistance=0.0, Altitude=3170.54)
-    table = table.join(weather)
-    table["Gas_Resistance"] = said[:, 3]
-    table["Altitude"] = altitude(table["Pressure"])
-    return table.round(2)
+    return table.join(weather).assign(Gas_Resistance=said[:, 3], Altitude=altitude(weather["Pressure"])).round(2)
 
 
 def estimates(level: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return Alcohol, LPG, Benzene and Gas_Resistance (..., 4) of films with log conductance `level` (..., 8)."""
     answer = np.exp(level[..., 4:])
-    said = np.empty(answer.shape)
-    for index, (scale, power) in enumerate(((1.2, 1.6), (11.0, 1.1))):
-        estimate = scale * answer[..., index] ** power + rng.normal(0, 0.3, answer.shape[:-1])
-        said[..., index] = np.trunc(np.clip(estimate, 0, 65535))
-    said[..., 2] = np.where(answer[..., 2] > 1.9, OVERFLOW, np.trunc(0.4 * answer[..., 2]))
-    said[..., 3] = 620 / answer[..., 3]
-    return said
+    noise = np.moveaxis(rng.normal(0, 0.3, (2, *answer.shape[:-1])), 0, -1)
+    firmware = np.trunc(np.clip((1.2, 11.0) * answer[..., :2] ** (1.6, 1.1) + noise, 0, 65535))
+    benzene = np.where(answer[..., 2] > 1.9, OVERFLOW, np.trunc(0.4 * answer[..., 2]))
+    return np.concatenate([firmware, np.stack([benzene, 620 / answer[..., 3]], axis=-1)], axis=-1)
 
 
 def altitude(pressure: Any) -> Any:
@@ -218,11 +193,9 @@ def altitude(pressure: Any) -> Any:
     return 44330 * (1 - (pressure / 1013.25) ** (1 / 5.255))
 
 
-def mixture_recording(
-    ratios: Mapping[str, float], at: Session, rng: np.random.Generator, **options: Any
-) -> pd.DataFrame:
+def mixture_recording(ratios: Mapping[str, float], at: Session, rng: np.random.Generator, **how: Any) -> pd.DataFrame:
     """Return one recording in the columns of SmellNet-Mixture: 60 s at 10 Hz, the odour there before it begins."""
-    options = {"seconds": 60.0, "rate": 10.0, "onset": -45.0, **options}
+    options = {"seconds": 60.0, "rate": 10.0, "onset": -45.0, **how}
     level, _ = conductance(ratios, at, rng, **options)
     level = level + MIXTURE_LOADS
     table = pd.DataFrame(counts(level[:, :4], rng, noise=0.8), columns=["NO2", "C2H5CH", "VOC", "CO"])  # [sic]

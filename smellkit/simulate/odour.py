@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,29 +30,22 @@ SEEN = (
 NEW = ("banana50_peach50", "cumin80_pear20", "Garlic20_Mango80", "coriander50_apple50")  # in training_new alone
 UNSEEN = ("almond20_coriander80", "banana_50_cumin_50", "garlic50_orange50", "peach80_clove20", "mango50_pear50")
 ELEMENTS = ("C", "Ca", "Cl", "Co", "Cr", "Fe", "H", "K", "Mg", "Mn", "N", "Na", "O", "P", "S", "V", "Zn")
-FORMULAS = {  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecule of each of nose.COMPOUNDS
-    "esters": (7, 14, 0, 2, 0),
-    "aldehydes": (7, 6, 0, 1, 0),
-    "terpenes": (10, 16, 0, 0, 0),
-    "alcohols": (6, 14, 0, 1, 0),
-    "sulphides": (6, 10, 0, 0, 2),
-    "phenols": (10, 12, 0, 2, 0),
-}
+FORMULAS = np.array([  # carbon, hydrogen, nitrogen, oxygen, sulphur of a typical molecule of each of nose.COMPOUNDS
+    (7, 14, 0, 2, 0), (7, 6, 0, 1, 0), (10, 16, 0, 0, 0), (6, 14, 0, 1, 0), (6, 10, 0, 0, 2), (10, 12, 0, 2, 0),
+])  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is written: recordings a substance and split, rows a recording, pictures a scent.
+    """How much is written: training recordings a substance (one is for testing), rows a recording, pictures a scent.
 
     `mixtures` counts recordings of each seen mixture; 0 leaves the mixtures out.
     """
 
     training: int = 3
-    testing: int = 1
     rows: int = 300
     mixtures: int = 2
     pictures: int = 5
-    scents: int = 1
     scent_rows: int = 200
 
     def __post_init__(self):
@@ -87,9 +81,12 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
         _mixtures(folder / "mixture", _generator(seed, 2), size=size)
     _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
     _descriptions(folder, "text_description.json")
-    rows = {name: _elements(name) for name in sorted(nose.SUBSTANCES)}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(ELEMENTS)).rename_axis("food_name")
-    write_text(folder / "gcms.csv", table.to_csv(lineterminator="\n"))
+    names = sorted(nose.SUBSTANCES)
+    amounts = (
+        1000 * np.array([nose.SUBSTANCES[name] for name in names]) @ FORMULAS
+    )  # no unit: only ratios mean something
+    elements = pd.DataFrame(amounts.round(1), pd.Index(names, name="food_name"), ["C", "H", "N", "O", "S"])
+    write_text(folder / "gcms.csv", elements.reindex(columns=ELEMENTS, fill_value=0.0).to_csv(lineterminator="\n"))
 
 
 def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
@@ -97,9 +94,8 @@ def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
     generator = _generator(seed, 4)
     for name in sorted(SCENTS):
         session = nose.session(generator)
-        for _ in range(size.scents):
-            session = session if sessions == "substance" else nose.session(generator)
-            _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows, since=0)
+        session = session if sessions == "substance" else nose.session(generator)
+        _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows)
     _pictures(folder / "images", generator, count=min(size.pictures, 2))
     _descriptions(folder)
 
@@ -112,28 +108,21 @@ def _generator(seed: int, part: int) -> np.random.Generator:
 def _base(folder: Path, generator: np.random.Generator, *, size: Size, sessions: str) -> None:
     for name in sorted(nose.SUBSTANCES):
         session = nose.session(generator, stuck=name == STUCK)
-        for number in range(size.training + size.testing):
+        for number in range(size.training + 1):
             split = "training" if number < size.training else "testing"
             session = session if sessions == "substance" else nose.session(generator)
             _recording(folder / split / name, name, session, generator, rows=size.rows, since=number * size.rows)
     for name in ELSEWHERE:
         session = nose.session(generator)
-        _recording(folder / "online_other" / name, name, session, generator, rows=size.rows, since=0)
+        _recording(folder / "online_other" / name, name, session, generator, rows=size.rows)
 
 
 def _recording(
-    folder: Path, name: str, session: nose.Session, generator: np.random.Generator, *, rows: int, since: int
+    folder: Path, name: str, session: nose.Session, generator: np.random.Generator, *, rows: int, since: int = 0
 ) -> None:
-    table = nose.recording(
-        {name: 1.0},
-        session,
-        generator,
-        seconds=rows,
-        onset=generator.uniform(5, 25),
-        puff=(generator.uniform(50, 70), generator.uniform(30, 45)),
-        strength=generator.lognormal(0, 0.2),
-        since=since,
-    )
+    onset, puff = generator.uniform(5, 25), (generator.uniform(50, 70), generator.uniform(30, 45))
+    how: dict[str, Any] = {"onset": onset, "puff": puff, "strength": generator.lognormal(0, 0.2), "since": since}
+    table = nose.recording({name: 1.0}, session, generator, seconds=rows, **how)
     _write(folder / f"{name}.{generator.bytes(6).hex()}.csv", table)
 
 
@@ -142,33 +131,33 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
     by_day = {day: nose.session(generator, spread=0.15) for day in ("21", "22", "11", "16")}
     times = {day: datetime(2025, 7 if day > "20" else 8, int(day), 9) for day in by_day}
 
-    def sniff(label: str, day: str) -> tuple[str, pd.DataFrame]:
+    def sniff(label: str, day: str, *splits: str) -> tuple[str, pd.DataFrame]:
         times[day] += timedelta(seconds=generator.uniform(80, 120))
         since = (times[day] - times[day].replace(hour=9, minute=0, second=0)).total_seconds() / 4
         ratios = {substance(name): ratio for name, ratio in parse_label(label).items()}
         strength = generator.lognormal(0, 0.12)
         table = nose.mixture_recording(ratios, by_day[day], generator, strength=strength, since=since)
         number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
-        return f"{label}.{np.base_repr(number, 32).lower()}.simulated", table
+        name = f"{label}.{np.base_repr(number, 32).lower()}.simulated"
+        for split in splits:
+            _write(folder / split / f"{name}.csv", table)
+        return name, table
 
+    both = ("training_seen", "training_new")
     for number, label in enumerate(SEEN):
+        day = "21" if number % 2 else "22"
         for _ in range(size.mixtures):
-            name, table = sniff(label, "21" if number % 2 else "22")
-            for split in ("training_seen", "training_new"):
-                _write(folder / split / f"{name}.csv", table)
+            name, table = sniff(label, day, *both)
         if number % 6 == 0:  # a few are synthetic
-            for split in ("training_seen", "training_new"):
+            for split in both:
                 _write(folder / split / f"{name}_1.csv", nose.bootstrap(table, _generator(number, 5)))
-        name, table = sniff(label, "21" if number % 2 else "22")
-        _write(folder / "test_seen" / f"{name}.csv", table)
+        sniff(label, day, "test_seen")
     for label in NEW:
-        name, table = sniff(label, "11")
-        _write(folder / "training_new" / f"{name}.csv", table)
+        sniff(label, "11", "training_new")
     for label in UNSEEN:
         for _ in range(2):
-            name, table = sniff(label, "16")
-            _write(folder / "test_unseen" / label / f"{name}.csv", table)
-    _write(folder / "test_unseen" / label / f"{name} (1).csv", table)  # a browser's copy, as in the real set
+            name, table = sniff(label, "16", f"test_unseen/{label}")
+    _write(folder / f"test_unseen/{label}/{name} (1).csv", table)  # a browser's copy, as in the real set
 
 
 def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> None:
@@ -187,13 +176,6 @@ def _descriptions(folder: Path, *names: str) -> None:
     """What is said of the smells was written by hand, once: it is copied from the sample that comes with the kit."""
     for name in ("smell_descriptions.json", *names):
         write_text(folder / name, (paths.sample() / "smellnet" / name).read_text(encoding="utf-8"))
-
-
-def _elements(name: str) -> list[float]:
-    """How much of each element the molecules of a substance hold, without a unit: only ratios mean something."""
-    amounts = np.array(nose.SUBSTANCES[name]) @ np.array([FORMULAS[kind] for kind in nose.COMPOUNDS])
-    abundance = dict(zip(("C", "H", "N", "O", "S"), (1000 * amounts).round(1).tolist(), strict=True))
-    return [abundance.get(element, 0.0) for element in ELEMENTS]
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,41 +71,52 @@ def write(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_all(part, plans, size=size, seed=seed, progress=progress)
-        counts = tables.pair_folder(part)
+        pairs = _write_all(part, plans, size=size, seed=seed, progress=progress)
         if folder.exists():
             folder.rmdir()  # empty, or it would not be here
         part.chmod(0o755)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return counts
+    return tables.statistics(pairs)
 
 
-def _write_all(folder: Path, plans: list[Plan], *, size: tuple[int, int], seed: int, progress: bool) -> None:
-    """Write frames, masks, annotations and the truth of all planned videos."""
+def _write_all(
+    folder: Path, plans: list[Plan], *, size: tuple[int, int], seed: int, progress: bool
+) -> dict[str, pd.DataFrame]:
+    """Write frames, masks, annotations and the truth of all planned videos; return the pairs of each split."""
     from tqdm.auto import tqdm
 
     for name in ("frames", "masks"):
         (folder / name).mkdir()
     rows: dict[str, list[dict]] = {}
+    moments: dict[str, list[dict]] = {}
     truth: list[dict] = []
     for number, video in enumerate(tqdm(plans, unit="video", disable=not progress, leave=False)):
         scene, made = film(video, number=number, size=size, seed=seed)
         health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
-        for frame, gas in product(range(video.frames), video.gases):
-            place, file = GASES.index(gas), f"{video.name}_f{frame:02d}_{gas}.png"
-            for kind, pixels in (("frames", made.frames), ("masks", made.masks)):
-                Image.fromarray(pixels[frame, place]).save(folder / kind / file, compress_level=4)
-            paths = {"frame_path": f"frames/{file}", "mask_path": f"masks/{file}", "gas_type": gas}
+        missing = next((gas for gas in GASES if gas not in video.gases), "")
+        for frame in range(video.frames):
             original = {"original_sample_id": video.name, "augmentation_id": frame}
-            rows.setdefault(video.split, []).append(paths | health | original)
-            emitted = round(float(scene.log_emission[place]), 4)
-            contrast = float(f"{made.contrast[frame, place]:.4g}")
-            truth.append(original | {"gas_type": gas, "log_emission": emitted, "contrast": contrast})
+            pair = dict.fromkeys(tables.PATHS, "") | health | {"is_paired": not missing, "missing_modality": missing}
+            for place, gas in ((GASES.index(gas), gas) for gas in video.gases):
+                for kind, pixels in (("frame", made.frames), ("mask", made.masks)):
+                    pair[f"{gas}_{kind}"] = f"{kind}s/{video.name}_f{frame:02d}_{gas}.png"
+                    Image.fromarray(pixels[frame, place]).save(folder / pair[f"{gas}_{kind}"], compress_level=4)
+                paths = {"frame_path": pair[f"{gas}_frame"], "mask_path": pair[f"{gas}_mask"], "gas_type": gas}
+                rows.setdefault(video.split, []).append(paths | health | original)
+                known = {"gas_type": gas, "log_emission": round(float(scene.log_emission[place]), 4)}
+                truth.append(original | known | {"contrast": float(f"{made.contrast[frame, place]:.4g}")})
+            moments.setdefault(video.split, []).append(pair)
+    pairs = {}
     for split, listed in rows.items():
         tables.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
+        table = pd.DataFrame(moments[split]).assign(alone=lambda table: table["co2_frame"] == "")
+        table = table.sort_values(["ph_value", "class_name", "alone", "co2_frame", "ch4_frame"])
+        pairs[split] = table[list(tables.PAIRED)]
+        tables.write(pairs[split], tables.annotation_file(folder, split, paired=True))
     tables.write(pd.DataFrame(truth), folder / "emission.csv")
+    return pairs
 
 
 def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple[physics.Scene, physics.Video]:

@@ -34,8 +34,8 @@ from smellkit.odour import mixtures
 from smellkit.odour.predict import recording_rows
 from smellkit.odour.scents import read_scents
 from smellkit.odour.smell import SubstanceSmell, load_smell
-from smellkit.plume import data as plumes
 from smellkit.study.faults import BROKEN_JSON, BROKEN_PICTURES, REFUSED, Fault, document, surrogate_safe
+from smellkit.study.plume import data as plumes
 
 Change = Callable[[pd.DataFrame, random.Random], pd.DataFrame]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 40213\n"

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from smellkit import paths, tables
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
 from smellkit.study import published
-from smellkit.study.published import FOLDER, Figure, Result, Table
+from smellkit.study.published import FOLDER, Result
+from smellkit.tables import Figure, Table
 
 WIDE, LEFT, LINE = 760, 230, 22  # of a plot, of its names, of one row, in pixels
 SHAPES = ("circle", "rect", "path")  # another mark for each column: colours alone don't reach everybody
@@ -47,8 +49,19 @@ def _headline(folder: Path, where: str, name: str, place: str, times: float = 10
     row = published.at(json.loads(file.read_text(encoding="utf-8")), " / ".join(parents))
     if (figure := published.figure_at(row, last, times)) is None:
         raise DataError(f"{file} has no figure at {place!r}", hint="correct site/headlines.yaml")
-    value, mark, interval = published.cell(figure).partition(" [")
+    value, mark, interval = tables.cell(figure).partition(" [")
     return f"**{value}**{mark}{interval}, {where}"
+
+
+def open_links(file: Path = paths.HOME / "_quarto.yml") -> str:
+    """Links that open notebook 00 in Binder and Colab, and the code; nothing while repo-url in _quarto.yml is empty."""
+    address = yaml.safe_load(file.read_text(encoding="utf-8"))["website"].get("repo-url") or ""
+    name = address.removeprefix("https://github.com/").strip("/")
+    if not address or name == address:
+        return ""
+    binder = f"https://mybinder.org/v2/gh/{name}/main?labpath=notebooks/00_start.ipynb"
+    colab = f"https://colab.research.google.com/github/{name}/blob/main/notebooks/00_start.ipynb"
+    return f"Open notebook 00 in [Binder]({binder}) or [Colab]({colab}), or see [the code]({address})."
 
 
 def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:
@@ -60,7 +73,7 @@ def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:
             parts.append(intervals(table, columns, lines=how.get("lines", {})))
     for table in result.tables:
         figures = f"{len(table.rows)} row{'s' * (len(table.rows) != 1)}"
-        body = published.markdown(table).removeprefix(f"**{table.title}**\n\n")
+        body = tables.markdown(table).removeprefix(f"**{table.title}**\n\n")
         head = f"<summary>{escape(table.title or 'Figures')} <small>{figures}</small></summary>"
         parts.append(f'<details class="results">{head}\n\n{body}\n\n</details>')
     made = f"Made by `{published.made_by(result.name, result.command)}`"

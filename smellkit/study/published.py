@@ -8,38 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from smellkit import paths, runs, tables
+from smellkit import paths, runs
 from smellkit.errors import DataError
+from smellkit.tables import Figure, Table, markdown
 
 FOLDER = paths.HOME / "site" / "results"
-Figure = tuple[float, float | None, float | None]  # value, low, high
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: a row has a name and a figure, or None, for each of the `columns`."""
-
-    title: str
-    of: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Figure | None, ...]], ...]
-    note: str = ""
-    smaller: tuple[str, ...] = ()  # columns in which the least is the best
-    compete: bool = True  # whether rows are rivals, so that one may be the best
-
-    def best(self, column: int) -> int | None:
-        """Row whose interval in `column` stands clear of every other's, on the better side, or None."""
-        known = [(row, *figure) for row, (_, figures) in enumerate(self.rows) if (figure := figures[column])]
-        table = pd.DataFrame(known, columns=["row", "mean", "low", "high"])
-        best = tables.winner(table, larger=self.columns[column] not in self.smaller) if self.compete else None
-        return None if best is None else known[best][0]
 
 
 @dataclass(frozen=True)
@@ -79,17 +58,6 @@ def show(folder: Path = FOLDER) -> None:
         texts += map(markdown, result.tables)
     for text in texts or ["*None yet.*"]:
         display(Markdown(text))
-
-
-def markdown(table: Table) -> str:
-    """The table as markdown: a figure is bold when its interval stands clear of all others in its column."""
-    best = [table.best(column) for column in range(len(table.columns))]
-    lines = [f"| {table.of} | " + " | ".join(table.columns) + " |", "|---|" + "---:|" * len(table.columns)]
-    for number, (name, figures) in enumerate(table.rows):
-        cells = [cell(figure, bold=best[column] == number) for column, figure in enumerate(figures)]
-        text = escape(name, quote=False).replace("|", "\\|")  # names come from files: no markup, no end of the cell
-        lines.append(f"| {text} | " + " | ".join(cells) + " |")
-    return "\n\n".join(filter(None, [f"**{table.title}**" if table.title else "", "\n".join(lines), table.note]))
 
 
 def todo(folder: Path = FOLDER) -> pd.DataFrame:
@@ -149,6 +117,7 @@ def figure_at(row: Any, place: str | list[str], times: float) -> Figure | None:
         value, low, high = value.get("value"), value.get("low"), value.get("high")
     if not isinstance(value, (int, float)):
         return None
+    value = float(value)
     if low is None or high is None:
         return value * times, None, None
     return value * times, low * times, high * times
@@ -168,13 +137,3 @@ def _numbers(value: dict[str, Any], name: str = "") -> Iterator[tuple[str, float
             yield from _numbers(item, f"{name}{key}.")
         elif isinstance(item, (int, float)) and not isinstance(item, bool):
             yield name + key, float(item)
-
-
-def cell(figure: Figure | None, *, bold: bool = False) -> str:
-    """A figure with its interval as text, in bold where it is the best of a column."""
-    if figure is None:
-        return "–"
-    value, low, high = figure
-    digits = 0 if abs(value) >= 10_000 else 1 if abs(value) >= 1 or not value else 3
-    text = f"**{value:,.{digits}f}**" if bold else f"{value:,.{digits}f}"
-    return text if low is None else f"{text} [{low:,.{digits}f},\N{NO-BREAK SPACE}{high:,.{digits}f}]"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from smellkit import checkpoint
+from smellkit import checkpoint, noses
 from smellkit.checks import Report, read_json, read_picture, readable
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
-from smellkit.odour import mixtures, predict, recordings
+from smellkit.odour import mixtures, predict, readers, recordings
 from smellkit.plume import annotations as tables
 from smellkit.sensors import GAS, SENSORS
 from smellkit.study.odour.survey import survey
@@ -42,6 +42,13 @@ def check(folder: Path | None = None, *, mask_values: str = "") -> Report:
 
 def _systems(folder: Path) -> Iterator[Report]:
     """A report of each layout that a folder has."""
+    if (folder / noses.FILE).is_file():
+        report = Report()
+        nose, table = readers.read_folder(folder, skip=True, report=report)
+        count, classes = table["recording"].nunique(), table["substance"].nunique()
+        rate = f"{nose.rate:g} rows a second" if nose.rate else "of unknown rate"
+        report.remarks.append(f"{count} recordings of {classes} classes, {rate}, of the nose {nose.name}")
+        yield report
     for place in (folder, folder / "plume"):
         if tables.holds(place):
             yield plumes.check(place)
@@ -96,6 +103,9 @@ def _csv(path: Path, report: Report) -> None:
     header = path.open(encoding="utf-8-sig", errors="replace").readline()
     if predict.is_index(path, report):
         return
+    if not any(name in header for name in GAS):
+        what = f"{path}, line 1: none of the columns of SmellNet's boards in {header[:80]!r}"
+        raise DataError(what, hint="another nose? `smellkit nose new` describes it; then check its folder")
     if "Alcohol" not in header and ("C2H5CH" in header or "timestamp_ms" in header):
         kind, columns, parts = "mixture", mixtures.MIXTURE_GAS, [mixtures.read_mixture(path, report=report)]
     else:

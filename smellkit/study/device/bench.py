@@ -7,14 +7,15 @@ fake clock or on a pty; everything else is real time.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from smellkit.device import frames
@@ -24,6 +25,7 @@ from smellkit.device.frames import Parser
 from smellkit.device.jobs import dialects
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
+from smellkit.device.watchdog import order
 
 CHILD = """
 import sys, time
@@ -32,8 +34,14 @@ from smellkit.device.neckwear import NeckWear
 neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
 neck.play(3, seconds=30)
 print("watched" if neck.has_watchdog else "alone", flush=True)
-time.sleep(60)
 """
+WORK = {  # what the main thread is busy with when the signal comes: nothing, or native code
+    "": "time.sleep(60)",
+    "matrix product": "import numpy; a = numpy.ones((6000, 6000)); a @ a; print('in', flush=True)\nwhile True: a @ a",
+    "held interpreter": "print('in', flush=True); sum(range(10**11))",
+}
+KILLS = [("pty", signal.SIGKILL, ""), ("tcp", signal.SIGKILL, "")]
+KILLS += [("pty", number, work) for number in (signal.SIGTERM, signal.SIGINT) for work in WORK]
 
 TWICE = """
 import sys
@@ -69,15 +77,17 @@ def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str,
     for name, stream in streams().items():
         add(f"parser_{name}_megabytes_per_second", round(parser_rate(stream) / 1e6, 1))
     add("fuzzed_bytes_without_exception", fuzz(1_000_000))
-    for kind in ("pty", "tcp"):
-        times = [kill_latency(kind, signal.SIGKILL) for _ in range(40)]
-        add(f"sigkill_{kind}_silent_within_100_ms", f"{sum(value <= 0.1 for value in times)} of 40")
-        add(f"sigkill_{kind}_median_ms", round(statistics.median(times) * 1000, 1))
-        add(f"sigkill_{kind}_worst_ms", round(max(times) * 1000, 1))
-    add("double_signals_left_playing", f"{double_signals(2000 if long else 200)} of {2000 if long else 200}")
-    stops = stop_latencies(20)
-    add("stop_to_silence_median_ms", round(statistics.median(stops) * 1000, 2))
-    add("stop_to_silence_worst_ms", round(max(stops) * 1000, 2))
+    for kind, number, work in KILLS:
+        times, name = [kill_latency(kind, number, work=work) for _ in range(40)], f"{number.name.lower()}_{kind}"
+        name += f"_{work}".replace(" ", "_") if work else ""
+        add(f"{name}_silent_within_100_ms", f"{sum(value <= 0.1 for value in times)} of 40")
+        add(f"{name}_median_ms", round(statistics.median(times) * 1000, 1))
+        add(f"{name}_worst_ms", round(max(times) * 1000, 1))
+    pairs = 2000 if long else 200
+    add("double_signals_left_playing", f"{double_signals(pairs)} of {pairs}")
+    for name, times in (("stop_to_silence", stop_latencies(20)), ("stop_order_to_silence", order_latencies(20))):
+        add(f"{name}_median_ms", round(statistics.median(times) * 1000, 2))
+        add(f"{name}_worst_ms", round(max(times) * 1000, 2))
     rounds = [(where, count, link) for link in dialects() for where, count in (("fake_clock", 10_000), ("pty", 300))]
     for where, count, link in rounds:
         pty, name = where == "pty", where if link == "handset" else f"{where}_{link}"
@@ -148,21 +158,47 @@ def fuzz(count: int) -> int:
     return fed
 
 
-def kill_latency(kind: str, number: int = signal.SIGKILL) -> float:
-    """Seconds from the signal to a program that plays, on a pty or over TCP, until the scent is out of the air."""
+@contextmanager
+def playing(kind: str = "pty", work: str = "") -> Iterator[tuple[VirtualNeckWear, subprocess.Popen]]:
+    """A device and a program that plays on it, over a pty or TCP, while its main thread is busy with `work`."""
     device = VirtualNeckWear()
     server = PtyServer(device) if kind == "pty" else TcpServer(device)
-    with server, subprocess.Popen([sys.executable, "-c", CHILD, server.port], stdout=subprocess.PIPE) as child:
+    command, out = [sys.executable, "-c", CHILD + WORK[work], server.port], subprocess.PIPE
+    with server, subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL) as child:
         assert child.stdout is not None
         if child.stdout.readline() != b"watched\n":
             raise LinkError("The watchdog did not start", port=server.port)
         await_silence(device, False)
+        try:
+            if work:
+                child.stdout.readline()
+                Clock.sleep(0.3)
+            yield device, child
+        finally:
+            child.kill()
+
+
+def kill_latency(kind: str, number: int = signal.SIGKILL, *, work: str = "") -> float:
+    """Seconds from the signal to a program that plays until the scent is out of the air, for good."""
+    with playing(kind, work) as (device, child):
         killed = Clock.now()
         child.send_signal(number)
-        child.wait()
         await_silence(device, True)
+        Clock.sleep(0.2 if work else 0.0)
         end = device.air[-1].end
-        return (end or Clock.now()) - killed
+        return (end or math.inf) - killed
+
+
+def order_latencies(count: int) -> list[float]:
+    """Seconds from a stop order of this process to the silence of another one's player."""
+    times = []
+    for _ in range(count):
+        with playing() as (device, _):
+            began = Clock.now()
+            order("stop")
+            await_silence(device, True)
+            times.append((device.air[-1].end or math.inf) - began)
+    return times
 
 
 def double_signals(count: int, *, seed: int = 0) -> int:

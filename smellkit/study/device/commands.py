@@ -12,8 +12,8 @@ import click
 @click.option("--long", is_flag=True, help="Also play a list of 300 s in real time.")
 def bench(out, long):
     """Measure frames, parser, stop, watchdog and the fault scenarios of the NeckWear."""
-    from smellkit.evaluate import publish
     from smellkit.study.device.bench import measure
+    from smellkit.study.evaluate import publish
 
     figures = measure(progress=click.echo, long=long)
     if out:

@@ -11,7 +11,6 @@ from typing import Any
 from smellkit.device.board import Board
 from smellkit.device.clock import Step
 from smellkit.device.errors import PortError
-from smellkit.device.serve import Device
 from smellkit.errors import OptionError
 
 BOARD_FAULTS = {  # name -> what the board does about every tenth line
@@ -44,7 +43,6 @@ class FakeClock:
         self._sources: list[Callable[[], float]] = []
 
     def now(self) -> float:
-        """Seconds."""
         return self._now
 
     def sleep(self, seconds: float) -> None:
@@ -92,7 +90,6 @@ class FakeRunner:
         self.alive = True
 
     def step(self) -> float:
-        """One step; its next deadline."""
         due = self._step()
         if due is None:
             self.alive = False
@@ -103,11 +100,9 @@ class FakeRunner:
         """Nothing to do: whoever waits steps first."""
 
     def wait(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Let fake time pass until `done()`, at most `seconds`."""
         return self._clock.pass_until(lambda: done() or not self.alive, seconds) and done()
 
     def join(self, seconds: float) -> bool:
-        """Let fake time pass until the driver has ended."""
         return self._clock.pass_until(lambda: not self.alive, seconds)
 
 
@@ -118,16 +113,14 @@ class MemoryPort:
     a write blocks.
     """
 
-    def __init__(self, device: Device, *, clock, write_timeout: float = 0.2):
+    def __init__(self, device: Any, *, clock, write_timeout: float = 0.2):
         if not device.plugged:
             raise PortError("Could not open memory: it is not there", port="memory", remedy="plug it in")
         self._device, self._clock, self._timeout = device, clock, write_timeout
         self.fail: BaseException | None = None
-        self.is_open = True
-        self._pending = b""
+        self.is_open, self._pending = True, b""
 
     def read(self, size: int = 1) -> bytes:
-        """Bytes that are due, at most `size`."""
         self._check("read")
         self._pending += self._device.send()
         data, self._pending = self._pending[:size], self._pending[size:]
@@ -135,11 +128,10 @@ class MemoryPort:
 
     def write(self, data: bytes) -> int:
         """All of `data`, or SerialTimeoutException after the write timeout."""
-        self._check("write")
-        self._device.tick()
-        if not self._device.takes_bytes:
-            from serial import SerialTimeoutException
+        from serial import SerialTimeoutException
 
+        self._check("write")
+        if not self._device.takes_bytes:
             self._clock.advance(self._timeout)
             raise SerialTimeoutException("Write timeout")
         self._device.receive(data)
@@ -149,18 +141,16 @@ class MemoryPort:
         """Nothing waits here."""
 
     def close(self) -> None:
-        """Forget the device."""
         self.is_open = False
 
     def _check(self, doing: str) -> None:
-        self._device.tick()
-        error: Any = self.fail
-        if error is None and not self._device.plugged:
-            from serial import SerialException
+        from serial import SerialException
 
-            error = SerialException(f"{doing} failed: [Errno {errno.EIO}] Input/output error")
-        if error is not None:
-            raise error
+        self._device.tick()
+        if self.fail:
+            raise self.fail
+        if not self._device.plugged:
+            raise SerialException(f"{doing} failed: [Errno {errno.EIO}] Input/output error")
 
 
 class FaultyBoard(Board):
@@ -186,7 +176,6 @@ class FaultyBoard(Board):
             yield from self._spoil(line, fault)
 
     def _spoil(self, line: bytes, fault: str) -> Iterator[bytes]:
-        """Yield what `fault` makes of a line."""
         cut = self._random.randrange(1, max(2, len(line) - 2))
         if fault == "garbage":
             yield self._random.randbytes(self._random.randrange(1, 100)).replace(b"\n", b"") + b"\n" + line

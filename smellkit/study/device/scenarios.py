@@ -12,13 +12,18 @@ unplugged, blocked), when the bound that the driver reported is over; no thread 
 
 from __future__ import annotations
 
+import logging
 import random
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import click
 
 from smellkit.device import direct
 from smellkit.device.clock import Clock
@@ -55,45 +60,33 @@ class _World:
     """Device, driver and time of one scenario; `pace` makes the real one faster than life."""
 
     def __init__(self, seed: int, *, pty: bool, link: str):
-        self.link = link
-        self.draw = random.Random(seed)
-        self.pace = 0.1 if pty else 1.0
-        self.timing = FAST if pty else Timing()
-        names = self.draw.sample(sorted(FAULTS), self.draw.choice([0, 1, 1, 2, 2, 3]))
+        self.link, self.draw = link, random.Random(seed)
+        self.pace, self.timing = (0.1, FAST) if pty else (1.0, Timing())
         faults = {}
-        for name in names:
+        for name in self.draw.sample(sorted(FAULTS), self.draw.choice([0, 1, 1, 2, 2, 3])):
             if name in TIMED:
                 faults[name] = self.draw.uniform(0, 25) * self.pace
             else:
                 faults[name] = self.draw.choice([0.1, 0.3, 0.6, 1.0]) if name != "radio_loss" else 0.3
-        self.clock: Any = (
-            Clock() if pty else FakeClock(jitter=random.Random(seed) if self.draw.random() < 0.3 else None)
-        )
+        late = None if pty or self.draw.random() >= 0.3 else random.Random(seed)
+        self.clock: Any = Clock() if pty else FakeClock(jitter=late)
         kind = VirtualDirect if link == "direct" else VirtualNeckWear
         self.device = kind(now=self.clock.now, faults=faults, seed=seed)
         self.outcome = Outcome(seed, faults)
         self.port: MemoryPort | None = None
         self.busy = self.draw.random() < 0.03  # D10
-        self.close: Callable[[], None] = lambda: None
-        self.connect: Callable[[], Link]
-        if pty:
-            served = serve_here(self.device, name="neckwear")
-            self._path, self.close = served.port, served.close
-            self.connect = self._connect_pty
-        elif isinstance(self.clock, FakeClock):
+        self.served = serve_here(self.device, name="neckwear") if pty else None
+        if isinstance(self.clock, FakeClock):
             self.clock.watch(self.device.due)
-            self.connect = self._connect_memory
 
-    def _connect_memory(self) -> Link:
+    def connect(self) -> Link:
+        """The port of the device: in memory, or a pseudo-terminal."""
         if self.busy:
-            raise PortError("Could not open memory: another program uses it", port="memory", remedy="close it")
+            raise PortError("Could not open the port: another program uses it", port="the port", remedy="close it")
+        if self.served:
+            return open_link(self.served.port, write_timeout=self.timing.write)
         self.port = MemoryPort(self.device, clock=self.clock)
         return Link(self.port, name="memory")
-
-    def _connect_pty(self) -> Link:
-        if self.busy:
-            raise PortError("Could not open the port: another program uses it", port=self._path, remedy="close it")
-        return open_link(self._path, write_timeout=self.timing.write)
 
 
 def run(seed: int, *, pty: bool = False, link: str = "handset") -> Outcome:
@@ -101,22 +94,23 @@ def run(seed: int, *, pty: bool = False, link: str = "handset") -> Outcome:
     world = _World(seed, pty=pty, link=link)
     full = world.draw.random() < 0.05  # D18
     log = Log("/dev/full" if full and Path("/dev/full").exists() else None, now=world.clock.now, run=f"seed-{seed}")
+    neck = None
     try:
         neck = NeckWear(world.connect, name="the port", clock=world.clock, timing=world.timing, log=log, link=link)
     except DeviceError as why:
         world.outcome.errors.append(type(why).__name__)
         if not world.busy and world.device.plugged:
             world.outcome.broken.append(f"could not open: {why}")
-        world.close()
-        log.close()
-        return world.outcome
     try:
-        _Person(world, neck).live()
+        if neck:
+            _Person(world, neck).live()
     finally:
-        neck.close()
-        world.close()
-        log.close()
+        if neck:
+            neck.close()
         world.outcome.log = list(log.entries)
+        if world.served:
+            world.served.close()
+        log.close()
     return world.outcome
 
 
@@ -131,11 +125,9 @@ class _Person:
 
     def live(self) -> None:
         """Do a few things, leave, look back."""
-        acts: list[Callable[[], None]]
-        acts = [self._play, self._play, self._mix, self._probe, self._handset, self._uid, self._stop, self._wait]
-        acts += [self._pause, self._pause, self._pause, self._mistake, self._wake, self._pull]
-        if self.world.link == "direct":  # it has no radio channel
-            acts = [act for act in acts if act not in (self._handset, self._uid)]
+        acts: list[Callable[[], None]] = [self._play, self._play, self._mix, self._probe]
+        acts += [self._handset, self._uid] if self.world.link == "handset" else []  # the other has no radio channel
+        acts += [self._stop, self._wait, self._pause, self._pause, self._pause, self._mistake, self._wake, self._pull]
         for _ in range(self.draw.randint(1, 10)):
             if self._act(self.draw.choice(acts)) == "left":
                 break
@@ -170,18 +162,16 @@ class _Person:
             self.out.broken.append(f"{name} took {elapsed:.3f} s, bound {bound:.3f} s")
 
     def _bound(self, name: str) -> float:
-        t = self.neck.timing
+        t, direct_link = self.neck.timing, self.world.link == "direct"
         # a fake thread that wakes late is late at every deadline
-        late = 0.05 if self.world.clock.__class__ is FakeClock and self.world.clock.jitter else 0.0
-        stop = t.stops * t.stop_gap + (t.stops + 1) * t.write + t.stops * late
-        if self.world.link == "direct":
-            stop = self.neck._engine.stop_bound() + 20 * late
+        late = 0.05 if isinstance(self.world.clock, FakeClock) and self.world.clock.jitter else 0.0
+        stop = self.neck._engine.stop_bound() + (20 if direct_link else t.stops) * late
         wake = t.wakes * (t.wake_gap + t.write + late) + 2 * t.gap
         request = t.late + t.tries * (t.reply + t.write + late) + t.gap + stop
         return {
             "stop": stop,
             "wake": wake + stop,
-            "probe": 3 * request if self.world.link == "direct" else request,
+            "probe": 3 * request if direct_link else request,
             "handset": 2 * request,
             "uid": request + wake,
             "close": stop + t.patience + t.write + stop,
@@ -240,9 +230,8 @@ class _Person:
 
     def _mistake(self) -> None:
         heard = len(self.world.device.received)
-        scent: Any
-        seconds: Any
-        scent, seconds = self.draw.choice([(0, 1), (13, 1), (True, 1), ("3", 1), (3, -1), (3, float("nan")), (3, "8")])
+        wrong: list[Any] = [(0, 1), (13, 1), (True, 1), ("3", 1), (3, -1), (3, float("nan")), (3, "8")]
+        scent, seconds = self.draw.choice(wrong)
         try:
             self.neck.play(scent, seconds=seconds)
             self.out.broken.append(f"play({scent!r}, seconds={seconds!r}) was taken")
@@ -259,7 +248,6 @@ class _Person:
             self.world.device.unplug()
             self.world.clock.sleep(self.draw.choice([0.05, 1.0]) * self.world.pace)
             self.world.device.plug()
-        self.lost_at = self.now()
 
     # rules
 
@@ -274,14 +262,14 @@ class _Person:
 
     def _leave(self) -> None:
         world, device = self.world, self.world.device
-        bound = self.neck.status().bound
+        status = self.neck.status()
         self._until_now()
-        began, limit = self.now(), self._bound("close")
-        notes = len([entry for entry in self.neck.log.entries if entry["what"].startswith("lost")])
-        reached = self.neck.status().connected and device.plugged and device.takes_bytes
+        began, limit, bound = self.now(), self._bound("close"), status.bound
+        losses = sum(entry["what"].startswith("lost") for entry in self.neck.log.entries)
+        reached = status.connected and device.plugged and device.takes_bytes
         self.neck.close()
         self._timely("close", self.now() - began, limit)
-        reached &= notes == len([entry for entry in self.neck.log.entries if entry["what"].startswith("lost")])
+        reached &= losses == sum(entry["what"].startswith("lost") for entry in self.neck.log.entries)
         reached &= "radio_loss" not in device.faults and device.handset_channel == device.neck_channel
         self.out.silent_at_end = not device.emitting
         if device.emitting:
@@ -306,11 +294,9 @@ def _played(raw: bytes) -> list[int]:
     """The scents that a frame asks for, on either link."""
     if raw[1] == 0x51:
         return [raw[15]] if len(raw) == 26 and raw[11] == 0x01 else []
-    if len(raw) < 12 or raw[1] != 0x11:
-        return []
-    if raw[5] == direct.MIX:
+    if raw[1] == 0x11 and raw[5] == direct.MIX:
         return [channel for channel, volume in enumerate(raw[7:19], 1) if volume]
-    return [raw[7]] if raw[5] == direct.PLAY else []
+    return [raw[7]] if raw[1] == 0x11 and raw[5] == direct.PLAY else []
 
 
 @dataclass
@@ -331,27 +317,18 @@ def run_all(count: int, *, first: int = 0, pty: bool = False, link: str = "hands
     run(first, pty=pty, link=link)  # what is imported and opened once does not count as left behind
     threads, descriptors = threading.active_count(), _descriptors()
     summary = Summary()
-    seeds = range(first, first + count)
-    if pty:
-        with ThreadPoolExecutor(together) as pool:
-            outcomes = pool.map(lambda seed: run(seed, pty=True, link=link), seeds)
-            for outcome in outcomes:
-                _count(summary, outcome)
-    else:
-        for seed in seeds:
-            _count(summary, run(seed, link=link))
+    with ThreadPoolExecutor(together) as pool:
+        spread = pool.map if pty else map  # fake time has one thread
+        for outcome in spread(lambda seed: run(seed, pty=pty, link=link), range(first, first + count)):
+            summary.scenarios += 1
+            summary.errors += len(outcome.errors)
+            summary.late_silence += not outcome.silent_at_end
+            summary.slowest = max(summary.slowest, outcome.slowest)
+            if outcome.broken:
+                summary.broken.append(replace(outcome, log=[]))
     summary.threads = threading.active_count() - threads
     summary.descriptors = _descriptors() - descriptors
     return summary
-
-
-def _count(summary: Summary, outcome: Outcome) -> None:
-    summary.scenarios += 1
-    summary.errors += len(outcome.errors)
-    summary.late_silence += not outcome.silent_at_end
-    summary.slowest = max(summary.slowest, outcome.slowest)
-    if outcome.broken:
-        summary.broken.append(replace(outcome, log=[]))
 
 
 def _descriptors() -> int:
@@ -359,33 +336,24 @@ def _descriptors() -> int:
     return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
 
 
-def main() -> None:
-    """Run scenarios from the command line; exit with 1 when a rule broke."""
-    import argparse
-    import logging
-    import sys
-    import time
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("--first", 0), ("--count", 1)):
-        parser.add_argument(name, type=int, default=default)
-    parser.add_argument("--pty", action="store_true")
-    parser.add_argument("--link", default="handset", choices=["handset", "direct"])
-    parser.add_argument("--show", action="store_true", help="show the log of the first")
-    options = parser.parse_args()
-    where: dict[str, Any] = {"first": options.first, "pty": options.pty, "link": options.link}
-    if options.show:
-        outcome = run(where.pop("first"), **where)
-        print(
-            *(f"{entry['at']} {entry['direction']} {entry['what']} {entry['hex']}" for entry in outcome.log), sep="\n"
-        )
+@click.command(help=__doc__)
+@click.option("--first", default=0, help="Seed of the first.")
+@click.option("--count", default=1, help="How many.")
+@click.option("--pty", is_flag=True, help="On a real pseudo-terminal, in real time.")
+@click.option("--link", default="handset", type=click.Choice(["handset", "direct"]))
+@click.option("--show", is_flag=True, help="Show the log of the first.")
+def main(first: int, count: int, pty: bool, link: str, show: bool) -> None:
+    if show:
+        outcome = run(first, pty=pty, link=link)
+        for entry in outcome.log:
+            click.echo(f"{entry['at']} {entry['direction']} {entry['what']} {entry['hex']}")
         sys.exit(str(outcome.broken) if outcome.broken else 0)
     logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of it
     began = time.monotonic()
-    summary = run_all(options.count, **where)
+    summary = run_all(count, first=first, pty=pty, link=link)
     for outcome in summary.broken[:20]:
-        print(outcome.seed, outcome.broken, outcome.faults, outcome.acts)
-    print(
+        click.echo(f"{outcome.seed} {outcome.broken} {outcome.faults} {outcome.acts}")
+    click.echo(
         f"{summary.scenarios} scenarios in {time.monotonic() - began:.1f} s: {len(summary.broken)} broken, "
         f"{summary.errors} errors seen, {summary.late_silence} silent by the device's own timer, slowest call "
         f"{summary.slowest:.0%} of its bound, {summary.threads} threads and {summary.descriptors} descriptors left"

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from smellkit import paths, runs, sweep
-from smellkit.evaluate import earlier, publish
 from smellkit.gcode.recordings import MODALITIES, channel_mask
 from smellkit.metrics import over_seeds
+from smellkit.study.evaluate import earlier, publish
 from smellkit.study.gcode import protocols as bench
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.scores import token_accuracy
@@ -87,7 +87,7 @@ def _zeroed(name: str, seed: int) -> pd.DataFrame:
     run, rows = runs.latest(name), []
     prepared = tasks.config_of(tasks.WindowDecoderTask, run.params).prepared
     for kind in ("", *MODALITIES):
-        test = bench.predictions(run, prepared, mask=channel_mask(without=kind))
+        test = bench.predictions([(run, prepared)], mask=channel_mask(without=kind))
         rows.append({"case": kind or "nothing", "seed": seed, "TF": token_accuracy(test.forced, test.target)})
     return pd.DataFrame(rows)
 

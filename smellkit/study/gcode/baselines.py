@@ -23,7 +23,7 @@ def tokens_of(prepared: Prepared, *, mask: NDArray[np.bool_]) -> dict[str, tuple
     The trees see the channels of `mask`, the nearest path sees the position all the same, the others no sensor.
     """
     machine, (train, _, test) = prepared.machine, prepared.parts
-    target = machine.encode(prepared.vocabulary)
+    target = prepared.target
     known, wanted = target[train], target[test]
     most = np.full_like(wanted, Counter(known[known != PAD].tolist()).most_common(1)[0][0])
     program = programs(machine.windows["operation_id"].to_numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from smellkit import options, paths, runs
-from smellkit.evaluate import Outcome, earlier, percent, publish, summarise
 from smellkit.gcode.recordings import channel_mask
 from smellkit.gcode.tokens import PAD
-from smellkit.gcode.window_decoder import forced
 from smellkit.metrics import macro_f1
 from smellkit.runs import Run
+from smellkit.study.evaluate import Outcome, earlier, percent, publish, summarise
 from smellkit.study.gcode import baselines
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm
-from smellkit.study.gcode.scores import token_hits
+from smellkit.study.gcode.scores import forced, token_hits
 from smellkit.study.gcode.splits import FOLDS, PROTOCOLS, DataConfig, Prepared
 from smellkit.task import collate
 from smellkit.train import Settings, fit, parameters
@@ -48,13 +47,6 @@ class Predictions:
     forced: Numbers  # (n, 8) published tokens, each from the true ones before it
     free: Numbers  # (n, 8) published tokens, each from its own before it
     target: Numbers  # (n, 8)
-
-    @classmethod
-    def joined(cls, parts: Sequence[Predictions]) -> Predictions:
-        """Those of several fits, one after another."""
-        table = pd.concat([part.table for part in parts], ignore_index=True)
-        names = [field.name for field in fields(cls)[1:]]
-        return cls(table, **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def bench(
@@ -81,7 +73,7 @@ def bench(
     mask, numbers = channel_mask(channel_set), list(folds) if protocol == "G" else [0]
     asked = {"protocol": protocol, "channel_set": channel_set, "system": system}
     fits = [trained(folder, **asked, fold=fold, seed=seed, **training) for fold in numbers]
-    joined = Predictions.joined([predictions(run, prepared, mask=mask, context=context) for run, prepared in fits])
+    joined = predictions(fits, mask=mask, context=context)
     own = outcome(joined, unseen=protocol == "X")
     outcomes = {system: own, **baseline_outcomes([prepared for _, prepared in fits], mask=mask)}
     figures = {name: {m: i._asdict() for m, i in summarise([one]).items()} for name, one in outcomes.items()}
@@ -121,20 +113,25 @@ def fitted(factory, asked: dict[str, Any], how: dict[str, Any], *, name: str) ->
 
 
 @torch.no_grad()
-def predictions(run: Run, prepared: Prepared, *, mask: NDArray[np.bool_], context: str = "window") -> Predictions:
-    """The predictions of the model of `run` for the test part of its split, seeing only the channels of `mask`.
+def predictions(
+    fits: Sequence[tuple[Run, Prepared]], *, mask: NDArray[np.bool_], context: str = "window"
+) -> Predictions:
+    """The predictions of every fit for the test part of its split, one after another, seeing the channels of `mask`.
 
     By itself a window is all it sees; with the `context` "recording" it sees all windows of the recording.
     """
-    windows = prepared.windows("test", mask=prepared.mask & mask)
-    table = prepared.machine.windows.iloc[prepared.parts.test].reset_index(drop=True)
-    batches = list(DataLoader(windows, batch_size=256, collate_fn=collate))
-    if run.params["task"] == "gcode-decoder":
-        operation, tokens = _two_stages(run, batches)
-    else:
-        operation, tokens = _window_decoder(run, batches, prepared, table if context == "recording" else None)
-    teacher, free = (torch.cat(parts).numpy() for parts in zip(*tokens, strict=True))
-    return Predictions(table, operation.numpy(), teacher, free, windows.tensors["published"].numpy())
+    tables, parts = [], []
+    for run, prepared in fits:
+        windows = prepared.windows("test", mask=prepared.mask & mask)
+        tables.append(prepared.machine.windows.iloc[prepared.parts.test])
+        batches = list(DataLoader(windows, batch_size=256, collate_fn=collate))
+        if run.params["task"] == "gcode-decoder":
+            operation, tokens = _two_stages(run, batches)
+        else:
+            operation, tokens = _window_decoder(run, batches, prepared, tables[-1] if context == "recording" else None)
+        teacher, free = map(torch.cat, zip(*tokens, strict=True))
+        parts.append((operation, teacher, free, windows.tensors["published"]))
+    return Predictions(pd.concat(tables, ignore_index=True), *(torch.cat(p).numpy() for p in zip(*parts, strict=True)))
 
 
 def _two_stages(run: Run, batches: list) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -203,7 +200,7 @@ def token_measures(teacher: Numbers | None, free: Numbers, target: Numbers) -> d
 def baseline_outcomes(folds: Sequence[Prepared], *, mask: NDArray[np.bool_]) -> dict[str, Outcome]:
     """Every baseline's token measures, over the test parts of all folds together."""
     scored = [baselines.tokens_of(prepared, mask=mask) for prepared in folds]
-    target = np.concatenate([one.machine.encode(one.vocabulary)[one.parts.test] for one in folds])
+    target = np.concatenate([one.target[one.parts.test] for one in folds])
     groups = np.concatenate([one.machine.windows["group"].to_numpy()[one.parts.test] for one in folds])
     outcomes = {}
     for name in scored[0]:

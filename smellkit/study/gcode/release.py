@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from smellkit import checkpoint, runs
@@ -27,15 +28,15 @@ LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
 def program_hmm(prepared: Prepared) -> ProgramHMM:
     """The lines and operations of the training recordings, window after window."""
     table = prepared.machine.windows.iloc[prepared.parts.train]
-    line = prepared.machine.line_numbers(prepared.grammar.texts)[table["line"].to_numpy()]
-    return ProgramHMM.from_windows(table["recording"], table["start"], line, table["operation_id"])
+    line, first = prepared.numbers[table["line"]], table["recording"] != table["recording"].shift()
+    return ProgramHMM(*(torch.tensor(np.asarray(column)) for column in (line, table["operation_id"], first)))
 
 
 def from_run(run: Run) -> LinePredictor:
     """The predictor of a finished run of `gcode-window-decoder`."""
     prepared = config_of(WindowDecoderTask, run.params).prepared
     model = model_of(WindowDecoderTask, run)
-    return LinePredictor(model, prepared.scaling, prepared.vocabulary, prepared.mask, program_hmm(prepared))
+    return LinePredictor(model, prepared.scaling, prepared.mask, program_hmm(prepared))
 
 
 def save(run: Run, folder: Path) -> Path:

@@ -8,17 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, UNK, Numbers, Vocabulary, default, structured
-from smellkit.losses import focal
+from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, STEPS, UNK, Grammar, Numbers, default, structured
+from smellkit.gcode.window_decoder import WEIGHT
+from smellkit.study.losses import focal
 
 
-def published_fields(vocabulary: Vocabulary) -> Tensor:
+def published_fields() -> Tensor:
     """Class numbers of the structured heads for every published token, (668, 10); -1 where one does not apply.
 
     A number's four characters fill the sign and the first four digits: `NUM_X_-125` is minus, 0 1 2 5.
     """
-    rows = np.full((len(vocabulary), len(HEADS)), -1)
-    for number, token in enumerate(vocabulary.tokens):
+    rows = np.full((len(default()), len(HEADS)), -1)
+    for number, token in enumerate(default().tokens):
         if token.startswith("NUM_") and token[4] in PARAMETERS:
             digits = token[6:].lstrip("-").zfill(4)
             rows[number, :8] = 3, -1, PARAMETERS.index(token[4]), "-" in token[6:], *map(int, digits)
@@ -51,17 +52,16 @@ def head_scores(logits: Tensor, fields: Tensor) -> dict[str, float]:
     return {name: float(hit[valid].float().mean()) for name, (hit, valid) in rows.items() if valid.any()}
 
 
-def token_hits(tokens: Numbers, target: Numbers, *, kind: str = "all", vocabulary: Vocabulary | None = None) -> Numbers:
+def token_hits(tokens: Numbers, target: Numbers, *, kind: str = "all") -> Numbers:
     """(right, counted) tokens of each window, (n, 2): over the target's tokens of a kind, position by position.
 
-    all: every token with EOS and UNK, as published. words: without EOS and UNK. numbers: NUM_ tokens of the
-    `vocabulary` (the published one by default) alone.
+    all: every token with EOS and UNK, as published. words: without EOS and UNK. numbers: NUM_ tokens alone.
     """
     counted = target != PAD
     if kind != "all":
         counted &= (target != EOS) & (target != UNK)
     if kind == "numbers":
-        counted &= np.array([token.startswith("NUM_") for token in (vocabulary or default()).tokens])[target]
+        counted &= np.array([token.startswith("NUM_") for token in default().tokens])[target]
     right = (tokens == target) & counted
     return np.stack([right.sum(axis=1), counted.sum(axis=1)], axis=1)
 
@@ -70,3 +70,13 @@ def token_accuracy(tokens: Numbers, target: Numbers, **how: Any) -> float:
     """Share of the target's tokens that are right at their position; NaN if there are none of this kind."""
     right, counted = token_hits(tokens, target, **how).sum(axis=0)
     return float(right / counted) if counted else float("nan")
+
+
+def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor) -> Tensor:
+    """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
+    probability, scores, chosen = line.softmax(dim=1), WEIGHT * token.log_softmax(dim=2), []
+    valid_lines = torch.ones_like(probability)
+    for step in range(STEPS):
+        chosen.append((scores[:, step] + grammar.prior(probability, valid_lines, step)).argmax(dim=1))
+        valid_lines = grammar.filter_lines(valid_lines, target[:, step], step)
+    return torch.stack(chosen, dim=1)

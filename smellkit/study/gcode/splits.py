@@ -22,7 +22,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.gcode import recordings, tokens
 from smellkit.gcode.data import LENGTH, Machine, Numbers, Scaling, load
 from smellkit.gcode.recordings import POSITION_COLUMNS
-from smellkit.gcode.tokens import Grammar, Vocabulary
+from smellkit.gcode.tokens import Grammar
 from smellkit.task import Tensors
 
 FOLDS = 5
@@ -80,22 +80,19 @@ def _at_random(table: pd.DataFrame, *, seed: int) -> Split:
 
 def _folds(table: pd.DataFrame) -> dict[str, int]:
     """Group -> fold, dealt out in turn within each operation, in an order that only the names decide."""
-    folds: dict[str, int] = {}
-    for number, (_, rows) in enumerate(table.groupby("operation", sort=True)):
-        groups = sorted(rows["group"].unique(), key=lambda group: (zlib.crc32(group.encode()), group))
-        folds |= {group: (position + number) % FOLDS for position, group in enumerate(groups)}
-    return folds
+    every = [sorted(own.unique(), key=lambda g: (zlib.crc32(g.encode()), g)) for _, own in _groups(table)]
+    return {group: (n + place) % FOLDS for n, groups in enumerate(every) for place, group in enumerate(groups)}
 
 
 def _tenth(table: pd.DataFrame, *, seed: int) -> set[str]:
     """About a tenth of the groups of each operation, at least one where there are three or more."""
-    random = np.random.default_rng(seed)
-    chosen: set[str] = set()
-    for _, rows in table.groupby("operation", sort=True):
-        groups = sorted(rows["group"].unique())
-        if len(groups) >= 3:
-            chosen |= set(random.choice(groups, max(1, round(len(groups) / 10)), replace=False))
-    return chosen
+    random, every = np.random.default_rng(seed), [sorted(own.unique()) for _, own in _groups(table)]
+    drawn = (random.choice(g, max(1, round(len(g) / 10)), replace=False) for g in every if len(g) >= 3)
+    return {str(group) for groups in drawn for group in groups}
+
+
+def _groups(table: pd.DataFrame):
+    return table.groupby("operation")["group"]
 
 
 def centred(machine: Machine) -> Machine:
@@ -118,6 +115,18 @@ def centred(machine: Machine) -> Machine:
     return replace(machine, values=values)
 
 
+def fit_scaling(values: NDArray, categories: NDArray) -> Scaling:
+    """Measure on training rows (rows, 155) and (rows, 4); a channel without spread or values keeps the scale 1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
+        low, centre, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
+        spread = np.where(high - low > 1e-6, high - low, np.nanstd(values, axis=0))
+    spread = np.where(np.isfinite(spread) & (spread > 1e-6), spread, 1.0)
+    known = [np.unique(c[~np.isnan(c)]).tolist() for c in np.asarray(categories).T]
+    middle = torch.as_tensor(np.nan_to_num(centre), dtype=torch.float32)
+    return Scaling(middle, torch.as_tensor(spread, dtype=torch.float32), known)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A split of one folder, ready to train: scaling and grammar from its training part alone."""
@@ -125,11 +134,12 @@ class Prepared:
     machine: Machine
     parts: Split
     scaling: Scaling
-    vocabulary: Vocabulary
     grammar: Grammar
     mask: NDArray[np.bool_]  # (155,) channels in use
     values: Tensor  # (rows, 155) scaled
     codes: Tensor  # (rows, 4)
+    numbers: Numbers  # (lines + 1,) in the grammar, of each of the machine's lines and of none; -1 where it has none
+    target: Numbers  # (windows, 8) published tokens
 
     def windows(self, part: str, *, mask: NDArray[np.bool_] | None = None) -> Tensors:
         """The windows of "train", "valid" or "test", seen through `mask` (the channels in use by default).
@@ -141,18 +151,24 @@ class Prepared:
         table = self.machine.windows.iloc[getattr(self.parts, part)]
         index = torch.tensor(table["row"].to_numpy(copy=True))[:, None] + torch.arange(LENGTH)
         label = table["line"].to_numpy()
-        line = self.machine.line_numbers(self.grammar.texts)
-        step_line = np.where(line < 0, len(self.grammar), line)[self.machine.row_lines[index[:, ::4].numpy()]]
+        step_line = np.where(self.numbers < 0, len(self.grammar), self.numbers)[self.machine.row_lines[index[:, ::4]]]
         lines = [self.grammar.vocabulary.numbers(tokens.split(text)) for text in self.machine.lines]
         return Tensors(
             continuous=self.values[index] * torch.as_tensor(self.mask if mask is None else mask),
             categorical=self.codes[index],
             operation=table["operation_id"].to_numpy(copy=True),
-            line=line[label],
+            line=self.numbers[label],
             step_line=step_line,
             open=np.array([*lines, np.zeros(tokens.STEPS, int)])[label],
-            published=self.machine.encode(self.vocabulary)[getattr(self.parts, part)],
+            published=self.target[getattr(self.parts, part)],
         )
+
+
+def encode(machine: Machine) -> Numbers:
+    """Tokens (windows, 8) of the labels in the published vocabulary, EOS included; all PAD without a label."""
+    return np.array([*map(tokens.default().encode, machine.lines), np.zeros(tokens.STEPS, int)])[
+        machine.windows["line"]
+    ]
 
 
 @dataclass(frozen=True)
@@ -186,9 +202,10 @@ def _prepare(config: DataConfig) -> Prepared:
     parts = parts._replace(train=parts.train[:: config.thin])
     train = machine.windows.iloc[parts.train]
     rows = np.unique(train["row"].to_numpy()[:, None] + np.arange(LENGTH))
-    scaling = Scaling.fit(machine.values[rows], machine.categories[rows])
-    vocabulary = tokens.default()
-    grammar = Grammar([machine.lines[line] for line in np.unique(train["line"])], vocabulary)
+    scaling = fit_scaling(machine.values[rows], machine.categories[rows])
+    grammar = Grammar([machine.lines[line] for line in np.unique(train["line"])])
     mask = recordings.channel_mask(config.channels, without=config.without)
-    scaled = scaling(torch.as_tensor(machine.values), torch.as_tensor(machine.categories))
-    return Prepared(machine, parts, scaling, vocabulary, grammar, mask, *scaled)
+    values, codes = scaling(torch.as_tensor(machine.values), torch.as_tensor(machine.categories))
+    known = {line: number for number, line in enumerate(grammar.texts)}
+    numbers = np.array([known.get(line, -1) for line in machine.lines] + [-1])
+    return Prepared(machine, parts, scaling, grammar, mask, values, codes, numbers, encode(machine))

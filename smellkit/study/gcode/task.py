@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader
 from smellkit import checkpoint, paths, runs
 from smellkit.gcode.recordings import POSITION_COLUMNS
 from smellkit.gcode.tokens import PAD
-from smellkit.gcode.window_decoder import PathKNN, WindowDecoder, forced
-from smellkit.losses import focal
+from smellkit.gcode.window_decoder import PathKNN, WindowDecoder
 from smellkit.options import accepted
 from smellkit.runs import Run
-from smellkit.study.gcode.scores import head_scores, published_fields, structured_loss, token_accuracy
+from smellkit.study.gcode.scores import forced, head_scores, published_fields, structured_loss, token_accuracy
 from smellkit.study.gcode.splits import DataConfig, Prepared, Split
 from smellkit.study.gcode.two_stage import MachineEncoder, SensorDecoder, TwoStage
+from smellkit.study.losses import focal
 from smellkit.task import Batch, Tensors, collate
 
 Config = TypeVar("Config")
@@ -139,7 +139,7 @@ class DecoderTask(_Contract):
     @cached_property
     def fields(self) -> Tensor:
         """Class numbers of the structured heads for every published token, (668, 10)."""
-        return published_fields(self.prepared.vocabulary)
+        return published_fields()
 
     def load(self) -> dict[str, Tensors]:
         if not self.frozen:
@@ -154,7 +154,7 @@ class DecoderTask(_Contract):
     def build(self) -> nn.Module:
         encoder = trained_encoder(self.encoder)
         size = {"memory": encoder.width, "width": self.width, "layers": self.layers}
-        decoder = SensorDecoder(self.prepared.vocabulary, dropout=self.dropout, **size)
+        decoder = SensorDecoder(dropout=self.dropout, **size)
         return decoder if self.frozen else TwoStage(encoder, decoder)
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:

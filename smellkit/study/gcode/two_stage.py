@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from smellkit.gcode.data import Scaling
 from smellkit.gcode.decoder import TokenDecoder
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS, POSITION_COLUMNS
-from smellkit.gcode.tokens import Vocabulary
+from smellkit.gcode.tokens import default
 from smellkit.gcode.window_decoder import FOURIER, fourier_features
 from smellkit.task import Batch
 
@@ -65,8 +65,8 @@ class SensorDecoder(TokenDecoder):
     predicted operation (B, 9) -> softmax -> linear -> context (B, 192), added to every token
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, memory: int, width: int, layers: int, dropout: float):
-        super().__init__(vocabulary, width=width, layers=layers, heads=8, dropout=dropout)
+    def __init__(self, *, memory: int, width: int, layers: int, dropout: float):
+        super().__init__(default(), width=width, layers=layers, heads=8, dropout=dropout)
         self.operation = nn.Linear(len(OPERATIONS), width)
         self.memory = nn.Linear(memory, width)
 

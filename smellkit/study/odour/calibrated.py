@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from smellkit import metrics
-from smellkit.evaluate import Outcome, summarise
 from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
 from smellkit.odour.windows import LabelledWindows
+from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.systems import System, cross_validate
 
 Held = tuple[ArrayLike, ArrayLike, ArrayLike]  # scores (rows, classes) of recordings not trained on, target, groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,12 +27,8 @@ def smellnet_base(data, model, seeds, folds, out, folder):
 
         click.echo(release.odour(data, Path(folder), progress=click.echo))
         return
-    from smellkit.study.odour import smellnet as bench
-
-    names = [name for name in model.split(",") if name]
-    result = bench.run(data, models=names, seeds=seeds, folds=folds, progress=click.echo, earlier=_earlier(out))
-    click.echo(bench.report(result))
-    _keep(result, out, "smellkit bench smellnet-base --data DIR")
+    command = "smellkit bench smellnet-base --data DIR"
+    _measure("smellnet", out, command, data, models=_names(model), seeds=seeds, folds=folds)
 
 
 @click.command("smellnet-sessions")
@@ -42,12 +39,8 @@ def smellnet_base(data, model, seeds, folds, out, folder):
 @JSON
 def smellnet_sessions(data, method, seeds, folds, out):
     """Choose a method for another day on training recordings alone, and score all of them on other sessions."""
-    from smellkit.study.odour import sessions as transfer
-
-    names = [method] if method else []
-    result = transfer.run(data, methods=names, folds=folds, seeds=seeds, progress=click.echo, earlier=_earlier(out))
-    click.echo(transfer.report(result))
-    _keep(result, out, "smellkit bench smellnet-sessions --data DIR")
+    command, methods = "smellkit bench smellnet-sessions --data DIR", [method] if method else []
+    _measure("sessions", out, command, data, methods=methods, folds=folds, seeds=seeds)
 
 
 @click.command("smellnet-ablations")
@@ -85,17 +78,11 @@ def audit(folder, out):
 @JSON
 def smellnet_mixture(data, part, seeds, folder, out):
     """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
-    from smellkit.odour.recordings import find
-    from smellkit.study.odour import mixtures as mixture_bench
-
     if folder:
         from smellkit.study.odour import release
 
-        click.echo(f"weights: {release.mixture(find(data), Path(folder))}")
-    parts = [name for name in part.split(",") if name]
-    result = mixture_bench.run(data, parts=parts, seeds=seeds, progress=click.echo, before=_earlier(out))
-    click.echo(mixture_bench.report(result))
-    _keep(result, out, "smellkit bench smellnet-mixture --data DIR")
+        click.echo(f"weights: {release.mixture(data, Path(folder))}")
+    _measure("mixtures", out, "smellkit bench smellnet-mixture --data DIR", data, parts=_names(part), seeds=seeds)
 
 
 @click.command("fusion")
@@ -111,11 +98,7 @@ def fusion(data, scene, seeds, out, folder):
 
         click.echo(release.fusion(data, Path(folder), progress=click.echo))
         return
-    from smellkit.study.odour import fusion as bench
-
-    result = bench.run(data, scene=scene, seeds=seeds, progress=click.echo, earlier=_earlier(out))
-    click.echo(bench.report(result))
-    _keep(result, out, f"smellkit bench fusion --data DIR --seeds {seeds}")
+    _measure("fusion", out, f"smellkit bench fusion --data DIR --seeds {seeds}", data, scene=scene, seeds=seeds)
 
 
 @click.command("reproduce")
@@ -123,11 +106,7 @@ def fusion(data, scene, seeds, out, folder):
 @NEW_JSON
 def reproduce(seeds, out):
     """Measure how near the closed loop brings simulated air to a target, and how near playing it once comes."""
-    from smellkit.study.odour import reproduce as bench
-
-    result = bench.run(seeds, progress=click.echo)
-    click.echo(bench.report(result))
-    _keep(result, out, f"smellkit bench reproduce --seeds {seeds}")
+    _measure("reproduce", out, f"smellkit bench reproduce --seeds {seeds}", seeds, resumes=False)
 
 
 @click.command("drift")
@@ -136,11 +115,7 @@ def reproduce(seeds, out):
 @JSON
 def drift(data, seeds, out):
     """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""
-    from smellkit.study.odour import drift as bench
-
-    result = bench.run(data, seeds=seeds, progress=click.echo, earlier=_earlier(out))
-    click.echo(bench.report(result))
-    _keep(result, out, f"smellkit bench drift --data DIR --seeds {seeds}")
+    _measure("drift", out, f"smellkit bench drift --data DIR --seeds {seeds}", data, seeds=seeds)
 
 
 @click.command("submit")
@@ -151,7 +126,7 @@ def drift(data, seeds, out):
 @click.option("--json", "out", default="", type=FOLDER, help="The leaderboard; the published one by default.")
 def submit(file, name, by, link, out):
     """Score the predictions in FILE (a table as `smellkit predict` writes it) and put them on the leaderboard."""
-    from smellkit.evaluate import percent
+    from smellkit.study.evaluate import percent
     from smellkit.study.odour import leaderboard
 
     row = leaderboard.submit(file, name=name, by=by, link=link, out=out if str(out) != "." else leaderboard.FILE)
@@ -163,16 +138,26 @@ def submit(file, name, by, link, out):
         click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
 
 
-def _earlier(out: Path | str) -> dict:
-    """The figures that `out` has already."""
-    from smellkit import evaluate
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
 
-    return evaluate.earlier(out)
+
+def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bool = True, **options: Any) -> None:
+    """Run a bench of this folder, which `resumes` what `out` has already, print its report, and keep its result."""
+    from importlib import import_module
+
+    from smellkit.study import evaluate
+
+    module = import_module(f"smellkit.study.odour.{bench}")
+    before = {"earlier": evaluate.earlier(out)} if resumes else {}
+    result = module.run(*given, progress=click.echo, **before, **options)
+    click.echo(module.report(result))
+    _keep(result, out, command)
 
 
 def _keep(result: dict, out: Path | str, command: str) -> None:
     """Write `result` as JSON when a file was asked for, and say so."""
-    from smellkit import evaluate
+    from smellkit.study import evaluate
 
     if str(out) not in ("", "."):
         click.echo(f"{evaluate.publish(Path(out), result, command=command)}")

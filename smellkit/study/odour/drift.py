@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from smellkit import evaluate
 from smellkit.checks import fault
 from smellkit.errors import DataError
-from smellkit.evaluate import Outcome, percent
+from smellkit.study import evaluate
+from smellkit.study.evaluate import Outcome, percent
 
 Array = NDArray[np.float64]
 GASES = ("ethanol", "ethylene", "ammonia", "acetaldehyde", "acetone", "toluene")  # 1 to 6 in the files

@@ -21,13 +21,13 @@ from torch.utils.data import Dataset
 
 from smellkit import metrics
 from smellkit.errors import DataError, OptionError
-from smellkit.losses import focal
 from smellkit.odour import recordings
 from smellkit.odour.confidence import Confidence
 from smellkit.odour.encoder import BACKBONES, FEATURE_LAG, Encoder, make
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LEVELS, LabelledWindows, Protocol, cut
 from smellkit.options import nearest
+from smellkit.study.losses import focal
 from smellkit.study.odour.survey import other_sessions
 from smellkit.task import Batch, Task, Tensors
 from smellkit.train import Settings

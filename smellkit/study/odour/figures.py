@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import evaluate, plots
+from smellkit import plots
 from smellkit.odour.confidence import margin
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import GAS, RATE
 from smellkit.odour.scents import ODORANTS, SCENTS
 from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.study import evaluate
 from smellkit.study.odour.mixture_data import label
 from smellkit.study.odour.smellnet import CATEGORIES, category, outcome
 from smellkit.study.odour.survey import stuck

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smellkit.evaluate import Outcome, evaluate, percent
 from smellkit.odour.experts import Experts
 from smellkit.odour.mixture import dynamic_top_k, within_tolerance
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.senses import load_scene_encoder
+from smellkit.study.evaluate import Outcome, evaluate, percent
 from smellkit.study.odour import fusion_task
 from smellkit.study.odour.experts import fit_experts
 from smellkit.study.odour.fusion_task import MODALITIES, correct

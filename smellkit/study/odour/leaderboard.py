@@ -16,10 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from smellkit import evaluate, paths
+from smellkit import paths
 from smellkit.checks import fault, read_texts
 from smellkit.errors import DataError
-from smellkit.evaluate import Outcome
+from smellkit.study import evaluate
+from smellkit.study.evaluate import Outcome
 
 FILE = paths.HOME / "site" / "results" / "leaderboard.json"
 CHECKSUMS = paths.HOME / "data" / "checksums" / "smellnet.txt"

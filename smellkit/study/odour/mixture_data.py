@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.checks import Report, fault, nearest
+from smellkit.checks import Report, fault
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
 from smellkit.odour.recordings import find
-from smellkit.odour.scents import ALIASES, ODORANTS
+from smellkit.odour.scents import ODORANTS, odorant
 
 EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
 TOLERANCE = 0.0101  # thirds are written as 33 + 33 + 33
@@ -56,12 +56,10 @@ def parse_label(name: str) -> dict[str, float]:
 
 
 def _known(name: str, word: str) -> str:
-    word = {substance: known for known, substance in ALIASES.items()}.get(word, word)
-    if word not in ODORANTS:
-        near = nearest(word, ODORANTS)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"the odorants are {', '.join(ODORANTS)}"
-        raise fault(name, expected="names of odorants", found=repr(word), hint=hint)
-    return word
+    try:
+        return odorant(word)
+    except OptionError as why:
+        raise fault(name, expected="names of odorants", found=repr(word), hint=why.hint) from why
 
 
 def recorded_at(name: str) -> datetime | None:

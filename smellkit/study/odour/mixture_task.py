@@ -22,13 +22,49 @@ from torch.nn import functional as F
 
 from smellkit import checkpoint, paths
 from smellkit.errors import DataError, OptionError
-from smellkit.odour import smell
-from smellkit.odour.mixture import ROUNDING, AlphaSum, MixtureEncoder, dynamic_top_k, pooled, within_tolerance
+from smellkit.odour.mixture import ROUNDING, AlphaSum, Array, dynamic_top_k, mixture_conductance, within_tolerance
 from smellkit.odour.recordings import find
+from smellkit.odour.smell import inside
 from smellkit.study.odour.mixture_data import held_out, read_windows, training_split
 from smellkit.task import Batch, Task, Tensors
 
+POOL = 5  # steps averaged into one
 STAGES = ("encoder", "frozen", "fine-tuned", "joint")
+
+
+def pooled(counts: NDArray) -> Array:
+    """Return log-conductance averaged over `POOL` steps, (windows, steps / 5, 4): the input of the encoder."""
+    n, steps, channels = counts.shape
+    rows = mixture_conductance(counts)[:, : steps // POOL * POOL]
+    return rows.reshape(n, steps // POOL, POOL, channels).mean(axis=2)
+
+
+class MixtureEncoder(nn.Module):
+    """LSTM over log-conductance: "window" (batch, steps, 4) -> "z" (batch, 50) and "logits" (batch, 12).
+
+    Levels stay in, unlike in the encoder of the 50 substances: without them nobody tells mixtures apart, and how far
+    that carries to another day is what the bench measures. Each step also shows the change since the window began.
+    `mean` and `scale` are those of training windows.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, *, hidden: int = 64):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("scale", torch.ones(4))
+        self.lstm = nn.LSTM(8, hidden, batch_first=True)
+        self.channels = nn.Sequential(nn.Linear(hidden + 4, hidden), nn.GELU(), nn.Linear(hidden, 50))
+        self.logits = nn.Linear(50, 12)
+
+    def forward(self, batch: Batch) -> Batch:
+        x = (batch["window"] - self.mean) / self.scale  # (batch, steps, 4), in deviations of the training windows
+        change = 4 * (x - x[:, :1])  # (batch, steps, 4), since the window began; 4 makes it as large as the level
+        states, _ = self.lstm(torch.cat([x, change], dim=-1))  # (batch, steps, 8) -> (batch, steps, hidden)
+        last = torch.cat([states[:, -1], x.mean(dim=1)], dim=-1)  # (batch, hidden + 4): last state, mean level
+        z = torch.tanh(self.channels(last))  # (batch, 50), each channel from -1 to 1
+        return {"z": z, "logits": self.logits(z)}
 
 
 class MixtureHead(nn.Module):
@@ -202,7 +238,13 @@ def load_splits(data: str, *, validation: str, augment: Any, seed: int) -> dict[
     }
 
 
-def load_encoder(name: str) -> MixtureEncoder:
+def load_encoder(name: str | Path) -> MixtureEncoder:
     """Return the trained encoder in a run or a folder of weights, whole models included."""
     folder = Path(name) if (Path(name) / checkpoint.FILE).exists() else paths.runs() / name
-    return smell.load_encoder(folder, made_by=f"`smellkit train odour-mixture --set stage=encoder --name {name}`")
+    tensors, _ = checkpoint.load(folder, made_by=f"`smellkit train odour-mixture --set stage=encoder --name {name}`")
+    if any(key.startswith("encoder.") for key in tensors):
+        tensors = inside(tensors, "encoder.")
+    hidden = tensors["lstm.weight_hh_l0"].shape[1] if "lstm.weight_hh_l0" in tensors else 64
+    encoder = MixtureEncoder(hidden=hidden)
+    checkpoint.fill(encoder, tensors, where=str(folder))
+    return encoder.eval()

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from smellkit import checkpoint, runs, train
 from smellkit.errors import OptionError
-from smellkit.evaluate import Outcome, summarise
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
+from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 from smellkit.study.odour.mixture_data import groups, labels, misplaced, read_mixtures, read_windows, training_split
 from smellkit.study.odour.mixture_task import load_encoder, mixture_scores, task
@@ -47,7 +47,7 @@ def run(
     parts: Sequence[str] = (),
     seeds: int = 5,
     progress: Progress = lambda _: None,
-    before: dict[str, Any] | None = None,
+    earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure `parts` (all by default) on the SmellNet folder `data`.
 
@@ -58,7 +58,7 @@ def run(
     if unknown:
         raise OptionError(f"There is no part {sorted(unknown)[0]!r}", hint=f"one of {', '.join(PARTS)}")
     folder, described = find(data), describe(find(data))
-    result = dict(before) if before and before.get("data") == described else {}
+    result = dict(earlier) if earlier and earlier.get("data") == described else {}
     made_by = dict(result.get("made_by", {}))
     for name in parts or PARTS:
         began = time.monotonic()

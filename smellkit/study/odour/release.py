@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from smellkit import checkpoint, paths, runs, train
 from smellkit.odour.encoder import make
 from smellkit.odour.experts import Experts
-from smellkit.odour.fused import SHIPPED, Limits
 from smellkit.odour.pipeline import loudest
 from smellkit.odour.recordings import find, read_recordings
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.senses import Senses
-from smellkit.odour.smell import SubstanceSmell
+from smellkit.odour.smell import SHIPPED, Limits, SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.study import ranges
 from smellkit.study.odour import calibrated, smellnet, systems
@@ -104,8 +103,9 @@ def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     return figures
 
 
-def mixture(folder: Path, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
+def mixture(data: str, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
     """Train the hybrid and the encoder of the alpha stage on the larger training split and keep them in `out`."""
+    folder = find(data)
     settings = train.Settings(epochs=epochs, batch=128, learning_rate=3e-3, seed=seed)
     run = train.fit(task(data=str(folder), stage="joint"), settings, name="bench-mixture/weights")
     encoder = {f"encoder.{name}": tensor for name, tensor in load_encoder(str(run.folder)).state_dict().items()}

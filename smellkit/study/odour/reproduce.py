@@ -9,6 +9,7 @@ The loop is told neither these nor the session: only what standard cartridges an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,13 +21,13 @@ from smellkit.device.link import Link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError
-from smellkit.evaluate import Outcome, evaluate
-from smellkit.odour.reproduction import Reproduction, Sniffing, answers, reproduce
+from smellkit.odour.reproduction import Sniffing, answers, reproduce
 from smellkit.odour.scents import SCENTS
 from smellkit.sensors import SENSORS
 from smellkit.simulate import nose
 from smellkit.simulate.chamber import Chamber, ChamberNose
 from smellkit.study.device.fake import FakeClock, MemoryPort
+from smellkit.study.evaluate import Outcome, evaluate
 
 EXPONENTS = tuple(nose.BETA[:4].tolist())
 GUESS = (0.45,) * 4  # when the exponents of a board are not known
@@ -92,9 +93,8 @@ def targets(count: int) -> list[dict[str, float]]:
 def close(target: Mapping[str, float], seed: int, case: Case, standards: Mapping[str, Any] | None) -> dict[str, float]:
     """Close the loop on one target; the true errors of its best shares, played once more, and how it went."""
     room = Room(seed, **case.board)
-    result: Reproduction = reproduce(
-        room.nose, room.neck, target, standards=standards, sniffing=Sniffing(exponents=case.exponents)
-    )
+    sniffing = Sniffing(exponents=case.exponents)
+    result = reproduce(room.nose, room.neck, target, standards=standards, sniffing=sniffing)
     if result.best is None:
         raise DeviceError(f"No mixture of {dict(target)} was sniffed: {result.reason}", hint=f"target {seed}")
     found = errors(room.play(result.best.played), target)
@@ -112,24 +112,20 @@ def run(count: int = 20, *, progress: Callable[[str], object] = lambda _: None) 
     """Return the figures of every case on `count` targets: medians and means with 95 % intervals over targets."""
     aims = targets(count)
 
-    def fit(name: str) -> Callable[[int], dict[str, Outcome]]:
-        def figures(_: int) -> dict[str, Outcome]:
-            if name == OPEN:
-                return _splits(aims, [errors(Room(n, rate=1.0).play(aim), aim) for n, aim in enumerate(aims, 1)])
-            case = CASES[name]
-            known = Room(STANDARDS_SEED, uneven=0.0, **case.board)
-            measured = answers(known.nose, known.neck, sniffing=Sniffing(exponents=case.exponents))
-            standards = measured if case.standards else None
-            return _splits(aims, [close(aim, n, case, standards) for n, aim in enumerate(aims, 1)])
+    def once(_: int) -> dict[str, Outcome]:
+        return _splits(aims, [errors(Room(n, rate=1.0).play(aim), aim) for n, aim in enumerate(aims, 1)])
 
-        return figures
+    def closed(case: Case, _: int) -> dict[str, Outcome]:
+        known = Room(STANDARDS_SEED, uneven=0.0, **case.board)
+        measured = answers(known.nose, known.neck, sniffing=Sniffing(exponents=case.exponents))
+        standards = measured if case.standards else None
+        return _splits(aims, [close(aim, n, case, standards) for n, aim in enumerate(aims, 1)])
 
     about = {"targets": [{name: round(share, 4) for name, share in aim.items()} for aim in aims], "budget": 12}
-    about |= {
-        "sniffing": vars(Sniffing(exponents=EXPONENTS)),
-        "shares": "amounts given off, by scent, cartridges included",
-    }
-    return evaluate({name: fit(name) for name in (OPEN, *CASES)}, seeds=[1], about=about, progress=progress)
+    about["sniffing"] = vars(Sniffing(exponents=EXPONENTS))
+    about["shares"] = "amounts given off, by scent, cartridges included"
+    rows = {OPEN: once} | {name: functools.partial(closed, case) for name, case in CASES.items()}
+    return evaluate(rows, seeds=[1], about=about, progress=progress)
 
 
 def _splits(aims: list[dict[str, float]], each: list[dict[str, float]]) -> dict[str, Outcome]:
@@ -140,13 +136,13 @@ def _splits(aims: list[dict[str, float]], each: list[dict[str, float]]) -> dict[
         rows = np.flatnonzero((sizes == size) | (size == 0))
         if len(rows):
             columns = {key: np.array([each[row][key] for row in rows]) for key in each[0]}
-            medians = {f"median_{key}": _median(values) for key, values in columns.items()}
+            medians = {f"median_{key}": functools.partial(_median, values) for key, values in columns.items()}
             splits[name] = Outcome(groups=np.arange(len(rows)), measures={**medians, **columns})
     return splits
 
 
-def _median(values: NDArray) -> Callable[[NDArray], float]:
-    return lambda rows: float(np.median(values[rows]))
+def _median(values: NDArray, rows: NDArray) -> float:
+    return float(np.median(values[rows]))
 
 
 def report(result: Mapping[str, Any]) -> str:

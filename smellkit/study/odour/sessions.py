@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from smellkit import runs
 from smellkit.errors import DataError, OptionError
-from smellkit.evaluate import percent
 from smellkit.odour import recordings
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.sensors import FULL, GAS, GROVE
+from smellkit.study.evaluate import percent
 from smellkit.study.odour import smellnet, systems
 from smellkit.study.odour.survey import number_sessions, other_sessions
 from smellkit.study.odour.systems import ENSEMBLE, FREE, System, curves

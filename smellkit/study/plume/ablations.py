@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch.utils.data import Subset
 
-from smellkit import evaluate, paths, sweep
+from smellkit import paths, sweep
 from smellkit.plume import GASES
-from smellkit.plume import data as samples
-from smellkit.plume.data import four_to_three
 from smellkit.plume.models import Sized
+from smellkit.study import evaluate
 from smellkit.study.plume import bench
-from smellkit.study.plume.bench import Predictions
+from smellkit.study.plume import data as samples
+from smellkit.study.plume.data import four_to_three
 
 FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {
@@ -40,7 +41,7 @@ def swept(
     for name in names:
         plan = sweep.read(FOLDER / f"{name}.yaml")
         plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | fixed | {"data": folder})
-        ran = sweep.run(plan, "smellkit.study.plume.task:plume", workers=workers)
+        ran = sweep.run(plan, "smellkit.study.plume.task:PlumeTask", workers=workers)
         scores = [f"test.{score}" for score in ("miou", "balanced") if f"test.{score}" in ran]
         tables = [sweep.summary(ran.dropna(subset=[score]), score=score).assign(score=score) for score in scores]
         swept_tables[SWEEPS[name]] = pd.concat(tables, ignore_index=True)
@@ -66,33 +67,23 @@ def failing(
 
     A mask counts only where there is a frame. Each pair is predicted three times, whole and with either gas hidden.
     """
-    random = np.random.default_rng(seed)
-    full = samples.paired(folder, "test", size=four_to_three(bench.HEIGHT), gases="full").row.numpy()
-    chosen = random.permutation(full)[:rows]  # the table lies in order of pH
-    predictions = {gases: _predictions(model, folder, gases, chosen) for gases in ("both", *GASES)}
-    order = random.permutation(len(chosen))
+    random, predictions = np.random.default_rng(seed), {}
+    chosen: np.ndarray | None = None
+    for gases in ("full", *GASES):
+        pairs = samples.paired(folder, "test", size=four_to_three(bench.HEIGHT), gases=gases)
+        if chosen is None:
+            chosen = random.permutation(pairs.row.numpy())[:rows]  # the table lies in order of pH
+        these = np.flatnonzero(np.isin(pairs.row.numpy(), chosen))
+        predictions[gases] = bench.predictions_of(model, Subset(pairs, these.tolist()))
+    order = random.permutation(len(these))
     scores = []
-    for place, gas in enumerate(GASES):
+    for gas, left in zip(GASES, GASES[::-1], strict=True):
         for share in shares:
-            gone = np.zeros(len(order), bool)
-            gone[order[: round(share * len(order))]] = True
-            mixed = _mixed(predictions["both"], predictions[GASES[1 - place]], gone)
-            scores.append({"failing": gas, "share": share, **mixed.score()})
+            gone = torch.as_tensor(order[: round(share * len(order))])
+            parts = zip(predictions["full"], predictions[left], strict=True)
+            mixed = (
+                {name: x.index_copy(0, gone, hidden[name][gone]) for name, x in whole.items()}
+                for whole, hidden in parts
+            )
+            scores.append({"failing": gas, "share": share, **bench.Predictions(*mixed).score()})
     return pd.DataFrame(scores)
-
-
-def _predictions(model: Sized, folder: str, gases: str, rows: np.ndarray) -> Predictions:
-    """What the model predicts of the pairs `rows` of the table when it sees only `gases`."""
-    pairs = samples.paired(folder, "test", size=four_to_three(bench.HEIGHT), gases=gases)
-    return bench.predictions_of(model, Subset(pairs, np.flatnonzero(np.isin(pairs.row.numpy(), rows)).tolist()))
-
-
-def _mixed(one: Predictions, other: Predictions, choose: np.ndarray) -> Predictions:
-    """`other` where `choose`, else `one`."""
-
-    def pick(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-        if a is None or b is None:
-            return None
-        return np.where(choose.reshape(-1, *[1] * (a.ndim - 1)), b, a)
-
-    return Predictions(*(pick(a, b) for a, b in zip(one, other, strict=True)))  # type: ignore[arg-type]

@@ -5,9 +5,6 @@ The forest is the fifth published baseline: it sees size, brightness and shape o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -15,47 +12,27 @@ from numpy.typing import NDArray
 from smellkit.checks import fault
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.data import Pairs
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import RandomForestClassifier
+from smellkit.study.plume import splits
+from smellkit.study.plume.data import Pairs
 
 SHAPE = ("area", "mean", "deviation", "median", "first quartile", "third quartile", "compactness", "aspect", "extent")
 Masks = NDArray[np.uint8]
 Table = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Pattern:
-    """Class shares for each pattern of missing gases ("", "co2", "ch4"), counted on training pairs.
+def pattern(train: pd.DataFrame, pairs: pd.DataFrame, *, even: bool = False) -> Table:
+    """Probabilities (pairs, 3) of the classes by which gas is missing alone, as counted on the pairs of `train`.
 
-    >>> Pattern.fit(train).predict(test)
+    A pattern that training has not seen gets the shares of all of training. With `even`, for balanced accuracy, as if
+    all classes were equally frequent.
     """
-
-    shares: dict[str, Table]
-    prior: Table
-
-    @classmethod
-    def fit(cls, pairs: pd.DataFrame) -> Pattern:
-        """Count the classes in `pairs` (columns of `annotations.read_pairs`)."""
-        count = pd.crosstab(pairs["missing_modality"], pairs["class_id"])
-        count = count.reindex(columns=range(len(CLASSES)), fill_value=0)
-        shares = {str(name): row / row.sum() for name, row in zip(count.index, count.to_numpy(float), strict=True)}
-        return cls(shares, count.sum().to_numpy(float) / len(pairs))
-
-    def probabilities(self, pairs: pd.DataFrame, *, even: bool = False) -> Table:
-        """Probability of each class (pairs, 3); with `even`, as if all classes were equally frequent.
-
-        A pattern that training has not seen gets the shares of all of training.
-        """
-        probability = np.array([self.shares.get(pattern, self.prior) for pattern in pairs["missing_modality"]])
-        if even:
-            probability = probability / np.maximum(self.prior, 1e-12) * (self.prior > 0)
-        return probability / probability.sum(axis=1, keepdims=True)
-
-    def predict(self, pairs: pd.DataFrame, *, even: bool = False) -> NDArray[np.int64]:
-        """The likeliest class of each pair; `even` is for balanced accuracy."""
-        return self.probabilities(pairs, even=even).argmax(axis=1)
+    prior = np.bincount(train["class_id"], minlength=len(CLASSES)) / len(train)
+    shares = pd.crosstab(train["missing_modality"], train["class_id"], normalize="index")
+    shares = shares.reindex(columns=range(len(CLASSES)), fill_value=0).reindex(pairs["missing_modality"])
+    probability = shares.fillna(dict(enumerate(prior))).to_numpy(float)
+    if even:
+        probability = probability / np.maximum(prior, 1e-12) * (prior > 0)
+    return probability / probability.sum(axis=1, keepdims=True)
 
 
 def describe(frame: NDArray[np.uint8], mask: Masks) -> Table:
@@ -77,40 +54,35 @@ def describe(frame: NDArray[np.uint8], mask: Masks) -> Table:
     return np.array([area / gas.size, inside.mean(), inside.std(), middle, low, high, *shape])
 
 
-def features(pairs: Pairs, masks: Masks) -> tuple[Table, NDArray[np.int64]]:
-    """SHAPE and which gas, a row for each frame that is there, and the pair (from 0) that it belongs to.
-
-    `masks` (pairs, 2, H, W) may be the true ones or a model's; the frames are the data set's own.
-    """
-    kept = pairs.row.numpy()
-    pair, gas = np.nonzero(pairs.present[pairs.row].numpy())
-    frames = pairs.frames.numpy()
-    rows = [describe(frames[kept[p], g], masks[p, g]) for p, g in zip(pair, gas, strict=True)]
-    return np.column_stack([np.array(rows), np.eye(len(GASES))[gas]]), pair
-
-
 def true_masks(pairs: Pairs) -> Masks:
     """The masks that the annotations give, (pairs, 2, H, W)."""
     return pairs.masks[pairs.row].numpy()
 
 
-def fit_forest(pairs: Pairs, masks: Masks, *, seed: int = 7) -> RandomForestClassifier:
-    """A forest of single frames, as published: 100 trees of depth 10, balanced classes."""
+def forest(train: Pairs, given: Masks, pairs: Pairs, masks: Masks, *, seed: int = 7) -> Table:
+    """Probabilities of the classes of each pair (pairs, 3): the mean over the frames that are there.
+
+    They are those of a forest of single frames, as published: 100 trees of depth 10, balanced classes. It sees SHAPE
+    and which gas, in the masks (pairs, 2, H, W) that are `given` of `train`, and in `masks`.
+    """
     from sklearn.ensemble import RandomForestClassifier
 
-    table, pair = features(pairs, masks)
-    label = pairs.label[pairs.row].numpy()
-    forest = RandomForestClassifier(100, max_depth=10, class_weight="balanced", random_state=seed)
-    return forest.fit(table, label[pair])
-
-
-def forest_probabilities(forest: RandomForestClassifier, pairs: Pairs, masks: Masks) -> Table:
-    """Probabilities of the classes of each pair (pairs, 3): the mean over the frames that are there."""
-    table, pair = features(pairs, masks)
+    trees = RandomForestClassifier(100, max_depth=10, class_weight="balanced", random_state=seed)
+    table, pair = _features(train, given)
+    trees.fit(table, train.label[train.row].numpy()[pair])
+    table, pair = _features(pairs, masks)
     probability, each = np.zeros((len(pairs), len(CLASSES))), np.zeros((len(table), len(CLASSES)))
-    each[:, forest.classes_] = forest.predict_proba(table)
+    each[:, trees.classes_] = trees.predict_proba(table)
     np.add.at(probability, pair, each)
     return probability / np.maximum(probability.sum(axis=1, keepdims=True), 1e-12)
+
+
+def _features(pairs: Pairs, masks: Masks) -> tuple[Table, NDArray[np.int64]]:
+    """SHAPE and which gas, a row for each frame that is there, and the pair (from 0) that it belongs to."""
+    kept, frames = pairs.row.numpy(), pairs.frames.numpy()
+    pair, gas = np.nonzero(pairs.present[pairs.row].numpy())
+    rows = [describe(frames[kept[p], g], masks[p, g]) for p, g in zip(pair, gas, strict=True)]
+    return np.column_stack([np.array(rows), np.eye(len(GASES))[gas]]), pair
 
 
 def emission_probabilities(train: Pairs, known: Table, asked: Table) -> Table:
@@ -136,12 +108,12 @@ def emissions(folder: str, pairs: Pairs, *, split: str) -> Table | None:
     emitted = np.zeros(there.shape)
     for place, gas in enumerate(GASES):
         rows = there[:, place] > 0
-        originals = tables.annotated(folder, table.loc[rows, f"{gas}_frame"], split=split)["original_sample_id"]
+        originals = splits.annotated(folder, table.loc[rows, f"{gas}_frame"], split=split)["original_sample_id"]
         own = known[known["gas_type"] == gas].set_index("original_sample_id")["log_emission"].reindex(originals)
         if own.isna().any():
-            none = f"none of {own.index[own.isna()][0]}"
+            absent, expected = f"none of {own.index[own.isna()][0]}", f"log_emission of every {gas} video"
             hint = "take the file that came with these annotations, or delete it"
-            raise fault(file, expected=f"log_emission of every {gas} video", found=none, hint=hint)
+            raise fault(file, expected=expected, found=absent, hint=hint)
         emitted[rows, place] = own
     return np.hstack([emitted, there])
 
@@ -154,5 +126,5 @@ def videos(folder: str, pairs: Pairs, *, split: str = "test") -> NDArray[np.obje
     table = pairs.table.iloc[pairs.row.numpy()]
     first = table["co2_frame"].where(table["co2_frame"] != "", table["ch4_frame"])
     if tables.splits_in(tables.find(folder)):
-        first = tables.annotated(folder, first, split=split)["original_sample_id"]
+        first = splits.annotated(folder, first, split=split)["original_sample_id"]
     return first.to_numpy(object)

@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 
-from smellkit import evaluate, options, paths, runs
+from smellkit import options, paths, runs
 from smellkit.errors import OptionError
-from smellkit.evaluate import Outcome
 from smellkit.plume import GASES, models
 from smellkit.plume import annotations as tables
-from smellkit.plume import data as samples
-from smellkit.plume.data import Pairs, four_to_three
 from smellkit.runs import Run
+from smellkit.study import evaluate
+from smellkit.study.evaluate import Outcome
 from smellkit.study.plume import baselines, release, scores
+from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.baselines import videos
+from smellkit.study.plume.data import Pairs, four_to_three
 from smellkit.task import Batch
 from smellkit.train import Settings, fit, parameters, predict
 
@@ -46,11 +47,10 @@ ROWS: dict[str, dict[str, Any]] = {  # name -> options of the task; all see the 
 }
 RECIPES: dict[str, dict[str, Any]] = {OURS: {"learning_rate": 3e-3, "batch": 8}}  # what differs from TRAINING
 FAILING = (FIRST, OURS, "FUME, CO2 only", "FUME, CH4 only")  # rows that are also scored with a camera hidden
-MEASURES: tuple[str, ...] = ("miou", "balanced", "joint", "dice", "pixels", "accuracy")
-MEASURES += ("macro_f1", "weighted_f1", "kappa")
-MEASURES += (
+MEASURES: tuple[str, ...] = (
+    *("miou", "balanced", "joint", "dice", "pixels", "accuracy", "macro_f1", "weighted_f1", "kappa"),
     *(f"{what}_{gas}" for gas in GASES for what in ("iou", "plume", "tube")),
-    *(f"{what}_{n}" for what in ("f1", "recall", "precision") for n in scores.NAMES),
+    *(f"{what}_{name}" for what in ("f1", "recall", "precision") for name in scores.NAMES),
 )
 FEW = ("miou", "balanced", "accuracy", *(f"iou_{gas}" for gas in GASES))  # with a camera hidden
 HEIGHT = 240  # rows of the test frames
@@ -68,28 +68,18 @@ class Counts(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a model predicts of the test pairs, beside what is true: all that scores need."""
+    """What `scores.keep` keeps of the test pairs: what a model predicts of them, and what is known of them."""
 
-    counts: NDArray[np.int64] | None  # (pairs, 2, 3, 3)
-    probability: NDArray[np.float64] | None  # (pairs, 3)
-    present: NDArray[np.float32]
-    label: NDArray[np.int64]
-    row: NDArray[np.int64]
+    kept: Batch
+    known: Batch
 
     def of(self, rows: NDArray[np.int64]) -> Predictions:
-        """The predictions of these rows."""
-        return Predictions(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+        """The predictions of these rows; a row may come several times."""
+        return Predictions(*({name: x[rows] for name, x in part.items()} for part in self))
 
-    def score(self, rows: NDArray[np.int64] | None = None) -> dict[str, float]:
-        """Every score of these rows, all without any; a row may come several times."""
-        chosen = self if rows is None else self.of(rows)
-        kept: Batch = {}
-        if chosen.counts is not None:
-            kept["counts"] = torch.as_tensor(chosen.counts)
-        if chosen.probability is not None:
-            kept["class_logits"] = torch.as_tensor(np.log(chosen.probability + 1e-12))
-        known = {"present": torch.as_tensor(chosen.present), "label": torch.as_tensor(chosen.label)}
-        return scores.score(kept, known)
+    def score(self) -> dict[str, float]:
+        """Every score."""
+        return scores.score(*self)
 
     def outcome(self, groups: NDArray, *, measures: Iterable[str] = MEASURES, **extra: Any) -> Outcome:
         """The `measures` that there are, of rows that are resampled by `groups`; `extra` and the confusion beside."""
@@ -97,18 +87,22 @@ class Predictions(NamedTuple):
 
         def measure(rows: NDArray[np.int64], *, name: str) -> float:
             if (key := rows.tobytes()) not in drawn:
-                drawn[key] = self.score(rows)
+                drawn[key] = self.of(rows).score()
             return drawn[key].get(name, np.nan)  # a draw without any frame of a gas has no score of it
 
+        if "class_logits" in self.kept:
+            named = self.kept["class_logits"].argmax(dim=1).numpy()
+            extra["confusion"] = scores.class_confusion(self.known["label"].numpy(), named)
         there = self.score()
-        if self.probability is not None:
-            extra["confusion"] = scores.class_confusion(self.label, self.probability.argmax(axis=1))
         return Outcome(groups, {name: partial(measure, name=name) for name in measures if name in there}, extra)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Train on `data` ("" is the sample), test on the test split of `test` or `data`; see `bench` for the rest."""
+    """Train on `data` ("" is the sample) with `seeds` seeds, test on the test split of `test` or `data`.
+
+    `surfaces` adds the distances between outlines of seed 1, `failing` what is left when either camera fails.
+    """
 
     data: str = ""
     test: str = ""
@@ -116,7 +110,7 @@ class Bench:
     height: int = INPUT_HEIGHT
     surfaces: bool = True
     failing: bool = True
-    training: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)  # what differs from TRAINING in all rows
 
     @property
     def folder(self) -> str:
@@ -138,29 +132,53 @@ class Bench:
         """The finished run of a row."""
         return trained(row, data=self.data, test=self.test, seed=seed, height=self.height, **self.training)
 
-    def predictions(self, row: str, seed: int, gases: str = "both") -> Predictions:
-        """What the run of a row predicts of the pairs that have `gases`."""
-        return predictions_of(self.model(row, seed), self.pairs(gases))
-
-    def model(self, row: str, seed: int) -> nn.Module:
-        """The trained model of a row."""
-        return release.from_run(self.run(row, seed)).model
-
     def fit(self, row: str, seed: int) -> dict[str, Outcome]:
         """The scores of a row, and those on pairs with both gases by what is left to see: both, or one alone."""
-        gases = options_of(row).get("gases", "both")
-        predictions, pairs = self.predictions(row, seed, gases), self.pairs(gases)
+        gases, model = options_of(row).get("gases", "both"), release.from_run(self.run(row, seed)).model
+        predictions, pairs = predictions_of(model, self.pairs(gases)), self.pairs(gases)
+        groups = videos(self.folder, pairs)
         extra: dict[str, Any] = {}
-        if self.surfaces and seed == 1 and gases == "both" and predictions.counts is not None:
-            extra = scores.outlines(self.model(row, seed), pairs, videos(self.folder, pairs))
-        outcomes = {"test": predictions.outcome(videos(self.folder, pairs), **extra)}
+        if self.surfaces and seed == 1 and gases == "both" and "counts" in predictions.kept:
+            extra = scores.outlines(model, pairs, groups)
+        outcomes = {"test": predictions.outcome(groups, **extra)}
         if self.failing and row in FAILING:
             full = self.pairs("full").row.numpy()
             for left in ("both", *GASES) if gases == "both" else (gases,):
-                rows = np.flatnonzero(np.isin(self.pairs(left).row.numpy(), full))
-                groups = videos(self.folder, self.pairs(left))[rows]
-                outcomes[left] = self.predictions(row, seed, left).of(rows).outcome(groups, measures=FEW)
+                pairs = self.pairs(left)
+                rows = np.flatnonzero(np.isin(pairs.row.numpy(), full))
+                part = predictions_of(model, pairs).of(rows)
+                outcomes[left] = part.outcome(videos(self.folder, pairs)[rows], measures=FEW)
         return outcomes
+
+    def baselines(self, *, masks: bool) -> dict[str, Fit]:
+        """Rows without a trained network: which gases were filmed, the true emission, forests in masks."""
+        train, truth = samples.paired(self.data, "train", size=four_to_three(INPUT_HEIGHT)), self.pairs()
+        groups, table = videos(self.folder, truth), truth.table.iloc[truth.row.numpy()]
+        known = {"present": truth.present[truth.row], "label": truth.label[truth.row]}
+
+        def row(probability: Callable[[int], NDArray]) -> Fit:
+            def fit(seed: int) -> dict[str, Outcome]:
+                logits = torch.as_tensor(np.log(probability(seed) + 1e-12))
+                return {"test": Predictions({"class_logits": logits}, known).outcome(groups)}
+
+            return fit
+
+        fits = {
+            "pattern of missing gases": row(lambda _: baselines.pattern(train.table, table)),
+            "pattern of missing gases, balanced": row(lambda _: baselines.pattern(train.table, table, even=True)),
+        }
+        given = baselines.emissions(self.data, train, split="train")
+        asked = baselines.emissions(self.folder, truth, split="test")
+        if given is not None and asked is not None:
+            emitted = baselines.emission_probabilities(train, given, asked)
+            fits["true emission, which no camera tells"] = row(lambda _: emitted)
+        sources: dict[str, Callable[[Pairs], NDArray]] = {"true masks": baselines.true_masks}
+        if masks:
+            sources["FUME's masks"] = partial(scores.masks_of, release.from_run(self.run(FIRST, 1)).model)
+        for name, source in sources.items():
+            forest = partial(baselines.forest, train, source(train), truth, source(truth))
+            fits[f"random forest, {name}"] = row(lambda seed, forest=forest: forest(seed=seed))  # type: ignore[misc]
+        return fits
 
 
 def bench(
@@ -169,29 +187,22 @@ def bench(
     names: Sequence[str] = (),
     earlier: Mapping[str, Any] | None = None,
     progress: Callable[[str], object] = print,
-    test: str = "",
-    seeds: int = 3,
-    height: int = INPUT_HEIGHT,
-    surfaces: bool = True,
-    failing: bool = True,
-    **training: Any,
+    **how: Any,
 ) -> dict[str, Any]:
-    """Scores of every row in `names` (all without any) on the test split of `test` (or `data`), over `seeds` seeds.
+    """Scores of every row in `names` (all without any); `how` are fields of `Bench`.
 
     `names` are rows, or models, which then train as FUME does. Runs that are there with the same parameters and pairs
-    are taken up, and an unfinished one goes on where it stopped; so are rows of an `earlier` result. `surfaces` adds
-    the distances between outlines of seed 1, `failing` what is left when either camera fails.
+    are taken up, and an unfinished one goes on where it stopped; so are rows of an `earlier` result.
     """
-    shared = Bench(data, test, seeds, height, surfaces, failing, training)
-    names, about = rows_of(names) or list(ROWS), shared.about()
+    shared = Bench(data, **how)
+    names, about, seeds = rows_of(names) or list(ROWS), shared.about(), shared.seeds
     old = earlier if earlier and {key: earlier.get(key) for key in about} == about else {}
     fits: dict[str, Fit] = {name: cache(partial(shared.fit, name)) for name in names}
-    fits |= {name: cache(fit) for name, fit in baseline_fits(shared, masks=FIRST in names).items()}
+    fits |= {name: cache(fit) for name, fit in shared.baselines(masks=FIRST in names).items()}
     measured = evaluate.evaluate(fits, seeds=seeds, about=about, progress=progress)
     result: dict[str, Any] = {key: dict(old.get(key, {})) for key in ("rows", "missing", "paired_differences")}
     for name, row in measured["rows"].items():
-        outcomes = [fits[name](seed)["test"] for seed in range(1, seeds + 1)]
-        result["rows"][name] = published(row["test"], outcomes)
+        result["rows"][name] = published(row["test"], [fits[name](seed)["test"] for seed in range(1, seeds + 1)])
         if name in names:
             seconds = [shared.run(name, seed).stamp.get("seconds", np.nan) for seed in range(1, seeds + 1)]
             result["rows"][name] |= counts(options_of(name)["model"])._asdict() | {"seconds": np.mean(seconds)}
@@ -208,10 +219,10 @@ def published(split: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str
     `confusion` (3, 3) is a mean over seeds; distances between outlines are those of seed 1.
     """
     row = {name: split[name] for name in split if name in MEASURES or name == "by_seed"}
-    for outcome in outcomes[:1]:
-        row |= {name: value for name, value in outcome.extra.items() if name != "confusion"}
-    confusions = [outcome.extra["confusion"] for outcome in outcomes if "confusion" in outcome.extra]
-    return row | ({"confusion": np.mean(confusions, axis=0)} if confusions else {})
+    row |= dict(outcomes[0].extra) if outcomes else {}
+    if "confusion" in row:
+        row["confusion"] = np.mean([outcome.extra["confusion"] for outcome in outcomes], axis=0)
+    return row
 
 
 def difference(first: Fit, second: Fit, seeds: int) -> dict[str, Any]:
@@ -221,47 +232,14 @@ def difference(first: Fit, second: Fit, seeds: int) -> dict[str, Any]:
     return {name: intervals[name]._asdict() for name in ("miou", "balanced") if name in intervals}
 
 
-def baseline_fits(shared: Bench, *, masks: bool) -> dict[str, Fit]:
-    """Rows without a trained network: which gases were filmed, the true emission, forests in true or FUME's masks."""
-    train = samples.paired(shared.data, "train", size=four_to_three(INPUT_HEIGHT))
-    truth = shared.pairs()
-    groups, table = videos(shared.folder, truth), truth.table.iloc[truth.row.numpy()]
-    known = truth.present.numpy()[truth.row], truth.label.numpy()[truth.row], truth.row.numpy()
-    pattern = baselines.Pattern.fit(train.table)
-
-    def row(probability: Callable[[int], NDArray]) -> Fit:
-        return lambda seed: {"test": Predictions(None, probability(seed), *known).outcome(groups)}
-
-    fits = {
-        "pattern of missing gases": row(lambda _: pattern.probabilities(table)),
-        "pattern of missing gases, balanced": row(lambda _: pattern.probabilities(table, even=True)),
-    }
-    given = baselines.emissions(shared.data, train, split="train")
-    asked = baselines.emissions(shared.folder, truth, split="test")
-    if given is not None and asked is not None:
-        emitted = baselines.emission_probabilities(train, given, asked)
-        fits["true emission, which no camera tells"] = row(lambda _: emitted)
-    sources: dict[str, Callable[[Pairs], NDArray]] = {"true masks": baselines.true_masks}
-    if masks:
-        sources["FUME's masks"] = partial(scores.masks_of, shared.model(FIRST, 1))
-    for name, source in sources.items():
-        fits[f"random forest, {name}"] = row(partial(_forest, train, truth, source(train), source(truth)))
-    return fits
-
-
-def _forest(train: Pairs, truth: Pairs, given: NDArray, asked: NDArray, seed: int) -> NDArray[np.float64]:
-    return baselines.forest_probabilities(baselines.fit_forest(train, given, seed=seed), truth, asked)
-
-
 def rows_of(names: Iterable[str]) -> list[str]:
     """The rows called `names`, each also by its model; a model without a row is one. OptionError for another name."""
-    models_of = {name: name for name in models.MODELS} | {
-        values["model"]: row for row, values in reversed(ROWS.items())
-    }
+    row_of = dict(zip(models.MODELS, models.MODELS, strict=True))
+    row_of |= {values["model"]: row for row, values in reversed(ROWS.items())} | dict(zip(ROWS, ROWS, strict=True))
     for name in names:
-        if name not in ROWS and name not in models_of:
-            raise OptionError(f"There is no row or model {name!r}", hint=options.nearest(name, [*ROWS, *models_of]))
-    return [name if name in ROWS else models_of[name] for name in names]
+        if name not in row_of:
+            raise OptionError(f"There is no row or model {name!r}", hint=options.nearest(name, row_of))
+    return [row_of[name] for name in names]
 
 
 def options_of(row: str) -> dict[str, Any]:
@@ -277,23 +255,21 @@ def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int =
     asked = {"data": data, "test": test, "test_height": HEIGHT, **options_of(row)}
     asked |= {"height": height} if height != INPUT_HEIGHT else {}
     settings = Settings(**{**TRAINING, **RECIPES.get(row, {}), "seed": seed, **training})
-    task = tasks.plume(**asked)
+    task: Any = tasks.PlumeTask(**asked)
     asked["pairs_sha256"] = fingerprint(data)
     name = f"bench/plume-{row.replace(', ', '-').replace(' ', '-')}-{Path(data).name or 'sample'}-{seed}"
     old = Run(name, paths.runs() / name)
     before = old.params if (old.folder / "params.json").exists() else {}
     now = parameters(task, settings, asked)
-    if _learned(before) == _learned(now) and old.finished:
+    learned, before_that = ({**params, "test": "", "test_height": 0} for params in (now, before))
+    if learned == before_that and old.finished:
         return old
     return fit(task, settings, name=name, params=asked, resume=before == now)
 
 
 def predictions_of(model: nn.Module, pairs: Dataset) -> Predictions:
     """What a model predicts of these pairs."""
-    kept, batch = predict(model, pairs, batch=32, keep=scores.keep)
-    counts = kept["counts"].numpy() if "counts" in kept else None
-    probability = kept["class_logits"].softmax(dim=1).double().numpy() if "class_logits" in kept else None
-    return Predictions(counts, probability, *(batch[name].numpy() for name in ("present", "label", "index")))
+    return Predictions(*predict(model, pairs, batch=32, keep=scores.keep))
 
 
 @cache
@@ -330,8 +306,3 @@ def fingerprint(folder: str) -> str:
         digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes() if path.suffix == ".csv" else b"")
     return digest.hexdigest()
-
-
-def _learned(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a run that decide what is learned: not what it is tested on."""
-    return {name: value for name, value in params.items() if name not in ("test", "test_height")}

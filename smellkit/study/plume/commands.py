@@ -21,8 +21,8 @@ import click
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
 def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, out):
     """Segment plumes of CO2 and CH4 and name the rumen's health: all models, variants and baselines, on equal terms."""
-    from smellkit import evaluate
     from smellkit.plume import models
+    from smellkit.study import evaluate
     from smellkit.study.plume import bench as benches
 
     if counts:
@@ -35,7 +35,7 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, o
         test=test,
         names=names,
         seeds=seeds,
-        epochs=epochs,
+        training={"epochs": epochs},
         surfaces=not no_outlines,
         failing=not no_failing,
         earlier=evaluate.earlier(out or ""),

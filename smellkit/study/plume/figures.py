@@ -1,28 +1,41 @@
-"""Pictures of plumes: frames with their masks, videos as small animations, amounts against pH."""
+"""Pictures of plumes: frames with their masks, videos as small animations, amounts, and what models predict."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import plots
-from smellkit.plume import GAS, GASES, TUBE
+from smellkit.plume import CLASSES, GAS, GASES, TUBE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from smellkit.plume.predict import PlumePrediction
+
 NAMES = {"co2": "CO2", "ch4": "CH4"}
 SHADES = {"co2": plots.PALETTE[0], "ch4": plots.PALETTE[1]}
+MEASURES = {"miou": "mean IoU", "balanced": "balanced accuracy"}
+DASHED = (0, (2, 1.5))
 EDGES = {GAS: (plots.PALETTE[1], "gas"), TUBE: (plots.PALETTE[5], "tube")}
+
+
+def _panels(height: float, rows: int, columns: int, **how: Any) -> tuple[Figure, NDArray]:
+    """A figure `height` inches high, and its axes (rows, columns)."""
+    from matplotlib.figure import Figure
+
+    plots.style()
+    figure = Figure(figsize=(plots.WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **how)
 
 
 def frames(
@@ -37,14 +50,10 @@ def frames(
 
     `present` (pairs, 2) says which frames there are; `predicted` are a model's masks, drawn dashed.
     """
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    plots.style()
     count, _, rows, columns = pictures.shape
-    wide = plots.WIDTH / count
-    figure = Figure(figsize=(plots.WIDTH, 1.9 * wide * rows / columns + 0.62), layout="constrained")
-    panels = figure.subplots(2, count, squeeze=False)
+    figure, panels = _panels(1.9 * plots.WIDTH / count * rows / columns + 0.62, 2, count)
     for gas, pair in product(range(len(NAMES)), range(count)):
         axes: Axes = panels[gas][pair]
         axes.set(xticks=[], yticks=[], xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
@@ -53,26 +62,24 @@ def frames(
             axes.text(0.5, 0.5, "no frame", transform=axes.transAxes, ha="center", va="center", fontsize=9)
             continue
         axes.imshow(stretched(pictures[pair, gas]), cmap="gray", vmin=0, vmax=255)
-        _edges(axes, masks[pair, gas])
+        _edges(axes, masks[pair, gas], line="-")
         if predicted is not None:
-            _edges(axes, predicted[pair, gas], dashed=True)
+            _edges(axes, predicted[pair, gas], line=DASHED)
     for first, name in zip(panels[:, 0], NAMES.values(), strict=True):
         first.set_ylabel(name)
     for top, title in zip(panels[0], titles, strict=False):
         top.set_title(title, fontsize=10, pad=4)
     handles = [Line2D([], [], color=shade, label=name) for shade, name in EDGES.values()]
     if predicted is not None:
-        handles.append(Line2D([], [], color=plots.INK, linestyle=(0, (2, 1.5)), label="predicted"))
+        handles.append(Line2D([], [], color=plots.INK, linestyle=DASHED, label="predicted"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
-def _edges(axes: Axes, mask: NDArray[np.uint8], *, dashed: bool = False) -> None:
+def _edges(axes: Axes, mask: NDArray[np.uint8], *, line: Any) -> None:
     for value, (shade, _) in EDGES.items():
-        if (mask == value).any() and not (mask == value).all():
-            axes.contour(
-                mask == value, levels=[0.5], colors=shade, linewidths=1.3, linestyles=[(0, (2, 1.5)) if dashed else "-"]
-            )
+        if 0 < (mask == value).mean() < 1:
+            axes.contour(mask == value, levels=[0.5], colors=shade, linewidths=1.3, linestyles=[line])
 
 
 def stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -88,38 +95,33 @@ def movie(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, alt: str, se
     """
     from PIL import Image
 
-    shown = [Image.fromarray(np.concatenate(list(pair), axis=1)) for pair in _with_gap(coloured(pictures, masks))]
-    moving, still = io.BytesIO(), io.BytesIO()
-    shown[0].save(
-        moving, "WEBP", save_all=True, append_images=shown[1:], duration=round(1000 * seconds), loop=0, quality=55
-    )
-    shown[0].save(still, "WEBP", quality=55)
-    first, second = (base64.b64encode(each.getvalue()).decode() for each in (still, moving))
+    apart = np.pad(coloured(pictures, masks), [(0, 0), (0, 0), (0, 0), (0, 6), (0, 0)], constant_values=128)
+    first, *others = [Image.fromarray(np.concatenate(list(pair), axis=1)) for pair in apart]
+    moving = {"save_all": True, "append_images": others, "duration": round(1000 * seconds), "loop": 0}
+    encoded = []
+    for how in ({}, moving):
+        file = io.BytesIO()
+        first.save(file, "WEBP", quality=55, **how)
+        encoded.append(base64.b64encode(file.getvalue()).decode())
     return (
         '<figure class="smell-figure"><picture>'
-        f'<source media="(prefers-reduced-motion: reduce)" srcset="data:image/webp;base64,{first}">'
-        f'<img src="data:image/webp;base64,{second}" alt="{html.escape(alt)}" style="width:100%;max-width:640px">'
+        f'<source media="(prefers-reduced-motion: reduce)" srcset="data:image/webp;base64,{encoded[0]}">'
+        f'<img src="data:image/webp;base64,{encoded[1]}" alt="{html.escape(alt)}" style="width:100%;max-width:640px">'
         "</picture></figure>"
     )
-
-
-def _with_gap(pictures: NDArray[np.uint8], *, gap: int = 6) -> NDArray[np.uint8]:
-    """The same with a grey gap on the right of each frame."""
-    return np.pad(pictures, [(0, 0), (0, 0), (0, 0), (0, gap), (0, 0)], constant_values=128)
 
 
 def coloured(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, times: int = 2) -> NDArray[np.uint8]:
     """Frames (frames, 2, rows, columns) in RGB, enlarged, with the edges of gas and tube in their colours."""
     from matplotlib.colors import to_rgb
 
-    large = [array.repeat(times, axis=-2).repeat(times, axis=-1) for array in (pictures, masks)]
-    picture = np.stack([stretched(large[0][:, gas]) for gas in range(len(GASES))], axis=1)
-    result = np.repeat(picture[..., None], 3, axis=-1)
+    pictures, masks = (array.repeat(times, axis=-2).repeat(times, axis=-1) for array in (pictures, masks))
+    grey = np.stack([stretched(pictures[:, gas]) for gas in range(len(GASES))], axis=1)
+    result = np.repeat(grey[..., None], 3, axis=-1)
     for value, (shade, _) in EDGES.items():
-        inside = np.pad(large[1] == value, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="edge")
-        whole = inside[..., 1:-1, 1:-1]
+        inside = np.pad(masks == value, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="edge")
         core = inside[..., :-2, 1:-1] & inside[..., 2:, 1:-1] & inside[..., 1:-1, :-2] & inside[..., 1:-1, 2:]
-        result[whole & ~core] = np.round(255 * np.array(to_rgb(shade))).astype(np.uint8)
+        result[inside[..., 1:-1, 1:-1] & ~core] = np.round(255 * np.array(to_rgb(shade))).astype(np.uint8)
     return result
 
 
@@ -128,14 +130,11 @@ def emission(table: pd.DataFrame) -> Figure:
 
     Columns of `survey.amounts`; points are spread a little to the side, lines join the medians.
     """
-    from matplotlib.figure import Figure
-
-    plots.style()
-    known = [name for name in ("log_emission", "area") if name in table and table[name].notna().any()]
     labels = {"log_emission": "emission of the vessel, ln Q", "area": "gas, share of the frame"}
-    figure = Figure(figsize=(plots.WIDTH, 3.3), layout="constrained")
+    known = [name for name in labels if name in table and table[name].notna().any()]
+    figure, panels = _panels(3.3, 1, len(known))
     random = np.random.default_rng(1)
-    for axes, name in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
+    for axes, name in zip(panels[0], known, strict=True):
         for place, (gas, rows) in enumerate(table.groupby("gas_type", sort=False)):
             gas, side = str(gas), (place - 0.5) * 0.09
             spread = rows["ph_value"] + side + random.uniform(-0.03, 0.03, len(rows))
@@ -144,6 +143,74 @@ def emission(table: pd.DataFrame) -> Figure:
             axes.plot(middle.index + side, middle, "o-", color=SHADES[gas], markersize=5, label=NAMES[gas])
         axes.set(xlabel="pH", ylabel=labels[name])
         axes.grid(axis="y")
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def scores(table: Mapping[str, Mapping[str, Any]], measure: str, *, label: str) -> Figure:
+    """Bars of a measure, a row of `bench` each that has it, best first, with intervals."""
+    rows = {name: row[measure] for name, row in table.items() if measure in row}
+    rows = dict(sorted(rows.items(), key=lambda item: -item[1]["value"]))
+    value, low, high = ({name: row[key] for name, row in rows.items()} for key in ("value", "low", "high"))
+    return plots.bars(value, low=low, high=high, highlight=["ours", "FUME"], label=label)
+
+
+def learning(metrics: pd.DataFrame) -> Figure:
+    """Mean IoU and balanced accuracy on validation pairs over the epochs of a run."""
+    table = metrics.rename(columns=MEASURES).melt("epoch", list(MEASURES.values()), "score", "value")
+    return plots.lines(table, x="epoch", y="value", group="score", label="validation")
+
+
+def uncertainty(pictures: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Figure:
+    """A pair of frames (2, H, W) above the probability at each pixel (2, H, W) that its class is another one."""
+    figure, panels = _panels(0.76 * plots.WIDTH, 2, 2)
+    for place, name in enumerate(NAMES.values()):
+        panels[0, place].imshow(stretched(pictures[place]), cmap="gray", vmin=0, vmax=255)
+        panels[0, place].set_title(name)
+        drawn = panels[1, place].imshow(probabilities[place], cmap=plots.ramp(), vmin=0, vmax=0.6)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=panels[1], label="probability of another class", shrink=0.9)
+    return figure
+
+
+def failing(table: pd.DataFrame) -> Figure:
+    """Mean IoU and probability of the right class, as a camera fails more often: columns of `ablations.failing`."""
+    figure, panels = _panels(3.2, 1, 2)
+    labels = {"miou": "mean IoU, frames there", "balanced_probability": "probability of the right class"}
+    for axes, (name, label) in zip(panels[0], labels.items(), strict=True):
+        for gas in GASES:
+            rows = table[table["failing"] == gas]
+            axes.plot(100 * rows["share"], rows[name], "o-", color=SHADES[gas], label=f"no {NAMES[gas]}")
+        axes.set(xlabel="pairs in which it fails, %", title=label, ylim=(0, 1))
+        axes.title.set_fontsize(11)
+        axes.grid(axis="y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def health(probabilities: Mapping[str, NDArray[np.float32]], *, truth: str) -> Figure:
+    """Probabilities of the three classes as stacked bars, one a name."""
+    table = pd.DataFrame(np.stack(list(probabilities.values())), index=list(probabilities), columns=list(CLASSES))
+    return plots.stacked(table, label=f"probability (it is {truth})")
+
+
+def cases(tables: pd.DataFrame) -> Figure:
+    """Means with intervals by case, mean IoU beside balanced accuracy: a table of `ablations.swept`."""
+    names, scores = (list(dict.fromkeys(tables[column])) for column in ("case", "score"))
+    figure, panels = _panels(1.3 + 0.36 * len(names), 1, len(scores), sharey=True)
+    for axes, score in zip(panels[0], scores, strict=True):
+        rows = tables[tables["score"] == score].set_index("case").reindex(names)
+        known = np.isfinite(rows["low"].to_numpy(float))
+        half = np.where(known, rows["mean"] - rows["low"], 0)
+        axes.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", color=plots.PALETTE[0], capsize=3)
+        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5), xlim=(0, 1))
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(axis="x")
+    return figure
+
+
+def edges(predictions: Sequence[PlumePrediction], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The predicted masks as one array (pairs, 2, H, W), empty where there is no frame."""
+    blank = np.zeros(shape, np.uint8)
+    return np.stack([[blank if mask is None else mask for mask in one.masks] for one in predictions])

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from smellkit.losses import CERTAIN, focal
 from smellkit.plume import GASES
+from smellkit.study.losses import CERTAIN, focal
 from smellkit.task import Batch
 
 
 def alpha_focal(logits: Tensor, target: Tensor, *, alpha: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss whose classes weigh `alpha`, averaged over all places: -alpha_t (1 - p_t)^gamma log p_t.
 
-    Unlike `smellkit.losses.focal` with a weight, the mean is not divided by the weights, as published.
+    Unlike `smellkit.study.losses.focal` with a weight, the mean is not divided by the weights, as published.
     """
     log_p = F.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
     modulation = (1 - log_p.exp()).clamp(min=CERTAIN) ** gamma
@@ -38,13 +38,12 @@ def focal_dice(logits: Tensor, target: Tensor, *, gamma: float = 2.0, smooth: fl
 
 def of_masks(outputs: Batch, batch: Batch, *, gamma: float = 2.0, smooth: float = 1.0) -> Tensor:
     """`focal_dice` on the samples that have a gas, averaged over the gases that any sample has."""
-    losses = []
-    for place, gas in enumerate(GASES):
-        there = batch["present"][:, place] > 0
-        if there.any():
-            logits, target = outputs[f"{gas}_logits"][there], batch[f"{gas}_mask"][there]
+    losses = [outputs["co2_logits"].sum() * 0]  # where there is no gas at all
+    for gas, there in zip(GASES, batch["present"].unbind(dim=1), strict=True):
+        if (rows := there > 0).any():
+            logits, target = outputs[f"{gas}_logits"][rows], batch[f"{gas}_mask"][rows]
             losses.append(focal_dice(logits, target, gamma=gamma, smooth=smooth))
-    return torch.stack(losses).mean() if losses else outputs[f"{GASES[0]}_logits"].sum() * 0
+    return torch.stack(losses[1:] or losses).mean()
 
 
 def of_class(outputs: Batch, batch: Batch, *, alpha: Tensor, gamma: float = 2.0) -> Tensor:

@@ -14,42 +14,39 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import cast
 
 from smellkit import checkpoint, runs
 from smellkit.errors import WeightsError
 from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.models import Sized
 from smellkit.plume.predict import PlumePredictor
 from smellkit.runs import Run
 from smellkit.study import ranges
-from smellkit.study.plume.task import config_of
+from smellkit.study.plume.task import task_of
 
 
 def from_run(run: Run) -> PlumePredictor:
     """The predictor of a finished run of the task `plume`."""
-    tensors, _ = checkpoint.load(run.folder)
-    model = checkpoint.fill(config_of(run.params).build(), tensors, where=str(run.folder)).eval()
-    return PlumePredictor(cast(Sized, model))
+    model = task_of(run.params).build()
+    checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder))
+    return PlumePredictor(model.eval())
 
 
 def save(run: Run, folder: Path) -> Path:
     """Write the model of a finished run of the task `plume` into `folder`, with what it was trained on."""
-    model = from_run(run).model
-    config = config_of(run.params)
-    if config.fusion or not config.shared or model.log_variance is not None:
+    model, task = from_run(run).model, task_of(run.params)
+    if task.fusion or not task.shared or model.log_variance is not None:
         raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
-    counts = tables.statistics({"train": tables.read_pairs(config.data, "train", pictures=False)}).iloc[0].to_dict()
+    counts = tables.statistics({"train": tables.read_pairs(task.data, "train", pictures=False)}).iloc[0].to_dict()
     manifest = {
         "kind": "plume",
-        "model": config.model,
+        "model": task.model,
         "size": list(model.size),
         "gases": list(GASES),
         "classes": list(CLASSES),
         "trained_on": {"pairs": counts, "scores": run.scores},
         "made": run.stamp,
-        "ranges": ranges.plume(config.data).asdict(),
+        "ranges": ranges.plume(task.data).asdict(),
     }
     return checkpoint.save(folder, model.state_dict(), runs.plain(manifest))
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 
 from smellkit.errors import OptionError
 from smellkit.plume import CLASSES, GAS, GASES, TUBE
-from smellkit.plume.data import Pairs
+from smellkit.study.plume.data import Pairs
 from smellkit.task import Batch
 from smellkit.train import predict
 

@@ -15,8 +15,9 @@ from smellkit.checks import Report, readable
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import NAMES, VALUES, Grey, Rule, refuse_other_size
+from smellkit.plume.pictures import NAMES, VALUES, Grey, Rule
 from smellkit.simulate import plume as simulate
+from smellkit.study.plume import splits
 
 FILMED = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
 
@@ -47,20 +48,12 @@ def check(folder: str | Path = "") -> Report:
 def _check_pictures(rule: Rule, couples: Sequence[tuple[Path, Path]], report: Report) -> None:
     """Read every frame and its mask; the report gets faults, and which grey levels and classes there are."""
     levels, values = np.zeros((2, 256), int)
-
-    def read_mask(mask: Path, frame: Path | None, pixels: Grey | None) -> Grey:
-        classes = rule.read_values(mask, frame=frame, report=report)
-        if frame is not None and pixels is not None:
-            refuse_other_size((frame, pixels), (mask, classes))
-        return classes
-
-    for frame, mask in couples:
-        read = dict(readable([frame], partial(rule.read_frame, report=report), skip=True, report=report))
-        pixels = read.get(frame)
-        of_frame = partial(read_mask, frame=frame if read else None, pixels=pixels)
-        for _, classes in readable([mask], of_frame, skip=True, report=report):
-            if pixels is not None:
-                levels += np.bincount(pixels.ravel(), minlength=256)
+    for path, mask in couples:
+        frame = next(readable([path], partial(rule.read_frame, report=report), skip=True, report=report), None)
+        read = partial(rule.read_values, frame=frame, report=report)
+        for _, classes in readable([mask], read, skip=True, report=report):
+            if frame is not None:
+                levels += np.bincount(frame[1].ravel(), minlength=256)
                 values += np.bincount(classes.ravel(), minlength=256)
     if levels.any():
         used = np.flatnonzero(levels)
@@ -88,26 +81,26 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     A simulated set knows more, in emission.csv: log_emission of the vessel, and contrast in kelvin x heights squared.
     """
     folder = tables.find(folder)
-    table = pd.concat(tables.read_all(folder).values(), ignore_index=True)
+    table = pd.concat(splits.read_all(folder).values(), ignore_index=True)
     rule = Rule.of(folder)
     masks = [rule.read_values(tables.located(folder, path)) for path in table["mask_path"]]
     table["area"] = [(rule.classes(mask) == GAS).mean() for mask in masks]
-    kept = ["gas_type", "ph_value", "class_name", "area"]
-    if not (folder / "emission.csv").is_file():
-        return table[kept]
-    truth = pd.read_csv(folder / "emission.csv", dtype=dict.fromkeys(tables.ORIGINAL, str))
-    return table.merge(truth, on=[*tables.ORIGINAL, "gas_type"], how="left")[[*kept, "log_emission", "contrast"]]
+    columns = ["gas_type", "ph_value", "class_name", "area"]
+    if (folder / "emission.csv").is_file():
+        truth = pd.read_csv(folder / "emission.csv", dtype=dict.fromkeys(tables.ORIGINAL, str))
+        table = table.merge(truth, on=[*tables.ORIGINAL, "gas_type"], how="left")
+        columns += ["log_emission", "contrast"]
+    return table[columns]
 
 
 def patterns(pairs: pd.DataFrame) -> pd.DataFrame:
     """Pairs by which gases were filmed (rows) and class (columns)."""
     count = pd.crosstab(pairs["missing_modality"].map(FILMED), pairs["class_name"])
-    return count.reindex(index=[name for name in FILMED.values() if name in count.index], columns=list(CLASSES)).fillna(
-        0
-    )
+    rows = [name for name in FILMED.values() if name in count.index]
+    return count.reindex(index=rows, columns=list(CLASSES)).fillna(0)
 
 
-def otsu(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def otsu(frame: Grey) -> NDArray[np.bool_]:
     """Pixels above the grey level that splits a frame into its two most even groups (Otsu, 1979)."""
     count = np.bincount(frame.ravel(), minlength=256).astype(float)
     below, sums = np.cumsum(count), np.cumsum(count * np.arange(256))
@@ -116,7 +109,7 @@ def otsu(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return frame > np.nanargmax(between)
 
 
-def surface(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def surface(frame: Grey) -> NDArray[np.bool_]:
     """Pixels that lie 1.5 deviations above a quadratic surface, fitted again and again to what is not above it."""
     from scipy.ndimage import gaussian_filter
 
@@ -124,8 +117,7 @@ def surface(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
     terms = np.stack([down**0, down, right, down**2, right**2, down * right], axis=-1).reshape(-1, 6)
     grey, wall = frame.astype(float).ravel(), np.ones(frame.size, bool)
     for _ in range(4):
-        weights = np.linalg.lstsq(terms[wall], grey[wall], rcond=None)[0]
-        rest = grey - terms @ weights
+        rest = grey - terms @ np.linalg.lstsq(terms[wall], grey[wall], rcond=None)[0]
         spread = 1.48 * np.median(np.abs(rest[wall])) + 1e-9
         wall = rest < 1.5 * spread
     return gaussian_filter(rest.reshape(frame.shape), 1.5) > 1.5 * spread
@@ -142,22 +134,20 @@ def difficulty(*, videos: int = 200, seed: int = 7) -> dict[str, dict[str, float
     from sklearn.model_selection import cross_val_predict
 
     plans = simulate.plan(videos, seed=seed, frames=1, missing="none", shares=(1, 0, 0))
-    shared, either = np.zeros((2, len(GASES))), np.zeros((2, len(GASES)))
+    shared, either = np.zeros((2, 2, len(GASES)))  # pixels by method and gas
     area, contrast, emitted = np.zeros((3, videos, len(GASES)))
     for number, video in enumerate(plans):
         scene, film = simulate.film(video, number=number, size=(160, 120), seed=seed)
         contrast[number], emitted[number] = np.log(film.contrast[0] + 1e-9), scene.log_emission
-        for gas in range(len(GASES)):
-            true = film.masks[0, gas] == GAS
-            for place, method in enumerate((otsu, surface)):
-                above = method(film.frames[0, gas])
-                shared[place, gas] += (above & true).sum()
-                either[place, gas] += (above | true).sum()
-            area[number, gas] = np.log(above.mean() + 1e-3)
-    names = [f"{method} {gas}" for method in ("otsu", "surface") for gas in GASES]
+        for gas, (frame, mask) in enumerate(zip(film.frames[0], film.masks[0], strict=True)):
+            above = np.stack([otsu(frame), surface(frame)])
+            shared[:, gas] += (above & (mask == GAS)).sum(axis=(1, 2))
+            either[:, gas] += (above | (mask == GAS)).sum(axis=(1, 2))
+            area[number, gas] = np.log(above[1].mean() + 1e-3)
     label = np.array([CLASSES.index(video.health) for video in plans])
     sets = {"co2": area[:, :1], "ch4": area[:, 1:], "both": area, "contrast": contrast, "emission": emitted}
     accuracy = {"majority": float(np.bincount(label).max() / len(label))}
     for name, values in sets.items():
         accuracy[name] = float((cross_val_predict(LinearDiscriminantAnalysis(), values, label, cv=5) == label).mean())
+    names = [f"{method} {gas}" for method in ("otsu", "surface") for gas in GASES]
     return {"iou": dict(zip(names, (shared / either).ravel().tolist(), strict=True)), "accuracy": accuracy}

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from smellkit.errors import OptionError
-from smellkit.plume import CLASSES, data, models
+from smellkit.options import accepted
+from smellkit.plume import CLASSES, models
 from smellkit.plume.models import Sized
-from smellkit.study.plume import losses, scores
-from smellkit.task import Batch, Task
+from smellkit.study.plume import data, losses, scores
+from smellkit.task import Batch
 
 PH = 5.9  # of the class in the middle, from which the learned pH is counted
 
 
 @dataclass(frozen=True)
-class PlumeConfig:
+class PlumeTask:
     """Train `model` (a name in `smellkit.plume.models`) on the pairs of `data` ("" is the sample), test on `test`'s.
 
     `gases` is both, co2 or ch4, single (each frame alone), or full: to train on the pairs that have both (and test on
@@ -28,6 +28,9 @@ class PlumeConfig:
     (`masks`, `health`, `ph`) is not scored either. `fusion` and `shared` change FUME alone.
     """
 
+    name: ClassVar[str] = "plume"
+    watch: ClassVar[str] = "selection_score"
+    batch: ClassVar[int] = 32
     data: str = ""
     test: str = ""
     model: str = "fume"
@@ -91,8 +94,7 @@ class PlumeConfig:
 
     def build(self) -> Sized:
         """The untrained model."""
-        options: dict[str, object] = {"fusion": self.fusion} if self.fusion else {}
-        options |= {} if self.shared else {"shared": False}
+        options = ({"fusion": self.fusion} if self.fusion else {}) | ({} if self.shared else {"shared": False})
         tasks = len(self.weights) if self.uncertainty else 0
         network = Sized(models.build(self.model, **options), data.four_to_three(self.height), tasks=tasks)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
@@ -120,17 +122,11 @@ class PlumeConfig:
         kept, known = scores.keep(outputs, batch)
         return {name: x for name, x in kept.items() if part_of[name] in self.weights}, known
 
-
-def plume(config: PlumeConfig | None = None, **options: Any) -> Task:
-    """Return the task that `config`, or the `options` of one, describes."""
-    config = config or PlumeConfig(**options)
-    load, build, loss, keep = config.load, config.build, config.loss, config.keep
-    return Task("plume", load, build, loss, scores.score, watch="selection_score", keep=keep, batch=32)
+    def score(self, outputs: Batch, batch: Batch) -> dict[str, float]:
+        """See `scores.score`."""
+        return scores.score(outputs, batch)
 
 
-plume.__signature__ = inspect.signature(PlumeConfig)  # type: ignore[attr-defined] # what `--set` may name
-
-
-def config_of(params: dict[str, Any]) -> PlumeConfig:
-    """The options of this task in a run's `params`, which hold the settings of the training too."""
-    return PlumeConfig(**{name: value for name, value in params.items() if name in PlumeConfig.__dataclass_fields__})
+def task_of(params: dict[str, Any]) -> PlumeTask:
+    """The task of a run from its `params`, which hold the settings of the training too."""
+    return PlumeTask(**{name: params[name] for name in accepted(PlumeTask) if name in params})

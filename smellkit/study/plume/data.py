@@ -21,7 +21,9 @@ from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
+from smellkit.plume.models import normalise
 from smellkit.plume.pictures import VALUES, Grey, Rule
+from smellkit.study.plume import splits
 from smellkit.task import Batch
 
 SIZE = (120, 160)  # rows, columns
@@ -118,7 +120,7 @@ def read(
     """Return the table of a split's pairs, its frames and its masks (pairs, 2, rows, columns), 0 where missing."""
     folder = tables.find(folder)
     if pairing:
-        table = tables.pair(tables.read_to_pair(folder, split, report=report), pairing)
+        table = splits.pair(splits.read_to_pair(folder, split, report=report), pairing)
     else:
         table = tables.read_pairs(folder, split, report=report)
     frames = np.zeros((len(table), len(GASES), *size), np.uint8)
@@ -150,11 +152,6 @@ def hide(present: Tensor, *, probability: float) -> Tensor:
     drawn = (torch.rand(len(present)) < probability) & (present.sum(dim=1) == 2)
     gone = F.one_hot(torch.randint(0, 2, (len(present),)), 2) * drawn[:, None]
     return present * (1 - gone)
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """From 0..1 to -1..1."""
-    return (frames - 0.5) / 0.5
 
 
 def four_to_three(height: int) -> tuple[int, int]:
