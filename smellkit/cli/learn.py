@@ -104,51 +104,6 @@ def predict(folder, name, out, pairs, calibration, channels):
 
 
 @click.command()
-@click.argument("folder", metavar="FOLDER", type=FOLDER)
-@click.option(
-    "--nose", default="", metavar="FILE|NAME", help="What recorded it; nose.toml in FOLDER, or a guess, else."
-)
-@click.option("--sessions", default="", metavar="FILE|by-day", help="A CSV (file, session), or the days of the clock.")
-@click.option("--out", type=FOLDER, help="For the report and the weights; FOLDER-learnt by default.")
-@click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter of notebook 07.")
-def learn(folder, nose, sessions, out, pairs):
-    """Say what FOLDER holds, how good your nose is honestly, and leave weights that run on it."""
-    import shutil
-
-    from smellkit import batch, options, paths
-    from smellkit.checks import read_json
-
-    folder = folder.expanduser().resolve()
-    out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
-    given = {"nose": nose if not Path(nose).exists() else str(Path(nose).resolve()), "out": str(out)}
-    given["sessions"] = sessions if not Path(sessions).is_file() else str(Path(sessions).resolve())
-    given |= options.parse(pairs)
-    (result,) = batch.run(["07_own_nose"], given=given, data=folder, force=True, timeout=3600)
-    if result.error:
-        raise result.error
-    with paths.replacing(out / "report.ipynb") as part:
-        shutil.copyfile(result.output, part)
-    click.echo(describe(read_json(out / "report.json"), out))
-
-
-def describe(report: dict[str, Any], out: Path) -> str:
-    """The report in a few lines."""
-    from smellkit.evaluate import percent
-
-    rate = f"{report['rate']:g} rows a second" if report["rate"] else "rate unknown"
-    sniff = report["sniffing"]
-    lines = [
-        f"{report['recordings']} recordings, {len(report['classes'])} classes, {rate}, {', '.join(report['columns'])}",
-        f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
-        f"the most frequent class {percent(report['null'])} %",
-    ]
-    if report["by_session"]:
-        lines += [f"on sessions left out: {percent(report['by_session'][report['kept'] or 'ensemble'])} %"]
-    lines += [f"{sniff['enough']:.3g} {sniff['unit']} of sniffing are enough", report["audit"]["verdict"], f"{out}"]
-    return "\n".join(lines)
-
-
-@click.command()
 @click.argument("name", metavar="WEIGHTS")
 @click.option("--onnx", "out", required=True, type=FOLDER, help="Where the ONNX model goes.")
 def export(name, out):

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from smellkit import checkpoint, metrics, noses, paths, runs
 from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError
-from smellkit.evaluate import Outcome, percent, summarise
 from smellkit.noses import Description
 from smellkit.odour import readers
 from smellkit.odour.encoder import Encoder, discriminant
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.smell import board_ranges
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import calibrated
 from smellkit.study.odour.baselines import BASELINES, discriminants, forest
 from smellkit.study.odour.smellnet import combine
@@ -458,3 +458,18 @@ def report(
             "seconds": round(seconds, 1),
         }
     )
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The report in a few lines."""
+    rate = f"{report['rate']:g} rows a second" if report["rate"] else "rate unknown"
+    sniff = report["sniffing"]
+    lines = [
+        f"{report['recordings']} recordings, {len(report['classes'])} classes, {rate}, {', '.join(report['columns'])}",
+        f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
+        f"the most frequent class {percent(report['null'])} %",
+    ]
+    if report["by_session"]:
+        lines += [f"on sessions left out: {percent(report['by_session'][report['kept'] or 'ensemble'])} %"]
+    lines += [f"{sniff['enough']:.3g} {sniff['unit']} of sniffing are enough", report["audit"]["verdict"]]
+    return "\n".join(lines)
