@@ -158,14 +158,10 @@ def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bo
 @click.command("peers")
 @click.option("--data", required=True, metavar="DIR", type=FOLDER, help="A folder with smellnet/ and uma_odours/.")
 @click.option("--set", "sets", multiple=True, metavar="NAME", help="smellnet, uma or own-format; all by default.")
-@NEW_JSON
+@JSON
 def peers(data, sets, out):
     """Measure opensmell 1.0.0 and this kit on the same folds, with the session audit beside (the extra `peers`)."""
-    from smellkit.study.odour import peers as bench
-
-    result = bench.run(data, sets=sets, progress=click.echo)
-    click.echo(bench.report(result))
-    _keep(result, out, "smellkit bench peers --data DIR")
+    _measure("peers", out, "smellkit bench peers --data DIR", data, sets=sets)
 
 
 @click.command()

@@ -27,9 +27,14 @@ PUBLISHED = {"OpenSmell on SmellNet, absolute levels (its README)": 89.4}
 
 
 def run(
-    data: Path, *, sets: Sequence[str] = (), seed: int = 7, progress: Callable[[str], object] = lambda _: None
+    data: Path,
+    *,
+    sets: Sequence[str] = (),
+    seed: int = 7,
+    progress: Callable[[str], object] = lambda _: None,
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure both on `sets` (smellnet, uma, own-format; all by default) below the folder `data`.
+    """Measure both on `sets` (smellnet, uma, own-format; all by default) below `data`; other rows of `earlier` are kept.
 
     {"published", "about", "rows": {"set/way": {"recordings", ...}}}; OptionError without opensmell (the extra `peers`).
     """
@@ -40,7 +45,7 @@ def run(
     unknown = [name for name in sets if name not in SETS]
     if unknown:
         raise OptionError(f"There is no set {unknown[0]!r}", hint=f"one of {', '.join(SETS)}")
-    rows, about = {}, {}
+    rows, about = ({**(earlier or {}).get(part, {})} for part in ("rows", "about"))
     for name in sets or SETS:
         with tempfile.TemporaryDirectory() as scratch:
             mine = SETS[name](Path(data), Path(scratch))
