@@ -30,9 +30,8 @@ from smellkit.odour.smell import board_ranges
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import calibrated
-from smellkit.study.odour.baselines import BASELINES, discriminants, forest
 from smellkit.study.odour.smellnet import combine
-from smellkit.study.odour.systems import network_scores, trained
+from smellkit.study.odour.systems import BASELINES, discriminants, forest, network_scores, trained
 
 SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
 SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is

@@ -34,7 +34,7 @@ def run(
     progress: Callable[[str], object] = lambda _: None,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure both on `sets` (smellnet, uma, own-format; all by default) below `data`; other rows of `earlier` are kept.
+    """Measure both on `sets` (smellnet, uma, own-format; all by default) below `data`, keeping `earlier` rows.
 
     {"published", "about", "rows": {"set/way": {"recordings", ...}}}; OptionError without opensmell (the extra `peers`).
     """
