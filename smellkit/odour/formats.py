@@ -189,9 +189,7 @@ def _bme_json(path: Path, report: Report) -> list[Raw]:
         if torn is not None:
             raise ValueError(f"{len(rows[torn])} values in dataBlock[{torn}] for {len(names)} columns")
         cells = pd.DataFrame(rows, columns=names, dtype=float)
-        units = {
-            name: SPELLED.get(str(column.get("unit")).lower(), "") for name, column in zip(names, columns, strict=True)
-        }
+        units = {str(column["name"]): SPELLED.get(str(column.get("unit")).lower(), "") for column in columns}
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         expected, found = "dataColumns and dataBlock", repr(why)
         raise fault(path, key="$.rawDataBody", expected=expected, found=found, hint=STUDIO) from why
@@ -206,9 +204,8 @@ def _tags(path: Path) -> dict[int, str]:
     beside = sorted(path.parent.glob("*.bmelabelinfo"))
     own = [file for file in beside if file.stem == path.stem] or (beside if len(beside) == 1 else [])
     try:
-        return {
-            int(one["labelTag"]): str(one["labelName"]) for file in own for one in read_json(file)["labelInformation"]
-        }
+        listed = [one for file in own for one in read_json(file)["labelInformation"]]
+        return {int(one["labelTag"]): str(one["labelName"]) for one in listed}
     except (KeyError, TypeError, ValueError) as why:
         expected = "tags and names"
         raise fault(own[0], key="$.labelInformation", expected=expected, found=repr(why), hint=STUDIO) from why

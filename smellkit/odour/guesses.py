@@ -56,9 +56,8 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
         return nose, words
     nose = replace(nose, clock=clock[0], clock_unit=units.get(clock[0]))
     words.append(f"{clock[0]}: taken as the clock")
-    if (
-        not nose.clock_unit and 0 < (step := step_of(first, nose)) < 1 / FASTEST
-    ):  # hours, where seconds would mean thousands of rows each
+    step = 0.0 if nose.clock_unit else step_of(first, nose)
+    if 0 < step < 1 / FASTEST:  # hours, where seconds would mean thousands of rows each
         unit = "hour" if 0.05 < step * 3600 < 120 else "day"
         words.append(f"{clock[0]}: unit guessed {unit}, since rows would be {step:.3g} s apart")
         nose = replace(nose, clock_unit=unit)

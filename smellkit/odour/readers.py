@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,27 +111,22 @@ def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.Da
     """One raw recording as rows of the tidy table, with the `row` of the file and the `part` between two gaps."""
     name, values = name_of(raw, folder), _values(raw, nose, report)
     if nose.features:
-        names, label = [f"{name}#{line}" for line in raw.lines], label_column(raw)
-        words = {
-            "substance": raw.cells[label] if label else "",
-            "recording": names,
-            "file": names,
-            "step": 0,
-            "part": 0,
-        }
-        return values.assign(**words, session=raw.session, row=np.arange(len(names)))
+        rows, label = [f"{name}#{line}" for line in raw.lines], label_column(raw)
+        table = values.assign(recording=rows, file=rows, session=raw.session, step=0, part=0, row=np.arange(len(rows)))
+        return table.assign(substance=raw.cells[label] if label else "")
     if raw.features:
         hint = f"write features = true into {noses.FILE} if each row is an exposure of its own"
         raise raw.fault("a recording", "another class in almost every row", hint)
     seconds, clock = seconds_of(raw, nose)
     values, kept = _filled(raw, values, report)
-    seconds, rows = seconds[kept] if seconds is not None else None, np.flatnonzero(kept)
-    table = values.assign(row=rows, part=0)
+    seconds, numbers = seconds[kept] if seconds is not None else None, np.flatnonzero(kept)
+    table = values.assign(row=numbers, part=0)
     if seconds is None:  # nothing else says where rows are missing
-        table["part"] = np.concatenate([[0], np.cumsum(np.diff(rows) > HOLD)])
+        table["part"] = np.concatenate([[0], np.cumsum(np.diff(numbers) > HOLD)])
     elif nose.rate is not None:
         lines = raw.lines[kept].tolist()
-        table = paced(values, seconds, pace=nose.pace, path=raw.path, name=clock, lines=lines, rows=rows, report=report)
+        where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines, "rows": numbers}
+        table = paced(values, seconds, pace=nose.pace, report=report, **where)
     recording = re.sub(r"#sensor \d+ ?", "#", name).rstrip("#")  # sensors of one board smell the same
     step = np.arange(len(table)) + JUMP * table["part"].to_numpy()
     substance, session = class_of(raw, folder), raw.session or day_of(seconds)

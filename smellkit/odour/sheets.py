@@ -162,12 +162,8 @@ def _names(
         found = f"{len(above[texts[-1]])} names above rows of {width} fields"
         hint = "a name for each column; or a decimal comma that also separates columns?"
         raise fault(path, line=texts[-1] + 1, expected=f"{width} names", found=found, hint=hint)
-    _tell(
-        path,
-        "lines above the rows that are none",
-        [at + 1 for at, row in enumerate(above) if row and at not in headers[:1]],
-        report,
-    )
+    others = [at + 1 for at, row in enumerate(above) if row and at not in headers[:1]]
+    _tell(path, "lines above the rows that are none", others, report)
     if not headers:
         return [f"column {number}" for number in range(1, width + 1)], False
     names = [name or f"column {number}" for number, name in enumerate(above[headers[0]], 1)]
@@ -223,18 +219,16 @@ def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd
 
 def _judge(path: Path, odd: list[tuple[int, str]], rows: int, layout: Layout, report: Report) -> None:
     """Lines of another width than the rows: a few torn ones and remarks are forgiven, many torn ones are not."""
-    fields = {number + layout.first: layout.split(text) for number, text in odd}
-    torn = [
-        line for line, own in fields.items() if sum(map(bool, map(NUMBER[layout.mark].fullmatch, own))) * 2 >= len(own)
-    ]
+    lines, number = {line + layout.first: text for line, text in odd}, NUMBER[layout.mark]
+    fields = {line: layout.split(text) for line, text in lines.items()}
+    torn = [line for line, own in fields.items() if 2 * sum(bool(number.fullmatch(one)) for one in own) >= len(own)]
     if len(torn) > max(2, TORN * rows):
-        found = (
-            f"{len(fields[torn[0]])} in {dict(odd)[torn[0] - layout.first][:40]!r}, and {len(torn) - 1} more such lines"
-        )
+        line = torn[0]
+        found = f"{len(fields[line])} in {lines[line][:40]!r}, and {len(torn) - 1} more such lines"
         expected, hint = f"{len(layout.names)} fields", "were cells lost? Record it again"
-        raise fault(path, line=torn[0], expected=expected, found=found, hint=hint)
+        raise fault(path, line=line, expected=expected, found=found, hint=hint)
     _tell(path, "torn rows", torn, report)
-    _tell(path, "lines between the rows that are none", [line for line in fields if line not in torn], report)
+    _tell(path, "lines between the rows that are none", sorted({*lines} - {*torn}), report)
 
 
 def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
