@@ -330,7 +330,12 @@ def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one."""
     if nose is not None and nose.clock:
         return [nose.clock] if nose.clock in raw.cells else []
-    return [name for name in clock_columns(list(raw.cells)) if nose is None or name not in nose.columns]
+    others = [name for name in raw.cells if nose is None or name not in nose.columns]
+    texts = [name for name in others if len(raw.cells) and not pd.api.types.is_numeric_dtype(raw.cells[name])]
+    timed = [
+        name for name in texts if re.search(r"\d{1,2}:\d\d", str(raw.cells[name].iloc[0]))
+    ]  # whatever it is called
+    return [name for name in clock_columns(list(raw.cells)) if name in others] or timed[:1]
 
 
 def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:

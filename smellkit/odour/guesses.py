@@ -43,9 +43,11 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
     clock, columns = clock_names(first), {}
     units = {name: unit for name in numeric for unit in SECONDS if name.strip().lower() in (unit, f"{unit}s")}
     clock = clock or list(units)[:1]
-    for name in [name for name in numeric if name not in (*clock, label_column(first))]:
-        if np.isnan(values[name]).all() or NO_SENSOR.fullmatch(name.strip()):
-            words.append(f"{name}: left out, it looks like no sensor")
+    everywhere = dict.fromkeys(name for raw in raws for name in raw.cells)
+    for name in [name for name in everywhere if name not in (*clock, label_column(first))]:
+        if name not in numeric or np.isnan(values[name]).all() or NO_SENSOR.fullmatch(name.strip()):
+            why = "it looks like no sensor" if name in here else "not every recording has it"
+            words.append(f"{name}: left out, {why}")
             continue
         columns[name] = _column(name, values[name], first, words)
     if not any(column.role == "gas" for column in columns.values()):

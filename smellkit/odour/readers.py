@@ -100,7 +100,7 @@ def _with_rate(nose: Description, found: Sequence[Raw], folder: Path, report: Re
     if not rates and not declared:
         report.tell(folder, f"no clock and no rate: rows are taken as they come (write rate = ... into {noses.FILE})")
         return nose
-    rate = float(np.median(rates or declared))
+    rate = float(np.quantile(rates or declared, 0.5, method="lower"))  # faster recordings can be resampled to it
     if rate > FASTEST:
         hint = f'write clock_unit = "hour" (or second, millisecond, ...) into {noses.FILE}'
         raise found[0].fault("the unit of the clock", f"{rate:.4g} rows a second if it counts seconds", hint)

@@ -6,6 +6,7 @@ here: which columns count, their units and spans are the description's business 
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections import Counter
@@ -126,7 +127,10 @@ def _end(data: bytes, count: int) -> int:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    fields = line.split() if delimiter == " " else line.split(delimiter) if line.strip() else []
+    if delimiter == " " or '"' not in line:
+        fields = line.split() if delimiter == " " else line.split(delimiter) if line.strip() else []
+    else:
+        fields = next(csv.reader([line[: csv.field_size_limit()]], delimiter=delimiter), [])
     return [name.strip().strip('"').strip() for name in fields]
 
 
@@ -181,7 +185,7 @@ def _tell(path: Path, what: str, lines: Sequence[int], report: Report) -> None:
 def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """The cells of the rows, and the number of each (from 1); torn lines and remarks between are left out and told."""
     import pyarrow as arrow
-    from pyarrow import csv
+    from pyarrow import csv as table_of_text
 
     odd: list[tuple[int, str]] = []
 
@@ -193,15 +197,15 @@ def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd
         odd.clear()
         types = {name: arrow.float64() if name in numeric else arrow.string() for name in layout.names}
         how: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": True, "decimal_point": layout.mark}
-        return csv.read_csv(
+        return table_of_text.read_csv(
             io.BytesIO(body),
-            read_options=csv.ReadOptions(column_names=layout.names, use_threads=False, block_size=1 << 22),
-            parse_options=csv.ParseOptions(
+            read_options=table_of_text.ReadOptions(column_names=layout.names, use_threads=False, block_size=1 << 22),
+            parse_options=table_of_text.ParseOptions(
                 delimiter=layout.delimiter,
                 ignore_empty_lines=False,
                 invalid_row_handler=leave,
             ),
-            convert_options=csv.ConvertOptions(column_types=types, **how),
+            convert_options=table_of_text.ConvertOptions(column_types=types, **how),
         )
 
     try:
