@@ -423,6 +423,13 @@ def test_a_damaged_file_is_read_or_refused_by_name_and_nothing_else_happens(tmp_
         assert why.hint and "mine" in why.what
 
 
+@pytest.mark.parametrize("units", [{"MQ3": "ohms per second"}, {"MQ3": ["adc"]}, ["adc"], "adc?"])
+def test_a_unit_that_opensmell_does_not_know_is_refused_by_its_key(tmp_path, nose, units):
+    put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sensor_units": units}))
+    with pytest.raises(DataError, match=r"tea_rig_1.json, key \$.sensor_units.*: expected a known unit"):
+        read_folder(put(tmp_path, "tea_rig_1.csv", text()), nose)
+
+
 # OpenSmell's pairs, and the command line
 
 

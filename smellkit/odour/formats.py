@@ -119,8 +119,9 @@ def _exchange(raw: Raw) -> Raw:
     raw.substance, raw.session = str(told.get("substance", "")), str(told.get("session_date", ""))
     rate = told.get("sampling_rate_hz")
     raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-    for name, unit in (told.get("sensor_units") or {}).items():
-        if unit not in SPELLED:
+    units = told.get("sensor_units") or {}
+    for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
+        if str(unit) not in SPELLED:
             hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
             raise fault(where, key=f"$.sensor_units.{name}", expected="a known unit", found=repr(unit), hint=hint)
         raw.units[name] = SPELLED[unit]
