@@ -142,7 +142,8 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
         times.append(row.time)
         if answer := recogniser.add(row.values):
             answers.append((len(values), answer))
-    _say_rate(times, recogniser.pipeline.smell.pace)
+    if recogniser.nose.rate:
+        _say_rate(times, recogniser.pipeline.smell.pace)
     return Sniff(np.array(values), tuple(answers))
 
 
