@@ -1,5 +1,7 @@
 """A nose is a description: shipped ones have names, an owner's is a TOML file, and a wrong one says which key."""
 
+from dataclasses import replace
+
 import pytest
 
 from smellkit import noses
@@ -105,6 +107,14 @@ def test_weights_from_before_descriptions_know_smellnets_boards():
     assert noses.of_manifest({"kind": "odour"}).name == "smellnet"
     assert noses.of_manifest({"kind": "mixture"}).rate == 10
     assert noses.of_manifest({"kind": "gcode"}) is None
+
+
+def test_a_nose_with_its_columns_in_another_order_is_listened_to_by_their_names():
+    nose, listening = noses.load("smellnet"), Recogniser(Pipeline.load())
+    listening.listen(replace(nose, columns=dict(reversed(nose.columns.items()))))
+    row = dict(zip(nose.columns, range(12), strict=True))
+    listening.add([row[name] for name in reversed(nose.columns)])
+    assert listening._rows[0] == [row[name] for name in listening.pipeline.smell.columns]
 
 
 def test_weights_refuse_the_rows_of_another_nose_by_the_first_difference():

@@ -24,7 +24,7 @@ from smellkit.device.enose import Nose
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError, WeightsError
-from smellkit.noses import difference
+from smellkit.noses import Description, difference
 from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
@@ -63,6 +63,14 @@ class Recogniser:
         shown: dict[str, list] = {"picture": several(picture), "text": several(text or None)}
         self._shown = self.pipeline.seen({sense: contents for sense, contents in shown.items() if contents})
         return self.pipeline.fuse(shown=self._shown, single=True) if self._shown else None
+
+    def listen(self, nose: Description) -> None:
+        """Take rows of `nose` in the order of its columns; WeightsError when the weights know another one."""
+        if why := difference(self.nose, nose, columns=self.pipeline.smell.columns):
+            hint = "weights of this nose, or open the port as the nose that it is (nose=...)"
+            raise WeightsError(f"These weights are for another nose: {why}", hint=hint)
+        self._places = [list(nose.columns).index(name) for name in self.pipeline.smell.columns]
+        self.restart()
 
     def restart(self) -> None:
         """Forget everything: another smell begins, or rows were lost."""
@@ -126,9 +134,7 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
 
     WeightsError for another nose; NoReply when no row comes for `timeout` seconds, PortLost when the board is gone.
     """
-    if why := difference(recogniser.nose, nose.description, columns=recogniser.pipeline.smell.columns):
-        hint = "weights of this nose, or open the port as the nose that it is (nose=...)"
-        raise WeightsError(f"These weights are for another nose: {why}", hint=hint)
+    recogniser.listen(nose.description)
     values: list[tuple[float, ...]] = []
     answers: list[tuple[int, Mixture]] = []
     times: list[float] = []
