@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,7 +131,8 @@ def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.Da
         table["part"] = np.concatenate([[0], np.cumsum(np.diff(rows) > HOLD)])
     elif nose.rate is not None:
         lines = raw.lines[kept].tolist()
-        table = paced(values, seconds, pace=nose.pace, path=raw.path, name=clock, lines=lines, rows=rows, report=report)
+        where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines, "rows": rows}
+        table = paced(values, seconds, pace=nose.pace, alike=_counts(nose), report=report, **where)
     recording = re.sub(r"#sensor \d+ ?", "#", name).rstrip("#")  # sensors of one board smell the same
     step = np.arange(len(table)) + JUMP * table["part"].to_numpy()
     substance, session = class_of(raw, folder), raw.session or day_of(seconds)
@@ -160,10 +162,15 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
         if column.unit == "adc":
             _check_counts(raw, source, own, report)
         values[name] = own
-    table, counts = pd.DataFrame(values), [name for name in nose.gas if nose.columns[name].unit == "adc"]
+    table, counts = pd.DataFrame(values), _counts(nose)
     if not nose.features and len(counts) > 1:
         refuse_exchange(raw.path, raw.lines, table[counts].to_numpy(), counts)
     return table
+
+
+def _counts(nose: Description) -> list[str]:
+    """The sensors that say counts of a converter: values alike, which nobody sees exchanged."""
+    return [name for name in nose.gas if nose.columns[name].unit == "adc"]
 
 
 def _sources(raw: Raw, nose: Description, report: Report) -> list[str]:
