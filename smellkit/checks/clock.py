@@ -135,8 +135,8 @@ def _days(dates: Sequence[str]) -> dict[str, float]:
     """Seconds of midnight of each date; of day.month and month/day the reading in which the dates lie closer."""
     readings = []
     for first in (True, False):
-        days = pd.Series([pd.to_datetime(text, dayfirst=first, errors="coerce") for text in dates], dates)
-        stamps = days.map(pd.Timestamp.timestamp, na_action="ignore").astype(float)
+        days = [pd.to_datetime(text, dayfirst=first, errors="coerce") for text in dates]
+        stamps = pd.Series([np.nan if pd.isna(day) else day.timestamp() for day in days], dates, dtype=float)
         readings.append((stamps.isna().sum(), stamps.max() - stamps.min(), stamps.to_dict()))
     return min(readings, key=lambda reading: reading[:2])[2]
 

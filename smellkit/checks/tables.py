@@ -26,6 +26,7 @@ from smellkit.checks.report import Report, content, decoded, fault, nearest
 LONGEST_LINE = 100_000  # characters
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 THOUSANDS = r"^\s*\d{1,3}(\.\d{3})+\s*$"
+QUOTED = re.compile(r'(?:^|,)"[^"\n]*"(?=,|$)', re.MULTILINE)  # a cell in quotes, without any inside
 COUNTS = 1023  # of a 10-bit converter
 ABOVE = 40  # lines in which a header is looked for, to say where it is
 MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]
@@ -147,7 +148,7 @@ class Sheet:
             line, size = [len(one) for one in physical].index(longest) + 1, f"{longest} characters"
             raise fault(path, line=line, expected="a row of fields", found=size, hint="is it a CSV file?")
         cells = _split_at_once(text)
-        names, *rows = _split(path, text) if cells is None else [(1, physical[0].split(","))]
+        names, *rows = _split(path, text) if cells is None else [(1, next(csv.reader(physical)))]
         header = _header(path, names[1], physical, wanted=wanted, aliases=aliases or {}, report=report)
         first = [row for _, row in rows[:1]] if cells is None else [[str(column[0]) for column in cells.columns]]
         places = [header.index(name) for name in wanted]
@@ -167,18 +168,20 @@ class Sheet:
 
 
 def _split_at_once(text: str) -> pyarrow.Table | None:
-    """The cells below the header of a file in which nothing is quoted and every row has as many; or None."""
+    """The cells below the header of a file whose rows all have as many, without a quote inside of quotes; or None."""
     from pyarrow import csv as quick
 
     header, _, below = text.partition("\n")
-    if '"' in text or "\0" in text or "\n\n" in text or not header:
+    if "\0" in text or "\n\n" in text or not header:
         return None
-    names = [str(number) for number in range(header.count(",") + 1)]
+    if '"' in text and text.count('"') != 2 * len(QUOTED.findall(text)):
+        return None
+    names = [str(number) for number in range(len(next(csv.reader([header]))))]
     try:
         return quick.read_csv(
             pyarrow.BufferReader(below.encode()),
             quick.ReadOptions(use_threads=False, column_names=names),
-            quick.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            quick.ParseOptions(ignore_empty_lines=False),
             quick.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(names, pyarrow.string())),
         )
     except pyarrow.ArrowInvalid:

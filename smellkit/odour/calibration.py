@@ -234,8 +234,10 @@ def read_references(folder: Path, labels: Path, *, ranges: Ranges | None = None)
     return cut(values, index)
 
 
-def calibrate(folder: Path, *, labels: Path, out: Path, using: Path) -> str:
+def calibrate(folder: Path, *, labels: Path | None, out: Path, using: Path) -> str:
     """Make a calibration in `out` from the references in `folder` and say what it holds; `using` are the weights."""
+    if labels is None:
+        raise DataError("References of mixtures need --labels", hint="a CSV: filepath,label_almond,label_clove")
     ranges = Ranges.of(checkpoint.manifest(using))
     windows = read_references(Path(folder), Path(labels), ranges=ranges)
     calibration = SessionCalibration.fit(windows, load_hybrid(using))

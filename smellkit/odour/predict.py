@@ -21,10 +21,12 @@ from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.calibration import FAR, SessionCalibration
 from smellkit.odour.confidence import ABSTAIN, decide
+from smellkit.odour.formats import SUFFIXES
 from smellkit.odour.mixtures import LENGTH, MixtureWindows, cut, read_mixture_files
 from smellkit.odour.recordings import Stretch
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
+from smellkit.sensors import SMELLNET
 
 log = logging.getLogger(__name__)
 SHOWN = 5
@@ -42,7 +44,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     smell = SubstanceSmell.load(weights)
     rows: list[list] = []
     refused: dict[str, SmellkitError] = {}
-    files = _files(Path(folder))
+    files = _files(Path(folder), suffixes=(".csv",) if smell.nose == SMELLNET else SUFFIXES)
     for name, path in files:
         try:
             rows += recording_rows(name, path, smell, stride=stride)
@@ -104,13 +106,13 @@ def _with_remedy(why: SmellkitError) -> str:
     return f"{why.what}; try: {why.hint}" if why.hint else why.what
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
-    """Name and path of every CSV below `folder`, sorted; a single file is its own list."""
+def _files(folder: Path, *, suffixes: Sequence[str]) -> list[tuple[str, Path]]:
+    """Name and path of every recording below `folder`, sorted; a single file is its own list."""
     if folder.is_file():
         return [(folder.name, folder)]
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", hint="a folder with CSV recordings in it, at any depth")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv" and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not files:
         raise DataError(f"No CSV file in {folder}", hint="recordings as CSV, at any depth")

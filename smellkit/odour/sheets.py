@@ -25,7 +25,7 @@ from smellkit.errors import DataError
 HEAD = 200  # lines from which the layout is read
 MISSING = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
 NUMBER = {
-    mark: re.compile(rf'\s*"?[+-]?(\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)([eE][+-]?\d+)?"?\s*', re.ASCII)
+    mark: re.compile(rf'[ \t]*"?[+-]?(\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)([eE][+-]?\d+)?"?[ \t]*', re.ASCII)
     for mark in ".,"
 }
 LAYOUTS = [(delimiter, mark) for delimiter in (",", ";", "\t", "|", " ") for mark in ".," if delimiter != mark]
@@ -244,7 +244,7 @@ def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
         return raw
     texts = texts.astype(object).where(texts.notna(), "").astype(str)
     good = texts.apply(lambda cells: cells.str.fullmatch(NUMBER[layout.mark].pattern))
-    points = texts.where(good).apply(lambda cells: cells.str.strip(' "').str.replace(layout.mark, ".", regex=False))
+    points = texts.where(good).apply(lambda cells: cells.str.strip(' \t"').str.replace(layout.mark, ".", regex=False))
     wrong = (~good & (texts != "")).to_numpy()
     nothing = wrong.any(axis=1) & ~good.any(axis=1).to_numpy()
     for row in np.flatnonzero(nothing).tolist():

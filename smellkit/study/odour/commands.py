@@ -155,6 +155,45 @@ def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bo
     _keep(result, out, command)
 
 
+@click.command("peers")
+@click.option("--data", required=True, metavar="DIR", type=FOLDER, help="A folder with smellnet/ and uma_odours/.")
+@click.option("--set", "sets", multiple=True, metavar="NAME", help="smellnet, uma or own-format; all by default.")
+@JSON
+def peers(data, sets, out):
+    """Measure opensmell 1.0.0 and this kit on the same folds, with the session audit beside (the extra `peers`)."""
+    _measure("peers", out, "smellkit bench peers --data DIR", data, sets=sets)
+
+
+@click.command()
+@click.argument("folder", metavar="FOLDER", type=FOLDER)
+@click.option(
+    "--nose", default="", metavar="FILE|NAME", help="What recorded it; nose.toml in FOLDER, or a guess, else."
+)
+@click.option("--sessions", default="", metavar="FILE|by-day", help="A CSV (file, session), or the days of the clock.")
+@click.option("--out", type=FOLDER, help="For the report and the weights; FOLDER-learnt by default.")
+@click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter of notebook 07.")
+def learn(folder, nose, sessions, out, pairs):
+    """Say what FOLDER holds, how good your nose is honestly, and leave weights that run on it."""
+    import shutil
+
+    from smellkit import batch, options, paths
+    from smellkit.checks import read_json
+    from smellkit.study.odour.own import summary
+
+    folder = folder.expanduser().resolve()
+    out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
+    given = {"nose": nose if not Path(nose).exists() else str(Path(nose).resolve()), "out": str(out)}
+    given["sessions"] = sessions if not Path(sessions).is_file() else str(Path(sessions).resolve())
+    given |= options.parse(pairs)
+    (result,) = batch.run(["07_own_nose"], given=given, data=folder, force=True, timeout=3600)
+    if result.error:
+        raise result.error
+    with paths.replacing(out / "report.ipynb") as part:
+        shutil.copyfile(result.output, part)
+    click.echo(summary(read_json(out / "report.json")))
+    click.echo(f"{out}")
+
+
 def _keep(result: dict, out: Path | str, command: str) -> None:
     """Write `result` as JSON when a file was asked for, and say so."""
     from smellkit.study import evaluate

@@ -98,8 +98,10 @@ def learners(seed: int) -> dict[str, Callable[[], Any]]:
 def fitted(make: Callable[[], Any], rows: Array, target: NDArray, weight: Array | None = None) -> Callable:
     """Fit a classifier and return rows -> log-probabilities (rows, 6); discriminants take no weights."""
     model = make()
-    weighted = weight is not None and "shrinkage" not in model.get_params()
-    model.fit(rows, target, **({"sample_weight": weight / weight.mean()} if weighted else {}))
+    if weight is None or "shrinkage" in model.get_params():
+        model.fit(rows, target)
+    else:
+        model.fit(rows, target, sample_weight=weight / weight.mean())
 
     def scores(new: Array) -> Array:
         decided = not hasattr(model, "predict_proba")
@@ -262,7 +264,7 @@ def run(
     chosen, days = choose(first)
     progress(f"chosen on {DAYS} simulated days of batch 1: {chosen} ({days[chosen]:.1%})")
     fit = partial(Fit, batches)
-    referred = {"after": min(REFERRED), "tested": [number for number in REFERRED if number in batches]}
+    referred: dict[str, Any] = {"after": min(REFERRED), "tested": [number for number in REFERRED if number in batches]}
     both_ways = {"all learners": ensemble, "extra trees": plain}
     rows = {f"first to later/{name}": fit(way, later, after=min(later)) for name, way in ADAPTED.items()}
     rows |= {f"before to next/{name}": fit(way, later) for name, way in both_ways.items()}

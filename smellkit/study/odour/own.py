@@ -19,27 +19,26 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from smellkit import checkpoint, metrics, noses, paths, runs
+from smellkit import checkpoint, noses, paths, runs
 from smellkit.checks import Report, fault, read_texts
-from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError
-from smellkit.evaluate import Outcome, percent, summarise
 from smellkit.noses import Description
 from smellkit.odour import readers
 from smellkit.odour.encoder import Encoder, discriminant
 from smellkit.odour.features import QuantileNormalizer, describe
+from smellkit.odour.smell import board_ranges
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.study import metrics
+from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import calibrated
-from smellkit.study.odour.baselines import BASELINES, discriminants, forest
 from smellkit.study.odour.smellnet import combine
-from smellkit.study.odour.systems import network_scores, trained
+from smellkit.study.odour.systems import BASELINES, discriminants, forest, network_scores, trained
 
 SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
 SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is
 WINDOWS, PER_CLASS = 2000, 240  # to train on, at most the larger of these
 STEPS = 400  # that a network is trained at least
 BY_DAY = "by-day"
-LEARNERS = ("lda", "network", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,12 @@ class Trial:
     scores: Mapping[str, NDArray]
     folds: int
 
+    @property
+    def kept(self) -> str:
+        """What weights can hold and named more windows right: "lda" or "network"; "ensemble" of rows of features."""
+        names = ("lda", "network") if "network" in self.scores else ("ensemble",)
+        return max(names, key=lambda name: self.accuracy(name, pooled=False).value)
+
     def accuracy(self, learner: str, *, pooled: bool = True) -> metrics.Interval:
         """Share of recordings (windows with `pooled` False) named right; 95 %: bootstrap over recordings."""
         scores, target, recording = combine(self.scores[learner], self.windows, 0 if pooled else 1)
@@ -151,22 +156,22 @@ class Trial:
         rows = [(n, percent(self.accuracy(n)), percent(self.accuracy(n, pooled=False))) for n in self.scores]
         return pd.DataFrame(rows, columns=["learner", "recordings", "windows"])
 
-    def confusion(self, learner: str = "ensemble") -> NDArray[np.int64]:
-        """Recordings (classes, classes): rows what it was, columns what was said."""
+    def confusion(self) -> NDArray[np.int64]:
+        """Recordings (classes, classes) by the learner that is kept: rows what it was, columns what was said."""
         matrix = np.zeros((len(self.windows.classes),) * 2, int)
-        scores, target, _ = combine(self.scores[learner], self.windows, 0)
+        scores, target, _ = combine(self.scores[self.kept], self.windows, 0)
         np.add.at(matrix, (target, scores.argmax(1)), 1)
         return matrix
 
-    def sniffing(self, learner: str, protocol: Protocol, rate: float | None) -> pd.DataFrame:
+    def sniffing(self, protocol: Protocol, rate: float | None) -> pd.DataFrame:
         """Accuracy after ever more windows in a row, up to the shortest recording: seconds, value, low, high."""
         shortest = int(np.unique(self.windows.recording, return_counts=True)[1].min())
         rows = []
         for count in range(1, min(9, shortest) + 1):
-            scores, target, recording = combine(self.scores[learner], self.windows, count)
+            scores, target, recording = combine(self.scores[self.kept], self.windows, count)
             share = summarise([Outcome(recording, {"accuracy": metrics.hits(scores, target)})])["accuracy"]
             seconds = (protocol.span + (count - 1) * protocol.stride) / (rate or 1.0)
-            rows.append({"seconds": seconds, "answer": learner, **share._asdict()})
+            rows.append({"seconds": seconds, "answer": self.kept, **share._asdict()})
         return pd.DataFrame(rows)
 
 
@@ -322,7 +327,7 @@ def audit(
             model = forest(seed, trees=200).fit(rows[columns][train].to_numpy(), target[train])
             right[test] = model.predict(rows[columns][test].to_numpy()) == target[test]
         shown[name] = summarise([Outcome(used, {"accuracy": right})])["accuracy"]
-    best = trial.accuracy("ensemble")
+    best = trial.accuracy(trial.kept)
     chance = trial.accuracy("null").value
     result = {"first_row": {name: value._asdict() for name, value in shown.items()}, "chance": chance}
     return result | {"verdict": verdict(shown, chance=chance, best=best.value)}
@@ -357,7 +362,7 @@ def weights(
     """
     if own.nose.features:
         return ""
-    kept = max(("lda", "network"), key=lambda name: trial.accuracy(name, pooled=False).value)
+    kept = trial.kept
     if kept == "lda":
         model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows)
     else:
@@ -365,8 +370,6 @@ def weights(
         net = network(model, windows, seed=seed)
     held = trial.scores[kept], trial.windows.target, trial.windows.recording
     learnt = calibrated.calibrate(*held, precision=0.9)
-    files = [rows[list(protocol.columns)].to_numpy() for _, rows in own.table.groupby("file")]
-    units = [own.nose.columns[name].unit for name in protocol.columns]
     figures = {name: trial.accuracy(name)._asdict() for name in trial.scores}
     z, target = references(net, windows)
     manifest = {
@@ -377,7 +380,7 @@ def weights(
         "classes": list(windows.classes),
         "calibration": learnt.asdict(),
         "nose": own.nose.to_dict(),
-        "ranges": Ranges.measure(files, names=protocol.columns, unit=units).asdict(),
+        "ranges": board_ranges(own.table, protocol.columns, own.nose).asdict(),
         "scores": {"recordings held out": figures},
         "made_by": {"command": "smellkit learn", "seed": seed, "revision": runs.revision()},
     }
@@ -441,7 +444,7 @@ def report(
             "sessions": int(own.files["session"].replace("", np.nan).nunique()),
             "window": {"rows": protocol.span, "input": protocol.representation},
             "folds": trial.folds,
-            "accuracy": learners["ensemble"],
+            "accuracy": learners[trial.kept],
             "windows": {name: trial.accuracy(name, pooled=False)._asdict() for name in trial.scores},
             "learners": learners,
             "by_session": apart,
@@ -455,3 +458,18 @@ def report(
             "seconds": round(seconds, 1),
         }
     )
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The report in a few lines."""
+    rate = f"{report['rate']:g} rows a second" if report["rate"] else "rate unknown"
+    sniff = report["sniffing"]
+    lines = [
+        f"{report['recordings']} recordings, {len(report['classes'])} classes, {rate}, {', '.join(report['columns'])}",
+        f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
+        f"the most frequent class {percent(report['null'])} %",
+    ]
+    if report["by_session"]:
+        lines += [f"on sessions left out: {percent(report['by_session'][report['kept'] or 'ensemble'])} %"]
+    lines += [f"{sniff['enough']:.3g} {sniff['unit']} of sniffing are enough", report["audit"]["verdict"]]
+    return "\n".join(lines)
