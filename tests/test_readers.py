@@ -78,6 +78,8 @@ def same(table):
         text(names="time_ms,Pressure,MQ135,mq3", rows=ROWS[:, ::-1]),
         text(names="MQ3,MQ135,Pressure", clock=None),
         text(names="", clock=None),
+        text(names="Zeit,MQ3,MQ135,Pressure", clock=lambda row: f"01.03.2026 12:00:{row / 2:06.3f}"),
+        "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in text().split()),
         text(names="time,MQ3,MQ135,Pressure", clock=lambda row: f"2026-03-01 12:00:{row / 2:06.3f}"),
         text(names="MQ3,MQ135,Pressure,note", clock=None).replace("1013.25", "1013.25,ok"),
         text().replace("20000,", "debug: wifi lost\n20000,"),
@@ -263,6 +265,25 @@ def test_every_guess_is_named(tmp_path):
     assert "temp (°C): unit" not in said  # the file tells it
 
 
+def test_a_column_that_is_not_everywhere_or_holds_no_number_is_left_out_and_told(tmp_path):
+    put(tmp_path, "a_1.csv", "MQ3,MQ4,MQ7\n" + "\n".join(f"{300 + n},{n + 50},nan" for n in range(20)))
+    nose, words = guess(
+        put(tmp_path, "b_1.csv", "MQ3,MQ5,MQ7\n" + "\n".join(f"{300 + n},{n + 50},nan" for n in range(20)))
+    )
+    assert list(nose.columns) == ["MQ3"] and "MQ4: left out, not every recording has it" in words
+    assert "MQ7: left out, it looks like no sensor" in words
+
+
+def test_of_two_rates_the_slower_is_taken_and_the_faster_resampled(tmp_path, nose):
+    put(tmp_path, "a_1.csv", text())
+    report = Report()
+    described, table = read_folder(
+        put(tmp_path, "b_1.csv", text(clock=lambda row: 2000 * row)), replace(nose, rate=None), report=report
+    )
+    assert described.rate == 0.5 and table.groupby("file").size().tolist() == [15, 60]
+    assert "2 rows a second resampled to 0.5" in report.told[0][1]
+
+
 def test_smellnets_board_is_known_by_its_columns(sample):
     nose, words = guess(sample / "smellnet")
     assert nose.name == "smellnet" and not words
@@ -400,6 +421,13 @@ def test_a_damaged_file_is_read_or_refused_by_name_and_nothing_else_happens(tmp_
         assert len(read_folder(tmp_path / "mine")[1])
     except DataError as why:
         assert why.hint and "mine" in why.what
+
+
+@pytest.mark.parametrize("units", [{"MQ3": "ohms per second"}, {"MQ3": ["adc"]}, ["adc"], "adc?"])
+def test_a_unit_that_opensmell_does_not_know_is_refused_by_its_key(tmp_path, nose, units):
+    put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sensor_units": units}))
+    with pytest.raises(DataError, match=r"tea_rig_1.json, key \$.sensor_units.*: expected a known unit"):
+        read_folder(put(tmp_path, "tea_rig_1.csv", text()), nose)
 
 
 # OpenSmell's pairs, and the command line

@@ -125,9 +125,7 @@ def lines(source: Any, nose: Description) -> list[str]:
         import pandas as pd
 
         try:
-            source = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(
-                columns=str.strip
-            )
+            source = pd.read_csv(source, dtype=str, keep_default_na=False).rename(columns=str.strip)
         except (OSError, ValueError) as why:
             raise DataError(f"No recording in {source}: {why}", hint="a CSV file with a header and rows") from why
     if hasattr(source, "loc"):
@@ -146,8 +144,8 @@ def _example(nose: Description) -> Path | list[str]:
     if nose.name == "smellnet" and files:
         return files[0]
     spans = [column.span for column in nose.columns.values()]
-    middles = [(low + min(high, low + 1000)) / 2 for low, high in spans]
-    swing = [
-        [middle * (1 + 0.1 * math.sin(row / 10 + place)) for place, middle in enumerate(middles)] for row in range(60)
+    middles = [(place, (low + min(high, low + 1000)) / 2) for place, (low, high) in enumerate(spans)]
+    return [
+        ",".join(f"{middle * (1 + 0.1 * math.sin(row / 10 + place)):.4g}" for place, middle in middles)
+        for row in range(60)
     ]
-    return [",".join(f"{value:.4g}" for value in row) for row in swing]

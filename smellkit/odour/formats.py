@@ -119,8 +119,9 @@ def _exchange(raw: Raw) -> Raw:
     raw.substance, raw.session = str(told.get("substance", "")), str(told.get("session_date", ""))
     rate = told.get("sampling_rate_hz")
     raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-    for name, unit in (told.get("sensor_units") or {}).items():
-        if unit not in SPELLED:
+    units = told.get("sensor_units") or {}
+    for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
+        if str(unit) not in SPELLED:
             hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
             raise fault(where, key=f"$.sensor_units.{name}", expected="a known unit", found=repr(unit), hint=hint)
         raw.units[name] = SPELLED[unit]
@@ -189,9 +190,7 @@ def _bme_json(path: Path, report: Report) -> list[Raw]:
         if torn is not None:
             raise ValueError(f"{len(rows[torn])} values in dataBlock[{torn}] for {len(names)} columns")
         cells = pd.DataFrame(rows, columns=names, dtype=float)
-        units = {
-            name: SPELLED.get(str(column.get("unit")).lower(), "") for name, column in zip(names, columns, strict=True)
-        }
+        units = {str(column["name"]): SPELLED.get(str(column.get("unit")).lower(), "") for column in columns}
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         expected, found = "dataColumns and dataBlock", repr(why)
         raise fault(path, key="$.rawDataBody", expected=expected, found=found, hint=STUDIO) from why
@@ -206,9 +205,8 @@ def _tags(path: Path) -> dict[int, str]:
     beside = sorted(path.parent.glob("*.bmelabelinfo"))
     own = [file for file in beside if file.stem == path.stem] or (beside if len(beside) == 1 else [])
     try:
-        return {
-            int(one["labelTag"]): str(one["labelName"]) for file in own for one in read_json(file)["labelInformation"]
-        }
+        listed = [one for file in own for one in read_json(file)["labelInformation"]]
+        return {int(one["labelTag"]): str(one["labelName"]) for one in listed}
     except (KeyError, TypeError, ValueError) as why:
         expected = "tags and names"
         raise fault(own[0], key="$.labelInformation", expected=expected, found=repr(why), hint=STUDIO) from why
@@ -333,7 +331,12 @@ def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one."""
     if nose is not None and nose.clock:
         return [nose.clock] if nose.clock in raw.cells else []
-    return [name for name in clock_columns(list(raw.cells)) if nose is None or name not in nose.columns]
+    others = [name for name in raw.cells if nose is None or name not in nose.columns]
+    texts = [name for name in others if len(raw.cells) and not pd.api.types.is_numeric_dtype(raw.cells[name])]
+    timed = [
+        name for name in texts if re.search(r"\d{1,2}:\d\d", str(raw.cells[name].iloc[0]))
+    ]  # whatever it is called
+    return [name for name in clock_columns(list(raw.cells)) if name in others] or timed[:1]
 
 
 def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:

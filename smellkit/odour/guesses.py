@@ -43,9 +43,11 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
     clock, columns = clock_names(first), {}
     units = {name: unit for name in numeric for unit in SECONDS if name.strip().lower() in (unit, f"{unit}s")}
     clock = clock or list(units)[:1]
-    for name in [name for name in numeric if name not in (*clock, label_column(first))]:
-        if np.isnan(values[name]).all() or NO_SENSOR.fullmatch(name.strip()):
-            words.append(f"{name}: left out, it looks like no sensor")
+    everywhere = dict.fromkeys(name for raw in raws for name in raw.cells)
+    for name in [name for name in everywhere if name not in (*clock, label_column(first))]:
+        if name not in numeric or np.isnan(values[name]).all() or NO_SENSOR.fullmatch(name.strip()):
+            why = "it looks like no sensor" if name in here else "not every recording has it"
+            words.append(f"{name}: left out, {why}")
             continue
         columns[name] = _column(name, values[name], first, words)
     if not any(column.role == "gas" for column in columns.values()):
@@ -56,9 +58,8 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
         return nose, words
     nose = replace(nose, clock=clock[0], clock_unit=units.get(clock[0]))
     words.append(f"{clock[0]}: taken as the clock")
-    if (
-        not nose.clock_unit and 0 < (step := step_of(first, nose)) < 1 / FASTEST
-    ):  # hours, where seconds would mean thousands of rows each
+    step = 0.0 if nose.clock_unit else step_of(first, nose)
+    if 0 < step < 1 / FASTEST:  # hours, where seconds would mean thousands of rows each
         unit = "hour" if 0.05 < step * 3600 < 120 else "day"
         words.append(f"{clock[0]}: unit guessed {unit}, since rows would be {step:.3g} s apart")
         nose = replace(nose, clock_unit=unit)
