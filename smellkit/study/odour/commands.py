@@ -181,7 +181,7 @@ def learn(folder, nose, sessions, out, pairs):
 
     from smellkit import batch, options, paths
     from smellkit.checks import read_json
-    from smellkit.study.odour.own import summary
+    from smellkit.study.odour.own_report import summary
 
     folder = folder.expanduser().resolve()
     out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
