@@ -116,6 +116,16 @@ def test_an_order_that_the_clock_proves_is_restored(tmp_path):
         assert table["row"].tolist() == np.argsort(order).tolist()
 
 
+def test_columns_that_change_places_are_seen_in_the_order_of_the_clock(tmp_path):
+    order, rise = np.random.default_rng(0).permutation(60), np.arange(60)
+    values = np.where(rise[:, None] < 30, [100, 500], [500, 100]) + rise[:, None]
+    rows = "".join(f"{1000 * n},{values[n, 0]},{values[n, 1]}\n" for n in order)
+    (tmp_path / "a.csv").write_text("timestamp_ms,CO,VOC\n" + rows)
+    spans = {"CO": Span(0, 1023), "VOC": Span(0, 1023)}
+    with pytest.raises(DataError, match=f"line {2 + np.argsort(order)[30]}: .*in another order"):
+        read_table(tmp_path / "a.csv", columns=spans, alike=["CO", "VOC"], pace=Pace(1.0, 5.0))
+
+
 def test_a_clock_that_starts_again_divides_the_recording_and_mixes_nothing(tmp_path):
     table, said = read(tmp_path, ramp([*range(0, 40_000, 1000), *range(400, 30_400, 1000)]))
     assert table["CO"].tolist() == list(range(70)) and "goes back (in line 42)" in said

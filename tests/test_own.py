@@ -16,7 +16,7 @@ from smellkit.odour.recordings import read_recordings
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.simulate.boards import write_recordings
-from smellkit.study.odour import own
+from smellkit.study.odour import own, own_report
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def learnt(folder, tmp_path_factory):
     fold = own.folds_of(windows, 2)
     trial = own.validate(windows, protocol, fold, networks=1)
     place = tmp_path_factory.mktemp("learnt") / "weights"
-    own.weights(mine, protocol, windows, trial, folder=place)
+    own_report.weights(mine, protocol, windows, trial, folder=place)
     return mine, protocol, windows, fold, trial, place
 
 
@@ -58,10 +58,10 @@ def test_learners_beat_the_null_on_recordings_left_out(learnt):
 
 def test_the_report_has_everything_as_plain_numbers(learnt):
     mine, protocol, windows, fold, trial, _ = learnt
-    audit = own.audit(mine, windows, fold, trial)
+    audit = own_report.audit(mine, windows, fold, trial)
     sniffing = trial.sniffing(protocol, mine.nose.rate)
     curve = own.learning_curve(windows, protocol, fold)
-    report = own.report(
+    report = own_report.report(
         mine, protocol, trial, audit, by_session=None, sniffing=sniffing, curve=curve, seconds=1.0, kept=trial.kept
     )
     asked = {"recordings", "classes", "columns", "rate", "folds", "accuracy", "by_session", "null", "audit", "seconds"}

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow
 from pyarrow import compute
 
-from smellkit.checks.clock import Pace, clock_columns, paced, read_clock
+from smellkit.checks.clock import Pace, clock_columns, paced, read_clock, refuse_exchange
 from smellkit.checks.report import Report, content, decoded, fault, nearest
 
 LONGEST_LINE = 100_000  # characters
@@ -60,7 +60,7 @@ def read_table(
     spans = columns if isinstance(columns, Mapping) else {name: Span() for name in columns}
     sheet, values = read_values(Path(path), spans, report=report, **how)
     table = pd.DataFrame(values, columns=list(spans))
-    return table if pace is None else at_pace(sheet, table, pace=pace, report=report)
+    return table if pace is None else at_pace(sheet, table, pace=pace, alike=how.get("alike", ()), report=report)
 
 
 def read_values(
@@ -91,7 +91,9 @@ def read_values(
     return sheet, values
 
 
-def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) -> pd.DataFrame:
+def at_pace(
+    sheet: Sheet, table: pd.DataFrame, *, pace: Pace, alike: Sequence[str] = (), report: Report
+) -> pd.DataFrame:
     """The rows of `table`, one a row of the sheet, by the sheet's own clock."""
     names = [name for name in clock_columns(sheet.header) if name not in table]
     where: dict[str, Any] = {"path": sheet.path, "name": " ".join(names), "lines": sheet.lines}
@@ -99,7 +101,7 @@ def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) ->
     if names:
         texts = compute.binary_join_element_wise(*(sheet.cells[name] for name in names), " ")
         seconds = read_clock(compute.utf8_trim_whitespace(texts).to_pandas(), **where)
-    return paced(table, seconds, pace=pace, report=report, rows=sheet.numbers, **where)
+    return paced(table, seconds, pace=pace, alike=alike, report=report, rows=sheet.numbers, **where)
 
 
 def read_texts(
@@ -327,17 +329,3 @@ def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None
         place = next(iter(moved.values()))
         what = f"{', '.join(moved)} can't hold what they hold ({place}): not used, but have cells moved?"
         report.tell(sheet.path, what, len(sheet.cells))
-
-
-def refuse_exchange(path: Path, lines: Sequence[int] | np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
-    """Refuse a recording whose columns change places from one row to the next: the same values in another order."""
-    jump = sum(np.abs(np.diff(column)) for column in values.T)
-    far = np.flatnonzero(jump > 0.2 * sum(np.abs(column[:-1]) for column in values.T))
-    if len(far) > 0.1 * len(jump):
-        return  # readings that jump all the time prove nothing
-    moved = np.abs(np.sort(values[far + 1], axis=1) - np.sort(values[far], axis=1)).sum(axis=1)
-    if (rows := far[moved < 0.05 * jump[far]]).size:
-        found = f"the values of the row before in another order ({', '.join(names)})"
-        hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
-        line, follow = int(lines[rows[0] + 1]), "rows that follow each other"
-        raise fault(path, line=line, expected=follow, found=found, hint=hint)

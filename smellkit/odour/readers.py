@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from smellkit import noses
 from smellkit.checks import Report, nearest, readable
-from smellkit.checks.clock import paced
-from smellkit.checks.tables import refuse_exchange
+from smellkit.checks.clock import paced, refuse_exchange
 from smellkit.noses import Column, Description
 from smellkit.odour.formats import class_of, day_of, label_column, name_of, raws, seconds_of, step_of
 from smellkit.odour.guesses import FASTEST, guessed
@@ -126,7 +125,7 @@ def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.Da
     elif nose.rate is not None:
         lines = raw.lines[kept].tolist()
         where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines, "rows": numbers}
-        table = paced(values, seconds, pace=nose.pace, report=report, **where)
+        table = paced(values, seconds, pace=nose.pace, alike=_counts(nose), report=report, **where)
     recording = re.sub(r"#sensor \d+ ?", "#", name).rstrip("#")  # sensors of one board smell the same
     step = np.arange(len(table)) + JUMP * table["part"].to_numpy()
     substance, session = class_of(raw, folder), raw.session or day_of(seconds)
@@ -156,10 +155,15 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
         if column.unit == "adc":
             _check_counts(raw, source, own, report)
         values[name] = own
-    table, counts = pd.DataFrame(values), [name for name in nose.gas if nose.columns[name].unit == "adc"]
+    table, counts = pd.DataFrame(values), _counts(nose)
     if not nose.features and len(counts) > 1:
         refuse_exchange(raw.path, raw.lines, table[counts].to_numpy(), counts)
     return table
+
+
+def _counts(nose: Description) -> list[str]:
+    """The sensors that say counts of a converter: values alike, which nobody sees exchanged."""
+    return [name for name in nose.gas if nose.columns[name].unit == "adc"]
 
 
 def _sources(raw: Raw, nose: Description, report: Report) -> list[str]:

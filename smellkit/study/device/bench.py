@@ -34,6 +34,7 @@ from smellkit.device.neckwear import NeckWear
 neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
 neck.play(3, seconds=30)
 print("watched" if neck.has_watchdog else "alone", flush=True)
+time.sleep(0.5)  # the play is out before the interpreter is held
 """
 WORK = {  # what the main thread is busy with when the signal comes: nothing, or native code
     "": "time.sleep(60)",

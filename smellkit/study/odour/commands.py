@@ -112,10 +112,13 @@ def reproduce(seeds, out):
 @click.command("drift")
 @click.option("--data", required=True, metavar="DIR", type=FOLDER, help="The folder of UCI 270's batchN.dat.")
 @click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@click.option(
+    "--part", "parts", multiple=True, metavar="NAME", help='How a row begins, such as "5 references"; or all.'
+)
 @JSON
-def drift(data, seeds, out):
+def drift(data, seeds, parts, out):
     """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""
-    _measure("drift", out, f"smellkit bench drift --data DIR --seeds {seeds}", data, seeds=seeds)
+    _measure("drift", out, f"smellkit bench drift --data DIR --seeds {seeds}", data, seeds=seeds, parts=parts)
 
 
 @click.command("submit")
@@ -178,7 +181,7 @@ def learn(folder, nose, sessions, out, pairs):
 
     from smellkit import batch, options, paths
     from smellkit.checks import read_json
-    from smellkit.study.odour.own import summary
+    from smellkit.study.odour.own_report import summary
 
     folder = folder.expanduser().resolve()
     out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from smellkit import noses
 from smellkit.errors import DataError, OptionError
 from smellkit.study.evaluate import Outcome, percent, summarise
-from smellkit.study.odour import own
+from smellkit.study.odour import own, own_report
 from smellkit.study.odour.own import Own
 
 STRIDE = 100  # rows from one of its windows to the next
@@ -62,7 +62,7 @@ def compare(mine: Own, *, seed: int) -> dict[str, dict[str, Any]]:
     windows = mine.windows(protocol)
     fold = own.folds_of(windows)
     trial = own.validate(windows, protocol, fold, seed=seed)
-    audited = own.audit(mine, windows, fold, trial, seed=seed)
+    audited = own_report.audit(mine, windows, fold, trial, seed=seed)
     used, first = np.unique(windows.recording, return_index=True)
     parts = [rows[list(protocol.columns)].to_numpy() for _, rows in mine.table.groupby("file", sort=True)]
     rows: dict[str, Any] = {}
