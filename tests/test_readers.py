@@ -327,6 +327,18 @@ def test_wide_rows_that_begin_with_a_class_are_features(tmp_path):
     assert nose.features and len(nose.columns) == 90 and set(table["substance"]) == {"ethanol", "acetone"}
 
 
+def test_a_text_among_features_is_refused_and_so_is_a_file_without_a_whole_cycle(tmp_path):
+    rows = ["ethanol," + ",".join("1:2.5" if k == 40 else str(k) for k in range(90))] * 3
+    with pytest.raises(DataError, match="line 1, column 'column 42': expected numbers, found '1:2.5'"):
+        read_folder(put(tmp_path, "low.csv", "\n".join(rows)))
+    torn = json.loads(bme(cycles=1))
+    del torn["rawDataBody"]["dataBlock"][0]
+    del torn["rawDataBody"]["dataBlock"][2:]
+    (tmp_path / "mine" / "low.csv").unlink()
+    with pytest.raises(DataError, match="No rows in .*mine"):
+        read_folder(put(tmp_path, "coffee.bmerawdata", json.dumps(torn)))
+
+
 def test_a_file_without_header_and_with_a_clock_in_front_takes_the_noses_columns(tmp_path, nose):
     timed = replace(nose, clock="t_ms")
     _, table = read_folder(put(tmp_path, "B1_R1.txt", text(names="", sep="\t")), timed)

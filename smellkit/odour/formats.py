@@ -69,7 +69,9 @@ def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
         raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(SUFFIXES)}, at any depth")
     readings = readable(files, lambda path: _read(path, report), skip=skip, report=report)
     if not (found := [raw for _, own in readings for raw in own if len(raw.cells)]):
-        raise unread(folder, report)
+        if report.skipped:
+            raise unread(folder, report)
+        raise DataError(f"No rows in {folder}", hint="files that hold more than a header or a cut cycle of a BME688")
     return [part for raw in found for part in _by_label(raw)]
 
 
@@ -103,6 +105,8 @@ def _read(path: Path, report: Report) -> list[Raw]:
     width = raw.cells.shape[1]
     if not raw.named and width > WIDE and not pd.api.types.is_numeric_dtype(raw.cells["column 1"]):  # a class, features
         values = raw.cells.iloc[:, 2 if width == UCI + 2 else 1 :]  # UCI 270 has the concentration in between
+        for name in values.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in values.dtypes]]:
+            raise raw.fault("numbers", repr(str(values[name].iloc[0])), "rows of features alone", column=name, row=0)
         return [_features(path, values.to_numpy(np.float64), raw.cells["column 1"].str.lower().tolist(), raw.lines)]
     if known := _bme_columns(list(raw.cells)):
         return _cycles(raw, known, report)
