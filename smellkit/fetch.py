@@ -106,7 +106,8 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
     files, line = [], ""
     try:
         if "by_hand" in entry:
-            return Source(name, *(entry[key] for key in ("title", "home", "licence", "folder")), (), entry["by_hand"])
+            about = entry["title"], entry["home"], entry["licence"], entry["folder"]
+            return Source(name, *about, (), entry["by_hand"])
         for line in (table.parent / entry["checksums"]).read_text("utf-8").splitlines():
             if line.strip() and not line.startswith("#"):
                 sha256, size, path = line.split(" ", 2)

@@ -197,6 +197,25 @@ def test_d8_on_a_real_terminal_the_link_name_is_followed_to_the_new_path(tmp_pat
         assert neck.probe().channel == 150
 
 
+def test_d8_a_device_that_was_away_is_woken_three_times_before_it_plays_again():
+    world = World(replug=5.0)
+    world.neck.wake()
+    world.clock.sleep(10)
+    assert len(world.sent("wake")) == 3 + 1
+    world.neck.play(3, seconds=1)
+    world.neck.wait()
+    assert len(world.sent("wake")) == 3 + 1 + 3 and len(world.device.air) == 1
+
+
+def test_d8_what_was_asked_over_the_lost_port_holds_up_nothing_on_the_next():
+    world = World(silence=1.0, replug=0.7)
+    with pytest.raises(PortLost):
+        world.neck.probe()
+    world.device.faults.clear()
+    world.clock.sleep(1.1)
+    assert world.neck.status().connected and world.took(world.neck.probe) < 0.5
+
+
 @pytest.mark.parametrize("fault", ["reset", "nap"])
 def test_d9_a_device_that_restarts_or_sleeps_is_not_woken_into_a_play(fault):
     world = World(**{fault: 6.0})

@@ -74,7 +74,7 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
     from dataclasses import replace
 
     from smellkit import options
-    from smellkit import sweep as sweeps
+    from smellkit.study import sweep as sweeps
 
     plan = sweeps.read(file)
     options.find(TASKS, plan.task, what="task")

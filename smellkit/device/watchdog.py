@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 STOPS, STOP_GAP = 3, 0.05
+SILENT = 0.5  # seconds from a kill or a signal to silence at most, on a busy machine; 0.1 on a quiet one
 CONFIRMS = 4.0  # seconds in which a player that answers has confirmed a stop, or has not
 ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)}
 

@@ -34,10 +34,11 @@ from smellkit.device.neckwear import NeckWear
 neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
 neck.play(3, seconds=30)
 print("watched" if neck.has_watchdog else "alone", flush=True)
+time.sleep(0.5)  # the play is out before the interpreter is held
 """
 WORK = {  # what the main thread is busy with when the signal comes: nothing, or native code
     "": "time.sleep(60)",
-    "matrix product": "import numpy; a = numpy.ones((6000, 6000)); a @ a; print('in', flush=True)\nwhile True: a @ a",
+    "matrix product": "import numpy; a = numpy.ones((4000, 4000)); print('in', flush=True)\nwhile True: a @ a",
     "held interpreter": "print('in', flush=True); sum(range(10**11))",
 }
 KILLS = [("pty", signal.SIGKILL, ""), ("tcp", signal.SIGKILL, "")]

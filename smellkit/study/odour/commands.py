@@ -185,7 +185,7 @@ def learn(folder, nose, sessions, out, pairs):
 
     folder = folder.expanduser().resolve()
     out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
-    given = {"nose": nose if not Path(nose).exists() else str(Path(nose).resolve()), "out": str(out)}
+    given = {"nose": str(Path(nose).resolve()) if nose and Path(nose).exists() else nose, "out": str(out)}
     given["sessions"] = sessions if not Path(sessions).is_file() else str(Path(sessions).resolve())
     given |= options.parse(pairs)
     (result,) = batch.run(["07_own_nose"], given=given, data=folder, force=True, timeout=3600)

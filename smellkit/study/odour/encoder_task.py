@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from smellkit import metrics
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import recordings
 from smellkit.odour.confidence import Confidence
@@ -27,6 +26,7 @@ from smellkit.odour.encoder import BACKBONES, FEATURE_LAG, Encoder, make
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LEVELS, LabelledWindows, Protocol, cut
 from smellkit.options import nearest
+from smellkit.study import metrics
 from smellkit.study.losses import focal
 from smellkit.study.odour.survey import other_sessions
 from smellkit.task import Batch, Task, Tensors

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from smellkit import metrics, noses
+from smellkit import noses
 from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError
 from smellkit.noses import Description
@@ -27,6 +27,7 @@ from smellkit.odour import readers
 from smellkit.odour.encoder import Encoder, discriminant
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour.smellnet import combine
 from smellkit.study.odour.systems import BASELINES, discriminants, forest, network_scores, trained
