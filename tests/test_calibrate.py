@@ -167,7 +167,7 @@ def test_a_reference_listed_twice_and_a_short_one_are_refused(tmp_path):
     with pytest.raises(DataError, match="more than once"):
         read_references(tmp_path, tmp_path / "index.csv")
     (tmp_path / "index.csv").write_text("filepath,label_peach\na.csv,1\n")
-    with pytest.raises(DataError, match="fewer than 100 rows"):
+    with pytest.raises(DataError, match="less than one window of 100"):
         read_references(tmp_path, tmp_path / "index.csv")
 
 

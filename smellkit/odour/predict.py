@@ -163,15 +163,13 @@ def read_folder(
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
     values, index = read_mixture_files(files, root=folder, skip=skip, report=report)
-    why = {
-        folder / name: unfit(folder / name, value, ranges) for name, value in zip(index["file"], values, strict=True)
-    }
-    for path, reason in why.items():
-        if reason and not skip:
-            raise reason
-        if reason:
-            report.skip(path, reason)
-    kept = np.array([not reason for reason in why])
+    kept = np.ones(len(values), bool)
+    for number, (name, value) in enumerate(zip(index["file"], values, strict=True)):
+        if why := unfit(folder / name, value, ranges):
+            if not skip:
+                raise why
+            report.skip(folder / name, why)
+            kept[number] = False
     if not kept.any():
         raise DataError(f"No recording in {folder} can be used", hint="; ".join(report.skipped.values())[:300])
     return cut([value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True))

@@ -112,9 +112,7 @@ def reproduce(seeds, out):
 @click.command("drift")
 @click.option("--data", required=True, metavar="DIR", type=FOLDER, help="The folder of UCI 270's batchN.dat.")
 @click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
-@click.option(
-    "--part", "parts", multiple=True, metavar="NAME", help='How a row begins, such as "5 references"; or all.'
-)
+@click.option("--part", "parts", multiple=True, metavar="NAME", help="How a row begins, such as references/5; or all.")
 @JSON
 def drift(data, seeds, parts, out):
     """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""

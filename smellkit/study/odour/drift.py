@@ -274,9 +274,11 @@ def run(
     both_ways = {"all learners": ensemble, "extra trees": plain}
     rows = {f"first to later/{name}": fit(way, later, after=min(later)) for name, way in ADAPTED.items()}
     rows |= {f"before to next/{name}": fit(way, later) for name, way in both_ways.items()}
-    rows |= {f"0 references/{chosen}": fit(ADAPTED[chosen], **referred)}
+    rows |= {f"references/0 a gas, {chosen}": fit(ADAPTED[chosen], **referred)}
     for count in COUNTS:
-        rows |= {f"{count} references/{name}": fit(way, count=count, **referred) for name, way in both_ways.items()}
+        rows |= {
+            f"references/{count} a gas, {name}": fit(way, count=count, **referred) for name, way in both_ways.items()
+        }
     rows = {name: row for name, row in rows.items() if not parts or name.startswith(tuple(parts))}
     about = {"rows": sizes, "simulated_days": days}
     result = evaluate.evaluate(rows, seeds=seeds, about=about, earlier=earlier, progress=progress)

@@ -12,10 +12,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from smellkit import checkpoint, metrics, paths, runs
+from smellkit import checkpoint, paths, runs
 from smellkit.odour.encoder import Encoder
 from smellkit.odour.smell import board_ranges
 from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import calibrated
 from smellkit.study.odour.own import SHORT, Discriminant, Own, Trial, features, network
