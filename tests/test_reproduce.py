@@ -130,7 +130,7 @@ def test_a_recognised_mixture_that_is_undecided_is_not_played():
 
 def test_an_empty_cartridge_ends_it_by_name():
     clocked = Room(12, rate=2.0)
-    clocked.device._cartridges[1] = 0.0
+    clocked.device._left[1] = 0.0
     result = reproduce(clocked.nose, clocked.neck, PAIR, sniffing=SNIFFING)
     assert result.reason.startswith("banana moves the sensors") and "cartridge" in result.failure.hint
     assert result.best is None and silent(clocked)
