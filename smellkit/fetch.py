@@ -46,6 +46,7 @@ class Source:
     licence: str
     folder: str
     files: tuple[File, ...]
+    by_hand: str = ""  # how to get one whose checksums nobody knows
 
 
 def sources(table: Path | None = None, *, mirror: str = "") -> dict[str, Source]:
@@ -77,6 +78,9 @@ def get(
 
     known = sources(table, mirror=mirror)
     check([name], known, "There is no data set")
+    if not known[name].files:
+        what = f"{name} is not fetched: nobody here has its checksums"
+        raise DataError(what, hint=f"{known[name].home}: {known[name].by_hand}")
     root = Path(folder or paths.raw()) / known[name].folder
     targets = {file: _inside(root, file.path) for file in known[name].files}
     wanted = [file for file, target in targets.items() if _sha256(target) != file.sha256]
@@ -101,6 +105,9 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
     """Return the source of one table in the list, each of its checksums joined with its address."""
     files, line = [], ""
     try:
+        if "by_hand" in entry:
+            about = entry["title"], entry["home"], entry["licence"], entry["folder"]
+            return Source(name, *about, (), entry["by_hand"])
         for line in (table.parent / entry["checksums"]).read_text("utf-8").splitlines():
             if line.strip() and not line.startswith("#"):
                 sha256, size, path = line.split(" ", 2)

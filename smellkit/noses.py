@@ -164,10 +164,7 @@ class Description:
         columns = {}
         for name, one in values["columns"].items():
             _check(one, Column, where=where, key=f"columns.{name}.")
-            lists: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in one.items()
-            }
-            columns[str(name)] = Column(**lists)
+            columns[str(name)] = Column(**{key: _tuple(value) for key, value in one.items()})
         if not any(column.role == "gas" for column in columns.values()):
             raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(columns))
         return cls(**{**values, "columns": columns})
@@ -247,6 +244,10 @@ def _said(one: Any) -> dict[str, Any]:
     kept = {each.name: getattr(one, each.name) for each in fields(one)}
     kept = {each.name: kept[each.name] for each in fields(one) if kept[each.name] != each.default}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check(values: Any, kind: type, *, where: str, key: str) -> None:

@@ -34,6 +34,7 @@ TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|cou
 QUARTOS = re.compile(r"^:::.*|(?<!\w)@(fig|tbl|sec|eq)-\w+|^```\{=.*|\]\(.*?\)\{.*?\}", re.MULTILINE)  # not nbconvert's
 NUMBERED = "[0-9][0-9]_*.ipynb"
 PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network
+FOLD = '<details class="solution"><summary>Solution</summary>'
 CAPTION = "The panel, as it looks in JupyterLab. It works there: run this notebook to use it."
 
 
@@ -223,7 +224,8 @@ def _stage(book: dict[str, Any], *, raw: bool) -> bool:
     cells = []
     for cell in book["cells"]:
         cell["source"] = "".join(cell["source"]).replace("](../site/", "](../")  # seen from site/notebooks
-        cells.append(cell)
+        solution = raw and "solution" in cell["metadata"].get("tags", [])  # the preview's template folds it by itself
+        cells += [_markdown(f"{cell['id']}-fold", FOLD), cell] if solution else [cell]
         outputs = []
         for output in cell.get("outputs", []):
             if batch.WIDGET not in output.get("data", {}):
@@ -232,16 +234,20 @@ def _stage(book: dict[str, Any], *, raw: bool) -> bool:
                 outputs.append(picture.pop())
         words = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
         if outputs and all(words):
-            about = {"cell_type": "markdown", "metadata": {}}
-            cells += [about | {"id": f"{cell['id']}-{n}", "source": text} for n, text in enumerate(words)]
+            cells += [_markdown(f"{cell['id']}-{n}", text) for n, text in enumerate(words)]
             outputs = []
         for output in outputs if raw else []:
             if html := "".join(output.get("data", {}).get("text/html", "")):
                 output["data"] = {"text/markdown": f"```{{=html}}\n{html}\n```"}
         if "outputs" in cell:
             cell["outputs"] = outputs
+        cells += [_markdown(f"{cell['id']}-end", "</details>")] if solution else []
     book["cells"] = cells
     return not picture
+
+
+def _markdown(name: str, text: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": {}, "id": name, "source": text}
 
 
 def _present(items: list[Any], stage: Path, absent: list[str]) -> list[Any]:

@@ -73,7 +73,8 @@ def plain(table: pd.DataFrame, *, note: str = "") -> Markdown:
 
     rows = [[cell((value, None, None)) if isinstance(value, (int, float)) else _text(value) for value in row]
             for row in table.itertuples(index=False)]  # fmt: skip
-    return Markdown("\n\n".join(filter(None, [_piped(list(table.columns), rows), note])))
+    left = [dtype.kind not in "iuf" for dtype in table.dtypes]
+    return Markdown("\n\n".join(filter(None, [_piped(list(table.columns), rows, left=left), note])))
 
 
 def cell(figure: Figure | None, *, bold: bool = False) -> str:
@@ -86,9 +87,11 @@ def cell(figure: Figure | None, *, bold: bool = False) -> str:
     return text if low is None else f"{text} [{low:,.{digits}f},\N{NO-BREAK SPACE}{high:,.{digits}f}]"
 
 
-def _piped(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _piped(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[bool] = (True,)) -> str:
+    """Cells as a table of markdown; columns that do not begin on the `left` end on the right."""
     head, *body = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
-    return "\n".join([head, "|---|" + "---:|" * (len(header) - 1), *body])
+    rule = ["---" if number < len(left) and left[number] else "---:" for number in range(len(header))]
+    return "\n".join([head, f"|{'|'.join(rule)}|", *body])
 
 
 def _text(value: Any) -> str:

@@ -27,6 +27,7 @@ class Task:
     score: Callable[[Batch, Batch], dict[str, float]]  # (outputs, batch) of a whole split, on the CPU
     watch: str = "accuracy"  # the score that picks the best epoch; larger is better
     keep: Callable[[Batch, Batch], tuple[Batch, Batch]] | None = None  # less of a batch, where all is too much
+    about: Callable[[], dict] = dict  # what the manifest of its weights says besides, so that they can predict
     batch: int = 256  # samples that a model is shown at a time for the scores
 
 

@@ -95,7 +95,7 @@ def _train(run: Run, task: Task, settings: Settings, splits: dict[str, Dataset],
         at.epoch, best = epoch + 1, scores[task.watch] > at.best
         if best:
             at.best, at.best_epoch = scores[task.watch], epoch
-        loop.keep(row, {"task": task.name, "params": asked, "epoch": epoch} if best else None)
+        loop.keep(row, {"task": task.name, "params": asked, "epoch": epoch, **task.about()} if best else None)
     return loop.finish(task, splits)
 
 

@@ -2,7 +2,13 @@
 
 import signal
 
+import pandas as pd
+import pytest
+from click.testing import CliRunner
 from hypothesis import settings
+
+from smellkit import paths
+from smellkit.cli import cli
 
 settings.register_profile("kit", deadline=None)  # no test is timed: a busy machine is not wrong
 settings.load_profile("kit")
@@ -11,3 +17,34 @@ settings.load_profile("kit")
 # wait for nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def own_folders(tmp_path, monkeypatch):
+    """The kit's folders of runs and of kept tables lie below `tmp_path`."""
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture(scope="session")
+def recording():
+    """A simulated recording of the twelve columns: its file."""
+    return sorted((paths.sample() / "smellnet/base/testing").glob("*/*.csv"))[0]
+
+
+@pytest.fixture
+def board(recording):
+    """A simulated recording of the twelve columns, as a table."""
+    return pd.read_csv(recording)
+
+
+@pytest.fixture
+def predict(tmp_path):
+    """`smellkit predict` of a file or folder into out.csv: the exit code, and all that was said."""
+
+    def run(source, weights="odour"):
+        asked = ["predict", str(source), "--weights", weights, "--out", str(tmp_path / "out.csv")]
+        done = CliRunner().invoke(cli, asked)
+        return done.exit_code, done.output + str(done.exception or "")
+
+    return run

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import special
 
 from smellkit.errors import DataError
-from smellkit.metrics import expected_calibration_error
 from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
+from smellkit.study.metrics import expected_calibration_error
 from smellkit.study.odour.calibrated import (
     abstention,
     ahead_of,

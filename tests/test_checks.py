@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smellkit.checks import Report, Span, read_json, read_picture, read_table, read_yaml, readable, tables
+from smellkit.checks import Report, Span, read_json, read_picture, read_table, read_texts, read_yaml, readable, tables
 from smellkit.errors import DataError, SmellkitError
 from smellkit.odour.scents import read_scents
 from smellkit.study import faults
@@ -74,11 +74,21 @@ def test_the_table_is_what_pandas_reads(tmp_path):
     pd.testing.assert_frame_equal(read_table(path, columns=["CO", "NO2", "Temperature"]), expected)
 
 
-def test_a_file_without_a_fault_is_split_at_once_and_never_row_by_row(tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", ["as it was", "CRLF", "quoted header", "quoted number"])
+def test_a_file_without_a_fault_is_split_at_once_and_never_row_by_row(change, tmp_path, monkeypatch):
+    clean = faults.table(random.Random(1), rows=500)
+    path = write(tmp_path / "smell.csv", faults.ACCEPTED[change](clean, random.Random(1)))
     monkeypatch.setattr(tables, "_split", None)
-    clean = faults.table(random.Random(1), rows=5000)
-    table = read_table(write(tmp_path / "smell.csv", clean), columns=SPANS)
+    table = read_table(path, columns=SPANS)
     assert table["CO"].tolist() == [float(line.split(b",")[3]) for line in clean.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("row", [b'"a ""b""",1,2', b'"a\nb",1,2', b'a"b,1,2', b'a,"1", 2', b'"a,b",1,2', b'"","1","2"'])
+def test_quotes_are_read_as_the_standard_has_them(row, tmp_path):
+    path = write(tmp_path / "smell.csv", b"note,NO2,CO\n" + row + b"\n")
+    expected = pd.read_csv(path, dtype=str, keep_default_na=False).map(str.strip)
+    found = read_texts(path, columns=["note", "NO2", "CO"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
 
 
 def test_others_are_read_when_broken_ones_are_to_be_skipped(tmp_path):

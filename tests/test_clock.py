@@ -5,12 +5,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
 from smellkit import Pipeline, paths
 from smellkit.checks import Pace, Report, Span, read_table
 from smellkit.checks.clock import clock_columns, read_clock
-from smellkit.cli import cli
 from smellkit.device.board import Board
 from smellkit.device.enose import Nose
 from smellkit.errors import DataError
@@ -21,15 +19,11 @@ from smellkit.odour.smell import load_smell
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import SENSORS
 
+pytestmark = pytest.mark.usefixtures("own_folders")
 BEGAN = datetime(2025, 3, 1, 12, 43, 56, 17_000)
 SECONDS = np.arange(40) / 4  # 4 rows a second
 MOMENTS = [BEGAN + timedelta(seconds=float(s)) for s in SECONDS]
 EPOCH = np.array([moment.timestamp() for moment in MOMENTS])
-
-
-@pytest.fixture(autouse=True)
-def own_work(tmp_path, monkeypatch):
-    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
 
 
 def form(pattern):
@@ -122,6 +116,16 @@ def test_an_order_that_the_clock_proves_is_restored(tmp_path):
         assert table["row"].tolist() == np.argsort(order).tolist()
 
 
+def test_columns_that_change_places_are_seen_in_the_order_of_the_clock(tmp_path):
+    order, rise = np.random.default_rng(0).permutation(60), np.arange(60)
+    values = np.where(rise[:, None] < 30, [100, 500], [500, 100]) + rise[:, None]
+    rows = "".join(f"{1000 * n},{values[n, 0]},{values[n, 1]}\n" for n in order)
+    (tmp_path / "a.csv").write_text("timestamp_ms,CO,VOC\n" + rows)
+    spans = {"CO": Span(0, 1023), "VOC": Span(0, 1023)}
+    with pytest.raises(DataError, match=f"line {2 + np.argsort(order)[30]}: .*in another order"):
+        read_table(tmp_path / "a.csv", columns=spans, alike=["CO", "VOC"], pace=Pace(1.0, 5.0))
+
+
 def test_a_clock_that_starts_again_divides_the_recording_and_mixes_nothing(tmp_path):
     table, said = read(tmp_path, ramp([*range(0, 40_000, 1000), *range(400, 30_400, 1000)]))
     assert table["CO"].tolist() == list(range(70)) and "goes back (in line 42)" in said
@@ -176,13 +180,11 @@ def smell(path, seconds, header=("timestamp_ms", *SENSORS)):
     path.write_text("\n".join([",".join(header), *(",".join(f"{c:.3f}" for c in row) for row in rows)]) + "\n")
 
 
-def test_predict_counts_rows_of_the_file_and_says_once_what_was_forgiven(tmp_path):
+def test_predict_counts_rows_of_the_file_and_says_once_what_was_forgiven(predict, tmp_path):
     for name in "abc":
         smell(tmp_path / "in" / f"{name}.csv", np.arange(0, 300, 0.25))
-    asked = ["predict", str(tmp_path / "in"), "--weights", "odour", "--out", str(tmp_path / "out.csv")]
-    result = CliRunner().invoke(cli, asked)
-    assert result.exit_code == 0, result.output
-    assert result.output.count("4 rows a second resampled to 1") == 1 and "in 3 files" in result.output
+    code, said = predict(tmp_path / "in")
+    assert code == 0 and said.count("4 rows a second resampled to 1") == 1 and "in 3 files" in said
     table = pd.read_csv(tmp_path / "out.csv")
     assert table.query("file == 'a.csv' and window >= 0")["start"].tolist() == [0, 200, 400, 600]
 
@@ -233,8 +235,7 @@ def test_a_table_with_a_clock_is_read_by_it(tmp_path):
     assert by_file.probabilities == pytest.approx(by_table.probabilities, abs=1e-6)
 
 
-def test_rows_that_come_too_fast_from_a_live_board_are_said(caplog):
-    recording = sorted((paths.sample() / "smellnet/base/testing").glob("*/*.csv"))[0]
+def test_rows_that_come_too_fast_from_a_live_board_are_said(recording, caplog):
     with Board(recording, rate=500) as board, Nose(board.port) as nose:
         sniff(nose, Recogniser(Pipeline.load("odour")), rows=10)
     assert "the weights know 1" in caplog.text

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from smellkit import options, paths, sweep
+from smellkit import options, paths
+from smellkit.study import sweep
 from smellkit.study.odour import ablations
 from smellkit.train import Settings
 

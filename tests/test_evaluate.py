@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from smellkit import metrics
 from smellkit.errors import DataError
-from smellkit.study import evaluate
+from smellkit.study import evaluate, metrics
 from smellkit.study.evaluate import Outcome
 
 GROUPS = np.repeat(np.arange(6), 5)

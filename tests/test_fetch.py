@@ -272,6 +272,12 @@ def test_the_checksums_are_those_of_the_real_files():
             assert fetch._sha256(real / file.path) == file.sha256
 
 
+def test_a_set_that_nobody_has_checksums_of_is_not_fetched_but_says_how_to_get_it(tmp_path):
+    with pytest.raises(DataError, match=r"(?s)no.*checksums.*dataset/309"):
+        fetch.get("uci-turbulent", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command_lists_what_there_is():
     result = CliRunner().invoke(command, ["get"])
     assert result.exit_code == 0

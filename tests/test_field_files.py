@@ -13,27 +13,26 @@ from smellkit import checkpoint, paths
 from smellkit.cli import cli
 from smellkit.errors import WeightsError
 
+pytestmark = pytest.mark.usefixtures("own_folders")
 HEADER = "NO2,C2H5OH,VOC,CO,Alcohol,LPG,Benzene,Temperature,Pressure,Humidity,Gas_Resistance,Altitude"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 40213\n"
 
 
-@pytest.fixture(autouse=True)
-def own_work(tmp_path, monkeypatch):
-    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+@pytest.fixture
+def lines(recording):
+    return recording.read_text().splitlines()
 
 
-@pytest.fixture(scope="module")
-def lines():
-    file = sorted((paths.sample() / "smellnet/base/testing").glob("*/*.csv"))[0]
-    return file.read_text().splitlines()
+@pytest.fixture
+def answer(predict, tmp_path):
+    """What `smellkit predict` says of a file with some content."""
 
+    def run(data, *, name="a.csv", weights="odour"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+        return predict(tmp_path / "in", weights)
 
-def predict(tmp_path, data, *, name="a.csv", weights="odour"):
-    folder = tmp_path / "in"
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    result = CliRunner().invoke(cli, ["predict", str(folder), "--weights", weights, "--out", str(tmp_path / "out.csv")])
-    return result.exit_code, result.output + str(result.exception or "")
+    return run
 
 
 def zipped(*names):
@@ -64,40 +63,40 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_refused_file_keeps_its_place_and_its_remedy(kind, lines, tmp_path):
+def test_a_refused_file_keeps_its_place_and_its_remedy(answer, kind, lines, tmp_path):
     change, words = REFUSED[kind]
-    code, said = predict(tmp_path, "\n".join(change(lines)) + "\n")
+    code, said = answer("\n".join(change(lines)) + "\n")
     assert code == 1 and not (tmp_path / "out.csv").exists()
     assert re.search(words, said, re.DOTALL)
 
 
-def test_columns_that_change_places_on_the_way_are_refused(lines, tmp_path):
+def test_columns_that_change_places_on_the_way_are_refused(answer, lines):
     rows = [line.split(",") for line in lines[1:]]
     later = [[*row[:2], row[3], row[2], *row[4:]] for row in rows[150:]]
-    code, said = predict(tmp_path, "\n".join([lines[0], *map(",".join, rows[:150] + later)]))
+    code, said = answer("\n".join([lines[0], *map(",".join, rows[:150] + later)]))
     assert code == 1 and "line 152" in said and "in another order" in said
 
 
-def test_a_first_row_that_was_cut_is_dropped_and_told_once(lines, tmp_path):
+def test_a_first_row_that_was_cut_is_dropped_and_told_once(answer, lines, tmp_path):
     (tmp_path / "in").mkdir()
     for name in "bcd":
         (tmp_path / "in" / f"{name}.csv").write_text("\n".join([lines[0], "5,5,5", *lines[1:]]))
-    code, said = predict(tmp_path, "\n".join(lines))
+    code, said = answer("\n".join(lines))
     assert code == 0 and said.count("truncated first row dropped") == 1 and "3 x" in said
     table = pd.read_csv(tmp_path / "out.csv")
     assert table.groupby("file")["start"].apply(list).to_dict()["b.csv"][:2] == [1, 51]
 
 
-def test_cells_that_moved_in_columns_that_are_not_used_are_told(lines, tmp_path):
+def test_cells_that_moved_in_columns_that_are_not_used_are_told(answer, lines):
     moved = [",".join([*line.split(",")[:7], *line.split(",")[10:], "", "", ""]) for line in lines[1:]]
-    code, said = predict(tmp_path, "\n".join([lines[0], *moved]))
+    code, said = answer("\n".join([lines[0], *moved]))
     assert code == 0 and "have cells moved?" in said and "line 2" in said
 
 
-def test_the_other_reasons_stay_with_their_files(lines, tmp_path):
+def test_the_other_reasons_stay_with_their_files(answer, lines, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/b.csv").write_text("\n".join(lines))
-    code, said = predict(tmp_path, POINTER)
+    code, said = answer(POINTER)
     assert code == 0 and "left out a.csv" in said and "git lfs pull" in said
 
 
@@ -113,8 +112,8 @@ def test_the_other_reasons_stay_with_their_files(lines, tmp_path):
     ],
 )
 @pytest.mark.parametrize(("name", "weights"), [("a.csv", "odour"), ("a.csv", "mixture"), ("face_001.parquet", "gcode")])
-def test_what_is_no_data_is_named_as_what_it_is(data, words, name, weights, tmp_path):
-    code, said = predict(tmp_path, data, name=name, weights=weights)
+def test_what_is_no_data_is_named_as_what_it_is(answer, data, words, name, weights):
+    code, said = answer(data, name=name, weights=weights)
     assert code == 1 and words in said and name in said
 
 
@@ -137,11 +136,11 @@ def test_weights_that_are_no_numbers_are_refused_with_their_place(value, tmp_pat
         checkpoint.load(tmp_path)
 
 
-def test_a_machines_row_with_a_lost_field_is_refused_with_its_line(tmp_path):
+def test_a_machines_row_with_a_lost_field_is_refused_with_its_line(answer):
     table = pd.read_parquet(paths.sample() / "gcode/face_001.parquet")
     rows = table.to_csv(index=False).splitlines()
     rows[100] = rows[100].replace(",", "", 1)
-    code, said = predict(tmp_path, "\n".join(rows), name="face_001_aligned.csv", weights="gcode")
+    code, said = answer("\n".join(rows), name="face_001_aligned.csv", weights="gcode")
     assert code == 1 and "line 101" in said and "fields" in said
 
 

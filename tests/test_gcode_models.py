@@ -13,7 +13,7 @@ from smellkit import checkpoint, cli, paths, runs
 from smellkit.errors import OptionError, WeightsError
 from smellkit.gcode import data, export, predict, recordings, tokens
 from smellkit.gcode.hmm import ProgramHMM
-from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, POSITION_COLUMNS
+from smellkit.gcode.recordings import CHANNELS, CONTINUOUS, POSITION_COLUMNS
 from smellkit.gcode.tokens import SIZES, Grammar
 from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, summary_features
 from smellkit.study.gcode import release, scores, task
@@ -234,7 +234,7 @@ def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
     predictor = predict.load(packed)
     table = recordings.read_one(SAMPLE / "pocket_002.parquet", labels=False)
     machine = data.cut(table.assign(group="pocket_002"))
-    wanted = predictor.predict(*machine.take(machine.windows["row"].to_numpy()))
+    wanted = predictor.predict(machine.take(machine.windows["row"].to_numpy()))
     raw = pd.read_parquet(SAMPLE / "pocket_002.parquet").to_dict("records")
     stream = predict.Stream(predictor)
     before = sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray))
@@ -289,11 +289,8 @@ def test_the_shipped_decoder_is_small_and_reads_every_channel():
     folder = paths.weights() / "gcode"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
     predictor = predict.load(folder)
-    empty = (
-        np.full((1, 64, len(CONTINUOUS)), np.nan, np.float32),
-        np.full((1, 64, len(CATEGORICAL)), np.nan, np.float32),
-    )
-    assert predictor.mask.all() and predictor.predict(*empty)[0].line in predictor.model.grammar.texts
+    empty = np.full((1, 64, len(CHANNELS)), np.nan, np.float32)
+    assert predictor.mask.all() and predictor.predict(empty)[0].line in predictor.model.grammar.texts
 
 
 def test_paths_of_the_sample_are_found():

@@ -16,6 +16,7 @@ from smellkit.errors import DataError, OptionError, WriteError
 from smellkit.task import Task, Tensors
 from smellkit.train import Settings, fit
 
+pytestmark = pytest.mark.usefixtures("own_folders")
 HOLD = """
 import sys, time
 from smellkit import paths
@@ -24,12 +25,6 @@ paths.lock(Path(sys.argv[1]), what="a test")
 print("held", flush=True)
 time.sleep(60)
 """
-
-
-@pytest.fixture(autouse=True)
-def own(tmp_path, monkeypatch):
-    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
 
 
 @pytest.fixture

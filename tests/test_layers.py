@@ -10,8 +10,8 @@ import smellkit
 HOME = Path(smellkit.__file__).parent
 LAYERS = [  # from the ground up; README and CONTRIBUTING show the same picture
     {"errors", "paths"},
-    {"task", "windows", "checks", "cache", "metrics", "fetch", "options", "noses", "sensors", "device"},
-    {"train", "runs", "checkpoint", "sweep"},
+    {"task", "windows", "checks", "cache", "fetch", "options", "noses", "sensors", "device"},
+    {"train", "runs", "checkpoint"},
     {"odour", "gcode", "plume"},
     {"plots", "tables", "notebook", "panel", "batch", "site", "doctor"},
     {"study", "simulate"},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from smellkit import metrics
+from smellkit.study import metrics
 
 random = np.random.default_rng(0)
 TARGET = random.integers(0, 6, 300)

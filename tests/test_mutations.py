@@ -3,8 +3,7 @@
 from smellkit.study import mutations
 
 
-def test_no_broken_file_is_a_traceback_or_a_silent_change_of_an_answer(tmp_path, monkeypatch):
-    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path))
+def test_no_broken_file_is_a_traceback_or_a_silent_change_of_an_answer(own_folders):
     said: list[str] = []
     ends = mutations.run(len(mutations.KINDS) * max(len(kind.faults) for kind in mutations.KINDS), progress=said.append)
     assert not said

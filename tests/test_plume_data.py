@@ -21,11 +21,11 @@ from smellkit.plume import CLASSES, GASES, models, predict
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import COLUMNS
 from smellkit.plume.models import Sized
-from smellkit.plume.pictures import Rule
 from smellkit.simulate import plume as simulate
 from smellkit.study import faults as mutations
 from smellkit.study.plume import baselines, scores, splits, survey
 from smellkit.study.plume import data as samples
+from smellkit.study.plume.masks import MaskRule
 from smellkit.study.plume.splits import PAIRINGS
 from smellkit.task import Task
 from smellkit.train import Settings, fit
@@ -532,8 +532,8 @@ def test_averaging_views_of_a_pointwise_model_changes_only_borders():
 
 
 def read_mask(path):
-    rule = Rule(path.parent)
-    return rule.classes(rule.read_values(path))
+    rule = MaskRule(path.parent)
+    return rule.classes(rule.read(path))
 
 
 def test_a_mask_of_one_bit_shows_gas_as_one_of_eight_bits_does(tmp_path):

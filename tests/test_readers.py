@@ -1,6 +1,7 @@
 """Recordings of any nose: every usual way to write them is read the same, and a fault is named with its place."""
 
 import json
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from smellkit import noses
 from smellkit.checks import Report
 from smellkit.cli.nose import nose as nose_commands
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.exchange import write_exchange
+from smellkit.odour.formats import write_exchange
 from smellkit.odour.readers import guess, read_folder
 from smellkit.simulate.boards import write_recordings
 from smellkit.study import survey
@@ -77,6 +78,8 @@ def same(table):
         text(names="time_ms,Pressure,MQ135,mq3", rows=ROWS[:, ::-1]),
         text(names="MQ3,MQ135,Pressure", clock=None),
         text(names="", clock=None),
+        text(names="Zeit,MQ3,MQ135,Pressure", clock=lambda row: f"01.03.2026 12:00:{row / 2:06.3f}"),
+        "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in text().split()),
         text(names="time,MQ3,MQ135,Pressure", clock=lambda row: f"2026-03-01 12:00:{row / 2:06.3f}"),
         text(names="MQ3,MQ135,Pressure,note", clock=None).replace("1013.25", "1013.25,ok"),
         text().replace("20000,", "debug: wifi lost\n20000,"),
@@ -180,6 +183,7 @@ def test_readings_that_mean_none_are_filled_in_or_cut(tmp_path, nose):
             "time_ms,MQ135,MQ3,Pressure\n20000,",
             "line 42: expected columns in one order, found another header",
         ),
+        (",310,", ",310\x1e,", "line 12, column 'MQ3': expected a number, found '310"),
         (",310,", ",,", ""),
     ],
 )
@@ -230,6 +234,12 @@ def test_many_torn_rows_are_refused_and_a_few_are_told(tmp_path, nose):
         read_folder(put(tmp_path, "tea.csv", torn), nose)
 
 
+def test_a_date_that_is_none_is_refused_with_its_line(tmp_path, nose):
+    dated = text(names="time,MQ3,MQ135,Pressure", clock=lambda row: f"2026-03-01 12:00:{row / 2:06.3f}")
+    with pytest.raises(DataError, match=r"line 12, column 'time': expected a time, found '2026-93-01"):
+        read_folder(put(tmp_path, "tea.csv", dated.replace("2026-03-01 12:00:05.000", "2026-93-01 12:00:05.000")), nose)
+
+
 def test_an_unnamed_clock_of_hours_needs_its_unit(tmp_path):
     folder = put(tmp_path, "tea.csv", text(names="time,MQ3,MQ135,Pressure", clock=lambda row: f"{row / 3600:.7f}"))
     nose, words = guess(folder)
@@ -255,6 +265,25 @@ def test_every_guess_is_named(tmp_path):
     assert "temp (°C): unit" not in said  # the file tells it
 
 
+def test_a_column_that_is_not_everywhere_or_holds_no_number_is_left_out_and_told(tmp_path):
+    put(tmp_path, "a_1.csv", "MQ3,MQ4,MQ7\n" + "\n".join(f"{300 + n},{n + 50},nan" for n in range(20)))
+    nose, words = guess(
+        put(tmp_path, "b_1.csv", "MQ3,MQ5,MQ7\n" + "\n".join(f"{300 + n},{n + 50},nan" for n in range(20)))
+    )
+    assert list(nose.columns) == ["MQ3"] and "MQ4: left out, not every recording has it" in words
+    assert "MQ7: left out, it looks like no sensor" in words
+
+
+def test_of_two_rates_the_slower_is_taken_and_the_faster_resampled(tmp_path, nose):
+    put(tmp_path, "a_1.csv", text())
+    report = Report()
+    described, table = read_folder(
+        put(tmp_path, "b_1.csv", text(clock=lambda row: 2000 * row)), replace(nose, rate=None), report=report
+    )
+    assert described.rate == 0.5 and table.groupby("file").size().tolist() == [15, 60]
+    assert "2 rows a second resampled to 0.5" in report.told[0][1]
+
+
 def test_smellnets_board_is_known_by_its_columns(sample):
     nose, words = guess(sample / "smellnet")
     assert nose.name == "smellnet" and not words
@@ -269,7 +298,39 @@ def test_smellnet_reads_the_same_as_any_nose_and_by_its_own_reader(sample):
     assert np.array_equal(table[columns], own[columns]) and list(table["substance"]) == list(own["substance"])
 
 
-# formats
+# formats, and the layouts of public sets
+
+
+def test_a_list_of_ids_beside_a_file_says_what_each_stretch_is_of(tmp_path):
+    rows = [f"{n // 30}  {n % 30 / 3600 - 1:.6f}  12.{n % 10}  10.3  26.22  59.0" for n in range(90)]
+    put(
+        tmp_path,
+        "HT_metadata.dat",
+        "id\tdate\tclass\tt0\tdt\n0\t07-04-15\tbanana\t13.49\t1.64\n1\t07-05-15\twine\t19.61\t0.5\n2\t07-06-15\twine\t1\t1\n",
+    )
+    folder = put(tmp_path, "HT_dataset.dat", "id time       R1         R2   Temp.      Humidity\n" + "\n".join(rows))
+    nose, table = read_folder(folder)
+    assert nose.rate == pytest.approx(1, rel=0.01) and nose.gas == ("R1", "R2")
+    assert table.groupby("file")["substance"].first().tolist() == ["banana", "wine", "wine"]
+
+
+def test_rows_of_minutes_with_a_label_that_seldom_changes(tmp_path):
+    rows = [f"{n + 1},{2 + n / 50:.2f},{'good' if n < 40 else 'spoiled'},{300 + n},{500 - n}" for n in range(80)]
+    nose, table = read_folder(put(tmp_path, "sirloin.csv", "Minute,TVC,Label,MQ135,MQ136\n" + "\n".join(rows)))
+    assert (nose.clock, nose.clock_unit, nose.rate) == ("Minute", "minute", pytest.approx(1 / 60, rel=0.01))
+    assert table.groupby("substance").size().to_dict() == {"good": 40, "spoiled": 40}
+
+
+def test_wide_rows_that_begin_with_a_class_are_features(tmp_path):
+    rows = [",".join([name, *(f"{k * n:.3f}" for k in range(90))]) for n, name in enumerate(["ethanol", "acetone"] * 4)]
+    nose, table = read_folder(put(tmp_path, "low.csv", "\n".join(rows)))
+    assert nose.features and len(nose.columns) == 90 and set(table["substance"]) == {"ethanol", "acetone"}
+
+
+def test_a_file_without_header_and_with_a_clock_in_front_takes_the_noses_columns(tmp_path, nose):
+    timed = replace(nose, clock="t_ms")
+    _, table = read_folder(put(tmp_path, "B1_R1.txt", text(names="", sep="\t")), timed)
+    same(table)
 
 
 def bme(sensors=2, cycles=4, label=0, **change):
@@ -295,6 +356,13 @@ def test_a_bme688_cycle_is_a_row_and_each_sensor_a_part_of_one_recording(tmp_pat
         "coffee.bmerawdata"
     ]
     assert table["heater_9"].eq(1e5 + 9).all() and set(table["session"]) == {"2025-10-09"}
+
+
+def test_a_torn_row_of_a_bme688_file_is_refused_with_its_number(tmp_path):
+    torn = json.loads(bme())
+    torn["rawDataBody"]["dataBlock"][0].pop()
+    with pytest.raises(DataError, match=r"9 values in dataBlock\[0\] for 10 columns"):
+        read_folder(put(tmp_path, "coffee.bmerawdata", json.dumps(torn)))
 
 
 def test_bme688_tags_have_the_names_of_their_label_file(tmp_path):
@@ -332,6 +400,34 @@ def test_opensmells_json_tells_substance_session_and_units(tmp_path):
     nose, table = read_folder(folder)
     assert nose.rate == 2 and nose.columns["sensor_1"].unit == "volt"
     assert set(table["substance"]) == {"green-tea"} and set(table["session"]) == {"2026-06-15"}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_file_is_read_or_refused_by_name_and_nothing_else_happens(tmp_path, seed):
+    dice = random.Random(seed)
+    libsvm = "\n".join(f"{1 + n % 2};10.0 1:{n}.5 2:7 3:{n}" for n in range(9))
+    files = {"tea_1.csv": text(), "de_1.csv": text(sep=";", mark=","), "x.bmerawdata": bme(), "batch1.dat": libsvm}
+    name = dice.choice(list(files))
+    damaged = bytearray(files[name].encode())
+    for _ in range(dice.choice([1, 2, 5])):
+        start = dice.randrange(len(damaged) + 1)
+        end = start + dice.choice([0, 1, 3, 20, 200])
+        damaged[start:end] = dice.choice(
+            [b"", damaged[start:end] * 2, dice.randbytes(2), b"\n", b",", b"nan", b'"', b"\0"]
+        )
+    put(tmp_path, name, "")
+    (tmp_path / "mine" / name).write_bytes(damaged)
+    try:
+        assert len(read_folder(tmp_path / "mine")[1])
+    except DataError as why:
+        assert why.hint and "mine" in why.what
+
+
+@pytest.mark.parametrize("units", [{"MQ3": "ohms per second"}, {"MQ3": ["adc"]}, ["adc"], "adc?"])
+def test_a_unit_that_opensmell_does_not_know_is_refused_by_its_key(tmp_path, nose, units):
+    put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sensor_units": units}))
+    with pytest.raises(DataError, match=r"tea_rig_1.json, key \$.sensor_units.*: expected a known unit"):
+        read_folder(put(tmp_path, "tea_rig_1.csv", text()), nose)
 
 
 # OpenSmell's pairs, and the command line

@@ -166,8 +166,7 @@ def nearest_substance(train: pd.DataFrame, test: pd.DataFrame) -> float:
     return float((y[distance.sum(axis=2).argmin(axis=1)] == truth).mean())
 
 
-def test_one_session_a_substance_gives_it_away_and_one_a_recording_does_not(tmp_path, monkeypatch):
-    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+def test_one_session_a_substance_gives_it_away_and_one_a_recording_does_not(own_folders, tmp_path):
     size = Size(training=3, rows=40, mixtures=0, pictures=1, scent_rows=30)
     folder = write_sample(tmp_path / "free", size=size, sessions="recording")
     confounded = nearest_substance(recordings.read_recordings(None), recordings.read_recordings(None, "testing"))

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from smellkit import options, paths, sweep
+from smellkit import options, paths
 from smellkit.cli.learn import TASKS
 from smellkit.errors import DataError, OptionError
+from smellkit.study import sweep
 from smellkit.task import Task, Tensors
 from smellkit.train import Settings
 

@@ -135,8 +135,8 @@ def _days(dates: Sequence[str]) -> dict[str, float]:
     """Seconds of midnight of each date; of day.month and month/day the reading in which the dates lie closer."""
     readings = []
     for first in (True, False):
-        days = pd.Series([pd.to_datetime(text, dayfirst=first, errors="coerce") for text in dates], dates)
-        stamps = days.map(pd.Timestamp.timestamp, na_action="ignore").astype(float)
+        days = [pd.to_datetime(text, dayfirst=first, errors="coerce") for text in dates]
+        stamps = pd.Series([np.nan if pd.isna(day) else day.timestamp() for day in days], dates, dtype=float)
         readings.append((stamps.isna().sum(), stamps.max() - stamps.min(), stamps.to_dict()))
     return min(readings, key=lambda reading: reading[:2])[2]
 
@@ -157,13 +157,13 @@ def _unwrapped(values: Seconds, *moduli: float, slack: float = 0.0) -> Seconds:
 
 def paced(
     table: pd.DataFrame, clock: Seconds | None, *, pace: Pace, path: Path, name: str, lines: Sequence[int],
-    rows: NDArray[np.int64], report: Report,
+    rows: NDArray[np.int64], alike: Sequence[str] = (), report: Report,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the rows of `table` in order and at the pace, with `row` (of the file) and `part` (up at each gap).
 
     `rows` and `lines` say where each row stands in the file; `table` itself gets both columns. Without a `clock` the
     rows are taken at the pace. What was mended is told in the report; DataError where the clock proves no order, or
-    rows come too slowly.
+    rows come too slowly, or where columns that are `alike` change places in the order of the clock.
     """
     table["row"], table["part"] = rows, 0
     if clock is None or len(table) < FEW:
@@ -179,9 +179,23 @@ def paced(
         timed.tell(f"rows without a time in {name!r}: put between their neighbours", lost.sum())
         timed.clock = np.interp(np.arange(len(lost)), np.flatnonzero(~lost), clock[~lost])
     timed.leave_out_copies()
-    timed.put_in_order()
+    timed.put_in_order(alike)
     timed.spread()
     return timed.at_rate(pace, timed.cut(pace.gap))
+
+
+def refuse_exchange(path: Path, lines: Sequence[int] | np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse a recording whose columns change places from one row to the next: the same values in another order."""
+    jump = np.abs(np.diff(values, axis=0)).sum(axis=1)
+    far = np.flatnonzero(jump > 0.2 * np.abs(values[:-1]).sum(axis=1))
+    if len(far) > 0.1 * len(jump):
+        return  # readings that jump all the time prove nothing
+    moved = np.abs(np.sort(values[far + 1], axis=1) - np.sort(values[far], axis=1)).sum(axis=1)
+    if (rows := far[moved < 0.05 * jump[far]]).size:
+        found = f"the values of the row before in another order ({', '.join(names)})"
+        hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
+        line, follow = int(lines[rows[0] + 1]), "rows that follow each other"
+        raise fault(path, line=line, expected=follow, found=found, hint=hint)
 
 
 @dataclass
@@ -208,13 +222,13 @@ class _Timed:
         same = np.diff(self.clock) == 0
         if same.mean() > REPEATS or same.sum() == 1:
             values = self.table.drop(columns=["row", "part"])
-            after, before = values.iloc[1:].reset_index(drop=True), values.iloc[:-1]
-            same &= ((after == before) | (after.isna() & before.isna())).all(axis=1).to_numpy()
+            before = values.shift()
+            same &= ((values == before) | (values.isna() & before.isna())).all(axis=1).to_numpy()[1:]
             if same.any():
                 self.tell("rows that repeat the one before and its time: left out", same.sum())
                 self.take(np.flatnonzero(np.append(True, ~same)))
 
-    def put_in_order(self) -> None:
+    def put_in_order(self, alike: Sequence[str]) -> None:
         """Sort rows where their times prove an order; a clock that was set back a few times is told."""
         steps = np.diff(self.clock)
         back = np.flatnonzero(steps < 0)
@@ -229,6 +243,7 @@ class _Timed:
         if uneven <= UNEVEN and not restarted:
             self.tell(f"rows against the clock (from line {line}): put in its order", len(back))
             self.take(order)
+            refuse_exchange(self.path, self.lines, self.table[list(alike)].to_numpy(np.float64), alike)
         elif len(back) <= max(5, 0.01 * len(self.clock)):
             self.tell(f"the clock goes back (in line {line}): cut there", len(back))
         else:

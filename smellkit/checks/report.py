@@ -152,9 +152,9 @@ def readable(
             if not skip:
                 raise
             report.skip(path, why)
-            continue
-        report.files += 1
-        yield path, result
+        else:
+            report.files += 1
+            yield path, result
 
 
 def content(path: Path, *, limit: int = LIMIT) -> bytes:

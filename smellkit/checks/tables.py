@@ -20,12 +20,13 @@ import pandas as pd
 import pyarrow
 from pyarrow import compute
 
-from smellkit.checks.clock import Pace, clock_columns, paced, read_clock
+from smellkit.checks.clock import Pace, clock_columns, paced, read_clock, refuse_exchange
 from smellkit.checks.report import Report, content, decoded, fault, nearest
 
 LONGEST_LINE = 100_000  # characters
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 THOUSANDS = r"^\s*\d{1,3}(\.\d{3})+\s*$"
+QUOTED = re.compile(r'(?:^|,)"[^"\n]*"(?=,|$)', re.MULTILINE)  # a cell in quotes, without any inside
 COUNTS = 1023  # of a 10-bit converter
 ABOVE = 40  # lines in which a header is looked for, to say where it is
 MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]
@@ -59,7 +60,7 @@ def read_table(
     spans = columns if isinstance(columns, Mapping) else {name: Span() for name in columns}
     sheet, values = read_values(Path(path), spans, report=report, **how)
     table = pd.DataFrame(values, columns=list(spans))
-    return table if pace is None else at_pace(sheet, table, pace=pace, report=report)
+    return table if pace is None else at_pace(sheet, table, pace=pace, alike=how.get("alike", ()), report=report)
 
 
 def read_values(
@@ -90,7 +91,9 @@ def read_values(
     return sheet, values
 
 
-def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) -> pd.DataFrame:
+def at_pace(
+    sheet: Sheet, table: pd.DataFrame, *, pace: Pace, alike: Sequence[str] = (), report: Report
+) -> pd.DataFrame:
     """The rows of `table`, one a row of the sheet, by the sheet's own clock."""
     names = [name for name in clock_columns(sheet.header) if name not in table]
     where: dict[str, Any] = {"path": sheet.path, "name": " ".join(names), "lines": sheet.lines}
@@ -98,7 +101,7 @@ def at_pace(sheet: Sheet, table: pd.DataFrame, *, pace: Pace, report: Report) ->
     if names:
         texts = compute.binary_join_element_wise(*(sheet.cells[name] for name in names), " ")
         seconds = read_clock(compute.utf8_trim_whitespace(texts).to_pandas(), **where)
-    return paced(table, seconds, pace=pace, report=report, rows=sheet.numbers, **where)
+    return paced(table, seconds, pace=pace, alike=alike, report=report, rows=sheet.numbers, **where)
 
 
 def read_texts(
@@ -147,7 +150,7 @@ class Sheet:
             line, size = [len(one) for one in physical].index(longest) + 1, f"{longest} characters"
             raise fault(path, line=line, expected="a row of fields", found=size, hint="is it a CSV file?")
         cells = _split_at_once(text)
-        names, *rows = _split(path, text) if cells is None else [(1, physical[0].split(","))]
+        names, *rows = _split(path, text) if cells is None else [(1, next(csv.reader(physical)))]
         header = _header(path, names[1], physical, wanted=wanted, aliases=aliases or {}, report=report)
         first = [row for _, row in rows[:1]] if cells is None else [[str(column[0]) for column in cells.columns]]
         places = [header.index(name) for name in wanted]
@@ -167,18 +170,20 @@ class Sheet:
 
 
 def _split_at_once(text: str) -> pyarrow.Table | None:
-    """The cells below the header of a file in which nothing is quoted and every row has as many; or None."""
+    """The cells below the header of a file whose rows all have as many, without a quote inside of quotes; or None."""
     from pyarrow import csv as quick
 
     header, _, below = text.partition("\n")
-    if '"' in text or "\0" in text or "\n\n" in text or not header:
+    if "\0" in text or "\n\n" in text or not header:
         return None
-    names = [str(number) for number in range(header.count(",") + 1)]
+    if '"' in text and text.count('"') != 2 * len(QUOTED.findall(text)):
+        return None
+    names = [str(number) for number in range(len(next(csv.reader([header]))))]
     try:
         return quick.read_csv(
             pyarrow.BufferReader(below.encode()),
             quick.ReadOptions(use_threads=False, column_names=names),
-            quick.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            quick.ParseOptions(ignore_empty_lines=False),
             quick.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(names, pyarrow.string())),
         )
     except pyarrow.ArrowInvalid:
@@ -324,17 +329,3 @@ def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None
         place = next(iter(moved.values()))
         what = f"{', '.join(moved)} can't hold what they hold ({place}): not used, but have cells moved?"
         report.tell(sheet.path, what, len(sheet.cells))
-
-
-def refuse_exchange(path: Path, lines: Sequence[int] | np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
-    """Refuse a recording whose columns change places from one row to the next: the same values in another order."""
-    jump = np.abs(np.diff(values, axis=0)).sum(axis=1)
-    far = np.flatnonzero(jump > 0.2 * np.abs(values[:-1]).sum(axis=1))
-    if len(far) > 0.1 * len(jump):
-        return  # readings that jump all the time prove nothing
-    moved = np.abs(np.sort(values[far + 1], axis=1) - np.sort(values[far], axis=1)).sum(axis=1)
-    if (rows := far[moved < 0.05 * jump[far]]).size:
-        found = f"the values of the row before in another order ({', '.join(names)})"
-        hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
-        line, follow = int(lines[rows[0] + 1]), "rows that follow each other"
-        raise fault(path, line=line, expected=follow, found=found, hint=hint)

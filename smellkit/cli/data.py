@@ -35,7 +35,8 @@ def get(name, out, mirror, workers):
     if name is None:
         for source in fetch.sources(mirror=mirror).values():
             size = sum(file.size for file in source.files)
-            click.echo(f"{source.name:16} {len(source.files):5} files {size / 1e6:6.0f} MB  {source.title}")
+            much = f"{len(source.files):5} files {size / 1e6:6.0f} MB" if source.files else f"{'by hand':>21}"
+            click.echo(f"{source.name:16} {much}  {source.title}")
             click.echo(f"{'':16} {source.home}; licence: {source.licence}")
         return
     folder, new = fetch.get(name, folder=out, mirror=mirror, workers=workers)

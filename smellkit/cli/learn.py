@@ -34,6 +34,11 @@ EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
     "plume": "smellkit.plume.export:plume",
 }
 
+CALIBRATORS = {  # weights -> function(folder, *, labels, out, using) -> what happened
+    "mixture": "smellkit.odour.calibration:calibrate",
+    "odour": "smellkit.odour.repair:repair",
+}
+
 
 @click.command()
 @click.argument("task", metavar="TASK")
@@ -69,7 +74,7 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
     from dataclasses import replace
 
     from smellkit import options
-    from smellkit import sweep as sweeps
+    from smellkit.study import sweep as sweeps
 
     plan = sweeps.read(file)
     options.find(TASKS, plan.task, what="task")
@@ -99,51 +104,6 @@ def predict(folder, name, out, pairs, calibration, channels):
 
 
 @click.command()
-@click.argument("folder", metavar="FOLDER", type=FOLDER)
-@click.option(
-    "--nose", default="", metavar="FILE|NAME", help="What recorded it; nose.toml in FOLDER, or a guess, else."
-)
-@click.option("--sessions", default="", metavar="FILE|by-day", help="A CSV (file, session), or the days of the clock.")
-@click.option("--out", type=FOLDER, help="For the report and the weights; FOLDER-learnt by default.")
-@click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter of notebook 07.")
-def learn(folder, nose, sessions, out, pairs):
-    """Say what FOLDER holds, how good your nose is honestly, and leave weights that run on it."""
-    import shutil
-
-    from smellkit import batch, options, paths
-    from smellkit.checks import read_json
-
-    folder = folder.expanduser().resolve()
-    out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
-    given = {"nose": nose if not Path(nose).exists() else str(Path(nose).resolve()), "out": str(out)}
-    given["sessions"] = sessions if not Path(sessions).is_file() else str(Path(sessions).resolve())
-    given |= options.parse(pairs)
-    (result,) = batch.run(["07_own_nose"], given=given, data=folder, force=True, timeout=3600)
-    if result.error:
-        raise result.error
-    with paths.replacing(out / "report.ipynb") as part:
-        shutil.copyfile(result.output, part)
-    click.echo(describe(read_json(out / "report.json"), out))
-
-
-def describe(report: dict[str, Any], out: Path) -> str:
-    """The report in a few lines."""
-    from smellkit.evaluate import percent
-
-    rate = f"{report['rate']:g} rows a second" if report["rate"] else "rate unknown"
-    sniff = report["sniffing"]
-    lines = [
-        f"{report['recordings']} recordings of {len(report['classes'])} classes, {rate}, {', '.join(report['columns'])}",
-        f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
-        f"the most frequent class {percent(report['null'])} %",
-    ]
-    if report["by_session"]:
-        lines += [f"on sessions left out: {percent(report['by_session']['ensemble'])} %"]
-    lines += [f"{sniff['enough']:.3g} {sniff['unit']} of sniffing are enough", report["audit"]["verdict"], f"{out}"]
-    return "\n".join(lines)
-
-
-@click.command()
 @click.argument("name", metavar="WEIGHTS")
 @click.option("--onnx", "out", required=True, type=FOLDER, help="Where the ONNX model goes.")
 def export(name, out):
@@ -156,15 +116,18 @@ def export(name, out):
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--labels", required=True, type=FOLDER, help="CSV: filepath and label_<odorant> of each reference.")
-@click.option("--out", required=True, type=FOLDER, help="The folder that `smellkit predict --calibration` takes.")
-@click.option("--weights", "name", default="mixture", show_default=True, help="Weights of a mixture model.")
+@click.option("--labels", type=FOLDER, help="CSV: filepath and label_<odorant> of each reference (mixtures).")
+@click.option(
+    "--out", required=True, type=FOLDER, help="What `predict --calibration` takes (mixtures), or new weights."
+)
+@click.option("--weights", "name", default="mixture", show_default=True, help="mixture, odour, or a folder of weights.")
 def calibrate(folder, labels, out, name):
-    """Adapt to today's session with a few references in DIR: mixtures, base scents, or both."""
-    from smellkit import checkpoint
-    from smellkit.odour import calibration
+    """Adapt to today's session with a few references in DIR: mixtures and base scents, or a folder for each class."""
+    from smellkit import options
 
-    click.echo(calibration.calibrate(folder, labels=labels, out=out, using=checkpoint.find(name)))
+    kind, weights = _weights(name)
+    function = options.find(CALIBRATORS, kind, what="calibration for the weights")
+    click.echo(function(folder, labels=labels, out=out, using=weights))
 
 
 def _weights(name: str) -> tuple[str, Path]:

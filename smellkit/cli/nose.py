@@ -62,7 +62,7 @@ def new(folder, out):
 def convert(folder, out, name, device):
     """Write the recordings in FOLDER, of any format, as pairs of OpenSmell's Exchange Format (CSV and JSON)."""
     from smellkit import noses
-    from smellkit.odour.exchange import write_exchange
+    from smellkit.odour.formats import write_exchange
     from smellkit.odour.readers import read_folder
 
     described, table = read_folder(folder, noses.load(name) if name else None)

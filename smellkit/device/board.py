@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import collections
-import io
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ from smellkit.noses import Description
 WIRES = ("csv", "bare", "osm")  # numbers with a header, without one, or OpenSmell's lines
 
 
-class Board:
+class Board(contextlib.AbstractContextManager):
     """A board that prints `source` over and over, with a header in between, until `close`.
 
     `source` is a recording of `nose`: a CSV file, a table, or lines of text; a sample when there is none. `rate` is in
@@ -68,9 +68,6 @@ class Board:
     def close(self) -> None:
         """End the thread and take the port away; a second time does nothing."""
         self._server.close()
-
-    def __enter__(self) -> Board:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -125,27 +122,18 @@ def lines(source: Any, nose: Description) -> list[str]:
     """Return the lines that a board prints for `source`: a CSV file, a table or lines of text, without the header."""
     source = _example(nose) if source is None else source
     if isinstance(source, (str, Path)):
-        try:
-            source = Path(source).read_text(encoding="utf-8-sig")
-        except (OSError, ValueError) as why:
-            raise DataError(f"No recording in {source}: {why}", hint="a CSV file with a header and rows") from why
-        header, *rows = source.splitlines() or [""]
-        if tuple(name.strip() for name in header.split(",")) == tuple(nose.columns):
-            return _some(rows)  # byte for byte
         import pandas as pd
 
-        source = pd.read_csv(io.StringIO(source), dtype=str, keep_default_na=False).rename(columns=str.strip)
+        try:
+            source = pd.read_csv(source, dtype=str, keep_default_na=False).rename(columns=str.strip)
+        except (OSError, ValueError) as why:
+            raise DataError(f"No recording in {source}: {why}", hint="a CSV file with a header and rows") from why
     if hasattr(source, "loc"):
         if missing := [name for name in nose.columns if name not in source.columns]:
-            raise DataError(
-                f"The recording has no column {', '.join(missing)}", hint=f"columns {', '.join(nose.columns)}"
-            )
+            hint = f"columns {', '.join(nose.columns)}"
+            raise DataError(f"The recording has no column {', '.join(missing)}", hint=hint)
         source = source.loc[:, list(nose.columns)].to_csv(index=False, header=False).splitlines()
-    return _some([str(line).strip() for line in source])
-
-
-def _some(rows: list[str]) -> list[str]:
-    if not rows:
+    if not (rows := [str(line).strip() for line in source]):
         raise DataError("The recording has no rows", hint="choose another one")
     return rows
 
@@ -156,8 +144,8 @@ def _example(nose: Description) -> Path | list[str]:
     if nose.name == "smellnet" and files:
         return files[0]
     spans = [column.span for column in nose.columns.values()]
-    middles = [(low + min(high, low + 1000)) / 2 for low, high in spans]
-    swing = [
-        [middle * (1 + 0.1 * math.sin(row / 10 + place)) for place, middle in enumerate(middles)] for row in range(60)
+    middles = [(place, (low + min(high, low + 1000)) / 2) for place, (low, high) in enumerate(spans)]
+    return [
+        ",".join(f"{middle * (1 + 0.1 * math.sin(row / 10 + place)):.4g}" for place, middle in middles)
+        for row in range(60)
     ]
-    return [",".join(f"{value:.4g}" for value in row) for row in swing]

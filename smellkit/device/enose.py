@@ -86,8 +86,7 @@ class Lines:
             self._collect(piece)
             if (row := self._row(bytes(self._line).strip())) is not None:
                 rows.append(row)
-            self._line.clear()
-            self._whole = True
+            self._end()
         self._collect(rest)
         return rows
 
@@ -95,8 +94,11 @@ class Lines:
         """Drop the unfinished line: the board fell silent inside it. What follows begins a line."""
         if self._line:
             self.dropped["unfinished"] += 1
-            self._line.clear()
-            self._whole = True
+            self._end()
+
+    def _end(self) -> None:
+        self._line.clear()
+        self._whole = True
 
     def _collect(self, piece: bytes) -> None:
         self._line += piece[: LONGEST + 1 - len(self._line)]  # a line without an end takes no more memory than this
@@ -198,7 +200,7 @@ def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
     return count
 
 
-class Nose:
+class Nose(contextlib.AbstractContextManager):
     """A sensor board on a serial port, read by one thread; leaving the block closes the port and ends the thread.
 
     >>> with Nose.open("virtual") as nose:
@@ -235,13 +237,12 @@ class Nose:
         `nose` says what the board is; its `baud` holds unless you changed the firmware. Raises PortError when the port
         can't be opened.
         """
-        if port != "virtual":
-            return cls(port, nose=nose, baud=baud)
-        board = Board(nose=nose)
+        board = Board(nose=nose) if port == "virtual" else None
         try:
-            return cls(board.port, nose=nose, board=board)
+            return cls(board.port if board else port, nose=nose, baud=baud, board=board)
         except BaseException:
-            board.close()
+            if board:
+                board.close()
             raise
 
     def read(self, *, timeout: float = 5.0) -> Row:
@@ -286,9 +287,6 @@ class Nose:
         self._runner.join(5)
         if self._board is not None:
             self._board.close()
-
-    def __enter__(self) -> Nose:
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -361,11 +359,6 @@ class Nose:
             remedy = "plug the board in again: it is looked for all the time"
             return PortLost("The sensor board is gone", port=self.port, got=self.lost, remedy=remedy)
         dropped = ", ".join(f"{count} lines dropped: {reason}" for reason, count in self._lines.dropped.items())
-        return NoReply(
-            "The sensor board is silent",
-            port=self.port,
-            expected=f"a line of {len(self.columns)} numbers",
-            got=dropped or "nothing",
-            elapsed=timeout,
-            remedy=f"is it the sensor board, and does it speak at {self.baud} baud?",
-        )
+        remedy = f"is it the sensor board, and does it speak at {self.baud} baud?"
+        facts: dict[str, Any] = {"expected": f"a line of {len(self.columns)} numbers", "got": dropped or "nothing"}
+        return NoReply("The sensor board is silent", port=self.port, **facts, elapsed=timeout, remedy=remedy)

@@ -20,7 +20,7 @@ from smellkit import cache, windows
 from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.gcode import recordings
-from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, OPERATIONS, POSITION_COLUMNS
+from smellkit.gcode.recordings import CATEGORICAL, CHANNELS, CONTINUOUS, OPERATIONS, POSITION_COLUMNS
 
 LENGTH, STRIDE = 64, 16
 CLIP = 4.0  # interquartile ranges from the median; the published 3 from the quartiles is about the same
@@ -32,8 +32,7 @@ Numbers = NDArray[np.int64]
 class Machine:
     """All rows of all recordings, and where the windows begin. Windows are cut when they are asked for."""
 
-    values: Floats  # (rows, 155), NaN where a node is absent or dead
-    categories: Floats  # (rows, 4), NaN where absent
+    values: Floats  # (rows, 159) channels, NaN where a node is absent or dead
     lines: tuple[str, ...]  # the distinct lines of G-code
     windows: pd.DataFrame  # one row a window: recording, operation, group, start (row in the recording), row (in
     #   `values`), line (number in `lines`, -1 for none), operation_id (-1 for an unknown one), has_sensors, file_row
@@ -43,10 +42,9 @@ class Machine:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def take(self, rows: ArrayLike) -> tuple[Floats, Floats]:
-        """Values (n, 64, 155) and categories (n, 64, 4) of the windows that begin at `rows` of the table."""
-        index = np.asarray(rows)[:, None] + np.arange(LENGTH)
-        return self.values[index], self.categories[index]
+    def take(self, rows: ArrayLike) -> Floats:
+        """The windows (n, 64, 159) that begin at these `rows`."""
+        return self.values[np.asarray(rows)[:, None] + np.arange(LENGTH)]
 
     def labelled(self) -> Machine:
         """Only the windows that have a line, an operation that is known, and sensors all through."""
@@ -89,9 +87,9 @@ def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = No
     row = np.concatenate(begins)
     if not len(row):
         raise DataError(f"No recording is as long as a window ({LENGTH} rows)", hint="record for 17 s or more")
-    values = table[list(CONTINUOUS)].to_numpy(np.float32, copy=True)
+    values = table[list(CHANNELS)].to_numpy(np.float32, copy=True)
     codes, lines = pd.factorize(table["line"], sort=True)
-    sensors = ~np.isnan(np.delete(values, POSITION_COLUMNS, axis=1)).all(axis=1)
+    sensors = ~np.isnan(np.delete(values[:, : len(CONTINUOUS)], POSITION_COLUMNS, axis=1)).all(axis=1)
     kept = table[["recording", "operation", "group", "part", "row"]].rename(columns={"row": "file_row"})
     number = {name: place for place, name in enumerate(OPERATIONS)}
     frame = kept.iloc[row].reset_index(drop=True).assign(
@@ -101,8 +99,7 @@ def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = No
         operation_id=lambda own: own["operation"].map(number).fillna(-1).astype(int),
         has_sensors=sensors[row[:, None] + np.arange(LENGTH)].all(axis=1),
     )  # fmt: skip
-    categories = table[list(CATEGORICAL)].to_numpy(np.float32, copy=True)
-    return Machine(values, categories, tuple(lines), frame, codes.astype(np.int32))
+    return Machine(values, tuple(lines), frame, codes.astype(np.int32))
 
 
 def modes(codes: NDArray, *, starts: NDArray, length: int = LENGTH) -> Numbers:
@@ -117,9 +114,9 @@ def modes(codes: NDArray, *, starts: NDArray, length: int = LENGTH) -> Numbers:
 class Scaling(nn.Module):
     """Raw rows as the networks see them, in training, for files, in a stream and in ONNX: nothing here is learned.
 
-    values (..., 155), NaN where nothing was -> (x - median) / interquartile range, clipped but for the position,
-      0 (the median) for what is missing
-    categories (..., 4) -> class numbers, 0 for a value that training did not have
+    rows (..., 159), NaN where nothing was
+      -> 155 continuous: (x - median) / interquartile range, clipped but for the position, 0 (the median) if missing
+      -> 4 categorical: class numbers, 0 for a value that training did not have
     """
 
     def __init__(self, centre: Tensor, spread: Tensor, categories: Sequence[Sequence[float]]):
@@ -132,12 +129,13 @@ class Scaling(nn.Module):
         self.centre, self.spread, self.clip = map(nn.Buffer, (centre, spread, torch.full_like(spread, CLIP)))
         self.clip[POSITION_COLUMNS] = float("inf")
 
-    def forward(self, values: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        values, states = rows.split([len(CONTINUOUS), len(CATEGORICAL)], dim=-1)
         scaled = (values - self.centre) / self.spread
         scaled = torch.minimum(torch.maximum(scaled, -self.clip), self.clip)
         scaled = torch.where(torch.isnan(scaled), 0.0, scaled)
         number = torch.arange(1, self.known.shape[1] + 1)
-        return scaled, ((categories[..., None] == self.known) * number).sum(dim=-1)
+        return scaled, ((states[..., None] == self.known) * number).sum(dim=-1)
 
     @property
     def millimetres(self) -> list[float]:

@@ -20,11 +20,10 @@ from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.gcode import data, recordings
 from smellkit.gcode.data import LENGTH, STRIDE, Scaling
 from smellkit.gcode.hmm import ProgramHMM
-from smellkit.gcode.recordings import CATEGORICAL, CONTINUOUS, FROZEN, OPERATIONS
+from smellkit.gcode.recordings import CATEGORICAL, CHANNELS, CONTINUOUS, FROZEN, OPERATIONS
 from smellkit.gcode.tokens import Grammar, default
-from smellkit.gcode.window_decoder import PathKNN, WindowDecoder
+from smellkit.gcode.window_decoder import PathKNN, Shape, WindowDecoder
 
-CHANNELS = (*CONTINUOUS, *CATEGORICAL)
 BATCH = 128  # windows at once
 HMM = ("line", "operation", "first")
 MADE_BY = "python -m smellkit.study.gcode.release RUN FOLDER"
@@ -51,16 +50,16 @@ class LinePredictor:
     ranges: Ranges | None = None  # of the channels in them
 
     @torch.no_grad()
-    def predict(self, values: np.ndarray, categories: np.ndarray, *, context: str = "window") -> list[LinePrediction]:
-        """One prediction a window, from raw values (n, 64, 155) and states (n, 64, 4) with NaN where nothing was.
+    def predict(self, windows: np.ndarray, *, context: str = "window") -> list[LinePrediction]:
+        """One prediction a window, from raw rows (n, 64, 159) with NaN where nothing was.
 
         With the `context` "recording" all are of one recording, and judged together.
         """
-        if not len(values):
+        if not len(windows):
             return []
         blocks = []
-        for block in zip(*(torch.as_tensor(part).split(BATCH) for part in (values, categories)), strict=True):
-            scaled, codes = self.scaling(*block)
+        for block in torch.as_tensor(windows).split(BATCH):
+            scaled, codes = self.scaling(block)
             blocks.append(self.model.eval().encode(scaled * torch.as_tensor(self.mask), codes))
         line, operation = (torch.cat([one[name] for one in blocks]).softmax(dim=1) for name in ("line", "operation"))
         if context == "recording":
@@ -97,7 +96,7 @@ def gcode(
         writer = csv.writer(file)
         writer.writerow(["file", "start", "operation", "p", "line", "tokens"])
         for (name, _), rows in machine.windows.groupby(["recording", "part"], sort=True):
-            predictions = predictor.predict(*machine.take(rows["row"]), context=context)
+            predictions = predictor.predict(machine.take(rows["row"]), context=context)
             for start, one in zip(rows["file_row"], predictions, strict=True):
                 tokens = " ".join(one.tokens)
                 writer.writerow([paths.cell(names[str(name)]), start, one.operation, f"{one.p:.4f}", one.line, tokens])
@@ -111,7 +110,7 @@ def _known(machine: data.Machine, ranges: Ranges | None, *, skip: bool, report: 
     """Without recordings in another unit than those of training, which are refused, or with `skip` left out."""
     names = machine.windows["recording"]
     for name, rows in machine.windows.groupby("recording"):
-        values = machine.values[rows["row"].min() : rows["row"].max() + LENGTH]
+        values = machine.values[rows["row"].min() : rows["row"].max() + LENGTH, : len(CONTINUOUS)]
         if what := outside(values, ranges):
             why = DataError(f"{name}: {what}", hint="bring the channels to the units of the training recordings")
             if not skip:
@@ -141,9 +140,9 @@ class Stream:
         self.seen += 1
         if self.seen < LENGTH or (self.seen - LENGTH) % self.stride:
             return None
-        values, states = np.split(self._rows.copy(), [len(CONTINUOUS)], axis=1)
-        recordings.mark_frozen(values)
-        return self.predictor.predict(values[None, FROZEN:], states[None, FROZEN:])[0]
+        rows = self._rows.copy()
+        recordings.mark_frozen(rows)
+        return self.predictor.predict(rows[None, FROZEN:])[0]
 
 
 def _row(row: dict[str, float] | Sequence[float]) -> np.ndarray:
@@ -172,7 +171,7 @@ def load(folder: Path) -> LinePredictor:
         grammar, keys, path_knn = Grammar(manifest["lines"]), state.get("path_knn.keys"), None
         if keys is not None:  # as many empty paths, to be filled
             path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), torch.zeros(len(keys)).long(), lines=len(grammar))
-        model = WindowDecoder(grammar, scaling, path_knn=path_knn, **manifest["model"])
+        model = WindowDecoder(grammar, scaling, Shape(**manifest["model"]), path_knn=path_knn)
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
     checkpoint.fill(model, state, where=str(folder)).eval()

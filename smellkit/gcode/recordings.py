@@ -54,6 +54,7 @@ NODES = {  # what the published rules select from each sensor node
 CONTINUOUS = tuple(
     sorted([*POSITION, *CURRENT, *(f"{node}.{name}" for node, names in NODES.items() for name in names.split())])
 )
+CHANNELS = (*CONTINUOUS, *CATEGORICAL)  # the 159 columns of a row, in this order
 KINDS = {  # how a quantity begins -> the kind of its sensor
     "mpo": "position", "A": "accelerometer", "G": "gyroscope", "M": "magnetometer", "Pressure": "pressure",
     "Temperature": "temperature", "Proximity": "proximity", "Color": "colour", "RMS": "microphone",
@@ -160,7 +161,7 @@ def read_one(path: Path, *, labels: bool = True, report: Report | None = None) -
             report.note(path, f"missing column {name}")
     recording, clock = name_of(path), cells[CLOCK] if CLOCK in cells else pd.Series("", cells.index)
     about = {"recording": recording, "operation": recording.rpartition("_")[0] or recording}
-    values = {name: _numbers(cells, name, path=path) for name in (*CONTINUOUS, *CATEGORICAL)}
+    values = {name: _numbers(cells, name, path=path) for name in CHANNELS}
     lines = _lines(cells, path=path, report=report)
     table = pd.DataFrame({**about, "clock": clock.astype("str").fillna(""), **values, "line": lines})
     table = _at_pace(table, cells, path=path, report=report)
@@ -241,14 +242,15 @@ def _lines(cells: pd.DataFrame, *, path: Path, report: Report) -> pd.Series:
 
 def _at_pace(table: pd.DataFrame, cells: pd.DataFrame, *, path: Path, report: Report) -> pd.DataFrame:
     """The rows in the order of the clock at about 3.9 a second, with the `row` of the file and the `part`."""
-    names, seconds, lines = [CLOCK] if CLOCK in cells else clock_columns(list(cells.columns)), None, list(cells.index)
+    names, seconds = [CLOCK] if CLOCK in cells else clock_columns(list(cells.columns)), None
+    where: dict[str, Any] = {"path": path, "name": " ".join(names), "lines": list(cells.index)}
     if names and len(cells) >= 8:
         times = cells[names[0]] if len(names) == 1 else cells[names].astype(str).agg(" ".join, axis=1)
-        seconds = read_clock(times, path=path, name=" ".join(names), lines=lines)
+        seconds = read_clock(times, **where)
     else:
         report.note(path, "no clock: 3.9 rows a second assumed")
-    place: dict[str, Any] = {"path": path, "name": " ".join(names), "lines": lines, "rows": np.arange(len(table))}
-    return paced(table.reset_index(drop=True), seconds, pace=PACE, report=report, **place)
+    rows = np.arange(len(table))
+    return paced(table.reset_index(drop=True), seconds, pace=PACE, report=report, rows=rows, **where)
 
 
 def mark_frozen(values: NDArray) -> dict[str, int]:

@@ -154,7 +154,7 @@ class Vocabulary:
 def default() -> Vocabulary:
     """The published vocabulary of 668 tokens, from the list that comes with the weights."""
     path = paths.weights() / "gcode" / "vocabulary.txt"
-    return Vocabulary(decoded(path, content(path, limit=1_000_000)).split())
+    return Vocabulary(decoded(path, content(path)).split())
 
 
 class Grammar(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,20 @@ def fourier_features(position: Tensor, millimetres: Tensor) -> Tensor:
     return torch.cat([phase.sin().flatten(-2), phase.cos().flatten(-2)], dim=-1) * known
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a `WindowDecoder` is made of, and how much is hidden from it in training."""
+
+    width: int = 128
+    layers: int = 1  # of the token decoder
+    dropout: float = 0.2
+    hide_node: float = 0.15
+    hide_position: float = 0.7
+    fourier: bool = True
+    structure: bool = True
+    summary: bool = True
+
+
 class WindowDecoder(nn.Module):
     """Name the operation, the line, and the line's tokens, from one window.
 
@@ -48,28 +63,13 @@ class WindowDecoder(nn.Module):
     In training, whole nodes and the position are hidden at random, so that one model reads with and without them.
     """
 
-    def __init__(
-        self,
-        grammar: Grammar,
-        scaling: Scaling,
-        *,
-        width: int = 128,
-        layers: int = 1,
-        dropout: float = 0.1,
-        hide_node: float = 0.1,
-        hide_position: float = 0.5,
-        fourier: bool = True,
-        structure: bool = True,
-        summary: bool = True,
-        path_knn: PathKNN | None = None,
-    ):
+    def __init__(self, grammar: Grammar, scaling: Scaling, shape: Shape, *, path_knn: PathKNN | None = None):
         super().__init__()
-        self.grammar, self.structure, self.fourier, self.path_knn = grammar, structure, fourier, path_knn
-        self.hide_node, self.hide_position = hide_node, hide_position
-        nodes = list(COLUMNS)
+        self.grammar, self.shape, self.path_knn = grammar, shape, path_knn
+        width, dropout, nodes = shape.width, shape.dropout, list(COLUMNS)
         self.node_of = nn.Buffer(torch.tensor([nodes.index(node(c)) for c in CONTINUOUS]), persistent=False)
         self.millimetres = nn.Buffer(torch.tensor(scaling.millimetres), persistent=False)
-        features = len(CONTINUOUS) + FOURIER * fourier
+        features = len(CONTINUOUS) + FOURIER * shape.fourier
         self.stem = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout))
         self.categories = nn.ModuleList(nn.Embedding(n, width) for n in scaling.cardinalities)
         self.downsample = nn.Sequential(
@@ -85,8 +85,8 @@ class WindowDecoder(nn.Module):
             nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, len(grammar))
         )
         classes = {"operations": len(OPERATIONS), "lines": len(grammar)}
-        self.summary = SummaryMLP(len(CONTINUOUS), **classes) if summary else None
-        size = {"width": width, "layers": layers, "heads": 4, "inner": 2}
+        self.summary = SummaryMLP(len(CONTINUOUS), **classes) if shape.summary else None
+        size = {"width": width, "layers": shape.layers, "heads": 4, "inner": 2}
         self.decoder = TokenDecoder(grammar.vocabulary, dropout=dropout, **size)
         self.context = nn.Linear(2 * width, width)
 
@@ -108,7 +108,7 @@ class WindowDecoder(nn.Module):
         `learned` (B, L) the mean of the views; `line` is that with the nearest paths (in training without).
         """
         x = shown = self._hide(continuous) if self.training else continuous  # (B, 64, 155)
-        if self.fourier:
+        if self.shape.fourier:
             x = torch.cat([x, fourier_features(x[..., POSITION_COLUMNS], self.millimetres)], dim=-1)  # (B, 64, 203)
         x = self.stem(x)  # (B, 64, width)
         for column, table in enumerate(self.categories):
@@ -155,12 +155,12 @@ class WindowDecoder(nn.Module):
 
     def token_scores(self, structured: Tensor, token: Tensor) -> Tensor:
         """Scores of tokens (..., V): the flat head, plus the log-probabilities of the structured heads."""
-        return token + self.grammar.head_log_probs(structured) if self.structure else token
+        return token + self.grammar.head_log_probs(structured) if self.shape.structure else token
 
     def _hide(self, x: Tensor) -> Tensor:
         """Windows (B, 64, 155) with whole nodes, and the position, set to 0 at random."""
-        probability = torch.full((len(x), len(COLUMNS)), self.hide_node, device=x.device)
-        probability[:, self.node_of[POSITION_COLUMNS[0]]] = self.hide_position
+        probability = torch.full((len(x), len(COLUMNS)), self.shape.hide_node, device=x.device)
+        probability[:, self.node_of[POSITION_COLUMNS[0]]] = self.shape.hide_position
         return x * (torch.rand_like(probability) >= probability)[:, self.node_of][:, None]
 
 

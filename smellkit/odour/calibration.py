@@ -161,11 +161,8 @@ def read_labels(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} is not valid CSV: {why.what}", hint=why.hint) from why
     names = [name for name in sheet.header if name.startswith("label_")]
     if not names:
-        columns = ", ".join(map(repr, sheet.header[:6]))
-        expected = "columns filepath and label_<odorant>, separated by commas"
-        raise fault(
-            path, line=1, expected=expected, found=columns, hint="filepath,label_almond,label_clove; see README"
-        )
+        found, hint = ", ".join(map(repr, sheet.header[:6])), "filepath,label_almond,label_clove; see README"
+        raise fault(path, line=1, expected="columns filepath and label_<odorant>", found=found, hint=hint)
     table = read_texts(path, columns=["filepath", *names])
     ratios = pd.DataFrame(0.0, index=table.index, columns=list(ODORANTS))
     for name in names:
@@ -223,19 +220,26 @@ def read_references(folder: Path, labels: Path, *, ranges: Ranges | None = None)
         raise DataError(f"{labels} lists {twice[0]} more than once", hint="one row a reference")
     values, index = read_mixture_files(files, root=Path(folder))
     for file, value in zip(index["file"], values, strict=True):
-        if len(value) < LENGTH:
-            hint = "a reference of at least 10 s at 10 Hz"
-            raise DataError(f"{Path(folder) / file} has fewer than {LENGTH} rows", hint=hint)
-        if why := outside(value, ranges):
-            hint = "bring the columns to the unit and the sensors of the training recordings"
-            raise DataError(f"{Path(folder) / file}: {why}", hint=hint)
+        if why := unfit(Path(folder) / file, value, ranges):
+            raise why
     row = {file.relative_to(folder).as_posix(): number for number, file in enumerate(files)}
     index[list(ODORANTS)] = table[list(ODORANTS)].to_numpy()[[row[file] for file in index["file"]]]
     return cut(values, index)
 
 
-def calibrate(folder: Path, *, labels: Path, out: Path, using: Path) -> str:
+def unfit(path: Path, value: NDArray, ranges: Ranges | None) -> DataError | None:
+    """Why a recording's `value` (rows, 4) can't be used: shorter than a window, or outside of what weights know."""
+    if len(value) < LENGTH:
+        what = f"{path}: {len(value)} rows are less than one window of {LENGTH}"
+        return DataError(what, hint="record at least 10 s at 10 Hz")
+    hint = "bring the columns to the unit and the sensors of the training recordings"
+    return DataError(f"{path}: {why}", hint=hint) if (why := outside(value, ranges)) else None
+
+
+def calibrate(folder: Path, *, labels: Path | None, out: Path, using: Path) -> str:
     """Make a calibration in `out` from the references in `folder` and say what it holds; `using` are the weights."""
+    if labels is None:
+        raise DataError("References of mixtures need --labels", hint="a CSV: filepath,label_almond,label_clove")
     ranges = Ranges.of(checkpoint.manifest(using))
     windows = read_references(Path(folder), Path(labels), ranges=ranges)
     calibration = SessionCalibration.fit(windows, load_hybrid(using))

@@ -154,7 +154,7 @@ class FeatureMLP(Backbone):
         super().__init__(channels=channels, width=hidden or features)
         self.lag = lag
         self.normalizer = QuantileNormalizer(features)
-        self.noise = Noise(noise)
+        self.noise = noise
         layers = [dense(features, hidden, dropout=dropout), dense(hidden, hidden, dropout=dropout)] if hidden else []
         self.dense = nn.Sequential(*layers)
 
@@ -164,18 +164,9 @@ class FeatureMLP(Backbone):
 
     def forward(self, x: Tensor, summary: Tensor | None = None) -> Tensor:
         features = self.normalizer(summarise(x, lag=self.lag)) if summary is None else summary  # (batch, features)
-        return self.dense(self.noise(features))
-
-
-class Noise(nn.Module):
-    """Add normal noise of a given deviation while training."""
-
-    def __init__(self, deviation: float):
-        super().__init__()
-        self.deviation = deviation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.deviation * torch.randn_like(x) if self.training and self.deviation else x
+        if self.training and self.noise:
+            features = features + self.noise * torch.randn_like(features)
+        return self.dense(features)
 
 
 def dense(inside: int, outside: int, *, dropout: float) -> nn.Sequential:

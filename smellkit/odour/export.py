@@ -55,7 +55,7 @@ def odour(weights: Path, *, out: Path, opset: int = 18) -> str:
     with paths.replacing(Path(out)) as part:
         write(module, rows, part, opset=opset)
         model = onnx.load(str(part))
-        facts = {"columns": smell.protocol.columns, "classes": smell.classes, "rate_hz": 1}
+        facts = {"columns": smell.protocol.columns, "classes": smell.classes, "rate_hz": smell.nose.rate}
         onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})
         onnx.save(model, str(part))
         options = onnxruntime.SessionOptions()

@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import noses
+from smellkit import noses, paths
 from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.checks.report import content
-from smellkit.errors import DataError
+from smellkit.errors import DataError, OptionError
 from smellkit.noses import SECONDS, Description
 from smellkit.odour.recordings import base_of, unread
 from smellkit.odour.sheets import SPELLED, Raw, read_text
@@ -50,9 +50,14 @@ BME = {  # what a column of a BME688 logger holds -> how its name, in small lett
     "error": "error code",
     "valid": "gas valid",
 }
+EXCHANGED = {  # unit of a description -> as OpenSmell calls it; it knows no others
+    "ohm": "resistance_ohm", "volt": "voltage", "rs/r0": "rs_r0", "adc": "adc",
+    "celsius": "temperature_celsius", "percent": "humidity_percent",
+}  # fmt: skip
 STUDIO = "is it a file of BME AI-Studio's?"
 GASES = dict(enumerate(("ethanol", "ethylene", "ammonia", "acetaldehyde", "acetone", "toluene"), 1))  # of UCI 270
 UCI = 128  # its features: 8 of each of 16 sensors
+WIDE = 50  # columns without a header that are no sensors any more
 
 
 def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
@@ -95,9 +100,10 @@ def _read(path: Path, report: Report) -> list[Raw]:
     if re.match(rb"\s*[\w.+-]+[; ]([\d.eE+-]+ )?\s*1:[\d.+-]", data[:200]):
         return [_libsvm(path, data)]
     raw = read_text(path, data, report)
-    if not raw.named and raw.cells.shape[1] == UCI + 2:  # gas, concentration, then the features
-        gases = raw.cells["column 1"].astype(str).str.lower()
-        return [_features(path, raw.cells.iloc[:, 2:].to_numpy(), gases.tolist(), raw.lines)]
+    width = raw.cells.shape[1]
+    if not raw.named and width > WIDE and not pd.api.types.is_numeric_dtype(raw.cells["column 1"]):  # a class, features
+        values = raw.cells.iloc[:, 2 if width == UCI + 2 else 1 :]  # UCI 270 has the concentration in between
+        return [_features(path, values.to_numpy(np.float64), raw.cells["column 1"].str.lower().tolist(), raw.lines)]
     if known := _bme_columns(list(raw.cells)):
         return _cycles(raw, known, report)
     return [_exchange(raw) if path.with_suffix(".json").is_file() else raw]
@@ -113,12 +119,55 @@ def _exchange(raw: Raw) -> Raw:
     raw.substance, raw.session = str(told.get("substance", "")), str(told.get("session_date", ""))
     rate = told.get("sampling_rate_hz")
     raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-    for name, unit in (told.get("sensor_units") or {}).items():
-        if unit not in SPELLED:
+    units = told.get("sensor_units") or {}
+    for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
+        if str(unit) not in SPELLED:
             hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
             raise fault(where, key=f"$.sensor_units.{name}", expected="a known unit", found=repr(unit), hint=hint)
         raw.units[name] = SPELLED[unit]
     return raw
+
+
+def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, device: str = "nose") -> int:
+    """Write the recordings of a tidy `table` into a new `folder` and return how many: one CSV and JSON for each.
+
+    Columns get the prefix that the format asks for; kilo-ohms become ohms; a unit that it doesn't know is told as text.
+    """
+    if nose.features:
+        raise OptionError("Rows of features are no recordings", hint="the Exchange Format holds readings in time")
+    if folder.exists() and any(folder.iterdir()):
+        raise OptionError(f"{folder} is not empty", hint="a new folder")
+    columns = list(nose.columns)
+    names = {name: name if re.match("sensor_|MQ|ch", name) else f"sensor_{name}" for name in columns}
+    units = {names[name]: nose.columns[name].unit.replace("kilo-ohm", "ohm") for name in columns}
+    kilo = [names[name] for name in columns if nose.columns[name].unit == "kilo-ohm"]
+    count = 0
+    for (substance, session), recordings in table.groupby(["substance", "session"], sort=True):
+        for number, (_, rows) in enumerate(recordings.groupby("file", sort=True), 1):
+            values = rows[columns].rename(columns=names)
+            values[kilo] *= 1000
+            if nose.rate:
+                values.insert(0, "timestamp", (rows["step"] / nose.rate).round(4))
+            told = {
+                "substance": _word(substance),
+                "device_id": _word(device),
+                "session_date": session or "unknown",
+                "sensor_units": {name: EXCHANGED[unit] for name, unit in units.items() if unit in EXCHANGED},
+                "sensor_info": {name: f"in {unit}" for name, unit in units.items() if unit not in EXCHANGED},
+                **({"sampling_rate_hz": nose.rate} if nose.rate else {}),
+                "notes": f"nose {nose.name}",
+            }
+            again = f"-{number}" if number > 1 else ""
+            stem = f"{told['substance']}_{told['device_id']}_{_word(told['session_date'])}{again}"
+            paths.write_text(folder / f"{stem}.csv", values.to_csv(index=False, lineterminator="\n"))
+            paths.write_json(folder / f"{stem}.json", told)
+            count += 1
+    return count
+
+
+def _word(text: object) -> str:
+    """One word with hyphens, as names of files there need it."""
+    return re.sub(r"[^\w.]+|_", "-", str(text)).strip("-") or "unknown"
 
 
 # BME688
@@ -136,10 +185,12 @@ def _bme_json(path: Path, report: Report) -> list[Raw]:
     try:
         columns = value["rawDataBody"]["dataColumns"]
         names = [str(column["name"]) for column in columns]
-        cells = pd.DataFrame(value["rawDataBody"]["dataBlock"], columns=names, dtype=float)
-        units = {
-            name: SPELLED.get(str(column.get("unit")).lower(), "") for name, column in zip(names, columns, strict=True)
-        }
+        rows = value["rawDataBody"]["dataBlock"]
+        torn = next((number for number, row in enumerate(rows) if len(row) != len(names)), None)
+        if torn is not None:
+            raise ValueError(f"{len(rows[torn])} values in dataBlock[{torn}] for {len(names)} columns")
+        cells = pd.DataFrame(rows, columns=names, dtype=float)
+        units = {str(column["name"]): SPELLED.get(str(column.get("unit")).lower(), "") for column in columns}
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         expected, found = "dataColumns and dataBlock", repr(why)
         raise fault(path, key="$.rawDataBody", expected=expected, found=found, hint=STUDIO) from why
@@ -154,9 +205,8 @@ def _tags(path: Path) -> dict[int, str]:
     beside = sorted(path.parent.glob("*.bmelabelinfo"))
     own = [file for file in beside if file.stem == path.stem] or (beside if len(beside) == 1 else [])
     try:
-        return {
-            int(one["labelTag"]): str(one["labelName"]) for file in own for one in read_json(file)["labelInformation"]
-        }
+        listed = [one for file in own for one in read_json(file)["labelInformation"]]
+        return {int(one["labelTag"]): str(one["labelName"]) for one in listed}
     except (KeyError, TypeError, ValueError) as why:
         expected = "tags and names"
         raise fault(own[0], key="$.labelInformation", expected=expected, found=repr(why), hint=STUDIO) from why
@@ -236,13 +286,18 @@ def label_column(raw: Raw) -> str:
 
 
 def _by_label(raw: Raw) -> list[Raw]:
-    """A recording for each run of a label; rows of a label each stay together, as features."""
-    if not (name := label_column(raw)):
+    """A recording for each run of a label; rows of a label each stay together, as features.
+
+    A file beside it with `metadata` in its name, and columns id and class, says what each `id` is of (UCI 362).
+    """
+    listed = _metadata(raw) if "id" in raw.cells else {}
+    if not (name := "id" if listed else label_column(raw)):
         return [raw]
     cells = raw.cells[name]
     numeric = pd.api.types.is_numeric_dtype(cells)
     labels = cells.map("{:g}".format) if numeric else cells.fillna("").astype(str).str.strip()
     change = (labels != labels.shift()).to_numpy()
+    labels = labels.map(lambda label: listed.get(label, label))
     if raw.features or change.mean() > ALTERNATES:
         return [replace(raw, cells=raw.cells.assign(**{name: labels}), features=True)]
     starts, parts = np.flatnonzero(change), []
@@ -252,6 +307,16 @@ def _by_label(raw: Raw) -> list[Raw]:
             own = {"cells": raw.cells.iloc[start:end].reset_index(drop=True), "lines": raw.lines[start:end]}
             parts.append(replace(raw, part=part, substance=raw.substance or labels[start], **own))
     return parts
+
+
+def _metadata(raw: Raw) -> dict[str, str]:
+    """id -> class, from the file beside a recording that lists them."""
+    for path in sorted(raw.path.parent.glob("*metadata*")):
+        lines = [re.split(r"[\s,;]+", line.strip()) for line in path.read_text("utf-8", "replace").splitlines()]
+        if lines and {"id", "class"} <= set(lines[0]):
+            places = lines[0].index("id"), lines[0].index("class")
+            return {line[places[0]]: line[places[1]] for line in lines[1:] if len(line) > max(places)}
+    return {}
 
 
 def class_of(raw: Raw, folder: Path) -> str:
@@ -266,7 +331,12 @@ def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one."""
     if nose is not None and nose.clock:
         return [nose.clock] if nose.clock in raw.cells else []
-    return [name for name in clock_columns(list(raw.cells)) if nose is None or name not in nose.columns]
+    others = [name for name in raw.cells if nose is None or name not in nose.columns]
+    texts = [name for name in others if len(raw.cells) and not pd.api.types.is_numeric_dtype(raw.cells[name])]
+    timed = [
+        name for name in texts if re.search(r"\d{1,2}:\d\d", str(raw.cells[name].iloc[0]))
+    ]  # whatever it is called
+    return [name for name in clock_columns(list(raw.cells)) if name in others] or timed[:1]
 
 
 def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import noses
-from smellkit.noses import Column, Description
+from smellkit.noses import SECONDS, Column, Description
 from smellkit.odour.formats import clock_names, label_column, step_of
 from smellkit.odour.sheets import Raw
 
@@ -41,9 +41,13 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
         raise first.fault("the names of the columns", "no header", hint, line=1)
     words = ["a row is taken as an exposure of its own, since the class changes from row to row"] * first.features
     clock, columns = clock_names(first), {}
-    for name in [name for name in numeric if name not in (*clock, label_column(first))]:
-        if np.isnan(values[name]).all() or NO_SENSOR.fullmatch(name.strip()):
-            words.append(f"{name}: left out, it looks like no sensor")
+    units = {name: unit for name in numeric for unit in SECONDS if name.strip().lower() in (unit, f"{unit}s")}
+    clock = clock or list(units)[:1]
+    everywhere = dict.fromkeys(name for raw in raws for name in raw.cells)
+    for name in [name for name in everywhere if name not in (*clock, label_column(first))]:
+        if name not in numeric or np.isnan(values[name]).all() or NO_SENSOR.fullmatch(name.strip()):
+            why = "it looks like no sensor" if name in here else "not every recording has it"
+            words.append(f"{name}: left out, {why}")
             continue
         columns[name] = _column(name, values[name], first, words)
     if not any(column.role == "gas" for column in columns.values()):
@@ -52,9 +56,10 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
     nose = Description(folder.resolve().stem, columns, features=first.features)
     if len(clock) != 1 or first.features:
         return nose, words
-    nose = replace(nose, clock=clock[0])
+    nose = replace(nose, clock=clock[0], clock_unit=units.get(clock[0]))
     words.append(f"{clock[0]}: taken as the clock")
-    if 0 < (step := step_of(first, nose)) < 1 / FASTEST:  # hours, where seconds would mean thousands of rows each
+    step = 0.0 if nose.clock_unit else step_of(first, nose)
+    if 0 < step < 1 / FASTEST:  # hours, where seconds would mean thousands of rows each
         unit = "hour" if 0.05 < step * 3600 < 120 else "day"
         words.append(f"{clock[0]}: unit guessed {unit}, since rows would be {step:.3g} s apart")
         nose = replace(nose, clock_unit=unit)

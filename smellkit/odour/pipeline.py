@@ -339,9 +339,7 @@ def loudest(table: NDArray) -> NDArray[np.bool_]:
 
 def several(given: Any) -> list:
     """One path or text as a list of it, None as an empty one, and a list as it is."""
-    if given is None:
-        return []
-    return [given] if isinstance(given, (str, Path)) else list(given)
+    return [] if given is None else [given] if isinstance(given, (str, Path)) else list(given)
 
 
 def normalised(shares: ArrayLike) -> NDArray[np.float64]:
@@ -362,9 +360,8 @@ def undecided(beta: NDArray) -> tuple[str, str]:
     """Why neither a scent nor a mixture of `beta` should be played, each empty when it may."""
     first, second = np.argsort(-beta, kind="stable")[:2]
     reason = f"not sure: {SCENTS[first]} or {SCENTS[second]}"
-    silent = (playlist.abstains(beta.tolist(), mixture=mixture) for mixture in (False, True))
-    scent, mixture = (reason if one else "" for one in silent)
-    return scent, mixture if scent else ""
+    scent, mixture = (playlist.abstains(beta.tolist(), mixture=kind) for kind in (False, True))
+    return reason if scent else "", reason if scent and mixture else ""
 
 
 def as_mixture(shares: ArrayLike) -> Mixture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,13 @@ from smellkit import checkpoint, paths
 from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
-from smellkit.odour.calibration import FAR, SessionCalibration
+from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.mixtures import LENGTH, MixtureWindows, cut, read_mixture_files
-from smellkit.odour.recordings import Stretch
+from smellkit.odour.formats import SUFFIXES
+from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
+from smellkit.sensors import SMELLNET
 
 log = logging.getLogger(__name__)
 SHOWN = 5
@@ -42,7 +43,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     smell = SubstanceSmell.load(weights)
     rows: list[list] = []
     refused: dict[str, SmellkitError] = {}
-    files = _files(Path(folder))
+    files = _files(Path(folder), suffixes=(".csv",) if smell.nose == SMELLNET else SUFFIXES)
     for name, path in files:
         try:
             rows += recording_rows(name, path, smell, stride=stride)
@@ -52,7 +53,9 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     if not rows:
         name, first = next(iter(refused.items()))
         raise DataError(f"None of {len(files)} CSV files can be used; {name}: {first.what}", hint=first.hint) from first
-    table = pd.DataFrame(rows, columns=_columns(len(smell.classes)))
+    ranks = range(1, min(SHOWN, len(smell.classes)) + 1)
+    columns = ["file", "window", "start", *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks), "answer"]
+    table = pd.DataFrame(rows, columns=columns)
     silent = int((table["answer"][table["window"] == -1] == "abstain").sum())
     if not answer:
         table = table.drop(columns="answer")
@@ -60,7 +63,8 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
         table.to_csv(part, index=False, float_format="%.6f")
     whole = table[table["window"] == -1]
     text = f"{out}: {len(table) - len(whole)} windows of {len(whole)} recordings; {silent} recordings too flat to name"
-    return text + "".join(f"\n  left out {name}: {_with_remedy(why)}" for name, why in refused.items())
+    told = {name: f"{why.what}; try: {why.hint}" if why.hint else why.what for name, why in refused.items()}
+    return text + "".join(f"\n  left out {name}: {reason}" for name, reason in told.items())
 
 
 def recording_rows(
@@ -72,54 +76,33 @@ def recording_rows(
         raise DataError(
             f"{path}: {why}", hint="bring the columns to the unit and the sensors of the training recordings"
         )
-    return list(_rows(name, parts, smell, stride))
-
-
-def _rows(name: str, parts: list[Stretch], smell: SubstanceSmell, stride: int) -> Iterator[list]:
     windows = [smell.windows(part.values, stride=stride) for part in parts]
     if not sum(map(len, windows)):
         longest = max(len(part.row) for part in parts)
         raise DataError(f"{name}: {longest} rows are fewer than the {smell.span} of one window", hint="record longer")
     starts = [int(row) for part, own in zip(parts, windows, strict=True) for row in part.row[::stride][: len(own)]]
     scores = smell.scores(np.concatenate(windows))
-    limits = smell.confidence.thresholds
-    whole = scores.mean(0, keepdims=True)
-    for number, part in enumerate(np.concatenate([scores, whole])):
-        window, start = (number, starts[number]) if number < len(scores) else (-1, 0)
-        p = smell.calibrated(part[None])
-        best = np.argsort(-p[0], kind="stable")[:SHOWN]
-        answer = int(decide(p, limits)[0])
-        names = [smell.classes[i] for i in best]
-        yield [
-            paths.cell(name),
-            window,
-            start,
-            *names,
-            *p[0][best],
-            "abstain" if answer == ABSTAIN else smell.classes[answer],
-        ]
+    p = smell.calibrated(np.concatenate([scores, scores.mean(0, keepdims=True)]))  # the last one is the recording's
+    places = [*enumerate(starts), (-1, 0)]
+    answers = ["abstain" if one == ABSTAIN else smell.classes[one] for one in decide(p, smell.confidence.thresholds)]
+    rows = []
+    for (window, start), own, answer in zip(places, p, answers, strict=True):
+        best = np.argsort(-own, kind="stable")[:SHOWN]
+        rows.append([paths.cell(name), window, start, *(smell.classes[i] for i in best), *own[best], answer])
+    return rows
 
 
-def _with_remedy(why: SmellkitError) -> str:
-    return f"{why.what}; try: {why.hint}" if why.hint else why.what
-
-
-def _files(folder: Path) -> list[tuple[str, Path]]:
-    """Name and path of every CSV below `folder`, sorted; a single file is its own list."""
+def _files(folder: Path, *, suffixes: Sequence[str]) -> list[tuple[str, Path]]:
+    """Name and path of every recording below `folder`, sorted; a single file is its own list."""
     if folder.is_file():
         return [(folder.name, folder)]
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder", hint="a folder with CSV recordings in it, at any depth")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv" and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not files:
         raise DataError(f"No CSV file in {folder}", hint="recordings as CSV, at any depth")
     return [(path.relative_to(folder).as_posix(), path) for path in files]
-
-
-def _columns(classes: int) -> list[str]:
-    ranks = range(1, min(SHOWN, classes) + 1)
-    return ["file", "window", "start", *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks), "answer"]
 
 
 def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", skip: bool = False) -> str:
@@ -174,33 +157,24 @@ def read_folder(
     """
     folder, report = Path(folder), report if report is not None else Report()
     if not folder.is_dir():
-        raise DataError(
-            f"There is no folder {folder}", hint="a folder of recordings (*.csv, four gas sensors at 10 Hz)"
-        )
+        raise DataError(f"There is no folder {folder}", hint="recordings (*.csv, four gas sensors at 10 Hz)")
     files = sorted(file for file in folder.rglob("*.csv") if not file.name.startswith("."))
     files = [file for file in files if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
     values, index = read_mixture_files(files, root=folder, skip=skip, report=report)
-    kept = np.ones(len(values), bool)
-    for number, (name, value) in enumerate(zip(index["file"], values, strict=True)):
-        if not (why := _unfit(folder / name, value, ranges)):
-            continue
-        if not skip:
-            raise why
-        report.skip(folder / name, why)
-        kept[number] = False
+    why = {
+        folder / name: unfit(folder / name, value, ranges) for name, value in zip(index["file"], values, strict=True)
+    }
+    for path, reason in why.items():
+        if reason and not skip:
+            raise reason
+        if reason:
+            report.skip(path, reason)
+    kept = np.array([not reason for reason in why])
     if not kept.any():
         raise DataError(f"No recording in {folder} can be used", hint="; ".join(report.skipped.values())[:300])
     return cut([value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True))
-
-
-def _unfit(path: Path, value: np.ndarray, ranges: Ranges | None) -> DataError | None:
-    if len(value) < LENGTH:
-        what = f"{path}: {len(value)} rows are less than one window of {LENGTH}"
-        return DataError(what, hint="record at least 10 s at 10 Hz")
-    hint = "bring the columns to the unit and the sensors of the training recordings"
-    return DataError(f"{path}: {why}", hint=hint) if (why := outside(value, ranges)) else None
 
 
 def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:

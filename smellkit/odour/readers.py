@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,7 @@ from numpy.typing import NDArray
 
 from smellkit import noses
 from smellkit.checks import Report, nearest, readable
-from smellkit.checks.clock import paced
-from smellkit.checks.tables import refuse_exchange
+from smellkit.checks.clock import paced, refuse_exchange
 from smellkit.noses import Column, Description
 from smellkit.odour.formats import class_of, day_of, label_column, name_of, raws, seconds_of, step_of
 from smellkit.odour.guesses import FASTEST, guessed
@@ -99,7 +99,7 @@ def _with_rate(nose: Description, found: Sequence[Raw], folder: Path, report: Re
     if not rates and not declared:
         report.tell(folder, f"no clock and no rate: rows are taken as they come (write rate = ... into {noses.FILE})")
         return nose
-    rate = float(np.median(rates or declared))
+    rate = float(np.quantile(rates or declared, 0.5, method="lower"))  # faster recordings can be resampled to it
     if rate > FASTEST:
         hint = f'write clock_unit = "hour" (or second, millisecond, ...) into {noses.FILE}'
         raise found[0].fault("the unit of the clock", f"{rate:.4g} rows a second if it counts seconds", hint)
@@ -110,27 +110,22 @@ def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.Da
     """One raw recording as rows of the tidy table, with the `row` of the file and the `part` between two gaps."""
     name, values = name_of(raw, folder), _values(raw, nose, report)
     if nose.features:
-        names, label = [f"{name}#{line}" for line in raw.lines], label_column(raw)
-        words = {
-            "substance": raw.cells[label] if label else "",
-            "recording": names,
-            "file": names,
-            "step": 0,
-            "part": 0,
-        }
-        return values.assign(**words, session=raw.session, row=np.arange(len(names)))
+        rows, label = [f"{name}#{line}" for line in raw.lines], label_column(raw)
+        table = values.assign(recording=rows, file=rows, session=raw.session, step=0, part=0, row=np.arange(len(rows)))
+        return table.assign(substance=raw.cells[label] if label else "")
     if raw.features:
         hint = f"write features = true into {noses.FILE} if each row is an exposure of its own"
         raise raw.fault("a recording", "another class in almost every row", hint)
     seconds, clock = seconds_of(raw, nose)
     values, kept = _filled(raw, values, report)
-    seconds, rows = seconds[kept] if seconds is not None else None, np.flatnonzero(kept)
-    table = values.assign(row=rows, part=0)
+    seconds, numbers = seconds[kept] if seconds is not None else None, np.flatnonzero(kept)
+    table = values.assign(row=numbers, part=0)
     if seconds is None:  # nothing else says where rows are missing
-        table["part"] = np.concatenate([[0], np.cumsum(np.diff(rows) > HOLD)])
+        table["part"] = np.concatenate([[0], np.cumsum(np.diff(numbers) > HOLD)])
     elif nose.rate is not None:
         lines = raw.lines[kept].tolist()
-        table = paced(values, seconds, pace=nose.pace, path=raw.path, name=clock, lines=lines, rows=rows, report=report)
+        where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines, "rows": numbers}
+        table = paced(values, seconds, pace=nose.pace, alike=_counts(nose), report=report, **where)
     recording = re.sub(r"#sensor \d+ ?", "#", name).rstrip("#")  # sensors of one board smell the same
     step = np.arange(len(table)) + JUMP * table["part"].to_numpy()
     substance, session = class_of(raw, folder), raw.session or day_of(seconds)
@@ -160,10 +155,15 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
         if column.unit == "adc":
             _check_counts(raw, source, own, report)
         values[name] = own
-    table, counts = pd.DataFrame(values), [name for name in nose.gas if nose.columns[name].unit == "adc"]
+    table, counts = pd.DataFrame(values), _counts(nose)
     if not nose.features and len(counts) > 1:
         refuse_exchange(raw.path, raw.lines, table[counts].to_numpy(), counts)
     return table
+
+
+def _counts(nose: Description) -> list[str]:
+    """The sensors that say counts of a converter: values alike, which nobody sees exchanged."""
+    return [name for name in nose.gas if nose.columns[name].unit == "adc"]
 
 
 def _sources(raw: Raw, nose: Description, report: Report) -> list[str]:

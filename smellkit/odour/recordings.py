@@ -47,13 +47,9 @@ def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None 
 
     Where the file has a clock it says where a part ends, and at which rate rows come (see `checks.clock`).
     """
-    how: dict[str, Any] = {
-        "alike": [name for name in columns if name in GROVE],
-        "watch": SPANS,
-        "first_row": "drop",
-        "pace": PACE,
-    }
-    return stretches(read_table(path, columns={name: SPANS[name] for name in columns}, report=report, **how), columns)
+    spans, alike = {name: SPANS[name] for name in columns}, [name for name in columns if name in GROVE]
+    how: dict[str, Any] = {"alike": alike, "watch": SPANS, "first_row": "drop", "pace": PACE}
+    return stretches(read_table(path, columns=spans, report=report, **how), columns)
 
 
 def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +17,23 @@ from numpy.typing import NDArray
 
 from smellkit import checkpoint
 from smellkit.checks import Report, nearest
-from smellkit.errors import DataError
+from smellkit.errors import DataError, OptionError
 from smellkit.odour import readers
-from smellkit.odour.confidence import Confidence, fit_temperature
+from smellkit.odour.confidence import fit_temperature
 from smellkit.odour.smell import SubstanceSmell, _discriminant
 from smellkit.odour.windows import LabelledWindows, cut
 
 SPARE = "references."  # tensors beside the network: z of training windows and their classes
 
 
-def repair(folder: Path, *, out: Path, using: Path) -> str:
+def repair(folder: Path, *, labels: Path | None = None, out: Path, using: Path) -> str:
     """Write the weights `using`, made fit for today by the references in `folder`, to `out`; say what they gain.
 
     References lie as recordings do: a folder for each class, or its name in that of the file. DataError where one is of
     a class that the weights don't know.
     """
+    if labels is not None:
+        raise OptionError("--labels is for mixtures", hint="references in a folder for each class tell theirs")
     smell, (tensors, manifest) = SubstanceSmell.load(using), checkpoint.load(using)
     windows = read(folder, smell)
     old = tensors.get(f"{SPARE}z", torch.zeros(0, smell.network.head.in_features)).double().numpy()
@@ -41,7 +44,7 @@ def repair(folder: Path, *, out: Path, using: Path) -> str:
         head = read_out(old, old_target, z[chosen], windows.target[chosen], classes=len(smell.classes))
         network = copy.deepcopy(smell.network)
         network.head = head
-        return SubstanceSmell(network.eval(), smell.protocol, smell.classes, Confidence(), nose=smell.nose)
+        return replace(smell, network=network.eval())
 
     held = held_out(windows, fit)
     repaired, graded = fit(np.ones(len(z), bool)), np.isfinite(held).all(1)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smellkit.checks import nearest
 from smellkit.device import playlist
@@ -141,12 +141,7 @@ def reproduce(
         asking, belief = aim / strong, Belief.first(len(scents))
         while len(strengths) + len(steps) < budget and not (steps and steps[-1].error <= near):
             asking = asking / asking.sum()
-            change, sent = bench.sniff(dict(zip(scents, asking.tolist(), strict=True)))
-            played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in scents])
-            belief, rest = belief.updated(change, np.array([*alone.values()]), played, power)
-            if rest > STRANGE:
-                hint = "sniff its scents again: the air, the session or a cartridge has changed"
-                raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
+            played, belief = bench.mixture(alone, asking, belief)
             sniffed = played * np.exp(belief.logs) * strong
             sniffed = sniffed / sniffed.sum()
             first, second = (
@@ -211,9 +206,7 @@ class Belief:
     def first(cls, scents: int) -> Belief:
         return cls(np.zeros(scents), REFERENCE**2 * np.eye(scents))
 
-    def updated(
-        self, change: Answer, alone: NDArray, played: NDArray, exponents: Sequence[float]
-    ) -> tuple[Belief, float]:
+    def updated(self, change: Answer, alone: NDArray, played: NDArray, exponents: ArrayLike) -> tuple[Belief, float]:
         """Return what a sniff makes of it, and the root mean square in log conductance of what no mixture explains.
 
         `change` (4,) is the sniff, `alone` (scents, 4) what each scent answered, `played` (scents,) the shares sent.
@@ -251,6 +244,16 @@ class _Bench:
             hint = "is its cartridge empty, or the nose too far away?"
             raise Unmeasurable(f"{name} moves the sensors by {strong:.3f} in log conductance, too little", hint=hint)
         return change
+
+    def mixture(self, alone: Mapping[str, Answer], shares: NDArray, belief: Belief) -> tuple[NDArray, Belief]:
+        """Play `shares` of the scents that are known `alone`; return those that were sent, and what is believed now."""
+        change, sent = self.sniff(dict(zip(alone, shares.tolist(), strict=True)))
+        played = np.array([sent.get(SCENTS.index(name) + 1, 0.0) for name in alone])
+        belief, rest = belief.updated(change, np.array([*alone.values()]), played, self.sniffing.exponents)
+        if rest > STRANGE:
+            hint = "sniff its scents again: the air, the session or a cartridge has changed"
+            raise Unmeasurable(f"The sniff differs by {rest:.2f} from every mixture of its scents", hint=hint)
+        return played, belief
 
     def silence(self) -> None:
         """Stop the player; a port that is gone can't be told, and its device stops by itself."""

@@ -6,6 +6,7 @@ here: which columns count, their units and spans are the description's business 
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections import Counter
@@ -25,7 +26,7 @@ from smellkit.errors import DataError
 HEAD = 200  # lines from which the layout is read
 MISSING = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
 NUMBER = {
-    mark: re.compile(rf'\s*"?[+-]?(\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)([eE][+-]?\d+)?"?\s*', re.ASCII)
+    mark: re.compile(rf'[ \t]*"?[+-]?(\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)([eE][+-]?\d+)?"?[ \t]*', re.ASCII)
     for mark in ".,"
 }
 LAYOUTS = [(delimiter, mark) for delimiter in (",", ";", "\t", "|", " ") for mark in ".," if delimiter != mark]
@@ -126,7 +127,10 @@ def _end(data: bytes, count: int) -> int:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    fields = line.split() if delimiter == " " else line.split(delimiter) if line.strip() else []
+    if delimiter == " " or '"' not in line:
+        fields = line.split() if delimiter == " " else line.split(delimiter) if line.strip() else []
+    else:
+        fields = next(csv.reader([line[: csv.field_size_limit()]], delimiter=delimiter), [])
     return [name.strip().strip('"').strip() for name in fields]
 
 
@@ -162,12 +166,8 @@ def _names(
         found = f"{len(above[texts[-1]])} names above rows of {width} fields"
         hint = "a name for each column; or a decimal comma that also separates columns?"
         raise fault(path, line=texts[-1] + 1, expected=f"{width} names", found=found, hint=hint)
-    _tell(
-        path,
-        "lines above the rows that are none",
-        [at + 1 for at, row in enumerate(above) if row and at not in headers[:1]],
-        report,
-    )
+    others = [at + 1 for at, row in enumerate(above) if row and at not in headers[:1]]
+    _tell(path, "lines above the rows that are none", others, report)
     if not headers:
         return [f"column {number}" for number in range(1, width + 1)], False
     names = [name or f"column {number}" for number, name in enumerate(above[headers[0]], 1)]
@@ -185,7 +185,7 @@ def _tell(path: Path, what: str, lines: Sequence[int], report: Report) -> None:
 def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """The cells of the rows, and the number of each (from 1); torn lines and remarks between are left out and told."""
     import pyarrow as arrow
-    from pyarrow import csv
+    from pyarrow import csv as table_of_text
 
     odd: list[tuple[int, str]] = []
 
@@ -197,15 +197,15 @@ def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd
         odd.clear()
         types = {name: arrow.float64() if name in numeric else arrow.string() for name in layout.names}
         how: dict[str, Any] = {"null_values": MISSING, "strings_can_be_null": True, "decimal_point": layout.mark}
-        return csv.read_csv(
+        return table_of_text.read_csv(
             io.BytesIO(body),
-            read_options=csv.ReadOptions(column_names=layout.names, use_threads=False, block_size=1 << 22),
-            parse_options=csv.ParseOptions(
+            read_options=table_of_text.ReadOptions(column_names=layout.names, use_threads=False, block_size=1 << 22),
+            parse_options=table_of_text.ParseOptions(
                 delimiter=layout.delimiter,
                 ignore_empty_lines=False,
                 invalid_row_handler=leave,
             ),
-            convert_options=csv.ConvertOptions(column_types=types, **how),
+            convert_options=table_of_text.ConvertOptions(column_types=types, **how),
         )
 
     try:
@@ -223,18 +223,16 @@ def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pd
 
 def _judge(path: Path, odd: list[tuple[int, str]], rows: int, layout: Layout, report: Report) -> None:
     """Lines of another width than the rows: a few torn ones and remarks are forgiven, many torn ones are not."""
-    fields = {number + layout.first: layout.split(text) for number, text in odd}
-    torn = [
-        line for line, own in fields.items() if sum(map(bool, map(NUMBER[layout.mark].fullmatch, own))) * 2 >= len(own)
-    ]
+    lines, number = {line + layout.first: text for line, text in odd}, NUMBER[layout.mark]
+    fields = {line: layout.split(text) for line, text in lines.items()}
+    torn = [line for line, own in fields.items() if 2 * sum(bool(number.fullmatch(one)) for one in own) >= len(own)]
     if len(torn) > max(2, TORN * rows):
-        found = (
-            f"{len(fields[torn[0]])} in {dict(odd)[torn[0] - layout.first][:40]!r}, and {len(torn) - 1} more such lines"
-        )
+        line = torn[0]
+        found = f"{len(fields[line])} in {lines[line][:40]!r}, and {len(torn) - 1} more such lines"
         expected, hint = f"{len(layout.names)} fields", "were cells lost? Record it again"
-        raise fault(path, line=torn[0], expected=expected, found=found, hint=hint)
+        raise fault(path, line=line, expected=expected, found=found, hint=hint)
     _tell(path, "torn rows", torn, report)
-    _tell(path, "lines between the rows that are none", [line for line in fields if line not in torn], report)
+    _tell(path, "lines between the rows that are none", sorted({*lines} - {*torn}), report)
 
 
 def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
@@ -244,7 +242,7 @@ def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
         return raw
     texts = texts.astype(object).where(texts.notna(), "").astype(str)
     good = texts.apply(lambda cells: cells.str.fullmatch(NUMBER[layout.mark].pattern))
-    points = texts.where(good).apply(lambda cells: cells.str.strip(' "').str.replace(layout.mark, ".", regex=False))
+    points = texts.where(good).apply(lambda cells: cells.str.strip(' \t"').str.replace(layout.mark, ".", regex=False))
     wrong = (~good & (texts != "")).to_numpy()
     nothing = wrong.any(axis=1) & ~good.any(axis=1).to_numpy()
     for row in np.flatnonzero(nothing).tolist():

@@ -1,9 +1,11 @@
-"""Parts of the published models: attention, the two encoders, and heads for a mask or a class. B, C, H, W as ever."""
+"""Parts of the published models: attention, the two encoders, and heads for a mask or a class. B, C, H, W as ever.
+
+An encoder gives features that are fine and early (`low`), and coarse and late (`high`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +15,6 @@ from smellkit.errors import OptionError
 from smellkit.plume import CLASSES
 
 MASKS = 3  # background, tube, gas
-
-
-class Features(NamedTuple):
-    """What an encoder gives: fine and early (`low`), coarse and late (`high`)."""
-
-    low: Tensor
-    high: Tensor
 
 
 def conv(inputs: int, outputs: int, size: int = 1, *, dilation: int = 1, bias: bool = False, **how) -> list[nn.Module]:
@@ -86,8 +81,9 @@ class ResNet(nn.Module):
         stages = ["stage1", "stage4"]
         self.backbone = ResNetBackbone(ResNetConfig(num_channels=channels, out_features=stages))  # type: ignore[call-arg]
 
-    def forward(self, frame: Tensor) -> Features:
-        return Features(*self.backbone(frame).feature_maps)
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.backbone(frame).feature_maps
+        return low, high
 
 
 class FastSCNN(nn.Module):
@@ -112,9 +108,9 @@ class FastSCNN(nn.Module):
         )
         self.pyramid = PyramidPooling(128)
 
-    def forward(self, frame: Tensor) -> Features:
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         low = self.downsample(frame)  # (B, 64, H/8, W/8)
-        return Features(low, self.pyramid(self.extract(low)))  # high: (B, 128, H/32, W/32)
+        return low, self.pyramid(self.extract(low))  # high: (B, 128, H/32, W/32)
 
 
 class InvertedResidual(nn.Module):
@@ -167,8 +163,7 @@ class DeepLabHead(nn.Module):
         self.pool, self.project, self.low = biased(high, 256), biased(5 * 256, 256), biased(low, 48)
         self.body = nn.Sequential(biased(256 + 48, 256, 3), biased(256, 256, 3), nn.Conv2d(256, MASKS, 1))
 
-    def forward(self, features: Features) -> Tensor:
-        low, high = features
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
         pooled = self.pool(high.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *high.shape[-2:])
         coarse = self.project(torch.cat([*(branch(high) for branch in self.aspp), pooled], dim=1))
         return self.body(torch.cat([resize(coarse, low.shape[-2:]), self.low(low)], dim=1))  # (B, 3, H/4, W/4)
@@ -187,8 +182,7 @@ class FusionHead(nn.Module):
         self.attention = ChannelAttention(high, reduction=4)
         self.body = nn.Sequential(separable(high, high), separable(high, high), nn.Conv2d(high, MASKS, 1))
 
-    def forward(self, features: Features) -> Tensor:
-        low, high = features
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
         return self.body(self.attention(self.low(low) + self.high(resize(high, low.shape[-2:]))))  # (B, 3, H/8, W/8)
 
 

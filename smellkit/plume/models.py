@@ -16,17 +16,7 @@ from torch.nn import functional as F
 from smellkit.errors import OptionError
 from smellkit.options import nearest
 from smellkit.plume import GASES
-from smellkit.plume.layers import (
-    ENCODERS,
-    HEADS,
-    HIDDEN,
-    Attention,
-    ChannelAttention,
-    Classifier,
-    Features,
-    conv,
-    resize,
-)
+from smellkit.plume.layers import ENCODERS, HEADS, HIDDEN, Attention, ChannelAttention, Classifier, conv, resize
 from smellkit.plume.plumenet import PlumeNet, where_present
 from smellkit.task import Batch
 
@@ -60,14 +50,14 @@ class FUME(nn.Module):
     def forward(self, batch: Batch) -> Batch:
         frames, present = [batch[gas] for gas in GASES], batch["present"]  # (B, 1, H, W) each, (B, 2)
         if len(self.encoders) > 1:
-            features = [encoder(frame) for encoder, frame in zip(self.encoders, frames, strict=True)]
+            features = (encoder(frame) for encoder, frame in zip(self.encoders, frames, strict=True))
+            low, high = zip(*features, strict=True)
         else:  # all frames in one pass
-            low, high = self.encoders[0](torch.cat(frames))
-            features = [Features(*pair) for pair in zip(low.chunk(2), high.chunk(2), strict=True)]
-        high, joined = self.fusion(features[0].high, features[1].high, present)
+            low, high = (x.chunk(2) for x in self.encoders[0](torch.cat(frames)))
+        high, joined = self.fusion(*high, present)
         outputs = {"class_logits": self.classifier(joined.mean(dim=(2, 3)))}
         for place, gas in enumerate(GASES):
-            logits = self.heads[place](Features(features[place].low, high[place]))
+            logits = self.heads[place](low[place], high[place])
             outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
         return outputs
 
@@ -116,11 +106,11 @@ class OneFrame(nn.Module):
 
     def look(self, frame: Tensor, gas: Tensor) -> Batch:
         """`logits` (B, 3, H, W) and `class_logits` (B, 3), or one of them."""
-        features, outputs = self.encoder(frame), {}
+        (low, high), outputs = self.encoder(frame), {}
         if self.head is not None:
-            outputs["logits"] = resize(self.head(features), frame.shape[-2:])
+            outputs["logits"] = resize(self.head(low, high), frame.shape[-2:])
         if self.classifier is not None:
-            pooled = [features.high.mean(dim=(2, 3))] + ([self.gas(gas)] if self.gas is not None else [])
+            pooled = [high.mean(dim=(2, 3))] + ([self.gas(gas)] if self.gas is not None else [])
             outputs["class_logits"] = self.classifier(torch.cat(pooled, dim=1))
         return outputs
 
@@ -150,10 +140,10 @@ class EarlyFusion(nn.Module):
 
     def forward(self, batch: Batch) -> Batch:
         present = batch["present"]
-        features = self.encoder(torch.cat([batch[gas] for gas in GASES], dim=1) * present[:, :, None, None])
-        mask = resize(self.head(features), batch[GASES[0]].shape[-2:])
+        low, high = self.encoder(torch.cat([batch[gas] for gas in GASES], dim=1) * present[:, :, None, None])
+        mask = resize(self.head(low, high), batch[GASES[0]].shape[-2:])
         outputs = {f"{gas}_logits": where_present(mask, present[:, place]) for place, gas in enumerate(GASES)}
-        return outputs | {"class_logits": self.classifier(features.high.mean(dim=(2, 3)))}
+        return outputs | {"class_logits": self.classifier(high.mean(dim=(2, 3)))}
 
 
 class Sized(nn.Module):

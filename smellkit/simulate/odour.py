@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.scents import SCENTS, substance
 from smellkit.paths import write_text
 from smellkit.simulate import nose
-from smellkit.study.odour.mixture_data import EPOCH, parse_label
 
 SEED = 2026
 STUCK = "apple"  # its environment sensor does not answer, as in nine substances of SmellNet
@@ -134,10 +134,11 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
     def sniff(label: str, day: str, *splits: str) -> tuple[str, pd.DataFrame]:
         times[day] += timedelta(seconds=generator.uniform(80, 120))
         since = (times[day] - times[day].replace(hour=9, minute=0, second=0)).total_seconds() / 4
-        ratios = {substance(name): ratio for name, ratio in parse_label(label).items()}
+        parts = re.findall(r"([a-z]+)_?(\d*)", label.lower())  # almond80_clove20, almond_50_cumin_50, peach
+        ratios = {substance(name): int(share or 100) / 100 for name, share in parts}
         strength = generator.lognormal(0, 0.12)
         table = nose.mixture_recording(ratios, by_day[day], generator, strength=strength, since=since)
-        number = round((times[day] - EPOCH) / timedelta(milliseconds=1))
+        number = round((times[day] - datetime(2019, 1, 1)) / timedelta(milliseconds=1))  # as real ids are, probably
         name = f"{label}.{np.base_repr(number, 32).lower()}.simulated"
         for split in splits:
             _write(folder / split / f"{name}.csv", table)

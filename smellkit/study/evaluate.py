@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smellkit import metrics, paths, runs
+from smellkit import paths, runs
 from smellkit.checks import read_json
 from smellkit.errors import DataError
-from smellkit.metrics import Interval
+from smellkit.study import metrics
+from smellkit.study.metrics import Interval
 
 Rows = NDArray[np.int64]
 Measure = ArrayLike | Callable[[Rows], float]  # a value for each unit, or a score of any selection of units

@@ -26,7 +26,7 @@ import click
 import numpy as np
 import pandas as pd
 
-from smellkit import checkpoint, paths, sweep
+from smellkit import checkpoint, paths
 from smellkit.checks import Report
 from smellkit.errors import SmellkitError
 from smellkit.gcode import recordings as machine
@@ -34,6 +34,7 @@ from smellkit.odour import mixtures
 from smellkit.odour.predict import recording_rows
 from smellkit.odour.scents import read_scents
 from smellkit.odour.smell import SubstanceSmell, load_smell
+from smellkit.study import sweep
 from smellkit.study.faults import BROKEN_JSON, BROKEN_PICTURES, REFUSED, Fault, document, surrogate_safe
 from smellkit.study.plume import data as plumes
 

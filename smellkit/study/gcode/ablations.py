@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from smellkit import paths, runs, sweep
+from smellkit import paths, runs
 from smellkit.gcode.recordings import MODALITIES, channel_mask
-from smellkit.metrics import over_seeds
+from smellkit.study import sweep
 from smellkit.study.evaluate import earlier, publish
 from smellkit.study.gcode import protocols as bench
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.scores import token_accuracy
+from smellkit.study.metrics import over_seeds
 
 FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {  # file -> what it asks, task, score

@@ -70,8 +70,7 @@ def nearest(machine: Machine, train: Numbers, test: Numbers) -> Numbers:
     """Which training window's 64 positions are nearest, for each of the windows `test`."""
     from sklearn.neighbors import NearestNeighbors
 
-    values, _ = machine.take(machine.windows["row"])
-    paths = np.nan_to_num(values[..., POSITION_COLUMNS]).reshape(len(values), -1)
+    paths = np.nan_to_num(machine.take(machine.windows["row"])[..., POSITION_COLUMNS]).reshape(len(machine), -1)
     model = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(paths[train])
     return model.kneighbors(paths[test], return_distance=False)[:, 0]
 

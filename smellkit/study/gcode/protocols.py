@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from smellkit import options, paths, runs
 from smellkit.gcode.recordings import channel_mask
 from smellkit.gcode.tokens import PAD
-from smellkit.metrics import macro_f1
 from smellkit.runs import Run
 from smellkit.study.evaluate import Outcome, earlier, percent, publish, summarise
 from smellkit.study.gcode import baselines
@@ -25,6 +24,7 @@ from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm
 from smellkit.study.gcode.scores import forced, token_hits
 from smellkit.study.gcode.splits import FOLDS, PROTOCOLS, DataConfig, Prepared
+from smellkit.study.metrics import macro_f1
 from smellkit.task import collate
 from smellkit.train import Settings, fit, parameters
 

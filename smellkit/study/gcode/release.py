@@ -7,6 +7,7 @@ python -m smellkit.study.gcode.release gcode-all data/weights/gcode
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from smellkit.errors import WeightsError
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.predict import HMM, LinePredictor
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS
+from smellkit.gcode.window_decoder import Shape
 from smellkit.runs import Run
 from smellkit.study import ranges
 from smellkit.study.gcode.splits import Prepared
-from smellkit.study.gcode.task import SHAPE, WindowDecoderTask, config_of, model_of
+from smellkit.study.gcode.task import WindowDecoderTask, config_of, model_of
 
 LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
 
@@ -56,7 +58,7 @@ def save(run: Run, folder: Path) -> Path:
     table = prepared.machine.windows.iloc[prepared.parts.train]
     manifest = {
         "kind": "gcode",
-        "model": {name: getattr(task, name) for name in SHAPE},
+        "model": {field.name: getattr(task, field.name) for field in fields(Shape)},
         "channels": CONTINUOUS,
         "used": prepared.mask.astype(int).tolist(),
         "operations": OPERATIONS,

@@ -21,7 +21,7 @@ from smellkit import options
 from smellkit.errors import DataError, OptionError
 from smellkit.gcode import recordings, tokens
 from smellkit.gcode.data import LENGTH, Machine, Numbers, Scaling, load
-from smellkit.gcode.recordings import POSITION_COLUMNS
+from smellkit.gcode.recordings import CONTINUOUS, POSITION_COLUMNS
 from smellkit.gcode.tokens import Grammar
 from smellkit.task import Tensors
 
@@ -80,19 +80,16 @@ def _at_random(table: pd.DataFrame, *, seed: int) -> Split:
 
 def _folds(table: pd.DataFrame) -> dict[str, int]:
     """Group -> fold, dealt out in turn within each operation, in an order that only the names decide."""
-    every = [sorted(own.unique(), key=lambda g: (zlib.crc32(g.encode()), g)) for _, own in _groups(table)]
+    operations = table.groupby("operation")["group"]
+    every = [sorted(own.unique(), key=lambda group: (zlib.crc32(group.encode()), group)) for _, own in operations]
     return {group: (n + place) % FOLDS for n, groups in enumerate(every) for place, group in enumerate(groups)}
 
 
 def _tenth(table: pd.DataFrame, *, seed: int) -> set[str]:
     """About a tenth of the groups of each operation, at least one where there are three or more."""
-    random, every = np.random.default_rng(seed), [sorted(own.unique()) for _, own in _groups(table)]
+    random, every = np.random.default_rng(seed), table.groupby("operation")["group"].unique().map(sorted)
     drawn = (random.choice(g, max(1, round(len(g) / 10)), replace=False) for g in every if len(g) >= 3)
     return {str(group) for groups in drawn for group in groups}
-
-
-def _groups(table: pd.DataFrame):
-    return table.groupby("operation")["group"]
 
 
 def centred(machine: Machine) -> Machine:
@@ -103,7 +100,7 @@ def centred(machine: Machine) -> Machine:
     values = machine.values.copy()
     first = (machine.windows["row"] - machine.windows["start"]).unique()
     for begin, end in zip(first, [*first[1:], len(values)], strict=True):
-        part = values[begin:end]
+        part = values[begin:end, : len(CONTINUOUS)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent in the whole recording
             mean, deviation = np.nan_to_num(np.nanmean(part, axis=0)), np.nanstd(part, axis=0)
@@ -111,18 +108,19 @@ def centred(machine: Machine) -> Machine:
         position = part[:, POSITION_COLUMNS]
         mean[POSITION_COLUMNS] = (np.nanmin(position, axis=0) + np.nanmax(position, axis=0)) / 2
         deviation[POSITION_COLUMNS] = 1.0
-        values[begin:end] = (part - mean) / deviation
+        part[:] = (part - mean) / deviation
     return replace(machine, values=values)
 
 
-def fit_scaling(values: NDArray, categories: NDArray) -> Scaling:
-    """Measure on training rows (rows, 155) and (rows, 4); a channel without spread or values keeps the scale 1."""
+def fit_scaling(rows: NDArray) -> Scaling:
+    """Measure on training rows (rows, 159); a channel without spread or values keeps the scale 1."""
+    values, states = np.split(rows, [len(CONTINUOUS)], axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
         low, centre, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
         spread = np.where(high - low > 1e-6, high - low, np.nanstd(values, axis=0))
     spread = np.where(np.isfinite(spread) & (spread > 1e-6), spread, 1.0)
-    known = [np.unique(c[~np.isnan(c)]).tolist() for c in np.asarray(categories).T]
+    known = [np.unique(c[~np.isnan(c)]).tolist() for c in states.T]
     middle = torch.as_tensor(np.nan_to_num(centre), dtype=torch.float32)
     return Scaling(middle, torch.as_tensor(spread, dtype=torch.float32), known)
 
@@ -202,10 +200,10 @@ def _prepare(config: DataConfig) -> Prepared:
     parts = parts._replace(train=parts.train[:: config.thin])
     train = machine.windows.iloc[parts.train]
     rows = np.unique(train["row"].to_numpy()[:, None] + np.arange(LENGTH))
-    scaling = fit_scaling(machine.values[rows], machine.categories[rows])
+    scaling = fit_scaling(machine.values[rows])
     grammar = Grammar([machine.lines[line] for line in np.unique(train["line"])])
     mask = recordings.channel_mask(config.channels, without=config.without)
-    values, codes = scaling(torch.as_tensor(machine.values), torch.as_tensor(machine.categories))
+    values, codes = scaling(torch.as_tensor(machine.values))
     known = {line: number for number, line in enumerate(grammar.texts)}
     numbers = np.array([known.get(line, -1) for line in machine.lines] + [-1])
     return Prepared(machine, parts, scaling, grammar, mask, values, codes, numbers, encode(machine))

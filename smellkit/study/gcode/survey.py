@@ -16,7 +16,7 @@ def features(machine: Machine) -> NDArray[np.float32]:
     """Mean and deviation of every channel in every window, (windows, 155, 2); 0 where a node is missing."""
     blocks = []
     for rows in np.array_split(machine.windows["row"], max(1, len(machine) // 256)):
-        values = np.ma.masked_invalid(machine.take(rows)[0])
+        values = np.ma.masked_invalid(machine.take(rows)[..., : len(CONTINUOUS)])
         blocks.append(np.stack([values.mean(axis=1).filled(0), values.std(axis=1).filled(0)], axis=2))
     return np.concatenate(blocks).astype(np.float32)
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from smellkit import checkpoint, paths, runs
 from smellkit.gcode.recordings import POSITION_COLUMNS
 from smellkit.gcode.tokens import PAD
-from smellkit.gcode.window_decoder import PathKNN, WindowDecoder
+from smellkit.gcode.window_decoder import PathKNN, Shape, WindowDecoder
 from smellkit.options import accepted
 from smellkit.runs import Run
 from smellkit.study.gcode.scores import forced, head_scores, published_fields, structured_loss, token_accuracy
@@ -29,7 +29,6 @@ from smellkit.study.losses import focal
 from smellkit.task import Batch, Tensors, collate
 
 Config = TypeVar("Config")
-SHAPE = ("width", "layers", "fourier", "structure", "summary")  # options that decide the window decoder's tensors
 MADE_BY = "`smellkit train gcode-encoder`"
 
 
@@ -177,7 +176,7 @@ class DecoderTask(_Contract):
 
 
 @dataclass(frozen=True)
-class WindowDecoderTask(DataConfig, _Contract):
+class WindowDecoderTask(DataConfig, Shape, _Contract):
     """Encoder and decoder as one: operation, line and tokens of a window.
 
     `heads` weighs the structured heads in the loss, `position_weight` the guess of the (perhaps hidden) position,
@@ -185,14 +184,6 @@ class WindowDecoderTask(DataConfig, _Contract):
     """
 
     name: ClassVar[str] = "gcode-window-decoder"
-    width: int = 128
-    layers: int = 1
-    dropout: float = 0.2
-    hide_node: float = 0.15
-    hide_position: float = 0.7
-    fourier: bool = True
-    structure: bool = True
-    summary: bool = True
     path_knn: bool = True
     gamma: float = 0.0
     smoothing: float = 0.05
@@ -206,8 +197,7 @@ class WindowDecoderTask(DataConfig, _Contract):
         if self.path_knn and prepared.mask[POSITION_COLUMNS].all():
             path = train["continuous"][..., POSITION_COLUMNS] * torch.tensor(prepared.scaling.millimetres)
             path_knn = PathKNN(path, train["line"], lines=len(prepared.grammar))
-        own = {name: getattr(self, name) for name in (*SHAPE, "dropout", "hide_node", "hide_position")}
-        model = WindowDecoder(prepared.grammar, prepared.scaling, path_knn=path_knn, **own)
+        model = WindowDecoder(prepared.grammar, prepared.scaling, self, path_knn=path_knn)
         if model.summary is not None:
             model.summary.prepare(train["continuous"])
         return model

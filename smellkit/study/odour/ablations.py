@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from smellkit import paths, plots, sweep
+from smellkit import paths, plots
 from smellkit.errors import OptionError
+from smellkit.study import sweep
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import metrics
 from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.odour import recordings
 from smellkit.odour.features import describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
+from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour.survey import number_sessions, other_sessions
 

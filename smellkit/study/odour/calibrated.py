@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
-from smellkit import metrics
 from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
 from smellkit.odour.windows import LabelledWindows
+from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.systems import System, cross_validate
 

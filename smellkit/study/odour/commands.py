@@ -112,10 +112,13 @@ def reproduce(seeds, out):
 @click.command("drift")
 @click.option("--data", required=True, metavar="DIR", type=FOLDER, help="The folder of UCI 270's batchN.dat.")
 @click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@click.option(
+    "--part", "parts", multiple=True, metavar="NAME", help='How a row begins, such as "5 references"; or all.'
+)
 @JSON
-def drift(data, seeds, out):
+def drift(data, seeds, parts, out):
     """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""
-    _measure("drift", out, f"smellkit bench drift --data DIR --seeds {seeds}", data, seeds=seeds)
+    _measure("drift", out, f"smellkit bench drift --data DIR --seeds {seeds}", data, seeds=seeds, parts=parts)
 
 
 @click.command("submit")
@@ -153,6 +156,45 @@ def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bo
     result = module.run(*given, progress=click.echo, **before, **options)
     click.echo(module.report(result))
     _keep(result, out, command)
+
+
+@click.command("peers")
+@click.option("--data", required=True, metavar="DIR", type=FOLDER, help="A folder with smellnet/ and uma_odours/.")
+@click.option("--set", "sets", multiple=True, metavar="NAME", help="smellnet, uma or own-format; all by default.")
+@JSON
+def peers(data, sets, out):
+    """Measure opensmell 1.0.0 and this kit on the same folds, with the session audit beside (the extra `peers`)."""
+    _measure("peers", out, "smellkit bench peers --data DIR", data, sets=sets)
+
+
+@click.command()
+@click.argument("folder", metavar="FOLDER", type=FOLDER)
+@click.option(
+    "--nose", default="", metavar="FILE|NAME", help="What recorded it; nose.toml in FOLDER, or a guess, else."
+)
+@click.option("--sessions", default="", metavar="FILE|by-day", help="A CSV (file, session), or the days of the clock.")
+@click.option("--out", type=FOLDER, help="For the report and the weights; FOLDER-learnt by default.")
+@click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter of notebook 07.")
+def learn(folder, nose, sessions, out, pairs):
+    """Say what FOLDER holds, how good your nose is honestly, and leave weights that run on it."""
+    import shutil
+
+    from smellkit import batch, options, paths
+    from smellkit.checks import read_json
+    from smellkit.study.odour.own_report import summary
+
+    folder = folder.expanduser().resolve()
+    out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
+    given = {"nose": str(Path(nose).resolve()) if nose and Path(nose).exists() else nose, "out": str(out)}
+    given["sessions"] = sessions if not Path(sessions).is_file() else str(Path(sessions).resolve())
+    given |= options.parse(pairs)
+    (result,) = batch.run(["07_own_nose"], given=given, data=folder, force=True, timeout=3600)
+    if result.error:
+        raise result.error
+    with paths.replacing(out / "report.ipynb") as part:
+        shutil.copyfile(result.output, part)
+    click.echo(summary(read_json(out / "report.json")))
+    click.echo(f"{out}")
 
 
 def _keep(result: dict, out: Path | str, command: str) -> None:

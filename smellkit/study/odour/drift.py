@@ -98,8 +98,10 @@ def learners(seed: int) -> dict[str, Callable[[], Any]]:
 def fitted(make: Callable[[], Any], rows: Array, target: NDArray, weight: Array | None = None) -> Callable:
     """Fit a classifier and return rows -> log-probabilities (rows, 6); discriminants take no weights."""
     model = make()
-    weighted = weight is not None and "shrinkage" not in model.get_params()
-    model.fit(rows, target, **({"sample_weight": weight / weight.mean()} if weighted else {}))
+    if weight is None or "shrinkage" in model.get_params():
+        model.fit(rows, target)
+    else:
+        model.fit(rows, target, sample_weight=weight / weight.mean())
 
     def scores(new: Array) -> Array:
         decided = not hasattr(model, "predict_proba")
@@ -234,15 +236,14 @@ def simulated_day(batch: Batch, *, seed: int) -> tuple[Batch, Batch]:
     return here, Batch(moved.reshape(len(drawn), -1), there.target[drawn])
 
 
-def choose(first: Batch) -> tuple[str, dict[str, float]]:
-    """The way in `ADAPTED` that is right most often on simulated days of `first`, and how often each is."""
+def choose(first: Batch) -> dict[str, float]:
+    """How often each way in `ADAPTED` is right on simulated days of `first`; the best is the chosen one."""
     right: dict[str, list[float]] = {name: [] for name in ADAPTED}
     for day in range(DAYS):
         here, there = simulated_day(first, seed=day)
         for name, way in ADAPTED.items():
             right[name].append(float((way([here], there.values).argmax(1) == there.target).mean()))
-    means = {name: float(np.mean(values)) for name, values in right.items()}
-    return max(means, key=lambda name: means[name]), means
+    return {name: float(np.mean(values)) for name, values in right.items()}
 
 
 # The bench
@@ -252,24 +253,32 @@ def run(
     data: Path,
     *,
     seeds: int = 3,
+    parts: Sequence[str] = (),
     progress: Callable[[str], object] = lambda _: None,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure all three protocols on the batches in `data`; {"about", "chosen", "published", "rows"}."""
+    """Measure the protocols on the batches in `data`; {"about", "chosen", "published", "rows"}.
+
+    `parts` are beginnings of rows' names; all without. Rows and the choice of `earlier`, on the same data, are kept.
+    """
     batches = read(Path(data))
     later = [number for number in LATER if number in batches]
     first = batches[min(batches)]
-    chosen, days = choose(first)
+    sizes = {str(number): len(batch.target) for number, batch in batches.items()}
+    before = (earlier or {}).get("about", {})
+    days = before["simulated_days"] if before.get("rows") == sizes else choose(first)
+    chosen = max(days, key=lambda name: days[name])
     progress(f"chosen on {DAYS} simulated days of batch 1: {chosen} ({days[chosen]:.1%})")
     fit = partial(Fit, batches)
-    referred = {"after": min(REFERRED), "tested": [number for number in REFERRED if number in batches]}
+    referred: dict[str, Any] = {"after": min(REFERRED), "tested": [number for number in REFERRED if number in batches]}
     both_ways = {"all learners": ensemble, "extra trees": plain}
     rows = {f"first to later/{name}": fit(way, later, after=min(later)) for name, way in ADAPTED.items()}
     rows |= {f"before to next/{name}": fit(way, later) for name, way in both_ways.items()}
     rows |= {f"0 references/{chosen}": fit(ADAPTED[chosen], **referred)}
     for count in COUNTS:
         rows |= {f"{count} references/{name}": fit(way, count=count, **referred) for name, way in both_ways.items()}
-    about = {"rows": {str(number): len(batch.target) for number, batch in batches.items()}, "simulated_days": days}
+    rows = {name: row for name, row in rows.items() if not parts or name.startswith(tuple(parts))}
+    about = {"rows": sizes, "simulated_days": days}
     result = evaluate.evaluate(rows, seeds=seeds, about=about, earlier=earlier, progress=progress)
     return {"chosen": chosen, "published": PUBLISHED, **result}
 
@@ -285,10 +294,15 @@ class Fit:
     count: int = 0  # labelled rows of each gas of the tested batch, at most half of them
 
     def __call__(self, seed: int) -> dict[str, Outcome]:
-        """Accuracy on each tested batch, rows drawn for the interval, and their mean, batches drawn."""
+        """Accuracy on each tested batch, and the mean of the batches; rows are drawn for the intervals."""
         hits = {number: self._hits(number, seed) for number in self.tested}
         which = np.concatenate([np.full(len(part), number) for number, part in hits.items()])
-        mean = np.concatenate([part * len(which) / len(hits) / len(part) for part in hits.values()])
+        every = np.concatenate(list(hits.values()))
+
+        def mean(rows: NDArray) -> float:
+            drawn = which[rows]
+            return float(np.mean([every[rows][drawn == number].mean() for number in hits]))
+
         whole = Outcome(np.arange(len(which)), {"accuracy": mean})
         return {"mean": whole} | {
             f"batch {number}": Outcome(np.arange(len(part)), {"accuracy": part}) for number, part in hits.items()

@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from smellkit import metrics
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import recordings
+from smellkit.odour.confidence import Confidence
 from smellkit.odour.encoder import BACKBONES, FEATURE_LAG, Encoder, make
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LEVELS, LabelledWindows, Protocol, cut
 from smellkit.options import nearest
+from smellkit.study import metrics
 from smellkit.study.losses import focal
 from smellkit.study.odour.survey import other_sessions
 from smellkit.task import Batch, Task, Tensors
@@ -124,7 +125,14 @@ def task(config: EncoderConfig | None = None, **options: Any) -> Task:
     """Return the task that `config`, or the `options` of one, describes."""
     config = config or EncoderConfig(**options)
     config.protocol  # noqa: B018 - a wrong option is refused now, not when data are read
-    return over_windows(functools.cache(lambda: read_splits(config)), config)
+    splits = functools.cache(lambda: read_splits(config))
+
+    def about() -> dict[str, Any]:
+        described = asdict(config.protocol) | {"columns": list(config.protocol.columns)}
+        known = {"kind": "odour", "model": config.model, "options": config.options, "protocol": described}
+        return known | {"classes": list(splits()["train"].classes), "calibration": Confidence().asdict()}
+
+    return replace(over_windows(splits, config), about=about)
 
 
 task.__signature__ = inspect.signature(EncoderConfig)  # type: ignore[attr-defined] # what `--set` may name

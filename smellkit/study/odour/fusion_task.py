@@ -120,7 +120,7 @@ def one_hot_loss(outputs: Batch, batch: Batch) -> Tensor:
 def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
     """Scores of a split: accuracy of the strongest scent (any of them where several are), and those of the mixture."""
     beta, ratios = outputs["beta"].detach(), batch["ratios"]
-    right, score = float(correct(beta, ratios).float().mean()), -float(fusion_loss(outputs, batch))
+    right, score = float(correct(beta, ratios).float().mean()), -float(fusion_loss(outputs, batch).detach())
     return {"score": score, "accuracy": right, **mixture_scores(beta.numpy(), ratios.numpy())}
 
 

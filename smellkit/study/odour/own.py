@@ -10,7 +10,7 @@ networks, the one to keep.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +19,24 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from smellkit import checkpoint, metrics, noses, paths, runs
+from smellkit import noses
 from smellkit.checks import Report, fault, read_texts
-from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError
-from smellkit.evaluate import Outcome, percent, summarise
 from smellkit.noses import Description
 from smellkit.odour import readers
 from smellkit.odour.encoder import Encoder, discriminant
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
-from smellkit.study.odour import calibrated
-from smellkit.study.odour.baselines import BASELINES, discriminants, forest
+from smellkit.study import metrics
+from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour.smellnet import combine
-from smellkit.study.odour.systems import network_scores, trained
+from smellkit.study.odour.systems import BASELINES, discriminants, forest, network_scores, trained
 
 SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
 SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is
 WINDOWS, PER_CLASS = 2000, 240  # to train on, at most the larger of these
 STEPS = 400  # that a network is trained at least
 BY_DAY = "by-day"
-LEARNERS = ("lda", "network", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -141,6 +138,12 @@ class Trial:
     scores: Mapping[str, NDArray]
     folds: int
 
+    @property
+    def kept(self) -> str:
+        """What weights can hold and named more windows right: "lda" or "network"; "ensemble" of rows of features."""
+        names = ("lda", "network") if "network" in self.scores else ("ensemble",)
+        return max(names, key=lambda name: self.accuracy(name, pooled=False).value)
+
     def accuracy(self, learner: str, *, pooled: bool = True) -> metrics.Interval:
         """Share of recordings (windows with `pooled` False) named right; 95 %: bootstrap over recordings."""
         scores, target, recording = combine(self.scores[learner], self.windows, 0 if pooled else 1)
@@ -151,22 +154,22 @@ class Trial:
         rows = [(n, percent(self.accuracy(n)), percent(self.accuracy(n, pooled=False))) for n in self.scores]
         return pd.DataFrame(rows, columns=["learner", "recordings", "windows"])
 
-    def confusion(self, learner: str = "ensemble") -> NDArray[np.int64]:
-        """Recordings (classes, classes): rows what it was, columns what was said."""
+    def confusion(self) -> NDArray[np.int64]:
+        """Recordings (classes, classes) by the learner that is kept: rows what it was, columns what was said."""
         matrix = np.zeros((len(self.windows.classes),) * 2, int)
-        scores, target, _ = combine(self.scores[learner], self.windows, 0)
+        scores, target, _ = combine(self.scores[self.kept], self.windows, 0)
         np.add.at(matrix, (target, scores.argmax(1)), 1)
         return matrix
 
-    def sniffing(self, learner: str, protocol: Protocol, rate: float | None) -> pd.DataFrame:
+    def sniffing(self, protocol: Protocol, rate: float | None) -> pd.DataFrame:
         """Accuracy after ever more windows in a row, up to the shortest recording: seconds, value, low, high."""
         shortest = int(np.unique(self.windows.recording, return_counts=True)[1].min())
         rows = []
         for count in range(1, min(9, shortest) + 1):
-            scores, target, recording = combine(self.scores[learner], self.windows, count)
+            scores, target, recording = combine(self.scores[self.kept], self.windows, count)
             share = summarise([Outcome(recording, {"accuracy": metrics.hits(scores, target)})])["accuracy"]
             seconds = (protocol.span + (count - 1) * protocol.stride) / (rate or 1.0)
-            rows.append({"seconds": seconds, "answer": learner, **share._asdict()})
+            rows.append({"seconds": seconds, "answer": self.kept, **share._asdict()})
         return pd.DataFrame(rows)
 
 
@@ -294,164 +297,3 @@ def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[n
             rows.append({"recordings": count, **value._asdict()})
         count *= 2
     return pd.DataFrame(rows)
-
-
-# Smell, or session?
-
-
-def audit(
-    own: Own, windows: LabelledWindows, fold: NDArray[np.int64], trial: Trial, *, seed: int = 7
-) -> dict[str, Any]:
-    """What one row of a recording gives away before anything is smelled, in the folds of the trial, and a verdict.
-
-    {"first_row": {input: interval}, "chance", "best", "verdict"}; forests on the first row of each recording.
-    """
-    first = own.table.groupby("file", sort=True).first()
-    used = np.unique(windows.recording)
-    fold_of = np.array([fold[np.flatnonzero(windows.recording == number)[0]] for number in used])
-    rows, target = first.iloc[used], np.array([windows.classes.index(name) for name in first["substance"].iloc[used]])
-    others = [name for name in own.nose.columns if name not in own.nose.gas and own.nose.columns[name].role != "other"]
-    inputs = {"first row, gas columns": list(own.nose.gas), "first row, " + ", ".join(others).lower(): others}
-    shown = {}
-    for name, columns in inputs.items():
-        if not columns or own.nose.features:
-            continue
-        right = np.zeros(len(target))
-        for number in np.unique(fold_of):
-            train, test = fold_of != number, fold_of == number
-            model = forest(seed, trees=200).fit(rows[columns][train].to_numpy(), target[train])
-            right[test] = model.predict(rows[columns][test].to_numpy()) == target[test]
-        shown[name] = summarise([Outcome(used, {"accuracy": right})])["accuracy"]
-    best = trial.accuracy("ensemble")
-    chance = trial.accuracy("null").value
-    result = {"first_row": {name: value._asdict() for name, value in shown.items()}, "chance": chance}
-    return result | {"verdict": verdict(shown, chance=chance, best=best.value)}
-
-
-def verdict(first: Mapping[str, metrics.Interval], *, chance: float, best: float) -> str:
-    """A sentence or two in words, from the numbers alone."""
-    if not first:
-        return "A row is a whole exposure here, so nothing comes before the smell: only other sessions can tell."
-    name, value = max(first.items(), key=lambda item: item[1].value)
-    text = f"One row, before any smell is there ({name.removeprefix('first row, ')}), names {value.value:.0%} of the "
-    text += f"recordings, the most frequent class alone {chance:.0%}, and the whole recording {best:.0%}. "
-    if value.low > chance and value.value - chance > 0.3 * (best - chance):
-        return text + (
-            "So recordings of a class resemble each other before they smell: they share a session, or the nose was "
-            "still full of the smell. Read the accuracy as recognition within a session; record each class on several "
-            "days, and name the days (--sessions)."
-        )
-    return text + "So the session gives little away here."
-
-
-# Weights
-
-
-def weights(
-    own: Own, protocol: Protocol, windows: LabelledWindows, trial: Trial, *, folder: Path, seed: int = 7
-) -> str:
-    """Train on everything, write weights with a card into `folder`, and return the name of the learner that was kept.
-
-    The network or the discriminant, whichever named more held-out windows right; calibrated on what was held out. Rows
-    of features have no windows, and so no weights: "".
-    """
-    if own.nose.features:
-        return ""
-    kept = max(("lda", "network"), key=lambda name: trial.accuracy(name, pooled=False).value)
-    if kept == "lda":
-        model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows)
-    else:
-        model = "curve-mlp" if protocol.steps >= SHORT else "summary-mlp"
-        net = network(model, windows, seed=seed)
-    held = trial.scores[kept], trial.windows.target, trial.windows.recording
-    learnt = calibrated.calibrate(*held, precision=0.9)
-    files = [rows[list(protocol.columns)].to_numpy() for _, rows in own.table.groupby("file")]
-    units = [own.nose.columns[name].unit for name in protocol.columns]
-    figures = {name: trial.accuracy(name)._asdict() for name in trial.scores}
-    z, target = references(net, windows)
-    manifest = {
-        "kind": "odour",
-        "model": model,
-        "options": {},
-        "protocol": asdict(protocol) | {"columns": list(protocol.columns)},
-        "classes": list(windows.classes),
-        "calibration": learnt.asdict(),
-        "nose": own.nose.to_dict(),
-        "ranges": Ranges.measure(files, names=protocol.columns, unit=units).asdict(),
-        "scores": {"recordings held out": figures},
-        "made_by": {"command": "smellkit learn", "seed": seed, "revision": runs.revision()},
-    }
-    tensors = dict(net.state_dict()) | {"references.z": z, "references.target": target}
-    checkpoint.save(folder, tensors, runs.plain(manifest))
-    paths.write_text(folder / "README.md", card(own, protocol, trial, kept))
-    return kept
-
-
-def references(net: Encoder, windows: LabelledWindows, *, most: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
-    """The odour channels z of evenly spread training windows and their classes, for `smellkit calibrate`."""
-    some = np.unique(np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int))
-    with torch.no_grad():
-        z = net({"window": torch.from_numpy(windows.values[some])})["z"]
-    return z, torch.from_numpy(windows.target[some])
-
-
-def card(own: Own, protocol: Protocol, trial: Trial, kept: str) -> str:
-    """What the weights are, for whoever finds them: the nose, the recordings, how good, and what that means."""
-    columns = ", ".join(f"{name} ({own.nose.columns[name].unit})" for name in protocol.columns)
-    seconds = f"{protocol.span / own.nose.rate:.3g} s" if own.nose.rate else f"{protocol.span} rows"
-    lines = [f"# Weights for the nose {own.nose.name}", "", f"- Columns: {columns}"]
-    lines += [f"- Rate: {own.nose.rate:g} Hz" if own.nose.rate else "- Rate: not known, rows as they come"]
-    lines += [f"- A window: {seconds}, input {protocol.representation}"]
-    lines += [f"- Classes: {', '.join(trial.windows.classes)}"]
-    lines += [f"- Recordings: {own.files['recording'].nunique()}"]
-    lines += [f"- What is kept: {'a linear discriminant' if kept == 'lda' else 'the network'}", ""]
-    lines += ["| learner | recordings held out, % | windows, % |", "|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in trial.table().itertuples(index=False)]
-    lines += [
-        "",
-        "Held out were recordings. Another day, or another nose of this kind, is another question: see the report.",
-    ]
-    return "\n".join([*lines, "", "    smellkit predict DIR --weights FOLDER --out predictions.csv"]) + "\n"
-
-
-def report(
-    own: Own,
-    protocol: Protocol,
-    trial: Trial,
-    audited: Mapping[str, Any],
-    *,
-    by_session: Trial | None,
-    sniffing: pd.DataFrame,
-    curve: pd.DataFrame,
-    seconds: float,
-    kept: str = "",
-) -> dict[str, Any]:
-    """Everything as plain numbers, for report.json."""
-    full = sniffing["value"].iloc[-1]
-    enough = sniffing[sniffing["value"] >= full - 0.02]["seconds"].iloc[0]
-    learners = {name: trial.accuracy(name)._asdict() for name in trial.scores}
-    apart = {n: by_session.accuracy(n)._asdict() for n in by_session.scores} if by_session else None
-    return runs.plain(
-        {
-            "nose": own.nose.to_dict(),
-            "recordings": int(own.files["recording"].nunique()),
-            "classes": list(trial.windows.classes),
-            "columns": list(protocol.columns),
-            "rate": own.nose.rate,
-            "sessions": int(own.files["session"].replace("", np.nan).nunique()),
-            "window": {"rows": protocol.span, "input": protocol.representation},
-            "folds": trial.folds,
-            "accuracy": learners["ensemble"],
-            "windows": {name: trial.accuracy(name, pooled=False)._asdict() for name in trial.scores},
-            "learners": learners,
-            "by_session": apart,
-            "null": learners["null"],
-            "audit": dict(audited),
-            "confusion": trial.confusion().tolist(),
-            "learning_curve": curve.to_dict("records"),
-            "sniffing": {"enough": float(enough), "unit": "seconds" if own.nose.rate else "rows"},
-            "kept": kept,
-            "told": own.notes,
-            "seconds": round(seconds, 1),
-        }
-    )

@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import metrics
 from smellkit.checks import Report
 from smellkit.odour import recordings
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
-from smellkit.study import evaluate
+from smellkit.study import evaluate, metrics
 from smellkit.study.evaluate import Outcome, percent
 from smellkit.study.odour import calibrated, systems
 from smellkit.study.odour.survey import other_sessions, stuck

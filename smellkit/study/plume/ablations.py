@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch.utils.data import Subset
 
-from smellkit import paths, sweep
+from smellkit import paths
 from smellkit.plume import GASES
 from smellkit.plume.models import Sized
-from smellkit.study import evaluate
+from smellkit.study import evaluate, sweep
 from smellkit.study.plume import bench
 from smellkit.study.plume import data as samples
 from smellkit.study.plume.data import four_to_three

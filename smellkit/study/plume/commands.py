@@ -30,17 +30,9 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, o
             count = benches.counts(name)
             click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
         return
-    result = benches.bench(
-        folder,
-        test=test,
-        names=names,
-        seeds=seeds,
-        training={"epochs": epochs},
-        surfaces=not no_outlines,
-        failing=not no_failing,
-        earlier=evaluate.earlier(out or ""),
-        progress=click.echo,
-    )
+    how = {"surfaces": not no_outlines, "failing": not no_failing, "training": {"epochs": epochs}}
+    old = evaluate.earlier(out or "")
+    result = benches.bench(folder, names=names, earlier=old, progress=click.echo, test=test, seeds=seeds, **how)
     if out:
         click.echo(evaluate.publish(out, result, command=benches.COMMAND))
 

@@ -13,26 +13,26 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.models import normalise
-from smellkit.plume.pictures import VALUES, Grey, Rule
+from smellkit.plume.pictures import Grey, Rule
 from smellkit.study.plume import splits
-from smellkit.task import Batch
+from smellkit.study.plume.masks import VALUES, MaskRule
+from smellkit.task import Batch, Tensors
 
 SIZE = (120, 160)  # rows, columns
 KERNEL = 7  # pixels of a blur
 SELECTIONS = ("both", "full", "single", *GASES)
-Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Pairs(Dataset):
+class Pairs(Tensors):
     """Pairs of one split. A batch has `co2`, `ch4`, `co2_mask`, `ch4_mask`, `present`, `label`, `ph` and `index`.
 
     Frames are (B, 1, H, W) from -1 to 1, and 0 everywhere where the gas is missing; masks are (B, H, W); `present`
@@ -47,7 +47,7 @@ class Pairs(Dataset):
         masks: Tensor,
         *,
         gases: str = "both",
-        change: Change | None = None,
+        change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         dropout: float = 0.0,
         balance: bool = False,
     ):
@@ -56,33 +56,27 @@ class Pairs(Dataset):
         if gases == "single":
             table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
-        chosen = present.all(axis=1) if gases == "full" else np.ones(len(present), bool)
         if gases in GASES:
-            present = present & (np.array(GASES) == gases)
-            chosen = present.any(axis=1)
+            present &= np.array(GASES) == gases
+        chosen = present.all(axis=1) if gases == "full" else present.any(axis=1)
         if not chosen.any():
             raise DataError(f"No pair has the gases asked for ({gases})", hint=f"one of {', '.join(SELECTIONS)}")
         self.table, self.frames, self.masks = table, frames, masks
         self.row = torch.as_tensor(np.flatnonzero(chosen))
+        super().__init__(row=self.row)
         self.present = torch.as_tensor(present, dtype=torch.float32)
         self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
         self.ph = torch.tensor(table["ph_value"].tolist())
-        self.change, self.dropout = change, dropout
+        self.augment, self.dropout = change, dropout
         label = self.label[self.row]
         self.weights = 1 / torch.bincount(label).clamp(min=1)[label].double() if balance else None
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getitem__(self, index: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         row = self.row[torch.as_tensor(indices)]
         present = hide(self.present[row], probability=self.dropout) if self.dropout else self.present[row]
         frames, masks = self.frames[row].float() / 255, self.masks[row].long()  # (B, 2, H, W)
-        if self.change:
-            frames, masks = self.change(frames, masks)
+        if self.augment:
+            frames, masks = self.augment(frames, masks)
         frames = normalise(frames) * present[:, :, None, None]
         masks = masks * present[:, :, None, None].long()
         batch = {gas: frames[:, place, None] for place, gas in enumerate(GASES)}
@@ -125,13 +119,20 @@ def read(
         table = tables.read_pairs(folder, split, report=report)
     frames = np.zeros((len(table), len(GASES), *size), np.uint8)
     masks = np.zeros_like(frames)
-    rule = Rule.of(folder, report=report)
+    rule, classes = Rule.of(folder, report=report), MaskRule.of(folder)
     for place, gas in enumerate(GASES):
         for row, names in enumerate(zip(table[f"{gas}_frame"], table[f"{gas}_mask"], strict=True)):
             if names[0]:
-                files = (tables.located(folder, name) for name in names)
-                frames[row, place], masks[row, place] = rule.read_both(*files, size=size, report=report)
-    return table, frames, rule.classes(masks)
+                path, mask = (tables.located(folder, name) for name in names)
+                frame = rule.read_frame(path, report=report)
+                values = classes.read(mask, frame=(path, frame), report=report)
+                frames[row, place] = _resized(frame, size, Image.Resampling.BILINEAR)
+                masks[row, place] = _resized(values, size, Image.Resampling.NEAREST)
+    return table, frames, classes.classes(masks)
+
+
+def _resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:
+    return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
 
 
 def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:

@@ -15,9 +15,10 @@ from smellkit.checks import Report, readable
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import NAMES, VALUES, Grey, Rule
+from smellkit.plume.pictures import Grey, Rule
 from smellkit.simulate import plume as simulate
 from smellkit.study.plume import splits
+from smellkit.study.plume.masks import NAMES, VALUES, MaskRule
 
 FILMED = {"": "both gases", "ch4": "CO2 only", "co2": "CH4 only"}  # by what is missing
 
@@ -39,18 +40,18 @@ def check(folder: str | Path = "") -> Report:
             names = table.loc[table[column] != "", [column, column.replace("frame", "mask")]].to_numpy()
             couples |= {(tables.located(folder, one), tables.located(folder, two)): None for one, two in names}
     try:
-        _check_pictures(Rule.of(folder, report=report), [*couples], report)
+        _check_pictures(Rule.of(folder, report=report), MaskRule.of(folder), [*couples], report)
     except DataError as why:
         report.skip(folder, why)
     return report
 
 
-def _check_pictures(rule: Rule, couples: Sequence[tuple[Path, Path]], report: Report) -> None:
+def _check_pictures(rule: Rule, masks: MaskRule, couples: Sequence[tuple[Path, Path]], report: Report) -> None:
     """Read every frame and its mask; the report gets faults, and which grey levels and classes there are."""
     levels, values = np.zeros((2, 256), int)
     for path, mask in couples:
         frame = next(readable([path], partial(rule.read_frame, report=report), skip=True, report=report), None)
-        read = partial(rule.read_values, frame=frame, report=report)
+        read = partial(masks.read, frame=frame, report=report)
         for _, classes in readable([mask], read, skip=True, report=report):
             if frame is not None:
                 levels += np.bincount(frame[1].ravel(), minlength=256)
@@ -58,7 +59,7 @@ def _check_pictures(rule: Rule, couples: Sequence[tuple[Path, Path]], report: Re
     if levels.any():
         used = np.flatnonzero(levels)
         report.remarks.append(f"frames: {len(used)} grey levels, from {used[0]} to {used[-1]}")
-        meaning = rule.classes(np.arange(256, dtype=np.uint8))
+        meaning = masks.classes(np.arange(256, dtype=np.uint8))
         shares = 100 * np.bincount(meaning, weights=values, minlength=len(NAMES)) / values.sum()
         listed = ", ".join(f"{share:.1f} % {name}" for share, name in zip(shares, NAMES, strict=True))
         report.remarks.append(f"masks: {listed}")
@@ -82,8 +83,8 @@ def amounts(folder: str | Path = "") -> pd.DataFrame:
     """
     folder = tables.find(folder)
     table = pd.concat(splits.read_all(folder).values(), ignore_index=True)
-    rule = Rule.of(folder)
-    masks = [rule.read_values(tables.located(folder, path)) for path in table["mask_path"]]
+    rule = MaskRule.of(folder)
+    masks = [rule.read(tables.located(folder, path)) for path in table["mask_path"]]
     table["area"] = [(rule.classes(mask) == GAS).mean() for mask in masks]
     columns = ["gas_type", "ph_value", "class_name", "area"]
     if (folder / "emission.csv").is_file():

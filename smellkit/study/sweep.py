@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from smellkit import options, paths
 from smellkit.checks import fault, read_yaml
 from smellkit.errors import DataError
-from smellkit.metrics import over_seeds
 from smellkit.runs import Run
+from smellkit.study.metrics import over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,7 +152,7 @@ def _cluster(scheduler: str, *, workers: int) -> Iterator[Any]:
     import dask
     from distributed import LocalCluster
 
-    quiet = {"dashboard_address": None, "silence_logs": "ERROR"}
+    quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": "ERROR"}  # any free port: two sweeps may run
     # workers would hand back all memory above 64 KiB; a step of training that asks for it anew takes half as long again
     keeping = dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None})
     with keeping, LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", **quiet) as local:

@@ -1,0 +1,129 @@
+"""`smellkit bench peers`: opensmell 1.0.0 and this kit on the same folds of the same recordings, with the audit beside.
+
+OpenSmell's way: a recording is divided by the median of its first 15 %, windows of 100 rows give 28 features a channel
+and some for pairs, their mean over the recording goes into 200 trees. "absolute levels" leaves the division out. All
+are scored on whole recordings; windows follow each other here, as its own of every 10 rows take an hour.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smellkit import noses
+from smellkit.errors import DataError, OptionError
+from smellkit.study.evaluate import Outcome, percent, summarise
+from smellkit.study.odour import own, own_report
+from smellkit.study.odour.own import Own
+
+STRIDE = 100  # rows from one of its windows to the next
+PUBLISHED = {"OpenSmell on SmellNet, absolute levels (its README)": 89.4}
+
+
+def run(
+    data: Path,
+    *,
+    sets: Sequence[str] = (),
+    seed: int = 7,
+    progress: Callable[[str], object] = lambda _: None,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure both on `sets` (smellnet, uma, own-format; all by default) below `data`, keeping `earlier` rows.
+
+    {"published", "about", "rows": {"set/way": {"recordings", ...}}}; OptionError without opensmell (the extra `peers`).
+    """
+    try:
+        import opensmell  # noqa: F401
+    except ImportError as why:
+        raise OptionError("The peer is not installed", hint="pip install smellkit[peers]") from why
+    unknown = [name for name in sets if name not in SETS]
+    if unknown:
+        raise OptionError(f"There is no set {unknown[0]!r}", hint=f"one of {', '.join(SETS)}")
+    rows, about = ({**(earlier or {}).get(part, {})} for part in ("rows", "about"))
+    for name in sets or SETS:
+        with tempfile.TemporaryDirectory() as scratch:
+            mine = SETS[name](Path(data), Path(scratch))
+        for way, row in compare(mine, seed=seed).items():
+            rows[f"{name}/{way}"] = row
+            progress(f"{name}, {way}: {percent(row['recordings'])}")
+        about[name] = {"recordings": len(mine.files), "classes": int(mine.table["substance"].nunique())}
+    return {"published": PUBLISHED, "about": about, "rows": rows}
+
+
+def compare(mine: Own, *, seed: int) -> dict[str, dict[str, Any]]:
+    """Every way on the same folds of recordings: {way: {"recordings": interval, ...}}; the audit is one of the rows."""
+    protocol = mine.protocol()
+    windows = mine.windows(protocol)
+    fold = own.folds_of(windows)
+    trial = own.validate(windows, protocol, fold, seed=seed)
+    audited = own_report.audit(mine, windows, fold, trial, seed=seed)
+    used, first = np.unique(windows.recording, return_index=True)
+    parts = [rows[list(protocol.columns)].to_numpy() for _, rows in mine.table.groupby("file", sort=True)]
+    rows: dict[str, Any] = {}
+    for way, absolute in {"opensmell": False, "opensmell, absolute levels": True}.items():
+        x = np.stack([described(parts[number], absolute=absolute) for number in used])
+        right = forest(x, windows.target[first], fold[first])
+        rows[way] = {"recordings": summarise([Outcome(used, {"accuracy": right})])["accuracy"]._asdict()}
+    rows |= {f"smellkit, {name}": {"recordings": trial.accuracy(name)._asdict()} for name in trial.scores}
+    for name, value in audited["first_row"].items():
+        rows[f"audit: {name}"] = {"recordings": value}
+    return rows
+
+
+def described(values: NDArray, *, absolute: bool) -> NDArray[np.float64]:
+    """What opensmell says of one recording (rows, channels): the mean of the features of its windows."""
+    from opensmell.mox.features import extract_all_framework_features
+    from opensmell.mox.preprocessing import rs_r0_normalize, segment
+
+    rows = np.asarray(values, float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its fits of decays overflow
+        parts = segment(rows if absolute else rs_r0_normalize(rows), stride=STRIDE)
+        found = [list(extract_all_framework_features(part).values()) for part in parts]
+    return np.nan_to_num(np.mean(found, axis=0), posinf=0, neginf=0)
+
+
+def forest(x: NDArray, target: NDArray, fold: NDArray) -> NDArray[np.float64]:
+    """Which rows its trees name right, each by a fit without the row's fold."""
+    import opensmell
+
+    right = np.zeros(len(target))
+    for number in np.unique(fold):
+        model = opensmell.train(x[fold != number], target[fold != number])
+        right[fold == number] = model.predict(x[fold == number]) == target[fold == number]
+    return right
+
+
+def _smellnet(data: Path, _: Path) -> Own:
+    return own.understand(data / "smellnet" / "base" / "training", nose="smellnet")
+
+
+def _uma(data: Path, _: Path) -> Own:
+    return own.understand(data / "uma_odours")
+
+
+def _own_format(_: Path, scratch: Path) -> Own:
+    """A simulated rig of six channels, written in OpenSmell's own format and read back from it."""
+    from smellkit.odour import readers
+    from smellkit.odour.exchange import write_exchange
+    from smellkit.simulate.boards import write_recordings
+
+    made = write_recordings(scratch / "made", noses.load("opensmell"), classes=4, recordings=12, days=3)
+    write_exchange(scratch / "exchange", *readers.read_folder(made))
+    if not any((scratch / "exchange").glob("*.json")):
+        raise DataError(f"Nothing was written to {scratch / 'exchange'}", hint="report this")
+    return own.understand(scratch / "exchange")
+
+
+SETS: dict[str, Callable[[Path, Path], Own]] = {"smellnet": _smellnet, "uma": _uma, "own-format": _own_format}
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The rows as text, in per cent of recordings."""
+    return "\n".join(f"{name:56} {percent(row['recordings'])}" for name, row in result["rows"].items())
