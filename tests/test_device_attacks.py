@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,11 +140,31 @@ def test_a_change_of_channel_stops_what_plays_before(change):
         world.neck.set_handset(160)
     else:
         world.neck.set_channel(160, world.device.uid)
+    assert not world.neck.playing
     world.clock.sleep(0.1)
     assert not world.device.emitting
     assert [entry["what"] for entry in world.sent("")][-4].startswith("stop")
     world.clock.sleep(30)
     assert len(world.device.air) == 1
+
+
+def test_a_play_that_comes_while_the_channel_changes_waits_for_that():
+    world = World()
+    world.neck.wake()
+    obey = world.device._obey
+
+    def obey_late(frame, now):  # the change is not answered, and meanwhile somebody wants a scent
+        if frame.command != 0x26:
+            obey(frame, now)
+        elif not world.neck.playing:
+            world.neck.play(3, seconds=5)
+
+    world.device._obey = obey_late
+    with pytest.raises(LinkError, match="No reply"):
+        world.neck.set_handset(160)
+    assert world.sent("set handset") and not world.sent("play 3")
+    world.clock.sleep(1)
+    assert world.device.emitting == 3
 
 
 def test_a_change_of_channel_that_nobody_answers_has_stopped_what_played_too():
@@ -387,6 +408,8 @@ def test_a_stop_order_comes_in_through_a_socket_that_is_the_users_alone():
         assert reply["pid"] == os.getpid() and reply["sent"] == reply["ports"] == ["virtual"]
         until(lambda: not neck.virtual.emitting, 1.0)
         until(lambda: not neck.playing)
+        time.sleep(0.3)  # the watchdog leaves the rest to the program: its own is one, two on a busy machine
+        assert 3 < [raw for _, raw in neck.virtual.received].count(frames.stop()) < 6
         neck.play(4, seconds=60)  # who plays afterwards is not held back
         until(lambda: neck.virtual.emitting == 4)
     assert not door.exists()
@@ -433,7 +456,7 @@ def test_layer_last_resort_a_worker_that_dies_sends_stop_from_its_own_end():
 def test_layer_last_resort_a_worker_that_hangs_is_gone_past(monkeypatch):
     device = VirtualNeckWear()
     with PtyServer(device) as served:
-        neck = NeckWear.open(served.port, watchdog=False, timing=QUICK)
+        neck = NeckWear.open(served.port, watchdog=False, timing=replace(QUICK, unguarded=10.0))
         neck.play(3, seconds=60)
         await_silence(device, False)
         held = threading.Event()
@@ -496,10 +519,9 @@ def test_a_program_without_a_parent_process_handle_is_watched_by_its_line_alone(
 def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
     with playing("neck = begin(); time.sleep(60)") as (device, child):
         began = Clock.now()
-        replies = order("stop")
+        replies = [reply for reply in order("stop") if reply["pid"] == child.pid]  # whatever else plays here
         await_silence(device, True, 2.0)
-        assert device.air[-1].end - began < 0.2
-        assert [reply["pid"] for reply in replies] == [child.pid]
+        assert device.air[-1].end - began < 0.2 and len(replies) == 1
         shown = CliRunner().invoke(neckwear, ["stop"]).output
         assert f"held by process {child.pid}" in shown and replies[0]["ports"][0] in shown
         assert order("stop", "/dev/another") == []
@@ -520,10 +542,9 @@ def test_an_emergency_stop_over_the_link_that_answers_says_whether_it_was_confir
         run = CliRunner().invoke(neckwear, ["stop"])
         await_silence(device, True, 1.0)
         assert device.air[-1].end - began < 0.2
-        assert f"Stop was sent to {server.port}, held by process {child.pid}" in run.output
-        assert ("It confirmed that." in run.output) == (silence == 0) and ("Nothing conf" in run.output) == bool(
-            silence
-        )
+        said = [line for line in run.output.splitlines() if f"held by process {child.pid}" in line][0]
+        end = "Nothing confirms that." if silence else "It confirmed that."
+        assert said.startswith(f"Stop was sent to {server.port}") and run.output.count(end) >= 1
         child.kill()
 
 

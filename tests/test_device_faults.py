@@ -281,6 +281,16 @@ def test_d11_a_blocked_write_ends_within_its_bound():
     assert not world.device.emitting and world.neck.status().connected  # freed, found again, silenced
 
 
+def test_d11_a_play_whose_write_failed_may_be_in_the_air_and_the_bound_says_so():
+    world = World(blocked=3.0)
+    world.neck.wake()
+    world.clock.sleep(1.5)
+    world.neck.play(3, seconds=8)
+    with pytest.raises(WriteBlocked):
+        world.neck.wait()
+    assert 7 < world.neck.status().bound <= 8.2
+
+
 def test_d11_a_real_terminal_that_takes_nothing_blocks_no_longer_than_the_bound():
     device = VirtualNeckWear()
     with PtyServer(device) as served, NeckWear.open(served.port, watchdog=False) as neck:

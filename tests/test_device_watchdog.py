@@ -155,8 +155,8 @@ def test_the_watchdog_follows_the_port_to_another_descriptor_and_lets_go_of_a_lo
     other, second = socket.socketpair()
     watched = Watched(stop=frames.stop(), name="", baud=0, guard=Guard())
     watched.start(Alone())
-    watched.on_link(SimpleNamespace(name="", fileno=ours.fileno, telnet=False))
-    watched.on_link(SimpleNamespace(name="", fileno=other.fileno, telnet=True))
+    watched.on_link(SimpleNamespace(name="", fileno=ours.fileno, telnet=False, alone=False))
+    watched.on_link(SimpleNamespace(name="", fileno=other.fileno, telnet=True, alone=False))
     ours.close()
     device.settimeout(5)
     assert device.recv(100) == b""  # the first one is closed on the watchdog's side too
