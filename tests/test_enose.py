@@ -227,6 +227,15 @@ def test_rows_that_nobody_reads_are_dropped_and_counted_and_a_new_run_begins():
     assert len(nose.rows()) < KEPT
 
 
+def test_the_status_tells_how_far_a_slow_reader_lags_behind():
+    with Board(RECORDING, rate=100) as board, Nose(board.port) as nose:
+        nose.read()
+        wait(lambda: nose.status()["waiting"] >= 30, seconds=10)
+        assert nose.status()["lag"] > 0.1
+        nose.rows()
+        assert nose.status()["lag"] < 0.1
+
+
 def test_closing_ends_every_thread_and_file_soon(open_files):
     threads, files = threading.active_count(), open_files()
     for seed in range(3):

@@ -268,12 +268,20 @@ class Nose(contextlib.AbstractContextManager):
             yield self.read()
 
     def status(self) -> dict:
-        """Return what is known: port, connected, connections, seconds since the last row, what was dropped and why."""
+        """Return what is known: port, connected, connections, seconds since the last row, what was dropped and why.
+
+        `waiting` rows were not read yet, and `lag` is how many seconds ago the oldest of them came.
+        """
+        with self._lock:
+            waiting, oldest = len(self._rows), self._rows[0].time if self._rows else None
+        now = self.clock.now()
         return {
             "port": self.port,
             "connected": not self.lost and not self._closed,
             "connections": self.connections,
-            "silent": self.clock.now() - self._row_at,
+            "silent": now - self._row_at,
+            "waiting": waiting,
+            "lag": 0.0 if oldest is None else now - self._began - oldest,
             "lost": self.lost,
             "outside": self._lines.outside,
             "told": dict(self._lines.told),
