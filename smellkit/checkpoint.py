@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smellkit import __version__, paths
+from smellkit.card import card
 from smellkit.checks import read_json
 from smellkit.checks.report import disguise
 from smellkit.errors import DataError, WeightsError
@@ -20,7 +21,7 @@ AGAIN = "train it again, or restore the folder with `git checkout`"
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) -> Path:
-    """Write `tensors` and `manifest` into `folder`, each by rename, and return the folder.
+    """Write `tensors`, `manifest` and a card (README.md) into `folder`, each by rename, and return the folder.
 
     The manifest gets the version of the kit and the sha256 of the weights, so that a mixed pair is noticed on loading.
     """
@@ -30,7 +31,9 @@ def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) 
     with paths.replacing(folder / FILE) as part:
         part.write_bytes(packed({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
     digest = sha256((folder / FILE).read_bytes()).hexdigest()
-    paths.write_json(folder / MANIFEST, {**manifest, "smellkit": __version__, "sha256": digest})
+    described = {**manifest, "smellkit": __version__, "sha256": digest}
+    paths.write_json(folder / MANIFEST, described)
+    paths.write_text(folder / "README.md", card(described))
     return folder
 
 

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 import smellkit
-from smellkit import paths
+from smellkit import checkpoint, paths
+from smellkit.card import card
 from smellkit.sensors import SENSORS
 from smellkit.study.pages import open_links
 
@@ -62,6 +63,19 @@ def test_the_description_for_machines_names_files_that_are_there_and_the_columns
     fields = [field["name"] for field in described["recordSet"][0]["field"]]
     assert fields == [*SENSORS, "file"]
     assert described["version"] == smellkit.__version__
+
+
+def test_every_shipped_weight_has_a_card_made_from_its_manifest(tmp_path):
+    folders = [path for path in paths.weights().iterdir() if path.is_dir()]
+    assert len(folders) == 5
+    for folder in folders:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert text == card(checkpoint.manifest(folder)), folder.name
+        front = yaml.safe_load(text.split("---")[1])
+        assert front["license"] == "mit" and front["library_name"] == "smellkit"
+        assert "**Limits.**" in text
+    checkpoint.save(tmp_path, {}, {"kind": "odour", "classes": ["a"], "scores": {"test": {"top1": 0.5}}})
+    assert "| test, top1 | 0.5 |" in (tmp_path / "README.md").read_text()
 
 
 def test_links_to_the_code_appear_with_its_address_alone(tmp_path):

@@ -54,6 +54,10 @@ def site(source, data, profile, preview, strict, publish):
     page = options.resolve("smellkit.study.pages:page")
     parts |= {f"results {name}": page(name) for name in PAGES}
     parts["data"] = (paths.HOME / "data" / "README.md").read_text(encoding="utf-8").partition("\n")[2]
+    cards = sorted(paths.weights().glob("*/README.md"))
+    parts["cards"] = "\n".join(
+        path.read_text(encoding="utf-8").split("---\n", 2)[2].replace("\n# ", "\n## ") for path in cards
+    )
     parts["open"] = options.resolve("smellkit.study.pages:open_links")()
     substances = options.resolve("smellkit.study.odour.substances:pages")()
     built = sites.build(source, quarto=not preview, parts=parts, pages=substances, progress=click.echo)
