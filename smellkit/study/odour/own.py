@@ -34,7 +34,7 @@ from smellkit.study.odour.systems import BASELINES, discriminants, forest, netwo
 
 SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
 SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is
-WINDOWS, PER_CLASS = 2000, 240  # to train on, at most the larger of these
+WINDOWS, PER_CLASS = 1000, 240  # to train on, at most the larger of these
 STEPS = 400  # that a network is trained at least
 BY_DAY = "by-day"
 
@@ -176,7 +176,7 @@ class Trial:
 def folds_of(windows: LabelledWindows, most: int = 5) -> NDArray[np.int64]:
     """Fold of each window: recordings of a class dealt in turn over as many folds as the rarest class has of them."""
     rarest = min(int(windows.fold[windows.target == number].max()) + 1 for number in range(len(windows.classes)))
-    return windows.fold % min(rarest, most, 3 if len(windows) > 3 * WINDOWS else most)
+    return windows.fold % min(rarest, most, 3 if len(windows) > WINDOWS else most)
 
 
 def validate(

@@ -192,5 +192,7 @@ def summary(report: Mapping[str, Any]) -> str:
     ]
     if report["by_session"]:
         lines += [f"on sessions left out: {percent(report['by_session'][report['kept'] or 'ensemble'])} %"]
-    lines += [f"{sniff['enough']:.3g} {sniff['unit']} of sniffing are enough", report["audit"]["verdict"]]
+    if report["kept"]:  # a row of features is no time
+        lines += [f"{sniff['enough']:.3g} {sniff['unit']} of sniffing are enough"]
+    lines += [report["audit"]["verdict"]]
     return "\n".join(lines)
