@@ -69,11 +69,12 @@ def test_home_activity_362_has_blanks_and_a_clock_in_hours(tmp_path):
     assert set(table["substance"]) == {"banana"}
 
 
-def test_low_concentration_1081_asks_for_the_names_of_its_columns(tmp_path):
+def test_low_concentration_1081_is_rows_of_features_and_that_is_told_as_a_guess(tmp_path):
     lines = [f"{name},50," + joined(row) for name in ("ethanol", "acetone") for row in rows(4, 90)]
     write(tmp_path / "gsalc.csv", lines)
-    with pytest.raises(DataError, match="no header"):
-        readers.read_folder(tmp_path)
+    nose, table = readers.read_folder(tmp_path)
+    assert nose.features and len(table) == 8 and set(table["substance"]) == {"ethanol", "acetone"}
+    assert any("an exposure of its own" in guess for guess in readers.guess(tmp_path)[1])
 
 
 def test_beef_reads_with_a_nose_that_names_the_sensors_alone(tmp_path):

@@ -53,6 +53,7 @@ class _Contract:
 
     watch: ClassVar[str] = "accuracy"
     keep: ClassVar[None] = None
+    about: ClassVar[type] = dict
     batch: ClassVar[int] = 256
 
 

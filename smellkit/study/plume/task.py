@@ -30,6 +30,7 @@ class PlumeTask:
 
     name: ClassVar[str] = "plume"
     watch: ClassVar[str] = "selection_score"
+    about: ClassVar[type] = dict
     batch: ClassVar[int] = 32
     data: str = ""
     test: str = ""
