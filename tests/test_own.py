@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from smellkit import checkpoint, noses
+from smellkit import checkpoint, noses, panel
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import readers, repair
+from smellkit.odour.live import Recogniser
+from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.recordings import read_recordings
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
@@ -171,3 +174,16 @@ def test_a_run_folder_of_train_is_weights(tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert set(pd.read_csv(tmp_path / "p.csv")["top1"]) <= set(checkpoint.manifest(run.folder)["classes"])
+
+
+def test_the_live_panel_takes_own_weights_and_names_what_its_board_smells(learnt, folder):
+    weights = learnt[-1]
+    recording = min((folder / learnt[2].classes[0]).glob("*.csv"))
+    with panel.Session(recogniser=lambda: Recogniser(Pipeline.load(weights))) as session:
+        session.connect(source=recording, rate=300)
+        until = time.monotonic() + 60
+        while not (session.answer and session.answer.probabilities) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert session.recogniser.nose.name == "mq-array"
+        assert session.answer.name in learnt[2].classes
+        assert session.answer.reason  # none of its classes need be a scent of the player, and it says so
