@@ -21,9 +21,9 @@ AGAIN = "train it again, or restore the folder with `git checkout`"
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) -> Path:
-    """Write `tensors`, `manifest` and a card (README.md) into `folder`, each by rename, and return the folder.
+    """Write `tensors` and `manifest`, and of what has a kind a card (README.md), into `folder`; return the folder.
 
-    The manifest gets the version of the kit and the sha256 of the weights, so that a mixed pair is noticed on loading.
+    Each by rename. The manifest gets the version of the kit and the sha256 of the weights, so that a mixed pair is noticed on loading.
     """
     from safetensors.torch import save as packed
 
@@ -33,7 +33,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) 
     digest = sha256((folder / FILE).read_bytes()).hexdigest()
     described = {**manifest, "smellkit": __version__, "sha256": digest}
     paths.write_json(folder / MANIFEST, described)
-    paths.write_text(folder / "README.md", card(described))
+    if described.get("kind"):
+        paths.write_text(folder / "README.md", card(described))
     return folder
 
 
