@@ -23,7 +23,8 @@ AGAIN = "train it again, or restore the folder with `git checkout`"
 def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) -> Path:
     """Write `tensors` and `manifest` into `folder`, and of what has a kind a card (README.md); return the folder.
 
-    Each by rename. The manifest gets the version of the kit and the sha256 of the weights, so that a mixed pair is noticed on loading.
+    Each by rename. The manifest gets the version of the kit and the sha256 of the weights, so that a mixed pair is
+    noticed on loading.
     """
     from safetensors.torch import save as packed
 
