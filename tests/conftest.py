@@ -1,6 +1,11 @@
 """What all tests share."""
 
+import contextlib
+import functools
+import http.server
+import shutil
 import signal
+import threading
 
 import pandas as pd
 import pytest
@@ -48,3 +53,35 @@ def predict(tmp_path):
         return done.exit_code, done.output + str(done.exception or "")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """A folder as pages for this machine alone: `with serving(folder) as address`."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    @contextlib.contextmanager
+    def serve(folder):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real Chromium, driven by Playwright; skips where either is absent."""
+    play = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not (program := next(filter(None, map(shutil.which, names)), None)):
+        pytest.skip("needs Chromium: apt install chromium")
+    with play.sync_playwright() as playing:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu"]
+        browser = playing.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        browser.close()

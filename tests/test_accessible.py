@@ -1,9 +1,6 @@
 """The pages for everybody: axe finds nothing serious, light or dark, at a desk or on a phone; no page is too wide."""
 
-import functools
-import http.server
 import shutil
-import threading
 
 import pytest
 
@@ -12,9 +9,7 @@ from smellkit.cli.publish import PAGES
 from smellkit.study import pages
 from smellkit.study.odour import substances
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+pytestmark = pytest.mark.browser
 axe_api = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install -e .[dev]")
 LOOKED_AT = [
     "index", "site/results-odour", "site/results-plume", "site/try", "site/data", "site/about", "site/hardware",
@@ -24,7 +19,7 @@ LOOKED_AT = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(tmp_path_factory, serving):
     """A preview of all pages and of three published notebooks, served to this machine alone."""
     home = tmp_path_factory.mktemp("home")
     for name in ("_quarto.yml", "index.qmd"):
@@ -41,29 +36,14 @@ def address(tmp_path_factory):
     parts["data"] = (paths.HOME / "data" / "README.md").read_text(encoding="utf-8").partition("\n")[2]
     site.build("published", home=home, quarto=False, parts=parts, pages=few)
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(home / "_site")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as play:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu"]
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
+    with serving(home / "_site") as address:
+        yield address
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_on_a_page_keeps_anybody_out(address, browser, width, mode):
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=mode)
+def test_nothing_on_a_page_keeps_anybody_out(address, chromium, width, mode):
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=mode)
     page, found, outside = context.new_page(), [], []
     page.on("request", lambda request: outside.append(request.url) if not request.url.startswith(address) else None)
     page.on("pageerror", lambda why: found.append(str(why)))

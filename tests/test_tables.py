@@ -1,7 +1,6 @@
 """Tables of results in a real Chromium: sorted, filtered, saved; and nothing wider than a phone."""
 
 import csv
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,7 @@ import pytest
 from smellkit import paths
 from smellkit.study import published
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+pytestmark = pytest.mark.browser
 ROWS = "".join(f"<tr><td>{name}</td><td>{text}</td></tr>" for name, text in [
     ("lstm", "48.0 [39.2, 56.7]"), ("=1+1", "–"), ("trees", "68.5 [59.5, 77.4]"), ("large", "313,244"),
     ("e", "1.0"), ("f", "2.0"), ("g", "3.0"),
@@ -24,15 +21,13 @@ PAGE = (
 
 
 @pytest.fixture
-def page():
-    with sync_api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        page = chromium.new_page(viewport={"width": 390, "height": 800})
-        page.set_content(PAGE)
-        page.add_style_tag(path=paths.HOME / "site" / "kit.css")
-        page.add_script_tag(path=paths.HOME / "site" / "tables.js")
-        yield page
-        chromium.close()
+def page(chromium):
+    page = chromium.new_page(viewport={"width": 390, "height": 800})
+    page.set_content(PAGE)
+    page.add_style_tag(path=paths.HOME / "site" / "kit.css")
+    page.add_script_tag(path=paths.HOME / "site" / "tables.js")
+    yield page
+    page.close()
 
 
 def names(page):

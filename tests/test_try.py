@@ -3,12 +3,8 @@
 Web Serial is an object of ours in the page, joined to the kit's virtual player, which gets what a wire would carry.
 """
 
-import functools
-import http.server
 import json
 import os
-import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -23,8 +19,7 @@ from smellkit.odour.pipeline import read_parts
 from smellkit.site import stage_try
 from smellkit.study.odour.page import FILE, readout
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
+pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
 SAMPLE = paths.sample() / "smellnet" / "base" / "testing"
 REAL = Path(os.environ.get("SMELLKIT_DATA", "/nowhere")) / "smellnet" / "base" / "testing"
@@ -42,30 +37,15 @@ window.unplug = () => port.dispatchEvent(new Event("disconnect"));
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(tmp_path_factory, serving):
     """The page on a server of this machine alone."""
     root = tmp_path_factory.mktemp("pages")
     stage_try(root / "site" / "try")
     text = '<!DOCTYPE html><meta charset="utf-8"><div id="try"></div><script type="module" src="try/page.js"></script>'
     (root / "site" / "try.html").write_text(text)
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/site/try.html"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as play:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu"]
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
+    with serving(root) as address:
+        yield f"{address}/site/try.html"
 
 
 @pytest.fixture
@@ -74,9 +54,9 @@ def device():
 
 
 @pytest.fixture
-def page(browser, address, device):
+def page(chromium, address, device):
     """The page, joined to a virtual player; whatever it logs as an error fails the test."""
-    page, errors = browser.new_page(), []
+    page, errors = chromium.new_page(), []
     page.on("pageerror", lambda why: errors.append(str(why)))
     page.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url else None)
     page.expose_function("received", lambda data: device.receive(bytes(data)))
@@ -193,6 +173,27 @@ def test_rows_of_a_board_are_recognised_as_they_come(page):
     page.wait_for_selector(
         "text=(now)"
     )  # the shipped weights have never smelled the simulated nose: any answer will do
+
+
+def fed(page, lines):
+    page.click("[data-part=board]")
+    page.wait_for_function("window.board")
+    text = "\n".join(["half a li", *lines, ""])
+    page.evaluate("(text) => window.board.enqueue(new TextEncoder().encode(text))", text)
+
+
+def test_a_board_of_another_converter_is_told_and_not_named(page):
+    fed(page, ["3000,2900,2950,3800,1,16,0,25,1012,24,881,8"] * 6)
+    page.wait_for_selector("text=The board says what this nose can't")
+    page.wait_for_selector("text=NO2")
+    assert not page.inner_text("[data-part=answer]")
+
+
+def test_an_overflow_of_a_live_board_counts_as_the_top_of_its_span_and_another_rate_is_told(page):
+    fed(page, ["53,84,152,768,4294967295,36,0,25,1022,28,420,-43"] * 30)
+    page.wait_for_selector("text=30 rows; ")
+    page.wait_for_selector("text=rows come a second where the weights know 1")
+    page.wait_for_selector("text=65535 to 65535")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 // The page itself: what is asked of smell.js and neckwear.js, and what is seen of their answers.
-import {DataError, Listener, SCENTS, Smell, readRecording} from "./smell.js";
+import {DataError, Listener, SCENTS, Smell, number, readRecording} from "./smell.js";
 import {BAUD, Player, SerialPort, VirtualPort, lines, render} from "./neckwear.js";
 
 const SAMPLES = ["banana", "garlic", "strawberry", "mint"], SPEED = 25, SHOWN = 60;
@@ -184,19 +184,30 @@ async function sniff() {
 async function listen(port, signal) {
   const encoder = await smell("shipped"), listener = new Listener(encoder), rows = [], early = [];
   const all = ["NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG", "Benzene", "Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude"];
-  let places = encoder.columns.map((name) => all.indexOf(name)), width = all.length, dropped = 0;
+  let places = encoder.columns.map((name) => all.indexOf(name)), width = all.length, dropped = 0, wrong = 0, outside = "", began = performance.now();
   for await (const cells of lines(port, signal)) {
     if (encoder.columns.every((name) => cells.includes(name))) {
       [places, width] = [encoder.columns.map((name) => cells.indexOf(name)), cells.length];
       continue;
     }
-    const row = places.map((place) => Number(cells[place]));
-    if (cells.length !== width || !row.every((value) => Number.isFinite(value) && value >= 0)) { dropped++; continue; }
+    let row = null;
+    try {
+      if (cells.length === width) row = places.map((place, c) => number(cells[place], encoder.columns[c], listener.count + 1));
+    } catch (why) {
+      if (!(why instanceof DataError)) throw why;
+      outside = `, the last one: ${why.message.replace(/^Line \d+, /, "")} (${why.hint})`;
+      if (++wrong > 4) throw new DataError(`The board says what this nose can't${outside}`, "another board, converter or unit? `smellkit nose` describes yours");
+    }
+    if (!row) { dropped++; continue; }
+    wrong = 0;
     rows.push(row);
     if (rows.length > 600) rows.shift();
     const answer = listener.add(row);
     if (answer) early.push({...answer, rows: listener.count});
-    say(`${listener.count} rows${dropped ? `, ${dropped} lines dropped` : ""}${listener.count < encoder.span ? `: the first answer comes after ${encoder.span}` : ""}`);
+    if (listener.count === 1) began = performance.now();
+    const rate = 1000 * (listener.count - 1) / (performance.now() - began);
+    const pace = listener.count > 20 && (rate < 0.7 || rate > 1.4) ? `; ${rate.toPrecision(2)} rows come a second where the weights know 1: their answers hold for a replay alone` : "";
+    say(`${listener.count} rows${dropped ? `, ${dropped} lines dropped${outside}` : ""}${pace}${listener.count < encoder.span ? `: the first answer comes after ${encoder.span}` : ""}`);
     const before = listener.count - rows.length, recent = early.filter((one) => one.rows > before && one.probabilities.length);
     draw(encoder, rows, recent.map((one) => ({...one, rows: one.rows - before})), Math.max(rows.length, encoder.span));
     if (answer) show(encoder, answer, "now");

@@ -303,7 +303,8 @@ export function readRecording(text, columns) {
   return {rows, notes};
 }
 
-function number(cell, name, line) {
+// The number in a cell, an overflow taken as the top of its span; DataError where the sensor can't say it.
+export function number(cell, name, line) {
   const high = SPAN[name] ?? FULL, value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(cell) ? Number(cell) : NaN;
   if (value === OVERFLOW && SPAN[name]) return high;
   if (!(value >= 0 && value <= high)) throw new DataError(`Line ${line}, column ${name}: ${JSON.stringify(cell)}`, `a number from 0 to ${high}`);
