@@ -19,7 +19,7 @@ from smellkit.odour.recordings import read_recordings
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.simulate.boards import write_recordings
-from smellkit.study.odour import own, own_report
+from smellkit.study.odour import figures, own, own_report
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +187,13 @@ def test_the_live_panel_takes_own_weights_and_names_what_its_board_smells(learnt
         assert session.recogniser.nose.name == "mq-array"
         assert session.answer.name in learnt[2].classes
         assert session.answer.reason  # none of its classes need be a scent of the player, and it says so
+
+
+def test_curves_of_an_own_nose_are_drawn_over_its_seconds_and_over_rows_where_no_rate_is_known(learnt):
+    mine, _, windows, *_ = learnt
+    rows = mine.table.groupby("file").size().max()
+    for rate, label in ((mine.nose.rate, "seconds"), (None, "rows")):
+        figure = figures.responses(mine.table, substances=windows.classes, columns=mine.nose.gas, rate=rate)
+        axes = figure.axes[0]
+        assert axes.lines[0].get_xdata().max() <= rows / (rate or 1)
+        assert label in {one.get_xlabel() for one in figure.axes}

@@ -30,14 +30,19 @@ KINDS = [*CATEGORIES, "other"]
 Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
 
 
-def responses(table: pd.DataFrame, *, substances: Sequence[str], columns: Sequence[str] = GAS) -> Figure:
-    """Change of each channel since the first second, one panel a substance, every recording a thin line."""
+def responses(
+    table: pd.DataFrame, *, substances: Sequence[str], columns: Sequence[str] = GAS, rate: float | None = RATE
+) -> Figure:
+    """Change of each channel since the first row, one panel a substance, every recording a thin line.
+
+    Over seconds at `rate` rows a second, or over rows where nobody knows it (None).
+    """
     shown: dict[str, list] = {name: [] for name in substances}
     for (substance, _), rows in table[table["substance"].isin(substances)].groupby(["substance", "file"]):
         values = rows[list(columns)].to_numpy()
         shown[substance] += zip(columns, (values - values[0]).T, strict=True)
     titled = {name.replace("_", " "): lines for name, lines in shown.items()}
-    return _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9))
+    return _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9), rate=rate)
 
 
 def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
@@ -107,14 +112,14 @@ def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, m
     return pd.DataFrame(rows)
 
 
-def sniffing_lines(table: pd.DataFrame) -> Figure:
-    """The table of `sniffing` as lines with 95 % bands: bootstrap over recordings."""
+def sniffing_lines(table: pd.DataFrame, *, unit: str = "seconds") -> Figure:
+    """The table of `sniffing` as lines with 95 % bands: bootstrap over recordings; rows where no rate is known."""
     figure = _figure(height=3.4)
     axes = figure.subplots()
     for (answer, rows), colour in zip(table.groupby("answer", sort=False), plots.PALETTE, strict=False):
         axes.plot(rows["seconds"], rows["value"], color=colour, label=answer, marker="o", markersize=4)
         axes.fill_between(rows["seconds"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="seconds of sniffing", ylabel="share that was right", ylim=(0, 1.02))
+    axes.set(xlabel=f"{unit} of sniffing", ylabel="share that was right", ylim=(0, 1.02))
     axes.grid(axis="y")
     axes.legend(loc="lower right")
     return figure
@@ -262,8 +267,10 @@ def most_mixed(windows: MixtureWindows, *, components: int = 2) -> int:
     return int(((windows.ratios > 0).sum(axis=1) >= components).argmax())
 
 
-def _panels(shown: Mapping[str, Lines], *, across: int, height: float, widths: Mapping[str, float]) -> Figure:
-    """Lines over seconds, a panel of this height for each title, `across` in a row, and one legend for all."""
+def _panels(
+    shown: Mapping[str, Lines], *, across: int, height: float, widths: Mapping[str, float], rate: float | None = RATE
+) -> Figure:
+    """Lines over seconds (rows without a `rate`), a panel a title, `across` in a row, and one legend for all."""
     down = -(-len(shown) // across)
     figure = _figure(height=height * down + 0.7)
     panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
@@ -271,12 +278,12 @@ def _panels(shown: Mapping[str, Lines], *, across: int, height: float, widths: M
     colour, handles = plots.colours(name for lines in drawn.values() for name, _ in lines), {}
     for axes, (title, lines) in zip(panels, drawn.items(), strict=False):
         for name, values in lines:
-            seconds, width = np.arange(len(values)) / RATE, widths.get(name)
+            seconds, width = np.arange(len(values)) / (rate or 1), widths.get(name)
             (handles[name],) = axes.plot(seconds, values, color=colour[name], linewidth=width)
         axes.set_title(title)
         axes.grid(axis="y")
     for axes in panels[-across:]:
-        axes.set_xlabel("seconds")
+        axes.set_xlabel("seconds" if rate else "rows")
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, handlelength=1.0, columnspacing=1.0)
