@@ -274,7 +274,7 @@ def test_a_forked_child_holds_nothing_and_plays_nothing():
 
 def test_a_signal_to_a_forked_child_is_not_the_parents():
     with NeckWear.open("virtual", timing=QUICK) as neck:
-        neck.play(3, seconds=30)
+        neck.play(3, seconds=600)
         until(lambda: neck.virtual.emitting)
         for _ in range(30):
             child = os.fork()
@@ -282,9 +282,17 @@ def test_a_signal_to_a_forked_child_is_not_the_parents():
                 time.sleep(30)
                 os._exit(0)
             os.kill(child, signal.SIGTERM)  # perhaps before it has let go of what is the parent's
-            os.waitpid(child, 0)
+            assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM  # ended at once, not after its sleep
         time.sleep(0.5)
         assert neck.virtual.emitting == 3
+
+
+def test_a_forked_child_ends_by_a_signal_as_any_program_does():
+    with NeckWear.open("virtual", timing=QUICK):
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            os._exit(0 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("port", ["a\0b", "/dev/" + "x" * 300, "x" * 5000, "spy:///dev/null", "hwgrep://x", "alt://x"])

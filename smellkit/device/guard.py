@@ -299,7 +299,7 @@ def _end(process: subprocess.Popen | None, line: Any, *, at_once: bool = False) 
 # The process has one end and one watchdog.
 _guard = Guard()
 _open: set[Player] = set()  # every player with a real port: one that its owner forgot is still here
-_handlers: dict[int, Any] = {}  # what handled SIGTERM before, by process: a forked child is not ours to end
+_former: list[Any] = []  # what handled SIGTERM before
 
 
 def close_at_end(player: Player) -> None:
@@ -309,7 +309,7 @@ def close_at_end(player: Player) -> None:
     atexit.register(_close_all)
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is not _on_term:
-        _handlers[os.getpid()] = signal.signal(signal.SIGTERM, _on_term)
+        _former[:] = [signal.signal(signal.SIGTERM, _on_term)]
 
 
 def forget(player: Player) -> None:
@@ -321,8 +321,7 @@ def settle() -> None:
     """Give signals back after the last player; only the main thread may."""
     if threading.current_thread() is not threading.main_thread() or _open:
         return
-    if signal.getsignal(signal.SIGTERM) is _on_term:
-        signal.signal(signal.SIGTERM, _handlers.pop(os.getpid(), None) or signal.SIG_DFL)
+    _give_back_term()
     signals.give_back()
     _guard.end()
 
@@ -338,12 +337,20 @@ def _close_all() -> None:
         player.close()
 
 
+def _give_back_term() -> None:
+    if signal.getsignal(signal.SIGTERM) is _on_term:
+        signal.signal(signal.SIGTERM, _former.pop() or signal.SIG_DFL)
+
+
 def _in_child() -> None:
-    for player in list(_open):
-        player.forked()
-    _open.clear()
-    _guard.forked()
-    signals.in_child()
+    try:
+        for player in list(_open):
+            player.forked()
+        _open.clear()
+        _guard.forked()
+        _give_back_term()  # not ours to end; and a handler in Python misses a sleep that begins at that very moment
+    finally:
+        signals.in_child()  # whatever failed: a child whose signals stay blocked can't be ended
 
 
 if hasattr(os, "register_at_fork"):
@@ -351,7 +358,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _on_term(number: int, frame: object) -> None:
-    former = _handlers.get(os.getpid())
+    former = _former[0] if _former else signal.SIG_DFL
     try:
         _close_all()
     finally:
