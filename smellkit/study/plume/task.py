@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from smellkit import checkpoint, runs
 from smellkit.errors import OptionError
 from smellkit.options import accepted
 from smellkit.plume import CLASSES, models
 from smellkit.plume.models import Sized
 from smellkit.study.plume import data, losses, scores
+from smellkit.study.plume.data import Augment
 from smellkit.task import Batch
 
 PH = 5.9  # of the class in the middle, from which the learned pH is counted
@@ -44,6 +46,8 @@ class PlumeTask:
     augment: bool = True
     invert: float = 0.0  # share of negative frames in the augmentation
     dropout: float = 0.2  # how often one gas of a full pair is hidden
+    by_class: bool = False  # hide CO2 too, so often that CH4 alone comes equally often with each class
+    start: str = ""  # a finished run whose weights training begins with
     balance: bool = True  # draw every class equally often
     masks: float = 1.0  # weights of the losses of masks, class, and (for a model that gives one) pH
     health: float = 1.0
@@ -81,11 +85,16 @@ class PlumeTask:
             raise OptionError(f"alpha={self.alpha!r}", hint="a weight above 0 for each of three classes")
         return torch.tensor(numbers)
 
+    @property
+    def change(self) -> Augment | None:
+        """What training frames go through."""
+        return Augment(invert=self.invert) if self.augment else None
+
     def load(self) -> dict[str, Dataset]:
         """Pairs to train on, changed and drawn anew every epoch, and pairs to validate and test on as they are."""
         size, test_size = data.four_to_three(self.height), data.four_to_three(self.test_height or self.height)
-        change = data.Augment(invert=self.invert) if self.augment else None
-        changed: dict[str, Any] = {"change": change, "dropout": self.dropout, "balance": self.balance}
+        changed: dict[str, Any] = {"change": self.change, "dropout": self.dropout, "by_class": self.by_class}
+        changed |= {"balance": self.balance}
         gases = "both" if self.gases == "full" else self.gases
         return {
             "train": data.paired(self.data, "train", size=size, pairing=self.pairing, gases=self.gases, **changed),
@@ -98,6 +107,9 @@ class PlumeTask:
         options = ({"fusion": self.fusion} if self.fusion else {}) | ({} if self.shared else {"shared": False})
         tasks = len(self.weights) if self.uncertainty else 0
         network = Sized(models.build(self.model, **options), data.four_to_three(self.height), tasks=tasks)
+        if self.start:
+            begun = runs.latest(self.start).folder
+            checkpoint.fill(network, checkpoint.load(begun)[0], where=str(begun))
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:
