@@ -29,7 +29,7 @@ from smellkit.task import Batch, Tensors
 
 SIZE = (120, 160)  # rows, columns
 KERNEL = 7  # pixels of a blur
-SELECTIONS = ("both", "full", "single", *GASES)
+SELECTIONS = ("both", "full", *GASES)
 
 
 class Pairs(Tensors):
@@ -54,8 +54,6 @@ class Pairs(Tensors):
     ):
         if gases not in SELECTIONS:
             raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(SELECTIONS)}")
-        if gases == "single":
-            table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
         if gases in GASES:
             present &= np.array(GASES) == gases
@@ -93,8 +91,7 @@ def paired(
     """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
 
     `shown` are keywords of `Pairs`. `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or
-    "ch4" those that have this gas, and the other one hidden; "single" is each frame alone, as a pair whose other gas is
-    missing.
+    "ch4" those that have this gas, and the other one hidden.
     """
     folder = tables.find(folder)
     files = [*sorted(folder.glob("*_annotations.csv")), *folder.glob(VALUES)]
@@ -137,19 +134,6 @@ def read(
 def resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:
     """A picture at `size` (rows, columns)."""
     return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
-
-
-def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
-    """Each frame of these pairs as a pair of its own whose other gas is missing: table, frames and masks of those."""
-    row, gas = present_in(table).nonzero()
-    single = table.iloc[row].reset_index(drop=True)
-    single["is_paired"], single["missing_modality"] = False, np.array(GASES)[1 - gas]
-    for name in GASES:
-        single.loc[single["missing_modality"] == name, [f"{name}_frame", f"{name}_mask"]] = ""
-    single = single.drop_duplicates(["co2_frame", "ch4_frame"])  # of the published files some are in several pairs
-    row, gas = row[single.index], gas[single.index]
-    there = torch.as_tensor(gas[:, None] == np.arange(len(GASES)))[:, :, None, None]
-    return single.reset_index(drop=True), frames[row] * there, masks[row] * there
 
 
 def hide(present: Tensor, *, probability: float) -> Tensor:
