@@ -46,6 +46,7 @@ BENCHES = {
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",
     "plume": "smellkit.study.plume.commands:bench",
     "plume-ablations": "smellkit.study.plume.commands:ablations",
+    "plume-worlds": "smellkit.study.plume.commands:worlds",
 }
 
 
