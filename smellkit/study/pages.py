@@ -17,7 +17,7 @@ import yaml
 from smellkit import paths, tables
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
-from smellkit.study import published
+from smellkit.study import published, score
 from smellkit.study.published import FOLDER, Result
 from smellkit.tables import Figure, Table
 
@@ -26,10 +26,14 @@ SHAPES = ("circle", "rect", "path")  # another mark for each column: colours alo
 
 
 def page(name: str, folder: Path = FOLDER) -> str:
-    """The body of the results page `name` (odour, gcode, plume) as markdown: sections with plots and tables."""
+    """The body of the results page `name` (odour, gcode, plume) as markdown: sections with plots and tables.
+
+    At its end stands how often each test was looked at.
+    """
     layouts = published.layouts(folder)
     results = [one for one in published.read(folder).values() if layouts.get(one.name, {}).get("page") == name]
-    return "\n\n".join(_section(one, layouts[one.name], results) for one in results)
+    sections = [_section(one, layouts[one.name], results) for one in results]
+    return "\n\n".join(filter(None, [*sections, score.table(name, folder / score.FILE.name)]))
 
 
 def headlines(folder: Path = FOLDER) -> str:

@@ -139,6 +139,11 @@ class Prepared:
     numbers: Numbers  # (lines + 1,) in the grammar, of each of the machine's lines and of none; -1 where it has none
     target: Numbers  # (windows, 8) published tokens
 
+    @property
+    def texts(self) -> NDArray[np.str_]:
+        """The line of each window as text, (windows,)."""
+        return np.array(self.machine.lines)[self.machine.windows["line"]]
+
     def windows(self, part: str, *, mask: NDArray[np.bool_] | None = None) -> Tensors:
         """The windows of "train", "valid" or "test", seen through `mask` (the channels in use by default).
 
