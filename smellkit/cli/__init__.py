@@ -45,6 +45,7 @@ BENCHES = {
     "neckwear": "smellkit.study.device.commands:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",
+    "smart-mill": "smellkit.study.gcode.commands:smart_mill",
     "plume": "smellkit.study.plume.commands:bench",
     "plume-ablations": "smellkit.study.plume.commands:ablations",
 }

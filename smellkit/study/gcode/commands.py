@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench gcode` and `gcode-ablations`."""
+"""The commands of this system: `smellkit bench gcode`, `gcode-ablations` and `smart-mill`."""
 
 from __future__ import annotations
 
@@ -57,3 +57,18 @@ def ablations(folder, only, seeds, workers, pairs, out):
     click.echo(studies.text(results))
     if out:
         click.echo(studies.write(out, results))
+
+
+@click.command()
+@click.option("--data", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The 18 files.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go; rows not run now are kept.")
+def smart_mill(folder, seeds, out):
+    """Name the line of a second machine's program, and its process, from its drives; whole experiments held out."""
+    from smellkit.study import evaluate
+    from smellkit.study.gcode import mill
+
+    result = mill.run(folder, seeds=seeds, progress=click.echo, earlier=evaluate.earlier(out or ""))
+    click.echo(mill.report(result))
+    if out:
+        click.echo(evaluate.publish(out, result, command=f"smellkit bench smart-mill --data DIR --seeds {seeds}"))
