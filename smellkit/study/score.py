@@ -178,8 +178,8 @@ def _plume(data: str) -> Outcomes:
 
 TESTED = {
     "odour": Tested("odour", ("top1", "top5"), _odour),
-    "mixture": Tested("odour", ("top1_at_0.1", "dynamic_top_k"), _mixture),
-    "fusion": Tested("odour", ("top1_at_0.1", "dynamic_top_k", "loudest"), _fusion),
+    "mixture": Tested("scents", ("top1_at_0.1", "dynamic_top_k"), _mixture),
+    "fusion": Tested("scents", ("top1_at_0.1", "dynamic_top_k", "loudest"), _fusion),
     "gcode": Tested("gcode", ("AR", "exact", "operation", "within_0.2_mm", "within_2_mm"), _gcode),
     "plume": Tested("plume", ("miou", "balanced"), _plume),
 }

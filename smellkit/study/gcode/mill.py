@@ -3,7 +3,7 @@
 experiment_NN.csv (10 Hz) -> blocks of a second -> summaries of 44 channels -> line of the program, process
 
 SMART mill (University of Michigan, 2018): one part in wax, 18 experiments with other feeds, clamps and tools. The text
-of the program is not in the set, so a line is its number. Once a second the number says 2, whatever runs; and most files
+of the program is not in the set, so a line is its number. Once a second the number says 2, whatever runs; most files
 hold their seconds in no order (the tool jumps where it says so), so no window is longer. Where it is 0 no line is told.
 """
 
