@@ -17,7 +17,7 @@ import yaml
 from smellkit import paths, tables
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
-from smellkit.study import published
+from smellkit.study import published, score
 from smellkit.study.published import FOLDER, Result
 from smellkit.tables import Figure, Table
 
@@ -39,10 +39,11 @@ def parts(home: Path = paths.HOME) -> dict[str, str]:
 
 
 def page(name: str, folder: Path = FOLDER) -> str:
-    """The body of site/results-`name`.qmd as markdown: sections with plots and tables."""
+    """The body of site/results-`name`.qmd as markdown: sections with plots and tables, and who looked at the tests."""
     layouts = published.layouts(folder)
     results = [one for one in published.read(folder).values() if layouts.get(one.name, {}).get("page") == name]
-    return "\n\n".join(_section(one, layouts[one.name], results) for one in results)
+    sections = [_section(one, layouts[one.name], results) for one in results]
+    return "\n\n".join(filter(None, [*sections, score.table(name, folder / score.FILE.name)]))
 
 
 def headlines(folder: Path = FOLDER) -> str:
