@@ -11,7 +11,7 @@ HOME = Path(smellkit.__file__).parent
 LAYERS = [  # from the ground up; README and CONTRIBUTING show the same picture
     {"errors", "paths"},
     {"task", "windows", "checks", "cache", "cluster", "fetch", "options", "noses", "sensors", "device"},
-    {"train", "runs", "checkpoint", "card"},
+    {"train", "runs", "checkpoint", "card", "export"},
     {"odour", "gcode", "plume"},
     {"plots", "tables", "notebook", "panel", "plan", "batch", "site", "doctor"},
     {"study", "simulate"},
