@@ -126,7 +126,7 @@ def _work(
     stop: bool,
     watch: Callable[[str], object],
 ) -> Iterator[tuple[str, Result | None]]:
-    """Give out each notebook once those that it reads are settled; name and result of each, none for what is fresh."""
+    """Give out each notebook once those that it reads are done; name and result of each, none for what is fresh."""
     waiting, running, broken = {book.name: book for book in chosen}, {}, set()  # type: ignore[var-annotated]
     workers = None
     while (waiting or running) and not (stop and broken):

@@ -183,7 +183,8 @@ def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(boo
 
 def test_a_worker_that_is_killed_in_the_middle_of_a_notebook_costs_that_notebook_a_second_run(books, tmp_path):
     kill = f"import os, pathlib, signal, time\nmark = pathlib.Path('{tmp_path}/killed')\n"
-    kill += "if not mark.exists() or always:\n    mark.touch()\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)"
+    kill += "if not mark.exists() or always:\n    mark.touch()\n"
+    kill += "    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)"
     write(books / "01_first.ipynb", "always: bool = False", kill, "print('alive')")
     said = []
     results = batch.run(folder=books, workers=2, progress=said.append)
