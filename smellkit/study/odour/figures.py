@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import plots
+from smellkit import options, plots
 from smellkit.odour.confidence import margin
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import GAS, RATE
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from smellkit.device.playlist import Playlist
 
 KINDS = [*CATEGORIES, "other"]
+METHODS = ("pca", "tsne")  # of a landscape
+POINTS = 150  # of a line in a small panel, about
 Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
 
 
@@ -70,6 +72,7 @@ def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
 
 def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, most: int = 1500) -> Figure:
     """Windows in the plane, coloured by category: "pca" or "tsne" of their normal summary features."""
+    options.check([method], METHODS, "There is no way to draw a landscape called")
     import torch
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -81,7 +84,7 @@ def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, m
         x = describe(windows.values[chosen])
         z = QuantileNormalizer(x.shape[1]).fit(x)(x).numpy()
     plane = PCA(min(30, *z.shape), random_state=seed).fit_transform(z)
-    if method != "pca":
+    if method == "tsne":
         plane = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(plane)
     kinds = [category(windows.classes[i]) for i in windows.target[chosen]]
     order = np.argsort([KINDS.index(kind) for kind in kinds], kind="stable")
@@ -150,19 +153,26 @@ def confound(audited: dict[str, Any]) -> Figure:
     return figure
 
 
-def surroundings(table: pd.DataFrame, *, most: int = 12) -> Figure:
-    """The air in which each recording was made: medians of pressure and humidity, one colour a substance.
+def surroundings(table: pd.DataFrame) -> Figure:
+    """The air in which each recording was made: medians of pressure and humidity, one colour a category.
 
-    Recordings whose environment sensor was stuck say nothing and are left out.
+    Lines lead from the recordings of a substance to their middle. Those whose environment sensor was stuck say nothing
+    and are left out.
     """
     well = table[~table["file"].map(stuck(table))]
-    means = well.groupby("file").agg({"substance": "first", "Pressure": "median", "Humidity": "median"})
+    air = ["Pressure", "Humidity"]
+    means = well.groupby("file").agg({"substance": "first", **dict.fromkeys(air, "median")})
     figure = _figure(height=4.2)
     axes = figure.subplots()
-    for name, colour in plots.colours(sorted(means["substance"].unique())[:most]).items():
-        rows = means[means["substance"] == name]
-        look: dict[str, Any] = {"s": 34, "alpha": 0.85, "linewidth": 0, "label": name.replace("_", " ")}
-        axes.scatter(rows["Pressure"], rows["Humidity"], color=colour, **look)
+    kinds = means["substance"].map(category)
+    colour = plots.colours([kind for kind in KINDS if (kinds == kind).any()])
+    for (kind, _), rows in means.groupby([kinds, "substance"]):
+        points, middle = rows[air].to_numpy(), rows[air].to_numpy().mean(axis=0)
+        axes.scatter(points[:, 0], points[:, 1], s=26, alpha=0.85, linewidth=0, color=colour[kind])
+        for point in points:
+            axes.plot(*zip(point, middle, strict=True), color=colour[kind], linewidth=0.8, alpha=0.7)
+    for kind, shade in colour.items():
+        axes.scatter([], [], s=26, color=shade, label=kind)
     axes.set(xlabel="pressure in hPa", ylabel="humidity in %")
     axes.grid(True)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, handletextpad=0.2)
@@ -278,8 +288,9 @@ def _panels(
     colour, handles = plots.colours(name for lines in drawn.values() for name, _ in lines), {}
     for axes, (title, lines) in zip(panels, drawn.items(), strict=False):
         for name, values in lines:
-            seconds, width = np.arange(len(values)) / (rate or 1), widths.get(name)
-            (handles[name],) = axes.plot(seconds, values, color=colour[name], linewidth=width)
+            every = max(1, len(values) // POINTS)  # a page of thousands of points a line is slow, and shows no more
+            seconds, width = np.arange(len(values))[::every] / (rate or 1), widths.get(name)
+            (handles[name],) = axes.plot(seconds, values[::every], color=colour[name], linewidth=width)
         axes.set_title(title)
         axes.grid(axis="y")
     for axes in panels[-across:]:
