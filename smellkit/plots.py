@@ -121,7 +121,7 @@ def heat(
 
     values = np.asarray(values, float)
     width, height = size or (WIDTH, float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
-    figure, axes = _axes(height=height, width=width)
+    figure, axes = canvas(height=height, width=width)
     scale: dict[str, Any] = {"cmap": ramp()}
     if centre is not None:
         reach = float(np.nanmax(np.abs(values - centre))) or 1.0
@@ -150,7 +150,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) 
     `confidence` holds the probability of the chosen answer, (answers,); `correct` whether it was right, (answers,).
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
-    figure, axes = _axes(height=4.4, width=4.8)
+    figure, axes = canvas(height=4.4, width=4.8)
     position = np.clip((confidence * bins).astype(int), 0, bins - 1)
     counts = np.bincount(position, minlength=bins)
     accuracy = np.bincount(position, weights=correct, minlength=bins) / np.clip(counts, 1, None)
@@ -173,7 +173,7 @@ def lines(
     import seaborn
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _axes()
+    figure, axes = canvas()
     names = [] if group is None else list(table[group].drop_duplicates())
     shades = dict(zip(names, colours(map(str, names)).values(), strict=True))
     look: dict[str, Any] = {"hue": group, "palette": shades} if names else {"color": PALETTE[0]}
@@ -228,7 +228,7 @@ def scatter(points: np.ndarray, *, groups: Sequence[str]) -> Figure:
     """Points in the plane, (points, 2), one colour a group: a map of an embedding."""
     import seaborn
 
-    figure, axes = _axes(height=4.4)
+    figure, axes = canvas(height=4.4)
     shades = colours(groups)
     x, y = np.asarray(points, float).T
     seaborn.scatterplot(x=x, y=y, hue=list(groups), palette=shades, s=16, alpha=0.75, linewidth=0, ax=axes)
@@ -253,19 +253,19 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
 
 
-def _axes(*, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return a new figure in the house style, and its axes."""
+def canvas(*panels: int, height: float = 3.6, width: float = WIDTH, **shared: Any) -> tuple[Figure, Any]:
+    """Return a new figure in the house style, and its axes; an array of them for so many `panels` down and across."""
     from matplotlib.figure import Figure
 
     style()
     figure = Figure(figsize=(width, height), layout="constrained")  # not pyplot's: nothing to close, shown only once
-    return figure, figure.subplots()
+    return figure, figure.subplots(*panels, **shared)
 
 
 def _rows(names: Iterable[Any], *, label: str, room: float = 1.1) -> tuple[Figure, Axes]:
     """Return a figure for horizontal bars at 0, 1, ..., named from top to bottom, and its axes."""
     names = list(map(str, names))
-    figure, axes = _axes(height=room + 0.36 * len(names))
+    figure, axes = canvas(height=room + 0.36 * len(names))
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)

@@ -94,8 +94,12 @@ def explore(
     if headless():
         from IPython.display import HTML
 
-        drawn = {name: plots.svg(draw(**{**first, **state}), alt=f"{alt}: {name}") for name, state in states.items()}
-        return HTML(opened(drawn, group=alt))
+        text, begin = "", f'<details class="results" name="{escape(alt, quote=True)}" open>'
+        for name, state in states.items():
+            svg = plots.svg(draw(**{**first, **state}), alt=f"{alt}: {name}")
+            text += f'{begin}<summary>{escape(name)}</summary><figure class="smell-figure">{svg}</figure></details>'
+            begin = begin.replace(" open>", ">")  # the first alone is open, and opening another one closes it
+        return HTML(text)
     from ipywidgets import HTML as Picture
     from ipywidgets import FloatSlider, VBox
 
@@ -129,24 +133,6 @@ def player(port: str) -> NeckWear:
 def wait(neck: NeckWear, seconds: float) -> None:
     """Let `seconds` of the player's own time pass, which a clock that jumps does at once."""
     neck._clock.sleep(seconds)
-
-
-def bar(what: str) -> Callable[[str], object]:
-    """A progress bar for whoever watches: what it is given is shown beside the steps that were made."""
-    from tqdm.auto import tqdm
-
-    shown = tqdm(desc=what, leave=False)
-    return lambda words: (shown.update(), shown.set_postfix_str(words))
-
-
-def opened(drawn: Mapping[str, str], *, group: str) -> str:
-    """Drawings under their names, of which a reader opens one at a time; the first is open. Needs no script."""
-    parts = [
-        f'<details class="results" name="{escape(group, quote=True)}"{"" if number else " open"}>'
-        f'<summary>{escape(name)}</summary><figure class="smell-figure">{svg}</figure></details>'
-        for number, (name, svg) in enumerate(drawn.items())
-    ]
-    return "".join(parts)
 
 
 def terms(folder: Path = paths.HOME / "notebooks") -> dict[str, tuple[str, Path, str]]:

@@ -22,7 +22,6 @@ from smellkit.study.odour.survey import stuck
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from smellkit.device.playlist import Playlist
 
@@ -117,8 +116,7 @@ def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, m
 
 def sniffing_lines(table: pd.DataFrame, *, unit: str = "seconds") -> Figure:
     """The table of `sniffing` as lines with 95 % bands: bootstrap over recordings; rows where no rate is known."""
-    figure = _figure(height=3.4)
-    axes = figure.subplots()
+    figure, axes = plots.canvas(height=3.4)
     for (answer, rows), colour in zip(table.groupby("answer", sort=False), plots.PALETTE, strict=False):
         axes.plot(rows["seconds"], rows["value"], color=colour, label=answer, marker="o", markersize=4)
         axes.fill_between(rows["seconds"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
@@ -162,8 +160,7 @@ def surroundings(table: pd.DataFrame) -> Figure:
     well = table[~table["file"].map(stuck(table))]
     air = ["Pressure", "Humidity"]
     means = well.groupby("file").agg({"substance": "first", **dict.fromkeys(air, "median")})
-    figure = _figure(height=4.2)
-    axes = figure.subplots()
+    figure, axes = plots.canvas(height=4.2)
     kinds = means["substance"].map(category)
     colour = plots.colours([kind for kind in KINDS if (kinds == kind).any()])
     for (kind, _), rows in means.groupby([kinds, "substance"]):
@@ -185,8 +182,7 @@ def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 
     several = (windows.ratios > 0).sum(axis=1) > 1
     chosen = np.unique(names[several] if several.any() else names)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
-    figure = _figure(height=1.8 + 0.34 * len(chosen))
-    axes = figure.subplots(1, 2, sharey=True)
+    figure, axes = plots.canvas(1, 2, height=1.8 + 0.34 * len(chosen), sharey=True)
     for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
         means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], chosen, list(ODORANTS))
         means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=plots.colours(ODORANTS))
@@ -217,8 +213,7 @@ def grouped(
     """
     names, kinds = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[of]))
     colour, height = plots.colours(kinds), 0.8 / len(kinds)
-    figure = _figure(height=1.4 + 0.28 * len(names) * len(kinds))
-    axes = figure.subplots()
+    figure, axes = plots.canvas(height=1.4 + 0.28 * len(names) * len(kinds))
     for turn, kind in enumerate(kinds):
         part = table[table[of] == kind].set_index("name").reindex(names)
         rows, score = np.arange(len(names)) + (turn - (len(kinds) - 1) / 2) * height, part["score"]
@@ -234,20 +229,6 @@ def grouped(
     axes.set(xlabel=label, xlim=limits)
     axes.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=min(len(kinds), 4))
-    return figure
-
-
-def channel_correlations(z: Tensor, ratios: NDArray, weights: Tensor, *, most: int = 16) -> Figure:
-    """How the strongest channels of alpha answer to each scent: the correlation of z_i with the scent's ratio.
-
-    `z` (windows, 50), `ratios` (windows, 12), `weights` (50,) from `AlphaSum.weights`.
-    """
-    strongest = np.argsort(-weights.numpy())[:most]
-    centred, truth = (part - part.mean(axis=0) for part in (z.numpy()[:, strongest], ratios))
-    size = np.linalg.norm(centred, axis=0)[None, :] * np.linalg.norm(truth, axis=0)[:, None]
-    values, columns = truth.T @ centred / np.maximum(size, 1e-9), [f"{channel + 1}" for channel in strongest]
-    figure = plots.heat(values, rows=ODORANTS, columns=columns, centre=0.0, label="correlation")
-    figure.axes[0].set_xlabel("channel z, the strongest first")
     return figure
 
 
@@ -282,8 +263,8 @@ def _panels(
 ) -> Figure:
     """Lines over seconds (rows without a `rate`), a panel a title, `across` in a row, and one legend for all."""
     down = -(-len(shown) // across)
-    figure = _figure(height=height * down + 0.7)
-    panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+    figure, panels = plots.canvas(down, across, height=height * down + 0.7, sharex=True, squeeze=False)
+    panels = panels.ravel()
     drawn = {title: list(lines) for title, lines in shown.items()}
     colour, handles = plots.colours(name for lines in drawn.values() for name, _ in lines), {}
     for axes, (title, lines) in zip(panels, drawn.items(), strict=False):
@@ -299,10 +280,3 @@ def _panels(
         axes.set_visible(False)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, handlelength=1.0, columnspacing=1.0)
     return figure
-
-
-def _figure(*, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    plots.style()
-    return Figure(figsize=(plots.WIDTH, height), layout="constrained")
