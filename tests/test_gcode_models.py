@@ -219,7 +219,7 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
     hmm = ProgramHMM(*map(torch.tensor, (lines, operations, ([True] + [False] * 5) * 2)))
     alone = torch.full((6, 8), 1 / 8)
     alone[0] = torch.nn.functional.one_hot(torch.tensor(5), 8) * 0.92 + 0.01  # only its beginning is known
-    line, operation = hmm(alone, torch.full((6, 9), 1 / 9))
+    line, operation = hmm(alone, torch.full((6, 9), 1 / 9), seen=torch.zeros(6, dtype=torch.bool))
     assert line.argmax(dim=1).tolist() == lines[6:] and (operation.argmax(dim=1) == 1).all()
     assert torch.allclose(line.sum(dim=1), torch.ones(6)) and torch.allclose(operation.sum(dim=1), torch.ones(6))
 
@@ -227,7 +227,25 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
 def test_a_recording_may_begin_in_the_middle_of_a_program():
     hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
     alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
-    assert hmm(alone, torch.full((3, 9), 1 / 9))[0].argmax(dim=1)[[0, 2]].tolist() == [3, 5]
+    line, _ = hmm(alone, torch.full((3, 9), 1 / 9), seen=torch.zeros(3, dtype=torch.bool))
+    assert line.argmax(dim=1)[[0, 2]].tolist() == [3, 5]
+
+
+def test_a_whole_run_is_known_by_its_length_and_a_part_of_one_is_not_taken_for_another_program():
+    lines, operations = [*range(8), *range(8, 12)], [0] * 8 + [1] * 4
+    hmm = ProgramHMM(*map(torch.tensor, (lines, operations, [n in (0, 8) for n in range(12)])))
+    alone, unseen = torch.full((4, 12), 1 / 12), torch.zeros(4, dtype=torch.bool)
+    assert hmm(alone, torch.full((4, 9), 1 / 9), seen=unseen, run=True)[0].argmax(dim=1).tolist() == [8, 9, 10, 11]
+    told = torch.nn.functional.one_hot(torch.arange(4), 12) * 0.88 + 0.01  # the first half of the longer one
+    assert hmm(told, torch.full((4, 9), 1 / 9), seen=unseen)[0].argmax(dim=1).tolist() == [0, 1, 2, 3]
+
+
+def test_a_window_whose_position_was_seen_keeps_its_own_line():
+    hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
+    alone = torch.nn.functional.one_hot(torch.tensor([0, 1, 4, 3, 4, 5]), 6) * 0.988 + 0.002
+    seen = torch.arange(6) == 2
+    for own, line in ((seen, 4), (seen & False, 2)):
+        assert hmm(alone, torch.full((6, 9), 1 / 9), seen=own)[0].argmax(dim=1)[2] == line
 
 
 def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
