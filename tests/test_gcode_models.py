@@ -231,20 +231,22 @@ def test_a_recording_may_begin_in_the_middle_of_a_program():
     assert line.argmax(dim=1)[[0, 2]].tolist() == [3, 5]
 
 
-def test_a_whole_run_is_known_by_its_length_and_a_part_of_one_is_not_taken_for_another_program():
-    lines, operations = [*range(8), *range(8, 12)], [0] * 8 + [1] * 4
-    hmm = ProgramHMM(*map(torch.tensor, (lines, operations, [n in (0, 8) for n in range(12)])))
-    alone, unseen = torch.full((4, 12), 1 / 12), torch.zeros(4, dtype=torch.bool)
-    assert hmm(alone, torch.full((4, 9), 1 / 9), seen=unseen, run=True)[0].argmax(dim=1).tolist() == [8, 9, 10, 11]
-    told = torch.nn.functional.one_hot(torch.arange(4), 12) * 0.88 + 0.01  # the first half of the longer one
-    assert hmm(told, torch.full((4, 9), 1 / 9), seen=unseen)[0].argmax(dim=1).tolist() == [0, 1, 2, 3]
+def test_a_whole_run_is_known_by_its_length_and_half_a_run_is_not_taken_for_a_short_one():
+    hmm = ProgramHMM(torch.arange(30), torch.arange(30) // 20, (torch.arange(30) % 20) == 0)  # of 20 and of 10 lines
+    alone, unseen = torch.full((10, 30), 1 / 30), torch.zeros(10, dtype=torch.bool)
+    flat = torch.full((10, 9), 1 / 9)
+    assert hmm(alone, flat, seen=unseen, run=True)[0].argmax(dim=1).tolist() == [*range(20, 30)]
+    told = torch.nn.functional.one_hot(torch.arange(10), 30) * 0.7 + 0.01
+    assert hmm(told, flat, seen=unseen)[0].argmax(dim=1).tolist() == [*range(10)]
 
 
 def test_a_window_whose_position_was_seen_keeps_its_own_line():
-    hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
-    alone = torch.nn.functional.one_hot(torch.tensor([0, 1, 4, 3, 4, 5]), 6) * 0.988 + 0.002
-    seen = torch.arange(6) == 2
-    for own, line in ((seen, 4), (seen & False, 2)):
+    lines = torch.tensor([0, 1, 2, 3, 4, 5] * 3 + [0, 1, 3, 3, 4, 5])  # what most recordings say, and what one says
+    hmm = ProgramHMM(lines, torch.zeros(24), torch.arange(24) % 6 == 0)
+    alone = torch.nn.functional.one_hot(torch.tensor([0, 1, 3, 3, 4, 5]), 6) * 0.85 + 0.01
+    alone[2, 2] = 0.1
+    for seen, line in ((True, 3), (False, 2)):
+        own = torch.full((6,), seen)
         assert hmm(alone, torch.full((6, 9), 1 / 9), seen=own)[0].argmax(dim=1)[2] == line
 
 
