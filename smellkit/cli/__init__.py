@@ -48,6 +48,7 @@ BENCHES = {
     "smart-mill": "smellkit.study.gcode.commands:smart_mill",
     "plume": "smellkit.study.plume.commands:bench",
     "plume-ablations": "smellkit.study.plume.commands:ablations",
+    "plume-worlds": "smellkit.study.plume.commands:worlds",
 }
 
 STUDIES = {"score": "smellkit.study.commands:score"}
