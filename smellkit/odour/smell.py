@@ -34,7 +34,7 @@ from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.readers import Stretch
 from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
-from smellkit.odour.scents import SCENTS, to_channels
+from smellkit.odour.scents import SCENTS, category, to_channels
 from smellkit.odour.senses import SENSES, Probe, Senses, usual
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
@@ -64,7 +64,7 @@ class SubstanceSmell:
             described = manifest["protocol"]
             protocol = Protocol(**{**described, "columns": tuple(described["columns"])})
             classes = tuple(manifest["classes"])
-            shape = (protocol.steps, len(protocol.columns))
+            shape = protocol.steps, protocol.channels
             network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
             confidence = Confidence.of(manifest["calibration"])
         except (KeyError, TypeError, AttributeError) as why:
@@ -146,6 +146,15 @@ class SubstanceSmell:
         probabilities = self.calibrated(self.scores(windows).mean(axis=0))
         return probabilities, min(1.0, float(self.shares(probabilities).sum()))
 
+    def category(self, probabilities: NDArray) -> tuple[str, float]:
+        """The likeliest category of `probabilities` (classes,) and its own; "" where no class has one."""
+        kinds, which = np.unique([category(name) for name in self.classes], return_inverse=True)
+        if kinds.tolist() == ["other"]:
+            return "", 0.0
+        sums = np.bincount(which, probabilities)
+        each = softmax(np.log(sums.clip(1e-12)) / self.confidence.category_temperature)
+        return str(kinds[each.argmax()]), float(each.max())
+
     def shares(self, probabilities: NDArray) -> FloatArray:
         """What of `probabilities` (classes,) speaks for each of the player's twelve scents, (12,); may add to 0."""
         known = dict(zip(self.classes, probabilities.tolist(), strict=True))
@@ -202,6 +211,9 @@ class MixtureSmell:
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         return np.asarray(probabilities, float)
+
+    def category(self, probabilities: NDArray) -> tuple[str, float]:
+        return "", 0.0  # a mixture has several
 
 
 Smell = SubstanceSmell | MixtureSmell
