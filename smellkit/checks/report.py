@@ -209,7 +209,7 @@ def decoded(path: Path, data: bytes) -> str:
         raise fault(path, line=line, column=str(why.start - before), found=byte, **utf8) from why
 
 
-def read_json(path: Path | str) -> dict[str, Any]:
+def read_json(path: Path | str) -> Any:
     """Return the value in a UTF-8 JSON file, an object at the root.
 
     Refuses, with the path of keys: NaN and infinity, a duplicate key, half a surrogate pair, more than 100 levels.
@@ -261,14 +261,14 @@ def _flaws(value: Any, where: str = "$", depth: int = 0) -> Iterator[tuple[str, 
             yield from _flaws(below, f"{where}[{index}]", depth + 1)
 
 
-def _object(path: Path, value: Any) -> dict[str, Any]:
+def _object(path: Path, value: Any) -> Any:
     if not isinstance(value, dict):
         what, hint = f"a {type(value).__name__}", "compare with a file of the same kind that came with the kit"
         raise fault(path, key="$", expected="an object {...} at the root", found=what, hint=hint)
     return value
 
 
-def read_yaml(path: Path | str) -> dict[str, Any]:
+def read_yaml(path: Path | str) -> Any:
     """Return the value in a UTF-8 YAML file, an object at the root; an empty file is an empty one.
 
     Refuses, with line and column, what is not YAML, a key that comes twice, and tags that would make objects.

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.checks import fault, read_table, read_texts
+from smellkit.checks import fault, read_texts
+from smellkit.checks.tables import numbers
 from smellkit.errors import DataError
 from smellkit.study import evaluate
 from smellkit.study.evaluate import Outcome, percent
@@ -62,8 +63,13 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def _blocks(file: Path) -> pd.DataFrame:
-    table = read_table(file, columns=[*CHANNELS, PROGRAM, LINE])
-    process = read_texts(file, columns=[PROCESS])[PROCESS].str.capitalize().to_numpy()  # `end` is `End`
+    texts = read_texts(file, columns=[*CHANNELS, PROGRAM, LINE, PROCESS])
+    process = texts.pop(PROCESS).str.capitalize().to_numpy()  # `end` is `End`
+    table = pd.DataFrame({name: numbers(texts[name]) for name in texts})
+    if len(lost := np.argwhere(~np.isfinite(table.to_numpy()))):
+        row, place = lost[0]
+        found, line, name = repr(texts.iat[row, place]), int(texts.index[row]), texts.columns[place]
+        raise fault(file, line=line, column=name, expected="a number", found=found, hint="fetch it again")
     if (wrong := np.flatnonzero((table[LINE] % 1 != 0) | (table[LINE] < 0))).size:
         found, line = f"{table[LINE].iloc[wrong[0]]:g}", int(wrong[0]) + 2
         raise fault(file, line=line, column=LINE, expected="a line's number", found=found, hint="fetch it again")
