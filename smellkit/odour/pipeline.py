@@ -30,7 +30,8 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.mixtures import MIXTURE_GAS
-from smellkit.odour.recordings import by_clock, find
+from smellkit.odour.readers import by_clock
+from smellkit.odour.recordings import find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
 
@@ -313,7 +314,7 @@ def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
         row, column = wrong[0]
         raise DataError(f"Row {row}, column {columns[column]}: {rows[row, column]}", hint="drop or fill the rows first")
     if isinstance(recording, pd.DataFrame):
-        return [part.values for part in by_clock(recording, rows, pace=smell.pace)]
+        return [part.values for part in by_clock(recording, rows, smell.nose)]
     return [rows]
 
 

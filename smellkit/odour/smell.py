@@ -26,13 +26,14 @@ from smellkit.checks import Pace, Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
 from smellkit.noses import Description
-from smellkit.odour import mixtures, readers, recordings
+from smellkit.odour import mixtures, readers
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
-from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
+from smellkit.odour.readers import Stretch
+from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
 from smellkit.odour.scents import SCENTS, category, to_channels
 from smellkit.odour.senses import SENSES, Probe, Senses, usual
 from smellkit.odour.windows import Protocol, cut
@@ -113,8 +114,6 @@ class SubstanceSmell:
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
         """The rows of a file as parts between which its clock shows a gap; a half first row is dropped."""
-        if self.nose == SMELLNET:
-            return recordings.read_stretches(path, columns=self.columns, report=report)
         return readers.read_stretches(path, self.nose, columns=self.columns, report=report)
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from smellkit import options, paths, runs
+from smellkit.gcode import predict
 from smellkit.gcode.recordings import channel_mask
-from smellkit.gcode.tokens import PAD
+from smellkit.gcode.tokens import PAD, default
 from smellkit.runs import Run
 from smellkit.study.evaluate import Outcome, earlier, percent, publish, summarise
-from smellkit.study.gcode import baselines
+from smellkit.study.gcode import baselines, path
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm
 from smellkit.study.gcode.scores import forced, token_hits
@@ -34,6 +35,7 @@ ENCODER = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "patience": 10}
 DECODER = {"epochs": 40, "batch": 64, "learning_rate": 1e-3}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the window decoder learns to do without the position
 SYSTEMS = ("decoder", "two-stage", "two-stage-fourier")  # ours, as claimed, as claimed with Fourier features
+CONTEXTS = {"window": "", "recording": ", whole recording", "run": ", known to be one run"}
 TOKENS = ("TF", "AR", "Num", "words", "exact")
 HEADS = ("type", "command", "parameter", "digits")
 
@@ -47,6 +49,8 @@ class Predictions:
     forced: Numbers  # (n, 8) published tokens, each from the true ones before it
     free: Numbers  # (n, 8) published tokens, each from its own before it
     target: Numbers  # (n, 8)
+    line: Sequence[str]  # (n,) the true lines
+    decoded: Sequence[str]  # (n,) the decoded ones, or none: published tokens can't tell most numbers of a line
 
 
 def bench(
@@ -55,14 +59,15 @@ def bench(
     protocol: str = "G",
     channel_set: str = "all",
     folds: Sequence[int] = range(FOLDS),
-    seed: int = 7,
+    seeds: Sequence[int] = (7,),
     system: str = "decoder",
     context: str = "window",
     **training: Any,
 ) -> dict[str, Any]:
     """Scores of `system` under a protocol and a channel set, beside the baselines that need no network, as `rows`.
 
-    With the `context` "recording" the window decoder follows each test recording from its beginning to its end.
+    With the `context` "recording" the window decoder follows each test recording from its beginning to its end, with
+    "run" it knows that this is one whole run of a program.
 
     Fits that have been made before with the same parameters are taken up again. For the window decoder `all` and
     `no-position` are one fit (and so are `centred` and `no-position-z`): it hides the position in most of its training
@@ -72,16 +77,19 @@ def bench(
     options.check([system], SYSTEMS, "There is no system")
     mask, numbers = channel_mask(channel_set), list(folds) if protocol == "G" else [0]
     asked = {"protocol": protocol, "channel_set": channel_set, "system": system}
-    fits = [trained(folder, **asked, fold=fold, seed=seed, **training) for fold in numbers]
-    joined = predictions(fits, mask=mask, context=context)
-    own = outcome(joined, unseen=protocol == "X")
-    outcomes = {system: own, **baseline_outcomes([prepared for _, prepared in fits], mask=mask)}
-    figures = {name: {m: i._asdict() for m, i in summarise([one]).items()} for name, one in outcomes.items()}
+    own = []
+    for seed in seeds:
+        fits = [trained(folder, **asked, fold=fold, seed=seed, **training) for fold in numbers]
+        joined = predictions(fits, mask=mask, context=context)
+        own.append(outcome(joined, unseen=protocol == "X"))
+    beside = baseline_outcomes([prepared for _, prepared in fits], mask=mask)
+    outcomes = {system: own, **{name: [one] for name, one in beside.items()}}
+    figures = {name: {m: i._asdict() for m, i in summarise(several).items()} for name, several in outcomes.items()}
     scored = fits[-1][0].scores.get("test", {})
     return runs.plain({
         "system": system, "protocol": protocol, "channels": channel_set, "context": context, "folds": numbers,
-        "about": PROTOCOLS[protocol], "seed": seed, "windows": len(joined.table),
-        "recordings": joined.table["recording"].nunique(), "rows": figures, **own.extra,
+        "about": PROTOCOLS[protocol], "seeds": list(seeds), "windows": len(joined.table),
+        "recordings": joined.table["recording"].nunique(), "rows": figures, **own[-1].extra,
         "heads": {name: scored[name] for name in HEADS if name in scored},  # of the published decoder, teacher-forced
         "stamp": runs.stamp(),
     })  # fmt: skip
@@ -118,9 +126,10 @@ def predictions(
 ) -> Predictions:
     """The predictions of every fit for the test part of its split, one after another, seeing the channels of `mask`.
 
-    By itself a window is all it sees; with the `context` "recording" it sees all windows of the recording.
+    By itself a window is all it sees; with the `context` "recording" all windows of the recording, with "run" also that
+    this is one whole run of a program.
     """
-    tables, parts = [], []
+    tables, parts, decoded = [], [], list[str]()
     for run, prepared in fits:
         windows = prepared.windows("test", mask=prepared.mask & mask)
         tables.append(prepared.machine.windows.iloc[prepared.parts.test])
@@ -128,10 +137,14 @@ def predictions(
         if run.params["task"] == "gcode-decoder":
             operation, tokens = _two_stages(run, batches)
         else:
-            operation, tokens = _window_decoder(run, batches, prepared, tables[-1] if context == "recording" else None)
+            operation, tokens, lines = _window_decoder(run, batches, prepared, tables[-1], context)
+            decoded += lines
         teacher, free = map(torch.cat, zip(*tokens, strict=True))
         parts.append((operation, teacher, free, windows.tensors["published"]))
-    return Predictions(pd.concat(tables, ignore_index=True), *(torch.cat(p).numpy() for p in zip(*parts, strict=True)))
+    names = ("operation", "forced", "free", "target")
+    arrays = {name: torch.cat(part).numpy() for name, part in zip(names, zip(*parts, strict=True), strict=True)}
+    truth = [text for _, prepared in fits for text in prepared.texts[prepared.parts.test]]
+    return Predictions(pd.concat(tables, ignore_index=True), **arrays, line=truth, decoded=decoded)
 
 
 def _two_stages(run: Run, batches: list) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -145,21 +158,23 @@ def _two_stages(run: Run, batches: list) -> tuple[Tensor, list[tuple[Tensor, Ten
 
 
 def _window_decoder(
-    run: Run, batches: list, prepared: Prepared, followed: pd.DataFrame | None
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """With `followed`, the windows in order of time, each recording is judged as one."""
+    run: Run, batches: list, prepared: Prepared, table: pd.DataFrame, context: str
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]], list[str]]:
+    """Of the windows in `table`, in order of time, in a `context` as `LinePredictor.predict` knows it."""
     model = tasks.model_of(tasks.WindowDecoderTask, run)
     grammar, outputs = model.grammar, [model(batch) for batch in batches]
     line, operation = (torch.cat([one[name] for one in outputs]).softmax(dim=1) for name in ("line", "operation"))
-    if followed is not None:
-        hmm = program_hmm(prepared)
-        for rows in followed.groupby("recording", sort=False).indices.values():
-            line[rows], operation[rows] = hmm(line[rows], operation[rows])
-    tokens = []
+    if context != "window":
+        hmm, seen, how = program_hmm(prepared), torch.cat([one["seen"] for one in outputs]), context == "run"
+        for rows in table.groupby("recording", sort=False).indices.values():
+            line[rows], operation[rows] = hmm(line[rows], operation[rows], seen=seen[rows], run=how)
+    tokens, lines = [], []
     for batch, one, own in zip(batches, outputs, line.split(256), strict=True):
         teacher = grammar.published[forced(grammar, own.log(), one["token"], batch["open"])]
-        tokens.append((teacher, grammar.published_tokens(model.decode(one, line=own))))
-    return operation, tokens
+        decoded = model.decode(one, line=own)
+        tokens.append((teacher, grammar.published_tokens(decoded)))
+        lines += grammar.texts_of(decoded)
+    return operation, tokens, lines
 
 
 def outcome(given: Predictions, *, unseen: bool = False) -> Outcome:
@@ -173,6 +188,8 @@ def outcome(given: Predictions, *, unseen: bool = False) -> Outcome:
     if unseen:
         truth, best, whole = (baselines.programs(operation) for operation in (truth, best, whole))
     measures = token_measures(given.forced, given.free, given.target)
+    if given.decoded:
+        measures |= path.measures(table["recording"].to_numpy(), given.line, given.decoded)
     measures |= {"operation": best == truth, "operation_f1": lambda rows: macro_f1(best[rows], truth[rows])}
     operations = []
     for operation, rows in table.groupby("operation").indices.items():
@@ -183,6 +200,28 @@ def outcome(given: Predictions, *, unseen: bool = False) -> Outcome:
     right = (whole == truth)[table["recording"].drop_duplicates().index]
     extra = {"operation_by_recording": float(right.mean()), "operations": operations}
     return Outcome(table["group"].to_numpy(), measures, extra)
+
+
+def shipped(folder: str) -> dict[str, Outcome]:
+    """What the shipped weights score on recordings left out of their training, by window and by whole recording.
+
+    These recordings chose the epoch of the shipped weights, so they are no clean test; others have none of them.
+    """
+    predictor, prepared = predict.load(paths.weights() / "gcode"), DataConfig(data=folder, protocol="all").prepared
+    machine, test = prepared.machine, prepared.parts.test
+    table, outcomes = machine.windows.iloc[test].reset_index(drop=True), {}
+    for context in ("window", "recording", "run"):
+        answers: dict[int, predict.LinePrediction] = {}
+        for rows in table.groupby("recording", sort=False).indices.values():
+            windows = machine.take(table["row"].to_numpy()[rows])
+            answers |= zip(rows.tolist(), predictor.predict(windows, context=context), strict=True)
+        said = [answers[row] for row in range(len(table))]
+        free = np.array([default().numbers(one.tokens) for one in said])
+        measures = token_measures(None, free, prepared.target[test])
+        measures |= {"operation": table["operation"].to_numpy() == [one.operation for one in said]}
+        measures |= path.measures(table["recording"].to_numpy(), list(prepared.texts[test]), [one.line for one in said])
+        outcomes[f"left-out recordings, by {context}"] = Outcome(table["group"].to_numpy(), measures)
+    return outcomes
 
 
 def token_measures(teacher: Numbers | None, free: Numbers, target: Numbers) -> dict[str, Any]:
@@ -201,12 +240,17 @@ def baseline_outcomes(folds: Sequence[Prepared], *, mask: NDArray[np.bool_]) -> 
     """Every baseline's token measures, over the test parts of all folds together."""
     scored = [baselines.tokens_of(prepared, mask=mask) for prepared in folds]
     target = np.concatenate([one.target[one.parts.test] for one in folds])
-    groups = np.concatenate([one.machine.windows["group"].to_numpy()[one.parts.test] for one in folds])
+    tables = pd.concat([one.machine.windows.iloc[one.parts.test] for one in folds])
+    line = [text for one in folds for text in one.texts[one.parts.test]]
     outcomes = {}
     for name in scored[0]:
-        teacher, free = zip(*(fold[name] for fold in scored), strict=True)
+        teacher, free, like = zip(*(fold[name] for fold in scored), strict=True)
         known = None if teacher[0] is None else np.concatenate(teacher)
-        outcomes[name] = Outcome(groups, token_measures(known, np.concatenate(free), target))
+        measures = token_measures(known, np.concatenate(free), target)
+        if like[0] is not None:  # the training windows whose lines are the answers
+            decoded = [text for one, rows in zip(folds, like, strict=True) for text in one.texts[rows]]
+            measures |= path.measures(tables["recording"].to_numpy(), line, decoded)
+        outcomes[name] = Outcome(tables["group"].to_numpy(), measures)
     return outcomes
 
 
@@ -214,12 +258,13 @@ def published_rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Rows for a page: `result`'s system, then the two baselines that stand beside every system, with their inputs."""
     some = result["protocol"] == "G" and len(result["folds"]) < FOLDS
     prefix = result["protocol"] + (f", fold {', '.join(map(str, result['folds']))}" if some else "")
-    whole = ", whole recording" if result["context"] == "recording" else ""
+    whole = CONTEXTS[result["context"]]
     channels, system = result["channels"], result["system"]
     own = {name: figure for name, figure in result["rows"][system].items() if name != "operation_f1"}
     if result["protocol"] == "X":
         own["program"] = own.pop("operation")
     named = {"1-NN on position": TRAINED_ON.get(channels, channels), "trees on lines": channels}
+    named |= {baselines.BY_LENGTH: "no sensor"} if result["context"] == "run" else {}
     beside = {f"{prefix}: {name} ({inputs})": result["rows"][name] for name, inputs in named.items()}
     return {f"{prefix}: {system}, {channels}{whole}": own} | beside
 

@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench plume` and `plume-ablations`."""
+"""The commands of this system: `smellkit bench plume`, `plume-ablations` and `plume-worlds`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import click
 @click.option("--counts", is_flag=True, help="Only count parameters and multiply-accumulates.")
 @click.option("--seeds", default=3, show_default=True, help="Trainings a row.")
 @click.option("--epochs", default=12, show_default=True, help="Passes over the training pairs, the same for all.")
+@click.option("--height", default=120, show_default=True, help="Rows that every model sees of a frame.")
 @click.option("--no-outlines", is_flag=True, help="Leave out the distances between outlines (HD95, ASD).")
 @click.option("--no-failing", is_flag=True, help="Leave out what is left when either camera fails.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
-def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, out):
+def bench(folder, test, names, counts, seeds, epochs, height, no_outlines, no_failing, out):
     """Segment plumes of CO2 and CH4 and name the rumen's health: all models, variants and baselines, on equal terms."""
     from smellkit.plume import models
     from smellkit.study import evaluate
@@ -30,7 +31,7 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, o
             count = benches.counts(name)
             click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
         return
-    how = {"surfaces": not no_outlines, "failing": not no_failing, "training": {"epochs": epochs}}
+    how = {"surfaces": not no_outlines, "failing": not no_failing, "training": {"epochs": epochs}, "height": height}
     old = evaluate.earlier(out or "")
     result = benches.bench(folder, names=names, earlier=old, progress=click.echo, test=test, seeds=seeds, **how)
     if out:
@@ -56,3 +57,20 @@ def ablations(folder, test, only, seeds, workers, pairs, out):
         click.echo(f"{title}\n{table.round(3).to_string(index=False)}\n")
     if out:
         click.echo(studies.publish(out, swept))
+
+
+@click.command()
+@click.option("--weights", default="plume", show_default=True, help="What is shipped, or a folder; empty for none.")
+@click.option("--world", "names", multiple=True, help="A simulator: cone, particles, advected; all without it.")
+@click.option("--seeds", default=1, show_default=True, help="Trainings a small fit; 0 scores the weights alone.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def worlds(weights, names, seeds, out):
+    """Weights, and small fits with one simulator left out, on frames of simulators that they never saw."""
+    from smellkit.study import evaluate
+    from smellkit.study.plume import worlds as study
+
+    result = study.travel(weights, worlds=names or tuple(study.WORLDS), seeds=seeds, progress=click.echo)
+    if out:
+        kept = evaluate.earlier(out).get("rows", {})
+        result["rows"] = kept | result["rows"]
+        click.echo(evaluate.publish(out, result, command="smellkit bench plume-worlds"))
