@@ -13,11 +13,11 @@ from smellkit import options, plots
 from smellkit.odour.confidence import margin
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import GAS, RATE
-from smellkit.odour.scents import ODORANTS, SCENTS
+from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import evaluate
 from smellkit.study.odour.mixture_data import label
-from smellkit.study.odour.smellnet import CATEGORIES, category, outcome
+from smellkit.study.odour.smellnet import outcome
 from smellkit.study.odour.survey import stuck
 
 if TYPE_CHECKING:
