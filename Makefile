@@ -24,11 +24,12 @@ run: $(VENV)/run.stamp
 	$(RUN) run --profile $(PROFILE) $(FOLDER)
 	$(RUN) site --profile $(PROFILE) $(FOLDER) $(if $(STRICT),--strict)
 
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist loadgroup
 
 lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks

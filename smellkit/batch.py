@@ -1,7 +1,8 @@
-"""`smellkit run`: execute the notebooks in number order, each in a kernel of its own, and only those that must.
+"""`smellkit run`: execute the notebooks side by side, each in a kernel of its own, and only those that must.
 
 A notebook is up to date when nothing changed that it depends on: its own text, its parameters, the package, the files
-of the data folder, the trained weights, and the notebooks before it in the same system (they hand over run folders).
+of the data folder, the trained weights, and the notebooks whose runs it reads: its code names one that they write.
+Those numbered 30 and on read all before them.
 
     data/runs/notebooks/<set>/<notebook>.ipynb   executed; appears only when every cell succeeded
     data/runs/notebooks/<set>/<notebook>.json    what it was made from
@@ -13,7 +14,6 @@ name); each has run folders of its own. One batch at a time writes in a set.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import logging
@@ -21,42 +21,32 @@ import os
 import re
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from smellkit import options, paths
-from smellkit.checks import read_yaml
-from smellkit.errors import DataError, OptionError, SmellkitError
+from smellkit import cluster, paths, plan
+from smellkit.errors import SmellkitError
 
 FOLDER = paths.HOME / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BAR = re.compile(r"\d%\||FloatProgress|IntProgress")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 DATA = "data.json"  # in a set: the data folder that it was made from
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 DONE, FRESH, FAILED, LEFT = "done", "up to date", "failed", "not reached"
-ASIDE = ("batch.py", "site.py", "doctor.py", "__main__.py", "cli/")  # they show and start: no reason to train again
-KINDS = {"str": str, "int": int, "float": float, "bool": bool}
-Value = str | int | float | bool
-
-
-@dataclass(frozen=True)
-class Notebook:
-    """A source notebook: its file, and the defaults of its parameters."""
-
-    path: Path
-    defaults: dict[str, Value]
-
-    @property
-    def name(self) -> str:
-        """Such as `02_odour_encoder`."""
-        return self.path.stem
-
-    @property
-    def number(self) -> int:
-        """The two digits that the name begins with; the decade tells the system."""
-        return int(self.name[:2])
+ASIDE = (
+    "plan.py",
+    "batch.py",
+    "cluster.py",
+    "site.py",
+    "doctor.py",
+    "__main__.py",
+    "cli/",
+)  # they show and start: no reason to train again
 
 
 @dataclass(frozen=True)
@@ -79,34 +69,105 @@ def run(
     folder: Path = FOLDER,
     force: bool = False,
     timeout: int = 600,
+    workers: int = 0,
+    scheduler: str = "",
+    stop: bool = False,
     progress: Callable[[str], object] = lambda text: None,
 ) -> list[Result]:
-    """Execute the notebooks called `names`, or all, and return one result each; stop at the first that fails.
+    """Execute the notebooks called `names`, or all, and return one result each, in number order.
 
+    As many run at once as there are `workers` (0: cores), or on the workers of a dask `scheduler`, which see the same
+    folders. Those that read the runs of one that failed are not reached; with `stop` the first failure ends the batch.
     Names, profile and parameters are checked before anything runs. `timeout` is seconds a cell; `progress` gets one
     line a notebook. An interrupted or failed batch goes on where it stopped when it is started again.
     """
-    every = find(folder)
-    chosen = select(every, names)
-    values = settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
-    out = executed(set_name(profile, data))
-    inputs = _digest(_inputs(data or paths.sample()))
-    results: list[Result] = []
-    with paths.locked(out, what="a batch of notebooks"):
+    every = plan.find(folder)
+    chosen = plan.select(every, names)
+    values = plan.settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
+    out, reads = executed(set_name(profile, data)).absolute(), plan.upstream(every)
+    inputs, cores = _digest(_inputs(data or paths.sample())), os.cpu_count() or 1
+    count = min(workers or cores, len(chosen))
+    settings = dict.fromkeys(THREADS, "1" if scheduler else str(max(1, cores // count)))
+    settings |= {name: os.environ[name] for name in os.environ if name.startswith(("SMELLKIT_", *THREADS))}
+
+    def task(notebook: plan.Notebook) -> dict[str, Any]:
+        """What `_execute` needs; empty for a notebook that is up to date."""
+        before = [(name, made_from(out / f"{name}.ipynb").get("at")) for name in sorted(reads[notebook.name])]
+        made_of = json.dumps([values[notebook.name], inputs, before], sort_keys=True)
+        key = _digest([("notebook", notebook.path.read_bytes()), ("rest", made_of.encode())])
+        target = out / notebook.path.name
+        if not force and target.exists() and made_from(target).get("key") == key:
+            return {}
+        how = {"key": key, "timeout": timeout, "settings": settings}
+        return {"notebook": notebook, "values": values[notebook.name], "target": target, **how}
+
+    results = {book.name: Result(book.name, LEFT, 0.0, out / book.path.name) for book in chosen}
+    with paths.locked(out, what="a batch of notebooks"), ExitStack() as stack, _bar(len(chosen)) as bar:
         if data is not None:
             paths.write_json(out / DATA, {"folder": str(data.resolve()), "content": content_of(data)})
-        for notebook in chosen:
-            target = out / notebook.path.name
-            made_of = json.dumps([values[notebook.name], inputs, _before(notebook, every, out)], sort_keys=True)
-            key = _digest([("notebook", notebook.path.read_bytes()), ("rest", made_of.encode())])
-            if any(result.error for result in results):
-                results.append(Result(notebook.name, LEFT, 0.0, target))
-            elif not force and target.exists() and made_from(target).get("key") == key:
-                results.append(Result(notebook.name, FRESH, 0.0, target))
+        pool = lambda: _pool(stack, scheduler, count=count, progress=progress)  # noqa: E731 - not before the first task
+        try:
+            for name, result in _work(chosen, reads, task, pool, stop=stop, watch=bar.set_postfix_str):
+                results[name] = result or replace(results[name], status=FRESH)
+                bar.clear()
+                progress(f"{name:<24} {results[name].status:<11} {results[name].seconds:6.1f} s")
+                bar.update()
+        finally:
+            paths.unlock(out)  # kernels that still run end now
+    return list(results.values())
+
+
+def _work(
+    chosen: list[plan.Notebook],
+    reads: Mapping[str, set[str]],
+    task: Callable[[plan.Notebook], dict[str, Any]],
+    pool: Callable[[], cluster.Here | cluster.There],
+    *,
+    stop: bool,
+    watch: Callable[[str], object],
+) -> Iterator[tuple[str, Result | None]]:
+    """Give out each notebook once those that it reads are done; name and result of each, none for what is fresh."""
+    waiting, running, broken = {book.name: book for book in chosen}, {}, set()  # type: ignore[var-annotated]
+    workers = None
+    while (waiting or running) and not (stop and broken):
+        for name in [name for name in waiting if not reads[name].intersection([*waiting, *running])]:
+            book = waiting.pop(name)
+            if broken & reads[name]:
+                broken.add(name)
+            elif given := task(book):
+                workers = workers or pool()
+                workers.submit(name, _execute, **given)
+                running[name] = given["target"]
             else:
-                results.append(_execute(notebook, values[notebook.name], target, key=key, timeout=timeout))
-            progress(f"{notebook.name:<24} {results[-1].status:<11} {results[-1].seconds:6.1f} s")
-    return results
+                yield name, None
+        watch(" ".join(name[:2] for name in running))
+        if workers and running:
+            try:
+                name, result = workers.next()
+            except cluster.Lost as lost:
+                name, result = lost.name, Result(lost.name, FAILED, 0.0, running[lost.name], lost)
+            del running[name]
+            broken.update([name] if result.error else [])
+            yield name, result
+
+
+def _pool(
+    stack: ExitStack, scheduler: str, *, count: int, progress: Callable[[str], object]
+) -> cluster.Here | cluster.There:
+    """Where notebooks are executed: here if it is one after another, or else by workers that end with the `stack`."""
+    if count > 1 or scheduler:
+        try:
+            return stack.enter_context(cluster.workers(scheduler, count=count))
+        except ImportError:
+            progress("One after another, since dask is absent: pip install 'smellkit[sweep]'")
+    return cluster.Here()
+
+
+def _bar(total: int) -> Any:
+    """How far the batch is and what is running, on a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="notebook", leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty())
 
 
 def executed(name: str) -> Path:
@@ -143,125 +204,33 @@ def is_bar(output: Mapping[str, Any]) -> bool:
     return WIDGET in data and BAR.search("".join(data.get("text/plain", ""))) is not None
 
 
-# Which notebooks, and with which parameters
-
-
-def find(folder: Path) -> list[Notebook]:
-    """Return the notebooks of `folder` in number order; those whose name has no number are left alone."""
-    files = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not files:
-        raise DataError(f"There are no notebooks in {folder}", hint="names begin with two digits: 01_odour_data.ipynb")
-    return [Notebook(path, defaults(path)) for path in files]
-
-
-def select(notebooks: list[Notebook], names: Iterable[str]) -> list[Notebook]:
-    """Return those called `names` (a name, the number `2` or `02`, or a file's path), in number order; all without."""
-    numbers = {str(notebook.number): notebook.name for notebook in notebooks}
-    chosen = [numbers.get(name.lstrip("0") or "0", Path(name).stem) for name in names]
-    options.check(chosen, [notebook.name for notebook in notebooks], "There is no notebook")
-    return [notebook for notebook in notebooks if not chosen or notebook.name in chosen]
-
-
-def defaults(path: Path) -> dict[str, Value]:
-    """Return name -> default of the cell tagged `parameters`; nothing of the notebook is run.
-
-    DataError for a statement that papermill would pass over without an error.
-    """
-    try:
-        tagged = [cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", [])]
-        lines: list[Any] = ast.parse("".join(tagged[0]["source"])).body if tagged else []
-    except (ValueError, KeyError, TypeError, SyntaxError) as why:
-        raise DataError(f"{path} can't be read as a notebook: {why}", hint="open it in JupyterLab and save it") from why
-    values: dict[str, Value] = {}
-    for line in lines:
-        try:
-            name, kind = line.target.id, KINDS[line.annotation.id]
-            values[name] = options.convert(ast.literal_eval(line.value), kind, name=name)
-        except (AttributeError, KeyError, ValueError, OptionError) as why:
-            hint = "one `name: type = literal  # help` a line; papermill passes over anything else without a word"
-            raise DataError(f"{path}, parameters: {ast.unparse(line)!r} is not a plain parameter", hint=hint) from why
-    return values
-
-
-def profiles(file: Path) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
-    """Return profile -> notebook -> parameters, and decade -> name of its data set, from profiles.yaml.
-
-    The profile `quick` is always there: the defaults.
-    """
-    table = read_yaml(file) if file.exists() else {}
-    try:
-        sets = {int(decade): str(name) for decade, name in (table.pop("data", None) or {}).items()}
-        return {"quick": {}} | {name: dict(values or {}) for name, values in table.items()}, sets
-    except (AttributeError, TypeError, ValueError) as why:
-        raise DataError(f"{file} holds no profiles: {why}", hint="profile, then notebook, then name: value") from why
-
-
-def settle(
-    chosen: list[Notebook], *, given: Mapping[str, str], profile: str = "quick", data: Path | None = None, file: Path
-) -> dict[str, dict[str, Value]]:
-    """Return notebook name -> parameters that differ from its defaults; every name and value is checked first.
-
-    `given` (name -> text) holds for every notebook that has the parameter; the `profile` in `file` maps a notebook's
-    name, or `every`, to values of its own. OptionError names the nearest names.
-    """
-    table, sets = profiles(file)
-    options.check([profile], table, "There is no profile")
-    every = ["every", *(path.stem for path in file.parent.glob("[0-9][0-9]_*.ipynb"))]
-    options.check(table[profile], every, f"The profile {profile!r} names a notebook")
-    options.check(given, {name for book in chosen for name in book.defaults}, "None of these notebooks has a parameter")
-    if data is not None and not data.is_dir():
-        raise DataError(f"There is no folder {data}", hint="a folder of recordings; data/README.md has the layouts")
-    return {book.name: _values(book, table[profile], given, data_for(book, data, sets)) for book in chosen}
-
-
-def data_for(notebook: Notebook, folder: Path | None, sets: Mapping[int, str]) -> str:
-    """Return the folder that `notebook` reads when `--data` is `folder`; empty for the sample.
-
-    `sets` maps a decade of notebooks to the name of its data set. A root has the set below it; a folder that bears no
-    set's name, and has none below it, is taken for recordings of the first system.
-    """
-    decade = notebook.number // 10
-    if folder is None or (sets and decade not in sets):
-        return ""
-    folder, own = folder.resolve(), sets.get(decade, "")
-    if own and (folder / own).is_dir():
-        return str(folder / own)
-    if folder.name in sets.values() or any((folder / name).is_dir() for name in sets.values()):
-        return str(folder) if folder.name == own else ""
-    return str(folder) if decade == min(sets, default=decade) else ""
-
-
-def _values(notebook: Notebook, profile: Mapping[str, Any], given: Mapping[str, Any], folder: str) -> dict[str, Value]:
-    """Every value that differs from its default, of the type that the default has."""
-    own = dict(profile.get(notebook.name) or {})
-    options.check(own, notebook.defaults, f"{notebook.name} has no such parameter as the profile's")
-    wanted = {**(profile.get("every") or {}), **own, **({"data": folder} if folder else {}), **given}
-    values = {}
-    for name in wanted.keys() & notebook.defaults.keys():
-        default, label = notebook.defaults[name], f"{notebook.name}: {name}"
-        if isinstance(default, str) and not isinstance(wanted[name], str):
-            raise OptionError(f"{label}={wanted[name]!r} is not str", hint=f"the default is {default!r}")
-        values[name] = options.convert(wanted[name], type(default), name=label)
-    return {name: value for name, value in values.items() if value != notebook.defaults[name]}
-
-
 # One notebook in one kernel
 
 
-def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key: str, timeout: int) -> Result:
-    """Run one notebook with papermill; its output lies in `unfinished` and is moved when every cell succeeded."""
+def _execute(
+    notebook: plan.Notebook,
+    values: Mapping[str, Any],
+    target: Path,
+    *,
+    key: str,
+    timeout: int,
+    settings: dict[str, str],
+) -> Result:
+    """Run one notebook with papermill; its output lies in `unfinished` and is moved when every cell succeeded.
+
+    `settings` are environment variables for its kernel.
+    """
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     part, stamp = target.parent / "unfinished" / target.name, target.with_suffix(".json")
     log = part.with_suffix(".log")
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it logs is in the error below
-    bar = {"desc": notebook.name, "leave": False, "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
     began = time.monotonic()
     try:
         papermill.execute_notebook(
             notebook.path, part, dict(values), kernel_name="python3", language="python", cwd=notebook.path.parent,
-            progress_bar=bar, execution_timeout=timeout, start_timeout=120, **_kernel(log, target.parent.name),
+            progress_bar=False, execution_timeout=timeout, start_timeout=120, **_kernel(log, target.parent, settings),
         )  # fmt: skip
     except (PapermillExecutionError, TimeoutError, RuntimeError) as why:
         for old in (target, stamp):  # what an older text of the notebook gave is not its result
@@ -276,10 +245,11 @@ def _execute(notebook: Notebook, values: Mapping[str, Any], target: Path, *, key
     return Result(notebook.name, DONE, seconds, target)
 
 
-def _kernel(log: Path, name: str) -> dict[str, Any]:
-    """How kernels of the set `name` are started: what they say outside of cells goes to `log`.
+def _kernel(log: Path, out: Path, settings: dict[str, str]) -> dict[str, Any]:
+    """How kernels of the set in `out` are started: what they say outside of cells goes to `log`.
 
-    They find this checkout and, for any set but `quick`, run folders of their own; only this user can talk to them.
+    They find this checkout and, for any set but `quick`, run folders of their own; only this user can talk to them, and
+    they end when the batch's lock is gone.
     """
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
@@ -289,22 +259,30 @@ def _kernel(log: Path, name: str) -> dict[str, Any]:
 
     log.parent.mkdir(parents=True, exist_ok=True)
     search = os.pathsep.join(filter(None, [str(paths.HOME), os.environ.get("PYTHONPATH", "")]))
-    runs = paths.runs() if name == "quick" else paths.runs() / name
+    runs = out.parents[1] / ("" if out.name == "quick" else out.name)
     own = {"SMELLKIT_HEADLESS": "1", "SMELLKIT_RUNS": str(runs), "PYTHONPATH": search, "TQDM_DISABLE": "1"}
 
     class Quiet(AsyncKernelManager):
-        kernel_spec = KernelSpec(**get_kernel_dict(), env=own)  # of this Python, whatever kernelspecs this user has
+        kernel_spec = KernelSpec(
+            **get_kernel_dict(), env=settings | own
+        )  # of this Python, whatever kernelspecs this user has
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             with log.open("w", encoding="utf-8") as file:
                 await super().start_kernel(**options, stderr=file)
 
-    short = len(jupyter_runtime_dir()) <= 50  # the name of a socket has 107 characters at most
-    transport = {"transport": "ipc"} if os.name == "posix" and short else {}
+        async def is_alive(self) -> bool:  # type: ignore[override]
+            if self.has_kernel and not (out / paths.LOCK).exists():
+                await self.shutdown_kernel(now=True)
+            return await super().is_alive()
+
+    Path(jupyter_runtime_dir()).mkdir(mode=0o700, parents=True, exist_ok=True)
+    sockets = f"{jupyter_runtime_dir()}/{uuid.uuid4().hex[:12]}"  # a name has 107 characters at most
+    transport = {"transport": "ipc", "ip": sockets} if os.name == "posix" and len(sockets) <= 80 else {}
     return {"kernel_manager_class": Quiet, "config": Config({"KernelManager": transport})}
 
 
-def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> SmellkitError:
+def _explain(notebook: plan.Notebook, why: Any, part: Path, timeout: int) -> SmellkitError:
     """Put notebook, cell, line and error into one short message; the last cell that was begun is the one at fault."""
     if isinstance(why, TimeoutError):
         message = f"Timeout: no answer for {timeout} s\n  Try: --timeout {timeout * 4}"
@@ -315,7 +293,7 @@ def _explain(notebook: Notebook, why: Any, part: Path, timeout: int) -> Smellkit
     cells = paths.read_json(part).get("cells", [])
     begun = [cell["source"] for cell in cells if cell["metadata"].get("papermill", {}).get("start_time")]
     source = "".join(begun[-1]) if begun else ""
-    code = ["".join(cell["source"]) for cell in _cells(notebook.path) if cell["cell_type"] == "code"]
+    code = ["".join(cell["source"]) for cell in plan.cells(notebook.path) if cell["cell_type"] == "code"]
     cell = f"code cell {code.index(source) + 1}" if source in code else "the cell of its parameters"
     trace = COLOURS.sub("", "\n".join(getattr(why, "traceback", [])))
     lines = dict(enumerate(source.splitlines(), 1))
@@ -341,10 +319,6 @@ def _clean(output: Path) -> None:
     paths.write_json(output, book)
 
 
-def _cells(path: Path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
-
-
 # Whether it must run: one digest over all that the result depends on
 
 
@@ -364,14 +338,6 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
         if path.is_file():
             state = path.stat()
             yield path.relative_to(folder).as_posix(), f"{state.st_size} {state.st_mtime_ns}".encode()
-
-
-def _before(notebook: Notebook, every: list[Notebook], out: Path) -> list[Any]:
-    """When the notebooks before this one in its system were run; the results (30 and on) come after all."""
-    decade = notebook.number // 10
-    earlier = [other for other in every if other.number < notebook.number]
-    upstream = [other for other in earlier if decade >= 3 or other.number // 10 == decade and other.number % 10]
-    return [(other.name, made_from(out / other.path.name).get("at")) for other in upstream]
 
 
 def _digest(files: Iterable[tuple[str, bytes]]) -> str:

@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import http.server
+import os
 import shutil
 import signal
+import tempfile
 import threading
 
 import pandas as pd
@@ -22,6 +24,28 @@ settings.load_profile("kit")
 # wait for nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+TIMED = ("test_device", "test_panel", "test_browser", "test_enose", "test_no_terminals", "test_playlist", "test_try")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What side-by-side workers share: a file stays together, and files that measure seconds take turns."""
+    for item in items:
+        timed = item.path.stem.startswith(TIMED)
+        item.add_marker(pytest.mark.xdist_group("timed" if timed else item.path.stem))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_sockets():
+    """A stop that a test orders reaches the programs of this worker alone: their sockets lie in a folder of its own."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="smell-") as folder:  # short: a socket's name has 107 characters at most
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        yield
+    os.environ.pop("XDG_RUNTIME_DIR")
+    os.environ.update({"XDG_RUNTIME_DIR": before} if before else {})
 
 
 @pytest.fixture

@@ -5,16 +5,15 @@ import shutil
 import pytest
 
 from smellkit import paths, site
-from smellkit.cli.publish import PAGES
 from smellkit.study import pages
 from smellkit.study.odour import substances
 
 pytestmark = pytest.mark.browser
 axe_api = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install -e .[dev]")
 LOOKED_AT = [
-    "index", "site/results-odour", "site/results-plume", "site/try", "site/data", "site/about", "site/hardware",
-    "site/failure-modes", "site/substances", "site/substances/garlic", "site/notebooks/00_start",
-    "site/notebooks/02_odour_encoder", "site/notebooks/30_results",
+    "index", "site/results-odour", "site/results-scents", "site/results-noses", "site/results-plume", "site/try",
+    "site/data", "site/models", "site/about", "site/hardware", "site/failure-modes", "site/substances",
+    "site/substances/garlic", "site/notebooks/00_start", "site/notebooks/02_odour_encoder", "site/notebooks/30_results",
 ]  # fmt: skip
 
 
@@ -32,10 +31,7 @@ def address(tmp_path_factory, serving):
         if "notebooks" in page:
             shutil.copy(paths.HOME / f"{page}.ipynb", home / "site" / "notebooks")
     few = {name: text for name, text in substances.pages().items() if name.endswith(("substances.qmd", "garlic.qmd"))}
-    parts = {f"results {name}": pages.page(name) for name in PAGES} | {"headlines": pages.headlines()}
-    parts["data"] = (paths.HOME / "data" / "README.md").read_text(encoding="utf-8").partition("\n")[2]
-    site.build("published", home=home, quarto=False, parts=parts, pages=few)
-
+    site.build("published", home=home, quarto=False, parts=pages.parts(), pages=few)
     with serving(home / "_site") as address:
         yield address
 

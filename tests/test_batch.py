@@ -1,13 +1,18 @@
 """Real notebooks, real kernels: the batch runner on three tiny books in a folder of their own."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from smellkit import batch
+from smellkit import batch, plan
 from smellkit.cli.publish import run as command
 from smellkit.errors import DataError, OptionError
 
@@ -26,14 +31,21 @@ def write(path, *sources, tag="parameters"):
 
 @pytest.fixture
 def books(tmp_path, monkeypatch):
-    """A folder of two notebooks; runs go to a folder of their own."""
+    """A folder of two notebooks, executed one after another; runs go to a folder of their own."""
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(batch.run, "__kwdefaults__", batch.run.__kwdefaults__ | {"workers": 1})
     monkeypatch.setattr(batch, "_inputs", lambda data: [("kit", b"1")])  # someone may be editing the real one
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write(folder / "01_first.ipynb", FIRST, "print(epochs, rate, name, deep, data)")
     write(folder / "02_second.ipynb", "epochs: int = 1", "import os\nprint(os.environ['SMELLKIT_RUNS'])")
     return folder
+
+
+def reading(folder):
+    """Let the second notebook read a run of the first one."""
+    write(folder / "01_first.ipynb", FIRST, "print(epochs, rate, name, deep, data)", 'None and start("one")')
+    write(folder / "02_second.ipynb", "epochs: int = 1", "print('one')")
 
 
 def statuses(results):
@@ -44,24 +56,41 @@ def printed(result):
     return json.loads(result.output.read_text())["cells"][-1]["outputs"][0]["text"][0]
 
 
+def until(true, *, seconds=90):
+    """Whether `true()` becomes so within `seconds`."""
+    end = time.monotonic() + seconds
+    while not (now := true()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return now
+
+
+def kernels(folder):
+    """The kernels that run in `folder`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(folder) and "ipykernel" in " ".join(process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
 def test_parameters_are_read_without_running_anything(books):
-    chosen = batch.find(books)
+    chosen = plan.find(books)
     assert [book.name for book in chosen] == ["01_first", "02_second"]
     assert chosen[0].defaults == {"epochs": 3, "rate": 0.5, "name": "lstm", "deep": False, "data": ""}
 
 
 def test_notebooks_are_chosen_by_name_number_or_file(books):
-    every = batch.find(books)
+    every = plan.find(books)
     for name in ("2", "02", "02_second", "notebooks/02_second.ipynb"):
-        assert [book.name for book in batch.select(every, [name])] == ["02_second"]
+        assert [book.name for book in plan.select(every, [name])] == ["02_second"]
     with pytest.raises(OptionError, match="02_second"):
-        batch.select(every, ["02_secund"])
+        plan.select(every, ["02_secund"])
 
 
 @pytest.mark.parametrize("line", ["epochs: int | None = f()", "a = b = 1", "a: list = [1]", "print(1)"])
 def test_a_parameter_that_papermill_would_pass_over_is_refused(tmp_path, line):
     with pytest.raises(DataError, match="not a plain parameter"):
-        batch.defaults(write(tmp_path / "01_x.ipynb", line))
+        plan.defaults(write(tmp_path / "01_x.ipynb", line))
 
 
 @pytest.mark.parametrize(
@@ -89,8 +118,12 @@ def test_a_batch_runs_then_skips_then_runs_what_changed_and_what_follows(books):
     assert statuses(batch.run(folder=books)) == ["done", "done"]
     assert statuses(batch.run(folder=books)) == ["up to date", "up to date"]
     results = batch.run(given={"rate": "0.25"}, folder=books)
-    assert statuses(results) == ["done", "done"]  # the second may read the first's run folder
-    assert printed(results[0]) == "3 0.25 lstm False \n"
+    assert statuses(results) == ["done", "up to date"]
+    reading(books)
+    results = batch.run(given={"rate": "0.25"}, folder=books)
+    results = batch.run(given={"rate": "0.125"}, folder=books)
+    assert statuses(results) == ["done", "done"]  # the second reads the first's run folder
+    assert json.loads(results[0].output.read_text())["cells"][-2]["outputs"][0]["text"][0] == "3 0.125 lstm False \n"
     assert "papermill" not in results[0].output.read_text()
     assert not list(results[0].output.parent.glob("unfinished/*"))
     assert not [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
@@ -108,9 +141,9 @@ def test_profile_and_data_folder_have_files_of_their_own(books, tmp_path):
 
 def test_each_system_gets_its_own_data_set(books, tmp_path):
     (books / "profiles.yaml").write_text("data: {0: smellnet, 1: milling}\n")
-    table, sets = batch.profiles(books / "profiles.yaml")
+    table, sets = plan.profiles(books / "profiles.yaml")
     assert set(table) == {"quick"}
-    nose, mill, results = (batch.Notebook(tmp_path / f"{name}.ipynb", {}) for name in ("01_a", "10_b", "30_c"))
+    nose, mill, results = (plan.Notebook(tmp_path / f"{name}.ipynb", {}) for name in ("01_a", "10_b", "30_c"))
     for name in ("root/smellnet", "root/milling", "mine"):
         (tmp_path / name).mkdir(parents=True)
     for folder, expected in {
@@ -119,22 +152,80 @@ def test_each_system_gets_its_own_data_set(books, tmp_path):
         "root/milling": [None, "root/milling", None],
         "mine": ["mine", None, None],
     }.items():
-        got = [batch.data_for(book, tmp_path / folder, sets) for book in (nose, mill, results)]
+        got = [plan.data_for(book, tmp_path / folder, sets) for book in (nose, mill, results)]
         assert got == [str(tmp_path / name) if name else "" for name in expected], folder
-    assert batch.data_for(mill, None, sets) == ""
+    assert plan.data_for(mill, None, sets) == ""
+
+
+def test_a_notebook_reads_the_runs_that_its_code_names_and_the_results_read_all(books):
+    reading(books)
+    write(books / "03_third.ipynb", "epochs: int = 1", "'another'")
+    write(books / "30_results.ipynb", "epochs: int = 1", "1")
+    first, second, third = "01_first", "02_second", "03_third"
+    needs = {first: set(), second: {first}, third: set(), "30_results": {first, second, third}}
+    assert plan.upstream(plan.find(books)) == needs
 
 
 def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):
-    good = (books / "02_second.ipynb").read_bytes()
-    write(books / "02_second.ipynb", "epochs: int = 1", "x = 1", "#| label: b\ny = 0\nx / y")
+    reading(books)
+    good = (books / "01_first.ipynb").read_bytes()
+    write(books / "01_first.ipynb", FIRST, "x = 1; None and start('one')", "#| label: b\ny = 0\nx / y", 'start("one")')
     write(books / "03_third.ipynb", "epochs: int = 1", "x = 1")
     results = batch.run(folder=books)
-    assert statuses(results) == ["done", "failed", "not reached"]
-    assert "02_second.ipynb, code cell 3: `x / y`" in str(results[1].error)
-    assert "ZeroDivisionError" in str(results[1].error)
-    assert not (batch.executed("quick") / "02_second.ipynb").exists()
-    (books / "02_second.ipynb").write_bytes(good)
-    assert statuses(batch.run(folder=books)) == ["up to date", "done", "done"]
+    assert statuses(results) == ["failed", "not reached", "done"]
+    assert "01_first.ipynb, code cell 3: `x / y`" in str(results[0].error)
+    assert "ZeroDivisionError" in str(results[0].error)
+    assert not (batch.executed("quick") / "01_first.ipynb").exists()
+    assert statuses(batch.run(folder=books, force=True, stop=True)) == ["failed", "not reached", "not reached"]
+    (books / "01_first.ipynb").write_bytes(good)
+    assert statuses(batch.run(folder=books)) == ["done", "done", "up to date"]
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_a_notebook_costs_that_notebook_a_second_run(books, tmp_path):
+    kill = f"import os, pathlib, signal, time\nmark = pathlib.Path('{tmp_path}/killed')\n"
+    kill += "if not mark.exists() or always:\n    mark.touch()\n"
+    kill += "    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)"
+    write(books / "01_first.ipynb", "always: bool = False", kill, "print('alive')")
+    said = []
+    results = batch.run(folder=books, workers=2, progress=said.append)
+    assert (tmp_path / "killed").exists() and statuses(results) == ["done", "done"]
+    assert printed(results[0]) == "alive\n"
+    assert {line.split()[0] for line in said} == {"01_first", "02_second"}
+    results = batch.run(folder=books, workers=2, given={"always": "true"})
+    assert statuses(results) == ["failed", "up to date"]
+    assert "01_first: every worker that had it died" in str(results[0].error)
+    assert until(lambda: not kernels(books))
+
+
+def test_ctrl_c_ends_all_notebooks_that_run_side_by_side(books, tmp_path):
+    for number in (1, 2):
+        wait = f"import pathlib, time\npathlib.Path('{tmp_path}/{number}').touch()\ntime.sleep(60)"
+        write(books / f"0{number}_wait.ipynb", "epochs: int = 1", wait)
+    (books / "01_first.ipynb").unlink()
+    (books / "02_second.ipynb").unlink()
+    code = "import sys, pathlib\nfrom smellkit import batch\n"
+    code += "if __name__ == '__main__': batch.run(folder=pathlib.Path(sys.argv[1]), workers=2)"
+    (tmp_path / "both.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "both.py"), str(books)]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as running:
+        assert until(lambda: (tmp_path / "1").exists() and (tmp_path / "2").exists())
+        assert len(kernels(books)) == 2
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        assert running.wait(60) != 0
+    assert until(lambda: not kernels(books))
+    assert not list(batch.executed("quick").glob("*.ipynb"))
+
+
+def test_without_dask_notebooks_run_one_after_another_and_that_is_said(books, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    said = []
+    assert statuses(batch.run(folder=books, workers=2, progress=said.append)) == ["done", "done"]
+    assert "smellkit[sweep]" in said[0]
+
+
+def test_a_scheduler_that_is_not_there_is_named(books):
+    with pytest.raises(OptionError, match="tcp://127.0.0.1:9"):
+        batch.run(folder=books, scheduler="tcp://127.0.0.1:9")
 
 
 def test_progress_bars_are_quiet_on_pages_whatever_was_imported_first(books):
@@ -167,8 +258,7 @@ def test_ctrl_c_leaves_no_kernel_and_no_result(books):
     )
     with pytest.raises(KeyboardInterrupt):
         batch.run(["2"], folder=books)
-    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    assert not [child for child in living if "ipykernel" in " ".join(child.cmdline())]
+    assert not kernels(books)
     assert not (batch.executed("quick") / "02_second.ipynb").exists()
 
 

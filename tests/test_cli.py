@@ -10,8 +10,18 @@ from smellkit import cli, options
 from smellkit.cli import learn
 
 
-def smellkit(*words: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "smellkit", *words], capture_output=True, text=True, **kwargs)
+@pytest.fixture
+def smellkit(tmp_path, monkeypatch, capsys):
+    """The command line in an empty folder: its exit code, and what it said on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["smellkit", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, capsys.readouterr().err
+
+    return run
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -64,14 +74,19 @@ def test_the_kit_itself_loads_nothing_and_its_names_are_there():
         (["predicd"], "predict"),
     ],
 )
-def test_a_mistake_is_one_message_with_a_way_out(words, says, tmp_path):
-    result = smellkit(*words, cwd=tmp_path)
-    assert result.returncode != 0
-    assert says in result.stderr and "Traceback" not in result.stderr
+def test_a_mistake_is_one_message_with_a_way_out(words, says, smellkit, tmp_path):
+    code, said = smellkit(*words)
+    assert code != 0 and says in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_called_like_the_weights_is_not_taken_for_them(tmp_path):
+def test_a_mistake_is_no_traceback_in_a_shell(tmp_path):
+    command = [sys.executable, "-m", "smellkit", "sweep", "nowhere.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("Error: nowhere.yaml") and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_called_like_the_weights_is_not_taken_for_them(smellkit, tmp_path):
     (tmp_path / "odour").mkdir()
-    result = smellkit("export", "odour", "--onnx", "odour.onnx", cwd=tmp_path)
-    assert result.returncode == 0 and (tmp_path / "odour.onnx").exists(), result.stderr
+    assert smellkit("export", "odour", "--onnx", "odour.onnx") == (0, "")
+    assert (tmp_path / "odour.onnx").exists()

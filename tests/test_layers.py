@@ -10,10 +10,10 @@ import smellkit
 HOME = Path(smellkit.__file__).parent
 LAYERS = [  # from the ground up; README and CONTRIBUTING show the same picture
     {"errors", "paths"},
-    {"task", "windows", "checks", "cache", "fetch", "options", "noses", "sensors", "device"},
-    {"train", "runs", "checkpoint", "card"},
+    {"task", "windows", "checks", "cache", "cluster", "fetch", "options", "noses", "sensors", "device"},
+    {"train", "runs", "checkpoint", "card", "export"},
     {"odour", "gcode", "plume"},
-    {"plots", "tables", "notebook", "panel", "batch", "site", "doctor"},
+    {"plots", "tables", "notebook", "panel", "plan", "batch", "site", "doctor"},
     {"study", "simulate"},
     {"cli", "__main__"},
 ]

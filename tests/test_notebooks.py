@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 
-from smellkit import batch, paths
+from smellkit import paths, plan
 
 FILES = sorted((paths.HOME / "notebooks").glob("*.ipynb"))
 BOOKS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
@@ -44,7 +44,7 @@ def test_the_first_cell_asks_and_says_what_is_read_and_written(name):
 def test_the_second_cell_holds_plain_parameters_with_help(name):
     second = BOOKS[name]["cells"][1]
     assert second["metadata"].get("tags") == ["parameters"]
-    assert batch.defaults(paths.HOME / "notebooks" / name)
+    assert plan.defaults(paths.HOME / "notebooks" / name)
     for line in source(second).splitlines():
         assert line.count("=") == 1 or "#" in line.split("=", 1)[1], f"papermill passes over {line!r}"
         assert "|" not in line.split("=")[0]
@@ -102,6 +102,6 @@ def test_a_notebook_names_no_path_of_a_machine(name):
 
 
 def test_the_profiles_name_notebooks_and_parameters_that_exist():
-    notebooks, file = batch.find(paths.HOME / "notebooks"), paths.HOME / "notebooks" / "profiles.yaml"
-    for name in batch.profiles(file)[0]:
-        batch.settle(notebooks, given={}, profile=name, file=file)
+    notebooks, file = plan.find(paths.HOME / "notebooks"), paths.HOME / "notebooks" / "profiles.yaml"
+    for name in plan.profiles(file)[0]:
+        plan.settle(notebooks, given={}, profile=name, file=file)

@@ -17,13 +17,12 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
-from smellkit.plume import CLASSES, GASES, models, predict
+from smellkit.plume import CLASSES, GASES, predict
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import COLUMNS
-from smellkit.plume.models import Sized
 from smellkit.simulate import plume as simulate
 from smellkit.study import faults as mutations
-from smellkit.study.plume import baselines, scores, splits, survey
+from smellkit.study.plume import baselines, splits, survey
 from smellkit.study.plume import data as samples
 from smellkit.study.plume.masks import MaskRule
 from smellkit.study.plume.splits import PAIRINGS
@@ -415,17 +414,6 @@ def test_one_gas_can_be_asked_for_and_the_other_is_hidden():
         samples.paired(SAMPLE, "train", gases="n2o")
 
 
-def test_a_frame_alone_is_the_one_in_its_pair():
-    pairs, alone = samples.paired(SAMPLE, "test"), samples.paired(SAMPLE, "test", gases="single")
-    both, one = (data.__getitems__(range(len(data))) for data in (pairs, alone))
-    for gas in GASES:
-        row = {name: row for row, name in enumerate(pairs.table[f"{gas}_frame"])}
-        there = alone.table[f"{gas}_frame"][alone.table[f"{gas}_frame"] != ""]
-        rows = [row[name] for name in there]
-        assert torch.equal(one[gas][there.index], both[gas][rows])
-        assert torch.equal(one[f"{gas}_mask"][there.index], both[f"{gas}_mask"][rows])
-
-
 def test_weights_make_the_classes_equally_frequent():
     data = samples.paired(SAMPLE, "train", balance=True)
     share = torch.bincount(data.label, weights=data.weights)
@@ -633,32 +621,6 @@ def test_a_mask_of_another_size_than_its_frame_is_refused_with_both(folder):
         samples.read(folder, "test")
     done = CliRunner().invoke(cli, ["data", "check", str(folder)])
     assert done.exit_code == 1 and "1 skipped" in done.output and "found 90 x 40" in done.output
-
-
-def test_frames_alone_are_pairs_without_the_other_gas_for_every_model_and_score():
-    pairs, alone = samples.paired(SAMPLE, "test"), samples.paired(SAMPLE, "test", gases="single")
-    frames = [name for name in [*alone.table["co2_frame"], *alone.table["ch4_frame"]] if name]
-    assert sorted(frames) == sorted(files_in(pairs.table)) and len(frames) == len(alone)
-    batch = alone.__getitems__(range(len(alone)))
-    assert (batch["present"].sum(dim=1) == 1).all() and (~alone.table["is_paired"]).all()
-    for place, gas in enumerate(GASES):
-        gone = batch["present"][:, place] == 0
-        assert not batch[gas][gone].any() and not batch[f"{gas}_mask"][gone].any()
-        assert not alone.masks[gone, place].any() and (alone.table["missing_modality"][gone.numpy()] == gas).all()
-        assert batch[gas][~gone].std(dim=(1, 2, 3)).min() > 0.001
-    batch = alone.__getitems__([0, 1, len(alone) - 1])
-    with torch.no_grad():
-        outputs = Sized(models.build("segmentation-only"), (48, 64)).eval()(batch)
-    kept, known = scores.keep(outputs, batch)
-    assert kept["counts"].sum() == 3 * 2 * 120 * 160 and 0 <= scores.score(kept, known)["miou"] <= 1
-
-
-def test_a_frame_of_several_pairs_is_alone_only_once(folder):
-    path = folder / "paired_test_annotations.csv"
-    lines = path.read_text().splitlines()
-    before = len(samples.paired(folder, "test", gases="single"))
-    path.write_text("\n".join([*lines, lines[1]]) + "\n")
-    assert len(samples.paired(folder, "test", gases="single")) == before
 
 
 def test_frames_can_be_paired_at_random_without_a_new_file():

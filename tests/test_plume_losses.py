@@ -95,15 +95,3 @@ def test_a_model_of_single_frames_answers_for_those_that_are_there():
 def test_a_task_of_weight_zero_is_left_out_even_if_it_is_not_finite():
     parts = {"masks": torch.tensor(2.0), "class": torch.tensor(float("nan"))}
     assert losses.weighted_sum(parts, {"masks": 0.5, "class": 0.0}) == 1.0
-
-
-def test_uncertainty_starts_as_the_sum_and_learns_to_trust_the_smaller_loss():
-    log_variance = torch.zeros(2, requires_grad=True)
-    parts = [torch.tensor(0.2), torch.tensor(2.0)]
-    torch.testing.assert_close(losses.uncertain(parts, log_variance), torch.tensor(2.2))
-    optimiser = torch.optim.SGD([log_variance], lr=0.1)
-    for _ in range(300):
-        optimiser.zero_grad()
-        losses.uncertain(parts, log_variance).backward()
-        optimiser.step()
-    torch.testing.assert_close(log_variance.exp().detach(), torch.tensor([0.4, 4.0]), rtol=0.02, atol=0)

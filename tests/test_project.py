@@ -10,7 +10,7 @@ import smellkit
 from smellkit import checkpoint, paths
 from smellkit.card import card
 from smellkit.sensors import SENSORS
-from smellkit.study.pages import open_links
+from smellkit.study.pages import badges, open_links
 
 WORKFLOWS = sorted((paths.HOME / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((paths.HOME / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -81,7 +81,10 @@ def test_every_shipped_weight_has_a_card_made_from_its_manifest(tmp_path):
 def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
     file = tmp_path / "_quarto.yml"
     file.write_text('website: {repo-url: ""}\n')
-    assert open_links(file) == ""
+    assert open_links(file) == badges(file) == ""
     file.write_text("website: {repo-url: https://github.com/someone/smellkit}\n")
     assert "mybinder.org/v2/gh/someone/smellkit/main" in open_links(file)
     assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in open_links(file)
+    workflow = "actions/workflows/tests.yml"
+    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in badges(file)
+    assert (paths.HOME / ".github" / workflow.removeprefix("actions/")).exists()

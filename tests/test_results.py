@@ -3,10 +3,10 @@
 import pytest
 
 from smellkit import paths, site, tables
-from smellkit.cli.publish import PAGES
 from smellkit.errors import DataError
 from smellkit.study import pages
 from smellkit.study import published as results
+from smellkit.study.pages import PAGES
 
 
 def test_the_readme_says_what_the_results_say():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from smellkit import options, paths
+from smellkit import cluster, options, paths
 from smellkit.cli.learn import TASKS
 from smellkit.errors import DataError, OptionError
 from smellkit.study import sweep
@@ -114,7 +114,6 @@ def test_every_sweep_that_is_shipped_can_be_run_with_three_seeds_and_a_case_to_c
 
 
 def test_workers_keep_the_memory_that_the_next_step_will_ask_for():
-    from distributed import Client
-
-    with sweep._cluster("", workers=1) as cluster, Client(cluster) as client:
-        assert client.submit(os.environ.get, "MALLOC_TRIM_THRESHOLD_").result() is None
+    with cluster.workers(count=1) as pool:
+        pool.submit("it", os.getenv, key="MALLOC_TRIM_THRESHOLD_")
+        assert pool.next() == ("it", None)

@@ -24,6 +24,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "sniff": "smellkit.cli.sniff:sniff",
     "export": "smellkit.cli.learn:export",
     "bench": "smellkit.cli:bench",
+    "study": "smellkit.cli:study",
     "audit": "smellkit.study.odour.commands:audit",
     "calibrate": "smellkit.cli.learn:calibrate",
     "submit": "smellkit.study.odour.commands:submit",
@@ -44,9 +45,13 @@ BENCHES = {
     "neckwear": "smellkit.study.device.commands:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",
+    "smart-mill": "smellkit.study.gcode.commands:smart_mill",
     "plume": "smellkit.study.plume.commands:bench",
     "plume-ablations": "smellkit.study.plume.commands:ablations",
+    "plume-worlds": "smellkit.study.plume.commands:worlds",
 }
+
+STUDIES = {"score": "smellkit.study.commands:score"}
 
 
 class LazyGroup(click.Group):
@@ -101,6 +106,11 @@ def cli(ctx):
 @click.group(cls=LazyGroup, table=BENCHES)
 def bench():
     """Measure a published protocol, or the kit's own speed, and write the figures as JSON."""
+
+
+@click.group(cls=LazyGroup, table=STUDIES)
+def study():
+    """Keep the log of how often each visible test was looked at."""
 
 
 def main() -> None:

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import click
 
-PARTS = {"headlines": "smellkit.study.pages:headlines"}  # what `<!-- name -->` stands for, in the README too
-PAGES = ("odour", "gcode", "plume")  # what `<!-- results name -->` stands for: `smellkit.study.pages.page`
-
 
 @click.command()
 @click.argument("notebooks", nargs=-1)
@@ -43,22 +40,16 @@ def run(notebooks, profile, pairs, data, force, timeout):
 @click.option("--publish", is_flag=True, help="Also copy notebooks to site/notebooks and results to README.md.")
 def site(source, data, profile, preview, strict, publish):
     """Build the pages from executed notebooks; the last run's unless --from, --profile or --data say otherwise."""
-    from smellkit import batch, options, paths
+    from smellkit import batch, options
     from smellkit import site as sites
 
-    parts = {name: options.resolve(address)() for name, address in PARTS.items()}
+    parts = options.resolve("smellkit.study.pages:parts")()
     if not source and (data or profile):
         source = batch.set_name(profile or "quick", data)
     if publish:
-        click.echo(f"Published {sites.publish(source, parts=parts)} notebooks in site/notebooks.")
-    page = options.resolve("smellkit.study.pages:page")
-    parts |= {f"results {name}": page(name) for name in PAGES}
-    parts["data"] = (paths.HOME / "data" / "README.md").read_text(encoding="utf-8").partition("\n")[2]
-    cards = sorted(paths.weights().glob("*/README.md"))
-    parts["cards"] = "\n".join(
-        path.read_text(encoding="utf-8").split("---\n", 2)[2].replace("\n# ", "\n## ") for path in cards
-    )
-    parts["open"] = options.resolve("smellkit.study.pages:open_links")()
+        click.echo(
+            f"Published {sites.publish(source, parts={'headlines': parts['headlines']})} notebooks in site/notebooks."
+        )
     substances = options.resolve("smellkit.study.odour.substances:pages")()
     built = sites.build(source, quarto=not preview, parts=parts, pages=substances, progress=click.echo)
     for warning in built.warnings:

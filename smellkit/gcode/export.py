@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smellkit import paths
-from smellkit.errors import SmellkitError, WeightsError
+from smellkit import export
 from smellkit.gcode import predict
 from smellkit.gcode.data import LENGTH
 from smellkit.gcode.predict import LinePredictor
@@ -36,34 +32,11 @@ class RawWindow(nn.Module):
 
 
 def gcode(weights: Path, *, out: Path) -> str:
-    """Write `out`, check it against torch, and say how fast it is on one thread."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as why:
-        raise SmellkitError("ONNX needs onnx, onnxscript and onnxruntime", hint="pip install smellkit[export]") from why
+    """Write the decoder in the folder `weights` as ONNX to `out`; see `export`."""
     predictor, random = predict.load(weights), np.random.default_rng(0)
+    examples = [(_example(predictor, random),) for _ in range(CHECKED)]
     whole = RawWindow(predictor).eval()
-    with paths.replacing(Path(out)) as part:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            names: dict[str, Any] = {"input_names": ["rows"], "output_names": ["operation", "tokens"]}
-            example = (_example(predictor, random),)
-            torch.onnx.export(whole, example, str(part), **names, dynamo=True, external_data=False, verbose=False)
-        options, times = onnxruntime.SessionOptions(), []
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(part), options)
-        for rows in (_example(predictor, random) for _ in range(CHECKED)):
-            begin = perf_counter()
-            operation, tokens = session.run(None, {"rows": rows.numpy()})
-            times.append(perf_counter() - begin)
-            wanted, line = (output.detach().numpy() for output in whole(rows))
-            if np.abs(operation - wanted).max() > 1e-4 or not np.array_equal(tokens, line):
-                hint = "report it with the versions of torch and onnx"
-                raise WeightsError(f"{out} does not agree with torch", hint=hint)
-    speed = f"{1000 * float(np.median(times)):.2f} ms a window on one thread"
-    return f"{out}: agrees with torch on {CHECKED} windows, {speed}"
+    return export.onnx(whole, out, examples=examples, inputs=["rows"], outputs=["operation", "tokens"], each="window")
 
 
 def _example(predictor: LinePredictor, random: np.random.Generator) -> Tensor:

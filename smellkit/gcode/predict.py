@@ -169,7 +169,8 @@ def load(folder: Path) -> LinePredictor:
         hmm = ProgramHMM(*(tensors.pop(f"hmm.{name}") for name in HMM))
         state = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
         grammar, keys, path_knn = Grammar(manifest["lines"]), state.get("path_knn.keys"), None
-        if keys is not None:  # as many empty paths, to be filled
+        if keys is not None:  # as many empty paths, to be filled; kept in hundredths of a mm
+            state["path_knn.keys"] = keys / 100
             path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), torch.zeros(len(keys)).long(), lines=len(grammar))
         model = WindowDecoder(grammar, scaling, Shape(**manifest["model"]), path_knn=path_knn)
     except (KeyError, TypeError, ValueError, AttributeError) as why:

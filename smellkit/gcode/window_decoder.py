@@ -165,34 +165,37 @@ class WindowDecoder(nn.Module):
 
 
 class PathKNN(nn.Module):
-    """Which lines were executed where the tool now moves: training windows on the same path, softly counted.
+    """Which lines were executed where the tool now moves: windows of training on the same path, softly counted.
 
         p(line) = trust * share of the line among the nearest paths + (1 - trust) * p_network(line)
         share ~ exp(-(distance^2 - nearest^2) / 2 reach^2),   trust = 0.99
 
-    `distance` is the root mean square in mm over 16 positions of the path; without a position the network's
-    probability stands. `positions` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `reach` was chosen on the
-    validation part of fold 0 of protocol G. How far the nearest path is plays no part: no training recording is far
-    from the others, so none can tell; but it was known that a limit costs tokens on X's test, where paths are up to
-    14 mm off.
+    `distance` is the root mean square in mm over eight positions of the path; without a position the network's
+    probability stands. `positions` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `reach`, and that windows
+    begin at every other row (a recording may begin between the windows of others), were chosen on the validation parts
+    of protocol G. How far the nearest path is plays no part: no training recording is far from the others, so none can
+    tell; but it was known that a limit costs tokens on X's test, where paths are up to 14 mm off.
     """
 
     def __init__(self, positions: Tensor, line: Tensor, *, lines: int, reach: float = 0.5):
         super().__init__()
         self.lines, self.reach = lines, reach
         self.centre = nn.Buffer(positions.mean(dim=(0, 1)))
-        self.keys = nn.Buffer((positions - self.centre)[:, ::4].flatten(1))
+        self.keys = nn.Buffer(self._path(positions))
         self.line = nn.Buffer(line)
+
+    def _path(self, positions: Tensor) -> Tensor:
+        return (positions - self.centre)[:, ::8].flatten(1)
 
     def forward(self, probability: Tensor, positions: Tensor) -> Tensor:
         """Probability of each line, (B, lines), for those of the network and a path (B, 64, 3) in mm."""
         known = (positions != 0).flatten(1).any(dim=1, keepdim=True)
-        query = (positions - self.centre)[:, ::4].flatten(1)
+        query = self._path(positions)
         square = (query**2).sum(1, keepdim=True) + (self.keys**2).sum(1) - 2 * query @ self.keys.T
-        square = square.clamp(min=0) / 16
+        square = square.clamp(min=0) / 8
         nearest = square.amin(dim=1, keepdim=True)
         nearness = torch.exp((nearest - square) / (2 * self.reach**2))
-        counted = nearness @ nn.functional.one_hot(self.line, self.lines).to(nearness.dtype)
+        counted = torch.zeros_like(probability).index_add(1, self.line, nearness)
         trust = 0.99 * known
         return trust * counted / counted.sum(dim=1, keepdim=True) + (1 - trust) * probability + 1e-12
 

@@ -147,23 +147,17 @@ class EarlyFusion(nn.Module):
 
 
 class Sized(nn.Module):
-    """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has.
+    """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has."""
 
-    `tasks` are as many learned weights of losses, handed on as `log_variance`.
-    """
-
-    def __init__(self, model: nn.Module, size: tuple[int, int], *, tasks: int = 0):
+    def __init__(self, model: nn.Module, size: tuple[int, int]):
         super().__init__()
         self.model, self.size = model, size
-        self.log_variance = nn.Parameter(torch.zeros(tasks)) if tasks else None
 
     def forward(self, batch: Batch) -> Batch:
         size = batch[GASES[0]].shape[-2:]
         if size != torch.Size(self.size):
             batch = batch | {gas: to_size(batch[gas], self.size) for gas in GASES}
         outputs = self.model(batch)
-        if self.log_variance is not None:
-            outputs["log_variance"] = self.log_variance
         return {name: resize(x, size) if x.ndim == 4 and x.shape[-2:] != size else x for name, x in outputs.items()}
 
 

@@ -74,16 +74,18 @@ def nose(out, name, classes, recordings, seconds, days, seed):
     "--missing", default="fume", show_default=True,
     help="Missing gases: fume (as published), independent (of the class), none, even (none; classes alike).",
 )  # fmt: skip
+@click.option("--world", default="", help="Others that take turns: own, cone, particles, advected.")
 @click.option("--variety", default=0.0, show_default=True, help="Share of videos with other cameras and other barns.")
 @click.option("--shares", default="70,15,15", show_default=True, help="Of training, validation and test.")
-def plume(out, pairs, size, seed, frames, missing, variety, shares):
+def plume(out, pairs, size, seed, frames, missing, variety, world, shares):
     """Simulate two gas cameras at a rumen vessel: CO2 and CH4 frames, masks, and the health of the rumen."""
     from smellkit.simulate import plume as plumes
 
     began = time.process_time()
     split = plumes.numbers(shares, ",", name="--shares", example="70,15,15")
     width, height = plumes.numbers(size, "x", name="--size", example="160x120")
-    how = {"frames": frames, "missing": missing, "variety": variety, "shares": split, "progress": sys.stderr.isatty()}
+    how = {"frames": frames, "missing": missing, "variety": variety, "world": world, "shares": split}
+    how |= {"progress": sys.stderr.isatty()}
     counts = plumes.write(out, pairs=pairs, size=(width, height), seed=seed, **how)
     speed = pairs / max(time.process_time() - began, 1e-3)
     click.echo(f"{pairs} pairs in {out}, {speed:.0f} a second of one core:\n{counts.T.to_string()}")

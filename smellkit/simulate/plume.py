@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from smellkit.errors import DataError, OptionError
@@ -21,6 +22,7 @@ from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import SPLITS
 from smellkit.simulate import plume_physics as physics
+from smellkit.simulate import plume_worlds as worlds
 
 PH = {"Healthy": (6.5, 6.2), "Transitional": (5.9,), "Acidotic": (5.6, 5.3, 5.0)}
 BOTH = "both"
@@ -51,6 +53,7 @@ class Plan(NamedTuple):
     gases: tuple[str, ...]
     frames: int
     wide: bool
+    world: str = ""  # a simulator of plume_worlds instead of plume_physics
 
 
 def write(
@@ -93,7 +96,7 @@ def _write_all(
     moments: dict[str, list[dict]] = {}
     truth: list[dict] = []
     for number, video in enumerate(tqdm(plans, unit="video", disable=not progress, leave=False)):
-        scene, made = film(video, number=number, size=size, seed=seed)
+        log_emission, made = film(video, number=number, size=size, seed=seed)
         health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
         missing = next((gas for gas in GASES if gas not in video.gases), "")
         for frame in range(video.frames):
@@ -105,7 +108,7 @@ def _write_all(
                     Image.fromarray(pixels[frame, place]).save(folder / pair[f"{gas}_{kind}"], compress_level=4)
                 paths = {"frame_path": pair[f"{gas}_frame"], "mask_path": pair[f"{gas}_mask"], "gas_type": gas}
                 rows.setdefault(video.split, []).append(paths | health | original)
-                known = {"gas_type": gas, "log_emission": round(float(scene.log_emission[place]), 4)}
+                known = {"gas_type": gas, "log_emission": round(float(log_emission[place]), 4)}
                 truth.append(original | known | {"contrast": float(f"{made.contrast[frame, place]:.4g}")})
             moments.setdefault(video.split, []).append(pair)
     pairs = {}
@@ -119,11 +122,16 @@ def _write_all(
     return pairs
 
 
-def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple[physics.Scene, physics.Video]:
-    """Make one planned video, the `number`-th of its seed."""
+def film(video: Plan, *, number: int, size: tuple[int, int], seed: int) -> tuple[NDArray, physics.Video]:
+    """Make one planned video, the `number`-th of its seed: ln Q of CO2 and CH4, and the video."""
     drawn = np.random.default_rng([seed, number])
+    if video.world:
+        chosen = tuple(GASES.index(gas) for gas in video.gases)
+        how: dict[str, Any] = {"frames": video.frames, "size": size[::-1], "random": drawn, "gases": chosen}
+        return worlds.film(video.world, video.ph, **how)
     scene = physics.scene(video.ph, frames=video.frames, random=drawn, wide=video.wide)
-    return scene, physics.render(scene, size=size, random=np.random.default_rng([seed, number, 1]), gases=video.gases)
+    noise = np.random.default_rng([seed, number, 1])
+    return scene.log_emission, physics.render(scene, size=size, random=noise, gases=video.gases)
 
 
 def plan(
@@ -133,15 +141,20 @@ def plan(
     frames: int = 5,
     missing: str = "fume",
     variety: float = 0.0,
+    world: str = "",
     shares: Sequence[float] = (70, 15, 15),
 ) -> list[Plan]:
     """Which videos to make: classes, pH and gases by quota in each split, in an order that the seed decides.
 
     `frames` a video, `shares` of train, valid and test; `missing` is a row of MISSING; `variety` the share of videos
-    with cameras and barns of physics.WIDE.
+    with cameras and barns of physics.WIDE. `world` names simulators of `plume_worlds`
+    that take turns, and "own" for this one: own,own,cone has a third of its videos from another.
     """
     if missing not in MISSING:
         raise OptionError(f"There is no pattern {missing!r} of missing gases", hint=f"one of {', '.join(MISSING)}")
+    abroad = ["" if name in ("", "own") else name for name in world.split(",")]
+    if unknown := [name for name in abroad if name and name not in worlds.WORLDS]:
+        raise OptionError(f"There is no simulator {unknown[0]!r}", hint=f"one of own, {', '.join(worlds.WORLDS)}")
     if pairs < 1 or frames < 1:
         raise OptionError(f"{pairs} pairs in videos of {frames} frames", hint="1 or more of both")
     if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
@@ -155,11 +168,13 @@ def plan(
         number = -(-count // frames)
         drawn = [cell for cell, times in zip(cells, _each_class(cells, number), strict=True) for _ in range(times)]
         turns = {health: cycle(values) for health, values in PH.items()}
-        for done, place in enumerate(random.permutation(number)):
+        for done, place in enumerate(random.permutation(number)):  # whose turn it is does not depend on the class
             health, gases = drawn[place]
             name, filmed = f"v{len(videos):04d}", GASES if gases == BOTH else (gases,)
             left, wide = min(frames, count - frames * done), bool(random.random() < variety)
-            videos.append(Plan(name, split, health, next(turns[health]), filmed, left, wide))
+            videos.append(
+                Plan(name, split, health, next(turns[health]), filmed, left, wide, abroad[done % len(abroad)])
+            )
     return videos
 
 

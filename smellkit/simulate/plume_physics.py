@@ -50,7 +50,7 @@ RANGES: dict[str, tuple[float, float, float, float]] = {
     "own_pulse": (0.1, 0.2, 0.1, 0.2),
     "clumps": (0.25, 0.5, 0.25, 0.5),  # deviation of ln mass from puff to puff
     "own_depth": (0, 0, 0, 0.7),  # deviation of ln optical depth of each gas in each video: line of sight, humidity
-    "depth": (0.0034, 0.0034, 0.002, 0.014),  # absorption: optical depth of a unit of emission
+    "depth": (0.0034, 0.0034, 0.001, 0.010),  # absorption: optical depth of a unit of emission
     "gas_kelvin": (4.5, 5.5, 2, 8),  # the gas above the wall behind it
     "inverted": (-1, -1, -1, 0.33),  # above 0 the gas is colder than the wall
     "slope": (0.1, 0.8, 0, 1.5),  # of the wall from one side to the other
@@ -70,6 +70,13 @@ RANGES: dict[str, tuple[float, float, float, float]] = {
     "gamma": (1, 1, 0.7, 1.4),
     "stretch": (-1, -1, -1, 1),  # above 0 a camera sets its range from each frame
 }
+# What only WIDE has, drawn from a generator of its own, so that the task's scenes stay as they are.
+TEXTURE = (0.0, 0.9)  # deviation of ln depth from place to place, at three scales
+BODIES, BODY_KELVIN = 5, (-0.5, 0.6)  # at most; warm and cold bodies of the plume's size
+CLOUD = (0.0, 0.25)  # kelvin of a wall's structure at three scales
+FLAT = (-0.6, 0.6)  # above 0: how far a camera flattens its histogram
+NEGATIVE = (-1.0, 0.09)  # above 0 a camera's polarity is reversed
+SCALES = (0.03, 0.08, 0.22)  # heights
 STANDARD, WIDE = ({name: row[at : at + 2] for name, row in RANGES.items()} for at in (0, 2))
 
 
@@ -104,6 +111,19 @@ class Scene:
     panels: Array  # (panels, 5): centre, half sizes, kelvin
     shift: Array  # (2, 2) where each camera points, in heights
     frames: int
+    extra: Extra | None = None
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What WIDE adds to a scene."""
+
+    texture: float
+    cloud: float
+    fields: Array  # (2, scales, rows, columns): lattices of texture and cloud
+    bodies: Array  # (bodies, 6): centre, two sizes, turn, kelvin
+    flat: Array  # (2,) of each camera
+    negative: Array  # (2,)
 
 
 class Video(NamedTuple):
@@ -131,7 +151,9 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
     frequency, amplitude = random.normal(0, 1.5, WAVES), strength / np.sqrt((strength**2).sum())
     panels = random.uniform([0, 0, 0.04, 0.04, 0], [1.4, 1, 0.4, 0.4, 1], (5, 5))[: int(one["panels"])]
     panels[:, 4] = np.interp(panels[:, 4], [0, 1], ranges["panel_kelvin"])
+    extra = _extra(random.spawn(1)[0]) if wide else None
     return Scene(
+        extra=extra,
         chosen=one,
         camera=(both[0], both[1]),
         log_emission=log_emission,
@@ -150,6 +172,15 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
     )
 
 
+def _extra(random: np.random.Generator) -> Extra:
+    bodies = random.uniform([0, 0, 0.04, 0.04, 0, 0], [1.4, 1, 0.3, 0.3, np.pi, 1], (BODIES, 6))
+    bodies = bodies[: random.integers(BODIES + 1)]
+    bodies[:, 5] = np.interp(bodies[:, 5], [0, 1], BODY_KELVIN)
+    texture, cloud = random.uniform(*TEXTURE), random.uniform(*CLOUD)
+    fields = random.standard_normal((2, len(SCALES), FINE * CENTRE_ROWS, FINE * CENTRE_COLUMNS))
+    return Extra(texture, cloud, fields, bodies, random.uniform(*FLAT, 2), random.uniform(*NEGATIVE, 2))
+
+
 def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator, gases: Sequence[str] = GASES) -> Video:
     """What both cameras make of a scene at `size` (width, height); `random` is the noise of the pixels alone.
 
@@ -159,6 +190,8 @@ def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator, 
     aspect = width / height
     x, y = (np.arange(width) + 0.5) / height, (np.arange(height) + 0.5) / height
     depth = _optical_depth(scene, x, y, aspect=aspect)
+    if scene.extra:
+        depth *= _texture(scene.extra, x, y, frames=scene.frames)
     frames, masks = (np.zeros(depth.shape, np.uint8) for _ in range(2))
     contrast = np.zeros(depth.shape[:2])
     for gas in map(GASES.index, gases):
@@ -167,11 +200,14 @@ def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator, 
         tube, profile = _tube(scene, camera, x + scene.shift[gas, 0], y + scene.shift[gas, 1], aspect=aspect)
         behind = ((scene.kelvin - wall) * (1 - tube)).astype(np.float32)
         seen = -np.expm1(-depth[:, gas]) * behind
-        threshold = VISIBLE * np.hypot(camera["netd"], scene.chosen["clutter"])
+        unseen = 0.25 * scene.extra.cloud if scene.extra else 0.0
+        threshold = VISIBLE * np.sqrt(camera["netd"] ** 2 + scene.chosen["clutter"] ** 2 + unseen**2)
         masks[:, gas] = np.where(tube > 0.5, TUBE, np.where(np.abs(seen) > threshold, GAS, BACKGROUND))
         contrast[:, gas] = np.abs(seen).sum(axis=(1, 2)) / height**2
         still = wall * (1 - tube) + scene.chosen["tube_kelvin"] * profile * tube
         frames[:, gas] = _counts(seen + still.astype(np.float32), camera, random=random)
+        if scene.extra:
+            frames[:, gas] = _processed(frames[:, gas], scene.extra.flat[gas], scene.extra.negative[gas] > 0)
     return Video(frames, masks, contrast)
 
 
@@ -245,7 +281,25 @@ def _wall(scene: Scene, camera: dict[str, float], x: Array, y: Array, *, aspect:
         across = _step((half_width - np.abs(x - left)) / soft)
         down = _step((half_height - np.abs(y - top)) / soft)
         wall += kelvin * down[:, None] * across
+    if scene.extra:
+        wall += scene.extra.cloud * _scales(scene.extra.fields[1], x, y, blur=camera["psf"])
+        for left, top, wide, high, turn, kelvin in scene.extra.bodies:
+            right, below = x - left, (y - top)[:, None]
+            u, v = right * np.cos(turn) + below * np.sin(turn), below * np.cos(turn) - right * np.sin(turn)
+            wall += kelvin * _bell((u / wide) ** 2 + (v / high) ** 2)
     return wall
+
+
+def _scales(lattices: Array, x: Array, y: Array, *, blur: float) -> Array:
+    fields = zip(lattices, SCALES, strict=True)
+    return sum(_field(one, x, y, size=size, blur=blur) * size**0.5 for one, size in fields) / sum(SCALES) ** 0.5
+
+
+def _texture(extra: Extra, x: Array, y: Array, *, frames: int) -> NDArray[np.float32]:
+    """Factors of the depth (frames, gases, rows, columns), around 1: eddies that the puffs are too smooth for."""
+    move = 0.04 * np.arange(frames)
+    fields = [[_scales(extra.fields[0], x - step, y - gas, blur=0.004) for gas in (0.0, 0.02)] for step in move]
+    return np.exp(extra.texture * np.array(fields) - extra.texture**2 / 2).astype(np.float32)
 
 
 def _field(lattice: Array, x: Array, y: Array, *, size: float, blur: float) -> Array:
@@ -297,3 +351,12 @@ def _counts(kelvin: NDArray[np.float32], camera: dict[str, float], *, random: np
     counts[:, stuck < camera["dead"] / 2] = 0
     counts[:, stuck > 1 - camera["dead"] / 2] = 255
     return counts
+
+
+def _processed(frames: NDArray[np.uint8], flat: float, negative: bool) -> NDArray[np.uint8]:
+    """Frames of a camera that flattens its histogram by a share (that of the first frame), or shows negatives."""
+    levels = np.arange(256.0)
+    if flat > 0:
+        even = np.cumsum(np.bincount(frames[0].ravel(), minlength=256)) * 255 / frames[0].size
+        levels = (1 - flat) * levels + flat * even
+    return np.round(255 - levels if negative else levels).astype(np.uint8)[frames]

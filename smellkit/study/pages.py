@@ -1,4 +1,4 @@
-"""The results as pages to look at, one a system: an interval plot first, then every table, to sort and to filter.
+"""The results as pages to look at, one a question: an interval plot first, then every table, to sort and to filter.
 
 site/results.yaml says on which `page` a result is shown and which columns a table's `plot` compares. Figures come from
 site/results/*.json alone, as in `published`; what sorts, filters and saves a table is site/tables.js.
@@ -17,19 +17,33 @@ import yaml
 from smellkit import paths, tables
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
-from smellkit.study import published
+from smellkit.study import published, score
 from smellkit.study.published import FOLDER, Result
 from smellkit.tables import Figure, Table
 
-WIDE, LEFT, LINE = 760, 230, 22  # of a plot, of its names, of one row, in pixels
+WIDE, LINE, LETTER = 760, 22, 6.8  # a plot, a row, and a letter of a row's name, in pixels
+PAGES = ("odour", "scents", "noses", "gcode", "plume")  # site/results-`name`.qmd
 SHAPES = ("circle", "rect", "path")  # another mark for each column: colours alone don't reach everybody
 
 
+def parts(home: Path = paths.HOME) -> dict[str, str]:
+    """What stands for each mark `<!-- name -->` of a page, as markdown."""
+    cards = [path.read_text(encoding="utf-8").split("---\n", 2)[2] for path in paths.weights().glob("*/README.md")]
+    return {f"results {name}": page(name) for name in PAGES} | {
+        "headlines": headlines(),
+        "data": (home / "data" / "README.md").read_text(encoding="utf-8").partition("\n")[2],
+        "cards": "\n".join(text.replace("\n# ", "\n## ") for text in sorted(cards)),
+        "open": open_links(home / "_quarto.yml"),
+        "badges": badges(home / "_quarto.yml"),
+    }
+
+
 def page(name: str, folder: Path = FOLDER) -> str:
-    """The body of the results page `name` (odour, gcode, plume) as markdown: sections with plots and tables."""
+    """The body of site/results-`name`.qmd as markdown: sections with plots and tables, and who looked at the tests."""
     layouts = published.layouts(folder)
     results = [one for one in published.read(folder).values() if layouts.get(one.name, {}).get("page") == name]
-    return "\n\n".join(_section(one, layouts[one.name], results) for one in results)
+    sections = [_section(one, layouts[one.name], results) for one in results]
+    return "\n\n".join(filter(None, [*sections, score.table(name, folder / score.FILE.name)]))
 
 
 def headlines(folder: Path = FOLDER) -> str:
@@ -55,13 +69,31 @@ def _headline(folder: Path, where: str, name: str, place: str, times: float = 10
 
 def open_links(file: Path = paths.HOME / "_quarto.yml") -> str:
     """Links that open notebook 00 in Binder and Colab, and the code; nothing while repo-url in _quarto.yml is empty."""
-    address = yaml.safe_load(file.read_text(encoding="utf-8"))["website"].get("repo-url") or ""
-    name = address.removeprefix("https://github.com/").strip("/")
-    if not address or name == address:
+    if not (places := _places(file)):
         return ""
-    binder = f"https://mybinder.org/v2/gh/{name}/main?labpath=notebooks/00_start.ipynb"
-    colab = f"https://colab.research.google.com/github/{name}/blob/main/notebooks/00_start.ipynb"
-    return f"Open notebook 00 in [Binder]({binder}) or [Colab]({colab}), or see [the code]({address})."
+    return "Open notebook 00 in [Binder]({Binder}) or [Colab]({Colab}), or see [the code]({code}).".format(**places)
+
+
+def badges(file: Path = paths.HOME / "_quarto.yml") -> str:
+    """Badges for the README, each a link to what it tells; nothing while repo-url in _quarto.yml is empty."""
+    if not (places := _places(file)):
+        return ""
+    tests = "[![tests]({code}/actions/workflows/tests.yml/badge.svg)]({code}/actions/workflows/tests.yml)"
+    binder = "[![Binder](https://mybinder.org/badge_logo.svg)]({Binder})"
+    colab = "[![Colab](https://colab.research.google.com/assets/colab-badge.svg)]({Colab})"
+    return f"{tests} {binder} {colab}".format(**places)
+
+
+def _places(file: Path) -> dict[str, str]:
+    code = (yaml.safe_load(file.read_text(encoding="utf-8"))["website"].get("repo-url") or "").rstrip("/")
+    name = code.removeprefix("https://github.com/")
+    if not code or name == code:
+        return {}
+    return {
+        "code": code,
+        "Binder": f"https://mybinder.org/v2/gh/{name}/main?labpath=notebooks/00_start.ipynb",
+        "Colab": f"https://colab.research.google.com/github/{name}/blob/main/notebooks/00_start.ipynb",
+    }
 
 
 def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:
@@ -94,8 +126,10 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
     step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1e9) if (high - low) / step <= 6)
     first, last = math.floor(low / step), math.ceil(high / step)
 
+    left = min(WIDE / 2, 24 + LETTER * max(len(name) for name, _ in rows))
+
     def x(value: float) -> float:
-        return LEFT + (WIDE - LEFT - 30) * (value - first * step) / ((last - first) * step)
+        return left + (WIDE - left - 30) * (value - first * step) / ((last - first) * step)
 
     height = LINE * len(rows) + 44 + 18 * len(lines)
     top = 14 + 18 * len(lines)
@@ -108,7 +142,7 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
                      f'<text x="{x(value) - 5:.0f}" y="{y + 4}" text-anchor="end">{escape(words)}</text>')  # fmt: skip
     for number, (name, figures) in enumerate(rows):
         y = top + LINE * number + LINE / 2
-        parts.append(f'<text x="{LEFT - 12}" y="{y + 4:.0f}" text-anchor="end">{escape(name[:32])}</text>')
+        parts.append(f'<text x="{left - 12:.0f}" y="{y + 4:.0f}" text-anchor="end">{escape(name[:60])}</text>')
         parts += [_mark(x, y + 5 * (mark - (len(places) - 1) / 2), mark, name, columns[mark], figure)
                   for mark, figure in enumerate(figures) if figure]  # fmt: skip
     small = '<svg viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">'

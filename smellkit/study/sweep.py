@@ -7,13 +7,11 @@ workers see the same folder of runs). What is finished is not run again, so an i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smellkit import options, paths
+from smellkit import cluster, options, paths
 from smellkit.checks import fault, read_yaml
 from smellkit.errors import DataError
 from smellkit.runs import Run
@@ -83,14 +81,13 @@ def run(sweep: Sweep, factory: str, *, scheduler: str = "", workers: int = 2, fr
     data/runs/sweep/<name>/runs.parquet.
     """
     import pandas as pd
-    from distributed import Client, as_completed
     from tqdm.auto import tqdm
 
     jobs = _jobs(sweep, factory, fresh=fresh)
-    with _cluster(scheduler, workers=min(workers, len(jobs))) as cluster, Client(cluster) as client:
-        futures = [client.submit(_one, pure=False, **job) for job in jobs]
-        done = as_completed(futures, with_results=True)
-        rows = [row for _, row in tqdm(done, total=len(jobs), desc=sweep.name, unit="run", dynamic_ncols=True)]
+    with cluster.workers(scheduler, count=min(workers, len(jobs))) as pool:
+        for job in jobs:
+            pool.submit(job["name"], _one, **job)
+        rows = [pool.next()[1] for _ in tqdm(jobs, desc=sweep.name, unit="run", dynamic_ncols=True)]
     table = pd.DataFrame(rows).sort_values(["order", "seed"]).drop(columns="order").reset_index(drop=True)
     with paths.replacing(folder(sweep.name) / "runs.parquet") as part:
         table.to_parquet(part)
@@ -141,19 +138,3 @@ def _one(*, row: dict, name: str, factory: str, task_options: dict, settings: di
     done = old if same and not fresh else fit(task, how, name=name, params=task_options)
     splits = {split: scores for split, scores in done.scores.items() if isinstance(scores, dict)}
     return row | {f"{split}.{score}": value for split, scores in splits.items() for score, value in scores.items()}
-
-
-@contextmanager
-def _cluster(scheduler: str, *, workers: int) -> Iterator[Any]:
-    """`scheduler` as it is, or a cluster on localhost that is closed at the end."""
-    if scheduler:
-        yield scheduler
-        return
-    import dask
-    from distributed import LocalCluster
-
-    quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": "ERROR"}  # any free port: two sweeps may run
-    # workers would hand back all memory above 64 KiB; a step of training that asks for it anew takes half as long again
-    keeping = dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None})
-    with keeping, LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", **quiet) as local:
-        yield local

@@ -17,8 +17,11 @@ from smellkit.study.gcode.splits import Prepared
 Numbers = NDArray[np.int64]
 
 
-def tokens_of(prepared: Prepared, *, mask: NDArray[np.bool_]) -> dict[str, tuple[Numbers | None, Numbers]]:
-    """(forced, free) tokens of every baseline on the test part, learned from the training part.
+def tokens_of(
+    prepared: Prepared, *, mask: NDArray[np.bool_]
+) -> dict[str, tuple[Numbers | None, Numbers, Numbers | None]]:
+    """(forced, free) tokens of every baseline on the test part, learned from the training part; and the training
+    windows whose lines they are, where they are whole lines.
 
     The trees see the channels of `mask`, the nearest path sees the position all the same, the others no sensor.
     """
@@ -28,13 +31,14 @@ def tokens_of(prepared: Prepared, *, mask: NDArray[np.bool_]) -> dict[str, tuple
     most = np.full_like(wanted, Counter(known[known != PAD].tolist()).most_common(1)[0][0])
     program = programs(machine.windows["operation_id"].to_numpy())
     nothing = np.zeros_like(program)
+    near, named = train[nearest(machine, train, test)], train[_by_trees(prepared, mask)]
     return {
-        "majority": (most, most),
-        "trie, no sensors": trie(known, wanted, nothing[train], nothing[test]),
-        "trie + true program": trie(known, wanted, program[train], program[test]),
-        "time since start + true program": (None, clock(machine, train, test, target)),
-        "1-NN on position": (None, target[train[nearest(machine, train, test)]]),
-        "trees on lines": (None, target[train[_by_trees(prepared, mask)]]),
+        "majority": (most, most, None),
+        "trie, no sensors": (*trie(known, wanted, nothing[train], nothing[test]), None),
+        "trie + true program": (*trie(known, wanted, program[train], program[test]), None),
+        "time since start + true program": (None, clock(machine, train, test, target), None),
+        "1-NN on position": (None, target[near], near),
+        "trees on lines": (None, target[named], named),
     }
 
 

@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench gcode` and `gcode-ablations`."""
+"""The commands of this system: `smellkit bench gcode`, `gcode-ablations` and `smart-mill`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ import click
     "--context", default="window", show_default=True, type=click.Choice(["window", "recording"]), help="What is seen."
 )
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
-@click.option("--seed", default=7, show_default=True, help="Of the first weights and of the order of batches.")
+@click.option("--seeds", default="7", show_default=True, help="Of first weights and order of batches; a fit for each.")
 @click.option("--epochs", default=0, help="Passes over the training part: 24 for the decoder, 40 for two stages.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
-def bench(folder, protocol, channel_set, system, context, folds, seed, epochs, out):
+def bench(folder, protocol, channel_set, system, context, folds, seeds, epochs, out):
     """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
     from smellkit.errors import OptionError
     from smellkit.study.gcode import protocols as benches
 
     try:
-        numbers = [int(fold) for fold in folds.split(",")]
+        numbers, repeated = ([int(number) for number in text.split(",")] for text in (folds, seeds))
     except ValueError as why:
-        raise OptionError(f"--folds {folds!r} are not numbers", hint="for example 0,1") from why
+        raise OptionError(f"--folds {folds!r} and --seeds {seeds!r} are not numbers", hint="for example 0,1") from why
     how = {"epochs": epochs} if epochs else {}
     asked = {"protocol": protocol, "channel_set": channel_set, "system": system, "context": context}
-    result = benches.bench(str(folder), **asked, folds=numbers, seed=seed, **how)
+    result = benches.bench(str(folder), **asked, folds=numbers, seeds=repeated, **how)
     click.echo(benches.text(result))
     if out:
         click.echo(benches.write(out, result))
@@ -57,3 +57,18 @@ def ablations(folder, only, seeds, workers, pairs, out):
     click.echo(studies.text(results))
     if out:
         click.echo(studies.write(out, results))
+
+
+@click.command()
+@click.option("--data", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The 18 files.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go; rows not run now are kept.")
+def smart_mill(folder, seeds, out):
+    """Name the line of a second machine's program, and its process, from its drives; whole experiments held out."""
+    from smellkit.study import evaluate
+    from smellkit.study.gcode import mill
+
+    result = mill.run(folder, seeds=seeds, progress=click.echo, earlier=evaluate.earlier(out or ""))
+    click.echo(mill.report(result))
+    if out:
+        click.echo(evaluate.publish(out, result, command=f"smellkit bench smart-mill --data DIR --seeds {seeds}"))

@@ -10,7 +10,8 @@ import pandas as pd
 
 from smellkit import plots
 from smellkit.gcode.data import LENGTH
-from smellkit.gcode.recordings import CONTINUOUS, RATE
+from smellkit.gcode.recordings import CONTINUOUS, RATE, modality
+from smellkit.study.gcode.path import draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
     from smellkit.gcode.data import Machine
 
 
-def coordinates(lines: Sequence[str]) -> pd.DataFrame:
-    """Where each line ends, X Y Z in inches: a coordinate that a line does not name stays what it was."""
-    moves = pd.Series(lines, dtype="str")
-    moves = moves.mask(moves.str.contains("G53"))  # those are of the machine, not of the piece
-    return pd.DataFrame({axis: moves.str.extract(rf"\b{axis}([-+]?[\d.]+)")[0].astype(float) for axis in "XYZ"}).ffill()
+UNITS = {"position": ", mm", "current": ", A"}  # of channels that are shown by name
 
 
 def rows_of(machine: Machine, recording: str) -> slice:
@@ -37,15 +34,23 @@ def executed(machine: Machine, recording: str) -> list[str]:
     return [machine.lines[code] for code in codes[codes != codes.shift()] if code >= 0]
 
 
-def toolpaths(paths: Mapping[str, Sequence[str]]) -> Figure:
-    """The paths that sequences of lines describe, from above, side by side: name -> lines in time order."""
+def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -> Figure:
+    """The paths that sequences of lines describe, from above, side by side: name -> lines in order of time.
+
+    With `true` lines their path lies below each, wide and pale, so that what is decoded wrongly stands out.
+    """
     figure, panels = _panels(1, len(paths), height=3.4, sharey=True)
     for axes, (name, lines), shade in zip(panels, paths.items(), plots.PALETTE, strict=False):
-        points = coordinates(lines)
-        axes.plot(points["X"], points["Y"], ".-", color=shade, linewidth=1, markersize=4, alpha=0.8)
-        axes.set(xlabel="X, inches", aspect="equal")
+        for drawn, look in ((true, {"color": plots.INK, "linewidth": 5, "alpha": 0.25, "label": "true"}),
+                            (lines, {"color": shade, "linewidth": 1.2, "label": name})):  # fmt: skip
+            if len(drawn):
+                x, y, _ = np.concatenate(draw(drawn)).T
+                axes.plot(x, y, solid_capstyle="round", **look)
+        axes.set(xlabel="X, mm", aspect="equal")
         axes.set_title(name, fontsize=10)
-    panels[0].set_ylabel("Y, inches")
+    panels[0].set_ylabel("Y, mm")
+    if len(true):
+        panels[0].legend(loc="best", fontsize=8)
     return figure
 
 
@@ -55,7 +60,8 @@ def timeline(machine: Machine, recording: str, *, names: Sequence[str]) -> Figur
     figure, panels = _panels(len(names), 1, height=1.1 + 1.1 * len(names))
     for axes, name, shade in zip(panels, names, plots.PALETTE, strict=False):
         axes.plot(np.arange(len(values)) / RATE, values[:, CONTINUOUS.index(name)], color=shade, linewidth=1.2)
-        axes.set_ylabel(name.replace(".", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+        unit = UNITS.get(modality(name), "")
+        axes.set_ylabel(name.replace(".", "\n") + unit, rotation=0, ha="right", va="center", fontsize=9)
     panels[-1].set_xlabel("seconds")
     return figure
 

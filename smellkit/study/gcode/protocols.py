@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from smellkit import options, paths, runs
+from smellkit.gcode import predict
 from smellkit.gcode.recordings import channel_mask
-from smellkit.gcode.tokens import PAD
+from smellkit.gcode.tokens import PAD, default
 from smellkit.runs import Run
 from smellkit.study.evaluate import Outcome, earlier, percent, publish, summarise
-from smellkit.study.gcode import baselines
+from smellkit.study.gcode import baselines, path
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm
 from smellkit.study.gcode.scores import forced, token_hits
@@ -47,6 +48,8 @@ class Predictions:
     forced: Numbers  # (n, 8) published tokens, each from the true ones before it
     free: Numbers  # (n, 8) published tokens, each from its own before it
     target: Numbers  # (n, 8)
+    line: Sequence[str]  # (n,) the true lines
+    decoded: Sequence[str]  # (n,) the decoded ones, or none: published tokens can't tell most numbers of a line
 
 
 def bench(
@@ -55,7 +58,7 @@ def bench(
     protocol: str = "G",
     channel_set: str = "all",
     folds: Sequence[int] = range(FOLDS),
-    seed: int = 7,
+    seeds: Sequence[int] = (7,),
     system: str = "decoder",
     context: str = "window",
     **training: Any,
@@ -72,16 +75,19 @@ def bench(
     options.check([system], SYSTEMS, "There is no system")
     mask, numbers = channel_mask(channel_set), list(folds) if protocol == "G" else [0]
     asked = {"protocol": protocol, "channel_set": channel_set, "system": system}
-    fits = [trained(folder, **asked, fold=fold, seed=seed, **training) for fold in numbers]
-    joined = predictions(fits, mask=mask, context=context)
-    own = outcome(joined, unseen=protocol == "X")
-    outcomes = {system: own, **baseline_outcomes([prepared for _, prepared in fits], mask=mask)}
-    figures = {name: {m: i._asdict() for m, i in summarise([one]).items()} for name, one in outcomes.items()}
+    own = []
+    for seed in seeds:
+        fits = [trained(folder, **asked, fold=fold, seed=seed, **training) for fold in numbers]
+        joined = predictions(fits, mask=mask, context=context)
+        own.append(outcome(joined, unseen=protocol == "X"))
+    beside = baseline_outcomes([prepared for _, prepared in fits], mask=mask)
+    outcomes = {system: own, **{name: [one] for name, one in beside.items()}}
+    figures = {name: {m: i._asdict() for m, i in summarise(several).items()} for name, several in outcomes.items()}
     scored = fits[-1][0].scores.get("test", {})
     return runs.plain({
         "system": system, "protocol": protocol, "channels": channel_set, "context": context, "folds": numbers,
-        "about": PROTOCOLS[protocol], "seed": seed, "windows": len(joined.table),
-        "recordings": joined.table["recording"].nunique(), "rows": figures, **own.extra,
+        "about": PROTOCOLS[protocol], "seeds": list(seeds), "windows": len(joined.table),
+        "recordings": joined.table["recording"].nunique(), "rows": figures, **own[-1].extra,
         "heads": {name: scored[name] for name in HEADS if name in scored},  # of the published decoder, teacher-forced
         "stamp": runs.stamp(),
     })  # fmt: skip
@@ -120,7 +126,7 @@ def predictions(
 
     By itself a window is all it sees; with the `context` "recording" it sees all windows of the recording.
     """
-    tables, parts = [], []
+    tables, parts, decoded = [], [], list[str]()
     for run, prepared in fits:
         windows = prepared.windows("test", mask=prepared.mask & mask)
         tables.append(prepared.machine.windows.iloc[prepared.parts.test])
@@ -128,10 +134,15 @@ def predictions(
         if run.params["task"] == "gcode-decoder":
             operation, tokens = _two_stages(run, batches)
         else:
-            operation, tokens = _window_decoder(run, batches, prepared, tables[-1] if context == "recording" else None)
+            followed = tables[-1] if context == "recording" else None
+            operation, tokens, lines = _window_decoder(run, batches, prepared, followed)
+            decoded += lines
         teacher, free = map(torch.cat, zip(*tokens, strict=True))
         parts.append((operation, teacher, free, windows.tensors["published"]))
-    return Predictions(pd.concat(tables, ignore_index=True), *(torch.cat(p).numpy() for p in zip(*parts, strict=True)))
+    names = ("operation", "forced", "free", "target")
+    arrays = {name: torch.cat(part).numpy() for name, part in zip(names, zip(*parts, strict=True), strict=True)}
+    truth = [text for _, prepared in fits for text in prepared.texts[prepared.parts.test]]
+    return Predictions(pd.concat(tables, ignore_index=True), **arrays, line=truth, decoded=decoded)
 
 
 def _two_stages(run: Run, batches: list) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -146,7 +157,7 @@ def _two_stages(run: Run, batches: list) -> tuple[Tensor, list[tuple[Tensor, Ten
 
 def _window_decoder(
     run: Run, batches: list, prepared: Prepared, followed: pd.DataFrame | None
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]], list[str]]:
     """With `followed`, the windows in order of time, each recording is judged as one."""
     model = tasks.model_of(tasks.WindowDecoderTask, run)
     grammar, outputs = model.grammar, [model(batch) for batch in batches]
@@ -155,11 +166,13 @@ def _window_decoder(
         hmm = program_hmm(prepared)
         for rows in followed.groupby("recording", sort=False).indices.values():
             line[rows], operation[rows] = hmm(line[rows], operation[rows])
-    tokens = []
+    tokens, lines = [], []
     for batch, one, own in zip(batches, outputs, line.split(256), strict=True):
         teacher = grammar.published[forced(grammar, own.log(), one["token"], batch["open"])]
-        tokens.append((teacher, grammar.published_tokens(model.decode(one, line=own))))
-    return operation, tokens
+        decoded = model.decode(one, line=own)
+        tokens.append((teacher, grammar.published_tokens(decoded)))
+        lines += grammar.texts_of(decoded)
+    return operation, tokens, lines
 
 
 def outcome(given: Predictions, *, unseen: bool = False) -> Outcome:
@@ -173,6 +186,8 @@ def outcome(given: Predictions, *, unseen: bool = False) -> Outcome:
     if unseen:
         truth, best, whole = (baselines.programs(operation) for operation in (truth, best, whole))
     measures = token_measures(given.forced, given.free, given.target)
+    if given.decoded:
+        measures |= path.measures(table["recording"].to_numpy(), given.line, given.decoded)
     measures |= {"operation": best == truth, "operation_f1": lambda rows: macro_f1(best[rows], truth[rows])}
     operations = []
     for operation, rows in table.groupby("operation").indices.items():
@@ -183,6 +198,28 @@ def outcome(given: Predictions, *, unseen: bool = False) -> Outcome:
     right = (whole == truth)[table["recording"].drop_duplicates().index]
     extra = {"operation_by_recording": float(right.mean()), "operations": operations}
     return Outcome(table["group"].to_numpy(), measures, extra)
+
+
+def shipped(folder: str) -> dict[str, Outcome]:
+    """What the shipped weights score on recordings left out of their training, by window and by whole recording.
+
+    These recordings chose the epoch of the shipped weights, so they are no clean test; others have none of them.
+    """
+    predictor, prepared = predict.load(paths.weights() / "gcode"), DataConfig(data=folder, protocol="all").prepared
+    machine, test = prepared.machine, prepared.parts.test
+    table, outcomes = machine.windows.iloc[test].reset_index(drop=True), {}
+    for context in ("window", "recording"):
+        answers: dict[int, predict.LinePrediction] = {}
+        for rows in table.groupby("recording", sort=False).indices.values():
+            windows = machine.take(table["row"].to_numpy()[rows])
+            answers |= zip(rows.tolist(), predictor.predict(windows, context=context), strict=True)
+        said = [answers[row] for row in range(len(table))]
+        free = np.array([default().numbers(one.tokens) for one in said])
+        measures = token_measures(None, free, prepared.target[test])
+        measures |= {"operation": table["operation"].to_numpy() == [one.operation for one in said]}
+        measures |= path.measures(table["recording"].to_numpy(), list(prepared.texts[test]), [one.line for one in said])
+        outcomes[f"left-out recordings, {context} by {context}"] = Outcome(table["group"].to_numpy(), measures)
+    return outcomes
 
 
 def token_measures(teacher: Numbers | None, free: Numbers, target: Numbers) -> dict[str, Any]:
@@ -201,12 +238,17 @@ def baseline_outcomes(folds: Sequence[Prepared], *, mask: NDArray[np.bool_]) -> 
     """Every baseline's token measures, over the test parts of all folds together."""
     scored = [baselines.tokens_of(prepared, mask=mask) for prepared in folds]
     target = np.concatenate([one.target[one.parts.test] for one in folds])
-    groups = np.concatenate([one.machine.windows["group"].to_numpy()[one.parts.test] for one in folds])
+    tables = pd.concat([one.machine.windows.iloc[one.parts.test] for one in folds])
+    line = [text for one in folds for text in one.texts[one.parts.test]]
     outcomes = {}
     for name in scored[0]:
-        teacher, free = zip(*(fold[name] for fold in scored), strict=True)
+        teacher, free, like = zip(*(fold[name] for fold in scored), strict=True)
         known = None if teacher[0] is None else np.concatenate(teacher)
-        outcomes[name] = Outcome(groups, token_measures(known, np.concatenate(free), target))
+        measures = token_measures(known, np.concatenate(free), target)
+        if like[0] is not None:  # the training windows whose lines are the answers
+            decoded = [text for one, rows in zip(folds, like, strict=True) for text in one.texts[rows]]
+            measures |= path.measures(tables["recording"].to_numpy(), line, decoded)
+        outcomes[name] = Outcome(tables["group"].to_numpy(), measures)
     return outcomes
 
 

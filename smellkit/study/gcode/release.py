@@ -53,6 +53,9 @@ def save(run: Run, folder: Path) -> Path:
         f"model.{name}": tensor.half() if tensor.numel() >= LARGE and name.endswith("weight") else tensor
         for name, tensor in one.model.state_dict().items()
     }
+    if one.model.path_knn is not None:
+        tensors["model.path_knn.keys"] = (100 * one.model.path_knn.keys).round().to(torch.int16)
+        tensors["model.path_knn.line"] = one.model.path_knn.line.to(torch.int16)
     tensors |= {"scaling.centre": one.scaling.centre, "scaling.spread": one.scaling.spread}
     tensors |= {f"hmm.{name}": getattr(one.hmm, name).to(torch.int16) for name in HMM}
     table = prepared.machine.windows.iloc[prepared.parts.train]

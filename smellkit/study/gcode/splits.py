@@ -20,7 +20,7 @@ from torch import Tensor
 from smellkit import options
 from smellkit.errors import DataError, OptionError
 from smellkit.gcode import recordings, tokens
-from smellkit.gcode.data import LENGTH, Machine, Numbers, Scaling, load
+from smellkit.gcode.data import LENGTH, Machine, Numbers, Scaling, load, modes
 from smellkit.gcode.recordings import CONTINUOUS, POSITION_COLUMNS
 from smellkit.gcode.tokens import Grammar
 from smellkit.task import Tensors
@@ -138,6 +138,29 @@ class Prepared:
     codes: Tensor  # (rows, 4)
     numbers: Numbers  # (lines + 1,) in the grammar, of each of the machine's lines and of none; -1 where it has none
     target: Numbers  # (windows, 8) published tokens
+
+    @property
+    def texts(self) -> NDArray[np.str_]:
+        """The line of each window as text, (windows,)."""
+        return np.array(self.machine.lines)[self.machine.windows["line"]]
+
+    def paths(self, *, stride: int) -> tuple[Tensor, Tensor]:
+        """Positions (M, 64, 3), mm, and lines (M,) of training windows that begin at every `stride`-th row.
+
+        Of a recording that trains in part alone (protocol S) only the windows that train: others would hold the test.
+        """
+        table, train = self.machine.windows, self.machine.windows.iloc[self.parts.train]
+        counts = train["recording"].value_counts()
+        whole = counts == table["recording"].value_counts()[counts.index]
+        starts = [
+            np.arange(rows.min(), rows.max() + 1, stride) if whole[name] else rows.to_numpy()
+            for (name, _), rows in train.groupby(["recording", "part"])["row"]
+        ]
+        row = np.concatenate(starts)
+        line = self.numbers[modes(self.machine.row_lines.astype(np.int64), starts=row)]
+        index = torch.as_tensor(row[line >= 0])[:, None] + torch.arange(LENGTH)
+        scale = torch.tensor(self.scaling.millimetres)
+        return self.values[index][..., POSITION_COLUMNS] * scale, torch.as_tensor(line[line >= 0])
 
     def windows(self, part: str, *, mask: NDArray[np.bool_] | None = None) -> Tensors:
         """The windows of "train", "valid" or "test", seen through `mask` (the channels in use by default).

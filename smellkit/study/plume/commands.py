@@ -1,4 +1,4 @@
-"""The commands of this system: `smellkit bench plume` and `plume-ablations`."""
+"""The commands of this system: `smellkit bench plume`, `plume-ablations` and `plume-worlds`."""
 
 from __future__ import annotations
 
@@ -56,3 +56,20 @@ def ablations(folder, test, only, seeds, workers, pairs, out):
         click.echo(f"{title}\n{table.round(3).to_string(index=False)}\n")
     if out:
         click.echo(studies.publish(out, swept))
+
+
+@click.command()
+@click.option("--weights", default="plume", show_default=True, help="What is shipped, or a folder; empty for none.")
+@click.option("--world", "names", multiple=True, help="A simulator: cone, particles, advected; all without it.")
+@click.option("--seeds", default=1, show_default=True, help="Trainings a small fit; 0 scores the weights alone.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def worlds(weights, names, seeds, out):
+    """Weights, and small fits with one simulator left out, on frames of simulators that they never saw."""
+    from smellkit.study import evaluate
+    from smellkit.study.plume import worlds as study
+
+    result = study.travel(weights, worlds=names or tuple(study.WORLDS), seeds=seeds, progress=click.echo)
+    if out:
+        kept = evaluate.earlier(out).get("rows", {})
+        result["rows"] = kept | result["rows"]
+        click.echo(evaluate.publish(out, result, command="smellkit bench plume-worlds"))

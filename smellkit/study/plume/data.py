@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
-from smellkit.plume import GASES
+from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.models import normalise
 from smellkit.plume.pictures import Grey, Rule
@@ -29,7 +29,7 @@ from smellkit.task import Batch, Tensors
 
 SIZE = (120, 160)  # rows, columns
 KERNEL = 7  # pixels of a blur
-SELECTIONS = ("both", "full", "single", *GASES)
+SELECTIONS = ("both", "full", *GASES)
 
 
 class Pairs(Tensors):
@@ -49,12 +49,11 @@ class Pairs(Tensors):
         gases: str = "both",
         change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         dropout: float = 0.0,
+        by_class: bool = False,
         balance: bool = False,
     ):
         if gases not in SELECTIONS:
             raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(SELECTIONS)}")
-        if gases == "single":
-            table, frames, masks = alone(table, frames, masks)
         present = present_in(table)
         if gases in GASES:
             present &= np.array(GASES) == gases
@@ -68,12 +67,14 @@ class Pairs(Tensors):
         self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
         self.ph = torch.tensor(table["ph_value"].tolist())
         self.augment, self.dropout = change, dropout
+        self.odds = even_odds(self.present[self.row], self.label[self.row]) if by_class else torch.zeros(len(CLASSES))
         label = self.label[self.row]
         self.weights = 1 / torch.bincount(label).clamp(min=1)[label].double() if balance else None
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         row = self.row[torch.as_tensor(indices)]
         present = hide(self.present[row], probability=self.dropout) if self.dropout else self.present[row]
+        present = hide_co2(present, odds=self.odds[self.label[row]])
         frames, masks = self.frames[row].float() / 255, self.masks[row].long()  # (B, 2, H, W)
         if self.augment:
             frames, masks = self.augment(frames, masks)
@@ -90,8 +91,7 @@ def paired(
     """Return the pairs of a split at `size` (rows, columns), as filed, or the same frames paired anew (PAIRINGS).
 
     `shown` are keywords of `Pairs`. `gases`: "both" is every pair as it is, "full" only those with both gases, "co2" or
-    "ch4" those that have this gas, and the other one hidden; "single" is each frame alone, as a pair whose other gas is
-    missing.
+    "ch4" those that have this gas, and the other one hidden.
     """
     folder = tables.find(folder)
     files = [*sorted(folder.glob("*_annotations.csv")), *folder.glob(VALUES)]
@@ -126,26 +126,14 @@ def read(
                 path, mask = (tables.located(folder, name) for name in names)
                 frame = rule.read_frame(path, report=report)
                 values = classes.read(mask, frame=(path, frame), report=report)
-                frames[row, place] = _resized(frame, size, Image.Resampling.BILINEAR)
-                masks[row, place] = _resized(values, size, Image.Resampling.NEAREST)
+                frames[row, place] = resized(frame, size, Image.Resampling.BILINEAR)
+                masks[row, place] = resized(values, size, Image.Resampling.NEAREST)
     return table, frames, classes.classes(masks)
 
 
-def _resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:
+def resized(pixels: Grey, size: tuple[int, int], how: Image.Resampling) -> Grey:
+    """A picture at `size` (rows, columns)."""
     return pixels if pixels.shape == size else np.asarray(Image.fromarray(pixels).resize(size[::-1], how))
-
-
-def alone(table: pd.DataFrame, frames: Tensor, masks: Tensor) -> tuple[pd.DataFrame, Tensor, Tensor]:
-    """Each frame of these pairs as a pair of its own whose other gas is missing: table, frames and masks of those."""
-    row, gas = present_in(table).nonzero()
-    single = table.iloc[row].reset_index(drop=True)
-    single["is_paired"], single["missing_modality"] = False, np.array(GASES)[1 - gas]
-    for name in GASES:
-        single.loc[single["missing_modality"] == name, [f"{name}_frame", f"{name}_mask"]] = ""
-    single = single.drop_duplicates(["co2_frame", "ch4_frame"])  # of the published files some are in several pairs
-    row, gas = row[single.index], gas[single.index]
-    there = torch.as_tensor(gas[:, None] == np.arange(len(GASES)))[:, :, None, None]
-    return single.reset_index(drop=True), frames[row] * there, masks[row] * there
 
 
 def hide(present: Tensor, *, probability: float) -> Tensor:
@@ -153,6 +141,26 @@ def hide(present: Tensor, *, probability: float) -> Tensor:
     drawn = (torch.rand(len(present)) < probability) & (present.sum(dim=1) == 2)
     gone = F.one_hot(torch.randint(0, 2, (len(present),)), 2) * drawn[:, None]
     return present * (1 - gone)
+
+
+def even_odds(present: Tensor, label: Tensor) -> Tensor:
+    """How often to hide CO2 of a full pair, by class (3,), so that CH4 alone comes equally often in each class.
+
+    `present` (n, 2) and `label` (n,) are those of training. A class has as many shares of pairs with CH4 alone as the
+    one in which they are most frequent, or as it can have; half of its full pairs are kept.
+    """
+    full, alone = present.sum(dim=1) == 2, present[:, 0] == 0
+    count = torch.bincount(label, minlength=len(CLASSES)).clamp(min=1)
+    shares = [torch.bincount(label[rows], minlength=len(CLASSES)) / count for rows in (full, alone)]
+    wanted = (shares[1] + shares[0] / 2)[shares[0] > 0]
+    level = torch.maximum(wanted.min(), shares[1].max()) if len(wanted) else torch.tensor(0.0)
+    return ((level - shares[1]) / shares[0].clamp(min=1e-9)).clamp(0, 0.9) * (shares[0] > 0)
+
+
+def hide_co2(present: Tensor, *, odds: Tensor) -> Tensor:
+    """In rows with both gases CO2 becomes missing, with the odds (B,) of each row."""
+    gone = (torch.rand(len(present)) < odds) & (present.sum(dim=1) == 2)
+    return present * torch.stack([~gone, torch.ones_like(gone)], dim=1)
 
 
 def four_to_three(height: int) -> tuple[int, int]:
@@ -185,7 +193,7 @@ class Augment:
     contrast: float = 0.2
     gamma: float = 0.3
     gammas: tuple[float, float] = (0.8, 1.2)
-    invert: float = 0.0  # not FUME's: negative frames, for gas that is colder than the wall
+    invert: float = 0.0  # not FUME's: negative frames, each gas for itself
 
     def __call__(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         grid = self.grid(frames)
@@ -233,7 +241,7 @@ class Augment:
         frames = (gain[:, None, None, None] * frames + offset[:, None, None, None]).clamp(0, 1)
         power = torch.where(_chosen(count, self.gamma) > 0, torch.empty(count).uniform_(*self.gammas), 1.0)
         frames = frames.clamp(min=1e-6) ** power[:, None, None, None]
-        negative = _chosen(count, self.invert)[:, None, None, None]
+        negative = (torch.rand(frames.shape[:2]) < self.invert).float()[:, :, None, None]
         return negative + (1 - 2 * negative) * frames
 
 

@@ -55,11 +55,6 @@ def of_class(outputs: Batch, batch: Batch, *, alpha: Tensor, gamma: float = 2.0)
     return alpha_focal(outputs["each_class_logits"][there], label[there], alpha=alpha, gamma=gamma)
 
 
-def uncertain(losses: list[Tensor], log_variance: Tensor) -> Tensor:
-    """Learned weights of tasks: sum of exp(-s) loss + s / 2, one s a task. Source: Kendall et al., arXiv 1705.07115."""
-    return (torch.exp(-log_variance) * torch.stack(losses) + 0.5 * log_variance).sum()
-
-
 def weighted_sum(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """The weighted sum of the parts; one whose weight is 0 is left out."""
     return torch.stack([weights[name] * part for name, part in parts.items() if weights[name]]).sum()

@@ -27,7 +27,7 @@ from smellkit.study.plume.task import task_of
 
 def from_run(run: Run) -> PlumePredictor:
     """The predictor of a finished run of the task `plume`."""
-    model = task_of(run.params).build()
+    model = task_of({**run.params, "start": ""}).build()  # the run that it began with may be gone
     checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder))
     return PlumePredictor(model.eval())
 
@@ -35,7 +35,7 @@ def from_run(run: Run) -> PlumePredictor:
 def save(run: Run, folder: Path) -> Path:
     """Write the model of a finished run of the task `plume` into `folder`, with what it was trained on."""
     model, task = from_run(run).model, task_of(run.params)
-    if task.fusion or not task.shared or model.log_variance is not None:
+    if task.fusion or not task.shared:
         raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
     counts = tables.statistics({"train": tables.read_pairs(task.data, "train", pictures=False)}).iloc[0].to_dict()
     manifest = {

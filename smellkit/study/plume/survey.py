@@ -138,8 +138,8 @@ def difficulty(*, videos: int = 200, seed: int = 7) -> dict[str, dict[str, float
     shared, either = np.zeros((2, 2, len(GASES)))  # pixels by method and gas
     area, contrast, emitted = np.zeros((3, videos, len(GASES)))
     for number, video in enumerate(plans):
-        scene, film = simulate.film(video, number=number, size=(160, 120), seed=seed)
-        contrast[number], emitted[number] = np.log(film.contrast[0] + 1e-9), scene.log_emission
+        log_emission, film = simulate.film(video, number=number, size=(160, 120), seed=seed)
+        contrast[number], emitted[number] = np.log(film.contrast[0] + 1e-9), log_emission
         for gas, (frame, mask) in enumerate(zip(film.frames[0], film.masks[0], strict=True)):
             above = np.stack([otsu(frame), surface(frame)])
             shared[:, gas] += (above & (mask == GAS)).sum(axis=(1, 2))

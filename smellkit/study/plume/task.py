@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from smellkit import checkpoint, runs
 from smellkit.errors import OptionError
 from smellkit.options import accepted
 from smellkit.plume import CLASSES, models
 from smellkit.plume.models import Sized
 from smellkit.study.plume import data, losses, scores
+from smellkit.study.plume.data import Augment
 from smellkit.task import Batch
 
 PH = 5.9  # of the class in the middle, from which the learned pH is counted
@@ -23,7 +25,7 @@ PH = 5.9  # of the class in the middle, from which the learned pH is counted
 class PlumeTask:
     """Train `model` (a name in `smellkit.plume.models`) on the pairs of `data` ("" is the sample), test on `test`'s.
 
-    `gases` is both, co2 or ch4, single (each frame alone), or full: to train on the pairs that have both (and test on
+    `gases` is both, co2 or ch4, or full: to train on the pairs that have both (and test on
     all). Frames are seen at `height` rows (4:3) and answered at `test_height` (0 is the same). What weighs nothing
     (`masks`, `health`, `ph`) is not scored either. `fusion` and `shared` change FUME alone.
     """
@@ -44,6 +46,8 @@ class PlumeTask:
     augment: bool = True
     invert: float = 0.0  # share of negative frames in the augmentation
     dropout: float = 0.2  # how often one gas of a full pair is hidden
+    by_class: bool = False  # hide CO2 too, so often that CH4 alone comes equally often with each class
+    start: str = ""  # a finished run whose weights training begins with
     balance: bool = True  # draw every class equally often
     masks: float = 1.0  # weights of the losses of masks, class, and (for a model that gives one) pH
     health: float = 1.0
@@ -51,8 +55,6 @@ class PlumeTask:
     gamma: float = 2.0  # of both focal losses
     alpha: str = "1,8,1.2"  # weights of the classes
     smooth: float = 1.0  # of the Dice loss
-    focal: bool = True  # false is a weighted cross-entropy of the class
-    uncertainty: bool = False  # learn a weight for each loss instead
 
     def __post_init__(self) -> None:
         if not {"masks", "class"} & self.weights.keys():
@@ -81,11 +83,16 @@ class PlumeTask:
             raise OptionError(f"alpha={self.alpha!r}", hint="a weight above 0 for each of three classes")
         return torch.tensor(numbers)
 
+    @property
+    def change(self) -> Augment | None:
+        """What training frames go through."""
+        return Augment(invert=self.invert) if self.augment else None
+
     def load(self) -> dict[str, Dataset]:
         """Pairs to train on, changed and drawn anew every epoch, and pairs to validate and test on as they are."""
         size, test_size = data.four_to_three(self.height), data.four_to_three(self.test_height or self.height)
-        change = data.Augment(invert=self.invert) if self.augment else None
-        changed: dict[str, Any] = {"change": change, "dropout": self.dropout, "balance": self.balance}
+        changed: dict[str, Any] = {"change": self.change, "dropout": self.dropout, "by_class": self.by_class}
+        changed |= {"balance": self.balance}
         gases = "both" if self.gases == "full" else self.gases
         return {
             "train": data.paired(self.data, "train", size=size, pairing=self.pairing, gases=self.gases, **changed),
@@ -96,25 +103,24 @@ class PlumeTask:
     def build(self) -> Sized:
         """The untrained model."""
         options = ({"fusion": self.fusion} if self.fusion else {}) | ({} if self.shared else {"shared": False})
-        tasks = len(self.weights) if self.uncertainty else 0
-        network = Sized(models.build(self.model, **options), data.four_to_three(self.height), tasks=tasks)
+        network = Sized(models.build(self.model, **options), data.four_to_three(self.height))
+        if self.start:
+            begun = runs.latest(self.start).folder
+            checkpoint.fill(network, checkpoint.load(begun)[0], where=str(begun))
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:
-        """L = masks * L_masks + health * L_class + ph * L_pH, or their sum with learned weights."""
+        """L = masks * L_masks + health * L_class + ph * L_pH."""
         weights, parts = self.weights, {}
         if "co2_logits" in outputs and "masks" in weights:
             parts["masks"] = losses.of_masks(outputs, batch, gamma=self.gamma, smooth=self.smooth)
         if "class_logits" in outputs and "class" in weights:
-            gamma = self.gamma if self.focal else 0
-            parts["class"] = losses.of_class(outputs, batch, alpha=self.alphas, gamma=gamma)
+            parts["class"] = losses.of_class(outputs, batch, alpha=self.alphas, gamma=self.gamma)
         if "ph" in outputs and "ph" in weights:
             parts["ph"] = nn.functional.smooth_l1_loss(outputs["ph"], batch["ph"] - PH, beta=0.3)
-        if not parts or self.uncertainty and len(parts) < len(weights):
+        if not parts:
             asked, given = " and ".join(weights), " and ".join(parts) or "nothing"
             raise OptionError(f"{asked} is to be learned, but {self.model} has a loss for {given}")
-        if self.uncertainty:
-            return losses.uncertain(list(parts.values()), outputs["log_variance"])
         return losses.weighted_sum(parts, weights)
 
     def keep(self, outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:

@@ -1,0 +1,185 @@
+"""`smellkit study score SYSTEM`: the visible tests, scored once a release of weights, and every look kept.
+
+shipped weights + visible tests -> figures -> one line of site/results/scorings.jsonl -> looks at each test
+
+A test that was looked at has been learned from, a little each time. What is chosen is chosen on training data; this is
+the only place where shipped weights meet a test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smellkit import checkpoint, options, paths, runs
+from smellkit.errors import DataError, OptionError
+from smellkit.study.evaluate import Outcome, percent, scores
+
+FILE = paths.HOME / "site" / "results" / "scorings.jsonl"
+Outcomes = Mapping[str, Outcome]  # test -> what the shipped weights scored on it
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A system that ships: the results page that shows it, the measures that are kept, and what scores it."""
+
+    page: str
+    measures: Sequence[str]
+    outcomes: Callable[[str], Outcomes]
+
+
+def score(system: str, data: str, *, again: bool = False, file: Path = FILE) -> dict[str, Any]:
+    """Score the shipped weights of `system` on its visible tests, append one line to `file`, and return it.
+
+    OptionError for weights that were scored before, unless `again`: a second look tells nothing new but is one.
+    """
+    options.check([system], TESTED, "There is no system")
+    digest = checkpoint.manifest(paths.weights() / system)["sha256"]
+    with paths.locked(file.parent, what="scoring"):
+        before = [line for line in read(file) if line["system"] == system and line["weights"] == digest]
+        if before and not again:
+            what = f"These weights were scored on {before[-1]['date']}: {file}"
+            raise OptionError(what, hint="read the figures there; --again scores them once more, and says so")
+        tested = TESTED[system]
+        figures = {test: _figures(one, tested.measures) for test, one in tested.outcomes(data).items()}
+        command = f"smellkit study score {system} --data DIR" + " --again" * again
+        made = {"system": system, "date": released(), "revision": runs.revision(), "weights": digest}
+        return append(file, {**made, "command": command, "figures": figures})
+
+
+def _figures(outcome: Outcome, measures: Sequence[str]) -> dict[str, Any]:
+    kept = scores([Outcome(outcome.groups, {name: outcome.measures[name] for name in measures})])
+    return {name: kept[name] for name in measures}
+
+
+def released() -> str:
+    """The date of the checked-out revision, year-month-day; empty outside a checkout."""
+    command = ["git", "-C", str(paths.HOME), "show", "-s", "--format=%cs", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+
+
+def append(file: Path, line: Mapping[str, Any]) -> dict[str, Any]:
+    """Add `line` to the log in one write, whole or not at all, and return it."""
+    text = json.dumps(plain := runs.plain(dict(line)), allow_nan=False) + "\n"
+    with paths.writing(file):
+        place = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(place, text.encode())
+            os.fsync(place)
+        finally:
+            os.close(place)
+    return plain
+
+
+def read(file: Path = FILE) -> list[dict[str, Any]]:
+    """Every look, the oldest first; DataError for a line that is none."""
+    looks = []
+    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines() if file.is_file() else [], 1):
+        try:
+            look = json.loads(text)
+            looks.append({name: look[name] for name in ("system", "date", "revision", "weights", "command", "figures")})
+        except (ValueError, TypeError, KeyError) as why:
+            raise DataError(f"{file}, line {number} is no scoring: {why!r}", hint="restore it from git") from why
+    return looks
+
+
+def table(page: str, file: Path = FILE) -> str:
+    """How often each test of a results page was looked at, beside its last figures, as markdown; "" for no look."""
+    looks = [look for look in read(file) if look["system"] in TESTED and TESTED[look["system"]].page == page]
+    tests = dict.fromkeys((look["system"], test) for look in looks for test in look["figures"])
+    rows = []
+    for system, test in tests:
+        own = [look for look in looks if look["system"] == system and test in look["figures"]]
+        shipped = [look for look in own if look["weights"]]
+        last = (shipped or own)[-1]
+        told = ", ".join(f"{name} {_told(one)}" for name, one in last["figures"][test].items()) or "–"
+        whose = f"shipped weights, {last['date']}" if shipped else f"a fit of {last['date']}"
+        rows.append(f"| {system}: {test} | {len(own)} | {len(shipped)} | {told} | {whose} |")
+    if not rows:
+        return ""
+    head = "| test | looked at, at least | by shipped weights | last, per cent | of |\n|---|---|---|---|---|"
+    note = (
+        "A test is learned from a little by every look. Looks before the log was kept are the published results whose "
+        "figures changed, so there were more. Shipped weights are scored once a release, by `smellkit study score`."
+    )
+    return "\n".join([f"## How often was each test looked at?\n\n{note}\n\n{head}", *rows])
+
+
+def _told(figure: Mapping[str, Any]) -> str:
+    """A share in per cent, with its interval where one was kept."""
+    return percent(figure) if figure.get("low") is not None else f"{100 * figure['value']:.1f}"
+
+
+def _odour(data: str) -> Outcomes:
+    from smellkit.odour.recordings import read_recordings
+    from smellkit.odour.smell import SubstanceSmell
+    from smellkit.odour.windows import cut
+    from smellkit.study.odour.smellnet import outcome
+    from smellkit.study.odour.survey import other_sessions
+
+    smell = SubstanceSmell.load(paths.weights() / "odour")
+    parts = {"official split": read_recordings(data, "testing"), "another session": other_sessions(data)}
+    cuts = {name: cut(rows, smell.protocol, classes=smell.classes) for name, rows in parts.items() if rows is not None}
+    return {name: outcome(smell.scores(windows.values), windows) for name, windows in cuts.items()}
+
+
+def _mixture(data: str) -> Outcomes:
+    from smellkit.odour.mixture import dynamic_top_k, within_tolerance
+    from smellkit.odour.recordings import find
+    from smellkit.odour.smell import load_hybrid
+    from smellkit.study.odour.mixture_data import read_windows
+
+    hybrid, outcomes = load_hybrid(paths.weights() / "mixture"), {}
+    for name in ("seen", "unseen"):
+        if (find(data) / "mixture" / f"test_{name}").is_dir():
+            test = read_windows(find(data), f"test_{name}", copies=True)
+            ratios = hybrid.explain(test.counts, recording=test.recording)["ratios"]
+            right = {"top1_at_0.1": within_tolerance, "dynamic_top_k": dynamic_top_k}
+            measures = {measure: of(ratios, test.ratios) for measure, of in right.items()}
+            outcomes[f"{name} mixtures"] = Outcome(test.recording, measures)
+    return outcomes
+
+
+def _fusion(data: str) -> Outcomes:
+    """The shipped experts; pictures and sentences by probes that did not see them, which shipped ones did."""
+    from smellkit.odour.smell import Fused
+    from smellkit.study.odour.fusion import ALL, by_experts, name_of, outcomes
+    from smellkit.study.odour.scenes import read_scenes
+
+    scenes = read_scenes(data, seed=1)
+    table = outcomes(by_experts(Fused.load().experts, scenes), scenes, seed=1, subsets=[ALL])
+    tests = {"test": "seen mixtures, three senses", "unseen": "unseen mixtures, three senses"}
+    return {
+        words: table[f"{part}, {name_of(ALL)}"] for part, words in tests.items() if f"{part}, {name_of(ALL)}" in table
+    }
+
+
+def _gcode(data: str) -> Outcomes:
+    from smellkit.study.gcode.protocols import shipped
+
+    return shipped(data)
+
+
+def _plume(data: str) -> Outcomes:
+    from smellkit.plume.predict import PlumePredictor
+    from smellkit.study.plume.baselines import videos
+    from smellkit.study.plume.bench import HEIGHT, predictions_of
+    from smellkit.study.plume.data import four_to_three, paired
+
+    pairs = paired(data, "test", size=four_to_three(HEIGHT))
+    model = PlumePredictor.load(paths.weights() / "plume").model
+    return {"simulated pairs": predictions_of(model, pairs).outcome(videos(data, pairs))}
+
+
+TESTED = {
+    "odour": Tested("odour", ("top1", "top5"), _odour),
+    "mixture": Tested("scents", ("top1_at_0.1", "dynamic_top_k"), _mixture),
+    "fusion": Tested("scents", ("top1_at_0.1", "dynamic_top_k", "loudest"), _fusion),
+    "gcode": Tested("gcode", ("AR", "exact", "operation", "within_0.2_mm", "within_2_mm"), _gcode),
+    "plume": Tested("plume", ("miou", "balanced"), _plume),
+}
