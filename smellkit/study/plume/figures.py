@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -86,43 +83,6 @@ def stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A frame, or a video, whose greys fill the range from black to white but for 1 % at either end."""
     low, high = np.percentile(picture, [1, 99])
     return np.clip((picture - low) / max(high - low, 8.0) * 235 + 10, 0, 255).astype(np.uint8)
-
-
-def movie(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, alt: str, seconds: float = 0.22) -> str:
-    """A video (frames, 2, rows, columns) with its masks as HTML: both gases side by side, CO2 on the left.
-
-    The picture moves by itself, but stands still for readers who asked their system for less motion.
-    """
-    from PIL import Image
-
-    apart = np.pad(coloured(pictures, masks), [(0, 0), (0, 0), (0, 0), (0, 6), (0, 0)], constant_values=128)
-    first, *others = [Image.fromarray(np.concatenate(list(pair), axis=1)) for pair in apart]
-    moving = {"save_all": True, "append_images": others, "duration": round(1000 * seconds), "loop": 0}
-    encoded = []
-    for how in ({}, moving):
-        file = io.BytesIO()
-        first.save(file, "WEBP", quality=55, **how)
-        encoded.append(base64.b64encode(file.getvalue()).decode())
-    return (
-        '<figure class="smell-figure"><picture>'
-        f'<source media="(prefers-reduced-motion: reduce)" srcset="data:image/webp;base64,{encoded[0]}">'
-        f'<img src="data:image/webp;base64,{encoded[1]}" alt="{html.escape(alt)}" style="width:100%;max-width:640px">'
-        "</picture></figure>"
-    )
-
-
-def coloured(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, times: int = 2) -> NDArray[np.uint8]:
-    """Frames (frames, 2, rows, columns) in RGB, enlarged, with the edges of gas and tube in their colours."""
-    from matplotlib.colors import to_rgb
-
-    pictures, masks = (array.repeat(times, axis=-2).repeat(times, axis=-1) for array in (pictures, masks))
-    grey = np.stack([stretched(pictures[:, gas]) for gas in range(len(GASES))], axis=1)
-    result = np.repeat(grey[..., None], 3, axis=-1)
-    for value, (shade, _) in EDGES.items():
-        inside = np.pad(masks == value, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="edge")
-        core = inside[..., :-2, 1:-1] & inside[..., 2:, 1:-1] & inside[..., 1:-1, :-2] & inside[..., 1:-1, 2:]
-        result[inside[..., 1:-1, 1:-1] & ~core] = np.round(255 * np.array(to_rgb(shade))).astype(np.uint8)
-    return result
 
 
 def emission(table: pd.DataFrame) -> Figure:
