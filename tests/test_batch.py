@@ -183,7 +183,8 @@ def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(boo
 
 def killing(folder, tmp_path, *, again):
     """Let the first notebook kill the worker that runs it: the first time, or every time."""
-    first = f"import os, pathlib, signal, time\nmark = pathlib.Path('{tmp_path}/killed')\nkill = {again} or not mark.exists()"
+    first = f"import os, signal, time\nfrom pathlib import Path\nmark = Path('{tmp_path}/killed')\n"
+    first += f"kill = {again} or not mark.exists()"
     then = "mark.touch()\nif kill:\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)"
     write(folder / "01_first.ipynb", FIRST, first, then, "print('alive')")
 
