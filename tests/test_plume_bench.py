@@ -62,7 +62,7 @@ def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(resu
             assert np.sum(row["confusion"]) == pytest.approx(result["data"]["test"]["pairs"])
             right = np.diagonal(row["confusion"]) / np.sum(row["confusion"], axis=1)
             assert np.mean(right) == pytest.approx(row["balanced"]["value"])
-    assert "confusion" in rows["ours"] and rows["ours"]["parameters"] == bench.counts("plumenet").parameters
+    assert "confusion" in rows["ours"] and rows["ours"]["parameters"] == bench.counts("plumenet-one-camera").parameters
     json.dumps(result, allow_nan=False)
 
 
@@ -161,7 +161,7 @@ def test_a_difference_on_the_same_pairs_is_surer_than_two_scores_beside_each_oth
 def test_a_row_that_is_not_there_is_refused_with_the_nearest():
     with pytest.raises(OptionError, match="early fusion"):
         bench.rows_of(["early fusoin"])
-    assert bench.rows_of(["plumenet", "FUME", "fume"]) == ["ours", "FUME", "FUME"]
+    assert bench.rows_of(["plumenet-one-camera", "FUME", "fume"]) == ["ours", "FUME", "FUME"]
 
 
 def test_the_command_counts_without_training():

@@ -237,7 +237,7 @@ def test_the_command_pairs_and_regroups(folder):
     done = CliRunner().invoke(cli, ["data", "pair", str(folder), "--how", "random"])
     assert done.exit_code == 0 and "co2 only" in done.output
     pairs = {split: tables.read_pairs(folder, split) for split in tables.splits_in(folder, paired=True)}
-    assert tables.statistics(pairs)["both"].sum() > 0
+    assert splits.statistics(pairs)["both"].sum() > 0
     test, train = (folder / f"{split}_annotations.csv" for split in ("test", "train"))
     moved = pd.concat([pd.read_csv(train), pd.read_csv(test).iloc[:1]])  # a copy of an original crosses
     moved.to_csv(train, index=False)

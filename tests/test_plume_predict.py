@@ -285,7 +285,7 @@ def test_weights_are_those_of_the_kit_or_of_a_folder_wherever_it_lies(packed, mo
 
 
 def test_only_a_model_with_a_name_can_be_packed(run, tmp_path):
-    options = OPTIONS | {"shared": False}
+    options = OPTIONS | {"model": "fume", "shared": False}
     other = fit(tasks.PlumeTask(**options), Settings(epochs=1, batch=64), name="separate", params=options)
     with pytest.raises(WeightsError, match="variant"):
         release.save(other, tmp_path)

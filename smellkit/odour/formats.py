@@ -28,12 +28,12 @@ from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.checks.report import content
 from smellkit.errors import DataError, OptionError
 from smellkit.noses import SECONDS, Description
-from smellkit.odour.recordings import base_of, unread
 from smellkit.odour.sheets import SPELLED, Raw, read_text
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".bmerawdata")
 LIMIT = 2_000_000_000  # bytes of a file
 LABELS = ("label", "class", "target", "substance", "odour", "odor", "smell")
+BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
 SPLITS = ("training", "testing", "train", "test", "validation")
 ALTERNATES = 0.2  # changes of the label a row, above which each row is an exposure of its own
 BME = {  # what a column of a BME688 logger holds -> how its name, in small letters without marks, begins
@@ -73,6 +73,17 @@ def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
             raise unread(folder, report)
         raise DataError(f"No rows in {folder}", hint="files that hold more than a header or a cut cycle of a BME688")
     return [part for raw in found for part in _by_label(raw)]
+
+
+def base_of(folder: Path) -> Path | None:
+    """The folder of the splits in a data folder: `base`, or `base_data` as the hub calls it; None in other layouts."""
+    return next((folder / name for name in BASES if (folder / name).is_dir()), None)
+
+
+def unread(root: Path, notes: Report) -> DataError:
+    """The error where every file was skipped: the fault of the first, with its own remedy."""
+    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition("\n  Try: ")
+    return DataError(f"None of {len(notes.skipped)} recordings in {root} can be read; the first: {first}", hint=hint)
 
 
 def _files(folder: Path, report: Report) -> list[Path]:
@@ -333,8 +344,8 @@ def class_of(raw: Raw, folder: Path) -> str:
 
 def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one."""
-    if nose is not None and nose.clock:
-        return [nose.clock] if nose.clock in raw.cells else []
+    if nose is not None and nose.clock in raw.cells:
+        return [str(nose.clock)]
     others = [name for name in raw.cells if nose is None or name not in nose.columns]
     texts = [name for name in others if len(raw.cells) and not pd.api.types.is_numeric_dtype(raw.cells[name])]
     timed = [

@@ -1,6 +1,7 @@
 """`smellkit predict DIR --weights odour|mixture`: what a folder of recordings smells of, as a CSV.
 
-odour: the likeliest substances of every window and every recording. Columns file, window, start, top1..top5, p1..p5.
+odour: the likeliest substances of every window and every recording. Columns file, window, start, top1..top5, p1..p5;
+category, p_category where the classes are SmellNet's.
 mixture: the ratios of twelve scents. Columns file, window, start, ratio_<odorant>. `window` counts from 0, `start` is
 its first row in the file; window -1 stands for the whole recording. p are calibrated probabilities.
 """
@@ -54,11 +55,12 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
         name, first = next(iter(refused.items()))
         raise DataError(f"None of {len(files)} CSV files can be used; {name}: {first.what}", hint=first.hint) from first
     ranks = range(1, min(SHOWN, len(smell.classes)) + 1)
-    columns = ["file", "window", "start", *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks), "answer"]
+    columns = ["file", "window", "start", *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks)]
+    columns += ["category", "p_category", "answer"]
     table = pd.DataFrame(rows, columns=columns)
-    silent = int((table["answer"][table["window"] == -1] == "abstain").sum())
-    if not answer:
-        table = table.drop(columns="answer")
+    silent = int((~table["answer"].isin(smell.classes) & (table["window"] == -1)).sum())
+    unasked = [] if answer else ["answer"]
+    table = table.drop(columns=unasked if table["category"].any() else [*unasked, "category", "p_category"])
     with paths.replacing(Path(out)) as part:
         table.to_csv(part, index=False, float_format="%.6f")
     whole = table[table["window"] == -1]
@@ -84,11 +86,13 @@ def recording_rows(
     scores = smell.scores(np.concatenate(windows))
     p = smell.calibrated(np.concatenate([scores, scores.mean(0, keepdims=True)]))  # the last one is the recording's
     places = [*enumerate(starts), (-1, 0)]
-    answers = ["abstain" if one == ABSTAIN else smell.classes[one] for one in decide(p, smell.confidence.thresholds)]
     rows = []
-    for (window, start), own, answer in zip(places, p, answers, strict=True):
-        best = np.argsort(-own, kind="stable")[:SHOWN]
-        rows.append([paths.cell(name), window, start, *(smell.classes[i] for i in best), *own[best], answer])
+    for (window, start), own, one in zip(places, p, decide(p, smell.confidence.thresholds), strict=True):
+        best, (kind, sure) = np.argsort(-own, kind="stable")[:SHOWN], smell.category(own)
+        answer = kind if sure > smell.confidence.category_least else "abstain"  # where no substance is sure
+        answer = answer if one == ABSTAIN else smell.classes[one]
+        named = [*(smell.classes[i] for i in best), *own[best], kind, sure, answer]
+        rows.append([paths.cell(name), window, start, *named])
     return rows
 
 

@@ -181,6 +181,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "fume-resnet-shared": partial(FUME, "resnet"),
     "fume-resnet-plain": partial(FUME, "resnet", shared=False, fusion="concat"),
     "plumenet": PlumeNet,
+    "plumenet-one-camera": partial(PlumeNet, one_camera=True),
     "segmentation-only": partial(OneFrame, masks=True),
     "classification-only": partial(OneFrame, health=True),
     "gas-aware": partial(OneFrame, health=True, embedding=64),

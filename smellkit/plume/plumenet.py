@@ -11,6 +11,8 @@ from smellkit.plume.layers import MASKS, InvertedResidual, PyramidPooling, conv,
 from smellkit.task import Batch
 
 LEAST = 1e-3  # of the frame: what the logarithm of an amount begins at
+FLAT = 0.02  # least deviation of a frame's grey levels (from -1 to 1) that its contrast is stretched by
+SCALES = 4  # of a frame, which the amounts are measured against
 AMOUNTS = 6  # learned maps whose sum over the plume is an amount of gas
 CERTAIN = 20.0  # logit of the background where there is no frame
 
@@ -22,16 +24,19 @@ class PlumeNet(nn.Module):
                        |        |        |          |
                 mask <-+ 16 <---+ 32 <---+ 64 <-----+    (separable convolutions, skips by concatenation)
                        |
-        amounts in the mask: area, contrast against the wall, learned ones; their logarithms, of both gases
+        frames of unit deviation; amounts in the mask: area, contrast against the wall, learned ones; what tells the
+        gain of a camera; logarithms of all, of both gases
                   --> pH and its uncertainty --> class_logits by two thresholds on the pH
 
     The other camera sees the same wall behind other amounts of gas, so its frame is the second channel of the input:
     what differs between the two is gas. What decides the class is how much gas there is, which is a sum over the plume,
     not the look of any place in it; and the classes are ordered. `ph` (B,) is counted from the middle class.
+    With `one_camera`, whose gain is the same in all frames, grey levels are taken as they are.
     """
 
-    def __init__(self, *, dropout: float = 0.2):
+    def __init__(self, *, dropout: float = 0.2, one_camera: bool = False):
         super().__init__()
+        self.one_camera = one_camera
         self.stem = nn.Sequential(*conv(2, 16, 3, stride=2), separable(16, 16))
         self.down = nn.ModuleList(
             [_level(16, 32, 1), _level(32, 64, 2), _level(64, 128, 2).append(PyramidPooling(128))]
@@ -41,17 +46,24 @@ class PlumeNet(nn.Module):
         self.up = nn.ModuleList([separable(128 + 64, 64), separable(64 + 32, 32), separable(32 + 16, 16)])
         self.masks = nn.ModuleList(nn.Conv2d(16, MASKS, 1) for _ in GASES)
         self.amounts = nn.Conv2d(16, AMOUNTS, 1)
-        self.health = HealthHead(len(GASES) * (AMOUNTS + 3), dropout=dropout)
+        self.health = HealthHead(len(GASES) * (AMOUNTS + 3 + (0 if one_camera else SCALES)), dropout=dropout)
 
     def forward(self, batch: Batch) -> Batch:
         frames, present = [batch[gas] for gas in GASES], batch["present"]  # (B, 1, H, W) each, (B, 2)
+        spreads = [standardised(frame)[1] for frame in frames]
+        if not self.one_camera:
+            frames = [standardised(frame)[0] for frame in frames]
         outputs, amounts = {}, []
         for place, (gas, fine) in enumerate(zip(GASES, self.features(frames, present), strict=True)):
             logits = self.masks[place](fine)  # (B, 3, H/2, W/2)
             outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
             # the class learns from amounts in the mask, but does not bend the mask to its own end: detach
             probability = logits.detach().softmax(dim=1)
-            amounts.append(self.measure(resize(frames[place], fine.shape[-2:]), probability, fine))
+            own, other = (resize(frames[at], fine.shape[-2:]) for at in (place, 1 - place))
+            amounts.append(self.measure(own, probability, fine))
+            if not self.one_camera:
+                scales = self.scales(own, other * present[:, 1 - place, None, None, None], probability, spreads[place])
+                amounts[-1] = torch.cat([amounts[-1], scales], dim=1)
         ph, class_logits = self.health(torch.stack(amounts, dim=1), present)
         return outputs | {"class_logits": class_logits, "ph": ph}
 
@@ -80,6 +92,19 @@ class PlumeNet(nn.Module):
         learned = (F.softplus(self.amounts(fine)) * plume).mean(dim=(2, 3))
         return torch.log(LEAST + torch.cat([plume.mean(dim=(2, 3)), *contrast, learned], dim=1))
 
+    def scales(self, own: Tensor, other: Tensor, probability: Tensor, spread: Tensor) -> Tensor:
+        """Logarithms of what tells a camera's gain, (B, SCALES), so that contrasts of two cameras compare.
+
+        They are the frame's deviation, that of its wall, how much of the wall both cameras see, and noise from pixel to
+        pixel: absolute contrast is left to see where cameras are alike, and a ratio to the wall where they are not.
+        """
+        wall = probability[:, BACKGROUND, None]
+        share = wall.sum(dim=(2, 3)).clamp(min=1)
+        one, two = (x - (x * wall).sum(dim=(2, 3), keepdim=True) / share[:, :, None, None] for x in (own, other))
+        varied, both = (one**2 * wall).sum(dim=(2, 3)) / share, (one * two * wall).sum(dim=(2, 3)) / share
+        noise = (own[..., 1:] - own[..., :-1]).abs().mean(dim=(2, 3))
+        return torch.cat([spread.flatten(1).log(), *(torch.log(LEAST + x) for x in (varied, both.abs(), noise))], dim=1)
+
 
 class GatedExchange(nn.Module):
     """A gas takes from the other what its own features let through: x + sigmoid(gate([x, other])) * value(other)."""
@@ -105,7 +130,7 @@ class HealthHead(nn.Module):
         self.threshold = nn.Parameter(torch.tensor([0.15, 0.15]).log())  # half way to the next pH
 
     def forward(self, amounts: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        known = self.norm(amounts.flatten(1)).view_as(amounts) * present[:, :, None]  # (B, 2, AMOUNTS + 3)
+        known = self.norm(amounts.flatten(1)).view_as(amounts) * present[:, :, None]  # (B, 2, amounts and scales)
         ph, uncertainty = self.body(torch.cat([known.flatten(1), present], dim=1)).unbind(dim=1)
         return ph, ordered(ph, self.threshold.exp(), scale=0.1 + F.softplus(uncertainty - 2))
 
@@ -119,6 +144,13 @@ def ordered(ph: Tensor, threshold: Tensor, *, scale: Tensor) -> Tensor:
     # log(s(below) - s(above)), s the sigmoid, without the cancellation of that difference
     between = F.logsigmoid(below) + F.logsigmoid(-above) + torch.log(-torch.expm1(above - below))
     return torch.stack([F.logsigmoid(above), between, F.logsigmoid(-below)], dim=1)
+
+
+def standardised(frame: Tensor) -> tuple[Tensor, Tensor]:
+    """A frame of no mean and unit deviation, whatever the camera's level and gain, and the deviation (B, 1, 1, 1)."""
+    level = frame.mean(dim=(2, 3), keepdim=True)
+    spread = ((frame - level) ** 2).mean(dim=(2, 3), keepdim=True).sqrt().clamp(min=FLAT)
+    return (frame - level) / spread, spread
 
 
 def smooth(x: Tensor, *, reach: int = 8) -> Tensor:

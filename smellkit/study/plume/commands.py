@@ -16,10 +16,11 @@ import click
 @click.option("--counts", is_flag=True, help="Only count parameters and multiply-accumulates.")
 @click.option("--seeds", default=3, show_default=True, help="Trainings a row.")
 @click.option("--epochs", default=12, show_default=True, help="Passes over the training pairs, the same for all.")
+@click.option("--height", default=120, show_default=True, help="Rows that every model sees of a frame.")
 @click.option("--no-outlines", is_flag=True, help="Leave out the distances between outlines (HD95, ASD).")
 @click.option("--no-failing", is_flag=True, help="Leave out what is left when either camera fails.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
-def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, out):
+def bench(folder, test, names, counts, seeds, epochs, height, no_outlines, no_failing, out):
     """Segment plumes of CO2 and CH4 and name the rumen's health: all models, variants and baselines, on equal terms."""
     from smellkit.plume import models
     from smellkit.study import evaluate
@@ -30,7 +31,7 @@ def bench(folder, test, names, counts, seeds, epochs, no_outlines, no_failing, o
             count = benches.counts(name)
             click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
         return
-    how = {"surfaces": not no_outlines, "failing": not no_failing, "training": {"epochs": epochs}}
+    how = {"surfaces": not no_outlines, "failing": not no_failing, "training": {"epochs": epochs}, "height": height}
     old = evaluate.earlier(out or "")
     result = benches.bench(folder, names=names, earlier=old, progress=click.echo, test=test, seeds=seeds, **how)
     if out:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -86,43 +83,6 @@ def stretched(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A frame, or a video, whose greys fill the range from black to white but for 1 % at either end."""
     low, high = np.percentile(picture, [1, 99])
     return np.clip((picture - low) / max(high - low, 8.0) * 235 + 10, 0, 255).astype(np.uint8)
-
-
-def movie(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, alt: str, seconds: float = 0.22) -> str:
-    """A video (frames, 2, rows, columns) with its masks as HTML: both gases side by side, CO2 on the left.
-
-    The picture moves by itself, but stands still for readers who asked their system for less motion.
-    """
-    from PIL import Image
-
-    apart = np.pad(coloured(pictures, masks), [(0, 0), (0, 0), (0, 0), (0, 6), (0, 0)], constant_values=128)
-    first, *others = [Image.fromarray(np.concatenate(list(pair), axis=1)) for pair in apart]
-    moving = {"save_all": True, "append_images": others, "duration": round(1000 * seconds), "loop": 0}
-    encoded = []
-    for how in ({}, moving):
-        file = io.BytesIO()
-        first.save(file, "WEBP", quality=55, **how)
-        encoded.append(base64.b64encode(file.getvalue()).decode())
-    return (
-        '<figure class="smell-figure"><picture>'
-        f'<source media="(prefers-reduced-motion: reduce)" srcset="data:image/webp;base64,{encoded[0]}">'
-        f'<img src="data:image/webp;base64,{encoded[1]}" alt="{html.escape(alt)}" style="width:100%;max-width:640px">'
-        "</picture></figure>"
-    )
-
-
-def coloured(pictures: NDArray[np.uint8], masks: NDArray[np.uint8], *, times: int = 2) -> NDArray[np.uint8]:
-    """Frames (frames, 2, rows, columns) in RGB, enlarged, with the edges of gas and tube in their colours."""
-    from matplotlib.colors import to_rgb
-
-    pictures, masks = (array.repeat(times, axis=-2).repeat(times, axis=-1) for array in (pictures, masks))
-    grey = np.stack([stretched(pictures[:, gas]) for gas in range(len(GASES))], axis=1)
-    result = np.repeat(grey[..., None], 3, axis=-1)
-    for value, (shade, _) in EDGES.items():
-        inside = np.pad(masks == value, [(0, 0), (0, 0), (1, 1), (1, 1)], mode="edge")
-        core = inside[..., :-2, 1:-1] & inside[..., 2:, 1:-1] & inside[..., 1:-1, :-2] & inside[..., 1:-1, 2:]
-        result[inside[..., 1:-1, 1:-1] & ~core] = np.round(255 * np.array(to_rgb(shade))).astype(np.uint8)
-    return result
 
 
 def emission(table: pd.DataFrame) -> Figure:
@@ -214,3 +174,56 @@ def edges(predictions: Sequence[PlumePrediction], shape: tuple[int, int]) -> NDA
     """The predicted masks as one array (pairs, 2, H, W), empty where there is no frame."""
     blank = np.zeros(shape, np.uint8)
     return np.stack([[blank if mask is None else mask for mask in one.masks] for one in predictions])
+
+
+def maps(images: Mapping[str, NDArray], *, label: str) -> Figure:
+    """Amounts in the plane side by side, name -> (rows, columns), on one scale that `label` names."""
+    figure, panels = _panels(2.1, 1, len(images))
+    most = max(float(image.max()) for image in images.values())
+    for axes, (name, image) in zip(panels[0], images.items(), strict=True):
+        drawn = axes.imshow(image, cmap=plots.ramp(), vmin=0, vmax=most)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, fontsize=10)
+    figure.colorbar(drawn, ax=panels[0], label=label, shrink=0.8)
+    return figure
+
+
+def overlap(pairs: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> Figure:
+    """Two masks laid over each other, name -> (truth, prediction): what both have, and what only one has."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    names = ("only the truth", "only the prediction", "both")
+    shades = [plots.PALETTE[1], plots.PALETTE[4], plots.PALETTE[0]]
+    figure, panels = _panels(2.4, 1, len(pairs))
+    for axes, (name, (truth, prediction)) in zip(panels[0], pairs.items(), strict=True):
+        parts = truth + 2 * prediction.astype(int)
+        axes.imshow(np.ma.masked_equal(parts, 0), cmap=ListedColormap(shades), vmin=1, vmax=3, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, fontsize=10)
+    handles = [Patch(color=shade, label=name) for shade, name in zip(shades, names, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def attention(pictures: NDArray[np.uint8], weights: NDArray, *, at: tuple[int, int]) -> Figure:
+    """A place `at` (row, column) of the CO2 frame, and how much it attends to each place of the CH4 frame.
+
+    `pictures` (2, H, W); `weights` (rows, columns) of places, over the whole of the frame.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, panels = _panels(2.9, 1, 2)
+    rows, columns = pictures.shape[1:]
+    whole = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    for axes, picture, name in zip(panels[0], pictures, NAMES.values(), strict=True):
+        axes.imshow(stretched(picture), cmap="gray", vmin=0, vmax=255, extent=whole)
+        axes.set(xticks=[], yticks=[], title=name)
+    tall, wide = rows / weights.shape[0], columns / weights.shape[1]
+    panels[0, 0].plot((at[1] + 0.5) * wide, (at[0] + 0.5) * tall, "o", markersize=11, color=plots.PALETTE[3])
+    strong = np.sqrt(weights / weights.max())  # the frame shows through where there is little
+    panels[0, 1].imshow(weights, cmap="plasma", alpha=strong, extent=whole, vmin=0)
+    scale = ScalarMappable(Normalize(0, float(weights.max())), "plasma")
+    figure.colorbar(scale, ax=panels[0], label="attention", shrink=0.75)
+    return figure

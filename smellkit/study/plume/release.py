@@ -1,13 +1,18 @@
 """A trained run of the task `plume` as weights that `smellkit.plume.predict` reads.
 
-The kit's own weights, trained on simulated cameras of many kinds (three quarters of them far from the task's):
+The kit's own weights, trained on simulated cameras of many kinds: of five videos three are of our own simulator (four
+in ten of them far from the task's), one of each of two others. Coarse frames first, then whole ones:
 
-smellkit data simulate plume --out DIR --pairs 1400 --frames 1 --shares 1200,100,100 --seed 31
-    --missing none --variety 0.75
-smellkit train plume --name plume-wide --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5
-    --set invert=0.15 --set dropout=0.3 --set epochs=12 --set batch=16 --set learning_rate=0.002
-    --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
-python -m smellkit.study.plume.release plume-wide data/weights/plume
+smellkit data simulate plume --out DIR --pairs 2600 --frames 1 --shares 2400,150,50 --seed 31
+    --missing none --variety 0.4 --world own,own,own,cone,particles
+smellkit train plume --name plume-coarse OPTIONS --set height=60 --set epochs=6 --set batch=16
+    --set learning_rate=0.003
+smellkit train plume --name plume-travel OPTIONS --set start=plume-coarse --set epochs=5 --set batch=8
+    --set learning_rate=0.0015
+python -m smellkit.study.plume.release plume-travel data/weights/plume
+
+with OPTIONS: --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5 --set masks=3 --set invert=0.1
+    --set dropout=0.3 --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from smellkit.plume import annotations as tables
 from smellkit.plume.predict import PlumePredictor
 from smellkit.runs import Run
 from smellkit.study import ranges
+from smellkit.study.plume import splits
 from smellkit.study.plume.task import task_of
 
 
@@ -37,7 +43,7 @@ def save(run: Run, folder: Path) -> Path:
     model, task = from_run(run).model, task_of(run.params)
     if task.fusion or not task.shared:
         raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
-    counts = tables.statistics({"train": tables.read_pairs(task.data, "train", pictures=False)}).iloc[0].to_dict()
+    counts = splits.statistics({"train": tables.read_pairs(task.data, "train", pictures=False)}).iloc[0].to_dict()
     manifest = {
         "kind": "plume",
         "model": task.model,
