@@ -52,7 +52,7 @@ def card(manifest: Mapping[str, Any]) -> str:
     lines = [
         *front,
         "",
-        f"# smellkit {kind} weights",
+        f"# smellkit {manifest.get('name', kind)} weights",
         "",
         does,
         "",
@@ -61,7 +61,7 @@ def card(manifest: Mapping[str, Any]) -> str:
     scores = list(_numbers(manifest.get("scores") or {}))[:SHOWN]
     if scores:
         lines += ["", "| score | value |", "|---|---:|", *(f"| {name} | {value:.4g} |" for name, value in scores)]
-    run = f"    smellkit predict DIR --weights {kind} --out OUT"
+    run = f"    smellkit predict DIR --weights {manifest.get('name', kind)} --out OUT"
     return (
         "\n".join([*lines, "", f"**Limits.** {limits}", "", run, "", f"smellkit {manifest.get('smellkit', '')}"]) + "\n"
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import paths
-from smellkit.checks import Pace, Span, fault, nearest
+from smellkit.checks import Pace, fault, nearest
 from smellkit.checks.report import content, decoded
 from smellkit.errors import DataError
 
@@ -137,11 +137,6 @@ class Description:
     def gas(self) -> tuple[str, ...]:
         """The columns that smell."""
         return self.of(role="gas")
-
-    @property
-    def spans(self) -> dict[str, Span]:
-        """The limits of each column, as readers of tables take them."""
-        return {name: Span(*one.span, one.overflow, usual=one.role != "gas") for name, one in self.columns.items()}
 
     @property
     def pace(self) -> Pace:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import sys
 from typing import TYPE_CHECKING, Any
 
-from smellkit import runs
+from smellkit import paths, runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ class NotebookRun(runs.Run):
     """
 
     def figure(self, figure: Figure, name: str, *, alt: str = "") -> None:
-        """Save `figure` as <name>.png in the run folder and show it once, as SVG in the page's own colours.
+        """Save `figure` as <name>.png, .svg and .pdf in the run folder; show it once, as SVG in the page's own colours.
 
         `alt` says in words what the figure shows, for readers who don't see it.
         """
@@ -34,7 +35,8 @@ class NotebookRun(runs.Run):
         from smellkit import plots
 
         alt = alt or name.replace("-", " ")
-        path = self.keep(f"{name}.png", lambda part: figure.savefig(part, dpi=200))
+        for kind in ("pdf", "svg", "png"):
+            path = self.keep(f"{name}.{kind}", functools.partial(figure.savefig, dpi=200))
         svg = plots.svg(figure, alt=alt)
         if "matplotlib.pyplot" in sys.modules:  # which would show it a second time at the end of the cell
             sys.modules["matplotlib.pyplot"].close(figure)
@@ -46,8 +48,10 @@ class NotebookRun(runs.Run):
             display(Image(path.read_bytes(), format="png", retina=True, alt=alt))
 
     def finish(self, scores: dict[str, Any]) -> None:  # type: ignore[override]
-        """Write scores and stamp; the run is finished when scores.json is there. Nothing for a last cell to show."""
+        """Write scores and stamp, which says that the run is finished, and print where they and the figures lie."""
         super().finish(scores)
+        folder = self.folder.relative_to(paths.HOME) if self.folder.is_relative_to(paths.HOME) else self.folder
+        print(f"Figures (PNG, SVG, PDF) and scores: {folder.as_posix()}")
 
 
 def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0f84c4", "#e69f00", "#00a37a", "#d9600f", "#cc79a7", "#56b4e9", "#b8a800", "#8a84d6")
 TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for the scents of one player
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
+HOVER = "told: "  # begins the id of a shape that says the rest of it to who points at it
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
 
 
@@ -59,6 +60,7 @@ def bars(
     *,
     low: Mapping[str, float] | pd.Series | None = None,
     high: Mapping[str, float] | pd.Series | None = None,
+    points: Mapping[str, Sequence[float]] | None = None,
     label: str = "",
     highlight: Sequence[str] = (),
     digits: int = 2,
@@ -66,7 +68,7 @@ def bars(
 ) -> Figure:
     """Horizontal bars, one a name, top to bottom as given, with intervals from `low` to `high` where known.
 
-    Bars not in `highlight` are paler when it is not empty.
+    Bars not in `highlight` are paler when it is not empty. `points` are single values, drawn as rings over their bar.
     """
     names, heights = list(values.keys()), np.array([values[name] for name in values.keys()], float)  # noqa: SIM118
     figure, axes = _rows(names, label=label)
@@ -76,6 +78,8 @@ def bars(
         ends = np.array([[low[name], high[name]] for name in names], float).T
         look["xerr"] = np.clip([heights - ends[0], ends[1] - heights], 0, None)
     drawn = axes.barh(range(len(names)), np.nan_to_num(heights), **look)
+    for name, single in (points or {}).items():
+        axes.plot(single, [names.index(name)] * len(single), "o", mfc="none", color=PALETTE[1], markersize=5, zorder=3)
     texts = ["n/a" if np.isnan(height) else f"{height:.{digits}f}" for height in heights]
     axes.bar_label(drawn, texts, padding=5, fontsize=10.5)
     axes.margins(x=0.12)
@@ -87,13 +91,18 @@ def bars(
 def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
     """Confusion matrix: rows are the truth, columns the prediction; numbers in the cells up to 12 names.
 
-    `matrix` holds counts, (names, names); each row is divided by its sum.
+    `matrix` holds counts, (names, names); each row is divided by its sum. On a page a cell says what it is.
     """
+    from matplotlib.patches import Rectangle
+
     shares = np.asarray(matrix, float) / np.clip(np.sum(matrix, axis=1, keepdims=True), 1e-12, None)
-    side = float(np.clip(1.6 + 0.3 * len(names), 3.4, 6.2))
+    side = float(np.clip(1.6 + 0.3 * len(names), 3.4, 7.0))
     size = (min(WIDTH + 0.6, side + 1.2), side)
     figure = heat(shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, size=size)
     figure.axes[0].set(ylabel="truth", xlabel="prediction", aspect="equal")
+    for row, column in zip(*np.nonzero(shares), strict=True):
+        told = f"{names[row]}, taken for {names[column]}: {shares[row, column]:.0%}"
+        figure.axes[0].add_patch(Rectangle((column, row), 1, 1, alpha=0, gid=HOVER + told))
     return figure
 
 
@@ -112,7 +121,7 @@ def heat(
 
     values = np.asarray(values, float)
     width, height = size or (WIDTH, float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
-    figure, axes = _axes(height=height, width=width)
+    figure, axes = canvas(height=height, width=width)
     scale: dict[str, Any] = {"cmap": ramp()}
     if centre is not None:
         reach = float(np.nanmax(np.abs(values - centre))) or 1.0
@@ -128,9 +137,9 @@ def heat(
     long = max(map(len, map(str, columns)), default=0) > 3
     sides: Any = (("y", len(rows), 0), ("x", len(columns), 60 if long else 0))
     for side, many, turn in sides:
-        fitting = 11 if many <= 16 else 8 if many <= 30 else 5  # so many names fit side by side
-        axes.tick_params(axis=side, labelsize=fitting, rotation=turn, length=0)
-    for tick in axes.get_xticklabels() if long else []:
+        fitting = 11 if many <= 16 else 8 if many <= 30 else 6.4  # so many names fit side by side
+        axes.tick_params(axis=side, labelsize=fitting, rotation=90 if turn and many > 30 else turn, length=0)
+    for tick in axes.get_xticklabels() if long and len(columns) <= 30 else []:
         tick.set(ha="right", rotation_mode="anchor")
     return figure
 
@@ -141,7 +150,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) 
     `confidence` holds the probability of the chosen answer, (answers,); `correct` whether it was right, (answers,).
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
-    figure, axes = _axes(height=4.4, width=4.8)
+    figure, axes = canvas(height=4.4, width=4.8)
     position = np.clip((confidence * bins).astype(int), 0, bins - 1)
     counts = np.bincount(position, minlength=bins)
     accuracy = np.bincount(position, weights=correct, minlength=bins) / np.clip(counts, 1, None)
@@ -164,7 +173,7 @@ def lines(
     import seaborn
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _axes()
+    figure, axes = canvas()
     names = [] if group is None else list(table[group].drop_duplicates())
     shades = dict(zip(names, colours(map(str, names)).values(), strict=True))
     look: dict[str, Any] = {"hue": group, "palette": shades} if names else {"color": PALETTE[0]}
@@ -219,7 +228,7 @@ def scatter(points: np.ndarray, *, groups: Sequence[str]) -> Figure:
     """Points in the plane, (points, 2), one colour a group: a map of an embedding."""
     import seaborn
 
-    figure, axes = _axes(height=4.4)
+    figure, axes = canvas(height=4.4)
     shades = colours(groups)
     x, y = np.asarray(points, float).T
     seaborn.scatterplot(x=x, y=y, hue=list(groups), palette=shades, s=16, alpha=0.75, linewidth=0, ax=axes)
@@ -237,25 +246,26 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     body = body[body.index("<svg") :]
     body = re.sub(r"\s*<(metadata|style)[^>]*>.*?</\1>", "", body, flags=re.DOTALL)  # a style holds for the whole page
     body = re.sub(r'<g id="[a-z0-9]+_\d+"', "<g", body)  # equal in all figures of a page, and nothing refers to them
+    body = re.sub(rf'<g id="{HOVER}([^"]*)"[^>]*>', r'<g pointer-events="all"><title>\1</title>', body)
     body = re.sub(r' (width|height)="[^"]*"', "", body, count=2).replace(INK, "currentColor")  # those of <svg>
     label = f' aria-label="{escape(alt)}"' if alt else ""
     look = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px;height:auto;stroke-linejoin:round"
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
 
 
-def _axes(*, height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return a new figure in the house style, and its axes."""
+def canvas(*panels: int, height: float = 3.6, width: float = WIDTH, **shared: Any) -> tuple[Figure, Any]:
+    """Return a new figure in the house style, and its axes; an array of them for so many `panels` down and across."""
     from matplotlib.figure import Figure
 
     style()
     figure = Figure(figsize=(width, height), layout="constrained")  # not pyplot's: nothing to close, shown only once
-    return figure, figure.subplots()
+    return figure, figure.subplots(*panels, **shared)
 
 
 def _rows(names: Iterable[Any], *, label: str, room: float = 1.1) -> tuple[Figure, Axes]:
     """Return a figure for horizontal bars at 0, 1, ..., named from top to bottom, and its axes."""
     names = list(map(str, names))
-    figure, axes = _axes(height=room + 0.36 * len(names))
+    figure, axes = canvas(height=room + 0.36 * len(names))
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)

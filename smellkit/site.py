@@ -207,7 +207,7 @@ def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
     """Lay out what the page site/try.qmd fetches: its scripts, the shipped weights, a simulated recording a sample."""
     shutil.copytree(home / "site" / "try", out)
     for name in ("weights.safetensors", "manifest.json"):
-        shutil.copy2(paths.weights() / "odour" / name, out / name)
+        shutil.copy2(paths.weights() / "odour-same-session" / name, out / name)
     for sample in ("banana", "garlic", "strawberry", "mint"):
         files = (paths.sample() / "smellnet" / "base" / "testing" / sample).glob("*.csv")
         shutil.copy2(min(files), out / f"{sample}.csv")

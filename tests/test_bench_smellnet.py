@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from test_encoder import table
 
 from smellkit.errors import OptionError
+from smellkit.odour import scents
 from smellkit.odour.windows import Protocol, cut
 from smellkit.study.odour import calibrated, systems
 from smellkit.study.odour import smellnet as bench
@@ -67,8 +68,8 @@ def test_figures_have_intervals_around_their_value():
 
 
 def test_categories_hold_ten_substances_each():
-    assert [len(members.split()) for members in bench.CATEGORIES.values()] == [10] * 5
-    assert bench.category("nutmeg") == "spices" and bench.category("paint") == "other"
+    assert [len(members.split()) for members in scents.CATEGORIES.values()] == [10] * 5
+    assert scents.category("nutmeg") == "spices" and scents.category("paint") == "other"
 
 
 def test_cross_validation_never_scores_what_it_learnt_from(monkeypatch):

@@ -20,6 +20,7 @@ from smellkit.study.odour.calibrated import (
     conformal_quantile,
     prediction_sets,
     selective,
+    with_categories,
 )
 
 softmax = partial(special.softmax, axis=-1)
@@ -122,3 +123,17 @@ def test_margin_and_entropy_stay_in_their_range(scores):
     probabilities = softmax(scores)
     assert ((margin(probabilities) >= 0) & (margin(probabilities) <= 1)).all()
     assert ((entropy(probabilities) >= -1e-9) & (entropy(probabilities) <= 1 + 1e-9)).all()
+
+
+def test_a_category_is_named_where_no_class_is_and_is_right_as_often_as_was_asked():
+    classes = ("almond", "pecans", "walnuts", "mint", "garlic", "dill", "apple", "pear", "kiwi", "mango")
+    scores, target, _ = answers(sharpness=2.0)
+    silent = Confidence(thresholds=Thresholds(0.99, 0.0))
+    found = with_categories(silent, 3 * scores, target, classes, precision=0.8)
+    kinds = np.repeat([0, 1, 2], [3, 3, 4])
+    sums = np.log(softmax(3 * scores) @ np.eye(3)[kinds])
+    p = softmax(sums / found.category_temperature)
+    named = p.max(1) >= found.category_least
+    assert 0.05 < named.mean() < 1 and (p.argmax(1) == kinds[target])[named].mean() >= 0.8
+    assert found.category_temperature > 1.5  # the scores were three times too sharp
+    assert Confidence.of(found.asdict()) == found

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 
 from smellkit import Pipeline, paths
-from smellkit.checks import Pace, Report, Span, read_table
+from smellkit.checks import Report
 from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.device.board import Board
 from smellkit.device.enose import Nose
 from smellkit.errors import DataError
 from smellkit.gcode import recordings
-from smellkit.odour import mixtures
+from smellkit.noses import Column, Description
+from smellkit.odour import mixtures, readers
 from smellkit.odour.live import Recogniser, sniff
 from smellkit.odour.smell import load_smell
 from smellkit.odour.windows import Protocol, cut
@@ -85,11 +86,13 @@ def ramp(times, values=None):
     return "timestamp_ms,CO\n" + "".join(f"{t},{v}\n" for t, v in zip(times, values, strict=True))
 
 
-def read(tmp_path, text, **pace):
+def read(tmp_path, text, *, rate=1.0, columns=("CO",)):
     (tmp_path / "a.csv").write_text(text)
-    report = Report()
-    pace = Pace(**{"rate": 1.0, "gap": 5.0, **pace})
-    return read_table(tmp_path / "a.csv", columns={"CO": Span(0, 1023)}, pace=pace, report=report), str(report)
+    report, nose = (
+        Report(),
+        Description("known", dict.fromkeys(columns, Column("gas", "adc", (0.0, 1023.0))), rate=rate),
+    )
+    return readers.read_rows(tmp_path / "a.csv", nose, columns=columns, report=report), str(report)
 
 
 def test_faster_rows_are_resampled_and_say_which_rows_they_were(tmp_path):
@@ -120,10 +123,8 @@ def test_columns_that_change_places_are_seen_in_the_order_of_the_clock(tmp_path)
     order, rise = np.random.default_rng(0).permutation(60), np.arange(60)
     values = np.where(rise[:, None] < 30, [100, 500], [500, 100]) + rise[:, None]
     rows = "".join(f"{1000 * n},{values[n, 0]},{values[n, 1]}\n" for n in order)
-    (tmp_path / "a.csv").write_text("timestamp_ms,CO,VOC\n" + rows)
-    spans = {"CO": Span(0, 1023), "VOC": Span(0, 1023)}
     with pytest.raises(DataError, match=f"line {2 + np.argsort(order)[30]}: .*in another order"):
-        read_table(tmp_path / "a.csv", columns=spans, alike=["CO", "VOC"], pace=Pace(1.0, 5.0))
+        read(tmp_path, "timestamp_ms,CO,VOC\n" + rows, columns=["CO", "VOC"])
 
 
 def test_a_clock_that_starts_again_divides_the_recording_and_mixes_nothing(tmp_path):
@@ -161,10 +162,8 @@ def test_a_clock_that_stands_still_is_told(tmp_path):
 
 
 def test_the_same_rows_with_and_without_a_clock_are_the_same(tmp_path):
-    plain = (tmp_path / "b.csv", "CO\n" + "".join(f"{n}\n" for n in range(40)))
-    plain[0].write_text(plain[1])
     table, said = read(tmp_path, ramp(1_700_000_000_000 + np.arange(40) * 1000))
-    other = read_table(plain[0], columns={"CO": Span(0, 1023)}, pace=Pace(1.0, 5.0))
+    other, _ = read(tmp_path, "CO\n" + "".join(f"{n}\n" for n in range(40)))
     pd.testing.assert_frame_equal(table, other)
     assert "0 skipped" in said and "\n" not in said
 

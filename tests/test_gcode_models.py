@@ -219,7 +219,7 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
     hmm = ProgramHMM(*map(torch.tensor, (lines, operations, ([True] + [False] * 5) * 2)))
     alone = torch.full((6, 8), 1 / 8)
     alone[0] = torch.nn.functional.one_hot(torch.tensor(5), 8) * 0.92 + 0.01  # only its beginning is known
-    line, operation = hmm(alone, torch.full((6, 9), 1 / 9))
+    line, operation = hmm(alone, torch.full((6, 9), 1 / 9), seen=torch.zeros(6, dtype=torch.bool))
     assert line.argmax(dim=1).tolist() == lines[6:] and (operation.argmax(dim=1) == 1).all()
     assert torch.allclose(line.sum(dim=1), torch.ones(6)) and torch.allclose(operation.sum(dim=1), torch.ones(6))
 
@@ -227,7 +227,27 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
 def test_a_recording_may_begin_in_the_middle_of_a_program():
     hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
     alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
-    assert hmm(alone, torch.full((3, 9), 1 / 9))[0].argmax(dim=1)[[0, 2]].tolist() == [3, 5]
+    line, _ = hmm(alone, torch.full((3, 9), 1 / 9), seen=torch.zeros(3, dtype=torch.bool))
+    assert line.argmax(dim=1)[[0, 2]].tolist() == [3, 5]
+
+
+def test_a_whole_run_is_known_by_its_length_and_half_a_run_is_not_taken_for_a_short_one():
+    hmm = ProgramHMM(torch.arange(30), torch.arange(30) // 20, (torch.arange(30) % 20) == 0)  # of 20 and of 10 lines
+    alone, unseen = torch.full((10, 30), 1 / 30), torch.zeros(10, dtype=torch.bool)
+    flat = torch.full((10, 9), 1 / 9)
+    assert hmm(alone, flat, seen=unseen, run=True)[0].argmax(dim=1).tolist() == [*range(20, 30)]
+    told = torch.nn.functional.one_hot(torch.arange(10), 30) * 0.7 + 0.01
+    assert hmm(told, flat, seen=unseen)[0].argmax(dim=1).tolist() == [*range(10)]
+
+
+def test_a_window_whose_position_was_seen_keeps_its_own_line():
+    lines = torch.tensor([0, 1, 2, 3, 4, 5] * 3 + [0, 1, 3, 3, 4, 5])  # what most recordings say, and what one says
+    hmm = ProgramHMM(lines, torch.zeros(24), torch.arange(24) % 6 == 0)
+    alone = torch.nn.functional.one_hot(torch.tensor([0, 1, 3, 3, 4, 5]), 6) * 0.85 + 0.01
+    alone[2, 2] = 0.1
+    for seen, line in ((True, 3), (False, 2)):
+        own = torch.full((6,), seen)
+        assert hmm(alone, torch.full((6, 9), 1 / 9), seen=own)[0].argmax(dim=1)[2] == line
 
 
 def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):

@@ -37,7 +37,7 @@ def test_a_shipped_nose_comes_back_from_a_manifest_and_from_toml(name, tmp_path)
 def test_smellnets_columns_are_those_of_its_description():
     assert GAS == (*GROVE, "Alcohol", "LPG") == SENSORS[:6]
     assert SENSORS[4:7] == PPM and ENVIRONMENT[0] == "Temperature" and len(SENSORS) == 12
-    assert noses.load("smellnet").spans["Alcohol"].overflow == 2**32 - 1
+    assert noses.load("smellnet").columns["Alcohol"].overflow == 2**32 - 1
 
 
 def test_a_folder_with_a_nose_toml_is_a_nose_of_that_name(tmp_path):

@@ -33,20 +33,23 @@ def test_a_seed_makes_python_numpy_and_torch_repeat():
     assert draw() == draw()
 
 
-def test_parameters_and_scores_are_in_the_run_folder(folder):
+def test_parameters_and_scores_are_in_the_run_folder_which_is_named(folder, capsys):
     run = notebook.start("odour/first", seed=1, epochs=2)
-    assert run.finish({"accuracy": np.float64(0.5)}) is None  # a last cell prints nothing
+    run.finish({"accuracy": np.float64(0.5)})
+    assert str(folder / "odour/first") in capsys.readouterr().out
     assert json.loads((folder / "odour/first/params.json").read_text()) == {"seed": 1, "epochs": 2}
     assert runs.latest("odour/first").scores == {"accuracy": 0.5}
 
 
-def test_a_figure_is_saved_sharp_and_transparent(folder):
+def test_a_figure_is_saved_sharp_and_transparent_and_as_drawings(folder):
     run = notebook.start("figures")
     run.figure(plots.bars({"apple": 0.8, "pear": 0.2}, label="share"), "shares")
     image = Image.open(folder / "figures/shares.png")
     assert image.width >= 1200
     assert image.mode == "RGBA"
     assert image.getpixel((2, 2))[3] == 0
+    assert (folder / "figures/shares.pdf").read_bytes().startswith(b"%PDF")
+    assert "</svg>" in (folder / "figures/shares.svg").read_text()
 
 
 def test_a_pyplot_figure_is_closed_so_that_it_is_shown_once():

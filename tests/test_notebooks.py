@@ -2,16 +2,36 @@
 
 import ast
 import json
+import os
 import re
+import statistics
+import subprocess
+import sys
 
 import nbformat
 import pytest
 
-from smellkit import paths, plan
+from smellkit import batch, paths, plan
+from smellkit.study import lessons
 
 FILES = sorted((paths.HOME / "notebooks").glob("*.ipynb"))
 BOOKS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
 every = pytest.mark.parametrize("name", BOOKS)
+course = pytest.mark.parametrize("name", [name for name in BOOKS if name.startswith("0")])
+CHANGED = {  # one parameter of each lesson, and another value
+    "00": {"substance": "garlic"},
+    "01": {"method": "tsne"},
+    "02": {"model": "summary-mlp"},
+    "03": {"references": "2"},
+    "04": {"strategy": "addition"},
+    "05": {"seeds": "2"},
+    "06": {"substance": "garlic"},
+    "07": {"representation": "absolute"},
+}
+QUICK = ("06",)
+whole = pytest.mark.skipif(
+    not os.environ.get("SMELLKIT_EVERY_NOTEBOOK"), reason="minutes: SMELLKIT_EVERY_NOTEBOOK=1 runs it"
+)
 
 
 def source(cell):
@@ -20,6 +40,24 @@ def source(cell):
 
 def code(name):
     return [cell for cell in BOOKS[name]["cells"] if cell["cell_type"] == "code"]
+
+
+def lines(cell):
+    return [line for line in source(cell).splitlines() if line.strip()]
+
+
+def words(text):
+    """How many words of prose a markdown text has: without code, formulas, addresses, drawings and hidden hints."""
+    text = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\$\$[^$]*\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)|<[^>]*>|^    .*$", " ", text, flags=re.MULTILINE)
+    return len(re.findall(r"\w[\w'’.-]*", text))
+
+
+def sections(name):
+    """The notebook's texts by section: title first, then each heading of the second level, exercises apart."""
+    text = "\n\n".join(source(cell) for cell in BOOKS[name]["cells"] if cell["cell_type"] == "markdown")
+    parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    return [re.split(r"^### ", part, flags=re.MULTILINE)[0] for part in parts]
 
 
 def test_there_are_notebooks_and_their_numbers_are_their_own():
@@ -93,6 +131,59 @@ def test_an_exercise_has_a_hidden_hint_and_a_solution_that_checks_itself(name):
         if "### Exercise" in source(cell):
             assert re.search(r"<details><summary>Hint</summary>.*</details>", source(cell), re.DOTALL), cell["id"]
             assert "solution" in cells[place + 1]["metadata"].get("tags", []), cell["id"]
+
+
+@course
+def test_a_lesson_explains_at_a_length_that_is_read_and_has_exercises(name):
+    whole = "\n\n".join(source(cell) for cell in BOOKS[name]["cells"] if cell["cell_type"] == "markdown")
+    assert 600 <= words(whole) <= 1500
+    title, *parts, last = sections(name)
+    assert "After it you can" in title
+    for part in parts:
+        assert 60 <= words(part) <= 120, part.splitlines()[0]
+    assert last.startswith("What to read next") and "glossary.qmd" in last and "folder below" in last
+    assert whole.count("### Exercise") >= 4
+
+
+@course
+def test_a_lesson_has_short_cells_and_shows_a_model(name):
+    sizes = [len(lines(cell)) for cell in code(name)[2:] if "solution" not in cell["metadata"].get("tags", [])]
+    assert statistics.median(sizes) <= 5
+    assert max(len(lines(cell)) for cell in code(name)) <= 20
+    if name[:2] != "01":  # where there is none
+        assert any(re.search(r"lessons\.source\(|class \w+\(nn\.Module\)", source(cell)) for cell in code(name))
+
+
+def test_the_glossary_is_what_the_notebooks_say():
+    assert len(lessons.terms()) > 80
+    made = "made anew by: python -m smellkit.study.lessons"
+    assert lessons.GLOSSARY.read_text(encoding="utf-8") == lessons.glossary(), made
+
+
+def test_a_term_is_explained_once_and_by_a_sentence():
+    whole = [source(cell) for book in BOOKS.values() for cell in book["cells"] if cell["cell_type"] == "markdown"]
+    marked = re.findall(r"<dfn>(.*?)</dfn>", "\n".join(whole), flags=re.DOTALL)
+    assert len(set(marked)) == len(marked), {term for term in marked if marked.count(term) > 1}
+    assert all(len(said.split()) >= 6 for said, _, _ in lessons.terms().values())
+
+
+@pytest.mark.parametrize("number", [pytest.param(key, marks=() if key in QUICK else whole) for key in CHANGED])
+def test_a_lesson_runs_with_another_parameter_and_its_answers_hold(number, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path))
+    (result,) = batch.run([number], given=CHANGED[number])
+    assert result.status == batch.DONE, result.error
+    assert (next(tmp_path.glob("*/*.svg"))).exists() and (next(tmp_path.glob("*/*.pdf"))).exists()
+
+
+@whole
+def test_a_lesson_gives_every_output_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path))
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "1")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    (result,) = batch.run(["05"], given={"seeds": "2", "epochs": "3"})
+    asked = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+    done = subprocess.run([*asked, str(result.output)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 @every

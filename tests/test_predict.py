@@ -1,7 +1,7 @@
 """Predicting folders: the right columns, honest probabilities, and a reason for whatever is left out."""
 
 import csv
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from smellkit.odour import predict
 from smellkit.odour.confidence import Confidence, Thresholds
 from smellkit.odour.encoder import make
 from smellkit.odour.export import example
+from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.recordings import SENSORS
 from smellkit.odour.smell import SubstanceSmell, load_smell
 from smellkit.odour.windows import Protocol
@@ -135,6 +136,40 @@ def test_the_command_line_predicts_with_the_shipped_weights(tmp_path):
     folder = paths.sample() / "smellnet" / "base" / "testing" / "banana"
     done = CliRunner().invoke(cli, ["predict", str(folder), "--weights", "odour", "--out", str(tmp_path / "o.csv")])
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "o.csv").read_text().startswith(HEADER)
+    assert (tmp_path / "o.csv").read_text().startswith(HEADER + ",category,p_category")
     smell = load_smell()
     assert smell.channels(smell.windows(np.full((200, 6), 50.0))).shape == (2, 50)
+
+
+def food(sums, least=0.8):
+    """A smell of six substances of three categories, whose windows all have the probabilities `sums`."""
+    confidence = Confidence(thresholds=Thresholds(0.1, 0.95), category_least=least)
+    smell = SubstanceSmell(None, Protocol(), ("almond", "pecans", "walnuts", "mint", "garlic", "apple"), confidence)
+    return smell, np.asarray(sums)
+
+
+def test_a_category_is_named_with_the_sum_of_its_substances():
+    smell, p = food([0.3, 0.3, 0.3, 0.05, 0.03, 0.02])
+    assert smell.category(p) == ("nuts", pytest.approx(0.9))
+    assert SubstanceSmell(None, Protocol(), ("smell 1", "smell 2"), Confidence()).category(np.array([0.9, 0.1])) == (
+        "",
+        0,
+    )
+
+
+def test_a_category_that_is_sure_is_told_where_no_substance_is():
+    smell, p = food([0.31, 0.3, 0.3, 0.05, 0.03, 0.01])
+    answer = Pipeline(smell).judge(p)
+    assert (answer.reason, answer.category) == ("not sure which of the nuts", "nuts")
+    assert answer.category_confidence == pytest.approx(0.91)
+    unsure, p = food([0.3, 0.1, 0.1, 0.25, 0.05, 0.2], least=0.8)
+    assert Pipeline(unsure).judge(p, 1.0).reason != "not sure which of the nuts"
+
+
+def test_the_answer_of_a_recording_may_be_its_category(tmp_path):
+    smell = load_smell()
+    flat = replace(smell.confidence, thresholds=Thresholds(1.0, 0.0), category_least=0.0)
+    smell = replace(smell, confidence=flat, ranges=None)
+    rows = predict.recording_rows("a.csv", recording(tmp_path / "a.csv"), smell)
+    assert {row[-1] for row in rows} <= {"nuts", "spices", "herbs", "fruits", "vegetables"}
+    assert all(row[-1] == row[-3] and 0.2 <= row[-2] <= 1 for row in rows)

@@ -67,7 +67,7 @@ def test_the_description_for_machines_names_files_that_are_there_and_the_columns
 
 def test_every_shipped_weight_has_a_card_made_from_its_manifest(tmp_path):
     folders = [path for path in paths.weights().iterdir() if path.is_dir()]
-    assert len(folders) == 5
+    assert len(folders) == 6
     for folder in folders:
         text = (folder / "README.md").read_text(encoding="utf-8")
         assert text == card(checkpoint.manifest(folder)), folder.name

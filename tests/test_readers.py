@@ -166,12 +166,12 @@ def test_readings_that_mean_none_are_filled_in_or_cut(tmp_path, nose):
         (
             "1013.25",
             "101325",
-            r"line 2, column 'Pressure': expected hectopascal(.|\n)* found 101325 \(and(.|\n)*multiply by 0.01",
+            r"line 2, column 'Pressure': expected a number.*hectopascal\), found 101325 \(and(.|\n)*multiply by 0.01",
         ),
         (
             ",310,",
             ",3100,",
-            r"line 12, column 'MQ3': expected adc(.|\n)*, found 3100(.|\n)*a 12-bit converter: multiply",
+            r"line 12, column 'MQ3': expected a number.*adc\), found 3100(.|\n)*a 12-bit converter: multiply",
         ),
         (",310,", ",abc,", "line 12, column 'MQ3': expected a number, found 'abc'"),
         ("MQ135", "MQ136", r"line 1, column 'MQ135': expected the columns of the nose described(.|\n)*near: MQ136"),

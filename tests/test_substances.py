@@ -3,7 +3,7 @@
 import json
 
 from smellkit import paths
-from smellkit.study.odour.smellnet import CATEGORIES
+from smellkit.odour.scents import CATEGORIES
 from smellkit.study.odour.substances import FILE, measure, pages
 
 

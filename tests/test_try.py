@@ -16,6 +16,7 @@ from smellkit.device import frames, playlist
 from smellkit.device.virtual import VirtualNeckWear
 from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import read_parts
+from smellkit.odour.smell import load_smell
 from smellkit.site import stage_try
 from smellkit.study.odour.page import FILE, readout
 
@@ -81,7 +82,8 @@ def asked(page, path, kind):
 
 @pytest.mark.parametrize(("kind", "files"), [("sample", SAMPLE), ("shipped", REAL if REAL.is_dir() else SAMPLE)])
 def test_the_page_gives_the_answers_of_python(page, kind, files):
-    pipeline = Pipeline.fit() if kind == "sample" else Pipeline.load()
+    smell = load_smell("odour-same-session")
+    pipeline = Pipeline(smell.fit() if kind == "sample" else smell)
     compared = 0
     for path in sorted(files.glob("*/*.csv"))[:50]:
         expected = pipeline(path)

@@ -6,7 +6,7 @@ is there instead, and what to try. Nothing is skipped unless asked for.
 
 from smellkit.checks.clock import Pace
 from smellkit.checks.report import Report, fault, long_text, nearest, read_json, read_picture, read_yaml, readable
-from smellkit.checks.tables import Span, read_table, read_texts
+from smellkit.checks.tables import read_texts
 
-__all__ = ["Pace", "Report", "Span", "fault", "long_text", "nearest", "read_json", "read_picture", "read_table",
-           "read_texts", "read_yaml", "readable"]  # fmt: skip
+__all__ = ["Pace", "Report", "fault", "long_text", "nearest", "read_json", "read_picture", "read_texts", "read_yaml",
+           "readable"]  # fmt: skip

@@ -1,6 +1,4 @@
-"""Read a table of numbers or texts from CSV, and be exact about the place of a fault.
-
-    bytes -- Sheet.read --> cells, as text -- read_values --> numbers (rows, columns) -- at_pace --> rows by the clock
+"""Read a table from CSV as text, and be exact about the place of a fault.
 
 pyarrow splits a file at once; what it can't split is read again row by row, which finds the place.
 """
@@ -13,95 +11,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow
-from pyarrow import compute
 
-from smellkit.checks.clock import Pace, clock_columns, paced, read_clock, refuse_exchange
+from smellkit.checks.clock import clock_columns
 from smellkit.checks.report import Report, content, decoded, fault, nearest
 
 LONGEST_LINE = 100_000  # characters
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-THOUSANDS = r"^\s*\d{1,3}(\.\d{3})+\s*$"
 QUOTED = re.compile(r'(?:^|,)"[^"\n]*"(?=,|$)', re.MULTILINE)  # a cell in quotes, without any inside
-COUNTS = 1023  # of a 10-bit converter
 ABOVE = 40  # lines in which a header is looked for, to say where it is
 MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]
 DELIMITERS = {";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
-
-
-@dataclass(frozen=True)
-class Span:
-    """What a column may hold: numbers from `low` to `high`. NaN, infinity and anything outside is refused.
-
-    `overflow` is the one value outside that a known firmware fault writes: it becomes `high`, and is counted; and told,
-    unless the sensor is known for it (`usual`).
-    """
-
-    low: float = -1e15
-    high: float = 1e15
-    overflow: float | None = None
-    usual: bool = False
-
-
-def read_table(
-    path: Path | str, *, columns: Mapping[str, Span] | Sequence[str], pace: Pace | None = None,
-    report: Report | None = None, **how: Any,
-) -> pd.DataFrame:  # fmt: skip
-    """Return the `columns` of a CSV file as float64, in the order asked for; other columns are left out.
-
-    With a `pace` the file's clock, where it has one, puts the rows at that rate (see `clock.paced`), and `row` and
-    `part` are added. The other keywords are those of `read_values`. Raises `DataError` with line and column.
-    """
-    report = report if report is not None else Report()
-    spans = columns if isinstance(columns, Mapping) else {name: Span() for name in columns}
-    sheet, values = read_values(Path(path), spans, report=report, **how)
-    table = pd.DataFrame(values, columns=list(spans))
-    return table if pace is None else at_pace(sheet, table, pace=pace, alike=how.get("alike", ()), report=report)
-
-
-def read_values(
-    path: Path, spans: Mapping[str, Span], *, aliases: Mapping[str, str] | None = None, first_row: str = "refuse",
-    alike: Sequence[str] = (), watch: Mapping[str, Span] | None = None, report: Report,
-) -> tuple[Sheet, np.ndarray]:  # fmt: skip
-    """Return the cells of a file and the numbers (rows, columns) of `spans`.
-
-    `aliases` maps a header's other spelling to the name wanted. `first_row="drop"` drops a first row that is short or
-    has empty cells (a serial line caught halfway), and tells it. Columns that are `alike` are refused where they change
-    places on the way. What columns to `watch` hold is told where they can't hold it: the cells of a row may have moved.
-    """
-    sheet = Sheet.read(path, wanted=list(spans), aliases=aliases, drop=first_row == "drop", report=report)
-    values = np.stack([numbers(sheet.cells[name]) for name in spans], axis=1)
-    for index, (name, span) in enumerate(spans.items()):
-        if span.overflow is not None and (over := values[:, index] == span.overflow).any():
-            values[over, index] = span.high
-            say = report.note if span.usual else report.tell
-            say(path, f"{name}: overflow {span.overflow:.0f} taken as {span.high:g}", int(over.sum()))
-    low, high = np.array([(span.low, span.high) for span in spans.values()]).T
-    if (bad := ~((values >= low) & (values <= high))).any():
-        raise _bad_number(sheet, values, bad, spans)
-    for index, name in enumerate(spans):
-        _refuse_thousands(sheet, name, values[:, index])
-    if alike:
-        refuse_exchange(path, sheet.lines, values[:, [list(spans).index(name) for name in alike]], alike)
-    _tell_moved(sheet, {name: span for name, span in (watch or {}).items() if name not in spans}, report)
-    return sheet, values
-
-
-def at_pace(
-    sheet: Sheet, table: pd.DataFrame, *, pace: Pace, alike: Sequence[str] = (), report: Report
-) -> pd.DataFrame:
-    """The rows of `table`, one a row of the sheet, by the sheet's own clock."""
-    names = [name for name in clock_columns(sheet.header) if name not in table]
-    where: dict[str, Any] = {"path": sheet.path, "name": " ".join(names), "lines": sheet.lines}
-    seconds = None
-    if names:
-        texts = compute.binary_join_element_wise(*(sheet.cells[name] for name in names), " ")
-        seconds = read_clock(compute.utf8_trim_whitespace(texts).to_pandas(), **where)
-    return paced(table, seconds, pace=pace, alike=alike, report=report, rows=sheet.numbers, **where)
 
 
 def read_texts(
@@ -111,7 +34,7 @@ def read_texts(
     """Return the `columns` of a CSV file as trimmed text, in the order asked for; the index is the line in the file.
 
     Those of `optional` come after them where the header has them, and with `clock` those that hold times. What a cell
-    must be is the caller's business; the file itself is checked as `read_table` does it.
+    must be is the caller's business.
     """
     sheet = Sheet.read(Path(path), wanted=columns, report=report if report is not None else Report())
     more = [*(name for name in optional if name in sheet.header), *(clock_columns(sheet.header) if clock else [])]
@@ -132,11 +55,6 @@ class Sheet:
     def header(self) -> list[str]:
         """The names of the columns."""
         return self.cells.column_names
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """The number of each row in the file, from 0 below the header."""
-        return np.arange(len(self.cells)) + self.dropped
 
     @classmethod
     def read(
@@ -279,53 +197,3 @@ def numbers(cells: Sequence[str] | pyarrow.ChunkedArray) -> np.ndarray:
     except pyarrow.ArrowInvalid:
         empty = {False: np.inf, True: np.nan}
         return np.array([float(c) if NUMBER.fullmatch(c) else empty[c.strip() in MISSING] for c in map(str, cells)])
-
-
-def _bad_number(sheet: Sheet, values: np.ndarray, bad: np.ndarray, spans: Mapping[str, Span]) -> Exception:
-    """Return the error for the first cell that is `bad` (rows, columns), and how many there are."""
-    row, column = map(int, np.argwhere(bad)[0])
-    name, span = list(spans.items())[column]
-    cell, cells = str(sheet.cells[name][row]), [str(one[row]) for one in sheet.cells.columns]
-    counts = values[:, [other.high == COUNTS for other in spans.values()]]
-    largest = counts[np.isfinite(counts)].max(initial=0)
-    hint = "delete or correct the cell, or leave the file out (skip)"
-    if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
-        hint = "write numbers with a point and without thousands commas"
-    elif set(cells) & set(sheet.header):
-        hint = "the header stands here again: delete the line; are its columns in the same order?"
-    elif not "".join(cells).strip():
-        hint = "the row is empty: delete it and those below"
-    elif bad[row].all() and not any(map(NUMBER.fullmatch, cells)):
-        hint = "that is a line of units or remarks: delete it"
-    elif bits := next((bits for bits in (12, 14, 16) if span.high == COUNTS < largest < 2**bits), 0):
-        hint = f"these look like counts of a {bits}-bit converter: divide by {(2**bits - 1) / COUNTS:.4g}"
-    more = f" (and {bad.sum() - 1} more cells like it in this file)" if bad.sum() > 1 else ""
-    line, limits, found = sheet.lines[row], f"a number from {span.low:g} to {span.high:g}", repr(cell[:40])
-    return fault(sheet.path, line=line, column=name, expected=limits, found=found + more, hint=hint)
-
-
-def _refuse_thousands(sheet: Sheet, name: str, values: np.ndarray) -> None:
-    """Refuse a column of whole numbers below 1000 and of 1.092, which means 1092 then."""
-    cells = sheet.cells[name]
-    pointed = np.array(compute.match_substring(cells, "."))
-    if not pointed.any() or pointed.all():
-        return
-    thousands = compute.all(compute.match_substring_regex(cells.filter(pointed), THOUSANDS)).as_py()
-    if thousands and np.median(values[~pointed]) >= 100 and values[~pointed].max() < 1000:
-        place, hint = int(pointed.argmax()), "a point between thousands, as in 1.092 for 1092? Save it without"
-        line, found, whole = sheet.lines[place], repr(str(cells[place])), "a whole number, as above"
-        raise fault(sheet.path, line=line, column=name, expected=whole, found=found, hint=hint)
-
-
-def _tell_moved(sheet: Sheet, spans: Mapping[str, Span], report: Report) -> None:
-    """Tell of columns that are not used, and hold what they can't: the cells of their rows may have moved."""
-    moved = {}
-    for name in (name for name in spans if name in sheet.header):
-        values, span = numbers(cells := sheet.cells[name]), spans[name]
-        wrong = ~((values >= span.low) & (values <= span.high)) & (values != span.overflow)
-        if wrong.any():
-            moved[name] = f"line {sheet.lines[int(wrong.argmax())]}, {str(cells[int(wrong.argmax())])[:40]!r}"
-    if moved:
-        place = next(iter(moved.values()))
-        what = f"{', '.join(moved)} can't hold what they hold ({place}): not used, but have cells moved?"
-        report.tell(sheet.path, what, len(sheet.cells))

@@ -58,7 +58,8 @@ def describe(answer) -> str:
     """A Mixture in a few lines: the name, the largest shares, what each sense said, and why nothing may be played."""
     if not answer.name:
         return f"Nothing is recognised: {answer.reason}"
-    lines = [f"{answer.name}, {answer.confidence:.0%} sure: {_shares(answer.beta)}"]
+    kind = f" ({answer.category}, {answer.category_confidence:.0%})" if answer.category else ""
+    lines = [f"{answer.name}, {answer.confidence:.0%} sure{kind}: {_shares(answer.beta)}"]
     for sense, said in answer.evidence.items():
         shares = f"left out: {said.why}" if said.why else f"{_shares(said.shares)}   trust {said.trust:.2f}"
         lines.append(f"  {sense:8} {shares}")

@@ -53,7 +53,7 @@ class LinePredictor:
     def predict(self, windows: np.ndarray, *, context: str = "window") -> list[LinePrediction]:
         """One prediction a window, from raw rows (n, 64, 159) with NaN where nothing was.
 
-        With the `context` "recording" all are of one recording, and judged together.
+        With the `context` "recording" all are of one recording, and judged together; with "run" that is one whole run.
         """
         if not len(windows):
             return []
@@ -62,8 +62,9 @@ class LinePredictor:
             scaled, codes = self.scaling(block)
             blocks.append(self.model.eval().encode(scaled * torch.as_tensor(self.mask), codes))
         line, operation = (torch.cat([one[name] for one in blocks]).softmax(dim=1) for name in ("line", "operation"))
-        if context == "recording":
-            line, operation = self.hmm(line, operation)
+        if context != "window":
+            seen = torch.cat([one["seen"] for one in blocks])
+            line, operation = self.hmm(line, operation, seen=seen, run=context == "run")
         parts = zip(blocks, line.split(BATCH), strict=True)
         rows = torch.cat([self.model.decode(block, line=part) for block, part in parts])
         published = [tuple(default().decode(row)) for row in self.model.grammar.published_tokens(rows).tolist()]
@@ -83,9 +84,10 @@ def gcode(
 
     `line` has all its digits; `tokens` are those of the published vocabulary, UNK where it has none, without EOS.
     `channels=no-position` hides the machine position. The windows of a recording are judged together, as one run of a
-    known program; with `context=window` each by itself, as a stream has to. `skip` leaves out what can't be read.
+    known program, or with `context=run` as one whole run of it, first line to last, which its length gives away; with
+    `context=window` each by itself, as a stream has to. `skip` leaves out what can't be read.
     """
-    options.check([context], ["window", "recording"], "There is no context")
+    options.check([context], ["window", "recording", "run"], "There is no context")
     if channels in ("no-position-z", "centred"):
         raise OptionError(f"The weights read raw channels, not {channels!r}", hint="all or no-position")
     predictor, report = load(weights).without(channels), Report()

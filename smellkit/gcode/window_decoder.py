@@ -105,7 +105,8 @@ class WindowDecoder(nn.Module):
         """Outputs `memory` (B, 16, width), `context` (B, width), `position` (B, 16, 3), `step_line` (B, 16, L + 1).
 
         `operations` (B, views, 9) and `lines` (B, views, L) are log-probabilities of each view, `operation` (B, 9) and
-        `learned` (B, L) the mean of the views; `line` is that with the nearest paths (in training without).
+        `learned` (B, L) the mean of the views; `line` is that with the nearest paths (in training without). `seen` (B,)
+        says where the position is known.
         """
         x = shown = self._hide(continuous) if self.training else continuous  # (B, 64, 155)
         if self.shape.fourier:
@@ -125,6 +126,7 @@ class WindowDecoder(nn.Module):
             line = self.path_knn(line.softmax(dim=1), continuous[..., POSITION_COLUMNS] * self.millimetres).log()
         return {
             "memory": memory,
+            "seen": (continuous[..., POSITION_COLUMNS] != 0).flatten(1).any(dim=1),
             "context": self.context(pooled),
             "operation": operations.mean(dim=1),
             "operations": operations,
@@ -172,7 +174,7 @@ class PathKNN(nn.Module):
 
     `distance` is the root mean square in mm over eight positions of the path; without a position the network's
     probability stands. `positions` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `reach`, and that windows
-    begin at every other row (a recording may begin between the windows of others), were chosen on the validation parts
+    begin at every row (a recording may begin between the windows of others), were chosen on the validation parts
     of protocol G. How far the nearest path is plays no part: no training recording is far from the others, so none can
     tell; but it was known that a limit costs tokens on X's test, where paths are up to 14 mm off.
     """

@@ -35,6 +35,8 @@ class Confidence:
     quantile: float = 1.0  # of conformal scores: a prediction set adds up to at least this much probability
     thresholds: Thresholds = Thresholds()
     level: float = 0.9  # the share of rows whose set is to hold the truth
+    category_temperature: float = 1.0
+    category_least: float = 1.0  # probability above which a category is named where no class is
 
     @classmethod
     def of(cls, values: dict) -> Confidence:

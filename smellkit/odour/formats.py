@@ -26,14 +26,14 @@ from smellkit import noses, paths
 from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.checks.report import content
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import TRY, DataError, OptionError
 from smellkit.noses import SECONDS, Description
-from smellkit.odour.recordings import base_of, unread
 from smellkit.odour.sheets import SPELLED, Raw, read_text
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".bmerawdata")
 LIMIT = 2_000_000_000  # bytes of a file
 LABELS = ("label", "class", "target", "substance", "odour", "odor", "smell")
+BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
 SPLITS = ("training", "testing", "train", "test", "validation")
 ALTERNATES = 0.2  # changes of the label a row, above which each row is an exposure of its own
 BME = {  # what a column of a BME688 logger holds -> how its name, in small letters without marks, begins
@@ -62,12 +62,7 @@ WIDE = 50  # columns without a header that are no sensors any more
 
 def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
     """The recordings in `folder`, or the one file, each of one class; or, with features, of a class a row."""
-    if not folder.exists():
-        raise DataError(f"There is no {folder}", hint="a folder of recordings, or one of them")
-    files = _files(folder, report)
-    if not files:
-        raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(SUFFIXES)}, at any depth")
-    readings = readable(files, lambda path: _read(path, report), skip=skip, report=report)
+    readings = readable(_files(folder, report), lambda path: _read(path, report), skip=skip, report=report)
     if not (found := [raw for _, own in readings for raw in own if len(raw.cells)]):
         if report.skipped:
             raise unread(folder, report)
@@ -75,21 +70,44 @@ def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
     return [part for raw in found for part in _by_label(raw)]
 
 
-def _files(folder: Path, report: Report) -> list[Path]:
-    """The recordings below `folder`, sorted, without hidden files, notes, and copies of others."""
+def base_of(folder: Path) -> Path | None:
+    """The folder of the splits in a data folder: `base`, or `base_data` as the hub calls it; None in other layouts."""
+    return next((folder / name for name in BASES if (folder / name).is_dir()), None)
+
+
+def unread(root: Path, notes: Report) -> DataError:
+    """The error where every file was skipped: the fault of the first, with its own remedy."""
+    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition(TRY)
+    return DataError(f"None of {len(notes.skipped)} recordings in {root} can be read; the first: {first}", hint=hint)
+
+
+def files_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The recordings below `folder`, or the one file, sorted, without hidden ones; DataError where there is none."""
     if folder.is_file():
         return [folder]
+    if not folder.is_dir():
+        raise DataError(f"There is no {folder}", hint="a folder of recordings, or one of them")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    if not files:
+        raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(suffixes)}, at any depth")
+    return files
+
+
+def _files(folder: Path, report: Report) -> list[Path]:
+    """The recordings below `folder` without notes and copies of others."""
     seen: dict[bytes, Path] = {}
-    for path in sorted((base_of(folder) or folder).rglob("*")):
-        hidden = any(part[0] == "." for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
+    for path in files_in(base_of(folder) or folder):
+        if path == folder:
+            return [folder]
         if re.match(r"readme|licen[cs]e|.*metadata", path.name, re.IGNORECASE):
             report.note(path, "notes, no recording")
         elif (digest := sha256(path.read_bytes()).digest()) in seen:
             report.tell(path, f"a copy of a recording ({seen[digest].relative_to(folder)}): left out")
         else:
             seen[digest] = path
+    if not seen:
+        raise DataError(f"No recordings in {folder}", hint="all that is there are notes")
     return list(seen.values())
 
 
@@ -333,8 +351,8 @@ def class_of(raw: Raw, folder: Path) -> str:
 
 def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one."""
-    if nose is not None and nose.clock:
-        return [nose.clock] if nose.clock in raw.cells else []
+    if nose is not None and nose.clock in raw.cells:
+        return [str(nose.clock)]
     others = [name for name in raw.cells if nose is None or name not in nose.columns]
     texts = [name for name in others if len(raw.cells) and not pd.api.types.is_numeric_dtype(raw.cells[name])]
     timed = [
@@ -351,12 +369,10 @@ def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:
         raise raw.fault("the clock of the nose", "no such column", hint, column=nose.clock, line=1)
     if not names:
         return None, ""
-    name, cells = " ".join(names), raw.cells[names[0]]
-    if len(names) > 1:
-        cells = raw.cells[names].astype(str).agg(" ".join, axis=1)
+    name = " ".join(names)
     if nose.clock_unit:
-        return cells.to_numpy(np.float64) * SECONDS[nose.clock_unit], name
-    return read_clock(cells, path=raw.path, name=name, lines=raw.lines.tolist()), name
+        return raw.cells[names[0]].to_numpy(np.float64) * SECONDS[nose.clock_unit], name
+    return read_clock(raw.cells[names], path=raw.path, name=name, lines=raw.lines.tolist()), name
 
 
 def step_of(raw: Raw, nose: Description) -> float:

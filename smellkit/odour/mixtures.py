@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import cache
-from smellkit.checks import Report, read_table, readable
+from smellkit.checks import Report, readable
 from smellkit.errors import DataError
-from smellkit.odour.recordings import SPANS, Stretch, stretches, unread
+from smellkit.odour.formats import unread
+from smellkit.odour.readers import Stretch, read_stretches
 from smellkit.odour.scents import ODORANTS
 from smellkit.sensors import GROVE, MIXTURE
 from smellkit.windows import sliding
@@ -21,7 +22,7 @@ from smellkit.windows import sliding
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 PACE = MIXTURE.pace
 LENGTH, STRIDE, STEPS = 100, 50, 600  # a window, the way to the next, and how much of a recording counts, as published
-_VERSION = "blends 3"
+_VERSION = "blends 4"
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,9 @@ def read_mixture_files(
 def read_mixture(path: Path, *, report: Report | None = None) -> Stretch:
     """Return one file of the mixture board at 10 Hz: the first stretch without a gap that holds a window."""
     report = report if report is not None else Report()
-    spans = {name: SPANS[name] for name in MIXTURE_GAS}
-    table = read_table(path, columns=spans, aliases={"C2H5CH": "C2H5OH"}, pace=PACE, alike=MIXTURE_GAS, report=report)
-    parts = stretches(table, MIXTURE_GAS)
+    parts = read_stretches(path, MIXTURE, columns=MIXTURE_GAS, report=report)
     chosen = next((part for part in parts if len(part.row) >= LENGTH), parts[0])
     if len(parts) > 1:
-        report.tell(path, "rows before or after a gap left out", len(table) - len(chosen.row))
+        left = sum(len(part.row) for part in parts) - len(chosen.row)
+        report.tell(path, "rows before or after a gap left out", left)
     return chosen

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,7 +30,8 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.mixtures import MIXTURE_GAS
-from smellkit.odour.recordings import by_clock, find
+from smellkit.odour.readers import by_clock
+from smellkit.odour.recordings import find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
 
@@ -66,6 +67,8 @@ class Mixture:
     reason: str = ""  # why no single scent should be played, empty when it may
     mixture_reason: str = ""  # why no mixture should be played
     seconds: float = 0.0  # how long the answer took
+    category: str = ""  # the likeliest kind of food, of a single smell, and its probability
+    category_confidence: float = 0.0
 
     @property
     def abstains(self) -> bool:  # so that no single scent should be played
@@ -129,14 +132,15 @@ class Pipeline:
     def load(cls, weights: str | Path = "odour") -> Pipeline:
         """With trained weights: odour (twelve columns, 1 Hz), mixture (four columns, 10 Hz), or a folder of such.
 
-        Without a name both boards are understood: a recording says by its columns which one it is of. Weights of a
-        fusion belong to the mixture board.
+        odour is for a day of one's own, odour-same-session for the days of its training recordings. Without a folder
+        both boards are understood: a recording says by its columns which one it is of. Weights of a fusion belong to
+        the mixture board.
         """
         folder = checkpoint.find(weights)
         if checkpoint.manifest(folder).get("kind") == "fusion":
             fused = Fused.load(folder)
             return cls(load_smell("mixture"), fused=lambda: fused)
-        return cls(load_smell(folder), others=str(weights) == "odour")
+        return cls(load_smell(folder), others=str(weights).startswith("odour"))
 
     @classmethod
     def fit(cls, data: str | Path | None = None, *, scene: str = "") -> Pipeline:
@@ -216,15 +220,17 @@ class Pipeline:
         smell = smell or self.smell
         shares, name = smell.shares(probabilities), smell.classes[int(np.argmax(probabilities))]
         beta, speaking = normalised(shares), float(shares.sum())
+        kind, sure = smell.category(probabilities)
         if decide(probabilities[None], smell.confidence.thresholds)[0] == ABSTAIN:
-            reasons = ("not sure", "not sure")
+            reasons = 2 * (f"not sure which of the {kind}" if sure > smell.confidence.category_least else "not sure",)
         elif speaking < 1 - OUTSIDE:
             reasons = 2 * ("not sure" if name in SCENTS else f"{name} is not one of the player's scents",)
         else:
             reasons = undecided(beta)
         evidence = {"smell": Evidence(named(beta), min(1.0, speaking) if trust is None else trust)}
         every = tuple(probabilities.tolist())
-        return Mixture(named(beta), name, float(probabilities.max()), evidence, every, *reasons)
+        answer = Mixture(named(beta), name, float(probabilities.max()), evidence, every, *reasons)
+        return replace(answer, category=kind, category_confidence=sure)
 
     def smelled(self, smell: Smell, windows: NDArray) -> Belief:
         """What windows of one recording make the experts believe, and how far that is to be trusted."""
@@ -308,7 +314,7 @@ def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
         row, column = wrong[0]
         raise DataError(f"Row {row}, column {columns[column]}: {rows[row, column]}", hint="drop or fill the rows first")
     if isinstance(recording, pd.DataFrame):
-        return [part.values for part in by_clock(recording, rows, pace=smell.pace)]
+        return [part.values for part in by_clock(recording, rows, smell.nose)]
     return [rows]
 
 

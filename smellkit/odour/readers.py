@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,13 +21,22 @@ from smellkit import noses
 from smellkit.checks import Report, nearest, readable
 from smellkit.checks.clock import paced, refuse_exchange
 from smellkit.noses import Column, Description
-from smellkit.odour.formats import class_of, day_of, label_column, name_of, raws, seconds_of, step_of
+from smellkit.odour.formats import class_of, day_of, label_column, name_of, raws, seconds_of, step_of, unread
 from smellkit.odour.guesses import FASTEST, guessed
-from smellkit.odour.recordings import JUMP, Stretch, unread
-from smellkit.odour.sheets import Raw
+from smellkit.odour.sheets import Raw, read_known, row_fault, tell_moved
+from smellkit.sensors import MIXTURE, SMELLNET
 
+KNOWN = (SMELLNET, MIXTURE)  # noses whose files are known: what differs is a fault, and no cell may be missing
 WORDS = ("substance", "recording", "file", "session", "step")  # of the tidy table, before the nose's columns
 HOLD = 5  # rows without a reading that are filled in; more are a gap
+JUMP = 10  # steps at a gap
+
+
+class Stretch(NamedTuple):
+    """Rows of a file that follow each other at the pace, and the row of the file that each of them is."""
+
+    values: NDArray[np.float32]  # (rows, columns)
+    row: NDArray[np.int64]  # (rows,)
 
 
 def read_folder(
@@ -69,9 +78,35 @@ def read_stretches(
 ) -> list[Stretch]:
     """The `columns` of one file as the parts that no gap divides, with the row of the file that each row was."""
     report = report if report is not None else Report()
-    tables = [_tidy(raw, nose, folder=path, report=report) for raw in raws(path, skip=False, report=report)]
-    parts = [part for table in tables for _, part in table.groupby("part", sort=False)]
-    return [Stretch(part[list(columns)].to_numpy(np.float32), part["row"].to_numpy()) for part in parts]
+    if nose in KNOWN:
+        tables = [read_rows(path, nose, columns=columns, report=report)]
+    else:
+        tables = [_tidy(raw, nose, folder=path, report=report) for raw in raws(path, skip=False, report=report)]
+    return [part for table in tables for part in stretches(table, columns)]
+
+
+def read_rows(path: Path, nose: Description, *, columns: Sequence[str], report: Report) -> pd.DataFrame:
+    """The `columns` of a file of a known nose by its clock, the `row` of the file and the `part` between two gaps."""
+    own = replace(nose, columns={name: nose.columns[name] for name in columns})
+    raw = read_known(path, own, report)
+    table = _rows(raw, own, report)
+    assert raw.sheet
+    tell_moved(raw.sheet, {name: one for name, one in nose.columns.items() if name not in own.columns}, report)
+    return table
+
+
+def by_clock(table: pd.DataFrame, values: NDArray, nose: Description) -> list[Stretch]:
+    """The parts of a table's `values` (rows, columns) at the nose's pace, by the table's own clock where it has one."""
+    raw = Raw(Path("the table"), table.reset_index(drop=True).rename(columns=str), np.arange(len(table)))
+    columns = range(values.shape[1])
+    return stretches(_at_pace(raw, nose, pd.DataFrame(values), alike=[], report=Report()), columns)
+
+
+def stretches(table: pd.DataFrame, columns: Sequence[Any]) -> list[Stretch]:
+    """The parts of a table that was read at a pace."""
+    ends = np.flatnonzero(np.diff(table["part"].to_numpy())) + 1
+    both = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
+    return [Stretch(*one) for one in zip(*(np.split(values, ends) for values in both), strict=True)]
 
 
 def guess(folder: str | Path) -> tuple[Description, list[str]]:
@@ -108,28 +143,44 @@ def _with_rate(nose: Description, found: Sequence[Raw], folder: Path, report: Re
 
 def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.DataFrame:
     """One raw recording as rows of the tidy table, with the `row` of the file and the `part` between two gaps."""
-    name, values = name_of(raw, folder), _values(raw, nose, report)
+    name = name_of(raw, folder)
     if nose.features:
+        values = _values(raw, nose, report)
         rows, label = [f"{name}#{line}" for line in raw.lines], label_column(raw)
         table = values.assign(recording=rows, file=rows, session=raw.session, step=0, part=0, row=np.arange(len(rows)))
         return table.assign(substance=raw.cells[label] if label else "")
     if raw.features:
         hint = f"write features = true into {noses.FILE} if each row is an exposure of its own"
         raise raw.fault("a recording", "another class in almost every row", hint)
-    seconds, clock = seconds_of(raw, nose)
-    values, kept = _filled(raw, values, report)
-    seconds, numbers = seconds[kept] if seconds is not None else None, np.flatnonzero(kept)
-    table = values.assign(row=numbers, part=0)
-    if seconds is None:  # nothing else says where rows are missing
-        table["part"] = np.concatenate([[0], np.cumsum(np.diff(numbers) > HOLD)])
-    elif nose.rate is not None:
-        lines = raw.lines[kept].tolist()
-        where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines, "rows": numbers}
-        table = paced(values, seconds, pace=nose.pace, alike=_counts(nose), report=report, **where)
+    table = _rows(raw, nose, report)
     recording = re.sub(r"#sensor \d+ ?", "#", name).rstrip("#")  # sensors of one board smell the same
     step = np.arange(len(table)) + JUMP * table["part"].to_numpy()
-    substance, session = class_of(raw, folder), raw.session or day_of(seconds)
-    return table.assign(substance=substance, recording=recording, file=name, session=session, step=step)
+    words = {"substance": class_of(raw, folder), "session": raw.session}
+    return table.assign(recording=recording, file=name, step=step, **words)
+
+
+def _rows(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
+    """The nose's columns of one recording by its clock, the `row` of the file and the `part` between two gaps."""
+    values, alike = _values(raw, nose, report), _counts(nose)
+    if len(alike) > 1:
+        refuse_exchange(raw.path, raw.lines, values[alike].to_numpy(), alike)
+    return _at_pace(raw, nose, values, alike=alike, report=report)
+
+
+def _at_pace(
+    raw: Raw, nose: Description, values: pd.DataFrame, *, alike: Sequence[str], report: Report
+) -> pd.DataFrame:
+    """Values, one row a row of the recording, in the order and at the rate of its clock; its day is its session."""
+    seconds, clock = seconds_of(raw, nose)
+    raw.session = raw.session or day_of(seconds)
+    values, kept = _filled(raw, values, report)
+    numbers = np.flatnonzero(kept) + (raw.sheet.dropped if raw.sheet else 0)
+    if seconds is None or nose.rate is None:
+        part = np.concatenate([[0], np.cumsum(np.diff(numbers) > HOLD)])  # nothing else says where rows are missing
+        return values.assign(row=numbers, part=0 if seconds is not None else part)
+    lines = raw.lines[kept].tolist()
+    where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines, "rows": numbers}
+    return paced(values, seconds[kept], pace=nose.pace, alike=alike, report=report, **where)
 
 
 # numbers in their spans
@@ -137,28 +188,36 @@ def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.Da
 
 def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     """The nose's columns in its units; NaN where there is no reading. DataError for anything outside of a span."""
-    values = {}
-    for (name, column), source in zip(nose.columns.items(), _sources(raw, nose, report), strict=True):
-        if source in raw.bad:
-            line, text = raw.bad[source]
-            hint = "delete or correct the cell, or leave the file out (skip)"
-            raise raw.fault("a number", repr(text), hint, column=source, line=line)
-        if not pd.api.types.is_numeric_dtype(raw.cells[source]):
-            raise raw.fault("numbers", repr(str(raw.cells[source].iloc[0])), "another column?", column=source, row=0)
-        factor, offset = _conversion(raw, source, column, report)
-        own = raw.cells[source].to_numpy(np.float64) * factor + offset
-        own[np.isin(own, column.fault)] = np.nan
-        if column.overflow is not None and (over := own == column.overflow).any():
-            own[over] = column.span[1]
-            report.note(raw.path, f"{name}: overflow taken as {column.span[1]:g}", int(over.sum()))
-        _check_span(raw, source, column, own)
-        if column.unit == "adc":
-            _check_counts(raw, source, own, report)
-        values[name] = own
-    table, counts = pd.DataFrame(values), _counts(nose)
-    if not nose.features and len(counts) > 1:
-        refuse_exchange(raw.path, raw.lines, table[counts].to_numpy(), counts)
-    return table
+    sources = _sources(raw, nose, report)
+    both = list(zip(nose.columns, sources, strict=True))
+    values = pd.DataFrame({name: _readings(raw, nose, name, source, report) for name, source in both})
+    _check_spans(raw, nose, sources, values.to_numpy())
+    for name, source in both:
+        if (unit := nose.columns[name].unit) in ("adc", "ppm"):
+            _check_counts(raw, source, values[name].to_numpy(), unit, report)
+    return values
+
+
+def _readings(raw: Raw, nose: Description, name: str, source: str, report: Report) -> NDArray[np.float64]:
+    """The readings of one column in the unit of the nose, an overflow as the top of its span."""
+    column = nose.columns[name]
+    if source in raw.bad:
+        line, text = raw.bad[source]
+        hint = "delete or correct the cell, or leave the file out (skip)"
+        raise raw.fault("a number", repr(text), hint, column=source, line=line)
+    if not pd.api.types.is_numeric_dtype(raw.cells[source]):
+        raise raw.fault("numbers", repr(str(raw.cells[source].iloc[0])), "another column?", column=source, row=0)
+    factor, offset = _conversion(raw, source, column, report)
+    own = raw.cells[source].to_numpy(np.float64) * factor + offset
+    own[np.isin(own, column.fault)] = np.nan
+    if column.overflow is not None and (over := own == column.overflow).any():
+        own[over] = column.span[1]
+        say = report.tell if column.role == "gas" else report.note  # other sensors are known for it
+        say(raw.path, f"{name}: overflow {column.overflow:.0f} taken as {column.span[1]:g}", int(over.sum()))
+    if np.isnan(own).all() and raw.sheet is None:
+        hint = f"take the column out of {noses.FILE} if the sensor is absent"
+        raise raw.fault("readings", "none in the whole file", hint, column=source)
+    return own
 
 
 def _counts(nose: Description) -> list[str]:
@@ -202,19 +261,28 @@ def _conversion(raw: Raw, source: str, column: Column, report: Report) -> tuple[
     return noses.UNITS[column.unit][unit]
 
 
-def _check_span(raw: Raw, source: str, column: Column, values: NDArray) -> None:
-    low, high = column.span
-    if np.isnan(values).all():
-        hint = f"take the column out of {noses.FILE} if the sensor is absent"
-        raise raw.fault("readings", "none in the whole file", hint, column=source)
-    wrong = np.flatnonzero((values < low) | (values > high))
-    if len(wrong):
-        found = f"{values[wrong[0]]:.10g}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
-        hint = column.explain(values) or f"correct the cell, or write the column's real span into {noses.FILE}"
-        raise raw.fault(f"{column.unit} from {low:g} to {high:g}", found, hint, column=source, row=wrong[0])
+def _check_spans(raw: Raw, nose: Description, sources: Sequence[str], values: NDArray) -> None:
+    """Refuse the first of `values` (rows, columns) that is outside of its span; where none may be missing, NaN too."""
+    columns = list(nose.columns.values())
+    low, high = np.array([column.span for column in columns]).T
+    wrong = (values < low) | (values > high) | (np.isnan(values) & (raw.sheet is not None))
+    if not wrong.any():
+        return
+    row, place = map(int, np.argwhere(wrong)[0])
+    source, column, hint = sources[place], columns[place], ""
+    found = f"{values[row, place]:.10g}"
+    if raw.sheet:
+        cell = str(raw.sheet.cells[source][row])
+        found, hint = repr(cell[:40]), row_fault(raw.sheet, row, cell, whole=bool(wrong[row].all()))
+    more = f" (and {wrong.sum() - 1} more cells like it in this file)" if wrong.sum() > 1 else ""
+    other = f"correct the cell, leave the file out (skip), or write the column's real span into {noses.FILE}"
+    alike = [one.unit == column.unit and one.span == column.span for one in columns]
+    hint = hint or column.explain(values[:, alike].ravel()) or other
+    limits = f"a number from {low[place]:g} to {high[place]:g} ({column.unit})"
+    raise raw.fault(limits, found + more, hint, column=source, row=row)
 
 
-def _check_counts(raw: Raw, source: str, values: NDArray, report: Report) -> None:
+def _check_counts(raw: Raw, source: str, values: NDArray, unit: str, report: Report) -> None:
     """Refuse counts with a point between thousands, as in 1.092; tell of others that are no whole numbers."""
     broken = (values != np.round(values)) & ~np.isnan(values)
     rest, pointed = values[~broken], values[broken]
@@ -222,9 +290,9 @@ def _check_counts(raw: Raw, source: str, values: NDArray, report: Report) -> Non
         return
     thousands = (np.abs(1000 * pointed - np.round(1000 * pointed)) < 1e-6).all() and pointed.max() < 10
     if thousands and len(rest) and np.nanmedian(rest) >= 100 and np.nanmax(rest) < 1000:
-        hint, row = "a point between thousands? Save it without", int(broken.argmax())
+        hint, row = "a point between thousands, as in 1.092 for 1092? Save it without", int(broken.argmax())
         raise raw.fault("whole counts", f"{pointed[0]:g} among counts", hint, column=source, row=row)
-    if broken.mean() > 0.5:
+    if broken.mean() > 0.5 and unit == "adc" and raw.sheet is None:
         what = f"counts that are no whole numbers ({source}): averaged, or another unit?"
         report.tell(raw.path, what, int(broken.sum()))
 

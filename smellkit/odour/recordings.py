@@ -8,66 +8,27 @@ smell_data/<odour>/*.csv with the same columns. Names of mixtures are read in `m
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from smellkit import cache, paths
-from smellkit.checks import Pace, Report, fault, nearest, read_table, readable
-from smellkit.checks.clock import clock_columns, paced, read_clock
+from smellkit.checks import Report, fault, nearest, readable
 from smellkit.errors import DataError
-from smellkit.sensors import GAS, GROVE, SENSORS, SMELLNET
+from smellkit.odour.formats import BASES, base_of, unread
+from smellkit.odour.readers import JUMP, read_rows
+from smellkit.sensors import GAS, SENSORS, SMELLNET
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
-SPANS, PACE = SMELLNET.spans, SMELLNET.pace
 RATE = 1.0  # Hz, about: SmellNet's files have no time column
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
-BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
 ALL = "all"
-JUMP = 10  # steps at a gap
 NO_FILES = ("Thumbs.db", "desktop.ini")  # what systems leave in folders
-_VERSION = "recordings 2"
-
-
-class Stretch(NamedTuple):
-    """Rows of a file that follow each other at the pace, and the row of the file that each of them is."""
-
-    values: NDArray[np.float32]  # (rows, columns)
-    row: NDArray[np.int64]  # (rows,)
-
-
-def read_stretches(path: Path, *, columns: Sequence[str], report: Report | None = None) -> list[Stretch]:
-    """Return `columns` of a CSV file of the twelve-column board, about a row a second: a stretch for each part.
-
-    Where the file has a clock it says where a part ends, and at which rate rows come (see `checks.clock`).
-    """
-    spans, alike = {name: SPANS[name] for name in columns}, [name for name in columns if name in GROVE]
-    how: dict[str, Any] = {"alike": alike, "watch": SPANS, "first_row": "drop", "pace": PACE}
-    return stretches(read_table(path, columns=spans, report=report, **how), columns)
-
-
-def stretches(table: pd.DataFrame, columns: Sequence[str]) -> list[Stretch]:
-    """The parts of a table that was read at a pace."""
-    ends = np.flatnonzero(np.diff(table["part"].to_numpy())) + 1
-    both = table[list(columns)].to_numpy(np.float32), table["row"].to_numpy()
-    return [Stretch(*one) for one in zip(*(np.split(values, ends) for values in both), strict=True)]
-
-
-def by_clock(table: pd.DataFrame, values: NDArray, *, pace: Pace) -> list[Stretch]:
-    """The parts of a table's `values` (rows, columns) at a pace, by the table's own clock where it has one."""
-    names = [name for name in clock_columns(list(map(str, table.columns))) if name in table]
-    rows, place = np.arange(len(table)), Path("the table")
-    seconds = read_clock(table[names[0]], path=place, name=names[0], lines=rows.tolist()) if len(names) == 1 else None
-    where: dict[str, Any] = {"path": place, "name": " ".join(names), "lines": rows.tolist(), "rows": rows}
-    numbers = pd.DataFrame(values)
-    columns = list(numbers)
-    return stretches(paced(numbers, seconds, pace=pace, report=Report(), **where), columns)
+_VERSION = "recordings 3"
 
 
 def find(folder: str | Path | None = None) -> Path:
@@ -116,17 +77,6 @@ def read_recordings(
     return table
 
 
-def unread(root: Path, notes: Report) -> DataError:
-    """The error where every file was skipped: the fault of the first, with its own remedy."""
-    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition("\n  Try: ")
-    return DataError(f"None of {len(notes.skipped)} recordings in {root} can be read; the first: {first}", hint=hint)
-
-
-def base_of(folder: Path) -> Path | None:
-    """The folder of the splits in a data folder: `base`, or `base_data` as the hub calls it; None in other layouts."""
-    return next((folder / name for name in BASES if (folder / name).is_dir()), None)
-
-
 def _dealt(files: list[Path], split: str, *, root: Path, report: Report) -> list[Path]:
     """What `split` has of a layout without splits: of each substance about every fourth recording is for testing.
 
@@ -169,7 +119,8 @@ def schema():
     import pandera.pandas as pandera
 
     words = {name: pandera.Column(str) for name in ("substance", "recording", "file")}
-    sensors = {name: pandera.Column(float, pandera.Check.in_range(span.low, span.high)) for name, span in SPANS.items()}
+    spans = {name: column.span for name, column in SMELLNET.columns.items()}
+    sensors = {name: pandera.Column(float, pandera.Check.in_range(*span)) for name, span in spans.items()}
     step = pandera.Column("int64", pandera.Check.ge(0))
     return pandera.DataFrameSchema({**words, "step": step, **sensors}, unique=["file", "step"], strict=True)
 
@@ -179,7 +130,7 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
     import pandera.errors
 
     def read(file: Path) -> pd.DataFrame:
-        return read_table(file, columns=SPANS, first_row="drop", pace=PACE, alike=GROVE, report=notes)
+        return read_rows(file, SMELLNET, columns=SENSORS, report=notes)
 
     name_of = {path: name for name, path in names.items()}
     tables = []

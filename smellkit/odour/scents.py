@@ -31,6 +31,13 @@ SCENTS = (  # in the order of the player's scents 1 to 12
     "strawberry", "cloves", "coriander", "cumin", "garlic", "almond",
 )  # fmt: skip
 ALIASES = {"orange": "mandarin_orange", "clove": "cloves"}  # odorant of a mixture -> substance, picture and channel
+CATEGORIES = {  # SmellNet's 50 substances, ten each, as its authors sort them (analysis/plot_pca_iclr.py)
+    "nuts": "almond brazil_nut cashew chestnuts hazelnut peanuts pecans pili_nut pistachios walnuts",
+    "spices": "allspice chervil cinnamon cloves cumin ginger mustard nutmeg saffron star_anise",
+    "herbs": "angelica chamomile chives coriander dill garlic mint mugwort oregano turnip",
+    "fruits": "apple banana kiwi lemon mandarin_orange mango peach pear pineapple strawberry",
+    "vegetables": "asparagus avocado broccoli brussel_sprouts cabbage cauliflower potato radish sweet_potato tomato",
+}
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 TEXTS = 56  # paraphrases of a scent in each split
 SENTENCES = {
@@ -86,6 +93,11 @@ def to_channels(ratios: np.ndarray) -> np.ndarray:
 def to_odorants(beta: np.ndarray) -> np.ndarray:
     """Return ratios (..., 12) in the order of `ODORANTS` for beta (..., 12) in the order of the device's channels."""
     return np.asarray(beta)[..., np.argsort(_ORDER)]
+
+
+def category(substance: str) -> str:
+    """Nuts, spices, herbs, fruits or vegetables; "other" for a substance that is not in SmellNet."""
+    return next((name for name, members in CATEGORIES.items() if substance in members.split()), "other")
 
 
 def read_scents(folder: str | Path | None = None, *, report: Report | None = None) -> list[Scent]:

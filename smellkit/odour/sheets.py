@@ -1,7 +1,8 @@
 """A table of text, however it is written, as a `Raw` recording: cells by column, and the line of each row.
 
-Any delimiter and decimal sign, with a header or without, with remarks above and between the rows. Nothing is judged
-here: which columns count, their units and spans are the description's business (see `readers`).
+Any delimiter and decimal sign, with a header or without, with remarks above and between the rows; or, of a board whose
+files are known (`read_known`), nothing but what it writes. Nothing is judged here: which columns count, their units and
+spans are the description's business (see `readers`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +21,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit.checks import Report, fault
+from smellkit.checks.clock import clock_columns
 from smellkit.checks.report import decoded
+from smellkit.checks.tables import NUMBER as POINTED
+from smellkit.checks.tables import Sheet, numbers
 from smellkit.errors import DataError
+from smellkit.noses import Column, Description
 
 HEAD = 200  # lines from which the layout is read
 MISSING = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
@@ -68,6 +73,7 @@ class Raw:
     bad: dict[str, tuple[int, str]] = field(default_factory=dict)  # column -> line and text of the first
     named: bool = True  # there is a header
     features: bool = False
+    sheet: Sheet | None = None  # the file's own cells, where none of them may be missing
 
     def fault(
         self,
@@ -82,6 +88,50 @@ class Raw:
         """The error for one fault: in a column, in a row or a line, or of the whole file."""
         line = line if row is None else int(self.lines[row])
         return fault(self.path, line=line, column=column, expected=expected, found=found, hint=hint)
+
+
+def read_known(path: Path, nose: Description, report: Report) -> Raw:
+    """Return the columns of a `nose` whose files are known, and those of the clock; all else is a DataError.
+
+    A first row that was caught halfway is dropped, and told.
+    """
+    aliases = {other: name for name, column in nose.columns.items() for other in column.also}
+    sheet = Sheet.read(path, wanted=list(nose.columns), aliases=aliases, drop=True, report=report)
+    cells = {name: numbers(sheet.cells[name]) for name in nose.columns}
+    clocks = [name for name in clock_columns(sheet.header) if name not in cells]
+    texts = sheet.cells.select(clocks).to_pandas().apply(lambda column: column.str.strip())
+    return Raw(path, pd.DataFrame(cells).join(texts), np.array(sheet.lines), sheet=sheet)
+
+
+def tell_moved(sheet: Sheet, columns: Mapping[str, Column], report: Report) -> None:
+    """Tell of `columns` that hold what they can't: they are not used, but the cells of their rows may have moved."""
+    there = {name: column for name, column in columns.items() if name in sheet.header}
+    moved = {name: place for name, column in there.items() if (place := _impossible(sheet, name, column))}
+    if moved:
+        what = f"{', '.join(moved)} can't hold what they hold ({next(iter(moved.values()))})"
+        report.tell(sheet.path, f"{what}: not used, but have cells moved?", len(sheet.cells))
+
+
+def _impossible(sheet: Sheet, name: str, column: Column) -> str:
+    """Where a column holds first what it can't, in words; or ""."""
+    values, (low, high) = numbers(sheet.cells[name]), column.span
+    wrong = ~((values >= low) & (values <= high)) & (values != column.overflow)
+    row = int(wrong.argmax())
+    return f"line {sheet.lines[row]}, {str(sheet.cells[name][row])[:40]!r}" if wrong.any() else ""
+
+
+def row_fault(sheet: Sheet, row: int, cell: str, *, whole: bool) -> str:
+    """What a row tells of why its `cell` is no reading (`whole`: nor is any other), as a hint; "" where it does not."""
+    cells = [str(one[row]) for one in sheet.cells.columns]
+    if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
+        return "write numbers with a point and without thousands commas"
+    if set(cells) & set(sheet.header):
+        return "the header stands here again: delete the line; are its columns in the same order?"
+    if not "".join(cells).strip():
+        return "the row is empty: delete it and those below"
+    if whole and not any(map(POINTED.fullmatch, cells)):
+        return "that is a line of units or remarks: delete it"
+    return ""
 
 
 class Layout(NamedTuple):

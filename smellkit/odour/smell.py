@@ -26,14 +26,15 @@ from smellkit.checks import Pace, Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
 from smellkit.noses import Description
-from smellkit.odour import mixtures, readers, recordings
+from smellkit.odour import mixtures, readers
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
-from smellkit.odour.recordings import ALL, STUCK, Stretch, base_of, find, read_recordings
-from smellkit.odour.scents import SCENTS, to_channels
+from smellkit.odour.readers import Stretch
+from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
+from smellkit.odour.scents import SCENTS, category, to_channels
 from smellkit.odour.senses import SENSES, Probe, Senses, usual
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
@@ -63,7 +64,7 @@ class SubstanceSmell:
             described = manifest["protocol"]
             protocol = Protocol(**{**described, "columns": tuple(described["columns"])})
             classes = tuple(manifest["classes"])
-            shape = (protocol.steps, len(protocol.columns))
+            shape = protocol.steps, protocol.channels
             network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
             confidence = Confidence.of(manifest["calibration"])
         except (KeyError, TypeError, AttributeError) as why:
@@ -113,8 +114,6 @@ class SubstanceSmell:
 
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
         """The rows of a file as parts between which its clock shows a gap; a half first row is dropped."""
-        if self.nose == SMELLNET:
-            return recordings.read_stretches(path, columns=self.columns, report=report)
         return readers.read_stretches(path, self.nose, columns=self.columns, report=report)
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
@@ -146,6 +145,15 @@ class SubstanceSmell:
         """Probabilities of a whole recording, (classes,), from its windows, and what of them is for the twelve."""
         probabilities = self.calibrated(self.scores(windows).mean(axis=0))
         return probabilities, min(1.0, float(self.shares(probabilities).sum()))
+
+    def category(self, probabilities: NDArray) -> tuple[str, float]:
+        """The likeliest category of `probabilities` (classes,) and its own; "" where no class has one."""
+        kinds, which = np.unique([category(name) for name in self.classes], return_inverse=True)
+        if kinds.tolist() == ["other"]:
+            return "", 0.0
+        sums = np.bincount(which, probabilities)
+        each = softmax(np.log(sums.clip(1e-12)) / self.confidence.category_temperature)
+        return str(kinds[each.argmax()]), float(each.max())
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         """What of `probabilities` (classes,) speaks for each of the player's twelve scents, (12,); may add to 0."""
@@ -203,6 +211,9 @@ class MixtureSmell:
 
     def shares(self, probabilities: NDArray) -> FloatArray:
         return np.asarray(probabilities, float)
+
+    def category(self, probabilities: NDArray) -> tuple[str, float]:
+        return "", 0.0  # a mixture has several
 
 
 Smell = SubstanceSmell | MixtureSmell

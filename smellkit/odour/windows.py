@@ -7,7 +7,7 @@ Strict: six gas channels, first row subtracted, difference over 25 rows, windows
 differences and from nothing else (see `integral`). "level-free" shows the same 125 rows less the first of them;
 "absolute" shows them as they are, with the session in them. "conductance" turns the four Grove channels into
 log-conductance, level and all, and shows the other channels less their first row: what drifts between days is not
-looked at, what saturates is.
+looked at, what saturates is. "curve-and-level" shows the level-free rows, and as many channels of conductance beside.
 
 `represent` and what it calls take arrays and tensors alike, so that an exported network holds the same lines of code.
 """
@@ -28,8 +28,8 @@ from smellkit.errors import DataError, OptionError
 from smellkit.sensors import FULL, GAS, GROVE
 from smellkit.windows import Array, sliding
 
-REPRESENTATIONS = ("fotd", "rebuilt", "level-free", "absolute", "conductance")
-LEVELS = ("absolute", "conductance")  # those that show where a window starts
+REPRESENTATIONS = ("fotd", "rebuilt", "level-free", "absolute", "conductance", "curve-and-level")
+LEVELS = ("absolute", "conductance", "curve-and-level")  # those that show where a window starts
 PER_WINDOW = ("values", "target", "recording", "start", "fold")  # of LabelledWindows, one row a window
 
 
@@ -59,6 +59,11 @@ class Protocol:
         """Rows that a model sees of one window."""
         return self.length if self.representation == "fotd" else self.span
 
+    @property
+    def channels(self) -> int:
+        """Channels that a model sees."""
+        return len(self.columns) * (1 + (self.representation == "curve-and-level"))
+
     def windows(self, values: NDArray, *, stride: int = 0) -> Array:
         """Windows (windows, steps, channels) of one recording `values` (rows, channels); none when it is too short."""
         return self.represent(sliding(values, length=self.span, stride=stride or self.stride))
@@ -68,9 +73,9 @@ class Protocol:
         if self.representation in ("fotd", "rebuilt"):  # the first row cancels in the difference
             strict = rows[:, self.lag :] - rows[:, : -self.lag]
             return strict if self.representation == "fotd" else rebuild(strict, lag=self.lag)
-        if self.representation == "level-free":
-            return rows - rows[:, :1]
-        return conductance(rows, self.columns) if self.representation == "conductance" else rows
+        parts = [rows - rows[:, :1]] if self.representation in ("level-free", "curve-and-level") else []
+        parts += [conductance(rows, self.columns)] if self.representation in ("conductance", "curve-and-level") else []
+        return _xp(rows).concatenate(parts, -1) if parts else rows
 
 
 def log_conductance(counts: Any, *, offset: float = 0.5, least: float = 0.0) -> Any:
@@ -79,7 +84,7 @@ def log_conductance(counts: Any, *, offset: float = 0.5, least: float = 0.0) -> 
     A sensor of conductance G in series with a load gives counts c with G ~ c / (full - c). Both ends are kept finite by
     an `offset`, half a count here, or by the `least` distance of c from either end.
     """
-    xp = torch if isinstance(counts, torch.Tensor) else np
+    xp = _xp(counts)
     inside = xp.clip(counts, least, FULL - least)
     return xp.log((inside + offset) / (FULL - inside + offset))
 
@@ -89,10 +94,14 @@ def conductance(rows: Any, columns: Sequence[str]) -> Any:
 
     `rows` is (..., rows, channels).
     """
-    xp = torch if isinstance(rows, torch.Tensor) else np
+    xp = _xp(rows)
     grove = xp.asarray([name in GROVE for name in columns])
     logs = xp.log1p(xp.clip(rows, 0, None))
     return 100 * xp.where(grove, log_conductance(rows), logs - logs[..., :1, :])
+
+
+def _xp(values: Any) -> Any:
+    return torch if isinstance(values, torch.Tensor) else np
 
 
 def rebuild(differences: Any, *, lag: int) -> Any:

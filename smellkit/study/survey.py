@@ -15,7 +15,7 @@ from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
 from smellkit.odour import mixtures, predict, readers, recordings
 from smellkit.plume import annotations as tables
-from smellkit.sensors import GAS, SENSORS
+from smellkit.sensors import GAS, SENSORS, SMELLNET
 from smellkit.study.odour.survey import survey
 from smellkit.study.plume import survey as plumes
 
@@ -110,7 +110,7 @@ def _csv(path: Path, report: Report) -> None:
         kind, columns, parts = "mixture", mixtures.MIXTURE_GAS, [mixtures.read_mixture(path, report=report)]
     else:
         kind, columns = "odour", SENSORS if "Altitude" in header else GAS
-        parts = recordings.read_stretches(path, columns=columns, report=report)
+        parts = readers.read_stretches(path, SMELLNET, columns=columns, report=report)
     if ranges := Ranges.of(checkpoint.manifest(checkpoint.find(kind))):
         places = [list(columns).index(name) for name in ranges.names]
         if why := outside(np.concatenate([part.values for part in parts])[:, places], ranges):

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from smellkit.gcode.data import Machine
 from smellkit.gcode.recordings import POSITION_COLUMNS
@@ -15,6 +14,7 @@ from smellkit.gcode.window_decoder import summary_features
 from smellkit.study.gcode.splits import Prepared
 
 Numbers = NDArray[np.int64]
+BY_LENGTH = "time since start, program by length of recording"
 
 
 def tokens_of(
@@ -31,14 +31,23 @@ def tokens_of(
     most = np.full_like(wanted, Counter(known[known != PAD].tolist()).most_common(1)[0][0])
     program = programs(machine.windows["operation_id"].to_numpy())
     nothing = np.zeros_like(program)
-    near, named = train[nearest(machine, train, test)], train[_by_trees(prepared, mask)]
+    near, line = train[nearest(machine, train, test)], prepared.numbers[machine.windows["line"].to_numpy()[train]]
+    lines, first = np.unique(line, return_index=True)  # every line of the grammar, and a window that has it
+    probability = trees(prepared, mask=mask)
+    of_program = np.zeros((program.max() + 1, len(lines)), bool)
+    of_program[program[train], np.searchsorted(lines, line)] = True
+    named, told = (
+        train[first[p.argmax(axis=1)]] for p in (probability, (probability + 1e-9) * of_program[program[test]])
+    )
     return {
         "majority": (most, most, None),
         "trie, no sensors": (*trie(known, wanted, nothing[train], nothing[test]), None),
         "trie + true program": (*trie(known, wanted, program[train], program[test]), None),
-        "time since start + true program": (None, clock(machine, train, test, target), None),
+        "time since start + true program": (None, clock(machine, train, test, target, program[test]), None),
+        BY_LENGTH: (None, clock(machine, train, test, target, program[train[_as_long(machine, train, test)]]), None),
         "1-NN on position": (None, target[near], near),
         "trees on lines": (None, target[named], named),
+        "trees on lines + true program": (None, target[told], told),
     }
 
 
@@ -79,32 +88,35 @@ def nearest(machine: Machine, train: Numbers, test: Numbers) -> Numbers:
     return model.kneighbors(paths[test], return_distance=False)[:, 0]
 
 
-def clock(machine: Machine, train: Numbers, test: Numbers, target: Numbers) -> Numbers:
-    """Tokens of the training window of the true program nearest in start: no sensor, only the time since the start.
+def _as_long(machine: Machine, train: Numbers, test: Numbers) -> Numbers:
+    """For each of the windows `test`, a training window whose recording is as long as its own, or nearest to that."""
+    recording = machine.windows["recording"]
+    length = recording.map(recording.value_counts()).to_numpy()
+    return np.abs(length[test][:, None] - length[train]).argmin(axis=1)
+
+
+def clock(machine: Machine, train: Numbers, test: Numbers, target: Numbers, named: Numbers) -> Numbers:
+    """Tokens of the training window of the `named` program nearest in start: no sensor, only the time since the start.
 
     Every recording is the same program from its beginning, so this shows what a model could gain from knowing when.
     """
     start, program = machine.windows["start"].to_numpy(), programs(machine.windows["operation_id"].to_numpy())
     tokens = np.full((len(test), target.shape[1]), PAD)
     for row, window in enumerate(test):
-        same = train[program[train] == program[window]]
+        same = train[program[train] == named[row]]
         same = same if len(same) else train
         off = np.abs(start[same] - start[window])
         tokens[row] = Counter(map(tuple, target[same[off == off.min()]].tolist())).most_common(1)[0][0]
     return tokens
 
 
-def trees(train: Tensor, line: Numbers, test: Tensor, *, seed: int = 0) -> Numbers:
-    """Lines of the windows `test` (n, 64, C) by random trees on their summary features; this alone learns."""
+def trees(prepared: Prepared, *, mask: NDArray[np.bool_], seed: int = 0) -> NDArray[np.float64]:
+    """Probability of each line of the grammar, (test windows, lines), by random trees on summary features."""
     from sklearn.ensemble import ExtraTreesClassifier
 
+    train, test = (prepared.windows(part, mask=prepared.mask & mask).tensors for part in ("train", "test"))
     model = ExtraTreesClassifier(300, random_state=seed, n_jobs=-1)
-    return model.fit(summary_features(train).numpy(), line).predict(summary_features(test).numpy())
-
-
-def _by_trees(prepared: Prepared, mask: NDArray[np.bool_]) -> Numbers:
-    """A training window with the line that the trees name, for each of the test windows."""
-    seen = {part: prepared.windows(part, mask=prepared.mask & mask).tensors["continuous"] for part in ("train", "test")}
-    line = prepared.machine.windows["line"].to_numpy()[prepared.parts.train]
-    lines, first = np.unique(line, return_index=True)
-    return first[np.searchsorted(lines, trees(seen["train"], line, seen["test"]))]
+    model.fit(summary_features(train["continuous"]).numpy(), train["line"].numpy())
+    probability = np.zeros((len(test["line"]), len(prepared.grammar)))
+    probability[:, model.classes_] = model.predict_proba(summary_features(test["continuous"]).numpy())
+    return probability

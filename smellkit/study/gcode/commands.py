@@ -17,7 +17,7 @@ import click
     "--system", default="decoder", show_default=True, type=click.Choice(["decoder", "two-stage", "two-stage-fourier"])
 )
 @click.option(
-    "--context", default="window", show_default=True, type=click.Choice(["window", "recording"]), help="What is seen."
+    "--context", default="window", show_default=True, type=click.Choice(["window", "recording", "run"]), help="Seen."
 )
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
 @click.option("--seeds", default="7", show_default=True, help="Of first weights and order of batches; a fit for each.")

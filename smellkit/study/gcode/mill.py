@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.checks import fault, read_table, read_texts
+from smellkit.checks import fault, read_texts
+from smellkit.checks.tables import numbers
 from smellkit.errors import DataError
 from smellkit.study import evaluate
 from smellkit.study.evaluate import Outcome, percent
@@ -62,10 +63,15 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def _blocks(file: Path) -> pd.DataFrame:
-    table = read_table(file, columns=[*CHANNELS, PROGRAM, LINE])
-    process = read_texts(file, columns=[PROCESS])[PROCESS].str.capitalize().to_numpy()  # `end` is `End`
+    names = [*CHANNELS, PROGRAM, LINE]
+    texts = read_texts(file, columns=[*names, PROCESS])
+    process = texts[PROCESS].str.capitalize().to_numpy()  # `end` is `End`
+    table = pd.DataFrame({name: numbers(texts[name].to_numpy()) for name in names})
+    for row, column in np.argwhere(~np.isfinite(table.to_numpy()))[:1]:
+        found, line = texts[names[column]].iloc[row], int(texts.index[row])
+        raise fault(file, line=line, column=names[column], expected="a number", found=found, hint="fetch it again")
     if (wrong := np.flatnonzero((table[LINE] % 1 != 0) | (table[LINE] < 0))).size:
-        found, line = f"{table[LINE].iloc[wrong[0]]:g}", int(wrong[0]) + 2
+        found, line = f"{table[LINE].iloc[wrong[0]]:g}", int(texts.index[wrong[0]])
         raise fault(file, line=line, column=LINE, expected="a line's number", found=found, hint="fetch it again")
     tick = (table[LINE] == TICK).cumsum()
     block = tick.astype(str) + "/" + (table.groupby(tick).cumcount() // ROWS).astype(str)
@@ -113,7 +119,7 @@ def run(
     data: Path,
     *,
     seeds: int = 3,
-    trees: int = 200,
+    trees: int = 100,
     progress: Callable[[str], object] = lambda _: None,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:

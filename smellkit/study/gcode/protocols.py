@@ -35,6 +35,7 @@ ENCODER = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "patience": 10}
 DECODER = {"epochs": 40, "batch": 64, "learning_rate": 1e-3}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the window decoder learns to do without the position
 SYSTEMS = ("decoder", "two-stage", "two-stage-fourier")  # ours, as claimed, as claimed with Fourier features
+CONTEXTS = {"window": "", "recording": ", whole recording", "run": ", known to be one run"}
 TOKENS = ("TF", "AR", "Num", "words", "exact")
 HEADS = ("type", "command", "parameter", "digits")
 
@@ -65,7 +66,8 @@ def bench(
 ) -> dict[str, Any]:
     """Scores of `system` under a protocol and a channel set, beside the baselines that need no network, as `rows`.
 
-    With the `context` "recording" the window decoder follows each test recording from its beginning to its end.
+    With the `context` "recording" the window decoder follows each test recording from its beginning to its end, with
+    "run" it knows that this is one whole run of a program.
 
     Fits that have been made before with the same parameters are taken up again. For the window decoder `all` and
     `no-position` are one fit (and so are `centred` and `no-position-z`): it hides the position in most of its training
@@ -124,7 +126,8 @@ def predictions(
 ) -> Predictions:
     """The predictions of every fit for the test part of its split, one after another, seeing the channels of `mask`.
 
-    By itself a window is all it sees; with the `context` "recording" it sees all windows of the recording.
+    By itself a window is all it sees; with the `context` "recording" all windows of the recording, with "run" also that
+    this is one whole run of a program.
     """
     tables, parts, decoded = [], [], list[str]()
     for run, prepared in fits:
@@ -134,8 +137,7 @@ def predictions(
         if run.params["task"] == "gcode-decoder":
             operation, tokens = _two_stages(run, batches)
         else:
-            followed = tables[-1] if context == "recording" else None
-            operation, tokens, lines = _window_decoder(run, batches, prepared, followed)
+            operation, tokens, lines = _window_decoder(run, batches, prepared, tables[-1], context)
             decoded += lines
         teacher, free = map(torch.cat, zip(*tokens, strict=True))
         parts.append((operation, teacher, free, windows.tensors["published"]))
@@ -156,16 +158,16 @@ def _two_stages(run: Run, batches: list) -> tuple[Tensor, list[tuple[Tensor, Ten
 
 
 def _window_decoder(
-    run: Run, batches: list, prepared: Prepared, followed: pd.DataFrame | None
+    run: Run, batches: list, prepared: Prepared, table: pd.DataFrame, context: str
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]], list[str]]:
-    """With `followed`, the windows in order of time, each recording is judged as one."""
+    """Of the windows in `table`, in order of time, in a `context` as `LinePredictor.predict` knows it."""
     model = tasks.model_of(tasks.WindowDecoderTask, run)
     grammar, outputs = model.grammar, [model(batch) for batch in batches]
     line, operation = (torch.cat([one[name] for one in outputs]).softmax(dim=1) for name in ("line", "operation"))
-    if followed is not None:
-        hmm = program_hmm(prepared)
-        for rows in followed.groupby("recording", sort=False).indices.values():
-            line[rows], operation[rows] = hmm(line[rows], operation[rows])
+    if context != "window":
+        hmm, seen, how = program_hmm(prepared), torch.cat([one["seen"] for one in outputs]), context == "run"
+        for rows in table.groupby("recording", sort=False).indices.values():
+            line[rows], operation[rows] = hmm(line[rows], operation[rows], seen=seen[rows], run=how)
     tokens, lines = [], []
     for batch, one, own in zip(batches, outputs, line.split(256), strict=True):
         teacher = grammar.published[forced(grammar, own.log(), one["token"], batch["open"])]
@@ -208,7 +210,7 @@ def shipped(folder: str) -> dict[str, Outcome]:
     predictor, prepared = predict.load(paths.weights() / "gcode"), DataConfig(data=folder, protocol="all").prepared
     machine, test = prepared.machine, prepared.parts.test
     table, outcomes = machine.windows.iloc[test].reset_index(drop=True), {}
-    for context in ("window", "recording"):
+    for context in ("window", "recording", "run"):
         answers: dict[int, predict.LinePrediction] = {}
         for rows in table.groupby("recording", sort=False).indices.values():
             windows = machine.take(table["row"].to_numpy()[rows])
@@ -218,7 +220,7 @@ def shipped(folder: str) -> dict[str, Outcome]:
         measures = token_measures(None, free, prepared.target[test])
         measures |= {"operation": table["operation"].to_numpy() == [one.operation for one in said]}
         measures |= path.measures(table["recording"].to_numpy(), list(prepared.texts[test]), [one.line for one in said])
-        outcomes[f"left-out recordings, {context} by {context}"] = Outcome(table["group"].to_numpy(), measures)
+        outcomes[f"left-out recordings, by {context}"] = Outcome(table["group"].to_numpy(), measures)
     return outcomes
 
 
@@ -256,12 +258,13 @@ def published_rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Rows for a page: `result`'s system, then the two baselines that stand beside every system, with their inputs."""
     some = result["protocol"] == "G" and len(result["folds"]) < FOLDS
     prefix = result["protocol"] + (f", fold {', '.join(map(str, result['folds']))}" if some else "")
-    whole = ", whole recording" if result["context"] == "recording" else ""
+    whole = CONTEXTS[result["context"]]
     channels, system = result["channels"], result["system"]
     own = {name: figure for name, figure in result["rows"][system].items() if name != "operation_f1"}
     if result["protocol"] == "X":
         own["program"] = own.pop("operation")
     named = {"1-NN on position": TRAINED_ON.get(channels, channels), "trees on lines": channels}
+    named |= {baselines.BY_LENGTH: "no sensor"} if result["context"] == "run" else {}
     beside = {f"{prefix}: {name} ({inputs})": result["rows"][name] for name, inputs in named.items()}
     return {f"{prefix}: {system}, {channels}{whole}": own} | beside
 

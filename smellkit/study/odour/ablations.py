@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from smellkit import paths, plots
-from smellkit.errors import OptionError
 from smellkit.study import sweep
 
 if TYPE_CHECKING:
@@ -25,15 +24,13 @@ def run(
     fixed: dict[str, Any] | None = None,
     seeds: int = 5,
     workers: int = 2,
-    cases: Sequence[str] = (),
-    score: str = "test.accuracy",
 ) -> pd.DataFrame:
     """Run the sweep notebooks/sweeps/<name>.yaml and return name, mean, low, high and seeds of each case.
 
-    `fixed` overrides what the file fixes; `cases` keeps some of its variants. A run that is finished is not run again.
+    `fixed` overrides what the file fixes. A run that is finished is not run again.
     """
-    table = _table(name, fixed=fixed or {}, seeds=seeds, workers=workers, cases=cases)
-    return sweep.summary(table, score=score).rename(columns={"case": "name"})
+    table = _table(name, fixed=fixed or {}, seeds=seeds, workers=workers)
+    return sweep.summary(table).rename(columns={"case": "name"})
 
 
 def measure(
@@ -57,14 +54,10 @@ def measure(
     return {"sweeps": sweeps}
 
 
-def _table(name: str, *, fixed: dict[str, Any], seeds: int, workers: int, cases: Sequence[str] = ()) -> pd.DataFrame:
-    """Run a sweep, or some of its `cases`: one row a run."""
+def _table(name: str, *, fixed: dict[str, Any], seeds: int, workers: int) -> pd.DataFrame:
+    """Run a sweep: one row a run."""
     plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
-    unknown = [case for case in cases if case not in plan.variants]
-    if unknown:
-        raise OptionError(f"The sweep {name} has no case {unknown[0]!r}", hint="one of " + ", ".join(plan.variants))
-    chosen = {case: plan.variants[case] for case in cases} or plan.variants
-    plan = replace(plan, fixed=plan.fixed | fixed, seeds=list(range(1, seeds + 1)), variants=chosen)
+    plan = replace(plan, fixed=plan.fixed | fixed, seeds=list(range(1, seeds + 1)))
     return sweep.run(plan, FACTORY, workers=workers)
 
 

@@ -6,6 +6,7 @@ Probabilities are (rows, classes); targets and groups are (rows,). Rows that bel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
+from smellkit.odour.scents import category
 from smellkit.odour.windows import LabelledWindows
 from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, summarise
@@ -68,6 +70,25 @@ def calibrate_ahead(few: Held, many: Held, *, ahead: float, level: float = 0.9, 
     first, second = (conformal_quantile(p, *truth, level=level) for p, truth in known)
     quantile = float(np.clip(second + ahead * (second - first), 0, 1))
     return Confidence(temperature, quantile, abstention(probabilities[1], many[1], precision=precision), level)
+
+
+def with_categories(
+    learnt: Confidence, scores: NDArray, target: NDArray, classes: Sequence[str], *, precision: float
+) -> Confidence:
+    """The confidence that also knows the temperature of categories, and from which probability on one is named.
+
+    So that those named where no class is are right with `precision`, on the same held-out `scores` (rows, classes).
+    """
+    kinds, which = np.unique([category(name) for name in classes], return_inverse=True)
+    p = softmax(np.asarray(scores, np.float64) / learnt.temperature, axis=-1)
+    sums = np.log((p @ np.eye(len(kinds))[which]).clip(1e-12))
+    temperature, true = fit_temperature(sums, which[target]), which[target]
+    each, silent = softmax(sums / temperature, axis=-1), decide(p, learnt.thresholds) == ABSTAIN
+    right, sure = (each.argmax(1) == true)[silent], each.max(1)[silent]
+    order = np.argsort(-sure, kind="stable")
+    enough = np.flatnonzero(np.cumsum(right[order]) / np.arange(1, len(order) + 1) >= precision)
+    least = float(sure[order][enough[-1]]) if len(enough) else 1.0
+    return replace(learnt, category_temperature=temperature, category_least=least)
 
 
 def ahead_of(recordings: int) -> float:

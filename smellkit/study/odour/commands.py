@@ -34,11 +34,17 @@ def smellnet_base(data, model, seeds, folds, out, folder):
 @click.command("smellnet-sessions")
 @DATA
 @click.option("--method", default="", metavar="NAME", help="One method; all else. See `study/odour/sessions.py`.")
-@click.option("--seeds", default=1, show_default=True, help="Fits that score other sessions; 0 is none.")
-@click.option("--folds", default=1, show_default=True, help="Recordings of each substance held out for simulated days.")
+@click.option("--seeds", default=0, show_default=True, help="Fits that score other sessions; 0 keeps earlier figures.")
+@click.option("--folds", default=5, show_default=True, help="Recordings of each substance held out for simulated days.")
 @JSON
-def smellnet_sessions(data, method, seeds, folds, out):
-    """Choose a method for another day on training recordings alone, and score all of them on other sessions."""
+@click.option("--save", "folder", default="", metavar="FOLDER", help="Only fit the weights to ship; keep them there.")
+def smellnet_sessions(data, method, seeds, folds, out, folder):
+    """Choose a method for another day on training recordings alone, and score it on other sessions."""
+    if folder:
+        from smellkit.study.odour import release
+
+        click.echo(release.another_day(data, Path(folder), progress=click.echo))
+        return
     command, methods = "smellkit bench smellnet-sessions --data DIR", [method] if method else []
     _measure("sessions", out, command, data, methods=methods, folds=folds, seeds=seeds)
 

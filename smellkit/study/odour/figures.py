@@ -9,24 +9,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import plots
+from smellkit import options, plots
 from smellkit.odour.confidence import margin
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import GAS, RATE
-from smellkit.odour.scents import ODORANTS, SCENTS
+from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import evaluate
 from smellkit.study.odour.mixture_data import label
-from smellkit.study.odour.smellnet import CATEGORIES, category, outcome
+from smellkit.study.odour.smellnet import outcome
 from smellkit.study.odour.survey import stuck
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from smellkit.device.playlist import Playlist
 
 KINDS = [*CATEGORIES, "other"]
+METHODS = ("pca", "tsne")  # of a landscape
+POINTS = 150  # of a line in a small panel, about
 Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
 
 
@@ -70,6 +71,7 @@ def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
 
 def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, most: int = 1500) -> Figure:
     """Windows in the plane, coloured by category: "pca" or "tsne" of their normal summary features."""
+    options.check([method], METHODS, "There is no way to draw a landscape called")
     import torch
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -81,7 +83,7 @@ def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, m
         x = describe(windows.values[chosen])
         z = QuantileNormalizer(x.shape[1]).fit(x)(x).numpy()
     plane = PCA(min(30, *z.shape), random_state=seed).fit_transform(z)
-    if method != "pca":
+    if method == "tsne":
         plane = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(plane)
     kinds = [category(windows.classes[i]) for i in windows.target[chosen]]
     order = np.argsort([KINDS.index(kind) for kind in kinds], kind="stable")
@@ -114,8 +116,7 @@ def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, m
 
 def sniffing_lines(table: pd.DataFrame, *, unit: str = "seconds") -> Figure:
     """The table of `sniffing` as lines with 95 % bands: bootstrap over recordings; rows where no rate is known."""
-    figure = _figure(height=3.4)
-    axes = figure.subplots()
+    figure, axes = plots.canvas(height=3.4)
     for (answer, rows), colour in zip(table.groupby("answer", sort=False), plots.PALETTE, strict=False):
         axes.plot(rows["seconds"], rows["value"], color=colour, label=answer, marker="o", markersize=4)
         axes.fill_between(rows["seconds"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
@@ -150,19 +151,25 @@ def confound(audited: dict[str, Any]) -> Figure:
     return figure
 
 
-def surroundings(table: pd.DataFrame, *, most: int = 12) -> Figure:
-    """The air in which each recording was made: medians of pressure and humidity, one colour a substance.
+def surroundings(table: pd.DataFrame) -> Figure:
+    """The air in which each recording was made: medians of pressure and humidity, one colour a category.
 
-    Recordings whose environment sensor was stuck say nothing and are left out.
+    Lines lead from the recordings of a substance to their middle. Those whose environment sensor was stuck say nothing
+    and are left out.
     """
     well = table[~table["file"].map(stuck(table))]
-    means = well.groupby("file").agg({"substance": "first", "Pressure": "median", "Humidity": "median"})
-    figure = _figure(height=4.2)
-    axes = figure.subplots()
-    for name, colour in plots.colours(sorted(means["substance"].unique())[:most]).items():
-        rows = means[means["substance"] == name]
-        look: dict[str, Any] = {"s": 34, "alpha": 0.85, "linewidth": 0, "label": name.replace("_", " ")}
-        axes.scatter(rows["Pressure"], rows["Humidity"], color=colour, **look)
+    air = ["Pressure", "Humidity"]
+    means = well.groupby("file").agg({"substance": "first", **dict.fromkeys(air, "median")})
+    figure, axes = plots.canvas(height=4.2)
+    kinds = means["substance"].map(category)
+    colour = plots.colours([kind for kind in KINDS if (kinds == kind).any()])
+    for (kind, _), rows in means.groupby([kinds, "substance"]):
+        points, middle = rows[air].to_numpy(), rows[air].to_numpy().mean(axis=0)
+        axes.scatter(points[:, 0], points[:, 1], s=26, alpha=0.85, linewidth=0, color=colour[kind])
+        for point in points:
+            axes.plot(*zip(point, middle, strict=True), color=colour[kind], linewidth=0.8, alpha=0.7)
+    for kind, shade in colour.items():
+        axes.scatter([], [], s=26, color=shade, label=kind)
     axes.set(xlabel="pressure in hPa", ylabel="humidity in %")
     axes.grid(True)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, handletextpad=0.2)
@@ -175,8 +182,7 @@ def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 
     several = (windows.ratios > 0).sum(axis=1) > 1
     chosen = np.unique(names[several] if several.any() else names)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
-    figure = _figure(height=1.8 + 0.34 * len(chosen))
-    axes = figure.subplots(1, 2, sharey=True)
+    figure, axes = plots.canvas(1, 2, height=1.8 + 0.34 * len(chosen), sharey=True)
     for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
         means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], chosen, list(ODORANTS))
         means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=plots.colours(ODORANTS))
@@ -207,8 +213,7 @@ def grouped(
     """
     names, kinds = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[of]))
     colour, height = plots.colours(kinds), 0.8 / len(kinds)
-    figure = _figure(height=1.4 + 0.28 * len(names) * len(kinds))
-    axes = figure.subplots()
+    figure, axes = plots.canvas(height=1.4 + 0.28 * len(names) * len(kinds))
     for turn, kind in enumerate(kinds):
         part = table[table[of] == kind].set_index("name").reindex(names)
         rows, score = np.arange(len(names)) + (turn - (len(kinds) - 1) / 2) * height, part["score"]
@@ -224,20 +229,6 @@ def grouped(
     axes.set(xlabel=label, xlim=limits)
     axes.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=min(len(kinds), 4))
-    return figure
-
-
-def channel_correlations(z: Tensor, ratios: NDArray, weights: Tensor, *, most: int = 16) -> Figure:
-    """How the strongest channels of alpha answer to each scent: the correlation of z_i with the scent's ratio.
-
-    `z` (windows, 50), `ratios` (windows, 12), `weights` (50,) from `AlphaSum.weights`.
-    """
-    strongest = np.argsort(-weights.numpy())[:most]
-    centred, truth = (part - part.mean(axis=0) for part in (z.numpy()[:, strongest], ratios))
-    size = np.linalg.norm(centred, axis=0)[None, :] * np.linalg.norm(truth, axis=0)[:, None]
-    values, columns = truth.T @ centred / np.maximum(size, 1e-9), [f"{channel + 1}" for channel in strongest]
-    figure = plots.heat(values, rows=ODORANTS, columns=columns, centre=0.0, label="correlation")
-    figure.axes[0].set_xlabel("channel z, the strongest first")
     return figure
 
 
@@ -272,14 +263,15 @@ def _panels(
 ) -> Figure:
     """Lines over seconds (rows without a `rate`), a panel a title, `across` in a row, and one legend for all."""
     down = -(-len(shown) // across)
-    figure = _figure(height=height * down + 0.7)
-    panels = figure.subplots(down, across, sharex=True, squeeze=False).ravel()
+    figure, panels = plots.canvas(down, across, height=height * down + 0.7, sharex=True, squeeze=False)
+    panels = panels.ravel()
     drawn = {title: list(lines) for title, lines in shown.items()}
     colour, handles = plots.colours(name for lines in drawn.values() for name, _ in lines), {}
     for axes, (title, lines) in zip(panels, drawn.items(), strict=False):
         for name, values in lines:
-            seconds, width = np.arange(len(values)) / (rate or 1), widths.get(name)
-            (handles[name],) = axes.plot(seconds, values, color=colour[name], linewidth=width)
+            every = max(1, len(values) // POINTS)  # a page of thousands of points a line is slow, and shows no more
+            seconds, width = np.arange(len(values))[::every] / (rate or 1), widths.get(name)
+            (handles[name],) = axes.plot(seconds, values[::every], color=colour[name], linewidth=width)
         axes.set_title(title)
         axes.grid(axis="y")
     for axes in panels[-across:]:
@@ -288,10 +280,3 @@ def _panels(
         axes.set_visible(False)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, handlelength=1.0, columnspacing=1.0)
     return figure
-
-
-def _figure(*, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    plots.style()
-    return Figure(figsize=(plots.WIDTH, height), layout="constrained")

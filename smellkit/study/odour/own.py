@@ -186,23 +186,22 @@ def validate(
     *,
     seed: int = 7,
     networks: int = 2,
-    progress: Callable[[str], object] = lambda _: None,
 ) -> Trial:
     """Score every window at the protocol's stride by fits on the other folds: null, LDA, the network, the ensemble.
 
     The ensemble averages a forest and `networks` networks; "network" is the first of them. Rows of features have no
     network: there the ensemble is the forest.
     """
+    from tqdm.auto import tqdm
+
     graded = windows.start % protocol.stride == 0
-    numbers = np.unique(fold)
     scores: dict[str, NDArray] = {}
-    for number in numbers:
+    for number in tqdm(np.unique(fold), desc="folds", leave=False):
         train, test = windows[fold != number], windows[graded & (fold == number)]
         for name, part in _fit_all(train, seed=seed, networks=networks)(test.values).items():
             kept = scores.setdefault(name, np.zeros((len(windows), len(windows.classes)), np.float32))
             kept[graded & (fold == number)] = part
-        progress(f"fold {number + 1} of {len(numbers)}")
-    return Trial(windows[graded], {name: part[graded] for name, part in scores.items()}, len(numbers))
+    return Trial(windows[graded], {name: part[graded] for name, part in scores.items()}, len(np.unique(fold)))
 
 
 def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[NDArray], dict[str, NDArray]]:

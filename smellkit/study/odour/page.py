@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from smellkit import paths
+from smellkit import checkpoint, paths
 from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Mixture, Pipeline, read_parts
 from smellkit.odour.scents import SCENTS
@@ -41,8 +41,8 @@ polyline { fill: none; stroke-width: 2.4; stroke-linejoin: round; stroke-dasharr
 
 def readout() -> dict[str, Any]:
     """The layer (classes x 50) with its offsets, class names, temperature and the ranges of the sample, for JSON."""
-    smell = Pipeline.fit().smell
-    assert isinstance(smell, SubstanceSmell) and smell.ranges is not None
+    smell = SubstanceSmell.load(checkpoint.find("odour-same-session")).fit()
+    assert smell.ranges is not None
     head = smell.network.head
     weight, bias = ([float(f"{v:.8g}") for v in part.detach().flatten().tolist()] for part in (head.weight, head.bias))
     shape = {"classes": list(smell.classes), "inside": head.in_features}

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from smellkit import checkpoint, paths, runs, train
-from smellkit.odour.encoder import make
+from smellkit.odour.confidence import Confidence
+from smellkit.odour.encoder import discriminant, make
 from smellkit.odour.experts import Experts
+from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.pipeline import loudest
 from smellkit.odour.recordings import find, read_recordings
-from smellkit.odour.scents import ODORANTS
+from smellkit.odour.scents import ODORANTS, category
 from smellkit.odour.senses import Senses
 from smellkit.odour.smell import SHIPPED, Limits, SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.study import ranges
-from smellkit.study.odour import calibrated, smellnet, systems
+from smellkit.study.odour import calibrated, sessions, smellnet, systems
+from smellkit.study.odour.days import movements, moving_windows
 from smellkit.study.odour.encoder_task import RECIPES
 from smellkit.study.odour.experts import fit_experts
 from smellkit.study.odour.fusion import SUBSETS, posterior
@@ -33,7 +37,16 @@ from smellkit.study.odour.survey import other_sessions
 
 Progress = Callable[[str], object]
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
-SYSTEM = "confounded/conductance"  # whose network comes with the kit
+DAY_OPTIONS: dict[str, Any] = {
+    "least": 1e-3
+}  # of a count, or a hundredth of a logarithm: below what a converter tells apart
+FOLDS = 5  # recordings of each substance
+ANOTHER_DAY = "simulated days, curve and level"  # of `sessions.METHODS`: the weights that are taken by default
+WHY_ANOTHER_DAY = (
+    "Chosen on training recordings alone: best of the methods on recordings left out and moved as the sensors moved "
+    "between two sessions of a substance, a pair that it did not learn from. Whoever measures is on another day."
+)
+SYSTEM = "confounded/conductance"  # whose network comes with the kit for the session of training
 WHY = (
     "Chosen on training recordings alone: best of the inputs tried on the second session of the four substances that "
     "have one, and on a held-out recording of the same session far better than inputs without levels. It sees the "
@@ -60,27 +73,66 @@ def odour(data: str | Path, folder: Path, *, seed: int = 1, progress: Progress =
     systems.fit(chosen, known, seed=seed, name="ship")
     tensors, _ = checkpoint.load(runs.latest(f"ship/{model}").folder)
     network = checkpoint.fill(make(model, known.values.shape[1:], classes=len(known.classes)), tensors).eval()
-    figures = scores(SubstanceSmell(network, chosen.protocol, known.classes, learnt), data)  # type: ignore[arg-type]
+    smell = SubstanceSmell(network, chosen.protocol, known.classes, learnt)  # type: ignore[arg-type]
+    settings = asdict(replace(RECIPES[model], seed=seed))
+    command = "smellkit bench smellnet-base --data DIR --save data/weights/odour-same-session"
+    made_by = {"system": SYSTEM, "seed": seed, "settings": settings, "command": command}
+    return _kept(smell, data, folder, model=model, options={}, why=WHY, made_by=made_by)
+
+
+def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _: None) -> str:
+    """Fit the discriminant of `ANOTHER_DAY` to the training split of `data`, write it to `folder`, return its scores.
+
+    Calibrated on simulated days of held-out recordings (see `sessions`); the test split and the other sessions are
+    scored once, at the end, for the manifest.
+    """
+    system, training = sessions.METHODS[ANOTHER_DAY], read_recordings(data, "training")
+    moved, classes = movements(training), tuple(sorted(training["substance"].unique()))
+    learnt = day_confidence(system, training, moved, classes)
+    progress(f"fitting {ANOTHER_DAY} to all {training['file'].nunique()} recordings")
+    windows = moving_windows(training, system.protocol, moved)
+    x, values = describe(windows.values), torch.from_numpy(windows.values)
+    normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
+    model = systems.discriminants().fit(normal, windows.target)
+    network = discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
+    command = "smellkit bench smellnet-sessions --data DIR --save data/weights/odour"
+    made_by = {"system": ANOTHER_DAY, "movements": list(moved.index), "command": command}
+    smell = SubstanceSmell(network, system.protocol, classes, learnt)
+    return _kept(smell, data, folder, model="linear", options=DAY_OPTIONS, why=WHY_ANOTHER_DAY, made_by=made_by)
+
+
+def day_confidence(
+    system: systems.System, training: pd.DataFrame, moved: pd.DataFrame, classes: Sequence[str]
+) -> Confidence:
+    """How sure fits of `system` may be on another day: learnt on held-out recordings on days of pairs left out."""
+    parts = []
+    for fold in range(FOLDS):
+        held, others, pair = sessions.left_out(training, moved, fold)
+        scorer = sessions.fit(system, training[~held], others)
+        for sign in (1, -1):
+            windows = cut(sessions.another_day(training[held], sign * pair), system.protocol, classes=classes)
+            parts.append((scorer(windows.values), windows.target, 1000 * fold + windows.recording))
+    scores, target, groups = map(np.concatenate, zip(*parts, strict=True))
+    learnt = calibrated.calibrate(scores, target, groups, precision=PRECISION)
+    return calibrated.with_categories(learnt, scores, target, classes, precision=PRECISION)
+
+
+def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dict, **network: Any) -> str:
+    """Write the weights with their figures and return what these are; `network` is its model, options, and why."""
+    figures = scores(smell, data)
+    revision = "github.com/MIT-MI/SmellNet ea940d686c67e411c9cf396f844e7be8ca2b6424"
     manifest = {
         "kind": "odour",
-        "model": model,
-        "options": {},
-        "protocol": asdict(chosen.protocol),
-        "classes": list(known.classes),
-        "calibration": learnt.asdict(),
-        "why": WHY,
-        "made_by": {
-            "system": SYSTEM,
-            "seed": seed,
-            "settings": asdict(replace(RECIPES[model], seed=seed)),
-            "command": "smellkit bench smellnet-base --data DIR --save data/weights/odour",
-            "data": "SmellNet, training split, github.com/MIT-MI/SmellNet ea940d686c67e411c9cf396f844e7be8ca2b6424",
-            "revision": runs.revision(),
-        },
+        "name": Path(folder).name,
+        **network,
+        "protocol": asdict(smell.protocol),
+        "classes": list(smell.classes),
+        "calibration": smell.confidence.asdict(),
+        "made_by": {**made_by, "data": f"SmellNet, training split, {revision}", "revision": runs.revision()},
         "scores": figures,
-        "ranges": ranges.odour(data, columns=chosen.protocol.columns).asdict(),
+        "ranges": ranges.odour(data, columns=smell.columns).asdict(),
     }
-    checkpoint.save(folder, tensors, runs.plain(manifest))
+    checkpoint.save(folder, smell.network.state_dict(), runs.plain(manifest))
     return f"{folder}: {figures}"
 
 
@@ -96,6 +148,13 @@ def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
             level: {k: round(smellnet.at_level([values], windows, count)[k]["value"], 4) for k in ("top1", "top5")}
             for level, count in (("window", 1), ("recording", 0))
         }
+        kinds = [smell.category(p) for p in smell.calibrated(values)]
+        right = np.array(
+            [kind == category(smell.classes[i]) for (kind, _), i in zip(kinds, windows.target, strict=True)]
+        )
+        sure = np.array([p for _, p in kinds]) >= smell.confidence.category_least
+        figures[name]["category"] = {"top1": round(right.mean(), 4), "sure": round(sure.mean(), 4)}
+        figures[name]["category"] |= {"right where sure": round(right[sure].mean(), 4)} if sure.any() else {}
         held = calibrated.holds([values], windows, smell.confidence)
         figures[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
         figures[name]["coverage"] = round(held["coverage"]["value"], 4)

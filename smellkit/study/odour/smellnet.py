@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from smellkit.checks import Report
 from smellkit.odour import recordings
+from smellkit.odour.scents import category
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study import evaluate, metrics
 from smellkit.study.evaluate import Outcome, percent
@@ -32,21 +33,9 @@ TABLES = {
     "level-free": "Six gas channels, the same 125 rows less the first of them",
     "confounded": "SESSION-CONFOUNDED: the input shows which session a recording comes from",
 }
-CATEGORIES = {  # SmellNet's 50 substances, ten each, as its authors sort them (analysis/plot_pca_iclr.py)
-    "nuts": "almond brazil_nut cashew chestnuts hazelnut peanuts pecans pili_nut pistachios walnuts",
-    "spices": "allspice chervil cinnamon cloves cumin ginger mustard nutmeg saffron star_anise",
-    "herbs": "angelica chamomile chives coriander dill garlic mint mugwort oregano turnip",
-    "fruits": "apple banana kiwi lemon mandarin_orange mango peach pear pineapple strawberry",
-    "vegetables": "asparagus avocado broccoli brussel_sprouts cabbage cauliflower potato radish sweet_potato tomato",
-}
 DENSE = 10  # rows between test windows that are averaged for "test-time windows"
 LEVELS = {"1 window": 1, "2 windows": 2, "3 windows": 3, "recording": 0}  # windows that are pooled; 0: all
 TEST = (*LEVELS, "test-time windows")
-
-
-def category(substance: str) -> str:
-    """Kind of food: nuts, spices, herbs, fruits or vegetables; "other" for a substance that is not in SmellNet."""
-    return next((name for name, members in CATEGORIES.items() if substance in members.split()), "other")
 
 
 def run(

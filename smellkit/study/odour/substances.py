@@ -23,8 +23,8 @@ from smellkit.errors import OptionError
 from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.recordings import read_recordings
+from smellkit.odour.scents import category
 from smellkit.odour.smell import SubstanceSmell
-from smellkit.study.odour.smellnet import category
 from smellkit.study.odour.survey import other_sessions
 
 FILE = paths.HOME / "site" / "substances.json"

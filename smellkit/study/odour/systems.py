@@ -100,6 +100,7 @@ class System:
     train_stride: int = 20
     calibrated: bool = False  # worth more fits, on parts of the training split
     augment: dict[str, float] = field(default_factory=dict)  # of the networks, see `Augment`
+    days: bool = False  # learns from simulated days as well, see `days`
 
     @property
     def stride(self) -> int:

@@ -112,7 +112,7 @@ def scores(table: Mapping[str, Mapping[str, Any]], measure: str, *, label: str) 
     rows = {name: row[measure] for name, row in table.items() if measure in row}
     rows = dict(sorted(rows.items(), key=lambda item: -item[1]["value"]))
     value, low, high = ({name: row[key] for name, row in rows.items()} for key in ("value", "low", "high"))
-    return plots.bars(value, low=low, high=high, highlight=["ours", "FUME"], label=label)
+    return plots.bars(value, low=low, high=high, highlight=["ours", "FUME", "weights as shipped"], label=label)
 
 
 def learning(metrics: pd.DataFrame) -> Figure:
@@ -163,8 +163,11 @@ def cases(tables: pd.DataFrame) -> Figure:
         rows = tables[tables["score"] == score].set_index("case").reindex(names)
         known = np.isfinite(rows["low"].to_numpy(float))
         half = np.where(known, rows["mean"] - rows["low"], 0)
+        least, most = (rows["mean"] - half).min() - 0.02, (rows["mean"] + half).max() + 0.02
         axes.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", color=plots.PALETTE[0], capsize=3)
-        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5), xlim=(0, 1))
+        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5))
+        axes.set(xlim=(max(least, 0), min(most, 1)))
+        axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(names)), names)
         axes.grid(axis="x")
     return figure
@@ -174,3 +177,61 @@ def edges(predictions: Sequence[PlumePrediction], shape: tuple[int, int]) -> NDA
     """The predicted masks as one array (pairs, 2, H, W), empty where there is no frame."""
     blank = np.zeros(shape, np.uint8)
     return np.stack([[blank if mask is None else mask for mask in one.masks] for one in predictions])
+
+
+def maps(images: Mapping[str, NDArray], *, label: str, level: float) -> Figure:
+    """Amounts in the plane side by side, name -> (rows, columns), on one scale; a line where they pass `level`."""
+    from matplotlib.lines import Line2D
+
+    figure, panels = _panels(2.9, 1, len(images))
+    most = max(float(image.max()) for image in images.values())
+    for axes, (name, image) in zip(panels[0], images.items(), strict=True):
+        drawn = axes.imshow(image, cmap=plots.ramp(), vmin=0, vmax=most)
+        axes.contour(image, levels=[level], colors=plots.PALETTE[1], linewidths=1.3)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, fontsize=10)
+    figure.colorbar(drawn, ax=panels[0], label=label, shrink=0.8)
+    line = Line2D([], [], color=plots.PALETTE[1], label=f"edge of the mask, {level:g} {label}")
+    figure.legend(handles=[line], loc="outside lower center")
+    return figure
+
+
+def overlap(pairs: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> Figure:
+    """Two masks laid over each other, name -> (truth, prediction): what both have, and what only one has."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    names = ("only the truth", "only the prediction", "both")
+    shades = [plots.PALETTE[1], plots.PALETTE[4], plots.PALETTE[0]]
+    figure, panels = _panels(2.4, 1, len(pairs))
+    for axes, (name, (truth, prediction)) in zip(panels[0], pairs.items(), strict=True):
+        parts = truth + 2 * prediction.astype(int)
+        axes.imshow(np.ma.masked_equal(parts, 0), cmap=ListedColormap(shades), vmin=1, vmax=3, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(name, fontsize=10)
+    handles = [Patch(color=shade, label=name) for shade, name in zip(shades, names, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def attention(pictures: NDArray[np.uint8], weights: NDArray, *, at: tuple[int, int]) -> Figure:
+    """A place `at` (row, column) of the CO2 frame, and how much it attends to each place of the CH4 frame.
+
+    `pictures` (2, H, W); `weights` (rows, columns) of places, over the whole of the frame.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, panels = _panels(2.9, 1, 2)
+    rows, columns = pictures.shape[1:]
+    whole = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    for axes, picture, name in zip(panels[0], pictures, NAMES.values(), strict=True):
+        axes.imshow(stretched(picture), cmap="gray", vmin=0, vmax=255, extent=whole)
+        axes.set(xticks=[], yticks=[], title=name)
+    tall, wide = rows / weights.shape[0], columns / weights.shape[1]
+    panels[0, 0].plot((at[1] + 0.5) * wide, (at[0] + 0.5) * tall, "o", markersize=11, color=plots.PALETTE[3])
+    strong = np.sqrt(weights / weights.max())  # the frame shows through where there is little
+    panels[0, 1].imshow(weights, cmap="plasma", alpha=strong, extent=whole, vmin=0)
+    scale = ScalarMappable(Normalize(0, float(weights.max())), "plasma")
+    figure.colorbar(scale, ax=panels[0], label="attention", shrink=0.75)
+    return figure
