@@ -190,12 +190,12 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     """The nose's columns in its units; NaN where there is no reading. DataError for anything outside of a span."""
     sources = _sources(raw, nose, report)
     both = list(zip(nose.columns, sources, strict=True))
-    values = pd.DataFrame({name: _readings(raw, nose, name, source, report) for name, source in both})
-    _check_spans(raw, nose, sources, values.to_numpy())
+    values = {name: _readings(raw, nose, name, source, report) for name, source in both}
+    _check_spans(raw, nose, sources, np.stack(list(values.values()), axis=1))
     for name, source in both:
         if (unit := nose.columns[name].unit) in ("adc", "ppm"):
-            _check_counts(raw, source, values[name].to_numpy(), unit, report)
-    return values
+            _check_counts(raw, source, values[name], unit, report)
+    return pd.DataFrame(values)
 
 
 def _readings(raw: Raw, nose: Description, name: str, source: str, report: Report) -> NDArray[np.float64]:
@@ -205,10 +205,11 @@ def _readings(raw: Raw, nose: Description, name: str, source: str, report: Repor
         line, text = raw.bad[source]
         hint = "delete or correct the cell, or leave the file out (skip)"
         raise raw.fault("a number", repr(text), hint, column=source, line=line)
-    if not pd.api.types.is_numeric_dtype(raw.cells[source]):
-        raise raw.fault("numbers", repr(str(raw.cells[source].iloc[0])), "another column?", column=source, row=0)
+    cells = raw.cells[source]
+    if not pd.api.types.is_numeric_dtype(cells):
+        raise raw.fault("numbers", repr(str(cells.iloc[0])), "another column?", column=source, row=0)
     factor, offset = _conversion(raw, source, column, report)
-    own = raw.cells[source].to_numpy(np.float64) * factor + offset
+    own = cells.to_numpy(np.float64) * factor + offset
     own[np.isin(own, column.fault)] = np.nan
     if column.overflow is not None and (over := own == column.overflow).any():
         own[over] = column.span[1]

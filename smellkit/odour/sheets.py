@@ -97,10 +97,10 @@ def read_known(path: Path, nose: Description, report: Report) -> Raw:
     """
     aliases = {other: name for name, column in nose.columns.items() for other in column.also}
     sheet = Sheet.read(path, wanted=list(nose.columns), aliases=aliases, drop=True, report=report)
-    cells = {name: numbers(sheet.cells[name]) for name in nose.columns}
-    clocks = [name for name in clock_columns(sheet.header) if name not in cells]
-    texts = sheet.cells.select(clocks).to_pandas().apply(lambda column: column.str.strip())
-    return Raw(path, pd.DataFrame(cells).join(texts), np.array(sheet.lines), sheet=sheet)
+    cells: dict[str, Any] = {name: numbers(sheet.cells[name]) for name in nose.columns}
+    for name in clock_columns(sheet.header):
+        cells.setdefault(name, sheet.cells[name].to_pandas().str.strip())
+    return Raw(path, pd.DataFrame(cells), np.array(sheet.lines), sheet=sheet)
 
 
 def tell_moved(sheet: Sheet, columns: Mapping[str, Column], report: Report) -> None:
