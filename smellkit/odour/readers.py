@@ -50,16 +50,16 @@ def read_folder(
     `nose.toml` in the folder, or guessed, which is told. With `skip`, a file with a fault is reported and left out.
     """
     folder, report = Path(folder).expanduser(), report if report is not None else Report()
-    found = raws(folder, skip=skip, report=report)
+    recordings = raws(folder, skip=skip, report=report)
     if nose is None and (folder / noses.FILE).is_file():
         nose = noses.load(folder)
     if nose is None:
-        nose, guesses = guessed(folder, found)
+        nose, guesses = guessed(folder, recordings)
         what = f"guessed, see `smellkit nose new`: {'; '.join(guesses)}" if guesses else f"{nose.name}, by its columns"
         report.tell(folder, f"no {noses.FILE}, so the nose is {what}"[:300], len(guesses) or 1)
-    nose = _with_rate(nose, found, folder, report)
+    nose = _with_rate(nose, recordings, folder, report)
     files: dict[Path, list[Raw]] = {}
-    for raw in found:
+    for raw in recordings:
         files.setdefault(raw.path, []).append(raw)
 
     def read(path: Path) -> list[pd.DataFrame]:
@@ -112,20 +112,20 @@ def stretches(table: pd.DataFrame, columns: Sequence[Any]) -> list[Stretch]:
 def guess(folder: str | Path) -> tuple[Description, list[str]]:
     """Return the nose that the recordings in `folder` look like, and each thing about it that is only guessed."""
     folder, report = Path(folder).expanduser(), Report()
-    found = raws(folder, skip=True, report=report)
-    nose, words = guessed(folder, found)
-    nose = _with_rate(nose, found, folder, report)
+    recordings = raws(folder, skip=True, report=report)
+    nose, words = guessed(folder, recordings)
+    nose = _with_rate(nose, recordings, folder, report)
     if nose.rate is None and not nose.features:
         words.append("rate unknown, since no column is a clock: write rate = rows a second")
     return nose, words
 
 
-def _with_rate(nose: Description, found: Sequence[Raw], folder: Path, report: Report) -> Description:
+def _with_rate(nose: Description, recordings: Sequence[Raw], folder: Path, report: Report) -> Description:
     """The nose with the rate that its clocks measure, or that its files declare, where it has none of its own."""
     if nose.features or nose.rate is not None:
         return nose
-    rates, declared = [], [raw.rate for raw in found if raw.rate]
-    for raw in found:
+    rates, declared = [], [raw.rate for raw in recordings if raw.rate]
+    for raw in recordings:
         if step := step_of(raw, nose):
             rates.append(1 / step)
             if raw.rate and not 0.5 <= rates[-1] / raw.rate <= 2:
@@ -137,7 +137,7 @@ def _with_rate(nose: Description, found: Sequence[Raw], folder: Path, report: Re
     rate = float(np.quantile(rates or declared, 0.5, method="lower"))  # faster recordings can be resampled to it
     if rate > FASTEST:
         hint = f'write clock_unit = "hour" (or second, millisecond, ...) into {noses.FILE}'
-        raise found[0].fault("the unit of the clock", f"{rate:.4g} rows a second if it counts seconds", hint)
+        raise recordings[0].fault("the unit of the clock", f"{rate:.4g} rows a second if it counts seconds", hint)
     return replace(nose, rate=float(f"{rate:.3g}"))
 
 

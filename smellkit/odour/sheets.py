@@ -311,6 +311,6 @@ def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
 
 def _units(names: Sequence[str]) -> dict[str, str]:
     """The units that stand in brackets behind the names of columns."""
-    found = {name: re.search(r"[(\[]([^)\]]+)[)\]]\s*$", name) for name in names}
-    spelled = {name: SPELLED.get(match[1].lower().replace(" ", "")) for name, match in found.items() if match}
+    brackets = {name: re.search(r"[(\[]([^)\]]+)[)\]]\s*$", name) for name in names}
+    spelled = {name: SPELLED.get(match[1].lower().replace(" ", "")) for name, match in brackets.items() if match}
     return {name: unit for name, unit in spelled.items() if unit}
