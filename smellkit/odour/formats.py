@@ -11,6 +11,7 @@ Class of a recording: its label column, or the JSON beside it, or its folder, or
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Sequence
@@ -109,6 +110,16 @@ def _files(folder: Path, report: Report) -> list[Path]:
     if not seen:
         raise DataError(f"No recordings in {folder}", hint="all that is there are notes")
     return list(seen.values())
+
+
+def header_of(path: Path) -> list[str]:
+    """The names in the first line of a CSV file; none where it can't be read, which its reader explains."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(100_000)
+        return next(csv.reader([line], delimiter=";" if line.count(";") > line.count(",") else ","), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _read(path: Path, report: Report) -> list[Raw]:

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from smellkit.checks import Report, fault
 from smellkit.checks.clock import clock_columns
 from smellkit.checks.report import decoded
-from smellkit.checks.tables import NUMBER as POINTED
 from smellkit.checks.tables import Sheet, numbers
 from smellkit.errors import DataError
 from smellkit.noses import Column, Description
@@ -129,7 +128,7 @@ def row_fault(sheet: Sheet, row: int, cell: str, *, whole: bool) -> str:
         return "the header stands here again: delete the line; are its columns in the same order?"
     if not "".join(cells).strip():
         return "the row is empty: delete it and those below"
-    if whole and not any(map(POINTED.fullmatch, cells)):
+    if whole and not any(map(NUMBER["."].fullmatch, cells)):
         return "that is a line of units or remarks: delete it"
     return ""
 
