@@ -28,7 +28,8 @@ KINDS = {  # kind -> what the weights do, what they don't
     ),
     "plume": (
         "Masks of gas and tube, and a health class, from a pair of CO2 and CH4 frames.",
-        "Trained on simulated frames alone. Frames of another camera, or another simulator, are segmented far worse.",
+        "Trained on simulated frames of many cameras, barns and plumes; no real frame was ever seen. Frames of a "
+        "simulator that was not in training are segmented worse.",
     ),
 }
 
