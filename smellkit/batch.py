@@ -86,7 +86,7 @@ def run(
     values = plan.settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
     out, reads = executed(set_name(profile, data)).absolute(), plan.upstream(every)
     inputs, cores = _digest(_inputs(data or paths.sample())), os.cpu_count() or 1
-    count = min(workers or cores, len(chosen))
+    count = workers or min(cores, len(chosen))
     settings = dict.fromkeys(THREADS, "1" if scheduler else str(max(1, cores // count)))
     settings |= {name: os.environ[name] for name in os.environ if name.startswith(("SMELLKIT_", *THREADS))}
 
