@@ -26,7 +26,7 @@ from smellkit import noses, paths
 from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.checks.report import content
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import TRY, DataError, OptionError
 from smellkit.noses import SECONDS, Description
 from smellkit.odour.sheets import SPELLED, Raw, read_text
 
@@ -62,12 +62,7 @@ WIDE = 50  # columns without a header that are no sensors any more
 
 def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
     """The recordings in `folder`, or the one file, each of one class; or, with features, of a class a row."""
-    if not folder.exists():
-        raise DataError(f"There is no {folder}", hint="a folder of recordings, or one of them")
-    files = _files(folder, report)
-    if not files:
-        raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(SUFFIXES)}, at any depth")
-    readings = readable(files, lambda path: _read(path, report), skip=skip, report=report)
+    readings = readable(_files(folder, report), lambda path: _read(path, report), skip=skip, report=report)
     if not (found := [raw for _, own in readings for raw in own if len(raw.cells)]):
         if report.skipped:
             raise unread(folder, report)
@@ -82,25 +77,37 @@ def base_of(folder: Path) -> Path | None:
 
 def unread(root: Path, notes: Report) -> DataError:
     """The error where every file was skipped: the fault of the first, with its own remedy."""
-    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition("\n  Try: ")
+    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition(TRY)
     return DataError(f"None of {len(notes.skipped)} recordings in {root} can be read; the first: {first}", hint=hint)
 
 
-def _files(folder: Path, report: Report) -> list[Path]:
-    """The recordings below `folder`, sorted, without hidden files, notes, and copies of others."""
+def files_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The recordings below `folder`, or the one file, sorted, without hidden ones; DataError where there is none."""
     if folder.is_file():
         return [folder]
+    if not folder.is_dir():
+        raise DataError(f"There is no {folder}", hint="a folder of recordings, or one of them")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    if not files:
+        raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(suffixes)}, at any depth")
+    return files
+
+
+def _files(folder: Path, report: Report) -> list[Path]:
+    """The recordings below `folder` without notes and copies of others."""
     seen: dict[bytes, Path] = {}
-    for path in sorted((base_of(folder) or folder).rglob("*")):
-        hidden = any(part[0] == "." for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
+    for path in files_in(base_of(folder) or folder):
+        if path == folder:
+            return [folder]
         if re.match(r"readme|licen[cs]e|.*metadata", path.name, re.IGNORECASE):
             report.note(path, "notes, no recording")
         elif (digest := sha256(path.read_bytes()).digest()) in seen:
             report.tell(path, f"a copy of a recording ({seen[digest].relative_to(folder)}): left out")
         else:
             seen[digest] = path
+    if not seen:
+        raise DataError(f"No recordings in {folder}", hint="all that is there are notes")
     return list(seen.values())
 
 
@@ -362,12 +369,10 @@ def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:
         raise raw.fault("the clock of the nose", "no such column", hint, column=nose.clock, line=1)
     if not names:
         return None, ""
-    name, cells = " ".join(names), raw.cells[names[0]]
-    if len(names) > 1:
-        cells = raw.cells[names].astype(str).agg(" ".join, axis=1)
+    name = " ".join(names)
     if nose.clock_unit:
-        return cells.to_numpy(np.float64) * SECONDS[nose.clock_unit], name
-    return read_clock(cells, path=raw.path, name=name, lines=raw.lines.tolist()), name
+        return raw.cells[names[0]].to_numpy(np.float64) * SECONDS[nose.clock_unit], name
+    return read_clock(raw.cells[names], path=raw.path, name=name, lines=raw.lines.tolist()), name
 
 
 def step_of(raw: Raw, nose: Description) -> float:
