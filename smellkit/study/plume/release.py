@@ -1,8 +1,8 @@
 """A trained run of the task `plume` as weights that `smellkit.plume.predict` reads.
 
 The kit's own weights, trained on simulated cameras of many kinds: of five videos three are of our own simulator (four
-in ten of them far from the task's), one of each of two others. Coarse frames first, then whole ones, twice; about twelve
-minutes of one core in all:
+in ten of them far from the task's), one of each of two others. Coarse frames first, then whole ones, twice; in all
+about twelve minutes of one core:
 
 smellkit data simulate plume --out DIR --pairs 2600 --frames 1 --shares 2400,150,50 --seed 31
     --missing none --variety 0.4 --world own,own,own,cone,particles
