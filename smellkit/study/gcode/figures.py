@@ -10,13 +10,16 @@ import pandas as pd
 
 from smellkit import plots
 from smellkit.gcode.data import LENGTH
-from smellkit.gcode.recordings import CONTINUOUS, RATE
+from smellkit.gcode.recordings import CONTINUOUS, RATE, modality
 from smellkit.study.gcode.path import draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from smellkit.gcode.data import Machine
+
+
+UNITS = {"position": ", mm", "current": ", A"}  # of channels that are shown by name
 
 
 def rows_of(machine: Machine, recording: str) -> slice:
@@ -41,7 +44,7 @@ def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -
         for drawn, look in ((true, {"color": plots.INK, "linewidth": 5, "alpha": 0.25, "label": "true"}),
                             (lines, {"color": shade, "linewidth": 1.2, "label": name})):  # fmt: skip
             if len(drawn):
-                x, y, _ = np.concatenate(draw(drawn)).T
+                x, y, _ = np.concatenate(draw(drawn)[1:]).T  # without the way from zero to where the first line ends
                 axes.plot(x, y, solid_capstyle="round", **look)
         axes.set(xlabel="X, mm", aspect="equal")
         axes.set_title(name, fontsize=10)
@@ -57,7 +60,8 @@ def timeline(machine: Machine, recording: str, *, names: Sequence[str]) -> Figur
     figure, panels = _panels(len(names), 1, height=1.1 + 1.1 * len(names))
     for axes, name, shade in zip(panels, names, plots.PALETTE, strict=False):
         axes.plot(np.arange(len(values)) / RATE, values[:, CONTINUOUS.index(name)], color=shade, linewidth=1.2)
-        axes.set_ylabel(name.replace(".", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+        unit = UNITS.get(modality(name), "")
+        axes.set_ylabel(name.replace(".", "\n") + unit, rotation=0, ha="right", va="center", fontsize=9)
     panels[-1].set_xlabel("seconds")
     return figure
 

@@ -112,7 +112,7 @@ def scores(table: Mapping[str, Mapping[str, Any]], measure: str, *, label: str) 
     rows = {name: row[measure] for name, row in table.items() if measure in row}
     rows = dict(sorted(rows.items(), key=lambda item: -item[1]["value"]))
     value, low, high = ({name: row[key] for name, row in rows.items()} for key in ("value", "low", "high"))
-    return plots.bars(value, low=low, high=high, highlight=["ours", "FUME"], label=label)
+    return plots.bars(value, low=low, high=high, highlight=["ours", "FUME", "weights as shipped"], label=label)
 
 
 def learning(metrics: pd.DataFrame) -> Figure:
@@ -163,8 +163,11 @@ def cases(tables: pd.DataFrame) -> Figure:
         rows = tables[tables["score"] == score].set_index("case").reindex(names)
         known = np.isfinite(rows["low"].to_numpy(float))
         half = np.where(known, rows["mean"] - rows["low"], 0)
+        least, most = (rows["mean"] - half).min() - 0.02, (rows["mean"] + half).max() + 0.02
         axes.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", color=plots.PALETTE[0], capsize=3)
-        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5), xlim=(0, 1))
+        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5))
+        axes.set(xlim=(max(least, 0), min(most, 1)))
+        axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(names)), names)
         axes.grid(axis="x")
     return figure
@@ -176,15 +179,20 @@ def edges(predictions: Sequence[PlumePrediction], shape: tuple[int, int]) -> NDA
     return np.stack([[blank if mask is None else mask for mask in one.masks] for one in predictions])
 
 
-def maps(images: Mapping[str, NDArray], *, label: str) -> Figure:
-    """Amounts in the plane side by side, name -> (rows, columns), on one scale that `label` names."""
-    figure, panels = _panels(2.1, 1, len(images))
+def maps(images: Mapping[str, NDArray], *, label: str, level: float) -> Figure:
+    """Amounts in the plane side by side, name -> (rows, columns), on one scale; a line where they pass `level`."""
+    from matplotlib.lines import Line2D
+
+    figure, panels = _panels(2.9, 1, len(images))
     most = max(float(image.max()) for image in images.values())
     for axes, (name, image) in zip(panels[0], images.items(), strict=True):
         drawn = axes.imshow(image, cmap=plots.ramp(), vmin=0, vmax=most)
+        axes.contour(image, levels=[level], colors=plots.PALETTE[1], linewidths=1.3)
         axes.set(xticks=[], yticks=[])
         axes.set_title(name, fontsize=10)
     figure.colorbar(drawn, ax=panels[0], label=label, shrink=0.8)
+    line = Line2D([], [], color=plots.PALETTE[1], label=f"edge of the mask, {level:g} {label}")
+    figure.legend(handles=[line], loc="outside lower center")
     return figure
 
 
