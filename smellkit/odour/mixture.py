@@ -55,16 +55,11 @@ def level_and_slope(counts: NDArray) -> Array:
     return np.concatenate([logs.mean(axis=1), logs[:, -EDGE:].mean(axis=1) - logs[:, :EDGE].mean(axis=1)], axis=1)
 
 
-def with_ratios(counts: NDArray) -> Array:
-    """Return level and slope, and how far two sensors' levels lie apart: less of it is the day's, (n, 14)."""
-    logs = level_and_slope(counts)
-    return np.concatenate([logs, *(logs[:, [first]] - logs[:, [second]] for first, second in PAIRS)], axis=1)
-
-
 def summary(counts: NDArray) -> Array:
     """Level, spread and drift of four sensors, and how they stand to each other, for windows (n, steps, 4): (n, 26)."""
     counts = np.asarray(counts, np.float32)
-    logs, ratios = np.split(with_ratios(counts), [8], axis=1)
+    logs = level_and_slope(counts)
+    ratios = np.stack([logs[:, first] - logs[:, second] for first, second in PAIRS], axis=1)
     return np.concatenate([levels(counts), logs, counts.std(axis=1), ratios, np.median(counts, axis=1)], axis=1)
 
 
@@ -246,7 +241,7 @@ class Hybrid:
         if not len(counts):
             raise DataError("No window to predict", hint="recordings of at least 100 steps (10 s at 10 Hz)")
         neighbours = self.known.predict(levels(counts))  # (n, 4) -> (n, 12)
-        posterior_mean = self.forest.predict(with_ratios(counts))  # (n, 14) -> (n, 12)
+        posterior_mean = self.forest.predict(level_and_slope(counts))  # (n, 8) -> (n, 12)
         _, which = np.unique(recording, return_inverse=True)
         distance = self.session.votes(log_levels(counts))[1]  # (n,)
         odds = self.edge[0] + self.edge[1] * recording_means(np.log(distance + 1e-6), which)  # (recordings,)

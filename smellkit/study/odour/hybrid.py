@@ -26,7 +26,6 @@ from smellkit.odour.mixture import (
     log_levels,
     recording_means,
     summary,
-    with_ratios,
 )
 from smellkit.odour.mixtures import LENGTH, MixtureWindows
 from smellkit.odour.scents import ODORANTS
@@ -42,7 +41,7 @@ def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, seed: int = 0) -> H
     return Hybrid(
         known=whitened_neighbours(windows, levels),
         session=whitened_neighbours(windows, log_levels),
-        forest=grow_forest(with_ratios(windows.counts[real]), windows.ratios[real], trees=trees, seed=seed),
+        forest=grow_forest(features, windows.ratios[real], trees=trees, seed=seed),
         edge=session_edge(windows, real, seed=seed),
         within_day=whitening(features, _mixture_and_day(windows)[windows.recording[real]], shrink=0.05),
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from smellkit import checkpoint, runs, train
 from smellkit.errors import OptionError
 from smellkit.odour.calibration import SessionCalibration
-from smellkit.odour.mixture import Neighbours, dynamic_top_k, levels, with_ratios, within_tolerance
+from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
@@ -34,9 +34,8 @@ SELECTION = (
     "Features, leaf size, references' metric and power law: by leaving out days or recordings of the training split. "
     "The posterior mean was once chosen with the visible part of test_unseen in view; chosen again without it, by "
     "leaving out a day and its combinations together, it stays: no other answer is ahead in one score without losing "
-    "another. Its trees see ratios of sensors since then, by the same choice. The rule that few recordings of a known "
-    "session are coincidence, and the metric and k of the neighbours, were chosen with tests in view. So only "
-    "recordings that nobody has seen yet are a clean test."
+    "another. The rule that few recordings of a known session are coincidence, and the metric and k of the neighbours, "
+    "were chosen with tests in view. So only recordings that nobody has seen yet are a clean test."
 )
 Progress = Callable[[str], object]
 Predict = Callable[[MixtureWindows], NDArray]
@@ -256,8 +255,8 @@ def _whitened(windows: MixtureWindows, seed: int) -> Predict:
 
 def _posterior_mean(windows: MixtureWindows, seed: int) -> Predict:
     real = windows[real_windows(windows)]
-    forest = grow_forest(with_ratios(real.counts), real.ratios, seed=seed)
-    return lambda test: forest.predict(with_ratios(test.counts))
+    forest = grow_forest(level_and_slope(real.counts), real.ratios, seed=seed)
+    return lambda test: forest.predict(level_and_slope(test.counts))
 
 
 def _hybrid(windows: MixtureWindows, seed: int) -> Predict:
