@@ -36,6 +36,7 @@ READERS = logging.getLogger("smellkit.checks.report")
 BENCHES = {
     "smellnet-base": "smellkit.study.odour.commands:smellnet_base",
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
+    "early": "smellkit.study.odour.commands:early",
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
     "peers": "smellkit.study.odour.commands:peers",
