@@ -193,6 +193,11 @@ def content_of(folder: Path) -> str:
     return _digest((name, state.split()[0]) for name, state in _files(folder))
 
 
+def state_of(place: Path) -> str:
+    """Digest of the names, sizes and times of the files in a folder, or of one file."""
+    return _digest(_files(place))
+
+
 def made_from(output: Path) -> dict[str, Any]:
     """What the executed notebook was made from; empty when it isn't known."""
     return paths.read_json(output.with_suffix(".json"))
@@ -334,8 +339,8 @@ def _inputs(data: Path) -> Iterator[tuple[str, bytes]]:
 
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Name, size and time of every file below `folder`: enough to see a change without reading gigabytes."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+        if path.is_file() and path.suffix != ".pyc":
             state = path.stat()
             yield path.relative_to(folder).as_posix(), f"{state.st_size} {state.st_mtime_ns}".encode()
 

@@ -51,15 +51,18 @@ def site(source, data, profile, preview, strict, publish):
     from smellkit import batch, options
     from smellkit import site as sites
 
-    parts = options.resolve("smellkit.study.pages:parts")()
     if not source and (data or profile):
         source = batch.set_name(profile or "quick", data)
-    if publish:
-        click.echo(
-            f"Published {sites.publish(source, parts={'headlines': parts['headlines']})} notebooks in site/notebooks."
-        )
-    substances = options.resolve("smellkit.study.odour.substances:pages")()
-    built = sites.build(source, quarto=not preview, parts=parts, pages=substances, progress=click.echo)
+    key = sites.made_of(source, quarto=not preview)
+    built = None if publish else sites.kept(key)
+    if built is None:
+        parts = options.resolve("smellkit.study.pages:parts")()
+        if publish:
+            count = sites.publish(source, parts={"headlines": parts["headlines"]})
+            click.echo(f"Published {count} notebooks in site/notebooks.")
+        substances = options.resolve("smellkit.study.odour.substances:pages")()
+        how = {"quarto": not preview, "parts": parts, "pages": substances, "progress": click.echo}
+        built = sites.build(source, key=key, **how)
     for warning in built.warnings:
         click.secho(f"Warning: {warning}", fg="yellow", err=True)
     click.echo(f"The site lies in {built.index}")
