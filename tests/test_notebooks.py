@@ -17,7 +17,7 @@ from smellkit.study import lessons
 FILES = sorted((paths.HOME / "notebooks").glob("*.ipynb"))
 BOOKS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
 every = pytest.mark.parametrize("name", BOOKS)
-course = pytest.mark.parametrize("name", [name for name in BOOKS if name.startswith("0")])
+NO_MODEL = ("01", "10", "13", "20", "23", "30")  # where data are read, or models of the notebooks before taken apart
 CHANGED = {  # one parameter of each lesson, and another value
     "00": {"substance": "garlic"},
     "01": {"method": "tsne"},
@@ -27,6 +27,15 @@ CHANGED = {  # one parameter of each lesson, and another value
     "05": {"seeds": "2"},
     "06": {"substance": "garlic"},
     "07": {"representation": "absolute"},
+    "10": {"recording": "face_001"},
+    "11": {"trees": "10"},
+    "12": {"protocols": "X"},
+    "13": {"seeds": "2"},
+    "20": {"seed": "8"},
+    "21": {"epochs": "4"},
+    "22": {"rows": "gas-aware"},
+    "23": {"pairs": "8"},
+    "30": {"rows": "3"},
 }
 QUICK = ("06",)
 
@@ -130,7 +139,7 @@ def test_an_exercise_has_a_hidden_hint_and_a_solution_that_checks_itself(name):
             assert "solution" in cells[place + 1]["metadata"].get("tags", []), cell["id"]
 
 
-@course
+@every
 def test_a_lesson_explains_at_a_length_that_is_read_and_has_exercises(name):
     whole = "\n\n".join(source(cell) for cell in BOOKS[name]["cells"] if cell["cell_type"] == "markdown")
     assert 600 <= words(whole) <= 1500
@@ -139,15 +148,15 @@ def test_a_lesson_explains_at_a_length_that_is_read_and_has_exercises(name):
     for part in parts:
         assert 60 <= words(part) <= 120, part.splitlines()[0]
     assert last.startswith("What to read next") and "glossary.qmd" in last and "folder below" in last
-    assert whole.count("### Exercise") >= 4
+    assert whole.count("### Exercise") >= (4 if name.startswith("0") else 3)
 
 
-@course
+@every
 def test_a_lesson_has_short_cells_and_shows_a_model(name):
     sizes = [len(lines(cell)) for cell in code(name)[2:] if "solution" not in cell["metadata"].get("tags", [])]
     assert statistics.median(sizes) <= 5
     assert max(len(lines(cell)) for cell in code(name)) <= 20
-    if name[:2] != "01":  # where there is none
+    if name[:2] not in NO_MODEL:
         assert any(re.search(r"lessons\.source\(|class \w+\(nn\.Module\)", source(cell)) for cell in code(name))
 
 
