@@ -7,16 +7,32 @@
 #
 #   PROFILE=full           longer training, as in notebooks/profiles.yaml
 #   PYTHON=python3.12      the Python that .venv is made with (3.11 or newer)
-#   TORCH_INDEX=https://download.pytorch.org/whl/cpu   on Linux without a GPU: the small build of torch
+#   TORCH=cuda             on Linux the big build of torch, for Nvidia GPUs; without it the small one
+#   LOCKED=1               for `make test`: the versions in requirements.lock, by their hashes
 
 PYTHON ?= python3
 PROFILE ?= quick
+TORCH ?= cpu
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 RUN := $(BIN)/python -m smellkit
 FOLDER := $(if $(DATA),--data "$(abspath $(DATA))")
+UV := $(shell command -v uv)
+GET := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+
+# The small build is not on PyPI: its index is asked where it can be reached; a mirror may have it in its own place.
+SMALL := https://download.pytorch.org/whl/cpu
+ASK := import urllib.request; urllib.request.urlopen("$(SMALL)/torch/", timeout=5)
+INDEX = $(shell [ $(TORCH)-$$(uname -s) = cpu-Linux ] && $(PYTHON) -c '$(ASK)' 2>/dev/null && \
+	echo $(if $(UV),--torch-backend cpu,--extra-index-url $(SMALL)))
+
+TORCH_SIZE = $(if $(INDEX),: 190 MB to fetch, (190 MB to fetch; 2 to 3 GB where a PyPI for Linux gives the build for GPUs))
+
+define install
+	@echo "Into $(VENV) goes what is not there yet: about $(2), torch among it$(TORCH_SIZE)."
+	$(GET) $(INDEX) -e '.[$(1)]'
+endef
 
 .PHONY: run test lab clean
 
@@ -35,20 +51,26 @@ lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(if $(UV),$(UV) venv --quiet --python $(PYTHON),$(PYTHON) -m venv) $(VENV)
 
 # Quarto comes from its pip package where its download can be reached, and is done without where it can't.
 $(VENV)/run.stamp: pyproject.toml | $(BIN)/python
-	$(INSTALL) -e '.[site,sweep,senses]'
-	$(PIP) install --quiet quarto-cli >$(VENV)/quarto.log 2>&1 || echo "Quarto can't be installed here; the site will be a preview."
+	$(call install,site$(comma)sweep$(comma)senses,1.6 GB)
+	$(GET) quarto-cli >$(VENV)/quarto.log 2>&1 || echo "Quarto can't be installed here; the site will be a preview."
 	touch $@
 
-$(VENV)/test.stamp: pyproject.toml | $(BIN)/python
-	$(INSTALL) -e '.[dev]'
+$(VENV)/test.stamp: pyproject.toml requirements.lock | $(BIN)/python
+ifdef LOCKED
+	$(GET) $(INDEX) torch==2.13.0
+	$(GET) --no-deps --require-hashes -r requirements.lock
+	$(GET) --no-deps -e .
+else
+	$(call install,dev,2.6 GB)
+endif
 	touch $@
 
 $(VENV)/lab.stamp: pyproject.toml | $(BIN)/python
-	$(INSTALL) -e '.[site,sweep,senses,lab]'
+	$(call install,site$(comma)sweep$(comma)senses$(comma)lab,1.7 GB)
 	touch $@
 
 clean:

@@ -86,7 +86,7 @@ def run(
     values = plan.settle(chosen, given=given or {}, profile=profile, data=data, file=folder / "profiles.yaml")
     out, reads = executed(set_name(profile, data)).absolute(), plan.upstream(every)
     inputs, cores = _digest(_inputs(data or paths.sample())), os.cpu_count() or 1
-    count = min(workers or cores, len(chosen))
+    count = workers or min(cores, len(chosen))
     settings = dict.fromkeys(THREADS, "1" if scheduler else str(max(1, cores // count)))
     settings |= {name: os.environ[name] for name in os.environ if name.startswith(("SMELLKIT_", *THREADS))}
 
@@ -191,6 +191,11 @@ def set_name(profile: str, data: Path | None) -> str:
 def content_of(folder: Path) -> str:
     """Digest of the names and sizes of the files in a folder."""
     return _digest((name, state.split()[0]) for name, state in _files(folder))
+
+
+def state_of(place: Path) -> str:
+    """Digest of the names, sizes and times of the files in a folder, or of one file."""
+    return _digest(_files(place))
 
 
 def made_from(output: Path) -> dict[str, Any]:
@@ -334,8 +339,8 @@ def _inputs(data: Path) -> Iterator[tuple[str, bytes]]:
 
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Name, size and time of every file below `folder`: enough to see a change without reading gigabytes."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+        if path.is_file() and path.suffix != ".pyc":
             state = path.stat()
             yield path.relative_to(folder).as_posix(), f"{state.st_size} {state.st_mtime_ns}".encode()
 

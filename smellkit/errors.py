@@ -1,11 +1,13 @@
 """The errors that a reader can act on: what was wrong, where, and what to try."""
 
+TRY = "\n  Try: "  # between the two
+
 
 class SmellkitError(Exception):
     """What happened, then what to try. The command line prints it and exits with 1, without a traceback."""
 
     def __init__(self, what: str, *, hint: str = ""):
-        super().__init__(f"{what}\n  Try: {hint}" if hint else what)
+        super().__init__(f"{what}{TRY}{hint}" if hint else what)
         self.what = what
         self.hint = hint
 

@@ -66,11 +66,11 @@ def onnx(
 
 @torch.no_grad()
 def _distance(module: nn.Module, example: tuple[Tensor, ...], given: Sequence[np.ndarray]) -> float:
-    """The largest distance of what was `given` from torch's outputs; infinity where whole numbers are others."""
+    """How far `given` is from torch's outputs, as a share of those above 1; infinity where whole numbers are others."""
     worst = 0.0
     for one, tensor in zip(given, module(*example), strict=True):
         if tensor.is_floating_point():
-            worst = max(worst, float(np.abs(one - tensor.numpy()).max()))
+            worst = max(worst, float(np.abs(one - tensor.numpy()).max() / max(1.0, float(tensor.abs().max()))))
         elif (one == tensor.numpy()).mean() < SAME:
             return float("inf")
     return worst

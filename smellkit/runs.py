@@ -93,7 +93,7 @@ class Run:
     def fail(self) -> None:
         """Give the folder free; the finished run that was there before, if any, is there again."""
         earlier = self.folder / EARLIER
-        if earlier.is_dir() and not self.finished:
+        if leads() and earlier.is_dir() and not self.finished:
             shutil.rmtree(self.folder / "state", ignore_errors=True)
             _empty(self.folder)
             _empty(earlier, into=self.folder)
@@ -108,7 +108,7 @@ class Run:
 
 
 def start(name: str, params: dict[str, Any] | None = None) -> Run:
-    """Make the folder of run `name`, empty but for its parameters and its stamp.
+    """Make the folder of run `name`, empty but for its parameters and its stamp, in the process that `leads`.
 
     A finished run of this name is kept aside until this one is finished. A name may hold slashes for runs that belong
     together, such as `sweep/seed=1`. OptionError when another process is writing a run of this name.
@@ -117,6 +117,8 @@ def start(name: str, params: dict[str, Any] | None = None) -> Run:
         raise OptionError(f"{name!r} is not a name for a run", hint="letters, digits, '-', '=' and '/'")
     run = Run(name, paths.runs() / name)
     claim(run)
+    if not leads():
+        return run
     if run.finished:
         shutil.rmtree(run.folder / EARLIER, ignore_errors=True)
         (run.folder / EARLIER).mkdir()
@@ -130,8 +132,13 @@ def start(name: str, params: dict[str, Any] | None = None) -> Run:
 
 def claim(run: Run) -> None:
     """Lock the folder of a run for this process; of processes that train together the first does it for all."""
-    if os.environ.get("RANK", "0") == "0":
+    if leads():
         paths.lock(run.folder, what=f"the run {run.name!r}")
+
+
+def leads() -> bool:
+    """Whether this process alone writes, shows a bar and prints: the first of those that train together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _empty(folder: Path, *, into: Path | None = None) -> None:

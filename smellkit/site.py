@@ -32,6 +32,7 @@ from smellkit.errors import DataError, OptionError, SmellkitError
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
 QUARTOS = re.compile(r"^:::.*|(?<!\w)@(fig|tbl|sec|eq)-\w+|^```\{=.*|\]\(.*?\)\{.*?\}", re.MULTILINE)  # not nbconvert's
+KEPT = "site.json"  # in the work folder: what the site was made of
 NUMBERED = "[0-9][0-9]_*.ipynb"
 PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network
 FOLD = '<details class="solution"><summary>Solution</summary>'
@@ -48,9 +49,28 @@ class Built:
     warnings: list[str] = field(default_factory=list)
 
 
+def made_of(source: str = "", *, quarto: bool = True, home: Path = paths.HOME) -> str:
+    """What is another text once anything has changed that the pages of the set `source` are made of."""
+    data, folder = home / "data", executed(source, home=home)
+    folders = [folder, home / "site", data / "weights", data / "noses", home / "smellkit"]
+    files = [home / "index.qmd", home / "_quarto.yml", data / "README.md", data / "croissant.json"]
+    states = [batch.state_of(place) for place in [*folders, *files]]
+    return json.dumps([folder.as_posix(), *map(str, _quartos() if quarto else []), *states])
+
+
+def kept(key: str) -> Built | None:
+    """The site that was built from the same (`made_of`), if it is still there."""
+    known = paths.read_json(paths.work() / KEPT)
+    index = Path(known.get("index", "nowhere"))
+    if known.get("key") != key or not index.exists():
+        return None
+    return Built(index, known["by"], Path(known["log"]), known["warnings"])
+
+
 def build(
     source: str = "",
     *,
+    key: str = "",
     home: Path = paths.HOME,
     quarto: bool = True,
     parts: Mapping[str, str] | None = None,
@@ -60,7 +80,8 @@ def build(
     """Build the site in `home`/_site from the executed notebooks of the set `source`, by default the last one run.
 
     `published` stands for site/notebooks. `quarto` off makes the preview even where Quarto is installed. `parts` maps
-    a name to the text that takes the place of its mark, `<!-- name -->`, on the first page.
+    a name to the text that takes the place of its mark, `<!-- name -->`, on the first page. `key` is what `kept` knows
+    the site by.
     """
     stage, out = paths.work() / "site", home / "_site"
     command = find_quarto() if quarto else None
@@ -78,7 +99,10 @@ def build(
     log_file = paths.write_text(paths.work() / "site.log", "\n".join(lines).rstrip() + "\n")
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage / "_site", out)
-    return Built(out / "index.html", by, log_file, warnings + trouble)
+    built = Built(out / "index.html", by, log_file, warnings + trouble)
+    told = {"index": str(built.index), "by": by, "log": str(log_file), "warnings": built.warnings}
+    paths.write_json(paths.work() / KEPT, {"key": key, **told})
+    return built
 
 
 def executed(source: str, *, home: Path = paths.HOME) -> Path:
@@ -128,14 +152,20 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
 
 def find_quarto() -> list[str] | None:
     """Return the command of a Quarto that answers: QUARTO_PATH, on the PATH, or from the quarto-cli package."""
-    name = "quarto.exe" if os.name == "nt" else "quarto"
-    given = os.environ.get("QUARTO_PATH")
-    places = [Path(given), Path(given) / name, Path(given) / "bin" / name] if given else []
-    for place in [*places, shutil.which("quarto") or "", Path(sysconfig.get_path("scripts")) / name]:
+    for place in _quartos():
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run([str(place), "--version"], capture_output=True, timeout=60, check=True)
             return [str(place)]
     return None
+
+
+def _quartos() -> list[Path]:
+    """The files that may be Quarto, first choice first."""
+    name = "quarto.exe" if os.name == "nt" else "quarto"
+    given = os.environ.get("QUARTO_PATH")
+    places = [Path(given), Path(given) / name, Path(given) / "bin" / name] if given else []
+    places += [Path(shutil.which("quarto") or ""), Path(sysconfig.get_path("scripts")) / name]
+    return [place for place in places if place.is_file()]
 
 
 def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:

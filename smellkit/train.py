@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -81,7 +82,8 @@ def _train(run: Run, task: Task, settings: Settings, splits: dict[str, Dataset],
     set_seed(settings.seed)  # after loading, so that what loading draws does not move the first weights
     loop = _Loop(run, task, settings, splits["train"])
     at = loop.progress
-    bar = tqdm(range(at.epoch, settings.epochs), desc=run.name, unit="epoch", leave=False, dynamic_ncols=True)
+    quiet = {} if runs.leads() else {"disable": True}
+    bar = tqdm(range(at.epoch, settings.epochs), desc=run.name, unit="epoch", leave=False, dynamic_ncols=True, **quiet)
     for epoch in bar:
         if settings.patience and epoch - at.best_epoch > settings.patience:
             break
@@ -89,7 +91,7 @@ def _train(run: Run, task: Task, settings: Settings, splits: dict[str, Dataset],
         loss = loop.train_epoch(task.loss, clip=settings.clip)
         if not math.isfinite(loss):
             raise OptionError(f"The loss of {run.name} is {loss} in epoch {epoch}", hint="a smaller learning_rate")
-        scores = evaluate(loop.chosen, splits["valid"], task=task, batch=settings.batch)
+        scores = loop.scores(splits["valid"], task=task, batch=settings.batch)
         bar.set_postfix({"loss": f"{loss:.3f}", task.watch: f"{scores[task.watch]:.3f}"})
         row = {"epoch": epoch, "loss": loss, "learning_rate": loop.schedule.get_last_lr()[0], **scores}
         at.epoch, best = epoch + 1, scores[task.watch] > at.best
@@ -118,12 +120,21 @@ class _Loop:
     """What one epoch needs: all that accelerate prepares and saves, and the average of the weights if there is one."""
 
     def __init__(self, run: Run, task: Task, settings: Settings, train: Dataset):
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 
         self.run, self.state = run, run.folder / "state"
         trackers = settings.tracker.split(",") if settings.tracker else None
         folder = str(run.folder / "trackers")
-        self.accelerator = Accelerator(mixed_precision=settings.precision, log_with=trackers, project_dir=folder)
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        self.accelerator = Accelerator(
+            cpu=several and not torch.cuda.is_available(),  # or else each process would train for itself
+            mixed_precision=settings.precision, log_with=trackers, project_dir=folder,
+            dataloader_config=DataLoaderConfiguration(split_batches=True),  # the processes share a batch of `settings`
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )  # fmt: skip
+        if settings.batch % (count := self.accelerator.num_processes):
+            hint = f"--set batch={settings.batch // count * count or count}"
+            raise OptionError(f"{count} processes can't share a batch of {settings.batch} evenly", hint=hint)
         if trackers:
             config = {key: value for key, value in run.params.items() if isinstance(value, (str, int, float, bool))}
             self.accelerator.init_trackers(run.name.replace("/", "-"), config=config)
@@ -159,7 +170,16 @@ class _Loop:
             if self.average:
                 self.average.update_parameters(self.built)
             total += loss.item()
-        return total / len(self.loader)
+        mean = torch.tensor(total / len(self.loader), device=self.accelerator.device)
+        return float(self.accelerator.reduce(mean, "mean"))
+
+    def scores(self, data: Dataset, *, task: Task, batch: int = 0) -> dict[str, float]:
+        """What `evaluate` says in the main process, for all of them: they must agree on the best epoch."""
+        from accelerate.utils import broadcast_object_list
+
+        main = self.accelerator.is_main_process
+        said = [evaluate(self.chosen, data, task=task, batch=batch) if main else None]
+        return broadcast_object_list(said)[0]
 
     def keep(self, row: dict[str, Any], manifest: dict[str, Any] | None) -> None:
         """Log the epoch, save the weights when a `manifest` says that they are the best, and the state to resume."""
@@ -180,11 +200,14 @@ class _Loop:
         """Score every split but the training one with the best epoch's weights, and finish the run."""
         self.accelerator.wait_for_everyone()
         checkpoint.fill(self.chosen, checkpoint.load(self.run.folder)[0], where=str(self.run.folder))
-        scores = {split: evaluate(self.chosen, splits[split], task=task) for split in splits if split != "train"}
-        self.accelerator.end_training()
-        shutil.rmtree(self.state, ignore_errors=True)
+        scores = {split: self.scores(splits[split], task=task) for split in splits if split != "train"}
         size = sum(p.numel() for p in self.chosen.parameters())
-        return self.run.finish({**scores, "best_epoch": self.progress.best_epoch, "parameters": size})
+        if self.accelerator.is_main_process:
+            shutil.rmtree(self.state, ignore_errors=True)
+            self.run.finish({**scores, "best_epoch": self.progress.best_epoch, "parameters": size})
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.run
 
 
 def _loader(train: Dataset, batch: int) -> DataLoader:

@@ -181,19 +181,28 @@ def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(boo
     assert statuses(batch.run(folder=books)) == ["done", "done", "up to date"]
 
 
+def killing(folder, tmp_path, *, again):
+    """Let the first notebook kill the worker that runs it: the first time, or every time."""
+    first = f"import os, signal, time\nfrom pathlib import Path\nmark = Path('{tmp_path}/killed')\n"
+    first += f"kill = {again} or not mark.exists()"
+    then = "mark.touch()\nif kill:\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)"
+    write(folder / "01_first.ipynb", FIRST, first, then, "print('alive')")
+
+
 def test_a_worker_that_is_killed_in_the_middle_of_a_notebook_costs_that_notebook_a_second_run(books, tmp_path):
-    kill = f"import os, pathlib, signal, time\nmark = pathlib.Path('{tmp_path}/killed')\n"
-    kill += "if not mark.exists() or always:\n    mark.touch()\n"
-    kill += "    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(60)"
-    write(books / "01_first.ipynb", "always: bool = False", kill, "print('alive')")
+    killing(books, tmp_path, again=False)
     said = []
     results = batch.run(folder=books, workers=2, progress=said.append)
     assert (tmp_path / "killed").exists() and statuses(results) == ["done", "done"]
     assert printed(results[0]) == "alive\n"
     assert {line.split()[0] for line in said} == {"01_first", "02_second"}
-    results = batch.run(folder=books, workers=2, given={"always": "true"})
-    assert statuses(results) == ["failed", "up to date"]
-    assert "01_first: every worker that had it died" in str(results[0].error)
+    assert until(lambda: not kernels(books))
+
+
+def test_a_notebook_that_kills_every_worker_is_named(books, tmp_path):
+    killing(books, tmp_path, again=True)
+    (result,) = batch.run(["1"], folder=books, workers=2)
+    assert result.status == "failed" and "01_first: every worker that had it died" in str(result.error)
     assert until(lambda: not kernels(books))
 
 
@@ -221,6 +230,14 @@ def test_without_dask_notebooks_run_one_after_another_and_that_is_said(books, mo
     said = []
     assert statuses(batch.run(folder=books, workers=2, progress=said.append)) == ["done", "done"]
     assert "smellkit[sweep]" in said[0]
+
+
+def test_notebooks_run_on_the_workers_of_a_scheduler(books):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as away:
+        results = batch.run(["2"], folder=books, scheduler=away.scheduler_address)
+    assert statuses(results) == ["done"] and printed(results[0]).strip() == os.environ["SMELLKIT_RUNS"]
 
 
 def test_a_scheduler_that_is_not_there_is_named(books):

@@ -199,6 +199,22 @@ def test_results_come_from_their_files_alone(home):
         results.read(folder)
 
 
+def test_a_site_is_built_again_only_once_something_changed(home):
+    def now():
+        return site.kept(site.made_of(quarto=False, home=home))
+
+    assert now() is None
+    built = site.build(home=home, quarto=False, key=site.made_of(quarto=False, home=home))
+    assert now() == built
+    index = home / "index.qmd"
+    index.write_text(index.read_text() + "\nMore.\n")
+    assert now() is None
+    built = site.build(home=home, quarto=False, key=site.made_of(quarto=False, home=home))
+    assert now() == built and site.kept(site.made_of(home=home)) in (None, built)
+    built.index.unlink()
+    assert now() is None
+
+
 def test_a_set_that_was_never_run_is_refused(home):
     with pytest.raises(OptionError, match="quick"):
         site.build("full", home=home)

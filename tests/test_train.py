@@ -1,17 +1,22 @@
 """The training loop, on a task small enough to know the answer."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from smellkit import checkpoint as weights
-from smellkit import runs, train
+from smellkit import paths, runs, train
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.task import Task, Tensors
 from smellkit.train import Settings, fit
+from tests.test_sweep import line
 
 SHORT = Settings(epochs=6, batch=16, learning_rate=0.05)
 
@@ -187,3 +192,45 @@ def test_a_fault_of_the_data_leaves_the_finished_run_of_that_name_alone():
     with pytest.raises(DataError):
         fit(replace(line_task(), load=broken), replace(SHORT, epochs=2), name="kept")
     assert finished.finished and finished.params["epochs"] == 1
+
+
+TOGETHER = """
+import sys
+from dataclasses import replace
+from smellkit.train import Settings, fit
+from tests.test_sweep import line
+
+task, sizes = line(width=2), []
+seen = replace(task, loss=lambda out, batch: sizes.append(len(batch["x"])) or task.loss(out, batch))
+run = fit(seen, Settings(epochs=3, batch=int(sys.argv[2]), learning_rate=0.05), name=sys.argv[1])
+sys.stdout.write(f"finished {run.finished} after steps of {sizes}\\n")
+"""
+
+
+def together(folder, processes, *, batch):
+    """Train in `processes` real processes that torchrun starts; the run, and all that was said."""
+    (folder / "together.py").write_text(TOGETHER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    command = [*launch, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(folder / "together.py")]
+    environment = os.environ | {"PYTHONPATH": str(paths.HOME), "CUDA_VISIBLE_DEVICES": ""}
+    name = f"on-{processes}-{batch}"
+    done = subprocess.run([*command, name, str(batch)], capture_output=True, text=True, env=environment, timeout=300)
+    return runs.Run(name, paths.runs() / name), done
+
+
+def test_two_processes_learn_what_one_learns_and_the_first_alone_writes_and_shows(tmp_path):
+    two, said = together(tmp_path, 2, batch=64)  # all rows, so that their order is nothing
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert said.stdout.count("finished True after steps of [32, 32, 32]") == 2
+    assert said.stderr.count("?epoch/s]") == 1  # one bar
+    assert len(two.metrics()) == 3 and two.stamp["seconds"] > 0 and not (two.folder / paths.LOCK).exists()
+    one = fit(line(width=2), Settings(epochs=3, batch=64, learning_rate=0.05), name="one")
+    assert np.allclose(one.metrics()["loss"], two.metrics()["loss"], atol=1e-5)
+    first, second = (weights.load(run.folder)[0] for run in (one, two))
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_processes_that_can_not_share_a_batch_are_told_what_they_can(tmp_path):
+    run, said = together(tmp_path, 2, batch=15)
+    assert said.returncode != 0 and "--set batch=14" in said.stderr
+    assert not run.finished and not (run.folder / paths.LOCK).exists()

@@ -65,11 +65,14 @@ def clock_columns(header: Sequence[str]) -> list[str]:
     return dates + times if times and plain[times[0]] == "time" else times or dates
 
 
-def read_clock(cells: pd.Series, *, path: Path, name: str, lines: Sequence[int]) -> Seconds:
+def read_clock(cells: pd.Series | pd.DataFrame, *, path: Path, name: str, lines: Sequence[int]) -> Seconds:
     """Return the seconds that the `cells` of a clock say, from some moment on, NaN for an empty one.
 
-    `lines` are the lines of the file. DataError for a cell that is no time, with its line.
+    Of several columns, a date and a time, a row is one text. `lines` are the lines of the file. DataError for a cell
+    that is no time, with its line.
     """
+    if isinstance(cells, pd.DataFrame):
+        cells = cells.iloc[:, 0] if cells.shape[1] == 1 else cells.astype(str).agg(" ".join, axis=1)
     if pd.api.types.is_datetime64_any_dtype(cells):
         cells = cells - cells.min()
     if pd.api.types.is_timedelta64_dtype(cells):

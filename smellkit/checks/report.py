@@ -30,7 +30,6 @@ Result = TypeVar("Result")
 LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
 DEEPEST = 100  # levels
 WORDS, CHARACTERS = 2_000, 20_000  # of a description; the longest in SmellNet has 200 words
-KINDS: dict[type, str] = {dict: "an object {...}", list: "a list [...]"}
 TWICE = object()  # the key under which an object keeps the name that it has twice
 PIXELS = 25_000_000  # a picture with more is refused from its header, before it is unpacked
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")  # no format that runs another program
@@ -210,8 +209,8 @@ def decoded(path: Path, data: bytes) -> str:
         raise fault(path, line=line, column=str(why.start - before), found=byte, **utf8) from why
 
 
-def read_json(path: Path | str, *, root: type = dict) -> Any:
-    """Return the value in a UTF-8 JSON file, an object at the root (or what `root` says).
+def read_json(path: Path | str) -> Any:
+    """Return the value in a UTF-8 JSON file, an object at the root.
 
     Refuses, with the path of keys: NaN and infinity, a duplicate key, half a surrogate pair, more than 100 levels.
     """
@@ -231,7 +230,7 @@ def read_json(path: Path | str, *, root: type = dict) -> Any:
     if flaw:
         where, expected, what, hint = flaw
         raise fault(path, key=where, expected=expected, found=what, hint=hint)
-    return _rooted(path, value, root)
+    return _object(path, value)
 
 
 def _pairs(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -262,15 +261,15 @@ def _flaws(value: Any, where: str = "$", depth: int = 0) -> Iterator[tuple[str, 
             yield from _flaws(below, f"{where}[{index}]", depth + 1)
 
 
-def _rooted(path: Path, value: Any, root: type) -> Any:
-    if not isinstance(value, root):
+def _object(path: Path, value: Any) -> Any:
+    if not isinstance(value, dict):
         what, hint = f"a {type(value).__name__}", "compare with a file of the same kind that came with the kit"
-        raise fault(path, key="$", expected=f"{KINDS[root]} at the root", found=what, hint=hint)
+        raise fault(path, key="$", expected="an object {...} at the root", found=what, hint=hint)
     return value
 
 
-def read_yaml(path: Path | str, *, root: type = dict) -> Any:
-    """Return the value in a UTF-8 YAML file, an object at the root (or what `root` says); an empty file is `root()`.
+def read_yaml(path: Path | str) -> Any:
+    """Return the value in a UTF-8 YAML file, an object at the root; an empty file is an empty one.
 
     Refuses, with line and column, what is not YAML, a key that comes twice, and tags that would make objects.
     """
@@ -296,7 +295,7 @@ def read_yaml(path: Path | str, *, root: type = dict) -> Any:
         raise fault(path, expected="YAML", found=problem, hint="correct that line", **place) from why
     except (RecursionError, ValueError, OverflowError, TypeError) as why:
         raise fault(path, expected="YAML", found=str(why)[:120], hint="is it the right file?") from why
-    return _rooted(path, root() if value is None else value, root)
+    return _object(path, {} if value is None else value)
 
 
 def long_text(entry: Mapping[str, Any], key: str, *, path: Path, where: str, report: Report | None = None) -> str:

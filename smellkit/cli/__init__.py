@@ -24,7 +24,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "sniff": "smellkit.cli.sniff:sniff",
     "export": "smellkit.cli.learn:export",
     "bench": "smellkit.cli:bench",
-    "study": "smellkit.cli:study",
+    "study": "smellkit.study.commands:study",
     "audit": "smellkit.study.odour.commands:audit",
     "calibrate": "smellkit.cli.learn:calibrate",
     "submit": "smellkit.study.odour.commands:submit",
@@ -50,8 +50,6 @@ BENCHES = {
     "plume-ablations": "smellkit.study.plume.commands:ablations",
     "plume-worlds": "smellkit.study.plume.commands:worlds",
 }
-
-STUDIES = {"score": "smellkit.study.commands:score"}
 
 
 class LazyGroup(click.Group):
@@ -106,11 +104,6 @@ def cli(ctx):
 @click.group(cls=LazyGroup, table=BENCHES)
 def bench():
     """Measure a published protocol, or the kit's own speed, and write the figures as JSON."""
-
-
-@click.group(cls=LazyGroup, table=STUDIES)
-def study():
-    """Keep the log of how often each visible test was looked at."""
 
 
 def main() -> None:

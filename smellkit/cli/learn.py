@@ -48,7 +48,7 @@ CALIBRATORS = {  # weights -> function(folder, *, labels, out, using) -> what ha
 @click.option("--tracker", default="", help="tensorboard, wandb, or both with a comma.")
 def train(task, pairs, name, resume, tracker):
     """Train TASK (odour-encoder, odour-mixture, gcode-decoder, ...) and leave a run folder."""
-    from smellkit import options
+    from smellkit import options, runs
     from smellkit.train import Settings, fit
 
     factory = options.find(TASKS, task, what="task")
@@ -56,6 +56,8 @@ def train(task, pairs, name, resume, tracker):
     if tracker:
         settings["tracker"] = tracker
     run = fit(factory(**task_options), Settings(**settings), name=name, params=task_options, resume=resume)
+    if not runs.leads():
+        return
     click.echo(f"{run.folder}")
     for split, scores in run.scores.items():
         if isinstance(scores, dict):

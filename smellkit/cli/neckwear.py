@@ -71,6 +71,13 @@ def probe(port, link, blind, log):
             click.echo(f"Battery {said.battery} %, cartridges {said.cartridges}, as it said at {said.said_at}.")
 
 
+def _wake(neck) -> None:
+    """Say what takes so long: a player behind the handset sleeps until it is woken three times."""
+    if neck.link == "handset":
+        click.echo("Waking the player ...")
+        neck.wake()
+
+
 @neckwear.command()
 @click.argument("scent")
 @click.option("--seconds", default=3.0, show_default=True, help="How long to play.")
@@ -79,6 +86,7 @@ def play(scent, seconds, port, link, blind, log):
     """Play one SCENT: its channel, 1 to 12, or its name, such as banana."""
     number = _channel(scent)
     with _stopped_by_hand(), _open(port, log, link, blind) as neck:
+        _wake(neck)
         neck.play(number, seconds=seconds)
         click.echo(f"Playing scent {scent} for {seconds:g} s on {port}. Ctrl-C stops.")
         neck.wait()
@@ -101,6 +109,7 @@ def mix(shares, seconds, slot, keep, port, link, blind, log):
     """
     beta = _beta(shares)
     with _stopped_by_hand(), _open(port, log, link, blind) as neck:
+        _wake(neck)
         plan = neck.play_mixture(beta, seconds=seconds, slot=slot, keep=keep)
         scents = " ".join(str(scent) for _, scent, _ in plan.slots)
         click.echo(f"{len(plan.slots)} slots: {scents}. Left out: {plan.lost:.1%}. Ctrl-C stops.")

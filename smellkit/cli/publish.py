@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,18 +18,25 @@ import click
 @click.option("--data", type=click.Path(path_type=Path), help="A folder of recordings instead of the sample.")
 @click.option("--force", is_flag=True, help="Run also what is up to date.")
 @click.option("--timeout", default=600, show_default=True, help="Seconds that one cell may take.")
-def run(notebooks, profile, pairs, data, force, timeout):
-    """Execute NOTEBOOKS (names or numbers; all without any) in number order, those that are not up to date."""
+@click.option("--workers", default=0, help="How many run at once; as many as there are cores by default.")
+@click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="A dask scheduler instead of this machine.")
+@click.option("--stop/--keep-going", help="End the batch at the first failure, or only what reads its runs (default).")
+def run(notebooks, pairs, **how):
+    """Execute NOTEBOOKS (names or numbers; all without any) side by side, those that are not up to date."""
     from smellkit import batch, options
 
-    how = {"profile": profile, "given": options.parse(pairs), "data": data, "force": force, "timeout": timeout}
-    results = batch.run(notebooks, **how, progress=click.echo)
-    click.echo(f"{'in all':<36} {sum(result.seconds for result in results):6.1f} s")
-    for result in results:
-        if result.error:
-            click.secho(f"Error: {result.error}", fg="red", err=True)
-            click.echo(f"The notebook as far as it came: {result.output}", err=True)
-            sys.exit(1)
+    began = time.monotonic()
+    results = batch.run(notebooks, given=options.parse(pairs), **how, progress=click.echo)
+    seconds = sum(result.seconds for result in results)
+    click.echo(f"{'in all':<36} {seconds:6.1f} s, done in {time.monotonic() - began:.1f} s")
+    failed = [result for result in results if result.error]
+    for result in failed:
+        click.secho(f"Error: {result.error}", fg="red", err=True)
+        click.echo(f"The notebook as far as it came: {result.output}", err=True)
+    if left := [result.notebook for result in results if result.status == batch.LEFT]:
+        click.echo(f"Not reached: {', '.join(left)}", err=True)
+    if failed:
+        sys.exit(1)
 
 
 @click.command()
@@ -43,15 +51,18 @@ def site(source, data, profile, preview, strict, publish):
     from smellkit import batch, options
     from smellkit import site as sites
 
-    parts = options.resolve("smellkit.study.pages:parts")()
     if not source and (data or profile):
         source = batch.set_name(profile or "quick", data)
-    if publish:
-        click.echo(
-            f"Published {sites.publish(source, parts={'headlines': parts['headlines']})} notebooks in site/notebooks."
-        )
-    substances = options.resolve("smellkit.study.odour.substances:pages")()
-    built = sites.build(source, quarto=not preview, parts=parts, pages=substances, progress=click.echo)
+    key = sites.made_of(source, quarto=not preview)
+    built = None if publish else sites.kept(key)
+    if built is None:
+        parts = options.resolve("smellkit.study.pages:parts")()
+        if publish:
+            count = sites.publish(source, parts={"headlines": parts["headlines"]})
+            click.echo(f"Published {count} notebooks in site/notebooks.")
+        substances = options.resolve("smellkit.study.odour.substances:pages")()
+        how = {"quarto": not preview, "parts": parts, "pages": substances, "progress": click.echo}
+        built = sites.build(source, key=key, **how)
     for warning in built.warnings:
         click.secho(f"Warning: {warning}", fg="yellow", err=True)
     click.echo(f"The site lies in {built.index}")

@@ -35,8 +35,7 @@ class ProgramHMM:
     def __call__(self, line: Tensor, operation: Tensor, *, seen: Tensor, run: bool = False) -> tuple[Tensor, Tensor]:
         """Probabilities of line (T, L) and operation (T, 9) of a recording's windows, from those of each alone.
 
-        Windows whose position was `seen` (T,) know their own line well: for themselves they count whole. `run` says
-        that the recording is one whole run of a program, which then its length tells nearly alone.
+        Windows whose position was `seen` (T,) count whole for themselves. `run`: the recording is one whole run.
         """
         known, evidence = self.line.clamp(min=0), EVIDENCE_OF_RUN if run else EVIDENCE
         alone = line.clamp(min=1e-4)[:, known] * (self.line >= 0) + 1e-6

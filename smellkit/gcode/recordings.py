@@ -245,8 +245,7 @@ def _at_pace(table: pd.DataFrame, cells: pd.DataFrame, *, path: Path, report: Re
     names, seconds = [CLOCK] if CLOCK in cells else clock_columns(list(cells.columns)), None
     where: dict[str, Any] = {"path": path, "name": " ".join(names), "lines": list(cells.index)}
     if names and len(cells) >= 8:
-        times = cells[names[0]] if len(names) == 1 else cells[names].astype(str).agg(" ".join, axis=1)
-        seconds = read_clock(times, **where)
+        seconds = read_clock(cells[names], **where)
     else:
         report.note(path, "no clock: 3.9 rows a second assumed")
     rows = np.arange(len(table))

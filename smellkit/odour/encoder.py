@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smellkit.errors import OptionError
-from smellkit.odour.features import LAG, QuantileNormalizer, describe, summarise
+from smellkit.odour.features import LAG, TINY, QuantileNormalizer, describe, summarise
 from smellkit.options import nearest
 from smellkit.task import Batch
 
@@ -149,11 +149,12 @@ class FeatureMLP(Backbone):
         dropout: float = 0.4,
         noise: float = 0.6,
         lag: int = 0,
+        least: float = TINY,
     ):
         features = summarise(torch.zeros(1, steps, channels), lag=lag).shape[1]
         super().__init__(channels=channels, width=hidden or features)
         self.lag = lag
-        self.normalizer = QuantileNormalizer(features)
+        self.normalizer = QuantileNormalizer(features, least=least)
         self.noise = noise
         layers = [dense(features, hidden, dropout=dropout), dense(hidden, hidden, dropout=dropout)] if hidden else []
         self.dense = nn.Sequential(*layers)
@@ -198,12 +199,12 @@ def make(model: str, shape: tuple[int, ...], *, classes: int, **options) -> Enco
     return Encoder(BACKBONES[model](steps=shape[0], channels=shape[1], **options), classes=classes)
 
 
-def discriminant(windows: Tensor, weight: Tensor, bias: Tensor) -> Encoder:
+def discriminant(windows: Tensor, weight: Tensor, bias: Tensor, **options: float) -> Encoder:
     """The network that is a linear discriminant: `weight` (classes, features) and `bias` on normal summary features.
 
     z are the singular directions of the discriminant, so all of it for up to 50 classes.
     """
-    network = make("linear", tuple(windows.shape[1:]), classes=len(weight)).prepare(windows)
+    network = make("linear", tuple(windows.shape[1:]), classes=len(weight), **options).prepare(windows)
     outer, sizes, directions = torch.linalg.svd(weight.double(), full_matrices=False)
     kept = min(Z_CHANNELS, len(sizes))
     with torch.no_grad():

@@ -35,7 +35,8 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     if lag:
         return torch.cat([summarise(windows), summarise(windows[:, lag:] - windows[:, :-lag])], -1)
     x = windows.transpose(1, 2)  # (batch, channels, steps)
-    centred, change = x - x.mean(-1, keepdim=True), x[..., 1:] - x[..., :-1]
+    centred, change = x - x[..., :1], x[..., 1:] - x[..., :-1]  # first, so that what rests is 0 and not rounding
+    centred = centred - centred.mean(-1, keepdim=True)
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
     linear = x @ torch.from_numpy(_basis(x.shape[-1])).to(x).T  # (batch, channels, 14)
     alone = torch.cat([*_shape(x, linear, deviation), *_changes(change), *_rhythm(x, centred, deviation)], -1)
@@ -99,14 +100,15 @@ def _described(given: _Same, lag: int, *, batch: int = 1024) -> Tensor:
 class QuantileNormalizer(nn.Module):
     """Map each feature onto a normal distribution by its quantiles in the training windows, clipped at +-3.
 
-    x (batch, features) -> (batch, features). The quantiles are buffers, so they travel with the weights.
+    x (batch, features) -> (batch, features). The quantiles are buffers, so they travel with the weights. Values nearer
+    than `least` (and this share of their size) are one: whole counts give many that only rounding tells apart.
     """
 
     knots: Tensor
 
-    def __init__(self, features: int, *, knots: int = 25):
+    def __init__(self, features: int, *, knots: int = 25, least: float = TINY):
         super().__init__()
-        self.reach = 3.0
+        self.reach, self.least = 3.0, least
         self.register_buffer("knots", torch.zeros(knots, features))
 
     def fit(self, x: Tensor) -> QuantileNormalizer:
@@ -118,7 +120,7 @@ class QuantileNormalizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # x -> sum over the steps between knots of how much of the step lies below x, (batch, features)
         left, width = self.knots[:-1], self.knots[1:] - self.knots[:-1]
-        least = TINY * left.abs().clamp_min(1)
+        least = self.least * left.abs().clamp_min(1)
         tie = width < least  # much mass on one value: it sits in the middle of its step
         steepness = 1 / torch.where(tie, least, width)
         passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one

@@ -11,6 +11,7 @@ Class of a recording: its label column, or the JSON beside it, or its folder, or
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from smellkit import noses, paths
 from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.clock import clock_columns, read_clock
 from smellkit.checks.report import content
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import TRY, DataError, OptionError
 from smellkit.noses import SECONDS, Description
 from smellkit.odour.sheets import SPELLED, Raw, read_text
 
@@ -62,17 +63,12 @@ WIDE = 50  # columns without a header that are no sensors any more
 
 def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
     """The recordings in `folder`, or the one file, each of one class; or, with features, of a class a row."""
-    if not folder.exists():
-        raise DataError(f"There is no {folder}", hint="a folder of recordings, or one of them")
-    files = _files(folder, report)
-    if not files:
-        raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(SUFFIXES)}, at any depth")
-    readings = readable(files, lambda path: _read(path, report), skip=skip, report=report)
-    if not (found := [raw for _, own in readings for raw in own if len(raw.cells)]):
+    readings = readable(_files(folder, report), lambda path: _read(path, report), skip=skip, report=report)
+    if not (recordings := [raw for _, own in readings for raw in own if len(raw.cells)]):
         if report.skipped:
             raise unread(folder, report)
         raise DataError(f"No rows in {folder}", hint="files that hold more than a header or a cut cycle of a BME688")
-    return [part for raw in found for part in _by_label(raw)]
+    return [part for raw in recordings for part in _by_label(raw)]
 
 
 def base_of(folder: Path) -> Path | None:
@@ -82,26 +78,48 @@ def base_of(folder: Path) -> Path | None:
 
 def unread(root: Path, notes: Report) -> DataError:
     """The error where every file was skipped: the fault of the first, with its own remedy."""
-    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition("\n  Try: ")
+    first, _, hint = next(iter(notes.skipped.values()), "no reason").partition(TRY)
     return DataError(f"None of {len(notes.skipped)} recordings in {root} can be read; the first: {first}", hint=hint)
 
 
-def _files(folder: Path, report: Report) -> list[Path]:
-    """The recordings below `folder`, sorted, without hidden files, notes, and copies of others."""
+def files_in(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The recordings below `folder`, or the one file, sorted, without hidden ones; DataError where there is none."""
     if folder.is_file():
         return [folder]
+    if not folder.is_dir():
+        raise DataError(f"There is no {folder}", hint="a folder of recordings, or one of them")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    if not files:
+        raise DataError(f"No recordings in {folder}", hint=f"recordings as {', '.join(suffixes)}, at any depth")
+    return files
+
+
+def _files(folder: Path, report: Report) -> list[Path]:
+    """The recordings below `folder` without notes and copies of others."""
     seen: dict[bytes, Path] = {}
-    for path in sorted((base_of(folder) or folder).rglob("*")):
-        hidden = any(part[0] == "." for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
+    for path in files_in(base_of(folder) or folder):
+        if path == folder:
+            return [folder]
         if re.match(r"readme|licen[cs]e|.*metadata", path.name, re.IGNORECASE):
             report.note(path, "notes, no recording")
         elif (digest := sha256(path.read_bytes()).digest()) in seen:
             report.tell(path, f"a copy of a recording ({seen[digest].relative_to(folder)}): left out")
         else:
             seen[digest] = path
+    if not seen:
+        raise DataError(f"No recordings in {folder}", hint="all that is there are notes")
     return list(seen.values())
+
+
+def header_of(path: Path) -> list[str]:
+    """The names in the first line of a CSV file; none where it can't be read, which its reader explains."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(100_000)
+        return next(csv.reader([line], delimiter=";" if line.count(";") > line.count(",") else ","), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
 
 
 def _read(path: Path, report: Report) -> list[Raw]:
@@ -130,11 +148,11 @@ def _read(path: Path, report: Report) -> list[Raw]:
 def _exchange(raw: Raw) -> Raw:
     """What the JSON beside a CSV of OpenSmell's says of it."""
     where = raw.path.with_suffix(".json")
-    told = read_json(where)
-    raw.substance, raw.session = str(told.get("substance", "")), str(told.get("session_date", ""))
-    rate = told.get("sampling_rate_hz")
+    said = read_json(where)
+    raw.substance, raw.session = str(said.get("substance", "")), str(said.get("session_date", ""))
+    rate = said.get("sampling_rate_hz")
     raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-    units = told.get("sensor_units") or {}
+    units = said.get("sensor_units") or {}
     for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
         if str(unit) not in SPELLED:
             hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
@@ -163,7 +181,7 @@ def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, devi
             values[kilo] *= 1000
             if nose.rate:
                 values.insert(0, "timestamp", (rows["step"] / nose.rate).round(4))
-            told = {
+            about = {
                 "substance": _word(substance),
                 "device_id": _word(device),
                 "session_date": session or "unknown",
@@ -173,9 +191,9 @@ def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, devi
                 "notes": f"nose {nose.name}",
             }
             again = f"-{number}" if number > 1 else ""
-            stem = f"{told['substance']}_{told['device_id']}_{_word(told['session_date'])}{again}"
+            stem = f"{about['substance']}_{about['device_id']}_{_word(about['session_date'])}{again}"
             paths.write_text(folder / f"{stem}.csv", values.to_csv(index=False, lineterminator="\n"))
-            paths.write_json(folder / f"{stem}.json", told)
+            paths.write_json(folder / f"{stem}.json", about)
             count += 1
     return count
 
@@ -362,12 +380,10 @@ def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:
         raise raw.fault("the clock of the nose", "no such column", hint, column=nose.clock, line=1)
     if not names:
         return None, ""
-    name, cells = " ".join(names), raw.cells[names[0]]
-    if len(names) > 1:
-        cells = raw.cells[names].astype(str).agg(" ".join, axis=1)
+    name = " ".join(names)
     if nose.clock_unit:
-        return cells.to_numpy(np.float64) * SECONDS[nose.clock_unit], name
-    return read_clock(cells, path=raw.path, name=name, lines=raw.lines.tolist()), name
+        return raw.cells[names[0]].to_numpy(np.float64) * SECONDS[nose.clock_unit], name
+    return read_clock(raw.cells[names], path=raw.path, name=name, lines=raw.lines.tolist()), name
 
 
 def step_of(raw: Raw, nose: Description) -> float:

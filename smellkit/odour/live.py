@@ -1,6 +1,6 @@
-"""Recognise while sniffing: one row after the other in, what it smells of out, then play it.
+"""Recognise while sniffing: one row after the other in, what it smells of out.
 
-rows -> the last 125 -> window -> pipeline -> running mean -> Mixture -> player
+rows -> the last 125 -> window -> pipeline -> running mean -> Mixture; `pipeline.play` plays it
 `reproduction` closes the loop: it sniffs what is played, and adjusts it.
 """
 
@@ -25,7 +25,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import OptionError, WeightsError
 from smellkit.noses import Description, difference
-from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, Played, play, several
+from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, several
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
 
@@ -163,17 +163,6 @@ def _say_rate(times: Sequence[float], pace: Pace) -> None:
             measured,
             pace.rate,
         )
-
-
-def sniff_and_play(
-    nose: Nose, player: NeckWear, recogniser: Recogniser, *, rows: int = 200, seconds: float = 5, mixture: bool = False
-) -> Played:
-    """Sniff `rows` rows, recognise, play it for `seconds` and wait for the end.
-
-    Plays the scent with the largest share, or the rendered `mixture`; nothing when the pipeline abstains.
-    """
-    answer = sniff(nose, recogniser, rows=rows).mixture
-    return play(answer, player, seconds=seconds, mixture=mixture, wait=True)
 
 
 def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:

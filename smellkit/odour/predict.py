@@ -8,27 +8,23 @@ its first row in the file; window -1 stands for the whole recording. p are calib
 
 from __future__ import annotations
 
-import csv
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from smellkit import checkpoint, paths
-from smellkit.checks import Report
+from smellkit.checks import Report, readable
 from smellkit.checks.ranges import Ranges, outside
-from smellkit.errors import DataError, SmellkitError
+from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.formats import SUFFIXES
+from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
 from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 from smellkit.sensors import SMELLNET
 
-log = logging.getLogger(__name__)
 SHOWN = 5
 COLUMNS = ["file", "window", "start", *(f"ratio_{name}" for name in ODORANTS)]
 
@@ -42,18 +38,16 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
     smell = SubstanceSmell.load(weights)
-    rows: list[list] = []
-    refused: dict[str, SmellkitError] = {}
-    files = _files(Path(folder), suffixes=(".csv",) if smell.nose == SMELLNET else SUFFIXES)
-    for name, path in files:
-        try:
-            rows += recording_rows(name, path, smell, stride=stride)
-        except SmellkitError as why:
-            refused[name] = why
-            log.info("%s is left out: %s", path, why.what)
+    folder, report = Path(folder), Report()
+    root = folder.parent if folder.is_file() else folder
+
+    def read(path: Path) -> list[list]:
+        return recording_rows(path.relative_to(root).as_posix(), path, smell, stride=stride)
+
+    files = files_in(folder, (".csv",) if smell.nose == SMELLNET else SUFFIXES)
+    rows = [row for _, own in readable(files, read, skip=True, report=report) for row in own]
     if not rows:
-        name, first = next(iter(refused.items()))
-        raise DataError(f"None of {len(files)} CSV files can be used; {name}: {first.what}", hint=first.hint) from first
+        raise unread(folder, report)
     ranks = range(1, min(SHOWN, len(smell.classes)) + 1)
     columns = ["file", "window", "start", *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks)]
     columns += ["category", "p_category", "answer"]
@@ -65,8 +59,8 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
         table.to_csv(part, index=False, float_format="%.6f")
     whole = table[table["window"] == -1]
     text = f"{out}: {len(table) - len(whole)} windows of {len(whole)} recordings; {silent} recordings too flat to name"
-    told = {name: f"{why.what}; try: {why.hint}" if why.hint else why.what for name, why in refused.items()}
-    return text + "".join(f"\n  left out {name}: {reason}" for name, reason in told.items())
+    left_out = {Path(path).relative_to(root).as_posix(): why for path, why in report.skipped.items()}
+    return text + "".join(f"\n  left out {name}: {why.replace(TRY, '; try: ')}" for name, why in left_out.items())
 
 
 def recording_rows(
@@ -94,19 +88,6 @@ def recording_rows(
         named = [*(smell.classes[i] for i in best), *own[best], kind, sure, answer]
         rows.append([paths.cell(name), window, start, *named])
     return rows
-
-
-def _files(folder: Path, *, suffixes: Sequence[str]) -> list[tuple[str, Path]]:
-    """Name and path of every recording below `folder`, sorted; a single file is its own list."""
-    if folder.is_file():
-        return [(folder.name, folder)]
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder", hint="a folder with CSV recordings in it, at any depth")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    if not files:
-        raise DataError(f"No CSV file in {folder}", hint="recordings as CSV, at any depth")
-    return [(path.relative_to(folder).as_posix(), path) for path in files]
 
 
 def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", skip: bool = False) -> str:
@@ -162,8 +143,7 @@ def read_folder(
     folder, report = Path(folder), report if report is not None else Report()
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}", hint="recordings (*.csv, four gas sensors at 10 Hz)")
-    files = sorted(file for file in folder.rglob("*.csv") if not file.name.startswith("."))
-    files = [file for file in files if not is_index(file, report)]
+    files = [file for file in files_in(folder, (".csv",)) if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
     values, index = read_mixture_files(files, root=folder, skip=skip, report=report)
@@ -195,12 +175,7 @@ def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
 
 def is_index(file: Path, report: Report) -> bool:
     """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            header: Sequence[str] = next(csv.reader([opened.readline(100_000)]), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False  # reading it as a recording gives the reason
-    names = [name.strip() for name in header]
+    names = [name.strip() for name in header_of(file)]
     if names == COLUMNS or ("filepath" in names and any(name.startswith("label_") for name in names)):
         report.note(file, "an index of labels or predictions, no recording")
         return True

@@ -5,7 +5,12 @@ from __future__ import annotations
 import click
 
 
-@click.command()
+@click.group()
+def study():
+    """Keep the log of how often each visible test was looked at."""
+
+
+@study.command()
 @click.argument("system", metavar="SYSTEM")
 @click.option("--data", "folder", default="", help="The folder of real recordings; the simulated sample by default.")
 @click.option("--again", is_flag=True, help="Score weights that were scored before; the log will show it.")

@@ -72,7 +72,7 @@ def skip(run: NotebookRun, why: str) -> None:
             shell.input_transformers_cleanup.remove(nothing)
             return lines
         shown[:] = shown or [text]
-        words = f"**Skipped.** {why} The sample has all: leave `data` empty."
+        words = f"**Skipped.** {why.rstrip('.')}. The sample has all: leave `data` empty."
         return [f"import IPython; IPython.display.Markdown({'> ' + words!r})\n"] if shown == [text] else []
 
     shell.input_transformers_cleanup.append(nothing)

@@ -1,31 +1,33 @@
 """`smellkit study score SYSTEM`: the visible tests, scored once a release of weights, and every look kept.
 
-shipped weights + visible tests -> figures -> one line of site/results/scorings.jsonl -> looks at each test
-
-A test that was looked at has been learned from, a little each time. What is chosen is chosen on training data; this is
-the only place where shipped weights meet a test.
+A test that was looked at has been learned from, a little each time: what is chosen is chosen on training data, and this
+is the only place where shipped weights meet a test.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from smellkit import checkpoint, options, paths, runs
 from smellkit.errors import DataError, OptionError
-from smellkit.study.evaluate import Outcome, percent, scores
+from smellkit.study.evaluate import Outcome, percent, summarise
 
 FILE = paths.HOME / "site" / "results" / "scorings.jsonl"
+HEAD = """## How often was each test looked at?
+
+A test is learned from a little by every look. Looks before the log was kept are the published results whose figures
+changed, so there were more. Shipped weights are scored once a release, by `smellkit study score`.
+
+| test | looked at, at least | by shipped weights | last, per cent | of |
+|---|---|---|---|---|"""
 Outcomes = Mapping[str, Outcome]  # test -> what the shipped weights scored on it
 
 
-@dataclass(frozen=True)
-class Tested:
+class Tested(NamedTuple):
     """A system that ships: the results page that shows it, the measures that are kept, and what scores it."""
 
     page: str
@@ -45,34 +47,24 @@ def score(system: str, data: str, *, again: bool = False, file: Path = FILE) -> 
         if before and not again:
             what = f"These weights were scored on {before[-1]['date']}: {file}"
             raise OptionError(what, hint="read the figures there; --again scores them once more, and says so")
-        tested = TESTED[system]
-        figures = {test: _figures(one, tested.measures) for test, one in tested.outcomes(data).items()}
+        figures = {}
+        for test, one in TESTED[system].outcomes(data).items():
+            kept = {name: one.measures[name] for name in TESTED[system].measures}
+            figures[test] = {
+                name: interval._asdict() for name, interval in summarise([Outcome(one.groups, kept)]).items()
+            }
+        git = ["git", "-C", str(paths.HOME), "show", "-s", "--format=%cs", "HEAD"]
+        date = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+        made = {"system": system, "date": date, "revision": runs.revision(), "weights": digest}
         command = f"smellkit study score {system} --data DIR" + " --again" * again
-        made = {"system": system, "date": released(), "revision": runs.revision(), "weights": digest}
         return append(file, {**made, "command": command, "figures": figures})
-
-
-def _figures(outcome: Outcome, measures: Sequence[str]) -> dict[str, Any]:
-    kept = scores([Outcome(outcome.groups, {name: outcome.measures[name] for name in measures})])
-    return {name: kept[name] for name in measures}
-
-
-def released() -> str:
-    """The date of the checked-out revision, year-month-day; empty outside a checkout."""
-    command = ["git", "-C", str(paths.HOME), "show", "-s", "--format=%cs", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
 
 
 def append(file: Path, line: Mapping[str, Any]) -> dict[str, Any]:
     """Add `line` to the log in one write, whole or not at all, and return it."""
-    text = json.dumps(plain := runs.plain(dict(line)), allow_nan=False) + "\n"
-    with paths.writing(file):
-        place = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(place, text.encode())
-            os.fsync(place)
-        finally:
-            os.close(place)
+    plain = runs.plain(dict(line))
+    with paths.writing(file), file.open("ab", buffering=0) as log:
+        log.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
     return plain
 
 
@@ -92,22 +84,15 @@ def table(page: str, file: Path = FILE) -> str:
     """How often each test of a results page was looked at, beside its last figures, as markdown; "" for no look."""
     looks = [look for look in read(file) if look["system"] in TESTED and TESTED[look["system"]].page == page]
     tests = dict.fromkeys((look["system"], test) for look in looks for test in look["figures"])
-    rows = []
+    rows = [HEAD] if tests else []
     for system, test in tests:
         own = [look for look in looks if look["system"] == system and test in look["figures"]]
         shipped = [look for look in own if look["weights"]]
         last = (shipped or own)[-1]
         told = ", ".join(f"{name} {_told(one)}" for name, one in last["figures"][test].items()) or "–"
-        whose = f"shipped weights, {last['date']}" if shipped else f"a fit of {last['date']}"
+        whose = f"{'shipped weights' if shipped else 'a fit'}, {last['date']}"
         rows.append(f"| {system}: {test} | {len(own)} | {len(shipped)} | {told} | {whose} |")
-    if not rows:
-        return ""
-    head = "| test | looked at, at least | by shipped weights | last, per cent | of |\n|---|---|---|---|---|"
-    note = (
-        "A test is learned from a little by every look. Looks before the log was kept are the published results whose "
-        "figures changed, so there were more. Shipped weights are scored once a release, by `smellkit study score`."
-    )
-    return "\n".join([f"## How often was each test looked at?\n\n{note}\n\n{head}", *rows])
+    return "\n".join(rows)
 
 
 def _told(figure: Mapping[str, Any]) -> str:

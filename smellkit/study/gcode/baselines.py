@@ -33,7 +33,12 @@ def tokens_of(
     nothing = np.zeros_like(program)
     near, line = train[nearest(machine, train, test)], prepared.numbers[machine.windows["line"].to_numpy()[train]]
     lines, first = np.unique(line, return_index=True)  # every line of the grammar, and a window that has it
-    named = train[first[np.searchsorted(lines, trees(prepared, mask=mask).argmax(axis=1))]]
+    probability = trees(prepared, mask=mask)
+    of_program = np.zeros((program.max() + 1, len(lines)), bool)
+    of_program[program[train], np.searchsorted(lines, line)] = True
+    named, told = (
+        train[first[p.argmax(axis=1)]] for p in (probability, (probability + 1e-9) * of_program[program[test]])
+    )
     return {
         "majority": (most, most, None),
         "trie, no sensors": (*trie(known, wanted, nothing[train], nothing[test]), None),
@@ -42,6 +47,7 @@ def tokens_of(
         BY_LENGTH: (None, clock(machine, train, test, target, program[train[_as_long(machine, train, test)]]), None),
         "1-NN on position": (None, target[near], near),
         "trees on lines": (None, target[named], named),
+        "trees on lines + true program": (None, target[told], told),
     }
 
 

@@ -44,7 +44,7 @@ def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -
         for drawn, look in ((true, {"color": plots.INK, "linewidth": 5, "alpha": 0.25, "label": "true"}),
                             (lines, {"color": shade, "linewidth": 1.2, "label": name})):  # fmt: skip
             if len(drawn):
-                x, y, _ = np.concatenate(draw(drawn)).T
+                x, y, _ = np.concatenate(draw(drawn)[1:]).T  # without the way from zero to where the first line ends
                 axes.plot(x, y, solid_capstyle="round", **look)
         axes.set(xlabel="X, mm", aspect="equal")
         axes.set_title(name, fontsize=10)

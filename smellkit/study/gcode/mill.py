@@ -119,7 +119,7 @@ def run(
     data: Path,
     *,
     seeds: int = 3,
-    trees: int = 200,
+    trees: int = 100,
     progress: Callable[[str], object] = lambda _: None,
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:

@@ -76,15 +76,17 @@ def errors(true: Sequence[str], decoded: Sequence[str]) -> tuple[Points, Points,
     much of the true length the decoded length is off.
     """
     paths = draw(true), draw(decoded)
-    whole = [np.concatenate(path) for path in paths]
-    off = np.array([max(_farthest(d, whole[0]), _farthest(t, whole[1])) for t, d in zip(*paths, strict=True)])
-    chords = [np.array([move[-1] - move[0] for move in path]) for path in paths]
-    lengths = [np.linalg.norm(chord, axis=1) for chord in chords]
+    whole = [np.concatenate(moves) for moves in paths]
+    there = [
+        [_distances(_even(move, SPACING), path).max() for move in moves]
+        for moves, path in zip(paths, whole[::-1], strict=True)
+    ]
+    first, second = (np.array([move[-1] - move[0] for move in moves]) for moves in paths)
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = (chords[0] * chords[1]).sum(axis=1) / (lengths[0] * lengths[1])
+        cosine = (first * second).sum(axis=1) / (np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1))
+    true_length, length = (np.linalg.norm(np.diff(path, axis=0), axis=1).sum() for path in whole)
     direction = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    length = [sum(np.linalg.norm(np.diff(move, axis=0), axis=1).sum() for move in path) for path in paths]
-    return off, direction, abs(length[1] - length[0]) / max(length[0], 1e-9)
+    return np.max(there, axis=0), direction, abs(length - true_length) / max(true_length, 1e-9)
 
 
 def measures(recording: NDArray, true: Sequence[str], decoded: Sequence[str]) -> dict[str, Any]:
@@ -114,11 +116,6 @@ def measures(recording: NDArray, true: Sequence[str], decoded: Sequence[str]) ->
         "direction": turned,
         "length": lambda rows: float(np.mean([length[row] for row in rows.tolist() if row in first])),
     }
-
-
-def _farthest(points: Points, path: Points) -> float:
-    """The largest distance, mm, of a move's points from a path (m, 3)."""
-    return float(max(_distances(part, path).max() for part in np.array_split(_even(points, SPACING), 4) if len(part)))
 
 
 def _distances(points: Points, path: Points) -> Points:

@@ -16,6 +16,7 @@ from smellkit import checkpoint, paths, runs, train
 from smellkit.odour.confidence import Confidence
 from smellkit.odour.encoder import discriminant, make
 from smellkit.odour.experts import Experts
+from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.pipeline import loudest
 from smellkit.odour.recordings import find, read_recordings
 from smellkit.odour.scents import ODORANTS, category
@@ -36,6 +37,7 @@ from smellkit.study.odour.survey import other_sessions
 
 Progress = Callable[[str], object]
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
+DAY_OPTIONS: dict[str, Any] = {"least": 1e-2}  # of a count or a hundredth of a logarithm: no converter tells it
 FOLDS = 5  # recordings of each substance
 ANOTHER_DAY = "simulated days, curve and level"  # of `sessions.METHODS`: the weights that are taken by default
 WHY_ANOTHER_DAY = (
@@ -73,7 +75,7 @@ def odour(data: str | Path, folder: Path, *, seed: int = 1, progress: Progress =
     settings = asdict(replace(RECIPES[model], seed=seed))
     command = "smellkit bench smellnet-base --data DIR --save data/weights/odour-same-session"
     made_by = {"system": SYSTEM, "seed": seed, "settings": settings, "command": command}
-    return _kept(smell, data, folder, model=model, why=WHY, made_by=made_by)
+    return _kept(smell, data, folder, model=model, options={}, why=WHY, made_by=made_by)
 
 
 def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _: None) -> str:
@@ -87,13 +89,14 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
     learnt = day_confidence(system, training, moved, classes)
     progress(f"fitting {ANOTHER_DAY} to all {training['file'].nunique()} recordings")
     windows = moving_windows(training, system.protocol, moved)
-    model = systems.BASELINES["lda"](1).fit(windows.values, windows.target).model
-    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
-    network = discriminant(torch.from_numpy(windows.values), weight, bias)
+    x, values = describe(windows.values), torch.from_numpy(windows.values)
+    normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
+    model = systems.discriminants().fit(normal, windows.target)
+    network = discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
     command = "smellkit bench smellnet-sessions --data DIR --save data/weights/odour"
     made_by = {"system": ANOTHER_DAY, "movements": list(moved.index), "command": command}
     smell = SubstanceSmell(network, system.protocol, classes, learnt)
-    return _kept(smell, data, folder, model="linear", why=WHY_ANOTHER_DAY, made_by=made_by)
+    return _kept(smell, data, folder, model="linear", options=DAY_OPTIONS, why=WHY_ANOTHER_DAY, made_by=made_by)
 
 
 def day_confidence(
@@ -112,19 +115,17 @@ def day_confidence(
     return calibrated.with_categories(learnt, scores, target, classes, precision=PRECISION)
 
 
-def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, model: str, why: str, made_by: dict) -> str:
-    """Write the weights with their figures and return what these are."""
+def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dict, **network: Any) -> str:
+    """Write the weights with their figures and return what these are; `network` is its model, options, and why."""
     figures = scores(smell, data)
     revision = "github.com/MIT-MI/SmellNet ea940d686c67e411c9cf396f844e7be8ca2b6424"
     manifest = {
         "kind": "odour",
         "name": Path(folder).name,
-        "model": model,
-        "options": {},
+        **network,
         "protocol": asdict(smell.protocol),
         "classes": list(smell.classes),
         "calibration": smell.confidence.asdict(),
-        "why": why,
         "made_by": {**made_by, "data": f"SmellNet, training split, {revision}", "revision": runs.revision()},
         "scores": figures,
         "ranges": ranges.odour(data, columns=smell.columns).asdict(),
