@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from smellkit import batch, paths, plan
 from smellkit.study import lessons
+from smellkit.study.gcode import splits as gcode_splits
+from smellkit.study.plume import splits as plume_splits
 
 FILES = sorted((paths.HOME / "notebooks").glob("*.ipynb"))
 BOOKS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FILES}
@@ -195,6 +198,20 @@ def test_a_lesson_gives_every_output_again(tmp_path, monkeypatch):
     asked = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
     done = subprocess.run([*asked, str(result.output)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_what_a_folder_lacks_is_known_before_a_notebook_needs_it(tmp_path):
+    few, pairs = tmp_path / "few", tmp_path / "plume"
+    few.mkdir()
+    for file in (paths.sample() / "gcode").glob("face_00[12].parquet"):
+        shutil.copy(file, few)
+    absent = gcode_splits.impossible(str(few), "SGX")
+    assert sorted(absent) == ["G", "X"] and all("few" in why for why in absent.values())
+    shutil.copytree(paths.sample() / "plume", pairs, ignore=lambda *_: ["frames", "masks"])
+    assert plume_splits.lacking(str(pairs), "train", "valid", "test") == ""
+    (pairs / "paired_test_annotations.csv").unlink()
+    assert "no paired_test_annotations.csv" in plume_splits.lacking(str(pairs), "train", "test")
+    assert gcode_splits.impossible("", "SGX") == {}
 
 
 @every
