@@ -17,10 +17,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import click
 import numpy as np
 
 from smellkit import batch, cluster, paths
 from smellkit.errors import OptionError, SmellkitError
+from smellkit.study.evaluate import earlier, publish
 
 RECORDINGS, HOUR = 300, 3600  # files to read; rows of an hour at 1 Hz
 Call = Callable[[], object]
@@ -30,10 +32,10 @@ Row = dict[str, Any]
 def run(
     parts: Sequence[str] = (),
     *,
-    earlier: Mapping[str, Any] | None = None,
+    kept: Mapping[str, Any] | None = None,
     progress: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure `parts` (all of `PARTS` by default), keeping `earlier` rows: {"machine", "rows", "growth", "absent"}.
+    """Measure `parts` (all of `PARTS` by default), keeping `kept` rows: {"machine", "rows", "growth", "absent"}.
 
     A row: {"ratio": {"value", "low", "high"}, "seconds", "peer", "rounds"}, seconds being medians.
     """
@@ -42,8 +44,7 @@ def run(
     for name in parts:
         if name not in PARTS:
             raise OptionError(f"There is no part {name!r}", hint=f"one of {', '.join(PARTS)}")
-    kept = earlier or {}
-    result: dict[str, Any] = {key: {**kept.get(key, {})} for key in ("rows", "growth", "absent")}
+    result: dict[str, Any] = {key: {**(kept or {}).get(key, {})} for key in ("rows", "growth", "absent")}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     for part in parts or PARTS:
@@ -286,3 +287,13 @@ PARTS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
     "reading": reading, "features": features, "window": window, "gcode": gcode, "plume": plume,
     "sweep": sweep, "growth": growth, "notebooks": notebooks,
 }  # fmt: skip
+
+
+@click.command()
+@click.option("--part", "parts", multiple=True, help=f"Only this: {', '.join(PARTS)}.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures there; other parts stay.")
+def bench(parts, out):
+    """Measure the kit's speed beside what people would use instead: ratios, one thread, in turn."""
+    result = run(parts, kept=earlier(out or ""), progress=click.echo)
+    if out:
+        click.echo(f"Written to {publish(out, result, command='smellkit bench speed')}.")
