@@ -28,7 +28,8 @@ KINDS = {  # kind -> what the weights do, what they don't
     ),
     "plume": (
         "Masks of gas and tube, and a health class, from a pair of CO2 and CH4 frames.",
-        "Trained on simulated frames alone. Frames of another camera, or another simulator, are segmented far worse.",
+        "Trained on simulated frames of many cameras, barns and plumes; no real frame was ever seen. Frames of a "
+        "simulator that was not in training are segmented worse.",
     ),
 }
 
@@ -38,7 +39,7 @@ def card(manifest: Mapping[str, Any]) -> str:
     kind = str(manifest.get("kind", ""))
     does, limits = KINDS.get(kind, (f"Weights of kind {kind!r}.", "Not described."))
     nose, made = manifest.get("nose") or {}, manifest.get("made_by") or {}
-    told = {
+    facts = {
         "Network": manifest.get("model") if isinstance(manifest.get("model"), str) else "",
         "Nose": nose.get("name", "") if isinstance(nose, Mapping) else "",
         "Columns": ", ".join((manifest.get("protocol") or {}).get("columns", [])),
@@ -55,7 +56,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
         does,
         "",
-        *(f"- {key}: {is_}" for key, is_ in told.items() if is_),
+        *(f"- {key}: {is_}" for key, is_ in facts.items() if is_),
     ]
     scores = list(_numbers(manifest.get("scores") or {}))[:SHOWN]
     if scores:

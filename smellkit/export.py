@@ -66,7 +66,7 @@ def onnx(
 
 @torch.no_grad()
 def _distance(module: nn.Module, example: tuple[Tensor, ...], given: Sequence[np.ndarray]) -> float:
-    """How far `given` is from torch's outputs, as a share of those above 1; infinity where whole numbers differ."""
+    """How far `given` is from torch's outputs, as a share of those above 1; infinity where whole numbers are others."""
     worst = 0.0
     for one, tensor in zip(given, module(*example), strict=True):
         if tensor.is_floating_point():

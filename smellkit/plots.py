@@ -27,6 +27,7 @@ PALETTE = ("#0f84c4", "#e69f00", "#00a37a", "#d9600f", "#cc79a7", "#56b4e9", "#b
 TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for the scents of one player
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
 HOVER = "told: "  # begins the id of a shape that says the rest of it to who points at it
+WIDE = "wide"  # marks a figure of many names, which is scrolled on a narrow page instead of made small
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
 
 
@@ -68,7 +69,7 @@ def bars(
 ) -> Figure:
     """Horizontal bars, one a name, top to bottom as given, with intervals from `low` to `high` where known.
 
-    Bars not in `highlight` are paler when it is not empty. `points` are single values, drawn as rings over their bar.
+    Bars not in `highlight` are paler when it is not empty. `points` are single values, drawn as rings below their bar.
     """
     names, heights = list(values.keys()), np.array([values[name] for name in values.keys()], float)  # noqa: SIM118
     figure, axes = _rows(names, label=label)
@@ -79,7 +80,7 @@ def bars(
         look["xerr"] = np.clip([heights - ends[0], ends[1] - heights], 0, None)
     drawn = axes.barh(range(len(names)), np.nan_to_num(heights), **look)
     for name, single in (points or {}).items():
-        axes.plot(single, [names.index(name)] * len(single), "o", mfc="none", color=PALETTE[1], markersize=5, zorder=3)
+        axes.plot(single, [names.index(name) + 0.42] * len(single), "o", mfc="none", color=PALETTE[1], markersize=4.5)
     texts = ["n/a" if np.isnan(height) else f"{height:.{digits}f}" for height in heights]
     axes.bar_label(drawn, texts, padding=5, fontsize=10.5)
     axes.margins(x=0.12)
@@ -96,7 +97,7 @@ def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
     from matplotlib.patches import Rectangle
 
     shares = np.asarray(matrix, float) / np.clip(np.sum(matrix, axis=1, keepdims=True), 1e-12, None)
-    side = float(np.clip(1.6 + 0.3 * len(names), 3.4, 7.0))
+    side = float(np.clip(1.6 + 0.3 * len(names), 3.4, 6.3))
     size = (min(WIDTH + 0.6, side + 1.2), side)
     figure = heat(shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, size=size)
     figure.axes[0].set(ylabel="truth", xlabel="prediction", aspect="equal")
@@ -139,6 +140,7 @@ def heat(
     for side, many, turn in sides:
         fitting = 11 if many <= 16 else 8 if many <= 30 else 6.4  # so many names fit side by side
         axes.tick_params(axis=side, labelsize=fitting, rotation=90 if turn and many > 30 else turn, length=0)
+    figure.set_gid(WIDE if len(columns) > 30 else None)
     for tick in axes.get_xticklabels() if long and len(columns) <= 30 else []:
         tick.set(ha="right", rotation_mode="anchor")
     return figure
@@ -214,8 +216,10 @@ def stacked(table: pd.DataFrame, *, label: str = "share") -> Figure:
 
 
 def timeline(table: pd.DataFrame, *, label: str = "seconds") -> Figure:
-    """What happened when: rows of `name`, `start`, `end` in seconds, and perhaps `strength` from 0 to 1."""
+    """What happened when: rows of `name`, `start`, `end` in seconds, perhaps `strength` from 0 to 1, and `colour`."""
     colour = colours(map(str, table["name"]))
+    if "colour" in table:
+        colour = dict(zip(table["name"], table["colour"], strict=True))
     figure, axes = _rows(colour, label=label)
     strength = table["strength"].clip(0, 1) if "strength" in table else np.ones(len(table))
     rows = [list(colour).index(str(name)) for name in table["name"]]
@@ -250,6 +254,7 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     body = re.sub(r' (width|height)="[^"]*"', "", body, count=2).replace(INK, "currentColor")  # those of <svg>
     label = f' aria-label="{escape(alt)}"' if alt else ""
     look = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px;height:auto;stroke-linejoin:round"
+    look += ";min-width:40rem" if figure.get_gid() == WIDE else ""
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
 
 

@@ -17,7 +17,7 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
-from smellkit.plume import CLASSES, GASES, predict
+from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import COLUMNS
 from smellkit.simulate import plume as simulate
@@ -237,7 +237,7 @@ def test_the_command_pairs_and_regroups(folder):
     done = CliRunner().invoke(cli, ["data", "pair", str(folder), "--how", "random"])
     assert done.exit_code == 0 and "co2 only" in done.output
     pairs = {split: tables.read_pairs(folder, split) for split in tables.splits_in(folder, paired=True)}
-    assert splits.statistics(pairs)["both"].sum() > 0
+    assert tables.statistics(pairs)["both"].sum() > 0
     test, train = (folder / f"{split}_annotations.csv" for split in ("test", "train"))
     moved = pd.concat([pd.read_csv(train), pd.read_csv(test).iloc[:1]])  # a copy of an original crosses
     moved.to_csv(train, index=False)
@@ -495,28 +495,6 @@ def test_a_flip_alone_is_a_flip():
     frames, masks = checker()
     moved, labels = samples.Augment(flip=1, affine=0, elastic=0, spoil=0, light=0, gamma=0)(frames, masks)
     assert torch.allclose(moved, frames.flip(-1), atol=1e-4) and torch.equal(labels, masks.flip(-1))
-
-
-def test_each_view_finds_its_way_back():
-    _, masks = checker()
-    maps = torch.nn.functional.one_hot(masks[:, 0], 3).permute(0, 3, 1, 2).float()
-    for name, (flip, zoom) in predict.VIEWS.items():
-        back, known = predict.view(predict.view(maps, flip, zoom)[0], flip, 1 / zoom)
-        off = ((back - maps).abs() * known).amax(dim=1)
-        assert (off > 0.5).float().mean() < 0.01, name
-        assert torch.as_tensor(known).mean() > 0.85
-
-
-def test_averaging_views_of_a_pointwise_model_changes_only_borders():
-    data = samples.paired(SAMPLE, "test").__getitems__(range(4))
-
-    def model(batch):
-        return {"co2_logits": torch.cat([batch["co2"], -batch["co2"]], dim=1), "class_logits": batch["present"]}
-
-    plain, mean = model(data), predict.averaged(model, data)
-    assert set(mean) == set(plain)
-    assert torch.allclose(mean["class_logits"].exp(), plain["class_logits"].softmax(dim=1), atol=1e-5)
-    assert (mean["co2_logits"].exp() - plain["co2_logits"].softmax(dim=1)).abs().mean() < 0.02
 
 
 def read_mask(path):

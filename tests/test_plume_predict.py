@@ -122,14 +122,6 @@ def test_the_files_say_what_the_model_says_of_the_same_pairs(run, packed, tmp_pa
                 assert (mask == outputs[f"{gas}_logits"][number].argmax(dim=0).numpy()).mean() > 0.999
 
 
-def test_averaging_over_views_changes_little(folder, packed, tmp_path):
-    predict.plume(folder, weights=packed, out=tmp_path / "one")
-    predict.plume(folder, weights=packed, out=tmp_path / "three", tta=True)
-    one, three = read(tmp_path / "one"), read(tmp_path / "three")
-    assert one != three
-    assert all(abs(float(a["p0"]) - float(b["p0"])) < 0.5 for a, b in zip(one, three, strict=True))
-
-
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -188,7 +180,7 @@ def test_masks_stay_with_their_table_when_the_table_is_held_fast(folder, packed,
 
     monkeypatch.setattr(Path, "replace", held)
     with pytest.raises(PermissionError):
-        predict.plume(folder, weights=packed, out=out, tta=True)
+        predict.plume(folder, weights=packed, out=out)
     assert files(out) == before
 
 

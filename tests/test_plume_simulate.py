@@ -184,7 +184,7 @@ def test_the_sample_is_small_and_whole():
     pairs = {split: tables.read_pairs(SAMPLE, split) for split in tables.splits_in(SAMPLE, paired=True)}
     assert list(frames) == list(pairs) == ["train", "valid", "test"]
     assert splits.shared_originals(frames) == 0
-    counts = splits.statistics(pairs)
+    counts = tables.statistics(pairs)
     assert counts["pairs"].sum() == 200 and (counts[list(CLASSES)] > 0).all(axis=None)
 
 

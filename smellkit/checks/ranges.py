@@ -166,23 +166,23 @@ def _sizes(values: NDArray, unit: Sequence[str]) -> dict[str, tuple[float, float
 
 def _by_group(values: NDArray, ranges: Ranges) -> str:
     """A unit that explains why all channels of a kind are off, in level or in motion; "" where none does."""
-    found = _sizes(values, ranges.unit)
+    measured = _sizes(values, ranges.unit)
     for kind, known in ranges.groups.items():
-        if len(known) < 4 or _fits(found[kind], known, room=2.0):
+        if len(known) < 4 or _fits(measured[kind], known, room=2.0):
             continue
         own = np.array([unit == kind for unit in ranges.unit])
         for name, (factor, offset) in UNITS.get(kind, {}).items():
             back = _sizes((values[:, own] - offset) / factor, [kind] * int(own.sum()))[kind]
             if _fits(back, known, room=1.5):
                 change = f"multiply by {1 / factor:.4g}" if not offset else f"subtract {offset:g}, divide by {factor:g}"
-                usual = f"about {found[kind][0]:.4g}, {known[0]:.4g} to {known[1]:.4g} in training"
+                usual = f"about {measured[kind][0]:.4g}, {known[0]:.4g} to {known[1]:.4g} in training"
                 return f"{OUTSIDE}: the {kind} ({usual}). It looks like {name}: {change}"
     return ""
 
 
-def _fits(found: tuple[float, float], known: Sequence[float], *, room: float) -> bool:
+def _fits(measured: tuple[float, float], known: Sequence[float], *, room: float) -> bool:
     """Whether size and activity of a kind of channel lie within training's, with `room` as a factor on either side."""
-    size, moves = found
+    size, moves = measured
     if not (math.isfinite(size) and math.isfinite(moves)):
         return True
     level = known[0] / room <= size <= known[1] * room

@@ -52,10 +52,12 @@ class BlePort:
             raise OSError("nobody of that name or address is near")
         self._client = client = bleak.BleakClient(device, disconnected_callback=lambda _: self._hang_up())
         await client.connect()
-        found = [char for service in client.services for char in service.characteristics]
-        self._char = next((char for char in found if char.uuid.split("-")[0].endswith("fff1")), None)
+        characteristics = [char for service in client.services for char in service.characteristics]
+        self._char = next((char for char in characteristics if char.uuid.split("-")[0].endswith("fff1")), None)
         if self._char is None:
-            raise OSError(f"it has no characteristic fff1, but {', '.join(char.uuid for char in found) or 'none'}")
+            raise OSError(
+                f"it has no characteristic fff1, but {', '.join(char.uuid for char in characteristics) or 'none'}"
+            )
         await client.start_notify(self._char, lambda _, data: self._theirs.sendall(data))
 
     def _hang_up(self) -> None:

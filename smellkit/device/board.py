@@ -44,8 +44,8 @@ class Board(contextlib.AbstractContextManager):
         self.printed: collections.deque[tuple[float, str]] = collections.deque(maxlen=10_000)
         self.plugged = True
         self._lines = lines(source, self.nose)
-        told = f"INFO,virtual,1.0.0,{len(self.nose.columns)},interval_ms={1000 / self.rate:g}"
-        headers = {"csv": ",".join(self.nose.columns), "bare": "", "osm": told}
+        info = f"INFO,virtual,1.0.0,{len(self.nose.columns)},interval_ms={1000 / self.rate:g}"
+        headers = {"csv": ",".join(self.nose.columns), "bare": "", "osm": info}
         self._header = headers[self.wire].encode() + b"\r\n"
         self._pieces = self._print()
         self._began, self._count = Clock.now(), 0

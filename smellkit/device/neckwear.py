@@ -59,7 +59,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeReply:
     """The handset answered with its radio channel, or the player itself, and the seconds that it took."""
 
     channel: int | str
@@ -238,7 +238,7 @@ class NeckWear:
         """Wake the device, three times at one second, and return when that is done."""
         self._engine.wake()
 
-    def probe(self) -> Probe:
+    def probe(self) -> ProbeReply:
         """Ask whether somebody is there, and how fast: the handset for its radio channel, or the player how it is.
 
         Wakes and plays nothing. What the player says of battery, cartridges and state is in `status()` from then on.
@@ -246,7 +246,7 @@ class NeckWear:
         if not self._dialect.answers:
             reply, seconds = self._ask("read channel", frames.read_channel(), (0xA7, 0))
             self._channel = reply.value
-            return Probe(self._channel, seconds)
+            return ProbeReply(self._channel, seconds)
         status, seconds = self._ask("status", direct.status(), (direct.STATUS, 0))
         said: dict[str, Any] = {"said_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         if status.said():
@@ -259,7 +259,7 @@ class NeckWear:
             scents = self._ask("cartridges", direct.cartridges(), (direct.CARTRIDGES, 0))[0].scents()
             said |= {"cartridges": scents} if scents else {}
         self._said = said
-        return Probe(UNKNOWN, seconds)
+        return ProbeReply(UNKNOWN, seconds)
 
     def set_handset(self, channel: int) -> None:
         """Set the handset's radio channel (0 to 255); what plays is stopped before. Raises Refused if it says no."""

@@ -269,7 +269,7 @@ def main() -> None:
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    goodbye = _watch_pipe() if os.name == "nt" else _Loop().run()
+    goodbye = _watch_pipe() if os.name == "nt" else _Watching().run()
     if not goodbye:
         os._exit(0)
 
@@ -289,7 +289,7 @@ def _watch_pipe() -> bool:
     return goodbye
 
 
-class _Loop:
+class _Watching:
     """What comes from where, on everything but Windows."""
 
     def __init__(self) -> None:

@@ -173,7 +173,8 @@ def load(folder: Path) -> LinePredictor:
         grammar, keys, path_knn = Grammar(manifest["lines"]), state.get("path_knn.keys"), None
         if keys is not None:  # as many empty paths, to be filled; kept in hundredths of a mm
             state["path_knn.keys"] = keys / 100
-            path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), torch.zeros(len(keys)).long(), lines=len(grammar))
+            none = torch.zeros(len(keys)).long()
+            path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), none, none.bool(), lines=len(grammar))
         model = WindowDecoder(grammar, scaling, Shape(**manifest["model"]), path_knn=path_knn)
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why

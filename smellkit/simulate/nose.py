@@ -64,7 +64,7 @@ LEAVING = 2.5  # desorption takes this much longer than adsorption
 
 
 @dataclass(frozen=True)
-class Session:
+class Day:
     """A session at the bench: what all recordings made in it share, and no odour explains.
 
     `offset` (8,) and `drift` (8,) move the log conductance of `FILMS`, drift per 1000 s; weather in degrees Celsius,
@@ -79,9 +79,9 @@ class Session:
     stuck: bool = False
 
 
-def session(rng: np.random.Generator, *, spread: float = 0.25, stuck: bool = False) -> Session:
+def session(rng: np.random.Generator, *, spread: float = 0.25, stuck: bool = False) -> Day:
     """Return a random session; `spread` is the standard deviation of the offsets in log conductance."""
-    return Session(
+    return Day(
         offset=rng.normal(0, spread, len(FILMS)) * (1, 1, 1, 0.3, 1, 1, 1, 1),
         drift=rng.normal(0, 0.08, len(FILMS)),
         temperature=rng.normal(25.3, 0.5),
@@ -121,7 +121,7 @@ def coverage(air: np.ndarray, *, rate: float) -> np.ndarray:
     return np.array([films.step(there, rate=rate) for there in air])
 
 
-def response(films: np.ndarray, at: Session, *, humidity: ArrayLike, temperature: ArrayLike) -> np.ndarray:
+def response(films: np.ndarray, at: Day, *, humidity: ArrayLike, temperature: ArrayLike) -> np.ndarray:
     """Return log conductance (..., 8) over the load's, without drift, of films covered by `films` (..., 8, compounds).
 
     `humidity` in % and `temperature` in degrees Celsius: a number, or one a step.
@@ -132,7 +132,7 @@ def response(films: np.ndarray, at: Session, *, humidity: ArrayLike, temperature
 
 
 def conductance(
-    ratios: Mapping[str, float], at: Session, rng: np.random.Generator, *, seconds: float, rate: float, onset: float,
+    ratios: Mapping[str, float], at: Day, rng: np.random.Generator, *, seconds: float, rate: float, onset: float,
     puff: tuple[float, float] = (np.inf, 0.0), strength: float = 1.0, variety: float = 0.1, since: float = 0.0,
 ) -> tuple[np.ndarray, pd.DataFrame]:  # fmt: skip
     """Return log conductance (steps, 8) over the load's, and the weather (steps, 3), of one recording.
@@ -167,7 +167,7 @@ def counts(log_conductance: np.ndarray, rng: np.random.Generator, *, noise: floa
     return np.clip(np.round(1023 * share + rng.normal(0, noise, share.shape)), 0, 1023).astype(np.int64)
 
 
-def recording(ratios: Mapping[str, float], at: Session, rng: np.random.Generator, **options: Any) -> pd.DataFrame:
+def recording(ratios: Mapping[str, float], at: Day, rng: np.random.Generator, **options: Any) -> pd.DataFrame:
     """Return one recording in the columns of SmellNet's base files; `options` are those of `conductance`."""
     options = {"seconds": 300.0, "rate": 1.0, "onset": 10.0, **options}
     level, weather = conductance(ratios, at, rng, **options)
@@ -193,7 +193,7 @@ def altitude(pressure: Any) -> Any:
     return 44330 * (1 - (pressure / 1013.25) ** (1 / 5.255))
 
 
-def mixture_recording(ratios: Mapping[str, float], at: Session, rng: np.random.Generator, **how: Any) -> pd.DataFrame:
+def mixture_recording(ratios: Mapping[str, float], at: Day, rng: np.random.Generator, **how: Any) -> pd.DataFrame:
     """Return one recording in the columns of SmellNet-Mixture: 60 s at 10 Hz, the odour there before it begins."""
     options = {"seconds": 60.0, "rate": 10.0, "onset": -45.0, **how}
     level, _ = conductance(ratios, at, rng, **options)

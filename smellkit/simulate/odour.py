@@ -118,7 +118,7 @@ def _base(folder: Path, generator: np.random.Generator, *, size: Size, sessions:
 
 
 def _recording(
-    folder: Path, name: str, session: nose.Session, generator: np.random.Generator, *, rows: int, since: int = 0
+    folder: Path, name: str, session: nose.Day, generator: np.random.Generator, *, rows: int, since: int = 0
 ) -> None:
     onset, puff = generator.uniform(5, 25), (generator.uniform(50, 70), generator.uniform(30, 45))
     how: dict[str, Any] = {"onset": onset, "puff": puff, "strength": generator.lognormal(0, 0.2), "since": since}

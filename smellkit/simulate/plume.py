@@ -23,7 +23,6 @@ from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import SPLITS
 from smellkit.simulate import plume_physics as physics
 from smellkit.simulate import plume_worlds as worlds
-from smellkit.study.plume import splits
 
 PH = {"Healthy": (6.5, 6.2), "Transitional": (5.9,), "Acidotic": (5.6, 5.3, 5.0)}
 BOTH = "both"
@@ -82,7 +81,7 @@ def write(
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return splits.statistics(pairs)
+    return tables.statistics(pairs)
 
 
 def _write_all(
@@ -114,12 +113,12 @@ def _write_all(
             moments.setdefault(video.split, []).append(pair)
     pairs = {}
     for split, listed in rows.items():
-        splits.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
+        tables.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
         table = pd.DataFrame(moments[split]).assign(alone=lambda table: table["co2_frame"] == "")
         table = table.sort_values(["ph_value", "class_name", "alone", "co2_frame", "ch4_frame"])
         pairs[split] = table[list(tables.PAIRED)]
-        splits.write(pairs[split], tables.annotation_file(folder, split, paired=True))
-    splits.write(pd.DataFrame(truth), folder / "emission.csv")
+        tables.write(pairs[split], tables.annotation_file(folder, split, paired=True))
+    tables.write(pd.DataFrame(truth), folder / "emission.csv")
     return pairs
 
 

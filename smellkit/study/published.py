@@ -49,13 +49,15 @@ def made_by(name: str, command: str) -> str:
 
 
 def show(folder: Path = FOLDER) -> None:
-    """Show every result in the notebook: title, tables and notes, and the command that made it."""
+    """Show every result in the notebook: title, its first table, the command that made it, where the others are."""
     from IPython.display import Markdown, display
 
-    texts = []
+    texts, pages = [], layouts(folder)
     for result in read(folder).values():
-        texts.append(f"### {result.title}\n\nMade by `{made_by(result.name, result.command)}`.")
-        texts += map(markdown, result.tables)
+        texts += [f"### {result.title}", *map(markdown, result.tables[:1])]
+        made, page = made_by(result.name, result.command), pages.get(result.name, {}).get("page")
+        more = f" {len(result.tables)} tables: [results](../site/results-{page}.qmd)." if page else ""
+        texts.append(f"Made by `{made}`.{more}")
     for text in texts or ["*None yet.*"]:
         display(Markdown(text))
 

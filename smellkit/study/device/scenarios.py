@@ -43,7 +43,7 @@ TIMED = ("unplug", "replug", "reset", "nap", "blocked", "low_battery", "empty")
 
 
 @dataclass
-class Outcome:
+class ScenarioOutcome:
     """What one scenario showed: `broken` names the rules that did not hold."""
 
     seed: int
@@ -72,7 +72,7 @@ class _World:
         self.clock: Any = Clock() if pty else FakeClock(jitter=late)
         kind = VirtualDirect if link == "direct" else VirtualNeckWear
         self.device = kind(now=self.clock.now, faults=faults, seed=seed)
-        self.outcome = Outcome(seed, faults)
+        self.outcome = ScenarioOutcome(seed, faults)
         self.port: MemoryPort | None = None
         self.busy = self.draw.random() < 0.03  # D10
         self.served = serve_here(self.device, name="neckwear") if pty else None
@@ -89,7 +89,7 @@ class _World:
         return Link(self.port, name="memory")
 
 
-def run(seed: int, *, pty: bool = False, link: str = "handset") -> Outcome:
+def run(seed: int, *, pty: bool = False, link: str = "handset") -> ScenarioOutcome:
     """Run the scenario of `seed` and return what it showed."""
     world = _World(seed, pty=pty, link=link)
     full = world.draw.random() < 0.05  # D18
@@ -304,7 +304,7 @@ class Summary:
     """Many scenarios together."""
 
     scenarios: int = 0
-    broken: list[Outcome] = field(default_factory=list)
+    broken: list[ScenarioOutcome] = field(default_factory=list)
     late_silence: int = 0  # no stop could arrive: silent by the device's own timer, within the reported bound
     errors: int = 0  # errors that the person saw
     slowest: float = 0.0

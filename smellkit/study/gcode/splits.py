@@ -144,8 +144,8 @@ class Prepared:
         """The line of each window as text, (windows,)."""
         return np.array(self.machine.lines)[self.machine.windows["line"]]
 
-    def paths(self, *, stride: int) -> tuple[Tensor, Tensor]:
-        """Positions (M, 64, 3), mm, and lines (M,) of training windows that begin at every `stride`-th row.
+    def paths(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (M, 64, 3), mm, and lines (M,) of windows that begin at every row, and whether none trains there.
 
         Of a recording that trains in part alone (protocol S) only the windows that train: others would hold the test.
         """
@@ -153,14 +153,15 @@ class Prepared:
         counts = train["recording"].value_counts()
         whole = counts == table["recording"].value_counts()[counts.index]
         starts = [
-            np.arange(rows.min(), rows.max() + 1, stride) if whole[name] else rows.to_numpy()
+            np.arange(rows.min(), rows.max() + 1) if whole[name] else rows.to_numpy()
             for (name, _), rows in train.groupby(["recording", "part"])["row"]
         ]
         row = np.concatenate(starts)
         line = self.numbers[modes(self.machine.row_lines.astype(np.int64), starts=row)]
-        index = torch.as_tensor(row[line >= 0])[:, None] + torch.arange(LENGTH)
-        scale = torch.tensor(self.scaling.millimetres)
-        return self.values[index][..., POSITION_COLUMNS] * scale, torch.as_tensor(line[line >= 0])
+        row, line = row[line >= 0], line[line >= 0]
+        index = torch.as_tensor(row)[:, None] + torch.arange(LENGTH)
+        positions = self.values[index][..., POSITION_COLUMNS] * torch.tensor(self.scaling.millimetres)
+        return positions, torch.as_tensor(line), torch.as_tensor(~np.isin(row, train["row"]))
 
     def windows(self, part: str, *, mask: NDArray[np.bool_] | None = None) -> Tensors:
         """The windows of "train", "valid" or "test", seen through `mask` (the channels in use by default).

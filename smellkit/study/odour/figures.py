@@ -13,7 +13,7 @@ from smellkit import options, plots
 from smellkit.odour.confidence import margin
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import GAS, RATE
-from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category
+from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category, to_channels
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import evaluate
 from smellkit.study.odour.mixture_data import label
@@ -43,7 +43,9 @@ def responses(
         values = rows[list(columns)].to_numpy()
         shown[substance] += zip(columns, (values - values[0]).T, strict=True)
     titled = {name.replace("_", " "): lines for name, lines in shown.items()}
-    return _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9), rate=rate)
+    figure = _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9), rate=rate)
+    figure.supylabel("change since the first row", fontsize=11.5)
+    return figure
 
 
 def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
@@ -183,9 +185,10 @@ def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 
     chosen = np.unique(names[several] if several.any() else names)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
     figure, axes = plots.canvas(1, 2, height=1.8 + 0.34 * len(chosen), sharey=True)
+    shades = [plots.TWELVE[place] for place in to_channels(np.eye(len(ODORANTS))).argmax(axis=1)]  # those of playlists
     for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
         means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], chosen, list(ODORANTS))
-        means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=plots.colours(ODORANTS))
+        means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=shades)
         side.set(title=title, xlim=(0, 1), xlabel="ratio")
         side.tick_params(axis="y", length=0)
     axes[0].invert_yaxis()
@@ -249,8 +252,9 @@ def disagreement(table: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def slots(plan: Playlist) -> pd.DataFrame:
-    """The slots of a playlist as rows of name, start, end: what `plots.timeline` draws."""
-    return pd.DataFrame([{"name": SCENTS[scent - 1], "start": at, "end": at + long} for at, scent, long in plan.slots])
+    """The slots of a playlist as rows of name, start, end, colour, by scent: what `plots.timeline` draws."""
+    rows = [(SCENTS[i - 1].replace("_", " "), at, at + long, plots.TWELVE[i - 1]) for at, i, long in plan.slots]
+    return pd.DataFrame(rows, columns=["name", "start", "end", "colour"]).sort_values("name", kind="stable")
 
 
 def most_mixed(windows: MixtureWindows, *, components: int = 2) -> int:

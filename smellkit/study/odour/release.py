@@ -37,9 +37,7 @@ from smellkit.study.odour.survey import other_sessions
 
 Progress = Callable[[str], object]
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
-DAY_OPTIONS: dict[str, Any] = {
-    "least": 1e-3
-}  # of a count, or a hundredth of a logarithm: below what a converter tells apart
+DAY_OPTIONS: dict[str, Any] = {"least": 1e-2}  # of a count or a hundredth of a logarithm: no converter tells it
 FOLDS = 5  # recordings of each substance
 ANOTHER_DAY = "simulated days, curve and level"  # of `sessions.METHODS`: the weights that are taken by default
 WHY_ANOTHER_DAY = (

@@ -22,7 +22,7 @@ from smellkit.plume import annotations as tables
 from smellkit.runs import Run
 from smellkit.study import evaluate
 from smellkit.study.evaluate import Outcome
-from smellkit.study.plume import baselines, release, scores, splits
+from smellkit.study.plume import baselines, release, scores
 from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.baselines import videos
@@ -297,7 +297,7 @@ def blank(count: int, *, size: tuple[int, int]) -> Batch:
 
 def about(folder: str, split: str) -> dict[str, Any]:
     """How many pairs a split has, by gases, class and pH, and which they are, by the fingerprint of their folder."""
-    pairs = splits.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
+    pairs = tables.statistics({split: tables.read_pairs(folder, split, pictures=False)}).iloc[0].to_dict()
     return pairs | {"sha256": fingerprint(folder)}
 
 

@@ -27,7 +27,6 @@ from smellkit.plume import annotations as tables
 from smellkit.plume.predict import PlumePredictor
 from smellkit.runs import Run
 from smellkit.study import ranges
-from smellkit.study.plume import splits
 from smellkit.study.plume.task import task_of
 
 
@@ -43,7 +42,7 @@ def save(run: Run, folder: Path) -> Path:
     model, task = from_run(run).model, task_of(run.params)
     if task.fusion or not task.shared:
         raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
-    counts = splits.statistics({"train": tables.read_pairs(task.data, "train", pictures=False)}).iloc[0].to_dict()
+    counts = tables.statistics({"train": tables.read_pairs(task.data, "train", pictures=False)}).iloc[0].to_dict()
     manifest = {
         "kind": "plume",
         "model": task.model,

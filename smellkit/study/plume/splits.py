@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from smellkit import paths
 from smellkit.checks import Report, fault
 from smellkit.errors import DataError, OptionError
-from smellkit.plume import CLASSES, GASES
+from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
 
 PAIRINGS = {
@@ -100,26 +99,8 @@ def pair_folder(
             raise DataError(what, hint=f"annotate more originals, more of them in {empty[0]}, or pair without regroup")
     paired = {split: pair(table, how, seed=seed) for split, table in frames.items()}
     for split, pairs in paired.items():
-        write(pairs, tables.annotation_file(folder, split, paired=True))
-    return statistics(paired)
-
-
-def write(table: pd.DataFrame, path: Path) -> None:
-    """Write an annotation table as CSV by rename."""
-    with paths.replacing(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
-
-
-def statistics(paired: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a split: pairs, both gases, co2 only, ch4 only, then pairs by class and by pH."""
-    rows = {}
-    for split, pairs in paired.items():
-        missing = pairs["missing_modality"].value_counts()
-        row = {"pairs": len(pairs), "both": missing.get("", 0)}
-        row |= {"co2 only": missing.get("ch4", 0), "ch4 only": missing.get("co2", 0)}
-        row |= {name: (pairs["class_name"] == name).sum() for name in CLASSES}
-        rows[split] = row | {f"pH {ph:g}": count for ph, count in pairs["ph_value"].value_counts().sort_index().items()}
-    return pd.DataFrame.from_dict(rows, orient="index").fillna(0).astype(int)
+        tables.write(pairs, tables.annotation_file(folder, split, paired=True))
+    return tables.statistics(paired)
 
 
 def grouped(table: pd.DataFrame, *, shares: Mapping[str, float], seed: int = 7) -> dict[str, pd.DataFrame]:
