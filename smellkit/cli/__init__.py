@@ -44,6 +44,7 @@ BENCHES = {
     "fusion": "smellkit.study.odour.commands:fusion",
     "reproduce": "smellkit.study.odour.commands:reproduce",
     "neckwear": "smellkit.study.device.commands:bench",
+    "speed": "smellkit.study.speed:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",
     "smart-mill": "smellkit.study.gcode.commands:smart_mill",
