@@ -128,7 +128,7 @@ def _work(
     stop: bool,
     watch: Callable[[str], object],
 ) -> Iterator[tuple[str, Result | None]]:
-    """Give out each notebook once those that it reads are settled; name and result of each, none for what is fresh."""
+    """Give out each notebook once those that it reads are done; name and result of each, none for what is fresh."""
     waiting, broken, workers = {book.name: book for book in chosen}, set(), None  # type: ignore[var-annotated]
     running: dict[Future, tuple[str, Path]] = {}
     while (waiting or running) and not (stop and broken):
