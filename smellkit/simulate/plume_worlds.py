@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from smellkit.plume import BACKGROUND, GAS, TUBE
@@ -134,7 +133,7 @@ def _particles(outlet: Outlet, x: Array, y: Array, frames: int, random: Random) 
             counted = np.histogram2d(way[1], way[0], cells)[0]
             smooth = ndimage.gaussian_filter(counted, random.uniform(0.01, 0.018) * x.shape[0])
             depth[frame, gas] = smooth / max(np.quantile(smooth[smooth > 0.02 * smooth.max()], 0.98), 1e-9)
-    return depth * (2500 / count)
+    return depth
 
 
 def _advected(outlet: Outlet, x: Array, y: Array, frames: int, random: Random) -> Array:
@@ -234,4 +233,3 @@ WORLDS: dict[str, tuple[Plume, Scenery, Camera]] = {
     "particles": (_particles, _stalls, _flattening),
     "advected": (_advected, _sky, _fixed),
 }
-__all__ = ["WORLDS", "NDArray", "film"]
