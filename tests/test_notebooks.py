@@ -25,7 +25,7 @@ CHANGED = {  # one parameter of each lesson, and another value
     "00": {"substance": "garlic"},
     "01": {"method": "tsne"},
     "02": {"model": "summary-mlp"},
-    "03": {"references": "2"},
+    "03": {"epochs": "4"},
     "04": {"strategy": "addition"},
     "05": {"seeds": "2"},
     "06": {"substance": "garlic"},
