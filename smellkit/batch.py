@@ -128,12 +128,12 @@ def _work(
     stop: bool,
     watch: Callable[[str], object],
 ) -> Iterator[tuple[str, Result | None]]:
-    """Give out each notebook once those that it reads are done; name and result of each, none for what is fresh."""
+    """Give out each notebook once those that it reads have ended; name and result of each, none for what is fresh."""
     waiting, broken, workers = {book.name: book for book in chosen}, set(), None  # type: ignore[var-annotated]
     running: dict[Future, tuple[str, Path]] = {}
     while (waiting or running) and not (stop and broken):
-        unsettled = {*waiting, *(name for name, _ in running.values())}
-        for name in [name for name in waiting if not reads[name] & unsettled]:
+        not_yet = {*waiting, *(name for name, _ in running.values())}
+        for name in [name for name in waiting if not reads[name] & not_yet]:
             book = waiting.pop(name)
             if broken & reads[name]:
                 broken.add(name)
