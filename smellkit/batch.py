@@ -23,8 +23,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,46 +123,45 @@ def _work(
     chosen: list[plan.Notebook],
     reads: Mapping[str, set[str]],
     task: Callable[[plan.Notebook], dict[str, Any]],
-    pool: Callable[[], cluster.Here | cluster.There],
+    pool: Callable[[], Executor],
     *,
     stop: bool,
     watch: Callable[[str], object],
 ) -> Iterator[tuple[str, Result | None]]:
-    """Give out each notebook once those that it reads are done; name and result of each, none for what is fresh."""
-    waiting, running, broken = {book.name: book for book in chosen}, {}, set()  # type: ignore[var-annotated]
-    workers = None
+    """Give out each notebook once those that it reads have ended; name and result of each, none for what is fresh."""
+    waiting, broken, workers = {book.name: book for book in chosen}, set(), None  # type: ignore[var-annotated]
+    running: dict[Future, tuple[str, Path]] = {}
     while (waiting or running) and not (stop and broken):
-        for name in [name for name in waiting if not reads[name].intersection([*waiting, *running])]:
+        not_yet = {*waiting, *(name for name, _ in running.values())}
+        for name in [name for name in waiting if not reads[name] & not_yet]:
             book = waiting.pop(name)
             if broken & reads[name]:
                 broken.add(name)
             elif given := task(book):
                 workers = workers or pool()
-                workers.submit(name, _execute, **given)
-                running[name] = given["target"]
+                running[workers.submit(partial(_execute, **given))] = name, given["target"]
             else:
                 yield name, None
-        watch(" ".join(name[:2] for name in running))
-        if workers and running:
-            try:
-                name, result = workers.next()
-            except cluster.Lost as lost:
-                name, result = lost.name, Result(lost.name, FAILED, 0.0, running[lost.name], lost)
-            del running[name]
+        watch(" ".join(name[:2] for name, _ in running.values()))
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            name, target = running.pop(future)
+            if type(future.exception()).__name__ == "KilledWorker":
+                hint = "more memory, or fewer workers"
+                result = Result(name, FAILED, 0.0, target, SmellkitError(f"{name}: its workers died", hint=hint))
+            else:
+                result = future.result()
             broken.update([name] if result.error else [])
             yield name, result
 
 
-def _pool(
-    stack: ExitStack, scheduler: str, *, count: int, progress: Callable[[str], object]
-) -> cluster.Here | cluster.There:
-    """Where notebooks are executed: here if it is one after another, or else by workers that end with the `stack`."""
+def _pool(stack: ExitStack, scheduler: str, *, count: int, progress: Callable[[str], object]) -> Executor:
+    """Where notebooks are executed: one after another here, or by workers that end with the `stack`."""
     if count > 1 or scheduler:
         try:
             return stack.enter_context(cluster.workers(scheduler, count=count))
         except ImportError:
             progress("One after another, since dask is absent: pip install 'smellkit[sweep]'")
-    return cluster.Here()
+    return stack.enter_context(ThreadPoolExecutor(1))
 
 
 def _bar(total: int) -> Any:
@@ -276,10 +277,12 @@ def _kernel(log: Path, out: Path, settings: dict[str, str]) -> dict[str, Any]:
             with log.open("w", encoding="utf-8") as file:
                 await super().start_kernel(**options, stderr=file)
 
-        async def is_alive(self) -> bool:  # type: ignore[override]
+        async def _async_is_alive(self) -> bool:
             if self.has_kernel and not (out / paths.LOCK).exists():
                 await self.shutdown_kernel(now=True)
-            return await super().is_alive()
+            return await super()._async_is_alive()
+
+        is_alive = _async_is_alive  # type: ignore[assignment]
 
     Path(jupyter_runtime_dir()).mkdir(mode=0o700, parents=True, exist_ok=True)
     sockets = f"{jupyter_runtime_dir()}/{uuid.uuid4().hex[:12]}"  # a name has 107 characters at most

@@ -11,6 +11,9 @@ class SmellkitError(Exception):
         self.what = what
         self.hint = hint
 
+    def _render_traceback_(self) -> list[str]:  # in a notebook: without the way that led there
+        return [f"{type(self).__name__}: {self}"]
+
 
 class DataError(SmellkitError):
     """A recording, table, picture or description that can't be read as what it should be."""

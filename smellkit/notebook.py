@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from smellkit import paths, runs
+from smellkit.errors import OptionError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,6 +69,8 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
         import numpy as np
         import torch
 
+        if not 0 <= seed < 2**32:
+            raise OptionError(f"seed is {seed}", hint=f"a whole number from 0 to {2**32 - 1}")
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)

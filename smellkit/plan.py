@@ -138,18 +138,21 @@ def _values(notebook: Notebook, profile: Mapping[str, Any], given: Mapping[str, 
 def upstream(notebooks: list[Notebook]) -> dict[str, set[str]]:
     """Name -> the notebooks before it whose runs it reads, for each of `notebooks` in number order.
 
-    A notebook writes the runs that it starts and those that its first cell says it writes; it reads a run that its code
-    names in quotes. The results (30 and on) read all.
+    A notebook writes the runs that it starts and those that its first cell says it writes; it reads a run of its system
+    that its code names in quotes. The results (30 and on) read all.
     """
     writes: dict[str, set[str]] = {}
     reads: dict[str, set[str]] = {}
     for book in notebooks:
         first, *rest = [(cell["cell_type"], "".join(cell["source"])) for cell in cells(book.path)] or [("", "")]
         code = "\n".join(source for kind, source in rest if kind == "code")
-        said = re.search(r"Writes ([^.]*)", first[1])
+        said = re.search(r"Writes ([^.,]*)", first[1])
         own = {*re.findall(r"`([^`]+)`", said[1] if said else ""), *re.findall(r'start\(\s*"([^"]+)"', code)}
         named = set(re.findall(r"""["']([^"'\n]+)["']""", code)) - own
-        reads[book.name] = {name for name, runs in writes.items() if book.number >= 30 or named & runs}
+        same = f"{book.number // 10}"  # a system's notebooks are a decade
+        reads[book.name] = {
+            name for name, runs in writes.items() if book.number >= 30 or (name[0] == same and named & runs)
+        }
         writes[book.name] = own
     return reads
 

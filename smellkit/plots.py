@@ -27,7 +27,6 @@ PALETTE = ("#0f84c4", "#e69f00", "#00a37a", "#d9600f", "#cc79a7", "#56b4e9", "#b
 TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for the scents of one player
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
 HOVER = "told: "  # begins the id of a shape that says the rest of it to who points at it
-WIDE = "wide"  # marks a figure of many names, which is scrolled on a narrow page instead of made small
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
 
 
@@ -140,7 +139,6 @@ def heat(
     for side, many, turn in sides:
         fitting = 11 if many <= 16 else 8 if many <= 30 else 6.4  # so many names fit side by side
         axes.tick_params(axis=side, labelsize=fitting, rotation=90 if turn and many > 30 else turn, length=0)
-    figure.set_gid(WIDE if len(columns) > 30 else None)
     for tick in axes.get_xticklabels() if long and len(columns) <= 30 else []:
         tick.set(ha="right", rotation_mode="anchor")
     return figure
@@ -254,7 +252,7 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     body = re.sub(r' (width|height)="[^"]*"', "", body, count=2).replace(INK, "currentColor")  # those of <svg>
     label = f' aria-label="{escape(alt)}"' if alt else ""
     look = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px;height:auto;stroke-linejoin:round"
-    look += ";min-width:40rem" if figure.get_gid() == WIDE else ""
+    look += ";min-width:40rem" if figure.get_figwidth() > WIDTH else ""  # many names: scrolled rather than made small
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
 
 

@@ -168,16 +168,14 @@ def test_a_token_is_as_likely_as_its_type_letter_sign_and_digits_together():
 
 def test_the_nearest_path_counts_only_where_the_path_is_known():
     paths_known = torch.randn(20, 64, 3) * 20 + 60
-    nearest = PathKNN(paths_known, torch.arange(20) % 4, torch.arange(20) >= 10, lines=4)
+    nearest = PathKNN(paths_known, torch.arange(20) % 4, torch.arange(20) >= 10)
     flat = torch.full((2, 4), 0.25)
     known = nearest(flat, paths_known[[3, 6]])
     assert known.argmax(dim=1).tolist() == [3, 2] and known.max() > 0.95
     assert torch.allclose(nearest(flat, paths_known[:2] * 0), flat)
     assert nearest(flat, paths_known[[12, 12]]).argmax(dim=1).tolist() == [0, 0]  # number 12, which begins between
     away = torch.tensor([100.0, 0, 0])
-    told = PathKNN(
-        torch.stack([paths_known[0], paths_known[0] + 1]), torch.arange(2), torch.tensor([False, True]), lines=4
-    )
+    told = PathKNN(torch.stack([paths_known[0], paths_known[0] + 1]), torch.arange(2), torch.tensor([False, True]))
     assert told(flat, paths_known[[0, 0]] + 1 + away).argmax(dim=1).tolist() == [0, 0]  # too far to believe the nearer
 
 

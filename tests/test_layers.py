@@ -13,7 +13,7 @@ LAYERS = [  # from the ground up; README and CONTRIBUTING show the same picture
     {"task", "windows", "checks", "cache", "cluster", "fetch", "options", "noses", "sensors", "device"},
     {"train", "runs", "checkpoint", "card", "export"},
     {"odour", "gcode", "plume"},
-    {"plots", "tables", "notebook", "panel", "plan", "batch", "site", "doctor"},
+    {"plots", "tables", "notebook", "panel", "plan", "batch", "preview", "site", "doctor"},
     {"study", "simulate"},
     {"cli", "__main__"},
 ]

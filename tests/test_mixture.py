@@ -291,3 +291,16 @@ def test_copies_and_misnamed_folders_of_the_real_data_are_counted():
     assert found["copies"] == 16
     assert found["in a folder of another name"] == 16  # garlic50_banan50, and cumin80_peach20 with other recordings
     assert found["synthetic"] == 0
+
+
+def test_a_day_and_its_combinations_are_left_out_together():
+    ratios = np.eye(12)[np.tile([0, 1, 2, 3], 6)]
+    index = pd.DataFrame(ratios, columns=list(ODORANTS)).assign(
+        recorded_at=pd.to_datetime(np.repeat(["2025-08-04", "2025-08-05", "2025-08-06"], 8)), file="a.csv"
+    )
+    days, combinations = groups(index, "day"), groups(index, "combination")
+    folds = mixture_bench.left_out(index, "day and combination", np.ones(len(index), bool))
+    assert np.array_equal(sum(asked.astype(int) for _, asked in folds), np.ones(len(index)))  # each is asked once
+    for known, asked in folds:
+        assert known.any() and not set(days[known]) & set(days[asked])
+        assert not set(combinations[known]) & set(combinations[asked])

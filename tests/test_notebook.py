@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from smellkit import notebook, plots, runs
+from smellkit.errors import OptionError
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,24 @@ def test_a_seed_makes_python_numpy_and_torch_repeat():
         return random.random(), float(np.random.rand()), float(torch.rand(1))
 
     assert draw() == draw()
+
+
+def test_a_wrong_seed_is_refused_with_its_range():
+    with pytest.raises(OptionError, match="from 0 to 4294967295"):
+        notebook.start("seeds", seed=-1)
+
+
+def test_an_error_of_the_kit_is_told_in_a_notebook_without_the_way_that_led_there():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    shell = InteractiveShell(colors="nocolor")
+    with capture_output() as seen:
+        shell.run_cell(
+            "from smellkit import options\noptions.check(['bananna'], ['banana'], 'There is no recording of')"
+        )
+    told = "OptionError: There is no recording of 'bananna'\n  Try: did you mean banana?"
+    assert seen.stdout.strip() == told
 
 
 def test_parameters_and_scores_are_in_the_run_folder_which_is_named(folder, capsys):

@@ -36,6 +36,7 @@ READERS = logging.getLogger("smellkit.checks.report")
 BENCHES = {
     "smellnet-base": "smellkit.study.odour.commands:smellnet_base",
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
+    "early": "smellkit.study.odour.commands:early",
     "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
     "peers": "smellkit.study.odour.commands:peers",
@@ -43,6 +44,7 @@ BENCHES = {
     "fusion": "smellkit.study.odour.commands:fusion",
     "reproduce": "smellkit.study.odour.commands:reproduce",
     "neckwear": "smellkit.study.device.commands:bench",
+    "speed": "smellkit.study.speed:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",
     "smart-mill": "smellkit.study.gcode.commands:smart_mill",

@@ -174,7 +174,7 @@ def load(folder: Path) -> LinePredictor:
         if keys is not None:  # as many empty paths, to be filled; kept in hundredths of a mm
             state["path_knn.keys"] = keys / 100
             none = torch.zeros(len(keys)).long()
-            path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), none, none.bool(), lines=len(grammar))
+            path_knn = PathKNN(torch.zeros(len(keys), LENGTH, 3), none, none.bool())
         model = WindowDecoder(grammar, scaling, Shape(**manifest["model"]), path_knn=path_knn)
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why

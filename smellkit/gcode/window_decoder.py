@@ -21,6 +21,7 @@ WAVELENGTHS = tuple(2.0**power for power in range(1, 9))  # mm: from 2 to 256, t
 FOURIER = 3 * 2 * len(WAVELENGTHS)  # 48: sine and cosine of three axes
 EIGHTHS = 8
 REACH = 4.0  # deviations: what lies further out is no more than that
+NEAR, FAR = 0.5, 5.0  # mm: see `PathKNN`
 WEIGHT = 0.3  # of the decoder beside the lines' prior; chosen on the validation part of fold 0 of protocol G
 
 
@@ -170,20 +171,16 @@ class PathKNN(nn.Module):
     """Which lines were executed where the tool now moves: windows of training on the same path, softly counted.
 
         p(line) = trust * share of the line among the nearest paths + (1 - trust) * p_network(line)
-        share ~ exp(-(distance^2 - nearest^2) / 2 reach^2),   trust = 0.99
+        share ~ exp(-(distance^2 - nearest^2) / 2 near^2),   trust = 0.99
 
-    `distance` is the root mean square in mm over eight positions of the path; without a position the network's
+    `distance` is the root mean square in mm over eight positions, `near` 0.5 mm; without a position the network's
     probability stands. `positions` (M, 64, 3) in mm, `line` (M,); nothing here is learned. `between` (M,) are windows
-    that begin where none of training does, for a recording that begins between the others; where the nearest path is
-    further than `far` mm they don't count, since that far off moments are confused. `reach`, windows that begin at
-    every row and `far` were chosen on validation parts of protocol G, `far` with their positions moved by 1 to 10 mm.
+    that begin where none of training does, for a recording that begins there; where every path is further than 5 mm
+    they don't count, since moments are confused. Chosen on validation parts of G, the 5 mm with their paths moved.
     """
 
-    def __init__(
-        self, positions: Tensor, line: Tensor, between: Tensor, *, lines: int, reach: float = 0.5, far: float = 5.0
-    ):
+    def __init__(self, positions: Tensor, line: Tensor, between: Tensor):
         super().__init__()
-        self.lines, self.reach, self.far = lines, reach, far
         self.centre = nn.Buffer(positions.mean(dim=(0, 1)))
         self.keys = nn.Buffer(self._path(positions))
         self.line, self.between = nn.Buffer(line), nn.Buffer(between)
@@ -197,9 +194,9 @@ class PathKNN(nn.Module):
         query = self._path(positions)
         square = (query**2).sum(1, keepdim=True) + (self.keys**2).sum(1) - 2 * query @ self.keys.T
         square = square.clamp(min=0) / 8
-        square = square + 1e6 * (self.between * (square.amin(dim=1, keepdim=True) > self.far**2))
+        square = square + 1e6 * (self.between * (square.amin(dim=1, keepdim=True) > FAR**2))
         nearest = square.amin(dim=1, keepdim=True)
-        nearness = torch.exp((nearest - square) / (2 * self.reach**2))
+        nearness = torch.exp((nearest - square) / (2 * NEAR**2))
         counted = torch.zeros_like(probability).index_add(1, self.line, nearness)
         trust = 0.99 * known
         return trust * counted / counted.sum(dim=1, keepdim=True) + (1 - trust) * probability + 1e-12

@@ -22,7 +22,7 @@ from smellkit.study.published import FOLDER, Result
 from smellkit.tables import Figure, Table
 
 WIDE, LINE, LETTER = 760, 22, 6.8  # a plot, a row, and a letter of a row's name, in pixels
-PAGES = ("odour", "scents", "noses", "gcode", "plume")  # site/results-`name`.qmd
+PAGES = ("odour", "scents", "noses", "gcode", "plume", "speed")  # site/results-`name`.qmd
 SHAPES = ("circle", "rect", "path")  # another mark for each column: colours alone don't reach everybody
 
 

@@ -7,7 +7,9 @@ workers see the same folder of runs). What is finished is not run again, so an i
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +87,9 @@ def run(sweep: Sweep, factory: str, *, scheduler: str = "", workers: int = 2, fr
 
     jobs = _jobs(sweep, factory, fresh=fresh)
     with cluster.workers(scheduler, count=min(workers, len(jobs))) as pool:
-        for job in jobs:
-            pool.submit(job["name"], _one, **job)
-        rows = [pool.next()[1] for _ in tqdm(jobs, desc=sweep.name, unit="run", dynamic_ncols=True)]
+        futures = [pool.submit(partial(_one, **job)) for job in jobs]
+        done = tqdm(as_completed(futures), total=len(jobs), desc=sweep.name, unit="run", dynamic_ncols=True)
+        rows = [future.result() for future in done]
     table = pd.DataFrame(rows).sort_values(["order", "seed"]).drop(columns="order").reset_index(drop=True)
     with paths.replacing(folder(sweep.name) / "runs.parquet") as part:
         table.to_parquet(part)

@@ -14,7 +14,7 @@ from smellkit.gcode.window_decoder import summary_features
 from smellkit.study.gcode.splits import Prepared
 
 Numbers = NDArray[np.int64]
-BY_LENGTH = "time since start, program by length of recording"
+BY_LENGTH = "clock, length of recording"
 
 
 def tokens_of(

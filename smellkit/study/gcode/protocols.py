@@ -282,6 +282,7 @@ def write(file: Path, result: dict[str, Any]) -> Path:
         new["operations"] = {f"{row['operation']}, {inputs}": row for row in result["operations"]}
     old = earlier(file)
     kept = {key: old.get(key, {}) | new.get(key, {}) for key in ("rows", "heads", "operations", "results")}
+    kept["rows"] = dict(sorted(kept["rows"].items()))
     return publish(file, kept, command="smellkit bench gcode --data DIR --protocol P --channels C")
 
 

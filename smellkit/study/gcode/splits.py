@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -60,9 +61,25 @@ def split(table: pd.DataFrame, protocol: str = "G", *, fold: int = 0, seed: int 
     test, rest = honest & tested, honest & ~tested
     held = rest & table["group"].isin(_tenth(table[rest], seed=seed))
     test = held if protocol == "all" else test
-    if not test.any() or not rest.any():
-        raise DataError(f"Protocol {protocol} finds nothing to test on", hint="it needs recordings of every operation")
+    if not test.any() or not held.any():
+        part = "choose an epoch" if test.any() else "test"
+        hint = "it needs several recordings of each operation"
+        raise DataError(f"Protocol {protocol} finds nothing to {part} on", hint=hint)
     return Split(*(np.flatnonzero(mask) for mask in (rest & ~held, held, test)))
+
+
+def impossible(data: str, protocols: Iterable[str], **how: int) -> dict[str, str]:
+    """Protocols that the recordings of `data` are too few for, each with what it lacks; `how` are keywords of `split`.
+
+    DataError where there are no recordings at all.
+    """
+    table, absent = load(data).labelled().windows, {}
+    for name in protocols:
+        try:
+            split(table, name, **how)
+        except DataError as why:
+            absent[name] = f"{why.what} in {data}."
+    return absent
 
 
 def repeats(table: pd.DataFrame) -> pd.Series:

@@ -196,7 +196,7 @@ class WindowDecoderTask(DataConfig, Shape, _Contract):
         prepared, path_knn = self.prepared, None
         train = prepared.windows("train").tensors
         if self.path_knn and prepared.mask[POSITION_COLUMNS].all():
-            path_knn = PathKNN(*prepared.paths(), lines=len(prepared.grammar))
+            path_knn = PathKNN(*prepared.paths())
         model = WindowDecoder(prepared.grammar, prepared.scaling, self, path_knn=path_knn)
         if model.summary is not None:
             model.summary.prepare(train["continuous"])

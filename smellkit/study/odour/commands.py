@@ -49,6 +49,16 @@ def smellnet_sessions(data, method, seeds, folds, out, folder):
     _measure("sessions", out, command, data, methods=methods, folds=folds, seeds=seeds)
 
 
+@click.command("early")
+@DATA
+@click.option("--model", default="", metavar="NAME", help="odour or odour-same-session; both else.")
+@click.option("--folds", default=3, show_default=True, help="Recordings of each substance that thresholds come from.")
+@JSON
+def early(data, model, folds, out):
+    """Measure how soon the shipped weights name a substance, and how often rightly, when they stop as they are sure."""
+    _measure("early", out, "smellkit bench early --data DIR", data, models=tuple(_names(model)), folds=folds)
+
+
 @click.command("smellnet-ablations")
 @DATA
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each case, seeds 1, 2, ...")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from tqdm.auto import tqdm
 
 from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.scents import ODORANTS, to_channels
@@ -40,8 +41,12 @@ def fit_experts(scenes: Scenes, *, seed: int = 7, senses: Sequence[int] = (0, 1,
     subsets = [subset for subset in SUBSETS if set(subset) <= set(senses)]
     truth = np.arange(len(train)), expert.places(train.ratios)
 
+    options = {"maxfev": 150, "xtol": 0.05, "ftol": 1e-4}
+    bar = tqdm(total=options["maxfev"], desc="experts", leave=False)
+
     def loss(numbers: NDArray) -> float:
         """Mean negative log posterior of the true compositions, over all `subsets` of the senses."""
+        bar.update()
         tried = with_numbers(expert, numbers)
         said = [train.belief(tried, scenes.mixtures), *(tried.seen(name, drawn[name]) for name in SENSES)]
         flat, total = tried.flat(len(train)), 0.0
@@ -53,7 +58,6 @@ def fit_experts(scenes: Scenes, *, seed: int = 7, senses: Sequence[int] = (0, 1,
         return -total / len(subsets)
 
     start = np.log([number for part in START.values() for number in part.values()])
-    options = {"maxfev": 150, "xtol": 0.05, "ftol": 1e-4}
     return with_numbers(expert, minimize(loss, start, method="Powell", options=options, bounds=np.log(BOUNDS)).x)
 
 

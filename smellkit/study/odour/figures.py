@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KINDS = [*CATEGORIES, "other"]
 METHODS = ("pca", "tsne")  # of a landscape
+CHANGE = "change since the first row"
 POINTS = 150  # of a line in a small panel, about
 Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
 
@@ -43,9 +44,7 @@ def responses(
         values = rows[list(columns)].to_numpy()
         shown[substance] += zip(columns, (values - values[0]).T, strict=True)
     titled = {name.replace("_", " "): lines for name, lines in shown.items()}
-    figure = _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9), rate=rate)
-    figure.supylabel("change since the first row", fontsize=11.5)
-    return figure
+    return _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9), rate=rate, label=CHANGE)
 
 
 def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
@@ -59,7 +58,7 @@ def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
         f"difference over {protocol.lag} s (strict)": differences,
     }
     titled = {name: zip(columns, part.T, strict=True) for name, part in shown.items()}
-    return _panels(titled, across=1, height=1.57, widths={})
+    return _panels(titled, across=1, height=1.57, widths={}, label="reading")
 
 
 def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
@@ -68,7 +67,7 @@ def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
     kinds = {"recorded": "level-free", "rebuilt from differences": "rebuilt"}
     parts = {name: Protocol(kind, tuple(columns)).represent(rows)[0] for name, kind in kinds.items()}
     shown = {title: [(name, part[:, i]) for name, part in parts.items()] for i, title in enumerate(columns)}
-    return _panels(shown, across=3, height=1.7, widths=dict(zip(kinds, (3.0, 1.2), strict=True)))
+    return _panels(shown, across=3, height=1.7, widths=dict(zip(kinds, (3.0, 1.2), strict=True)), label=CHANGE)
 
 
 def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, most: int = 1500) -> Figure:
@@ -263,7 +262,13 @@ def most_mixed(windows: MixtureWindows, *, components: int = 2) -> int:
 
 
 def _panels(
-    shown: Mapping[str, Lines], *, across: int, height: float, widths: Mapping[str, float], rate: float | None = RATE
+    shown: Mapping[str, Lines],
+    *,
+    across: int,
+    height: float,
+    widths: Mapping[str, float],
+    rate: float | None = RATE,
+    label: str,
 ) -> Figure:
     """Lines over seconds (rows without a `rate`), a panel a title, `across` in a row, and one legend for all."""
     down = -(-len(shown) // across)
@@ -280,6 +285,7 @@ def _panels(
         axes.grid(axis="y")
     for axes in panels[-across:]:
         axes.set_xlabel("seconds" if rate else "rows")
+    figure.supylabel(label, fontsize=11.5)
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, handlelength=1.0, columnspacing=1.0)

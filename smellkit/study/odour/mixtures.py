@@ -32,10 +32,10 @@ PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the bes
 }
 SELECTION = (
     "Features, leaf size, references' metric and power law: by leaving out days or recordings of the training split. "
-    "Chosen with the visible part of test_unseen in view: the posterior mean, where leaving out days preferred an "
-    "expected-score decision for Top-1@0.1 (19.5 against 15.4), and the rule that few recordings of a known session "
-    "are coincidence. The metric and k of the neighbours: several of like score when recordings are left out were "
-    "compared on test_seen. So only recordings that nobody has seen yet are a clean test."
+    "The posterior mean was once chosen with the visible part of test_unseen in view; chosen again without it, by "
+    "leaving out a day and its combinations together, it stays: no other answer is ahead in one score without losing "
+    "another. The rule that few recordings of a known session are coincidence, and the metric and k of the neighbours, "
+    "were chosen with tests in view. So only recordings that nobody has seen yet are a clean test."
 )
 Progress = Callable[[str], object]
 Predict = Callable[[MixtureWindows], NDArray]
@@ -129,19 +129,16 @@ def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, A
 
 
 def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
-    """Leave out whole recordings, combinations or days of the training split, and predict the real ones among them."""
+    """Leave out recordings, combinations, days, or days with their combinations, and predict what is real of them."""
     windows = read_windows(folder, training_split(folder))
     real = (windows.index["kind"] == "real").to_numpy()
     real = real if real.any() else ~real
     table: dict[str, Any] = {}
-    for by in ("recording", "combination", "day"):
-        group = groups(windows.index, by)
-        names = np.random.default_rng(1).permutation(np.unique(group[real]))
-        if len(names) < 2:
+    for by in ("recording", "combination", "day", "day and combination"):
+        folds = [(windows.of(known), windows.of(asked)) for known, asked in left_out(windows.index, by, real)]
+        folds = [(known, asked) for known, asked in folds if len(asked) and len(known)]
+        if len(folds) < 2:
             continue
-        held = [np.isin(group, fold) for fold in np.array_split(names, min(len(names), 5 if by == "recording" else 10))]
-        folds = [(windows.of(~out), windows.of(out & real)) for out in held]
-        folds = [(known, asked) for known, asked in folds if len(asked)]
         truth = np.concatenate([asked.ratios for _, asked in folds])
         table[by] = {}
         for system, fit in list(SYSTEMS.items())[1:]:
@@ -149,6 +146,26 @@ def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
             table[by][system] = mixture_scores(predicted, truth)
             progress(f"  without {by:12} {system:28} {line(table[by][system])}")
     return table
+
+
+def left_out(index: Any, by: str, real: NDArray) -> list[tuple[NDArray, NDArray]]:
+    """Which recordings are known and which are asked (masks), fold by fold: groups of `by` are never on both sides.
+
+    "day and combination": half of a day's combinations are asked, and neither that day nor they are known.
+    """
+    random = np.random.default_rng(1)
+    if by != "day and combination":
+        group = groups(index, by)
+        names = random.permutation(np.unique(group[real]))
+        held = [np.isin(group, fold) for fold in np.array_split(names, min(len(names), 5 if by == "recording" else 10))]
+        return [(~out, out & real) for out in held]
+    folds, days, combinations = [], groups(index, "day"), groups(index, "combination")
+    for day in np.unique(days[real]):
+        names = random.permutation(np.unique(combinations[real & (days == day)]))
+        for half in np.array_split(names, min(2, len(names))):
+            out = np.isin(combinations, half)
+            folds.append((~out & (days != day), out & (days == day) & real))
+    return folds
 
 
 def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def readout() -> dict[str, Any]:
 
 def animation(recording: Path, look: str) -> str:
     """An SVG that draws a recording and its early recognition once, and rests on the end; no script."""
-    pipeline = Pipeline.load()
+    pipeline = Pipeline.load("odour-same-session")
     rows = np.concatenate(read_parts(recording, pipeline.smell))
     recogniser = Recogniser(pipeline, columns=pipeline.smell.columns)
     answers = [(n, answer) for n, row in enumerate(rows, 1) if (answer := recogniser.add(row))]

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
 
 from smellkit import paths
 from smellkit.errors import DataError
@@ -172,8 +173,10 @@ def cross_fitted(train: MixtureWindows, asked: MixtureWindows, *, by: str, mixtu
     """What a hybrid says of the windows `asked` that was fitted to `train` without their recordings, or their days."""
     names, number = np.unique(groups(train.index, by), return_inverse=True)
     fold = number % (FOLDS if by == "recording" else len(names))
-    pairs = [(train.of(fold != one), asked.of(fold == one)) for one in np.unique(fold)]
-    return Smells.stacked([told(*pair, mixtures, encoder, trees=50) for pair in pairs if all(map(len, pair))])
+    pairs = ((train.of(fold != one), asked.of(fold == one)) for one in np.unique(fold))
+    whole = [(known, left_out) for known, left_out in pairs if len(known) and len(left_out)]
+    parts = tqdm(whole, desc="left out", leave=False)
+    return Smells.stacked([told(known, left_out, mixtures, encoder, trees=50) for known, left_out in parts])
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ POINTS = 60  # of a curve
 
 def measure(data: str = "") -> dict[str, Any]:
     """{substance: category, recordings, curves, same_session, other_session, early}."""
-    pipeline = Pipeline.load()
+    pipeline = Pipeline.load("odour-same-session")
     smell = pipeline.smell
     if not isinstance(smell, SubstanceSmell):
         raise OptionError("The shipped weights name no substances", hint="data/weights/odour")
@@ -123,7 +123,7 @@ def _page(name: str, row: Mapping[str, Any]) -> str:
         "## Its curves",
         f"The first training recording, {lasted}, each sensor between its least and its largest value.",
         f'<div class="curves">{drawn}</div>',
-        "## What the shipped network takes it for",
+        "## What the weights `odour-same-session` take it for",
         _taken("Session of training, test recordings", row.get("same_session")),
         _taken("Another session", row.get("other_session")),
         "## How soon it is recognised",

@@ -28,6 +28,19 @@ def read_all(folder: str | Path, *, pictures: bool = True) -> dict[str, pd.DataF
     return {split: tables.read(folder, split, pictures=pictures) for split in splits}
 
 
+def lacking(folder: str, *names: str, both: bool = False) -> str:
+    """Which of the splits `names` have no pairs (with `both`: none of both gases), as a sentence; "" where all have."""
+    root, without = tables.find(folder), []
+    for name in names:
+        if name not in tables.splits_in(root, paired=True):
+            without.append(tables.annotation_file("", name, paired=True).name)
+        elif both and (tables.read_pairs(root, name, pictures=False)["missing_modality"] != "").all():
+            without.append(f"pair of {name} with both gases")
+    return (
+        f"{root.name} has no {', no '.join(without)}; `smellkit data pair {root.name}` makes pairs." if without else ""
+    )
+
+
 def annotated(folder: str | Path, frames: pd.Series, *, split: str) -> pd.DataFrame:
     """Return COLUMNS of `frames` (paths, from the pairs of `split`), a row each.
 
