@@ -78,6 +78,13 @@ def test_every_shipped_weight_has_a_card_made_from_its_manifest(tmp_path):
     assert "| test, top1 | 0.5 |" in (tmp_path / "README.md").read_text()
 
 
+def test_the_install_cell_of_notebook_00_has_the_address_of_the_site():
+    cells = json.loads((paths.HOME / "notebooks" / "00_start.ipynb").read_text(encoding="utf-8"))["cells"]
+    install = next("".join(cell["source"]) for cell in cells if "install" in cell["metadata"].get("tags", []))
+    address = yaml.safe_load((paths.HOME / "_quarto.yml").read_text(encoding="utf-8"))["website"]["repo-url"]
+    assert f'address = "{address}"' in install
+
+
 def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
     file = tmp_path / "_quarto.yml"
     file.write_text('website: {repo-url: ""}\n')
