@@ -45,7 +45,8 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n logical --dist loadgroup
+	$(BIN)/python -m pytest -n logical --dist loadgroup -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks

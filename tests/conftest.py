@@ -26,15 +26,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-TIMED = ("test_device", "test_panel", "test_browser", "test_enose", "test_no_terminals", "test_playlist", "test_try")
+ALONE = ("test_device", "test_panel", "test_browser", "test_enose", "test_no_terminals", "test_playlist", "test_try",
+         "test_batch")  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What side-by-side workers share: a file stays together, and files that measure seconds take turns."""
+    """Files that measure seconds, or signal their own process, are run alone; of the others a file stays together."""
     for item in items:
-        timed = item.path.stem.startswith(TIMED)
-        item.add_marker(pytest.mark.xdist_group("timed" if timed else item.path.stem))
+        if item.path.stem.startswith(ALONE):
+            item.add_marker(pytest.mark.alone)
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_work():
+    """Workers side by side keep what they derive from data, and build pages, each in a folder of its own."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="smell-work-") as folder:
+        os.environ["SMELLKIT_WORK"] = folder
+        yield
+        del os.environ["SMELLKIT_WORK"]
 
 
 @pytest.fixture(scope="session", autouse=True)
