@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from smellkit import paths
-from smellkit.study import published
+from smellkit.study import pages, published
 
 pytestmark = pytest.mark.browser
 ROWS = "".join(f"<tr><td>{name}</td><td>{text}</td></tr>" for name, text in [
@@ -57,4 +57,4 @@ def test_the_page_is_no_wider_than_a_phone(page):
 
 
 def test_every_result_that_has_a_layout_names_its_page():
-    assert {layout["page"] for layout in published.layouts().values()} == {"odour", "gcode", "plume"}
+    assert {layout["page"] for layout in published.layouts().values()} == set(pages.PAGES)
