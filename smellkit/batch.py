@@ -152,6 +152,8 @@ def _work(
                 result = future.result()
             broken.update([name] if result.error else [])
             yield name, result
+    for future in running:
+        future.cancel()  # what has not begun
 
 
 def _pool(stack: ExitStack, scheduler: str, *, count: int, progress: Callable[[str], object]) -> Executor:
@@ -277,8 +279,11 @@ def _kernel(log: Path, out: Path, settings: dict[str, str]) -> dict[str, Any]:
             with log.open("w", encoding="utf-8") as file:
                 await super().start_kernel(**options, stderr=file)
 
+        ends = False
+
         async def _async_is_alive(self) -> bool:
-            if self.has_kernel and not (out / paths.LOCK).exists():
+            if self.has_kernel and not self.ends and not (out / paths.LOCK).exists():
+                self.ends = True  # shutting down asks whether it is alive, too
                 await self.shutdown_kernel(now=True)
             return await super()._async_is_alive()
 
