@@ -56,7 +56,7 @@ def show(folder: Path = FOLDER) -> None:
     for result in read(folder).values():
         texts += [f"### {result.title}", *map(markdown, result.tables[:1])]
         made, page = made_by(result.name, result.command), pages.get(result.name, {}).get("page")
-        more = f" All of its {len(result.tables)} tables stand on the page `results-{page}` of the site." if page else ""
+        more = f" All {len(result.tables)} tables are on the page `results-{page}` of the site." if page else ""
         texts.append(f"Made by `{made}`.{more}")
     for text in texts or ["*None yet.*"]:
         display(Markdown(text))
