@@ -40,15 +40,8 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 DATA = "data.json"  # in a set: the data folder that it was made from
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 DONE, FRESH, FAILED, LEFT = "done", "up to date", "failed", "not reached"
-ASIDE = (
-    "plan.py",
-    "batch.py",
-    "cluster.py",
-    "site.py",
-    "doctor.py",
-    "__main__.py",
-    "cli/",
-)  # they show and start: no reason to train again
+# What shows and starts is no reason to train again.
+ASIDE = ("plan.py", "batch.py", "cluster.py", "preview.py", "site.py", "doctor.py", "__main__.py", "cli/")
 
 
 @dataclass(frozen=True)
