@@ -8,8 +8,10 @@ import pytest
 
 from smellkit import checkpoint, paths
 from smellkit.errors import DataError, OptionError
+from smellkit.odour.smell import SubstanceSmell
 from smellkit.study import score
 from smellkit.study.evaluate import Outcome
+from smellkit.study.odour import release
 
 
 @pytest.fixture
@@ -44,13 +46,13 @@ def test_a_system_that_does_not_ship_is_refused_before_anything_is_scored(log):
 
 
 def test_lines_that_are_appended_at_once_stay_whole(log):
-    line = {"system": "gcode", "date": "", "revision": "x" * 5000, "weights": "", "command": "", "figures": {}}
-    threads = [threading.Thread(target=score.append, args=(log, line)) for _ in range(20)]
+    look = {"system": "gcode", "weights": "", "command": "x" * 5000, "figures": {}}
+    threads = [threading.Thread(target=score.append, args=(log,), kwargs=look) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert score.read(log) == [line] * 20
+    assert [line | look for line in score.read(log)] == score.read(log) and len(score.read(log)) == 20
 
 
 def test_a_line_that_is_no_scoring_is_named_with_its_number(log):
@@ -66,3 +68,15 @@ def test_every_look_in_the_published_log_names_its_command_and_revision():
     assert looks and all(look["command"].startswith("smellkit ") and look["revision"] for look in looks)
     assert {look["system"] for look in looks} == set(score.TESTED)
     assert [look["date"] for look in looks] == sorted(look["date"] for look in looks)
+
+
+def test_weights_that_are_saved_to_ship_are_a_look_and_others_are_none(monkeypatch, tmp_path):
+    looks, smell = [], SubstanceSmell.load(paths.weights() / "odour")
+    monkeypatch.setattr(score, "append", lambda **look: looks.append(look))
+    monkeypatch.setattr(paths, "weights", lambda: tmp_path / "weights")
+    how = {"model": "linear", "options": {"least": 1e-2}, "why": "", "made_by": {"command": "smellkit x"}}
+    for folder in ("elsewhere", "weights/odour"):
+        release._kept(smell, paths.sample() / "smellnet", tmp_path / folder, **how)
+    (look,) = looks
+    assert look["weights"] == checkpoint.manifest(tmp_path / "weights/odour")["sha256"]
+    assert 0 <= look["figures"]["official split"]["top1"]["value"] <= 1

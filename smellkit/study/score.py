@@ -1,7 +1,7 @@
 """`smellkit study score SYSTEM`: the visible tests, scored once a release of weights, and every look kept.
 
-A test that was looked at has been learned from, a little each time: what is chosen is chosen on training data, and this
-is the only place where shipped weights meet a test.
+A test that was looked at has been learned from, a little each time: what is chosen is chosen on training data. Weights
+that are saved to ship meet the tests once for their card (`study.odour.release`), which is kept here, too.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def score(system: str, data: str, *, again: bool = False, file: Path = FILE) -> 
             figures[test] = {
                 name: interval._asdict() for name, interval in summarise([Outcome(one.groups, kept)]).items()
             }
-        git = ["git", "-C", str(paths.HOME), "show", "-s", "--format=%cs", "HEAD"]
-        date = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-        made = {"system": system, "date": date, "revision": runs.revision(), "weights": digest}
         command = f"smellkit study score {system} --data DIR" + " --again" * again
-        return append(file, {**made, "command": command, "figures": figures})
+        return append(file, system=system, weights=digest, command=command, figures=figures)
 
 
-def append(file: Path, line: Mapping[str, Any]) -> dict[str, Any]:
-    """Add `line` to the log in one write, whole or not at all, and return it."""
-    plain = runs.plain(dict(line))
+def append(file: Path = FILE, *, system: str, weights: str, command: str, figures: Mapping) -> dict[str, Any]:
+    """Add a look to the log, whole or not at all, and return it: of which weights (their sha256), on which tests."""
+    git = ["git", "-C", str(paths.HOME), "show", "-s", "--format=%cs", "HEAD"]
+    date = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    made = {"system": system, "date": date, "revision": runs.revision(), "weights": weights}
+    plain = runs.plain({**made, "command": command, "figures": figures})
     with paths.writing(file), file.open("ab", buffering=0) as log:
         log.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
     return plain
