@@ -41,14 +41,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def own_work():
-    """Workers side by side keep what they derive from data, and build pages, each in a folder of its own."""
+    """Workers side by side keep their runs and what they derive from data, and build pages, in folders of their own."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="smell-work-") as folder:
-        os.environ["SMELLKIT_WORK"] = folder
+        own = {"SMELLKIT_WORK": f"{folder}/work", "SMELLKIT_RUNS": f"{folder}/runs"}
+        os.environ.update(own)
         yield
-        del os.environ["SMELLKIT_WORK"]
+        for name in own:
+            del os.environ[name]
 
 
 @pytest.fixture(scope="session", autouse=True)

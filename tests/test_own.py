@@ -1,15 +1,18 @@
 """An own nose from a folder to weights: what is understood, how good it is, prediction, references of today."""
 
 import json
+import multiprocessing
 import shutil
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
-from smellkit import checkpoint, noses, panel
+from smellkit import checkpoint, noses, panel, paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import readers, repair
@@ -50,6 +53,18 @@ def test_no_recording_is_scored_by_a_fit_that_saw_it(learnt):
     assert set(session) == {0, 1}
     names = mine.files["session"].to_numpy()[windows.recording]
     assert len(set(zip(session, names, strict=True))) == 2
+
+
+def test_two_noses_are_learnt_at_the_same_time(learnt, own_folders):
+    """Side by side in one folder of runs: neither refuses the other, and neither leaves a run behind."""
+    windows = learnt[2]
+    here = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=here) as pool:
+        both = [pool.submit(own.network, "curve-mlp", windows, seed=seed) for seed in (1, 2)]
+        assert all(
+            one.result()({"window": torch.from_numpy(windows.values[:1])})["logits"].shape == (1, 3) for one in both
+        )
+    assert not list(paths.runs().glob("own/*"))
 
 
 def test_learners_beat_the_null_on_recordings_left_out(learnt):

@@ -5,6 +5,8 @@ A baseline has `fit(windows (windows, steps, channels), target) -> itself` and `
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -165,7 +167,7 @@ def fit_network(model: str, train: LabelledWindows, **how: Any) -> Scorer:
 def trained(
     model: str, train: LabelledWindows, *, seed: int, name: str, system: System = System(()), **changes: Any
 ) -> Encoder:
-    """Train a network on all of `train`, as `system` augments it, and return it.
+    """Train a network on all of `train`, as `system` augments it, and return it; its run's folder is not kept.
 
     `changes` replace settings of the network's recipe.
     """
@@ -178,9 +180,11 @@ def trained(
     augment: dict[str, Any] = system.augment
     config = EncoderConfig(model=model, representation=system.protocol.representation, fold=-1, **augment)
     settings = replace(RECIPES[model], seed=seed, **changes)
-    run = fit_task(over_windows(lambda: splits, config), settings, name=f"{name}/{model}")
+    own = f"{name}/{model}-{secrets.token_hex(4)}"  # who trains the same at the same time has a folder of its own
+    run = fit_task(over_windows(lambda: splits, config), settings, name=own)
     network = make(model, train.values.shape[1:], classes=len(train.classes))
     checkpoint.fill(network, checkpoint.load(run.folder)[0], where=str(run.folder))
+    shutil.rmtree(run.folder)
     return network.eval()
 
 
