@@ -50,7 +50,7 @@ def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -
         axes.set_title(name, fontsize=10)
     panels[0].set_ylabel("Y, mm")
     if len(true):
-        panels[0].legend(loc="best", fontsize=8)
+        figure.legend(*(part[:1] for part in axes.get_legend_handles_labels()), loc="outside lower center")
     return figure
 
 
@@ -76,6 +76,7 @@ def protocols(rows: Mapping[str, Mapping], *, measures: Sequence[str] = ("TF", "
     values.plot.barh(ax=axes, xerr=np.clip(ends, 0, None), **bars)
     axes.invert_yaxis()
     axes.set(xlabel="tokens right, %", xlim=(0, 100))
+    plots.show_ends(axes, np.concatenate([own[["low", "high"]].to_numpy(float) for own in figures.values()]))
     axes.grid(axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(measures))
     return figure
