@@ -29,6 +29,7 @@ TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for th
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
 HOVER = "told: "  # begins the id of a shape that says the rest of it to who points at it
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
+PHONE, READABLE = 360, 8.4  # pixels: the width of a figure on a phone, and the size of the smallest letters
 
 
 def style() -> None:
@@ -100,7 +101,7 @@ def show_ends(axes: Axes, ends: np.ndarray) -> None:
     axes.set_xlim(min(known.min(initial=right) - room, left), max(known.max(initial=left) + room, right))
 
 
-def wrapped(names: Iterable[Any], width: int = 24) -> list[str]:
+def wrapped(names: Iterable[Any], width: int = 28) -> list[str]:
     """Names in lines of so many characters, so that on a phone half of a figure is left for what it shows."""
     return [textwrap.fill(str(name), width) for name in names]
 
@@ -117,6 +118,7 @@ def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
     size = (min(WIDTH + 0.6, side + 1.2), side)
     figure = heat(shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, size=size)
     figure.axes[0].set(ylabel="truth", xlabel="prediction", aspect="equal")
+    figure.set_layout_engine("compressed")  # knows of squares
     for row, column in zip(*np.nonzero(shares), strict=True):
         told = f"{names[row]}, taken for {names[column]}: {shares[row, column]:.0%}"
         figure.axes[0].add_patch(Rectangle((column, row), 1, 1, alpha=0, gid=HOVER + told))
@@ -208,7 +210,7 @@ def lines(
     seaborn.lineplot(table, x=x, y=y, err_kws={"alpha": 0.2, "linewidth": 0}, ax=axes, **look)
     if table[x].dtype.kind in "iu":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.set(xlabel=x_label or x, ylabel=label or y)
+    axes.set(xlabel=x_label or x, ylabel=textwrap.fill(label or y, 28))
     axes.grid(axis="y")
     axes.margins(x=0.01)
     if names:
@@ -277,8 +279,16 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     body = re.sub(r' (width|height)="[^"]*"', "", body, count=2).replace(INK, "currentColor")  # those of <svg>
     label = f' aria-label="{escape(alt)}"' if alt else ""
     look = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px;height:auto;stroke-linejoin:round"
-    look += ";min-width:40rem" if figure.get_figwidth() > WIDTH else ""  # many names: scrolled rather than made small
+    if (least := _least_width(figure)) > PHONE:
+        look += f";min-width:{least / 16:.0f}rem"  # many names: scrolled rather than made small
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
+
+
+def _least_width(figure: Figure) -> float:
+    """The width in pixels of a page below which the names beside axes could not be read."""
+    ticks = [tick for axes in figure.axes for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    smallest = min((float(tick.get_fontsize()) for tick in ticks if tick.get_text()), default=12.0)  # points, 1/72 inch
+    return figure.get_figwidth() * 72 * READABLE / smallest
 
 
 def canvas(*panels: int, height: float = 3.6, width: float = WIDTH, **shared: Any) -> tuple[Figure, Any]:

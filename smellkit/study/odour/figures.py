@@ -90,7 +90,7 @@ def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, m
         plane = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(plane)
     kinds = [category(windows.classes[i]) for i in windows.target[chosen]]
     order = np.argsort([KINDS.index(kind) for kind in kinds], kind="stable")
-    axes = {"x_label": "first component", "label": "second component"} if method == "pca" else {}
+    axes: Any = {"x_label": "first component", "label": "second component"} if method == "pca" else {}
     return plots.scatter(plane[order, :2], groups=[kinds[i] for i in order], **axes)
 
 
@@ -135,7 +135,7 @@ def abstention(probabilities: NDArray, target: NDArray) -> Figure:
     right = (probabilities.argmax(1) == target)[np.argsort(-margin(probabilities), kind="stable")]
     count = np.arange(1, len(right) + 1)
     table = pd.DataFrame({"share": count / len(right), "right": np.cumsum(right) / count})
-    words = {"x_label": "share of windows that is answered", "label": "share that was right"}
+    words: Any = {"x_label": "share of windows that is answered", "label": "share that was right"}
     figure = plots.lines(table, x="share", y="right", **words)
     figure.axes[0].set(xlim=(0, 1.01), ylim=(0, 1.02))
     return figure
@@ -273,7 +273,7 @@ def aired(table: pd.DataFrame) -> Figure:
 def belief(table: pd.DataFrame) -> Figure:
     """How the shares of scents move while more is sniffed, each scent in its colour (`Sniff.shares`)."""
     named = table.assign(scent=table["scent"].str.replace("_", " "))
-    words = {"x_label": "rows sniffed", "label": "share of belief"}
+    words: Any = {"x_label": "rows sniffed", "label": "share of belief"}
     return plots.lines(named, x="rows", y="share", group="scent", shades=SHADES, **words)
 
 
