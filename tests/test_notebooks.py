@@ -117,6 +117,7 @@ def test_an_exercise_has_a_hidden_hint_and_a_solution_that_checks_itself(name):
         if "### Exercise" in source(cell):
             assert re.search(r"<details><summary>Hint</summary>.*</details>", source(cell), re.DOTALL), cell["id"]
             assert "solution" in cells[place + 1]["metadata"].get("tags", []), cell["id"]
+            assert "assert " in source(cells[place + 1]), cell["id"]
 
 
 @every
