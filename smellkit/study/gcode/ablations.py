@@ -11,6 +11,7 @@ import pandas as pd
 
 from smellkit import paths, runs
 from smellkit.gcode.recordings import MODALITIES, channel_mask
+from smellkit.options import task_of
 from smellkit.study import sweep
 from smellkit.study.evaluate import earlier, publish
 from smellkit.study.gcode import protocols as bench
@@ -86,7 +87,7 @@ def _zeroed(name: str, seed: int) -> pd.DataFrame:
     not what the channel is worth; for that, train again (`--set without=...`).
     """
     run, rows = runs.latest(name), []
-    prepared = tasks.config_of(tasks.WindowDecoderTask, run.params).prepared
+    prepared = task_of(tasks.WindowDecoderTask, run.params).prepared
     for kind in ("", *MODALITIES):
         test = bench.predictions([(run, prepared)], mask=channel_mask(without=kind))
         rows.append({"case": kind or "nothing", "seed": seed, "TF": token_accuracy(test.forced, test.target)})
