@@ -116,7 +116,7 @@ def day_confidence(
 
 def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dict, **network: Any) -> str:
     """Write the weights with their figures and return what these are; `network` is its model, options, and why."""
-    figures = scores(smell, data)
+    figures = runs.plain(scores(smell, data))
     revision = "github.com/MIT-MI/SmellNet ea940d686c67e411c9cf396f844e7be8ca2b6424"
     manifest = {
         "kind": "odour",
