@@ -3,6 +3,7 @@
 #   make run               notebooks on the simulated sample, then the site
 #   make run DATA=folder   the same on real recordings
 #   make test              lint, types, every test
+#   make lessons           every notebook twice, to the last digit, and once with another parameter
 #   make lab               JupyterLab on the notebooks
 #
 #   PROFILE=full           longer training, as in notebooks/profiles.yaml
@@ -34,7 +35,7 @@ define install
 	$(GET) $(INDEX) -e '.[$(1)]'
 endef
 
-.PHONY: run test lab clean
+.PHONY: run test lessons lab clean
 
 run: $(VENV)/run.stamp
 	$(RUN) run --profile $(PROFILE) $(FOLDER)
@@ -47,6 +48,10 @@ test: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n logical --dist loadgroup -m "not alone"
 	$(BIN)/python -m pytest -m alone
+
+lessons: export OMP_NUM_THREADS = 1
+lessons: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n logical -m lessons tests/test_executed.py
 
 lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks

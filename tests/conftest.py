@@ -31,8 +31,13 @@ ALONE = ("test_device", "test_panel", "test_browser", "test_enose", "test_no_ter
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Files that measure seconds, or signal their own process, are run alone; of the others a file stays together."""
+def pytest_collection_modifyitems(config, items):
+    """Files that measure seconds, or signal their own process, are run alone; of the others a file stays together.
+
+    Whole notebooks take minutes, and run where `-m` asks for them.
+    """
+    if "lessons" not in config.option.markexpr:
+        items[:] = [item for item in items if not item.get_closest_marker("lessons")]
     for item in items:
         if item.path.stem.startswith(ALONE):
             item.add_marker(pytest.mark.alone)
