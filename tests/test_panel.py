@@ -40,7 +40,7 @@ def recording(substance):
     return next(recordings.find().glob(f"base/testing/{substance}/*.csv"))
 
 
-def wait(condition, seconds=60):
+def wait(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
