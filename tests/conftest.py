@@ -57,7 +57,7 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_collection_modifyitems(config, items):
-    """What has its turn comes first, then files of many tests. Whole notebooks take minutes: they run where `-m` asks."""
+    """What has its turn comes first, then files of many tests; whole notebooks take minutes: only where `-m` asks."""
     if "lessons" not in config.option.markexpr:
         items[:] = [item for item in items if not item.get_closest_marker("lessons")]
     count = Counter(item.path for item in items)
