@@ -50,7 +50,7 @@ def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -
         axes.set_title(name, fontsize=10)
     panels[0, 0].set_ylabel("Y, mm")
     if len(true):
-        panels[0, 0].legend(loc="best", fontsize=8)
+        figure.legend(*(part[:1] for part in axes.get_legend_handles_labels()), loc="outside lower center")
     return figure
 
 
@@ -61,7 +61,7 @@ def timeline(machine: Machine, recording: str, *, names: Sequence[str]) -> Figur
     for axes, name, shade in zip(panels[:, 0], names, plots.PALETTE, strict=False):
         axes.plot(np.arange(len(values)) / RATE, values[:, CONTINUOUS.index(name)], color=shade, linewidth=1.2)
         unit = UNITS.get(modality(name), "")
-        axes.set_ylabel(name.replace(".", "\n") + unit, rotation=0, ha="right", va="center", fontsize=9)
+        axes.set_ylabel(name.replace(".", "\n") + unit, rotation=0, ha="right", va="center", fontsize=11)
     panels[-1, 0].set_xlabel("seconds")
     return figure
 
@@ -71,11 +71,12 @@ def protocols(rows: Mapping[str, Mapping], *, measures: Sequence[str] = ("TF", "
     figure, axes = plots.canvas(height=1.4 + 0.62 * len(rows))
     figures = {m: 100 * pd.DataFrame([row[m] for row in rows.values()], list(rows)) for m in measures}
     ends = [[own["value"] - own["low"], own["high"] - own["value"]] for own in figures.values()]
-    values = pd.DataFrame({measure: own["value"] for measure, own in figures.items()})
+    values = pd.DataFrame({measure: own["value"] for measure, own in figures.items()}).set_axis(plots.wrapped(rows))
     bars = {"color": plots.PALETTE[: len(measures)], "width": 0.8, "legend": False, "capsize": 2, "ecolor": plots.INK}
     values.plot.barh(ax=axes, xerr=np.clip(ends, 0, None), **bars)
     axes.invert_yaxis()
     axes.set(xlabel="tokens right, %", xlim=(0, 100))
+    plots.show_ends(axes, np.concatenate([own[["low", "high"]].to_numpy(float) for own in figures.values()]))
     axes.grid(axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(measures))
     return figure
