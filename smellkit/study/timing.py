@@ -19,6 +19,12 @@ from smellkit.errors import SmellkitError
 
 Call = Callable[[], object]
 Row = dict[str, Any]
+WATCH = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 def machine() -> dict[str, Any]:
@@ -64,15 +70,16 @@ def arithmetic(count: float) -> float:
 
 
 def peak(*words: str) -> float:
-    """Megabytes that a Python program with these arguments takes at most, on one thread."""
-    child = subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SmellkitError(f"`python {' '.join(words)}` ended with {child.returncode}", hint="run it by itself")
-    return usage.ru_maxrss / 1024
+    """Megabytes that a Python program with these arguments takes at most, on one thread.
+
+    A small program starts it: a process counts as its own what the one that started it had.
+    """
+    one = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WATCH, sys.executable, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=one, check=False)
+    if done.returncode:
+        raise SmellkitError(f"`python {' '.join(words)}` ended with {done.returncode}", hint="run it by itself")
+    return int(done.stdout) / 1024
 
 
 def session(file: Path) -> Any:
