@@ -9,7 +9,7 @@ const QUANTILES = [0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1], LAGS = [1, 5, 1
 export const SCENTS = ["banana", "mandarin_orange", "pear", "apple", "mango", "peach",
   "strawberry", "cloves", "coriander", "cumin", "garlic", "almond"];
 export const EVERY = 5, MEMORY = 0.6;  // rows between two answers; the answer so far against the newest window
-const GROVE = ["NO2", "C2H5OH", "VOC", "CO"], MARGIN = 0.05, OUTSIDE = 0.5;
+const GROVE = ["NO2", "C2H5OH", "VOC", "CO"], MARGIN = 0.05, OUTSIDE = 0.5, FEW = 4;
 const SLACK = 1, STILL = 2.5, LEAST = 250;
 
 export class DataError extends Error {
@@ -114,7 +114,8 @@ export class Smell {
     const name = this.classes[best];
     const flat = p[best] - (p[order[1]] ?? 0) < this.thresholds.margin || entropy > this.thresholds.entropy + 1e-12;
     let reason = "", mixtureReason = "";
-    if (flat) reason = mixtureReason = "not sure";
+    const set = this.set(p, order);
+    if (flat) reason = mixtureReason = set.length > 1 && set.length <= FEW ? `not sure: ${set.slice(0, -1).join(", ")} or ${set.at(-1)}` : "not sure";
     else if (inside < 1 - OUTSIDE) reason = mixtureReason = SCENTS.includes(name) ? "not sure" : `${name} is not one of the player's scents`;
     else {
       const [first, second] = [...beta.keys()].sort((a, b) => beta[b] - beta[a] || a - b);
@@ -122,7 +123,7 @@ export class Smell {
       if (beta[first] - beta[second] < MARGIN) reason = doubt;
       if (reason && beta[first] - 1 / SCENTS.length < MARGIN) mixtureReason = doubt;
     }
-    return {probabilities: p, name, confidence: p[best], set: this.set(p, order), beta, reason, mixtureReason, abstains: flat};
+    return {probabilities: p, name, confidence: p[best], set, beta, reason, mixtureReason, abstains: flat};
   }
 
   set(p, order) {
