@@ -236,8 +236,8 @@ def wide_and_deep(shape: tuple[int, ...], wide: Encoder, deep: Encoder, *, softe
     `wide` sees windows of `shape` (steps, 2 * curves); `deep`, a curve-mlp, sees their first half, the curves.
     """
     network = make("wide-and-deep", shape, classes=wide.head.out_features, **options)
-    network.backbone.wide.load_state_dict(wide.backbone.state_dict())
-    network.backbone.deep.load_state_dict(deep.backbone.state_dict())
+    for name, part in (("wide", wide), ("deep", deep)):
+        network.backbone.get_submodule(name).load_state_dict(part.backbone.state_dict())
     with torch.no_grad():
         maps = [part.head.weight.double() @ part.embed.weight.double() for part in (wide, deep)]
         offsets = [part.head(part.embed.bias) for part in (wide, deep)]

@@ -122,9 +122,9 @@ def day_confidence(
             windows = cut(sessions.another_day(training[held], sign * pair), system.protocol, classes=classes)
             number = 1000 * (2 * fold + (sign > 0)) + windows.recording  # of a recording on a day
             parts.append((scorer(windows.values), windows.target, number))
-    scores, target, windows = calibrated.growing(*map(np.concatenate, zip(*parts, strict=True)))
-    pooling = calibrated.pooling(scores, target, windows)
-    sharper = scores * windows[:, None] ** pooling
+    scores, target, counts = calibrated.growing(*map(np.concatenate, zip(*parts, strict=True)))
+    pooling = calibrated.pooling(scores, target, counts)
+    sharper = scores * counts[:, None] ** pooling
     learnt = calibrated.calibrate(sharper, target, np.arange(len(target)), precision=DAY_PRECISION)
     learnt = replace(learnt, pooling=pooling)
     return calibrated.with_categories(learnt, sharper, target, classes, precision=DAY_PRECISION)
