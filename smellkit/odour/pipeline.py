@@ -70,7 +70,7 @@ class Mixture:
     seconds: float = 0.0  # how long the answer took
     category: str = ""  # the likeliest kind of food, of a single smell, and its probability
     category_confidence: float = 0.0
-    among: tuple[str, ...] = ()  # of a single smell: the classes that hold it as often as the weights promise
+    among: tuple[str, ...] = ()  # of a single smell: the classes that hold it as often as was learnt
 
     @property
     def abstains(self) -> bool:  # so that no single scent should be played
@@ -356,7 +356,7 @@ FLAT = named(normalised(np.zeros(len(SCENTS))))  # what is said where nothing is
 
 
 def likely(probabilities: NDArray, smell: Smell) -> tuple[str, ...]:
-    """The classes, likeliest first, of which one is the truth as often as the calibration of `smell` promises."""
+    """The classes, likeliest first, of which one is the truth as often as `smell` was calibrated for."""
     inside = prediction_sets(probabilities[None], smell.confidence.quantile)[0]
     return tuple(smell.classes[i] for i in np.argsort(-probabilities, kind="stable") if inside[i])
 
