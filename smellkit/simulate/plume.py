@@ -153,8 +153,9 @@ def plan(
     if missing not in MISSING:
         raise OptionError(f"There is no pattern {missing!r} of missing gases", hint=f"one of {', '.join(MISSING)}")
     abroad = ["" if name in ("", "own") else name for name in world.split(",")]
-    if unknown := [name for name in abroad if name and name not in worlds.WORLDS]:
-        raise OptionError(f"There is no simulator {unknown[0]!r}", hint=f"one of own, {', '.join(worlds.WORLDS)}")
+    known = ["own", *worlds.WORLDS, "mixed"]
+    if unknown := [name for name in abroad if name and name not in known]:
+        raise OptionError(f"There is no simulator {unknown[0]!r}", hint=f"one of {', '.join(known)}")
     if pairs < 1 or frames < 1:
         raise OptionError(f"{pairs} pairs in videos of {frames} frames", hint="1 or more of both")
     if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:
