@@ -154,6 +154,12 @@ export class Smell {
   }
 }
 
+// Why nothing is named: a few classes are as likely, or only the category is sure, or neither.
+function doubt(set, kind) {
+  if (set.length > 1 && set.length <= FEW) return `not sure: ${set.slice(0, -1).join(", ")} or ${set.at(-1)}`;
+  return kind ? `not sure which of the ${kind}` : "not sure";
+}
+
 // Rows one by one, as from a board: an answer every few rows from the first window on.
 export class Listener {
   constructor(smell) { this.smell = smell; this.restart(); }
