@@ -3,6 +3,7 @@
 #   make run               notebooks on the simulated sample, then the site
 #   make run DATA=folder   the same on real recordings
 #   make test              lint, types, every test
+#   make lessons           every notebook twice, to the last digit, and once with another parameter
 #   make lab               JupyterLab on the notebooks
 #
 #   PROFILE=full           longer training, as in notebooks/profiles.yaml
@@ -34,7 +35,7 @@ define install
 	$(GET) $(INDEX) -e '.[$(1)]'
 endef
 
-.PHONY: run test lab clean
+.PHONY: run test lessons lab clean
 
 run: $(VENV)/run.stamp
 	$(RUN) run --profile $(PROFILE) $(FOLDER)
@@ -45,8 +46,11 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n logical --dist loadgroup -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n auto --no-loadscope-reorder
+
+lessons: export OMP_NUM_THREADS = 1
+lessons: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -n logical -m lessons tests/test_executed.py
 
 lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks

@@ -227,23 +227,32 @@ def _execute(
     part, stamp = target.parent / "unfinished" / target.name, target.with_suffix(".json")
     log = part.with_suffix(".log")
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it logs is in the error below
-    began = time.monotonic()
+    began, used = time.monotonic(), _core_seconds()
     try:
         papermill.execute_notebook(
             notebook.path, part, dict(values), kernel_name="python3", language="python", cwd=notebook.path.parent,
             progress_bar=False, execution_timeout=timeout, start_timeout=120, **_kernel(log, target.parent, settings),
         )  # fmt: skip
     except (PapermillExecutionError, TimeoutError, RuntimeError) as why:
-        for old in (target, stamp):  # what an older text of the notebook gave is not its result
+        over = not (target.parent / paths.LOCK).exists()  # the batch ended its kernel
+        for old in () if over else (target, stamp):  # what an older text of the notebook gave is not its result
             old.unlink(missing_ok=True)
         return Result(notebook.name, FAILED, time.monotonic() - began, part, _explain(notebook, why, part, timeout))
     seconds = time.monotonic() - began
     _clean(part)
     part.replace(target)
     log.unlink(missing_ok=True)
-    made = {"key": key, "seconds": round(seconds, 2), "at": time.time(), "parameters": dict(values)}
-    paths.write_json(stamp, made)
+    took = {"seconds": round(seconds, 2), "core_seconds": round(_core_seconds() - used, 2)}
+    paths.write_json(stamp, {"key": key, **took, "at": time.time(), "parameters": dict(values)})
     return Result(notebook.name, DONE, seconds, target)
+
+
+def _core_seconds() -> float:
+    """Seconds of all cores that the kernels of this process have used, those that have ended."""
+    from psutil import Process
+
+    spent = Process().cpu_times()
+    return float(spent.children_user + spent.children_system)
 
 
 def _kernel(log: Path, out: Path, settings: dict[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -28,6 +29,7 @@ TWELVE = (*PALETTE, "#8c5a3c", "#8fce7e", "#4b5fa5", "#7d8894")  # enough for th
 INK = "#7b7c7e"  # contrast 4.2 on a white page and 4.2 on a dark one
 HOVER = "told: "  # begins the id of a shape that says the rest of it to who points at it
 WIDTH = 6.4  # inches; the text stays readable when a phone shows this at 360 pixels
+PHONE, READABLE = 360, 8.4  # pixels: the width of a figure on a phone, and the size of the smallest letters
 
 
 def style() -> None:
@@ -80,12 +82,28 @@ def bars(
     drawn = axes.barh(range(len(names)), np.nan_to_num(heights), **look)
     for name, single in (points or {}).items():
         axes.plot(single, [names.index(name) + 0.42] * len(single), "o", mfc="none", color=PALETTE[1], markersize=4.5)
+        axes.set_ylim(bottom=len(names) - 0.4)  # rings of the last bar are clear of the axis
     texts = ["n/a" if np.isnan(height) else f"{height:.{digits}f}" for height in heights]
-    axes.bar_label(drawn, texts, padding=5, fontsize=10.5)
+    axes.bar_label(drawn, texts, padding=5, fontsize=11.5)
     axes.margins(x=0.12)
     if limits or np.nanmin(heights, initial=0) >= 0:
         axes.set_xlim(*(limits or (0, None)))
+    if low is not None and high is not None:
+        show_ends(axes, ends)
     return figure
+
+
+def show_ends(axes: Axes, ends: np.ndarray) -> None:
+    """Widen the axes until both ends of every interval, `ends`, can be seen, those at zero apart from the axis, too."""
+    known = ends[np.isfinite(ends)]
+    left, right = axes.get_xlim()
+    room = 0.015 * (right - left)
+    axes.set_xlim(min(known.min(initial=right) - room, left), max(known.max(initial=left) + room, right))
+
+
+def wrapped(names: Iterable[Any], width: int = 28) -> list[str]:
+    """Names in lines of so many characters, so that on a phone half of a figure is left for what it shows."""
+    return [textwrap.fill(str(name), width) for name in names]
 
 
 def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
@@ -100,6 +118,7 @@ def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
     size = (min(WIDTH + 0.6, side + 1.2), side)
     figure = heat(shares, rows=names, columns=names, label="share of a row", numbers=len(names) <= 12, size=size)
     figure.axes[0].set(ylabel="truth", xlabel="prediction", aspect="equal")
+    figure.set_layout_engine("compressed")  # knows of squares
     for row, column in zip(*np.nonzero(shares), strict=True):
         told = f"{names[row]}, taken for {names[column]}: {shares[row, column]:.0%}"
         figure.axes[0].add_patch(Rectangle((column, row), 1, 1, alpha=0, gid=HOVER + told))
@@ -137,7 +156,7 @@ def heat(
     long = max(map(len, map(str, columns)), default=0) > 3
     sides: Any = (("y", len(rows), 0), ("x", len(columns), 60 if long else 0))
     for side, many, turn in sides:
-        fitting = 11 if many <= 16 else 8 if many <= 30 else 6.4  # so many names fit side by side
+        fitting = 12 if many <= 16 else 8 if many <= 30 else 6.4  # so many names fit side by side
         axes.tick_params(axis=side, labelsize=fitting, rotation=90 if turn and many > 30 else turn, length=0)
     for tick in axes.get_xticklabels() if long and len(columns) <= 30 else []:
         tick.set(ha="right", rotation_mode="anchor")
@@ -156,34 +175,42 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, *, bins: int = 10) 
     accuracy = np.bincount(position, weights=correct, minlength=bins) / np.clip(counts, 1, None)
     shades = [(PALETTE[0], 0.25 + 0.7 * count / max(counts.max(), 1)) for count in counts]
     axes.bar(np.arange(bins) / bins, accuracy, width=0.94 / bins, align="edge", color=shades)
-    axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1)
-    axes.annotate("calibrated", (0.97, 0.97), (-4, 0), textcoords="offset points", ha="right", fontsize=9.5)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle=(0, (4, 3)), linewidth=1, label="calibrated")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", aspect="equal")
     axes.grid(True)
+    _legend(axes, 1)
     return figure
 
 
 def lines(
-    table: pd.DataFrame, *, x: str, y: str, group: str | None = None, label: str = "", x_label: str = ""
+    table: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    group: str | None = None,
+    label: str = "",
+    x_label: str = "",
+    shades: Mapping[str, str] | None = None,
 ) -> Figure:
     """Lines of `y` over `x`, one a `group`; several rows at one `x` give their mean with a 95 % band.
 
-    The interval of n rows is 1.96 standard errors of the mean (n of 3 or more); fewer rows draw no band.
+    The interval of n rows is 1.96 standard errors of the mean (n of 3 or more); fewer rows draw no band. `shades` are
+    the colours of groups that have one elsewhere.
     """
     import seaborn
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = canvas()
     names = [] if group is None else list(table[group].drop_duplicates())
-    shades = dict(zip(names, colours(map(str, names)).values(), strict=True))
+    shades = shades or dict(zip(names, colours(map(str, names)).values(), strict=True))
     look: dict[str, Any] = {"hue": group, "palette": shades} if names else {"color": PALETTE[0]}
     half = lambda values: 1.96 * values.sem() if len(values) >= 3 else np.nan  # noqa: E731
     band = lambda values: (values.mean() - half(values), values.mean() + half(values))  # noqa: E731
     look["errorbar"] = band if table.duplicated([x, *([group] if group else [])]).any() else None
     seaborn.lineplot(table, x=x, y=y, err_kws={"alpha": 0.2, "linewidth": 0}, ax=axes, **look)
     if table[x].dtype.kind in "iu":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel=x_label or x, ylabel=label or y)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set(xlabel=x_label or x, ylabel=textwrap.fill(label or y, 28))
     axes.grid(axis="y")
     axes.margins(x=0.01)
     if names:
@@ -226,15 +253,15 @@ def timeline(table: pd.DataFrame, *, label: str = "seconds") -> Figure:
     return figure
 
 
-def scatter(points: np.ndarray, *, groups: Sequence[str]) -> Figure:
-    """Points in the plane, (points, 2), one colour a group: a map of an embedding."""
+def scatter(points: np.ndarray, *, groups: Sequence[str], label: str = "", x_label: str = "") -> Figure:
+    """Points in the plane, (points, 2), one colour a group: a map of an embedding, whose units say nothing."""
     import seaborn
 
     figure, axes = canvas(height=4.4)
     shades = colours(groups)
     x, y = np.asarray(points, float).T
     seaborn.scatterplot(x=x, y=y, hue=list(groups), palette=shades, s=16, alpha=0.75, linewidth=0, ax=axes)
-    axes.set(xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[], xlabel=x_label, ylabel=label)
     axes.spines[:].set_visible(False)
     _legend(axes, len(shades))
     return figure
@@ -252,8 +279,16 @@ def svg(figure: Figure, *, alt: str = "") -> str:
     body = re.sub(r' (width|height)="[^"]*"', "", body, count=2).replace(INK, "currentColor")  # those of <svg>
     label = f' aria-label="{escape(alt)}"' if alt else ""
     look = f"width:100%;max-width:{figure.get_figwidth() * 108:.0f}px;height:auto;stroke-linejoin:round"
-    look += ";min-width:40rem" if figure.get_figwidth() > WIDTH else ""  # many names: scrolled rather than made small
+    if (least := _least_width(figure)) > PHONE:
+        look += f";min-width:{least / 16:.0f}rem"  # many names: scrolled rather than made small
     return body.replace("<svg", f'<svg style="{look}" role="img"{label}', 1)
+
+
+def _least_width(figure: Figure) -> float:
+    """The width in pixels of a page below which the names beside axes could not be read."""
+    ticks = [tick for axes in figure.axes for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    smallest = min((float(tick.get_fontsize()) for tick in ticks if tick.get_text()), default=12.0)  # points, 1/72 inch
+    return figure.get_figwidth() * 72 * READABLE / smallest
 
 
 def canvas(*panels: int, height: float = 3.6, width: float = WIDTH, **shared: Any) -> tuple[Figure, Any]:
@@ -267,8 +302,8 @@ def canvas(*panels: int, height: float = 3.6, width: float = WIDTH, **shared: An
 
 def _rows(names: Iterable[Any], *, label: str, room: float = 1.1) -> tuple[Figure, Axes]:
     """Return a figure for horizontal bars at 0, 1, ..., named from top to bottom, and its axes."""
-    names = list(map(str, names))
-    figure, axes = canvas(height=room + 0.36 * len(names))
+    names = wrapped(names)
+    figure, axes = canvas(height=room + (0.45 if any("\n" in name for name in names) else 0.36) * len(names))
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
     axes.tick_params(axis="y", length=0)

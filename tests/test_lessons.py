@@ -5,11 +5,14 @@ import shutil
 import time
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 
 from smellkit import batch, notebook, paths, plots
 from smellkit.errors import DataError
 from smellkit.study import lessons
+from smellkit.study.odour import figures
 
 BEGIN = """from smellkit import notebook
 from smellkit.study import lessons
@@ -66,6 +69,39 @@ def test_a_slider_redraws_the_figure(monkeypatch):
     assert "0.50" in picture.value
     slider.value = 0.25
     assert "0.25" in picture.value
+
+
+PLAYED = {"01_odour_data": ("film", "film-play"), "03_odour_mixture": ("explore",)}
+
+
+@pytest.fixture(params=PLAYED)
+def played(request):
+    """What the cells of a notebook give that a reader plays with: run them, and get what is shown."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    book = json.loads((paths.HOME / "notebooks" / f"{request.param}.ipynb").read_text(encoding="utf-8"))
+    sources = {cell["id"]: "".join(cell["source"]) for cell in book["cells"]}
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.push({"np": np, "pd": pd, "plots": plots, "lessons": lessons, "figures": figures})
+    return lambda: [shell.run_cell(sources[name]) for name in PLAYED[request.param]][-1].result
+
+
+def test_the_sliders_of_a_notebook_move_its_figure(played, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "0")
+    *sliders, picture = played().children
+    assert len(sliders) >= 3
+    for slider in sliders:
+        before = picture.value
+        slider.value = slider.min if slider.value != slider.min else slider.max
+        assert picture.value != before, f"{slider.description} moves nothing"
+
+
+def test_a_page_of_the_notebook_shows_its_states_beforehand(played, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "1")
+    text = played().data
+    assert text.count("<summary>") == text.count("<svg") >= 3 and text.count(" open>") == 1
+    assert len(set(text.split("<svg")[1:])) == text.count("<svg"), "two states look the same"
 
 
 def test_nobody_waits_for_a_virtual_player_where_nobody_watches(monkeypatch):

@@ -42,6 +42,22 @@ def test_a_chart_is_saved_and_takes_the_page_s_text_colour(chart):
     assert figure.get_figwidth() <= 7.1
 
 
+def test_both_ends_of_every_interval_are_seen_apart_from_the_axis():
+    low, high = {"none": 0.0, "below": -0.05, "all": 0.9}, {"none": 0.4, "below": 0.1, "all": 1.0}
+    axes = plots.bars({"none": 0.1, "below": 0.0, "all": 1.0}, low=low, high=high, limits=(0, 1)).axes[0]
+    left, right = axes.get_xlim()
+    assert left < -0.05 and right > 1.0
+    one = plots.bars({"none": 0.1}, low={"none": 0.0}, high={"none": 0.4}).axes[0]
+    assert one.get_xlim()[0] < 0
+
+
+def test_long_names_leave_half_of_a_chart_for_its_bars():
+    figure = plots.bars({"temperature, pressure, humidity, altitude": 1.0, "pressure": 0.5})
+    figure.savefig(io.BytesIO())
+    assert figure.axes[0].get_position().width > 0.5
+    assert [text.get_text().count("\n") for text in figure.axes[0].get_yticklabels()] == [1, 0]
+
+
 def test_the_same_figure_is_the_same_text():
     assert plots.svg(CHARTS["lines"]()) == plots.svg(CHARTS["lines"]())
 

@@ -273,7 +273,7 @@ def test_a_task_can_be_left_out():
 def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path, monkeypatch):
     plan = "task: plume\nvariants: {both tasks: {}, class only: {masks: 0}}\n"
     (tmp_path / "plume-tasks.yaml").write_text(plan + "fixed: {model: fume, height: 32, epochs: 1, batch: 32}\n")
-    monkeypatch.setattr(ablations, "FOLDER", tmp_path)
+    monkeypatch.setattr(ablations.sweep, "FOLDER", tmp_path)
     out = tmp_path / "ablations.json"
     out.write_text(
         json.dumps({"tables": {"Which tasks are learned": {}, "Classes and augmentation": {"as it was": {"seeds": 3}}}})

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smellkit.errors import OptionError
@@ -40,6 +42,13 @@ class Encoder(nn.Module):
         known = {"summary": batch["summary"]} if "summary" in batch else {}  # what `normalizer` gave, computed once
         z = self.embed(self.backbone(batch["window"], **known))  # (batch, width) -> (batch, 50)
         return {"z": z, "logits": self.head(z)}
+
+    @torch.no_grad()
+    def run(self, windows: NDArray, output: str = "logits", *, batch: int = 512) -> Tensor:
+        """One output for any number of windows (n, steps, channels), in batches; (0, size) where there are none."""
+        none = torch.zeros(0, {"z": self.head.in_features, "logits": self.head.out_features}[output])
+        parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
+        return torch.cat([self({"window": part})[output] if len(part) else none for part in parts])
 
 
 class Standardizer(nn.Module):

@@ -34,6 +34,7 @@ from smellkit.sensors import SMELLNET
 __all__ = ["Panel", "Session", "show"]
 
 PICTURE = paths.HOME / "site" / "images" / "panel.png"
+SHOWN = "The live panel: ports and buttons, the answer, curves of six sensors, shares of twelve scents, the link's log"
 KEEP = 4  # scents of a mixture that are played
 PLAYED = [("as recognised", 0), *((f"{number} {name}", number) for number, name in enumerate(SCENTS, 1))]
 RATES = [("1 x", 1.0), ("10 x", 10.0), ("50 x", 50.0)]
@@ -113,7 +114,9 @@ class Panel:
             return self.box._repr_mimebundle_(**kwargs)
         bundle = {"text/plain": "The live panel; open this notebook in JupyterLab to use it."}
         if PICTURE.exists():  # a page has no kernel: what the panel looks like has to do
-            bundle["image/png"] = base64.b64encode(PICTURE.read_bytes()).decode()
+            source = f"data:image/png;base64,{base64.b64encode(PICTURE.read_bytes()).decode()}"
+            picture = f'<img src="{source}" alt="{SHOWN}" style="width:100%;min-width:40rem">'  # scrolled on a phone
+            bundle["text/html"] = f'<figure class="smell-figure">{picture}</figure>'
         return bundle
 
     # the widgets

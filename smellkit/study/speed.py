@@ -22,7 +22,8 @@ import numpy as np
 
 from smellkit import batch, cluster, paths
 from smellkit.errors import OptionError, SmellkitError
-from smellkit.study.evaluate import earlier, publish
+from smellkit.study.commands import FOLDER, keep
+from smellkit.study.evaluate import earlier
 
 RECORDINGS, HOUR = 300, 3600  # files to read; rows of an hour at 1 Hz
 Call = Callable[[], object]
@@ -291,9 +292,7 @@ PARTS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
 
 @click.command()
 @click.option("--part", "parts", multiple=True, help=f"Only this: {', '.join(PARTS)}.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Write the figures there; other parts stay.")
+@click.option("--json", "out", type=FOLDER, help="Write the figures there; other parts stay.")
 def bench(parts, out):
     """Measure the kit's speed beside what people would use instead: ratios, one thread, in turn."""
-    result = run(parts, kept=earlier(out or ""), progress=click.echo)
-    if out:
-        click.echo(f"Written to {publish(out, result, command='smellkit bench speed')}.")
+    keep(run(parts, kept=earlier(out), progress=click.echo), out, "smellkit bench speed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 KINDS = [*CATEGORIES, "other"]
 METHODS = ("pca", "tsne")  # of a landscape
+SHADES = {name.replace("_", " "): shade for name, shade in zip(SCENTS, plots.TWELVE, strict=True)}  # of the scents
 CHANGE = "change since the first row"
-POINTS = 150  # of a line in a small panel, about
+POINTS, ALL = 150, 12_000  # of a line in a small panel, and of all lines of a figure, about
 Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
 
 
@@ -88,7 +90,8 @@ def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, m
         plane = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(plane)
     kinds = [category(windows.classes[i]) for i in windows.target[chosen]]
     order = np.argsort([KINDS.index(kind) for kind in kinds], kind="stable")
-    return plots.scatter(plane[order, :2], groups=[kinds[i] for i in order])
+    axes: Any = {"x_label": "first component", "label": "second component"} if method == "pca" else {}
+    return plots.scatter(plane[order, :2], groups=[kinds[i] for i in order], **axes)
 
 
 def confusion(scores: NDArray, windows: LabelledWindows) -> Figure:
@@ -132,7 +135,7 @@ def abstention(probabilities: NDArray, target: NDArray) -> Figure:
     right = (probabilities.argmax(1) == target)[np.argsort(-margin(probabilities), kind="stable")]
     count = np.arange(1, len(right) + 1)
     table = pd.DataFrame({"share": count / len(right), "right": np.cumsum(right) / count})
-    words = {"x_label": "share of windows that is answered", "label": "share that was right"}
+    words: Any = {"x_label": "share of windows that is answered", "label": "share that was right"}
     figure = plots.lines(table, x="share", y="right", **words)
     figure.axes[0].set(xlim=(0, 1.01), ylim=(0, 1.02))
     return figure
@@ -172,6 +175,7 @@ def surroundings(table: pd.DataFrame) -> Figure:
     for kind, shade in colour.items():
         axes.scatter([], [], s=26, color=shade, label=kind)
     axes.set(xlabel="pressure in hPa", ylabel="humidity in %")
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(True)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, handletextpad=0.2)
     return figure
@@ -183,12 +187,13 @@ def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 
     several = (windows.ratios > 0).sum(axis=1) > 1
     chosen = np.unique(names[several] if several.any() else names)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
-    figure, axes = plots.canvas(1, 2, height=1.8 + 0.34 * len(chosen), sharey=True)
+    said = plots.wrapped(re.sub(r"(\d+) ", r" \1, ", re.sub(r"(\d+)$", r" \1", name)) for name in chosen)
+    figure, axes = plots.canvas(1, 2, height=1.8 + 0.42 * len(chosen), sharey=True)
     shades = [plots.TWELVE[place] for place in to_channels(np.eye(len(ODORANTS))).argmax(axis=1)]  # those of playlists
     for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
-        means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], chosen, list(ODORANTS))
+        means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], said, list(ODORANTS))
         means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=shades)
-        side.set(title=title, xlim=(0, 1), xlabel="ratio")
+        side.set(title=title, xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"], xlabel="ratio")
         side.tick_params(axis="y", length=0)
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -225,10 +230,11 @@ def grouped(
         for row, value in zip(rows, score, strict=True):
             if digits is not None and np.isfinite(value):
                 axes.annotate(f"{value:.{digits}f}", (value, row), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), plots.wrapped(names))
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set(xlabel=label, xlim=limits)
+    plots.show_ends(axes, table[[end for end in ("low", "high") if end in table]].to_numpy(float))
     axes.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=min(len(kinds), 4))
     return figure
@@ -256,6 +262,21 @@ def slots(plan: Playlist) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "start", "end", "colour"]).sort_values("name", kind="stable")
 
 
+def aired(table: pd.DataFrame) -> Figure:
+    """What a player emitted beside what was planned, paler, each scent in its colour (`live.aired`)."""
+    named = table.assign(name=table["name"].str.replace("_", " "))
+    shades = [SHADES[name.split(",")[0]] for name in named["name"]]
+    planned = named["name"].str.endswith("planned")
+    return plots.timeline(named.assign(colour=shades, strength=np.where(planned, 0.3, 1.0)))
+
+
+def belief(table: pd.DataFrame) -> Figure:
+    """How the shares of scents move while more is sniffed, each scent in its colour (`Sniff.shares`)."""
+    named = table.assign(scent=table["scent"].str.replace("_", " "))
+    words: Any = {"x_label": "rows sniffed", "label": "share of belief"}
+    return plots.lines(named, x="rows", y="share", group="scent", shades=SHADES, **words)
+
+
 def most_mixed(windows: MixtureWindows, *, components: int = 2) -> int:
     """The first row of `windows` with at least `components` scents, for a worked example."""
     return int(((windows.ratios > 0).sum(axis=1) >= components).argmax())
@@ -275,17 +296,18 @@ def _panels(
     figure, panels = plots.canvas(down, across, height=height * down + 0.7, sharex=True, squeeze=False)
     panels = panels.ravel()
     drawn = {title: list(lines) for title, lines in shown.items()}
+    most = min(POINTS, ALL // max(1, sum(map(len, drawn.values()))))  # more would be slow on a page, and show no more
     colour, handles = plots.colours(name for lines in drawn.values() for name, _ in lines), {}
     for axes, (title, lines) in zip(panels, drawn.items(), strict=False):
         for name, values in lines:
-            every = max(1, len(values) // POINTS)  # a page of thousands of points a line is slow, and shows no more
+            every = max(1, len(values) // most)
             seconds, width = np.arange(len(values))[::every] / (rate or 1), widths.get(name)
             (handles[name],) = axes.plot(seconds, values[::every], color=colour[name], linewidth=width)
         axes.set_title(title)
         axes.grid(axis="y")
     for axes in panels[-across:]:
         axes.set_xlabel("seconds" if rate else "rows")
-    figure.supylabel(label, fontsize=11.5)
+    figure.supylabel(label, fontsize=12.5)
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, handlelength=1.0, columnspacing=1.0)

@@ -111,7 +111,7 @@ def _uma(data: Path, _: Path) -> Own:
 def _own_format(_: Path, scratch: Path) -> Own:
     """A simulated rig of six channels, written in OpenSmell's own format and read back from it."""
     from smellkit.odour import readers
-    from smellkit.odour.exchange import write_exchange
+    from smellkit.odour.formats import write_exchange
     from smellkit.simulate.boards import write_recordings
 
     made = write_recordings(scratch / "made", noses.load("opensmell"), classes=4, recordings=12, days=3)

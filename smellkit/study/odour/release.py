@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smellkit import checkpoint, paths, runs, train
 from smellkit.odour.confidence import Confidence
-from smellkit.odour.encoder import discriminant, make
+from smellkit.odour.encoder import discriminant
 from smellkit.odour.experts import Experts
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.pipeline import loudest
@@ -69,9 +69,7 @@ def odour(data: str | Path, folder: Path, *, seed: int = 1, progress: Progress =
     learnt = calibrated.learn(chosen, windows, name="ship", seed=seed, precision=PRECISION)
     progress(f"training {model} on all {training['file'].nunique()} recordings")
     known = windows.every(chosen.train_stride)
-    systems.fit(chosen, known, seed=seed, name="ship")
-    tensors, _ = checkpoint.load(runs.latest(f"ship/{model}").folder)
-    network = checkpoint.fill(make(model, known.values.shape[1:], classes=len(known.classes)), tensors).eval()
+    network = systems.trained(model, known, seed=seed, name="ship", system=chosen)
     smell = SubstanceSmell(network, chosen.protocol, known.classes, learnt)  # type: ignore[arg-type]
     settings = asdict(replace(RECIPES[model], seed=seed))
     command = "smellkit bench smellnet-base --data DIR --save data/weights/odour-same-session"
@@ -118,7 +116,7 @@ def day_confidence(
 
 def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dict, **network: Any) -> str:
     """Write the weights with their figures and return what these are; `network` is its model, options, and why."""
-    figures = scores(smell, data)
+    figures = runs.plain(scores(smell, data))
     revision = "github.com/MIT-MI/SmellNet ea940d686c67e411c9cf396f844e7be8ca2b6424"
     manifest = {
         "kind": "odour",

@@ -155,13 +155,9 @@ def fit(system: System, train: LabelledWindows, *, seed: int = 1, name: str = "b
         if member in BASELINES:
             scorers.append(BASELINES[member](seed + number).fit(train.values, train.target).scores)
         else:
-            scorers.append(fit_network(member, train, system=system, seed=seed + 100 * number, name=name))
+            network = trained(member, train, system=system, seed=seed + 100 * number, name=name)
+            scorers.append(partial(network_scores, network))
     return lambda windows: _average(system.members, [scorer(windows) for scorer in scorers])
-
-
-def fit_network(model: str, train: LabelledWindows, **how: Any) -> Scorer:
-    """The scorer of a network that is trained as in `trained`."""
-    return partial(network_scores, trained(model, train, **how))
 
 
 def trained(
@@ -182,17 +178,14 @@ def trained(
     settings = replace(RECIPES[model], seed=seed, **changes)
     own = f"{name}/{model}-{secrets.token_hex(4)}"  # who trains the same at the same time has a folder of its own
     run = fit_task(over_windows(lambda: splits, config), settings, name=own)
-    network = make(model, train.values.shape[1:], classes=len(train.classes))
-    checkpoint.fill(network, checkpoint.load(run.folder)[0], where=str(run.folder))
+    network = checkpoint.restore(make(model, train.values.shape[1:], classes=len(train.classes)), run.folder)
     shutil.rmtree(run.folder)
-    return network.eval()
+    return network
 
 
-@torch.no_grad()
-def network_scores(network: torch.nn.Module, windows: Array, *, batch: int = 512) -> Array:
-    """Log-probabilities (windows, classes) of windows by a network, in batches."""
-    parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
-    return torch.cat([network({"window": part})["logits"].log_softmax(1) for part in parts]).numpy()
+def network_scores(network: Encoder, windows: Array) -> Array:
+    """Log-probabilities (windows, classes) of windows by a network."""
+    return network.run(windows).log_softmax(1).numpy()
 
 
 def cross_validate(
