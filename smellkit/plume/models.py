@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smellkit.errors import OptionError
-from smellkit.options import nearest
+from smellkit.options import check
 from smellkit.plume import GASES
 from smellkit.plume.layers import ENCODERS, HEADS, HIDDEN, Attention, ChannelAttention, Classifier, conv, resize
 from smellkit.plume.plumenet import PlumeNet, where_present
@@ -39,8 +39,7 @@ class FUME(nn.Module):
 
     def __init__(self, encoder: str = "fast-scnn", *, shared: bool = True, fusion: str = "full", hidden=None):
         super().__init__()
-        if fusion not in FUSIONS:
-            raise OptionError(f"There is no fusion {fusion!r}", hint="one of " + ", ".join(FUSIONS))
+        check([fusion], FUSIONS, "There is no fusion")
         self.encoders = nn.ModuleList(ENCODERS[encoder]() for _ in range(1 if shared else 2))
         low, high = ENCODERS[encoder].low, ENCODERS[encoder].high
         self.heads = nn.ModuleList(HEADS[encoder](low, high) for _ in GASES)
@@ -210,8 +209,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 def build(name: str, **options) -> nn.Module:
     """The model called `name`, untrained."""
-    if name not in MODELS:
-        raise OptionError(f"There is no model {name!r}", hint=nearest(name, MODELS))
+    check([name], MODELS, "There is no model")
     other = options.keys() - inspect.signature(MODELS[name]).parameters
     if other:
         raise OptionError(f"The model {name} has no {' and no '.join(sorted(other))}", hint="that is for fume alone")
