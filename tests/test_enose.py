@@ -245,7 +245,7 @@ def test_closing_ends_every_thread_and_file_soon(open_files):
             nose.close()
             assert time.monotonic() - began < 2  # 0.1 s, on an idle machine
         nose.close()
-    assert threading.active_count() == threads and open_files() == files
+    assert threading.active_count() <= threads and open_files() <= files  # fewer: those of an earlier test ended
 
 
 def test_a_reader_on_another_thread_wakes_up_when_the_board_is_closed():

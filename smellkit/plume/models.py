@@ -146,13 +146,27 @@ class EarlyFusion(nn.Module):
 
 
 class Sized(nn.Module):
-    """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has."""
+    """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has.
 
-    def __init__(self, model: nn.Module, size: tuple[int, int]):
+    With `mirrored` it answers, unless it learns, by the mean of the log-probabilities of frames and of mirrored frames.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int], *, mirrored: bool = False):
         super().__init__()
-        self.model, self.size = model, size
+        self.model, self.size, self.mirrored = model, size, mirrored
 
     def forward(self, batch: Batch) -> Batch:
+        outputs = self.once(batch)
+        if not self.mirrored or self.training:
+            return outputs
+        mirrored = self.once(batch | {gas: batch[gas].flip(-1) for gas in GASES})
+        named = [name for name in (*(f"{gas}_logits" for gas in GASES), "class_logits") if name in outputs]
+        other = {name: mirrored[name].flip(-1) if mirrored[name].ndim == 4 else mirrored[name] for name in named}
+        both = {name: (outputs[name].log_softmax(dim=1) + other[name].log_softmax(dim=1)) / 2 for name in named}
+        return outputs | both
+
+    def once(self, batch: Batch) -> Batch:
+        """The answers to the frames as they are."""
         size = batch[GASES[0]].shape[-2:]
         if size != torch.Size(self.size):
             batch = batch | {gas: to_size(batch[gas], self.size) for gas in GASES}
