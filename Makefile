@@ -46,12 +46,11 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n logical --dist loadgroup -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n auto --no-loadscope-reorder
 
 lessons: export OMP_NUM_THREADS = 1
 lessons: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n logical -m lessons tests/test_executed.py
+	$(BIN)/python -m pytest -n logical --dist worksteal -m lessons tests/test_executed.py
 
 lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks

@@ -235,7 +235,8 @@ def _execute(
             progress_bar=False, execution_timeout=timeout, start_timeout=120, **_kernel(log, target.parent, settings),
         )  # fmt: skip
     except (PapermillExecutionError, TimeoutError, RuntimeError) as why:
-        for old in (target, stamp):  # what an older text of the notebook gave is not its result
+        over = not (target.parent / paths.LOCK).exists()  # the batch ended its kernel
+        for old in () if over else (target, stamp):  # what an older text of the notebook gave is not its result
             old.unlink(missing_ok=True)
         return Result(notebook.name, FAILED, time.monotonic() - began, part, _explain(notebook, why, part, timeout))
     seconds = time.monotonic() - began

@@ -1,28 +1,31 @@
 """Tables that took long to read, kept under data/work while the files that they were made from are the same.
 
 A file is the same while its name, size, inode and time stamps are, as for git; one that was written to within the last
-seconds is known by its content instead. What is kept starts with its own SHA-256: anything damaged is rebuilt.
+seconds is known by its content instead. What is kept starts with its own checksum: anything damaged is rebuilt.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from smellkit import paths
 from smellkit.checks import Report
 
 log = logging.getLogger(__name__)
 KEEP = 24  # tables of one name; the oldest go first
+FORMAT = "arrow 1"  # of what is kept: another one is not read
 SETTLED = 2e9  # ns: a file that was written to more recently could change again within the grain of its time stamp
 
 
@@ -61,22 +64,40 @@ def table(
     `options` is everything else that the result depends on, the version of the code that builds it included. What the
     build noted in its report is kept with the table and noted again.
     """
-    key = hashlib.sha256(json.dumps([name, options, sorted(files.items())]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([FORMAT, name, options, sorted(files.items())]).encode()).hexdigest()
     path = paths.work() / "tables" / f"{name}-{key[:32]}.checked"
-    if (result := _kept(path)) is not None:
-        notes = Report.from_dict(json.loads(result.attrs.pop("report")))
+    if (kept := _kept(path)) is not None:
+        result, notes = _frame(kept), Report.from_dict(json.loads(kept.schema.metadata[b"report"]))
         notes.repeat()
     else:
         result = build(notes := Report())
-        stored = result.copy(deep=False)
-        stored.attrs = {"report": json.dumps(asdict(notes))}
-        _keep(path, stored)
+        _keep(path, _compact(result).replace_schema_metadata({"report": json.dumps(asdict(notes))}))
     if report is not None:
         report.add(notes)
     return result
 
 
-def _kept(path: Path) -> pd.DataFrame | None:
+def _compact(table: pd.DataFrame) -> pa.RecordBatch:
+    """The table with its words as numbers of distinct ones."""
+    columns = [one.combine_chunks() for one in pa.Table.from_pandas(table, preserve_index=False).columns]
+    compact = [one.dictionary_encode() if pa.types.is_large_string(one.type) else one for one in columns]
+    return pa.RecordBatch.from_arrays(compact, list(table.columns))
+
+
+def _frame(kept: pa.RecordBatch) -> pd.DataFrame:
+    """What `_compact` was given: as `to_pandas` would make it, but numbers are not copied, and may be written to."""
+    columns = {}
+    for name, values in zip(kept.schema.names, kept.columns, strict=True):
+        if pa.types.is_dictionary(values.type):
+            columns[name] = values.cast(pa.large_string()).to_pandas()
+        elif (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)) and not values.null_count:
+            columns[name] = np.frombuffer(values.buffers()[1], values.type.to_pandas_dtype(), len(values))
+        else:
+            columns[name] = values.to_pandas()
+    return pd.DataFrame(columns, copy=False)
+
+
+def _kept(path: Path) -> pa.RecordBatch | None:
     """Return the table in `path`, or None when it is not there, can't be read, or is not what was written."""
     try:
         data = path.read_bytes()
@@ -85,18 +106,25 @@ def _kept(path: Path) -> pd.DataFrame | None:
     except OSError as why:
         log.warning("Can't read %s, so the files are read again: %s", path, why)
         return None
-    if hashlib.sha256(content := data[32:]).digest() == data[:32]:
-        return pd.read_parquet(io.BytesIO(content))
+    if _checksum(content := memoryview(data)[4:]) == data[:4]:
+        return pa.ipc.open_file(content).get_batch(0)
     log.warning("%s is damaged, so the files are read again", path)
     return None
 
 
-def _keep(path: Path, stored: pd.DataFrame) -> None:
+def _checksum(content: bytes | memoryview | pa.Buffer) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "big")
+
+
+def _keep(path: Path, stored: pa.RecordBatch) -> None:
     """Write the table and drop the oldest of its name; a folder that can't be written costs time later, no result."""
     try:
         with paths.replacing(path) as part:
-            content = stored.to_parquet(compression="zstd", index=False)
-            part.write_bytes(hashlib.sha256(content).digest() + content)
+            stream, fast = pa.BufferOutputStream(), pa.ipc.IpcWriteOptions(compression="lz4")
+            with pa.ipc.new_file(stream, stored.schema, options=fast) as file:
+                file.write_batch(stored)
+            content = stream.getvalue()
+            part.write_bytes(_checksum(content) + content)
         same = path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.checked")
         for old in sorted(same, key=lambda old: old.stat().st_mtime)[:-KEEP]:
             old.unlink(missing_ok=True)

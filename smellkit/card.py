@@ -23,8 +23,8 @@ KINDS = {  # kind -> what the weights do, what they don't
     ),
     "gcode": (
         "The operation of a milling machine and its line of G-code, from a window of sensor rows.",
-        "One machine, known programs. The position gives most away; without it, in another session, half of the tokens "
-        "are wrong.",
+        "One machine, known programs. The position gives most away; without it, in another session, more than half of "
+        "the tokens are wrong.",
     ),
     "plume": (
         "Masks of gas and tube, and a health class, from a pair of CO2 and CH4 frames.",

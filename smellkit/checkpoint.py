@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from smellkit.errors import DataError, WeightsError
 
 FILE, MANIFEST = "weights.safetensors", "manifest.json"
 AGAIN = "train it again, or restore the folder with `git checkout`"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) -> Path:
@@ -89,7 +90,12 @@ def manifest(folder: Path, *, made_by: str = "") -> dict[str, Any]:
         raise WeightsError(f"{path} is not a valid manifest: {why.what}", hint=why.hint or made_by or AGAIN) from why
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str = "these weights") -> nn.Module:
+def restore(model: Network, folder: Path) -> Network:
+    """The `model` with the weights in `folder`, ready to answer; see `fill`."""
+    return fill(model, load(folder)[0], where=str(folder)).eval()
+
+
+def fill(model: Network, tensors: Mapping[str, Tensor], *, where: str = "these weights") -> Network:
     """Load `tensors` into `model`, all of them or none, and return the model.
 
     WeightsError lists the first five tensors that are missing, unknown or of another shape.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Iterable
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from smellkit.errors import OptionError
+
+Kind = TypeVar("Kind")
 
 
 def find(table: dict[str, str], name: str, *, what: str) -> Callable:
@@ -31,10 +33,15 @@ def check(names: Iterable[str], known: Iterable[str], what: str) -> None:
             raise OptionError(f"{what} {name!r}", hint=nearest(name, known))
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def alike(name: object, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that look like `name`, whatever their capitals."""
+    by_key = {one.casefold(): one for one in names}
+    return [by_key[key] for key in difflib.get_close_matches(str(name).casefold(), by_key, 3, cutoff=0.5)]
+
+
+def nearest(name: str, names: Collection[str]) -> str:
     """Words for a hint: the names close to `name`, or all of them."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, 3)
+    close = alike(name, names)
     return "did you mean " + " or ".join(close) + "?" if close else "one of " + ", ".join(names)
 
 
@@ -60,6 +67,11 @@ def accepted(function: Callable) -> dict[str, type]:
     kinds = {p.name: hints.get(p.name, type(p.default)) for p in parameters if p.default is not p.empty}
     inside = {name: [part for part in get_args(kind) if part is not type(None)] for name, kind in kinds.items()}
     return {name: (inside[name] or [kind])[0] for name, kind in kinds.items()}  # `Path | None` is a Path
+
+
+def task_of(kind: type[Kind], params: Mapping[str, Any]) -> Kind:
+    """The task of a run from its `params`, which hold the settings of the training too."""
+    return kind(**{name: params[name] for name in accepted(kind) if name in params})
 
 
 def split(values: dict[str, Any], *functions: Callable) -> list[dict[str, Any]]:

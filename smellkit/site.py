@@ -233,9 +233,14 @@ def assemble(
 
 def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
     """Lay out what the page site/try.qmd fetches: its scripts, the shipped weights, a simulated recording a sample."""
+    from smellkit.odour.scents import category
+
     shutil.copytree(home / "site" / "try", out)
-    for name in ("weights.safetensors", "manifest.json"):
-        shutil.copy2(paths.weights() / "odour-same-session" / name, out / name)
+    for name in ("odour", "odour-same-session"):
+        shutil.copytree(paths.weights() / name, out / name, ignore=shutil.ignore_patterns("*.md"))
+        manifest = json.loads((out / name / "manifest.json").read_text(encoding="utf-8"))
+        manifest["categories"] = {substance: category(substance) for substance in manifest["classes"]}
+        paths.write_json(out / name / "manifest.json", manifest)
     for sample in ("banana", "garlic", "strawberry", "mint"):
         files = (paths.sample() / "smellnet" / "base" / "testing" / sample).glob("*.csv")
         shutil.copy2(min(files), out / f"{sample}.csv")

@@ -8,6 +8,8 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -26,22 +28,49 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-ALONE = ("test_device", "test_panel", "test_browser", "test_enose", "test_no_terminals", "test_playlist", "test_try",
-         "test_batch")  # fmt: skip
+TURNS = {"player": ("test_device", "test_enose"), "panel": ("test_panel", "test_browser")}  # files that measure seconds
+BEHIND = 10  # niceness of all other tests that run beside them
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """Files that measure seconds, or signal their own process, are run alone; of the others a file stays together.
+def turn(name):
+    """Whose turn the tests of a file (its path, or a test's whole name) take, or "" where no seconds are measured."""
+    stem = Path(name.split("::")[0]).stem
+    return next((turn for turn, starts in TURNS.items() if stem.startswith(starts)), "")
 
-    Whole notebooks take minutes, and run where `-m` asks for them.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file is done by one worker, and so is a turn: pytest-xdist's own groups are lost with pytest 9.2.
+
+    Whoever asks for another `--dist` than the default gets it.
     """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Turns(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return turn(nodeid) or super()._split_scope(nodeid)
+
+    return Turns(config, log) if config.getvalue("dist") == "load" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """A worker for each core, and one for each turn, since what measures seconds mostly waits."""
+    return (os.cpu_count() or 1) + len(TURNS)
+
+
+def pytest_collection_modifyitems(config, items):
+    """What has its turn comes first, then files of many tests; whole notebooks take minutes: only where `-m` asks."""
     if "lessons" not in config.option.markexpr:
         items[:] = [item for item in items if not item.get_closest_marker("lessons")]
-    for item in items:
-        if item.path.stem.startswith(ALONE):
-            item.add_marker(pytest.mark.alone)
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    count = Counter(item.path for item in items)
+    items.sort(key=lambda item: (not turn(item.nodeid), -count[item.path]))
+
+
+def pytest_runtest_setup(item):
+    """Side by side, whatever measures no seconds lets the others go before it."""
+    if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "nice") and not turn(item.nodeid):
+        os.nice(max(0, BEHIND - os.nice(0)))
 
 
 @pytest.fixture(scope="session", autouse=True)

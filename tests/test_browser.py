@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,12 @@ BUSY = {
 }  # fmt: skip
 PATIENCE = 90_000  # ms, for a machine with other things to do; an idle one takes a tenth of it
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium"),
+    pytest.mark.skipif(find_spec("jupyterlab") is None, reason="needs JupyterLab: pip install -e .[lab]"),
+]
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
-pytest.importorskip("jupyterlab", reason="needs JupyterLab: pip install -e .[lab]")
 
 
 @pytest.fixture(scope="module")

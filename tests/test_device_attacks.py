@@ -41,12 +41,12 @@ NATIVE = {  # what the main thread does, and whether the interpreter is held mea
 
 
 @contextlib.contextmanager
-def playing(program):
+def playing(program, start=START):
     """A program that plays on a virtual device of ours, and that device."""
     device = VirtualNeckWear()
     with (
         PtyServer(device) as server,
-        subprocess.Popen([sys.executable, "-c", START + program, server.port], stdout=-1, stderr=-3) as child,
+        subprocess.Popen([sys.executable, "-c", start + program, server.port], stdout=-1, stderr=-3) as child,
     ):
         try:
             device.watchdog = int(child.stdout.readline())
@@ -200,7 +200,8 @@ def test_a_machine_that_slept_wakes_the_device_before_it_plays():
 
 
 def test_a_stopped_program_does_not_go_on_when_it_is_continued():
-    with playing("neck = begin(); time.sleep(60)") as (device, child):
+    shorter = START.replace("timing=Timing(", "timing=Timing(frame=5.0, ")  # than the 10 s that pass until it is silent
+    with playing("neck = begin(); time.sleep(60)", shorter) as (device, child):
         child.send_signal(signal.SIGSTOP)
         await_silence(device, True, 15.0)
         child.send_signal(signal.SIGCONT)

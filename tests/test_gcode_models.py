@@ -109,7 +109,7 @@ def test_the_two_stages_see_the_position_as_fourier_features_when_asked(batch):
 
 def test_every_structured_head_is_scored_on_the_tokens_that_have_its_field():
     grammar = Grammar(["G1 X-0.1254", "Z0."])
-    fields = grammar.fields[grammar.follows.argmax(dim=2).T]
+    fields = grammar.fields[grammar.tokens]
     perfect = torch.nn.functional.one_hot(fields.clamp(min=0), 10)
     logits = torch.cat([perfect[..., place, :size] for place, size in enumerate(SIZES)], dim=-1).float()
     assert head_scores(logits, fields) == {"type": 1, "command": 1, "parameter": 1, "digits": 1}
@@ -147,6 +147,19 @@ def test_decoding_step_by_step_is_decoding_the_whole_line_again(run, batch):
     outputs = model(batch | {"open": line})
     again = forced(model.grammar, outputs["line"], outputs["token"], line)
     assert torch.equal(torch.where(line == 0, 0, again), line)
+
+
+def test_what_is_decoded_from_a_draft_is_what_token_by_token_would_give(run, batch):
+    model = task.model_of(WindowDecoderTask, run)
+    outputs = model.encode(batch["continuous"], batch["categorical"])
+    torch.manual_seed(0)
+    for line in (outputs["line"].softmax(dim=1), torch.rand(6, len(model.grammar)).softmax(dim=1)):
+        tokens, ended = torch.zeros(6, 8, dtype=torch.long), torch.zeros(6, dtype=torch.bool)
+        for step in range(8):
+            scores = model(batch | {"open": tokens})["token"]
+            tokens[:, step] = torch.where(ended, 0, forced(model.grammar, line.log(), scores, tokens)[:, step])
+            ended |= tokens[:, step] == model.grammar.vocabulary.ids["EOS"]
+        assert torch.equal(model.decode(outputs, line=line), tokens)
 
 
 def test_what_is_decoded_is_always_a_line_of_the_grammar(run, batch):

@@ -53,6 +53,13 @@ def imports(path: Path) -> set[str]:
 EDGES = {name: imports(path) for name, path in FILES.items()}
 
 
+def test_what_is_imported_exists():
+    """Inside functions too, which nothing else may run: the extra that they need is not installed everywhere."""
+    nodes = [(name, node) for name, path in FILES.items() for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    from_kit = [(a, b) for a, b in nodes if isinstance(b, ast.ImportFrom) and (b.module or "").startswith("smellkit.")]
+    assert not [(a, b.module) for a, b in from_kit if b.module.removeprefix("smellkit.") not in FILES]
+
+
 def layer(name: str) -> str:
     return name.split(".")[0]
 

@@ -40,7 +40,7 @@ def recording(substance):
     return next(recordings.find().glob(f"base/testing/{substance}/*.csv"))
 
 
-def wait(condition, seconds=60):
+def wait(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -172,8 +172,8 @@ def test_a_session_leaves_no_thread_and_no_port_behind(recogniser):
         with panel.Session(recogniser=lambda: recogniser) as session:
             session.connect(source=recording("mango"), rate=300)
             wait(lambda: session.rows)  # noqa: B023
-    assert threading.active_count() == threads
-    assert len(list(files.iterdir())) == before
+    assert threading.active_count() <= threads  # fewer: those of an earlier test ended
+    assert len(list(files.iterdir())) <= before
 
 
 # the widgets

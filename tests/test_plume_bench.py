@@ -209,6 +209,19 @@ def test_a_model_answers_at_the_size_of_the_frame_whatever_size_it_sees():
     assert outputs["co2_logits"].shape == (2, 3, 90, 120) and outputs["class_logits"].shape == (2, 3)
 
 
+def test_a_mirrored_model_says_the_same_of_mirrored_frames_and_learns_from_them_as_they_are():
+    model = Sized(models.build("plumenet"), (48, 64), mirrored=True).eval()
+    batch = bench.blank(2, size=(48, 64)) | {gas: torch.randn(2, 1, 48, 64) for gas in ("co2", "ch4")}
+    flipped = batch | {gas: batch[gas].flip(-1) for gas in ("co2", "ch4")}
+    with torch.no_grad():
+        one, other, once = model(batch), model(flipped), model.once(batch)
+    torch.testing.assert_close(one["co2_logits"], other["co2_logits"].flip(-1))
+    torch.testing.assert_close(one["class_logits"], other["class_logits"])
+    assert not torch.allclose(one["co2_logits"].argmax(dim=1), once["co2_logits"].argmax(dim=1))
+    sums = model.train()(batch)["co2_logits"].exp().sum(dim=1)
+    assert not torch.allclose(sums, torch.ones_like(sums))  # not yet log-probabilities
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -260,7 +273,7 @@ def test_a_task_can_be_left_out():
 def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path, monkeypatch):
     plan = "task: plume\nvariants: {both tasks: {}, class only: {masks: 0}}\n"
     (tmp_path / "plume-tasks.yaml").write_text(plan + "fixed: {model: fume, height: 32, epochs: 1, batch: 32}\n")
-    monkeypatch.setattr(ablations, "FOLDER", tmp_path)
+    monkeypatch.setattr(ablations.sweep, "FOLDER", tmp_path)
     out = tmp_path / "ablations.json"
     out.write_text(
         json.dumps({"tables": {"Which tasks are learned": {}, "Classes and augmentation": {"as it was": {"seeds": 3}}}})

@@ -8,7 +8,13 @@ from smellkit.plume import GASES
 from smellkit.study.losses import focal
 from smellkit.study.plume import losses
 
-monai = pytest.importorskip("monai.losses")
+
+@pytest.fixture(scope="module")
+def monai():
+    """Its losses; whoever only collects the tests does not wait for the import."""
+    return pytest.importorskip("monai.losses")
+
+
 torch.manual_seed(0)
 LOGITS, MASK = torch.randn(3, 3, 12, 16), torch.randint(3, (3, 12, 16))
 CLASS_LOGITS, CLASS = torch.randn(8, 3), torch.randint(3, (8,))
@@ -27,19 +33,19 @@ def batch(present):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
-def test_the_focal_loss_of_classes_is_monais(gamma):
+def test_the_focal_loss_of_classes_is_monais(monai, gamma):
     theirs = monai.FocalLoss(use_softmax=True, to_onehot_y=True, gamma=gamma, weight=ALPHA, reduction="none")
     expected = theirs(CLASS_LOGITS, CLASS[:, None]).sum(dim=1).mean()  # monai averages over classes too
     torch.testing.assert_close(losses.alpha_focal(CLASS_LOGITS, CLASS, alpha=ALPHA, gamma=gamma), expected)
 
 
 @pytest.mark.parametrize("smooth", [1.0, 1e-5])
-def test_dice_is_monais(smooth):
+def test_dice_is_monais(monai, smooth):
     theirs = monai.DiceLoss(softmax=True, to_onehot_y=True, smooth_nr=smooth, smooth_dr=smooth)
     torch.testing.assert_close(losses.dice(LOGITS, MASK, smooth=smooth), theirs(LOGITS, MASK[:, None]))
 
 
-def test_focal_dice_is_half_of_each_of_monais():
+def test_focal_dice_is_half_of_each_of_monais(monai):
     dice = monai.DiceLoss(softmax=True, to_onehot_y=True, smooth_nr=1, smooth_dr=1)
     focal = monai.FocalLoss(use_softmax=True, to_onehot_y=True, gamma=2.0)  # averaged over the three classes too
     expected = 0.5 * dice(LOGITS, MASK[:, None]) + 0.5 * 3 * focal(LOGITS, MASK[:, None])

@@ -9,6 +9,7 @@ from smellkit.plume import GAS, TUBE
 from smellkit.simulate import plume as simulate
 from smellkit.simulate import plume_worlds
 from smellkit.simulate.plume_worlds import WORLDS
+from smellkit.study import score
 from smellkit.study.plume import worlds
 
 SIZE = (48, 64)
@@ -19,7 +20,7 @@ def film(world, number=0, *, ph=6.2, frames=2, **options):
     return plume_worlds.film(world, ph, frames=frames, size=SIZE, random=drawn, **options)
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", [*WORLDS, "mixed"])
 def test_a_video_of_another_simulator_holds_tube_and_gas_that_moves(world):
     videos = [film(world, number)[1] for number in range(6)]
     for video in videos:
@@ -45,6 +46,12 @@ def test_more_methane_is_more_contrast_in_every_simulator(world):
     assert np.corrcoef(np.array(emitted)[:, 1], contrast)[0, 1] > 0.25
 
 
+def test_what_is_mixed_for_training_holds_nothing_of_the_simulator_that_is_never_trained_on():
+    drawn = [part for parts in plume_worlds.MIXED for part in parts]
+    assert not set(drawn) & set(WORLDS["advected"])
+    assert {*WORLDS["cone"], *WORLDS["particles"]} < set(drawn)
+
+
 def test_simulators_take_turns_in_one_folder(tmp_path):
     plans = simulate.plan(12, frames=1, world="own,cone,own,particles", shares=(1, 0, 0))
     assert [plan.world for plan in plans] == ["", "cone", "", "particles"] * 3
@@ -66,9 +73,13 @@ def test_the_study_never_trains_on_the_simulator_it_tests(tmp_path, monkeypatch)
     torch.set_num_threads(1)
     assert all(world not in worlds.others(world).split(",") for world in WORLDS)
     rows = worlds.travel("plume", worlds=["cone"], progress=lambda line: None)["rows"]
-    assert set(rows) == {"shipped weights", worlds.ONE, worlds.MORE}
-    assert set(rows["shipped weights"]) == {*worlds.OWN, "cone"} and set(rows[worlds.ONE]) == {"cone"}
-    for row in rows.values():
+    assert set(rows) == {"shipped weights", worlds.EMISSION, worlds.ONE, worlds.MORE}
+    assert set(rows["shipped weights"]) == set(rows[worlds.EMISSION]) == {*worlds.OWN, "cone"} and set(
+        rows[worlds.ONE]
+    ) == {"cone"}
+    assert rows[worlds.EMISSION]["cone"]["balanced"]["value"] > 0.5
+    for row in (rows["shipped weights"], rows[worlds.ONE]):
         assert row["cone"]["miou"]["low"] <= row["cone"]["miou"]["value"] <= row["cone"]["miou"]["high"]
+    assert set(score.TESTED["plume"].outcomes("")) == {f"simulator {world}" for world in (*worlds.OWN, *WORLDS)}
     folders = {path.name for path in (tmp_path / "work" / "plume-worlds").iterdir() if path.name.startswith("train")}
     assert folders == {"train-own-44-31", "train-own-own-particles-advected-44-31"}

@@ -1,7 +1,10 @@
 """What the project's pages and services read: workflows, forms, the container and the citation."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -95,3 +98,21 @@ def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
     workflow = "actions/workflows/tests.yml"
     assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in badges(file)
     assert (paths.HOME / ".github" / workflow.removeprefix("actions/")).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="needs niceness")
+def test_a_file_is_done_by_one_worker_and_what_measures_seconds_takes_turns(tmp_path):
+    body = "import os, pytest\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n):\n"
+    body += "    with open('said', 'a') as file:\n"
+    body += "        file.write(f\"{__name__} {os.environ['PYTEST_XDIST_WORKER']} {os.nice(0)}\\n\")\n"
+    for name in ("device_a", "device_b", "c", "d"):
+        (tmp_path / f"test_{name}.py").write_text(body)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    found = os.pathsep.join([str(paths.HOME / "tests"), str(paths.HOME)])
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--no-loadscope-reorder", "-p", "conftest", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=clean | {"PYTHONPATH": found}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = {tuple(line.split()) for line in (tmp_path / "said").read_text().splitlines()}
+    worker, nice = ({row[0]: row[i] for row in said} for i in (1, 2))
+    assert len(said) == 4 and worker["test_device_a"] == worker["test_device_b"]
+    assert int(nice["test_c"]) >= 10 and int(nice["test_device_a"]) == os.nice(0)

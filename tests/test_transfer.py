@@ -72,8 +72,8 @@ def test_each_method_learns(change, tmp_path, monkeypatch):
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path))
     windows = cut(table(3, 6, rows=500), Protocol())
     train, test = windows[windows.fold > 1], windows[windows.fold <= 1]
-    scorer = systems.fit_network("summary-mlp", train, seed=1, name="m", system=systems.System((), **change), epochs=6)
-    assert (scorer(test.values).argmax(1) == test.target).mean() > 0.7
+    network = systems.trained("summary-mlp", train, seed=1, name="m", system=systems.System((), **change), epochs=6)
+    assert (systems.network_scores(network, test.values).argmax(1) == test.target).mean() > 0.7
 
 
 def test_the_chosen_method_is_the_best_on_simulated_days_whatever_other_sessions_say():

@@ -9,14 +9,17 @@ export const TIMING = {gap: 200, stops: 3, stopGap: 50, wakes: 3, wakeGap: 1000,
 const bytes = (value, size) => Array.from({length: size}, (_, i) => Math.floor(value / 256 ** (size - 1 - i)) & 255);
 const outer = (body) => [0xf5, ...body, ...bytes(body.reduce((a, b) => a + b, 0) & 0xffff, 2), 0x55];
 const inner = (code, data) => outer([...HANDSET, NECKWEAR, ...EVERYONE, code, ...data]);
-const forward = (payload, channel = 0) => outer([0x51, channel, payload.length, ...payload]);
+const forward = (payload) => Uint8Array.from(outer([0x51, 0, payload.length, ...payload]));
+const whole = (name, value, high) => {
+  if (!Number.isInteger(value) || value < 1 || value > high) throw new RangeError(`${name} is ${value}: a whole number from 1 to ${high}`);
+};
 
-export const wake = (channel) => Uint8Array.from(forward([0xf5, 0x71, 0x55], channel));
-export const stop = (channel) => Uint8Array.from(forward(inner(2, []), channel));
-export function play(scent, milliseconds, channel) {
-  if (!Number.isInteger(scent) || scent < 1 || scent > 12) throw new RangeError(`scent is ${scent}: a whole number from 1 to 12`);
-  if (!Number.isInteger(milliseconds) || milliseconds < 1 || milliseconds > 65000) throw new RangeError(`milliseconds is ${milliseconds}: 1 to 65000`);
-  return Uint8Array.from(forward(inner(1, [0, 0, 0, scent, ...bytes(milliseconds, 4)]), channel));
+export const wake = () => forward([0xf5, 0x71, 0x55]);
+export const stop = () => forward(inner(2, []));
+export function play(scent, milliseconds) {
+  whole("scent", scent, 12);
+  whole("milliseconds", milliseconds, 65000);
+  return forward(inner(1, [0, 0, 0, scent, ...bytes(milliseconds, 4)]));
 }
 
 // A mixture as slots of one scent each: [{start, scent, seconds}], `end`; the arithmetic of smellkit.device.playlist.
@@ -63,13 +66,12 @@ const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, mil
 // A player on a port with `write(bytes)`. One thing plays at a time; a stop ends it and is sent three times.
 export class Player {
   constructor(port, {timing = TIMING, tell = () => {}} = {}) {
-    Object.assign(this, {port, timing, tell, turn: 0, last: -Infinity, awake: -Infinity, playing: false});
+    Object.assign(this, {port, timing, tell, turn: 0, last: -Infinity, awake: -Infinity});
   }
 
   // Play [{start, scent, seconds}] for `end` seconds in all; resolves at the end, or when a stop came before.
   async run({slots, end}) {
     const turn = ++this.turn, gone = () => turn !== this.turn;
-    this.playing = true;
     try {
       if (performance.now() - this.awake > this.timing.idle) {
         this.tell("waking the player");
@@ -112,7 +114,6 @@ export class Player {
   // What plays ends now; nothing waits for its turn.
   async stop() {
     this.turn++;
-    this.playing = false;
     this.tell("", 0);
     for (let n = 0; n < this.timing.stops; n++) {
       await this.write(stop());
@@ -153,7 +154,7 @@ export async function* lines(port, signal) {
   }
 }
 
-// A player drawn on the page: it reads frames as a real one does, and says what is in the air.
+// A player drawn on the page: it reads frames as a real one does.
 export class VirtualPort {
   constructor(show) { this.show = show; }
   write(frame) {
@@ -166,5 +167,4 @@ export class VirtualPort {
     this.show(scent);
     if (scent) this.timer = setTimeout(() => this.show(0), milliseconds);
   }
-  async close() { this.emit(0, 0); }
 }

@@ -4,6 +4,7 @@ import {BAUD, Player, SerialPort, VirtualPort, lines, render} from "./neckwear.j
 
 const SAMPLES = ["banana", "garlic", "strawberry", "mint"], SPEED = 25, SHOWN = 60;
 const COLOURS = ["var(--kit-accent)", "#c77700", "#2a8f5b", "#c2403a", "#8a63c9", "#6b7480"];
+const NO_SERIAL = "This browser has no Web Serial: use Chrome, Edge or Opera on a computer, or the panel of notebook 06.";
 const here = new URL(".", import.meta.url), words = (name) => name.replaceAll("_", " ");
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
 const page = document.getElementById("try"), $ = (name) => page.querySelector(`[data-part="${name}"]`);
@@ -12,7 +13,9 @@ page.innerHTML = `
   <div class="try-row" role="group" aria-label="A recording"><span>Smell</span>
     ${SAMPLES.map((name) => `<button type="button" data-sample="${name}">${name}</button>`).join("")}
     <label class="try-file">your own CSV<input type="file" accept=".csv,text/csv"></label>
-    <button type="button" data-part="board">a live board</button></div>
+    <button type="button" data-part="board">a live board</button>
+    <label>recorded <select data-part="day"><option value="odour">on a day of your own</option>
+      <option value="odour-same-session">in the session of the training recordings</option></select></label></div>
   <p data-part="says" class="try-says" role="status">Choose a sample, or drop a recording on this page.</p>
   <div data-part="curves" class="try-curves"></div>
   <p data-part="answer" class="try-answer"></p>
@@ -26,17 +29,23 @@ page.innerHTML = `
 
 const state = {shown: null, answer: null, busy: 0, player: null, port: null, board: null, smells: {}};
 const say = (text) => { $("says").textContent = text; };
-const complain = (why) => say(why.hint ? `${why.message}. Try: ${why.hint}` : `${why.message ?? why}`);
+const complain = (why) => say(why.name === "NotFoundError" ? "No port was chosen." : why.hint ? `${why.message}. Try: ${why.hint}` : `${why.message ?? why}`);
 
+// The network of these weights; "sample" is one whose last layer was fitted to the simulated samples.
 async function smell(kind) {
   if (state.smells[kind]) return state.smells[kind];
-  const get = async (name) => { const got = await fetch(new URL(name, here)); if (!got.ok) throw new DataError(`${name} can't be read (${got.status})`, "reload the page"); return got; };
-  const [weights, manifest] = await Promise.all([get("weights.safetensors").then((r) => r.arrayBuffer()), get("manifest.json").then((r) => r.json())]);
-  const head = kind === "sample" ? await get("sample.json").then((r) => r.json()) : null;
+  const get = async (name) => {
+    const got = await fetch(new URL(name, here));
+    if (!got.ok) throw new DataError(`${name} can't be read (${got.status})`, "reload the page");
+    return name.endsWith("json") ? got.json() : got.arrayBuffer();
+  };
+  const folder = kind === "sample" ? "odour-same-session" : kind;
+  const weights = await get(`${folder}/weights.safetensors`), manifest = await get(`${folder}/manifest.json`);
+  const head = kind === "sample" ? await get("sample.json") : null;
   return state.smells[kind] = new Smell(weights, manifest, head);
 }
 
-// A recording: it plays back in the page, and is recognised on the way ------------------------------------------------
+// A recording: it plays back in the page, and is recognised on the way
 
 async function recognise(text, name, kind) {
   const mine = ++state.busy;
@@ -74,10 +83,11 @@ function clear() {
 
 function show(encoder, answer, when) {
   state.answer = answer;
-  const set = answer.set.length ? ` One of: ${answer.set.map(words).join(", ")} (90 %).` : "";
+  const set = answer.set.length && !answer.reason.startsWith("not sure:") ? ` One of: ${answer.set.map(words).join(", ")} (90 %).` : "";
   $("answer").innerHTML = "";
   const strong = document.createElement("strong"), rest = document.createElement("span");
-  strong.textContent = answer.name ? `${words(answer.name)}, ${percent(answer.confidence)}` : "no answer";
+  const kind = answer.category ? ` (${answer.category}, ${percent(answer.categoryConfidence)})` : "";
+  strong.textContent = answer.name ? `${words(answer.name)}, ${percent(answer.confidence)}${kind}` : "no answer";
   rest.textContent = ` (${when}).${set}${answer.reason ? ` Nothing is played: ${words(answer.reason)}.` : ""}`;
   $("answer").append(strong, rest);
   $("play").disabled = Boolean(answer.reason);
@@ -90,11 +100,11 @@ function show(encoder, answer, when) {
   }));
 }
 
-// Curves as SVG: rises of the six sensors, and the likeliest substances on the way -------------------------------------
+// Curves as SVG: rises of the six sensors, and the likeliest substances on the way
 
 function draw(encoder, rows, early, total) {
-  const series = encoder.columns.map((name, c) => ({name, values: rows.map((row) => [row[c]])})).map(({name, values}) => {
-    const all = values.flat(), low = Math.min(...all), high = Math.max(...all);
+  const series = encoder.columns.map((name, c) => {
+    const all = rows.map((row) => row[c]), low = Math.min(...all), high = Math.max(...all);
     return {name: words(name), points: all.map((v, i) => [i, high > low ? (v - low) / (high - low) : 0.5]), note: `${low} to ${high}`};
   });
   $("curves").innerHTML = series.map((one, n) => `<figure>${chart([{...one, colour: COLOURS[n]}], total)}<figcaption>${one.name} <small>${one.note}</small></figcaption></figure>`).join("");
@@ -109,7 +119,7 @@ function chart(series, total, height = 46) {
   return `<svg viewBox="0 0 300 ${height}" preserveAspectRatio="none" role="img" aria-label="${series.map((one) => one.name).join(", ")} over time">${series.map(line).join("")}</svg>`;
 }
 
-// The player -----------------------------------------------------------------------------------------------------------
+// The player
 
 function inTheAir(scent) {
   $("air").textContent = scent ? `in the air: ${words(SCENTS[scent - 1])}` : "nothing is in the air";
@@ -131,14 +141,14 @@ async function connect() {
     await state.port.close();
     return usePort(new VirtualPort(inTheAir), false);
   }
-  if (!navigator.serial) return say("This browser has no Web Serial: use Chrome, Edge or Opera on a computer, or the panel of notebook 06.");
+  if (!navigator.serial) return say(NO_SERIAL);
   try {
     const port = await navigator.serial.requestPort();
     await halt();
     usePort(await new SerialPort(port, lost).open(), true);
     say("Connected. Play wakes the player first, which takes 3 s. This link confirms nothing: look at the device.");
   } catch (why) {
-    complain(why.name === "NotFoundError" ? "No port was chosen." : why);
+    complain(why);
   }
 }
 
@@ -152,7 +162,7 @@ function lost() {
 const start = (plan) => state.player.run(plan).catch((why) => { complain(why); inTheAir(0); });
 const halt = () => state.player.stop().catch((why) => complain(why));
 
-// A live board ---------------------------------------------------------------------------------------------------------
+// A live board
 
 async function disconnectBoard() {
   if (!state.board) return;
@@ -163,7 +173,7 @@ async function disconnectBoard() {
 
 async function sniff() {
   if (state.board) return disconnectBoard();
-  if (!navigator.serial) return say("This browser has no Web Serial: use Chrome, Edge or Opera on a computer.");
+  if (!navigator.serial) return say(NO_SERIAL);
   let port;
   try {
     port = await navigator.serial.requestPort();
@@ -175,19 +185,20 @@ async function sniff() {
     await listen(port, state.board.signal);
     say("The board fell silent or was unplugged.");
   } catch (why) {
-    complain(why.name === "NotFoundError" ? "No port was chosen." : why);
+    complain(why);
   }
   await disconnectBoard();
   await port?.close().catch(() => {});
 }
 
 async function listen(port, signal) {
-  const encoder = await smell("shipped"), listener = new Listener(encoder), rows = [], early = [];
+  const encoder = await smell($("day").value), listener = new Listener(encoder), rows = [], early = [];
   const all = ["NO2", "C2H5OH", "VOC", "CO", "Alcohol", "LPG", "Benzene", "Temperature", "Pressure", "Humidity", "Gas_Resistance", "Altitude"];
-  let places = encoder.columns.map((name) => all.indexOf(name)), width = all.length, dropped = 0, wrong = 0, outside = "", began = performance.now();
+  const placed = (header) => encoder.columns.map((name) => header.indexOf(name));
+  let places = placed(all), width = all.length, dropped = 0, wrong = 0, outside = "", began = performance.now();
   for await (const cells of lines(port, signal)) {
     if (encoder.columns.every((name) => cells.includes(name))) {
-      [places, width] = [encoder.columns.map((name) => cells.indexOf(name)), cells.length];
+      [places, width] = [placed(cells), cells.length];
       continue;
     }
     let row = null;
@@ -214,15 +225,20 @@ async function listen(port, signal) {
   }
 }
 
-// What the reader does -------------------------------------------------------------------------------------------------
+// What the reader does
 
 usePort(new VirtualPort(inTheAir), false);
 page.querySelectorAll("[data-sample]").forEach((button) => button.addEventListener("click", async () => {
+  state.file = null;
   const got = await fetch(new URL(`${button.dataset.sample}.csv`, here));
   recognise(await got.text(), `A simulated recording of ${button.dataset.sample}`, "sample");
 }));
-const take = async (file) => file && recognise(await file.text(), file.name, "shipped");
+const take = async (file) => {
+  if (file) recognise(await file.text(), file.name, $("day").value);
+  state.file = file ?? state.file;
+};
 page.querySelector("input").addEventListener("change", (event) => take(event.target.files[0]));
+$("day").addEventListener("change", () => take(state.board ? null : state.file));  // a live board goes on with its own
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
 $("play").addEventListener("click", () => start({slots: [{start: 0, scent: state.answer.beta.indexOf(Math.max(...state.answer.beta)) + 1, seconds: 8}], end: 8}));
@@ -234,5 +250,5 @@ addEventListener("keydown", (event) => { if (event.key === "Escape") halt(); });
 addEventListener("pagehide", halt);
 document.addEventListener("visibilitychange", () => { if (document.hidden) halt(); });
 page.dataset.ready = "yes";
-page.recognise = recognise;  // for tests: text, name and "shipped" or "sample"
+page.recognise = recognise;  // for tests: text, name and weights, or "sample"
 page.smell = smell;

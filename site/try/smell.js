@@ -1,22 +1,32 @@
-// The odour encoder in plain JavaScript: the same weights, the same steps, the same answers as smellkit's Python.
+// The odour encoder in plain JavaScript: the weights, the steps and the answers of smellkit.
 //
-//   CSV text -> rows (n, 6) -> windows of 125 rows -> log-conductance -> 306 summary features -> z (50) -> logits
+//   CSV text -> rows (n, 6) -> windows of 125 rows -> log-conductance -> summary features -> z (50) -> logits
+//   and, for a day of one's own, the rise of each channel beside its log-conductance
 //
-// Single precision where Python has it (Math.fround), so that a feature at the edge of a knot falls on the same side.
+// Single precision where Python has it (Math.fround): a feature at the edge of a knot falls on the same side.
 
 const FULL = 1023, TINY = 1e-6, OVERFLOW = 2 ** 32 - 1;
 const QUANTILES = [0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1], LAGS = [1, 5, 10, 20], BANDS = 6, SEGMENTS = 8;
 export const SCENTS = ["banana", "mandarin_orange", "pear", "apple", "mango", "peach",
   "strawberry", "cloves", "coriander", "cumin", "garlic", "almond"];
 export const EVERY = 5, MEMORY = 0.6;  // rows between two answers; the answer so far against the newest window
-const GROVE = ["NO2", "C2H5OH", "VOC", "CO"], MARGIN = 0.05, OUTSIDE = 0.5;
+const GROVE = ["NO2", "C2H5OH", "VOC", "CO"], MARGIN = 0.05, OUTSIDE = 0.5, FEW = 4;
 const SLACK = 1, STILL = 2.5, LEAST = 250;
+const VIEWS = {  // what a network sees of the rows of a window: channels of as many steps
+  conductance: (rows, columns) => conductance(rows, columns),
+  "curve-and-level": (rows, columns) => [...columns.map((_, c) => rows.map((row) => Math.fround(row[c] - rows[0][c]))), ...conductance(rows, columns)],
+};
+const LAG = 25, PARTS = {  // of a network: name before its tensors, dense layers, lag of the differences beside, share of the channels
+  "summary-mlp": [["backbone.", 2, 0, 1]],
+  linear: [["backbone.", 0, 0, 1]],
+  "wide-and-deep": [["backbone.wide.", 0, 0, 1], ["backbone.deep.", 2, LAG, 0.5]],
+};
 
 export class DataError extends Error {
   constructor(what, hint) { super(what); this.hint = hint; }
 }
 
-// Weights -----------------------------------------------------------------------------------------------------------
+// Weights
 
 // A safetensors file: 8 bytes of header length, a JSON header, then the tensors one after the other.
 export function readTensors(buffer) {
@@ -33,54 +43,54 @@ export class Smell {
   // `head`, where given, is a read-out of the same 50 channels for other substances: {classes, weight, bias, temperature}
   constructor(buffer, manifest, head = null) {
     const tensors = readTensors(buffer), pick = (name) => tensors[name] ?? tensors[name.replace("backbone", "body")];
-    if (manifest.model !== "summary-mlp" || manifest.protocol.representation !== "conductance")
+    this.view = VIEWS[manifest.protocol.representation];
+    if (!this.view || !(manifest.model in PARTS))
       throw new DataError(`This page has no ${manifest.model} on ${manifest.protocol.representation}`, "use `smellkit predict`");
     this.columns = manifest.protocol.columns;
     this.span = manifest.protocol.length + manifest.protocol.lag;
     this.stride = manifest.protocol.stride;
-    this.knots = pick("backbone.normalizer.knots");
-    this.dense = [0, 1].map((n) => ({
-      ...linear(pick, `backbone.dense.${n}.0`), gain: pick(`backbone.dense.${n}.1.weight`).data,
-      offset: pick(`backbone.dense.${n}.1.bias`).data, mean: pick(`backbone.dense.${n}.1.running_mean`).data,
-      variance: pick(`backbone.dense.${n}.1.running_var`).data,
+    this.parts = PARTS[manifest.model].map(([at, layers, lag, share], n) => ({
+      lag, share, knots: pick(`${at}normalizer.knots`), least: n ? TINY : manifest.options.least ?? TINY,
+      dense: Array.from({length: layers}, (_, n) => ({
+        ...linear(pick, `${at}dense.${n}.0`), gain: pick(`${at}dense.${n}.1.weight`).data,
+        offset: pick(`${at}dense.${n}.1.bias`).data, mean: pick(`${at}dense.${n}.1.running_mean`).data,
+        variance: pick(`${at}dense.${n}.1.running_var`).data,
+      })),
     }));
     this.embed = linear(pick, "embed");
     this.head = head ?? linear(pick, "head");
     this.classes = head?.classes ?? manifest.classes;
     this.temperature = head?.temperature ?? manifest.calibration.temperature;
+    this.pooling = head ? 0 : manifest.calibration.pooling ?? 0;
     this.thresholds = head ? {margin: 0, entropy: 1} : manifest.calibration.thresholds;
     this.quantile = head ? null : manifest.calibration.quantile;  // of conformal sets; a read-out has none
     this.ranges = head?.ranges ?? manifest.ranges;
+    const {category_temperature: temperature = 1, category_least: least = 1} = head ? {} : manifest.calibration;
+    this.kinds = {names: this.classes.map((name) => manifest.categories[name]), temperature, least};
   }
 
   // Log-probabilities of one window of `rows` (125 arrays of six numbers).
   scores(rows) {
-    let x = this.normalise(summarise(conductance(rows, this.columns)));
-    for (const layer of this.dense) {
-      x = affine(layer, x).map((v, i) => gelu((v - layer.mean[i]) / Math.sqrt(layer.variance[i] + 1e-5) * layer.gain[i] + layer.offset[i]));
-    }
+    const seen = this.view(rows, this.columns);
+    const x = this.parts.flatMap(({lag, share, knots, least, dense}) => {
+      const channels = seen.slice(0, share * seen.length);
+      const apart = lag ? summarise(channels.map((one) => one.slice(lag).map((v, i) => Math.fround(v - one[i])))) : [];
+      let part = normalise([...summarise(channels), ...apart], knots, least);
+      for (const layer of dense)
+        part = affine(layer, part).map((v, i) => gelu((v - layer.mean[i]) / Math.sqrt(layer.variance[i] + 1e-5) * layer.gain[i] + layer.offset[i]));
+      return [...part];
+    });
     return logSoftmax(affine(this.head, affine(this.embed, x)));
   }
 
-  // Each feature onto a normal distribution by its quantiles in training, clipped at +-3.
-  normalise(features) {
-    const [count, width] = this.knots.shape, knots = this.knots.data, f = Math.fround;
-    return Float64Array.from(features, (value, feature) => {
-      let passed = 0;
-      for (let k = 0; k + 1 < count; k++) {
-        const left = knots[k * width + feature], step = f(knots[(k + 1) * width + feature] - left);
-        const least = f(TINY * Math.max(Math.abs(left), 1)), tie = step < least;
-        passed += Math.min(1, Math.max(0, f(f(value) - left) / (tie ? least : step) + (tie ? 0.5 : 0)));
-      }
-      return 3 * (2 * passed / (count - 1) - 1);
-    });
+  // Probabilities of log-probabilities, each the mean over so many `windows`.
+  calibrated(scores, windows = 1) {
+    return logSoftmax(scores.map((v) => v * windows ** this.pooling / this.temperature)).map(Math.exp);
   }
 
-  calibrated(scores) { return logSoftmax(scores.map((v) => v / this.temperature)).map(Math.exp); }
-
-  windows(rows, stride = this.stride) {
+  windows(rows) {
     const cut = [];
-    for (let start = 0; start + this.span <= rows.length; start += stride) cut.push(rows.slice(start, start + this.span));
+    for (let start = 0; start + this.span <= rows.length; start += this.stride) cut.push(rows.slice(start, start + this.span));
     return cut;
   }
 
@@ -88,14 +98,13 @@ export class Smell {
   recording(rows) {
     this.fits(rows);
     const scores = this.windows(rows).map((window) => this.scores(window));
-    return this.judge(this.calibrated(scores[0].map((_, c) => mean(scores.map((s) => s[c])))));
+    return this.judge(this.calibrated(scores[0].map((_, c) => mean(scores.map((s) => s[c]))), scores.length));
   }
 
-  // The same while it is recorded: [{rows, ...answer}], every few rows, a running mean over windows that end there.
+  // The same while it is recorded: [{rows, ...answer}], every few rows.
   early(rows) {
-    const answers = [], listener = new Listener(this);
-    rows.forEach((row, n) => { const answer = listener.add(row); if (answer) answers.push({rows: n + 1, ...answer}); });
-    return answers;
+    const listener = new Listener(this);
+    return rows.map((row, n) => ({rows: n + 1, ...listener.add(row)})).filter((answer) => answer.beta);
   }
 
   fits(rows) {
@@ -114,7 +123,8 @@ export class Smell {
     const name = this.classes[best];
     const flat = p[best] - (p[order[1]] ?? 0) < this.thresholds.margin || entropy > this.thresholds.entropy + 1e-12;
     let reason = "", mixtureReason = "";
-    if (flat) reason = mixtureReason = "not sure";
+    const [kind, sure] = this.category(p), set = this.set(p, order);
+    if (flat) reason = mixtureReason = doubt(set, sure > this.kinds.least ? kind : "");
     else if (inside < 1 - OUTSIDE) reason = mixtureReason = SCENTS.includes(name) ? "not sure" : `${name} is not one of the player's scents`;
     else {
       const [first, second] = [...beta.keys()].sort((a, b) => beta[b] - beta[a] || a - b);
@@ -122,7 +132,18 @@ export class Smell {
       if (beta[first] - beta[second] < MARGIN) reason = doubt;
       if (reason && beta[first] - 1 / SCENTS.length < MARGIN) mixtureReason = doubt;
     }
-    return {probabilities: p, name, confidence: p[best], set: this.set(p, order), beta, reason, mixtureReason, abstains: flat};
+    return {probabilities: p, name, confidence: p[best], set, beta, reason, mixtureReason,
+      category: kind, categoryConfidence: sure};
+  }
+
+  // The likeliest category and its probability; "" where no class has one.
+  category(p) {
+    const {names: kinds, temperature} = this.kinds, names = [...new Set(kinds)].sort();
+    if (names.join() === "other") return ["", 0];
+    const sums = names.map((name) => sum(p.filter((_, c) => kinds[c] === name)));
+    const each = logSoftmax(sums.map((v) => Math.log(Math.max(v, 1e-12)) / temperature)).map(Math.exp);
+    const best = each.indexOf(Math.max(...each));
+    return [names[best], each[best]];
   }
 
   set(p, order) {
@@ -133,7 +154,13 @@ export class Smell {
   }
 }
 
-// Rows one by one, as they come from a board: an answer every few rows from the first window on. Memory is constant.
+// Why nothing is named: a few classes are as likely, or only the category is sure, or neither.
+function doubt(set, kind) {
+  if (set.length > 1 && set.length <= FEW) return `not sure: ${set.slice(0, -1).join(", ")} or ${set.at(-1)}`;
+  return kind ? `not sure which of the ${kind}` : "not sure";
+}
+
+// Rows one by one, as from a board: an answer every few rows from the first window on.
 export class Listener {
   constructor(smell) { this.smell = smell; this.restart(); }
   restart() { this.kept = []; this.count = 0; this.mean = null; }
@@ -144,7 +171,7 @@ export class Listener {
     const late = ++this.count - this.smell.span;
     if (late < 0 || late % EVERY) return null;
     const why = outside(this.kept, this.smell.ranges);
-    if (why) return {name: "", confidence: 0, set: [], beta: SCENTS.map(() => 1 / 12), probabilities: [], reason: why, mixtureReason: why, abstains: true};
+    if (why) return {name: "", confidence: 0, set: [], beta: SCENTS.map(() => 1 / 12), probabilities: [], reason: why, mixtureReason: why};
     const newest = this.smell.calibrated(this.smell.scores(this.kept));
     this.mean = this.mean ? this.mean.map((v, c) => MEMORY * v + (1 - MEMORY) * newest[c]) : newest;
     return this.smell.judge(this.mean);
@@ -159,12 +186,22 @@ function linear(pick, name) {
   return {weight: weight.data, bias: pick(`${name}.bias`).data, inside: weight.shape[1]};
 }
 
-function affine({weight, bias, inside}, x) {
-  return Float64Array.from(bias, (start, row) => {
-    let total = start;
-    for (let i = 0, at = row * inside; i < inside; i++) total += weight[at + i] * x[i];
-    return total;
+// Each feature onto a normal distribution by its quantiles in training, clipped at +-3.
+function normalise(features, {shape: [count, width], data: knots}, least) {
+  const f = Math.fround;
+  return Float64Array.from(features, (value, feature) => {
+    let passed = 0;
+    for (let k = 0; k + 1 < count; k++) {
+      const left = knots[k * width + feature], step = f(knots[(k + 1) * width + feature] - left);
+      const narrow = f(least * Math.max(Math.abs(left), 1)), tie = step < narrow;
+      passed += Math.min(1, Math.max(0, f(f(value) - left) / (tie ? narrow : step) + (tie ? 0.5 : 0)));
+    }
+    return 3 * (2 * passed / (count - 1) - 1);
   });
+}
+
+function affine({weight, bias, inside}, x) {
+  return Float64Array.from(bias, (start, row) => start + dot(weight.slice(row * inside, (row + 1) * inside), x));
 }
 
 function logSoftmax(x) {
@@ -182,7 +219,7 @@ function erfc(x) {
   return x >= 0 ? tail : 2 - tail;
 }
 
-// Features ----------------------------------------------------------------------------------------------------------
+// Features
 
 // Hundredths of log-conductance of the Grove channels, and of log(1 + reading) of others less their first row.
 export function conductance(rows, columns) {
@@ -229,9 +266,8 @@ const dot = (a, b) => { let total = 0; for (let i = 0; i < a.length; i++) total 
 const direction = (x) => { const length = Math.sqrt(sum(x.map((v) => v * v)) + TINY); return x.map((v) => v / length); };
 
 function correlations(x) {
-  const unit = x.map(direction), pairs = [];
-  for (let a = 0; a < unit.length; a++) for (let b = a + 1; b < unit.length; b++) pairs.push(dot(unit[a], unit[b]));
-  return pairs;
+  const unit = x.map(direction);
+  return unit.flatMap((u, n) => unit.slice(n + 1).map((v) => dot(u, v)));
 }
 
 const linspace = (from, to, count) => Array.from({length: count}, (_, i) => from + (to - from) * i / (count - 1));
@@ -274,7 +310,7 @@ function tables(steps) {
   return made;
 }
 
-// Recordings --------------------------------------------------------------------------------------------------------
+// Recordings
 
 const SPAN = {Alcohol: 65535, LPG: 65535}, MISSING = ["", "nan", "na", "n/a", "null", "none", "-"];
 

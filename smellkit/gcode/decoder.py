@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smellkit.gcode.tokens import BOS, EOS, OUTPUTS, PAD, STEPS, Vocabulary
 
-Choose = Callable[[Tensor, Tensor, int], Tensor]
+Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class TokenDecoder(nn.Module):
@@ -48,16 +48,24 @@ class TokenDecoder(nn.Module):
         x = self._hidden(before, context, memory)
         return self.structured(x), self.token(x)
 
-    def generate(self, context: Tensor, memory: Tensor, *, choose: Choose) -> Tensor:
-        """Free-running tokens (B, 8), padded after EOS; `choose(structured, flat, step)` picks each next one.
+    def generate(self, context: Tensor, memory: Tensor, *, draft: Tensor, choose: Choose) -> Tensor:
+        """Free-running tokens (B, 8), padded after EOS; `choose(structured, flat, before)` picks all eight at once.
 
-        What came before is seen again at every step: eight tokens are too few for a cache of keys to be worth it.
+        Each is chosen given those before it in a `draft` (B, 8), and what is chosen is the next draft. One that stays
+        is what token by token would give, since every look makes at least one more token right: a good draft needs one.
         """
-        tokens = torch.full((len(context), 1), BOS)
-        done = torch.zeros(len(context), dtype=torch.bool)
-        for step in range(STEPS):
-            x = self._hidden(tokens, context, memory)[:, -1]
-            token = torch.where(done, PAD, choose(self.structured(x), self.token(x), step))
-            tokens = torch.cat([tokens, token[:, None]], dim=1)
-            done = done | (token == EOS)
-        return tokens[:, 1:]
+
+        def unsettled(draft: Tensor, tokens: Tensor) -> Tensor:
+            return (draft != tokens).any()
+
+        def look(_: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
+            tokens = choose(*self.line(draft, context, memory), draft)
+            ended = (tokens == EOS).cumsum(dim=1) - (tokens == EOS).long()  # EOS before this one
+            return draft.clone(), torch.where(ended > 0, PAD, tokens)
+
+        seen = look(draft, draft)
+        if torch.compiler.is_exporting():
+            return torch.while_loop(unsettled, look, seen)[1]
+        while unsettled(*seen):
+            seen = look(*seen)
+        return seen[1]

@@ -158,11 +158,11 @@ def default() -> Vocabulary:
 
 
 class Grammar(nn.Module):
-    """Known lines as tables, walked token by token like a trie.
+    """Known lines as tables, walked like a trie.
 
-    `follows` (8, L, V) is 1 for the open token of each line at each step, `fields` (V, 10) class numbers of the
-    structured heads (-1: this head says nothing of the token), `one_hot_fields` (V, 82) the same as ones and zeros,
-    `published` (V,) numbers in the published vocabulary.
+    `tokens` (L, 8) are the open tokens of each line, `fields` (V, 10) class numbers of the structured heads (-1: this
+    head says nothing of the token), `one_hot_fields` (V, 82) the same as ones and zeros, `published` (V,) numbers in
+    the published vocabulary.
     """
 
     def __init__(self, lines: Sequence[str]):
@@ -175,9 +175,8 @@ class Grammar(nn.Module):
         heads = zip(fields.T, SIZES, strict=True)
         ones = [F.one_hot(own.clamp(min=0), size) * (own >= 0)[:, None] for own, size in heads]
         known = torch.tensor([default().ids.get(published(name), UNK) for name in names])
-        follows = F.one_hot(table.T, len(names)).float().contiguous()
-        tables = [nn.Buffer(t, persistent=False) for t in (follows, fields, torch.cat(ones, dim=1).float(), known)]
-        self.follows, self.fields, self.one_hot_fields, self.published = tables
+        tables = [nn.Buffer(t, persistent=False) for t in (table, fields, torch.cat(ones, dim=1).float(), known)]
+        self.tokens, self.fields, self.one_hot_fields, self.published = tables
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -187,18 +186,20 @@ class Grammar(nn.Module):
         pieces = torch.split(logits, SIZES, dim=-1)
         return torch.cat([piece.log_softmax(dim=-1) for piece in pieces], dim=-1) @ self.one_hot_fields.T
 
-    def prior(self, line: Tensor, valid_lines: Tensor, step: int) -> Tensor:
-        """Log-probability of each next token, (batch, V), from probabilities of lines (batch, L) not ruled out.
+    def prior(self, line: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probability of each token, (batch, 8, V), given the `tokens` (batch, 8) before it.
 
-        `valid_lines` (batch, L) is 1 for lines that begin as the decoded tokens do; a token that begins none has e^-30.
+        It is that of the lines that have it there, by the probabilities of lines (batch, L) not ruled out: those that
+        begin with the tokens before. A token that none has is e^-30.
         """
-        probability = (line + 1e-9) * valid_lines
-        probability = probability / probability.sum(dim=1, keepdim=True).clamp(min=1e-12)
-        return (probability @ self.follows[step]).clamp(min=1e-13).log()
-
-    def filter_lines(self, valid_lines: Tensor, token: Tensor, step: int) -> Tensor:
-        """`valid_lines` once `token` (batch,) has been decoded at `step`."""
-        return valid_lines * self.follows[step][:, token].T
+        known = self.tokens.T  # (8, L)
+        other = (tokens[:, :, None] != known).long()  # (batch, 8, L): lines that have another token here
+        begun = other.cumsum(dim=1) == other  # and those that have had no other before
+        probability = (line + 1e-9)[:, None] * begun
+        probability = probability / probability.sum(dim=2, keepdim=True).clamp(min=1e-12)
+        next_token = line.new_zeros(*tokens.shape, len(self.vocabulary))
+        next_token = next_token.scatter_add(2, known.expand_as(begun), probability)
+        return next_token.clamp(min=1e-13).log()
 
     def published_tokens(self, tokens: Tensor) -> Tensor:
         """Numbers in the published vocabulary of open tokens (..., 8); padding stays padding."""

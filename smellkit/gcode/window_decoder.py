@@ -22,6 +22,7 @@ FOURIER = 3 * 2 * len(WAVELENGTHS)  # 48: sine and cosine of three axes
 EIGHTHS = 8
 REACH = 4.0  # deviations: what lies further out is no more than that
 NEAR, FAR = 0.5, 5.0  # mm: see `PathKNN`
+NOTHING = -80.0  # e to that adds nothing to 1; less of it is no normal number, and ten times as slow
 WEIGHT = 0.3  # of the decoder beside the lines' prior; chosen on the validation part of fold 0 of protocol G
 
 
@@ -145,16 +146,13 @@ class WindowDecoder(nn.Module):
         `line` are probabilities of lines (B, L) in place of the window's own; `weight` is the decoder's beside them.
         """
         line = outputs["line"].softmax(dim=1) if line is None else line
-        valid_lines = torch.ones_like(line)
 
-        def choose(structured: Tensor, flat: Tensor, step: int) -> Tensor:
-            nonlocal valid_lines
-            scores = weight * self.token_scores(structured, flat).log_softmax(dim=1)
-            token = (scores + self.grammar.prior(line, valid_lines, step)).argmax(dim=1)
-            valid_lines = self.grammar.filter_lines(valid_lines, token, step)
-            return token
+        def choose(structured: Tensor, flat: Tensor, before: Tensor) -> Tensor:
+            scores = weight * self.token_scores(structured, flat).log_softmax(dim=2)
+            return (scores + self.grammar.prior(line, before)).argmax(dim=2)
 
-        return self.decoder.generate(outputs["context"], outputs["memory"], choose=choose)
+        draft = self.grammar.tokens[line.argmax(dim=1)]
+        return self.decoder.generate(outputs["context"], outputs["memory"], draft=draft, choose=choose)
 
     def token_scores(self, structured: Tensor, token: Tensor) -> Tensor:
         """Scores of tokens (..., V): the flat head, plus the log-probabilities of the structured heads."""
@@ -184,6 +182,11 @@ class PathKNN(nn.Module):
         self.centre = nn.Buffer(positions.mean(dim=(0, 1)))
         self.keys = nn.Buffer(self._path(positions))
         self.line, self.between = nn.Buffer(line), nn.Buffer(between)
+        self.squares = nn.Buffer((self.keys**2).sum(dim=1), persistent=False)
+        self.register_load_state_dict_post_hook(PathKNN._loaded)
+
+    def _loaded(self, _: object) -> None:
+        self.squares.copy_((self.keys**2).sum(dim=1))
 
     def _path(self, positions: Tensor) -> Tensor:
         return (positions - self.centre)[:, ::8].flatten(1)
@@ -192,11 +195,11 @@ class PathKNN(nn.Module):
         """Probability of each line, (B, lines), for those of the network and a path (B, 64, 3) in mm."""
         known = (positions != 0).flatten(1).any(dim=1, keepdim=True)
         query = self._path(positions)
-        square = (query**2).sum(1, keepdim=True) + (self.keys**2).sum(1) - 2 * query @ self.keys.T
+        square = (query**2).sum(1, keepdim=True) + self.squares - 2 * query @ self.keys.T
         square = square.clamp(min=0) / 8
         square = square + 1e6 * (self.between * (square.amin(dim=1, keepdim=True) > FAR**2))
         nearest = square.amin(dim=1, keepdim=True)
-        nearness = torch.exp((nearest - square) / (2 * NEAR**2))
+        nearness = torch.exp(((nearest - square) / (2 * NEAR**2)).clamp(min=NOTHING))
         counted = torch.zeros_like(probability).index_add(1, self.line, nearness)
         trust = 0.99 * known
         return trust * counted / counted.sum(dim=1, keepdim=True) + (1 - trust) * probability + 1e-12

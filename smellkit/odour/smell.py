@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
-from torch import Tensor, nn
+from torch import nn
 
 from smellkit import checkpoint, noses
 from smellkit.checks import Pace, Report
@@ -122,7 +122,7 @@ class SubstanceSmell:
 
     def channels(self, windows: NDArray) -> FloatArray:
         """The odour channels z of windows, (n, 50)."""
-        return self._run(windows, "z", size=self.network.head.in_features).double().numpy()
+        return self.network.run(windows, "z").double().numpy()
 
     def odour(self, z: NDArray) -> FloatArray:
         """The odour vector of channels z (n, 50): sum_i z_i alpha_i, one direction a channel, here of class scores."""
@@ -131,19 +131,19 @@ class SubstanceSmell:
 
     def scores(self, windows: NDArray) -> FloatArray:
         """Log-probabilities of windows, (n, classes), not yet calibrated."""
-        return self._run(windows, "logits", size=len(self.classes)).log_softmax(1).double().numpy()
+        return self.network.run(windows).log_softmax(1).double().numpy()
 
     def probabilities(self, windows: NDArray) -> FloatArray:
         """Calibrated probabilities of windows, (n, classes)."""
         return self.calibrated(self.scores(windows))
 
-    def calibrated(self, scores: NDArray) -> FloatArray:
-        """Calibrated probabilities of (mean) log-probabilities."""
-        return softmax(scores / self.confidence.temperature, axis=-1)
+    def calibrated(self, scores: NDArray, windows: ArrayLike = 1) -> FloatArray:
+        """Calibrated probabilities of log-probabilities, each the mean over so many `windows`."""
+        return self.confidence.calibrated(scores, windows)
 
     def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
         """Probabilities of a whole recording, (classes,), from its windows, and what of them is for the twelve."""
-        probabilities = self.calibrated(self.scores(windows).mean(axis=0))
+        probabilities = self.calibrated(self.scores(windows).mean(axis=0), len(windows))
         return probabilities, min(1.0, float(self.shares(probabilities).sum()))
 
     def category(self, probabilities: NDArray) -> tuple[str, float]:
@@ -159,13 +159,6 @@ class SubstanceSmell:
         """What of `probabilities` (classes,) speaks for each of the player's twelve scents, (12,); may add to 0."""
         known = dict(zip(self.classes, probabilities.tolist(), strict=True))
         return np.array([known.get(name, 0.0) for name in SCENTS])
-
-    @torch.no_grad()
-    def _run(self, windows: NDArray, output: str, *, size: int, batch: int = 512) -> Tensor:
-        parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
-        return torch.cat(
-            [self.network({"window": part})[output] if len(part) else torch.zeros(0, size) for part in parts]
-        )
 
 
 @dataclass(frozen=True)

@@ -49,36 +49,34 @@ class PlumeNet(nn.Module):
         self.health = HealthHead(len(GASES) * (AMOUNTS + 3 + (0 if one_camera else SCALES)), dropout=dropout)
 
     def forward(self, batch: Batch) -> Batch:
-        frames, present = [batch[gas] for gas in GASES], batch["present"]  # (B, 1, H, W) each, (B, 2)
-        spreads = [standardised(frame)[1] for frame in frames]
+        frames, present = torch.cat([batch[gas] for gas in GASES]), batch["present"].T.flatten()  # 2 B: CO2, then CH4
+        standard, spread = standardised(frames)
+        frames = frames if self.one_camera else standard
+        fine = self.features(frames, present[:, None, None, None])
+        logits = torch.cat([head(x) for head, x in zip(self.masks, fine.chunk(2), strict=True)])  # (2 B, 3, H/2, W/2)
+        # the class learns from amounts in the mask, but does not bend the mask to its own end: detach
+        probability, own = logits.detach().softmax(dim=1), resize(frames, fine.shape[-2:])
+        amounts = [self.measure(own, probability, fine)]
         if not self.one_camera:
-            frames = [standardised(frame)[0] for frame in frames]
-        outputs, amounts = {}, []
-        for place, (gas, fine) in enumerate(zip(GASES, self.features(frames, present), strict=True)):
-            logits = self.masks[place](fine)  # (B, 3, H/2, W/2)
-            outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
-            # the class learns from amounts in the mask, but does not bend the mask to its own end: detach
-            probability = logits.detach().softmax(dim=1)
-            own, other = (resize(frames[at], fine.shape[-2:]) for at in (place, 1 - place))
-            amounts.append(self.measure(own, probability, fine))
-            if not self.one_camera:
-                scales = self.scales(own, other * present[:, 1 - place, None, None, None], probability, spreads[place])
-                amounts[-1] = torch.cat([amounts[-1], scales], dim=1)
-        ph, class_logits = self.health(torch.stack(amounts, dim=1), present)
-        return outputs | {"class_logits": class_logits, "ph": ph}
+            amounts.append(self.scales(own, swapped(own * present[:, None, None, None]), probability, spread))
+        ph, class_logits = self.health(torch.stack(torch.cat(amounts, dim=1).chunk(2), dim=1), batch["present"])
+        masks = resize(where_present(logits, present), frames.shape[-2:]).chunk(2)
+        return {f"{gas}_logits": mask for gas, mask in zip(GASES, masks, strict=True)} | {
+            "class_logits": class_logits,
+            "ph": ph,
+        }
 
-    def features(self, frames: list[Tensor], present: Tensor) -> tuple[Tensor, ...]:
-        """Fine features of each gas, (B, 16, H/2, W/2) twice. Both gases go through as one batch of 2 B rows."""
-        there = present[:, :, None, None, None].unbind(dim=1)
-        known = [frame * seen for frame, seen in zip(frames, there, strict=True)]
-        levels = [self.stem(torch.cat([torch.cat(known), torch.cat(known[::-1])], dim=1))]  # own beside other frame
+    def features(self, frames: Tensor, there: Tensor) -> Tensor:
+        """Fine features (2 B, 16, H/2, W/2) of frames (2 B, 1, H, W), those that are `there` (2 B, 1, 1, 1)."""
+        known = frames * there
+        levels = [self.stem(torch.cat([known, swapped(known)], dim=1))]  # own beside other frame
         for level in self.down:
             levels.append(level(levels[-1]))  # (2 B, 32, H/4, W/4), (2 B, 64, H/8, W/8), (2 B, 128, H/16, W/16)
-        co2, ch4 = (x + gas[:, None, None] for x, gas in zip(levels[-1].chunk(2), self.gas_embedding, strict=True))
-        x = torch.cat([self.exchange(co2, ch4 * there[1]), self.exchange(ch4, co2 * there[0])])
+        x = levels[-1] + self.gas_embedding.repeat_interleave(len(frames) // 2, dim=0)[:, :, None, None]
+        x = self.exchange(x, swapped(x * there))
         for level, skip in zip(self.up, levels[-2::-1], strict=True):
             x = level(torch.cat([resize(x, skip.shape[-2:]), skip], dim=1))
-        return x.chunk(2)
+        return x
 
     def measure(self, frame: Tensor, probability: Tensor, fine: Tensor) -> Tensor:
         """Logarithms of what a plume holds, (B, AMOUNTS + 3): its area, contrast against the wall, learned amounts.
@@ -89,7 +87,7 @@ class PlumeNet(nn.Module):
         level = (frame * wall).sum(dim=(2, 3), keepdim=True) / wall.sum(dim=(2, 3), keepdim=True).clamp(min=1)
         around = (smooth(frame * wall) + 0.02 * level) / (smooth(wall) + 0.02)
         contrast = [((frame - behind) * plume).mean(dim=(2, 3)).abs() for behind in (level, around)]
-        learned = (F.softplus(self.amounts(fine)) * plume).mean(dim=(2, 3))
+        learned = (softplus(self.amounts(fine)) * plume).mean(dim=(2, 3))
         return torch.log(LEAST + torch.cat([plume.mean(dim=(2, 3)), *contrast, learned], dim=1))
 
     def scales(self, own: Tensor, other: Tensor, probability: Tensor, spread: Tensor) -> Tensor:
@@ -153,10 +151,20 @@ def standardised(frame: Tensor) -> tuple[Tensor, Tensor]:
     return (frame - level) / spread, spread
 
 
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x) in steps that ONNX Runtime is fast at; its own takes several times as long."""
+    return x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
+
+
+def swapped(x: Tensor) -> Tensor:
+    """Rows of both gases (2 B, ...), all CO2 and then all CH4, as rows of the other gas."""
+    return torch.cat(x.chunk(2)[::-1])
+
+
 def smooth(x: Tensor, *, reach: int = 8) -> Tensor:
     """Mean over a square of 2 `reach` + 1 pixels; beyond the rim there is nothing."""
-    size = 2 * reach + 1
-    return F.avg_pool2d(F.avg_pool2d(x, (size, 1), 1, (reach, 0)), (1, size), 1, (0, reach))
+    line = x.new_full((1, 1, 2 * reach + 1, 1), 1 / (2 * reach + 1))  # a convolution is faster than pooling
+    return F.conv2d(F.conv2d(x, line, padding=(reach, 0)), line.transpose(2, 3), padding=(0, reach))
 
 
 def where_present(logits: Tensor, present: Tensor) -> Tensor:

@@ -66,12 +66,14 @@ class PlumePredictor:
         try:
             other = manifest["kind"] != "plume" or list(manifest["classes"]) != list(CLASSES)
             height, width = (int(length) for length in manifest["size"])
-            model = Sized(models.build(manifest["model"]), (height, width))
+            mirrored = manifest.get("mirrored", False) is True
+            model = Sized(models.build(manifest["model"]), (height, width), mirrored=mirrored)
         except (KeyError, TypeError, ValueError, AttributeError, SmellkitError) as why:
             raise WeightsError(f"{folder} holds no model of plumes: {why}", hint=MADE_BY) from why
         if other:
             raise WeightsError(f"{folder} tells other classes apart", hint="train it again")
         checkpoint.fill(model, tensors, where=str(folder)).eval()
+        torch.nn.utils.convert_conv2d_weight_memory_format(model, torch.channels_last)  # faster on processors
         return cls(model, Ranges.of(manifest))
 
     @torch.no_grad()

@@ -3,14 +3,15 @@
     cone       a bent Gaussian cone with log-normal texture, walls of 1/f noise, cameras that stretch every frame
     particles  drifting particles, walls of bars and warm bodies, cameras that flatten their histogram
     advected   a scalar carried through vortices on a grid, a cloudy wall, fixed ranges, dark corners, dead clusters
+    mixed      for training: any plume, wall and camera of cone, particles and a third kind with no physics in it
 
 Only the emission of a pH and the meaning of a mask (contrast above that of noise and clutter) are shared with the
-task's own simulator. Nothing is trained on them. A video is drawn once for all; its frames are 0.25 s apart.
+task's own simulator. Nothing is trained on advected. A video is drawn once for all; its frames are 0.25 s apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ def film(
 
     Gases that are not among `gases` (0 CO2, 1 CH4) are blank.
     """
-    plume, scenery, camera = WORLDS[world]
+    plume, scenery, camera = _drawn(random) if world == "mixed" else WORLDS[world]
     y, x = (np.mgrid[: size[0], : size[1]] + 0.5) / size[0]
     log_emission, outlet = emission(ph, random=random), _outlet(x.max(), random)
     depth = plume(outlet, x, y, frames, random) * np.exp(log_emission)[:, None, None]
@@ -66,6 +67,12 @@ def film(
         reverse = random.random((frames, 1, 1)) < REVERSED
         taken[:, gas] = np.round(255 * np.where(reverse, 1 - grey, grey))
     return log_emission, Video(taken, masks, contrast)
+
+
+def _drawn(random: Random) -> tuple[Plume, Scenery, Camera]:
+    """The parts of a `mixed` video, one of each kind."""
+    plume, scenery, camera = (int(random.integers(len(parts))) for parts in MIXED)
+    return MIXED[0][plume], MIXED[1][scenery], MIXED[2][camera]
 
 
 def _outlet(aspect: float, random: Random) -> Outlet:
@@ -164,6 +171,25 @@ def _advected(outlet: Outlet, x: Array, y: Array, frames: int, random: Random) -
     return np.array(depth)
 
 
+def _warped(outlet: Outlet, x: Array, y: Array, frames: int, random: Random) -> Array:
+    """Anything that thins away from the outlet: a lobe of any shape, bent and torn by random fields."""
+    reach, opening, bluntness = random.uniform(0.15, 1.0), random.uniform(0.05, 0.5), random.uniform(1.2, 4)
+    tear, rough, drift = random.uniform(0.0, 0.25), random.uniform(0.1, 1.0), random.uniform(-0.3, 0.3, 2)
+    power, largest = random.uniform(1.2, 2.4), random.uniform(0.1, 0.6)
+    depth = np.zeros((frames, 2, *x.shape))
+    for frame in range(frames):
+        for gas in range(2):
+            right, down = (_cloud(x.shape, random, power=2.2, largest=0.6) for _ in range(2))
+            along, across = outlet.along(x, y)
+            torn = tear * np.clip(along, 0, 1)
+            along, across = along + torn * right, across + torn * down - drift[gas] * np.maximum(along, 0) ** 2
+            width = 0.45 * outlet.width + opening * np.maximum(along, 0)
+            lobe = np.abs(across / width) ** bluntness + np.maximum(along, 0) / reach
+            texture = rough * _cloud(x.shape, random, power=power, largest=largest) + 0.3 * random.standard_normal()
+            depth[frame, gas] = np.exp(texture - rough**2 / 2 - lobe) * (along > -0.3 * outlet.width)
+    return depth
+
+
 def _fractal(x: Array, y: Array, random: Random) -> tuple[Array, float]:
     """A wall in kelvin and the deviation of its fine structure, as every scenery gives."""
     clutter = random.uniform(0.01, 0.05)
@@ -192,6 +218,20 @@ def _sky(x: Array, y: Array, random: Random) -> tuple[Array, float]:
     cloud = random.uniform(0.1, 0.4) * np.abs(_cloud(x.shape, random, power=1.7))
     ground = random.uniform(-0.6, 0.6) / (1 + np.exp(-(y - random.uniform(0.3, 1.1)) / 0.02))
     return cloud + ground + clutter * random.standard_normal(x.shape), clutter
+
+
+def _collage(x: Array, y: Array, random: Random) -> tuple[Array, float]:
+    """Fields of any scale, slopes, sharp and soft borders, spots."""
+    clutter = random.uniform(0.005, 0.05)
+    wall = clutter * _cloud(x.shape, random, power=random.uniform(0, 1.2), largest=random.uniform(0.05, 0.3))
+    wall += random.uniform(0, 0.5) * _cloud(x.shape, random, power=random.uniform(1.4, 2.6))
+    for _ in range(int(random.integers(0, 6))):
+        turn, place = random.uniform(0, 2 * np.pi), (random.uniform(0, 1.4), random.uniform(0, 1))
+        border = (x - place[0]) * np.cos(turn) + (y - place[1]) * np.sin(turn)
+        if random.random() < 0.5:
+            border = random.uniform(0.02, 0.3) - np.hypot(border, random.uniform(0.4, 2.5) * (y - place[1]))
+        wall += random.uniform(-0.5, 0.5) / (1 + np.exp(-np.clip(border / random.uniform(0.004, 0.2), -30, 30)))
+    return wall, clutter
 
 
 def _stretching(kelvin: Array, noise: float, random: Random) -> Array:
@@ -225,6 +265,23 @@ def _fixed(kelvin: Array, noise: float, random: Random) -> Array:
     return grey
 
 
+def _any_range(kelvin: Array, noise: float, random: Random) -> Array:
+    """Any blur, stripes, corners, range, gamma; some pixels are dead, alone or in spots."""
+    seen = ndimage.gaussian_filter(kelvin, (0, *[random.uniform(0, 1.5)] * 2))
+    stripes = random.uniform(0, 1.2) * random.standard_normal((1, 1, kelvin.shape[2]))
+    rows = random.uniform(0, 0.6) * random.standard_normal((1, kelvin.shape[1], 1))
+    seen = seen + noise * (random.standard_normal(kelvin.shape) + stripes + rows)
+    y, x = (np.linspace(-1, 1, length) for length in kelvin.shape[1:])
+    seen += random.uniform(-1.0, 0.4) * ((y[:, None] - random.uniform(-0.3, 0.3)) ** 2 + x**2) / 2
+    low, high = np.percentile(seen, [random.uniform(0, 4), random.uniform(96, 100)])
+    span = max(high - low, 0.3) * random.uniform(0.9, 3.0)
+    grey = np.clip((seen - low) / span + random.uniform(0, 1) * max(0, 1 - (high - low) / span), 0, 1)
+    grey = grey ** random.uniform(0.6, 1.6)
+    spots = random.random(kelvin.shape[1:]) < random.uniform(0, 2e-3)
+    grey[:, ndimage.binary_dilation(spots, iterations=2) if random.random() < 0.2 else spots] = random.integers(2)
+    return grey
+
+
 Plume = Callable[[Outlet, Array, Array, int, Random], Array]
 Scenery = Callable[[Array, Array, Random], tuple[Array, float]]
 Camera = Callable[[Array, float, Random], Array]
@@ -233,3 +290,8 @@ WORLDS: dict[str, tuple[Plume, Scenery, Camera]] = {
     "particles": (_particles, _stalls, _flattening),
     "advected": (_advected, _sky, _fixed),
 }
+MIXED: tuple[Sequence[Plume], Sequence[Scenery], Sequence[Camera]] = (  # nothing of advected
+    (_cone, _particles, _warped),
+    (_fractal, _stalls, _collage),
+    (_stretching, _flattening, _any_range),
+)

@@ -114,9 +114,9 @@ def scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return runs.plain({**intervals, "by_seed": by_seed, **outcomes[-1].extra})
 
 
-def earlier(path: Path | str) -> dict[str, Any]:
+def earlier(path: Path | None) -> dict[str, Any]:
     """What an earlier measurement left in the file `path`; nothing without one."""
-    return read_json(Path(path)) if str(path) not in ("", ".") and Path(path).is_file() else {}
+    return read_json(path) if path and path.is_file() else {}
 
 
 def publish(path: Path, result: Mapping[str, Any], *, command: str) -> Path:

@@ -151,14 +151,14 @@ def _gcode(data: str) -> Outcomes:
 
 
 def _plume(data: str) -> Outcomes:
+    """The test pairs of `data`, or of every simulator of `smellkit bench plume-worlds`."""
     from smellkit.plume.predict import PlumePredictor
-    from smellkit.study.plume.baselines import videos
-    from smellkit.study.plume.bench import HEIGHT, predictions_of
-    from smellkit.study.plume.data import four_to_three, paired
+    from smellkit.study.plume import worlds
 
-    pairs = paired(data, "test", size=four_to_three(HEIGHT))
     model = PlumePredictor.load(paths.weights() / "plume").model
-    return {"simulated pairs": predictions_of(model, pairs).outcome(videos(data, pairs))}
+    if data:
+        return {"pairs of a folder": worlds.answered(model, data)}
+    return {f"simulator {world}": worlds.scored(model, world) for world in (*worlds.OWN, *worlds.WORLDS)}
 
 
 TESTED = {

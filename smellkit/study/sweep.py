@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from smellkit.study.metrics import over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
+
+FOLDER = paths.HOME / "notebooks" / "sweeps"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ def read(path: Path) -> Sweep:
             hint = "see notebooks/sweeps for examples"
             raise fault(path, key=key, expected=expected, found=repr(value)[:60], hint=hint)
     return Sweep(**{"name": Path(path).stem, **values})
+
+
+def shipped(name: str, /, *, seeds: int, **fixed: Any) -> Sweep:
+    """A sweep of notebooks/sweeps with the seeds 1, 2, ...; `fixed` overrides what its file says for all cases."""
+    plan = read(FOLDER / f"{name}.yaml")
+    return replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | fixed)
 
 
 def run(sweep: Sweep, factory: str, *, scheduler: str = "", workers: int = 2, fresh: bool = False) -> pd.DataFrame:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from smellkit import paths, runs
+from smellkit import runs
 from smellkit.gcode.recordings import MODALITIES, channel_mask
+from smellkit.options import task_of
 from smellkit.study import sweep
 from smellkit.study.evaluate import earlier, publish
 from smellkit.study.gcode import protocols as bench
@@ -18,7 +18,6 @@ from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.scores import token_accuracy
 from smellkit.study.metrics import over_seeds
 
-FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {  # file -> what it asks, task, score
     "gcode-losses": ("Loss", tasks.WindowDecoderTask, "test.token"),
     "gcode-modalities": ("Kind of sensor, trained again without", tasks.WindowDecoderTask, "test.token"),
@@ -35,13 +34,13 @@ def bench_all(
     results: dict[str, Any] = {}
     for name in names:
         title, factory, score = SWEEPS[name]
-        plan, own = sweep.read(FOLDER / f"{name}.yaml"), {**fixed, "data": folder}
+        own = {**fixed, "data": folder}
         if factory is tasks.DecoderTask:  # all of them share one frozen encoder
             options = {"data": folder, "protocol": "G", "fold": 0, "thin": 2}
             how = {"epochs": int(fixed.get("epochs", 8)), "batch": 64, "learning_rate": 1e-3, "seed": 1}
             encoder = bench.fitted(tasks.EncoderTask, options, how, name="gcode-ablations-encoder")
             own = {**fixed, "encoder": encoder.name}
-        plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | own)
+        plan = sweep.shipped(name, seeds=seeds, **own)
         ran = sweep.run(plan, f"{factory.__module__}:{factory.__name__}", workers=workers)
         settings = {key: value for key, value in plan.fixed.items() if key != "data"}
         results[title] = {"sweep": name, "score": score, "settings": settings, **compared(ran, score=score)}
@@ -86,7 +85,7 @@ def _zeroed(name: str, seed: int) -> pd.DataFrame:
     not what the channel is worth; for that, train again (`--set without=...`).
     """
     run, rows = runs.latest(name), []
-    prepared = tasks.config_of(tasks.WindowDecoderTask, run.params).prepared
+    prepared = task_of(tasks.WindowDecoderTask, run.params).prepared
     for kind in ("", *MODALITIES):
         test = bench.predictions([(run, prepared)], mask=channel_mask(without=kind))
         rows.append({"case": kind or "nothing", "seed": seed, "TF": token_accuracy(test.forced, test.target)})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from smellkit.study.commands import FOLDER, JSON, measure
 
 
 @click.command()
@@ -22,7 +22,7 @@ import click
 @click.option("--folds", default="0,1,2,3,4", show_default=True, help="Which folds of protocol G.")
 @click.option("--seeds", default="7", show_default=True, help="Of first weights and order of batches; a fit for each.")
 @click.option("--epochs", default=0, help="Passes over the training part: 24 for the decoder, 40 for two stages.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+@JSON
 def bench(folder, protocol, channel_set, system, context, folds, seeds, epochs, out):
     """Name the operation and decode the G-code of a milling machine under a protocol: S (leaky), G or X."""
     from smellkit.errors import OptionError
@@ -46,7 +46,7 @@ def bench(folder, protocol, channel_set, system, context, folds, seeds, epochs, 
 @click.option("--seeds", default=3, show_default=True, help="Repetitions of every case.")
 @click.option("--workers", default=1, show_default=True, help="Processes on this machine.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the files fix for all runs.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+@JSON
 def ablations(folder, only, seeds, workers, pairs, out):
     """Losses, kinds of sensor and parts of the window decoder, each with several seeds, and what of it is noise."""
     from smellkit import options
@@ -60,15 +60,9 @@ def ablations(folder, only, seeds, workers, pairs, out):
 
 
 @click.command()
-@click.option("--data", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="The 18 files.")
+@click.option("--data", "folder", required=True, metavar="DIR", type=FOLDER, help="The 18 files.")
 @click.option("--seeds", default=3, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go; rows not run now are kept.")
+@JSON
 def smart_mill(folder, seeds, out):
     """Name the line of a second machine's program, and its process, from its drives; whole experiments held out."""
-    from smellkit.study import evaluate
-    from smellkit.study.gcode import mill
-
-    result = mill.run(folder, seeds=seeds, progress=click.echo, earlier=evaluate.earlier(out or ""))
-    click.echo(mill.report(result))
-    if out:
-        click.echo(evaluate.publish(out, result, command=f"smellkit bench smart-mill --data DIR --seeds {seeds}"))
+    measure("gcode.mill", out, f"smellkit bench smart-mill --data DIR --seeds {seeds}", folder, seeds=seeds)

@@ -39,8 +39,8 @@ def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -
 
     With `true` lines their path lies below each, wide and pale, so that what is decoded wrongly stands out.
     """
-    figure, panels = _panels(1, len(paths), height=3.4, sharey=True)
-    for axes, (name, lines), shade in zip(panels, paths.items(), plots.PALETTE, strict=False):
+    figure, panels = plots.canvas(1, len(paths), height=3.4, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, lines), shade in zip(panels[0], paths.items(), plots.PALETTE, strict=False):
         for drawn, look in ((true, {"color": plots.INK, "linewidth": 5, "alpha": 0.25, "label": "true"}),
                             (lines, {"color": shade, "linewidth": 1.2, "label": name})):  # fmt: skip
             if len(drawn):
@@ -48,7 +48,7 @@ def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -
                 axes.plot(x, y, solid_capstyle="round", **look)
         axes.set(xlabel="X, mm", aspect="equal")
         axes.set_title(name, fontsize=10)
-    panels[0].set_ylabel("Y, mm")
+    panels[0, 0].set_ylabel("Y, mm")
     if len(true):
         figure.legend(*(part[:1] for part in axes.get_legend_handles_labels()), loc="outside lower center")
     return figure
@@ -57,18 +57,18 @@ def toolpaths(paths: Mapping[str, Sequence[str]], *, true: Sequence[str] = ()) -
 def timeline(machine: Machine, recording: str, *, names: Sequence[str]) -> Figure:
     """Some channels of a recording over time, each in its own panel, since their units differ."""
     values = machine.values[rows_of(machine, recording)]
-    figure, panels = _panels(len(names), 1, height=1.1 + 1.1 * len(names))
-    for axes, name, shade in zip(panels, names, plots.PALETTE, strict=False):
+    figure, panels = plots.canvas(len(names), 1, height=1.1 + 1.1 * len(names), sharex=True, squeeze=False)
+    for axes, name, shade in zip(panels[:, 0], names, plots.PALETTE, strict=False):
         axes.plot(np.arange(len(values)) / RATE, values[:, CONTINUOUS.index(name)], color=shade, linewidth=1.2)
         unit = UNITS.get(modality(name), "")
         axes.set_ylabel(name.replace(".", "\n") + unit, rotation=0, ha="right", va="center", fontsize=11)
-    panels[-1].set_xlabel("seconds")
+    panels[-1, 0].set_xlabel("seconds")
     return figure
 
 
 def protocols(rows: Mapping[str, Mapping], *, measures: Sequence[str] = ("TF", "AR", "Num")) -> Figure:
     """Token measures of rows of a bench, per cent with 95 % intervals: one group of bars a row."""
-    figure, (axes,) = _panels(1, 1, height=1.4 + 0.62 * len(rows))
+    figure, axes = plots.canvas(height=1.4 + 0.62 * len(rows))
     figures = {m: 100 * pd.DataFrame([row[m] for row in rows.values()], list(rows)) for m in measures}
     ends = [[own["value"] - own["low"], own["high"] - own["value"]] for own in figures.values()]
     values = pd.DataFrame({measure: own["value"] for measure, own in figures.items()}).set_axis(plots.wrapped(rows))
@@ -80,11 +80,3 @@ def protocols(rows: Mapping[str, Mapping], *, measures: Sequence[str] = ("TF", "
     axes.grid(axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(measures))
     return figure
-
-
-def _panels(rows: int, columns: int, *, height: float, sharey: bool = False) -> tuple[Figure, list]:
-    from matplotlib.figure import Figure
-
-    plots.style()
-    figure = Figure(figsize=(plots.WIDTH, height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False).flat)

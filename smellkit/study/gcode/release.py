@@ -19,10 +19,11 @@ from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.predict import HMM, LinePredictor
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS
 from smellkit.gcode.window_decoder import Shape
+from smellkit.options import task_of
 from smellkit.runs import Run
 from smellkit.study import ranges
 from smellkit.study.gcode.splits import Prepared
-from smellkit.study.gcode.task import WindowDecoderTask, config_of, model_of
+from smellkit.study.gcode.task import WindowDecoderTask, model_of
 
 LARGE = 10_000  # numbers in a matrix from which it is kept in half precision
 
@@ -36,14 +37,14 @@ def program_hmm(prepared: Prepared) -> ProgramHMM:
 
 def from_run(run: Run) -> LinePredictor:
     """The predictor of a finished run of `gcode-window-decoder`."""
-    prepared = config_of(WindowDecoderTask, run.params).prepared
+    prepared = task_of(WindowDecoderTask, run.params).prepared
     model = model_of(WindowDecoderTask, run)
     return LinePredictor(model, prepared.scaling, prepared.mask, program_hmm(prepared))
 
 
 def save(run: Run, folder: Path) -> Path:
     """Write the predictor of a finished run of `gcode-window-decoder` into `folder`, with what it was trained on."""
-    task = config_of(WindowDecoderTask, run.params)
+    task = task_of(WindowDecoderTask, run.params)
     if task.channels not in ("all", "no-position"):
         raise WeightsError(
             f"The run {run.name!r} standardises whole recordings, which a stream can't", hint="channels=all"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, STEPS, UNK, Grammar, Numbers, default, structured
+from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, UNK, Grammar, Numbers, default, structured
 from smellkit.gcode.window_decoder import WEIGHT
 from smellkit.study.losses import focal
 
@@ -74,9 +74,5 @@ def token_accuracy(tokens: Numbers, target: Numbers, **how: Any) -> float:
 
 def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor) -> Tensor:
     """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
-    probability, scores, chosen = line.softmax(dim=1), WEIGHT * token.log_softmax(dim=2), []
-    valid_lines = torch.ones_like(probability)
-    for step in range(STEPS):
-        chosen.append((scores[:, step] + grammar.prior(probability, valid_lines, step)).argmax(dim=1))
-        valid_lines = grammar.filter_lines(valid_lines, target[:, step], step)
-    return torch.stack(chosen, dim=1)
+    scores = WEIGHT * token.log_softmax(dim=2)
+    return (scores + grammar.prior(line.softmax(dim=1), target)).argmax(dim=2)

@@ -5,11 +5,10 @@ A task is a dataclass: its fields are the options of `smellkit train`, its metho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from smellkit import checkpoint, paths, runs
 from smellkit.gcode.recordings import POSITION_COLUMNS
 from smellkit.gcode.tokens import PAD
 from smellkit.gcode.window_decoder import PathKNN, Shape, WindowDecoder
-from smellkit.options import accepted
+from smellkit.options import task_of
 from smellkit.runs import Run
 from smellkit.study.gcode.scores import forced, head_scores, published_fields, structured_loss, token_accuracy
 from smellkit.study.gcode.splits import DataConfig, Prepared, Split
@@ -28,19 +27,12 @@ from smellkit.study.gcode.two_stage import MachineEncoder, SensorDecoder, TwoSta
 from smellkit.study.losses import focal
 from smellkit.task import Batch, Tensors, collate
 
-Config = TypeVar("Config")
 MADE_BY = "`smellkit train gcode-encoder`"
-
-
-def config_of(kind: type[Config], params: Mapping[str, Any]) -> Config:
-    """The task of a run from the parameters in its folder; what is not an option of the task is left alone."""
-    return kind(**{name: params[name] for name in accepted(kind) if name in params})
 
 
 def model_of(kind: type, run: Run) -> Any:
     """The trained model of a finished run of the task `kind`."""
-    model: nn.Module = config_of(kind, run.params).build()
-    return checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder)).eval()
+    return checkpoint.restore(task_of(kind, run.params).build(), run.folder)
 
 
 def accuracy(logits: Tensor, target: Tensor) -> float:
@@ -130,7 +122,7 @@ class DecoderTask(_Contract):
     @cached_property
     def encoder_task(self) -> EncoderTask:
         """What the encoder was trained on."""
-        return config_of(EncoderTask, runs.latest(self.encoder, made_by=MADE_BY).params)
+        return task_of(EncoderTask, runs.latest(self.encoder, made_by=MADE_BY).params)
 
     @property
     def prepared(self) -> Prepared:
@@ -241,4 +233,4 @@ def two_stages(run: Run) -> tuple[MachineEncoder, SensorDecoder]:
     whole = model_of(DecoderTask, run)
     if isinstance(whole, TwoStage):
         return whole.encoder, whole.decoder
-    return trained_encoder(config_of(DecoderTask, run.params).encoder), whole
+    return trained_encoder(task_of(DecoderTask, run.params).encoder), whole

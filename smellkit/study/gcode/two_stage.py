@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from smellkit.gcode.data import Scaling
 from smellkit.gcode.decoder import TokenDecoder
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS, POSITION_COLUMNS
-from smellkit.gcode.tokens import default
+from smellkit.gcode.tokens import PAD, STEPS, default
 from smellkit.gcode.window_decoder import FOURIER, fourier_features
 from smellkit.task import Batch
 
@@ -81,7 +81,8 @@ class SensorDecoder(TokenDecoder):
 
     def free(self, memory: Tensor, operation: Tensor) -> Tensor:
         """Greedy tokens (B, 8), padded after EOS."""
-        return self.eval().generate(*self.inputs(memory, operation), choose=lambda _, flat, step: flat.argmax(dim=1))
+        draft, choose = torch.full((len(memory), STEPS), PAD), lambda _, flat, before: flat.argmax(dim=2)
+        return self.eval().generate(*self.inputs(memory, operation), draft=draft, choose=choose)
 
 
 class TwoStage(nn.Module):

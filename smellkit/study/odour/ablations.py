@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from smellkit import paths, plots
+from smellkit import plots
 from smellkit.study import sweep
 
 if TYPE_CHECKING:
@@ -18,18 +17,12 @@ SCORES = {"test window": "test.accuracy", "test top-5": "test.top5", "other sess
 SWEEPS = ("technique", "sensors", "tricks", "sessions")
 
 
-def run(
-    name: str,
-    *,
-    fixed: dict[str, Any] | None = None,
-    seeds: int = 5,
-    workers: int = 2,
-) -> pd.DataFrame:
+def run(name: str, *, fixed: dict[str, Any] | None = None, seeds: int = 5, workers: int = 2) -> pd.DataFrame:
     """Run the sweep notebooks/sweeps/<name>.yaml and return name, mean, low, high and seeds of each case.
 
     `fixed` overrides what the file fixes. A run that is finished is not run again.
     """
-    table = _table(name, fixed=fixed or {}, seeds=seeds, workers=workers)
+    table = sweep.run(sweep.shipped(name, seeds=seeds, **(fixed or {})), FACTORY, workers=workers)
     return sweep.summary(table).rename(columns={"case": "name"})
 
 
@@ -42,7 +35,7 @@ def measure(
     """
     sweeps: dict[str, Any] = {}
     for name in SWEEPS:
-        table = _table(name, fixed={"data": data}, seeds=seeds, workers=workers)
+        table = sweep.run(sweep.shipped(name, seeds=seeds, data=data), FACTORY, workers=workers)
         parts = {column: sweep.summary(table, score=score).set_index("case") for column, score in SCORES.items()}
         sweeps[name] = {}
         for case, rows in table.groupby("case", sort=False):
@@ -52,13 +45,6 @@ def measure(
         best = max(sweeps[name], key=lambda case: sweeps[name][case]["test window"]["value"])
         progress(f"{name}: {len(sweeps[name])} cases, the highest {best}")
     return {"sweeps": sweeps}
-
-
-def _table(name: str, *, fixed: dict[str, Any], seeds: int, workers: int) -> pd.DataFrame:
-    """Run a sweep: one row a run."""
-    plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
-    plan = replace(plan, fixed=plan.fixed | fixed, seeds=list(range(1, seeds + 1)))
-    return sweep.run(plan, FACTORY, workers=workers)
 
 
 def bars(table: pd.DataFrame, *, label: str = "accuracy") -> Figure:

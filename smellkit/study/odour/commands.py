@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-FOLDER = click.Path(path_type=Path)
+from smellkit.study.commands import FOLDER, JSON, keep, measure
+
 DATA = click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
-JSON = click.option("--json", "out", default="", type=FOLDER, help="Where the figures go; rows not run now are kept.")
-NEW_JSON = click.option("--json", "out", default="", type=FOLDER, help="Where the figures go.")
+SAVE = click.option("--save", "folder", type=FOLDER, help="Only train the weights to ship; keep them there.")
 
 
 @click.command("smellnet-base")
@@ -19,16 +18,14 @@ NEW_JSON = click.option("--json", "out", default="", type=FOLDER, help="Where th
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each model, seeds 1, 2, ...")
 @click.option("--folds", default=6, show_default=True, help="Parts of the cross-validation; 0 leaves it out.")
 @JSON
-@click.option("--save", "folder", default="", metavar="FOLDER", help="Only train the network to ship; keep it there.")
+@SAVE
 def smellnet_base(data, model, seeds, folds, out, folder):
     """Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions."""
     if folder:
-        from smellkit.study.odour import release
-
-        click.echo(release.odour(data, Path(folder), progress=click.echo))
-        return
-    command = "smellkit bench smellnet-base --data DIR"
-    _measure("smellnet", out, command, data, models=_names(model), seeds=seeds, folds=folds)
+        _ship("odour", data, folder)
+    else:
+        asked = {"models": _names(model), "seeds": seeds, "folds": folds}
+        measure("odour.smellnet", out, "smellkit bench smellnet-base --data DIR", data, **asked)
 
 
 @click.command("smellnet-sessions")
@@ -37,16 +34,14 @@ def smellnet_base(data, model, seeds, folds, out, folder):
 @click.option("--seeds", default=0, show_default=True, help="Fits that score other sessions; 0 keeps earlier figures.")
 @click.option("--folds", default=5, show_default=True, help="Recordings of each substance held out for simulated days.")
 @JSON
-@click.option("--save", "folder", default="", metavar="FOLDER", help="Only fit the weights to ship; keep them there.")
+@SAVE
 def smellnet_sessions(data, method, seeds, folds, out, folder):
     """Choose a method for another day on training recordings alone, and score it on other sessions."""
     if folder:
-        from smellkit.study.odour import release
-
-        click.echo(release.another_day(data, Path(folder), progress=click.echo))
-        return
-    command, methods = "smellkit bench smellnet-sessions --data DIR", [method] if method else []
-    _measure("sessions", out, command, data, methods=methods, folds=folds, seeds=seeds)
+        _ship("another_day", data, folder)
+    else:
+        asked = {"methods": [method] if method else [], "folds": folds, "seeds": seeds}
+        measure("odour.sessions", out, "smellkit bench smellnet-sessions --data DIR", data, **asked)
 
 
 @click.command("early")
@@ -56,49 +51,47 @@ def smellnet_sessions(data, method, seeds, folds, out, folder):
 @JSON
 def early(data, model, folds, out):
     """Measure how soon the shipped weights name a substance, and how often rightly, when they stop as they are sure."""
-    _measure("early", out, "smellkit bench early --data DIR", data, models=tuple(_names(model)), folds=folds)
+    measure("odour.early", out, "smellkit bench early --data DIR", data, models=tuple(_names(model)), folds=folds)
 
 
 @click.command("smellnet-ablations")
 @DATA
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of each case, seeds 1, 2, ...")
 @click.option("--workers", default=2, show_default=True, help="Processes on this machine.")
-@NEW_JSON
+@JSON
 def smellnet_ablations(data, seeds, workers, out):
     """Run the encoder's sweeps of notebooks/sweeps in full: technique, sensors, tricks, sessions."""
     from smellkit.study.odour import ablations
 
     result = ablations.measure(data, seeds=seeds, workers=workers, progress=click.echo)
-    _keep(result, out, "smellkit bench smellnet-ablations --data DIR")
+    keep(result, out, "smellkit bench smellnet-ablations --data DIR")
 
 
 @click.command()
 @click.argument("folder", metavar="DIR", required=False, default="")
-@NEW_JSON
+@JSON
 def audit(folder, out):
     """Say how much of the accuracy on DIR may come from the session rather than from the smell."""
     from smellkit.study.odour import audit as audits
 
     result = audits.run(folder)
     click.echo(audits.report(result))
-    _keep(result, out, "smellkit audit DIR")
+    keep(result, out, "smellkit audit DIR")
 
 
 @click.command("smellnet-mixture")
 @DATA
 @click.option("--part", default="", metavar="NAME", help="official, validation, calibration or networks; or all.")
 @click.option("--seeds", default=5, show_default=True, help="Repetitions of what is random, seeds 1, 2, ...")
-@click.option(
-    "--save", "folder", default="", metavar="FOLDER", help="Train on all there is and keep the weights there."
-)
+@click.option("--save", "folder", type=FOLDER, help="Train on all there is, too, and keep the weights there.")
 @JSON
 def smellnet_mixture(data, part, seeds, folder, out):
     """Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest."""
     if folder:
         from smellkit.study.odour import release
 
-        click.echo(f"weights: {release.mixture(data, Path(folder))}")
-    _measure("mixtures", out, "smellkit bench smellnet-mixture --data DIR", data, parts=_names(part), seeds=seeds)
+        click.echo(f"weights: {release.mixture(data, folder)}")
+    measure("odour.mixtures", out, "smellkit bench smellnet-mixture --data DIR", data, parts=_names(part), seeds=seeds)
 
 
 @click.command("fusion")
@@ -106,23 +99,22 @@ def smellnet_mixture(data, part, seeds, folder, out):
 @click.option("--scene", default="", metavar="NAME", help="compact, light, or a Qwen-VL folder.")
 @click.option("--seeds", default=3, show_default=True, help="Splits of pictures, sentences and recordings, 1, 2, ...")
 @JSON
-@click.option("--save", "folder", default="", metavar="FOLDER", help="Only fit the fusion to ship; keep it there.")
+@SAVE
 def fusion(data, scene, seeds, out, folder):
     """Measure smell, picture and text alone and together: what ships, the networks, missing and lying senses."""
     if folder:
-        from smellkit.study.odour import release
-
-        click.echo(release.fusion(data, Path(folder), progress=click.echo))
-        return
-    _measure("fusion", out, f"smellkit bench fusion --data DIR --seeds {seeds}", data, scene=scene, seeds=seeds)
+        _ship("fusion", data, folder)
+    else:
+        command = f"smellkit bench fusion --data DIR --seeds {seeds}"
+        measure("odour.fusion", out, command, data, scene=scene, seeds=seeds)
 
 
 @click.command("reproduce")
 @click.option("--seeds", default=20, show_default=True, help="Targets of one, two and three scents, seeds 1, 2, ...")
-@NEW_JSON
+@JSON
 def reproduce(seeds, out):
     """Measure how near the closed loop brings simulated air to a target, and how near playing it once comes."""
-    _measure("reproduce", out, f"smellkit bench reproduce --seeds {seeds}", seeds, resumes=False)
+    measure("odour.reproduce", out, f"smellkit bench reproduce --seeds {seeds}", seeds, resumes=False)
 
 
 @click.command("drift")
@@ -132,7 +124,7 @@ def reproduce(seeds, out):
 @JSON
 def drift(data, seeds, parts, out):
     """Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today."""
-    _measure("drift", out, f"smellkit bench drift --data DIR --seeds {seeds}", data, seeds=seeds, parts=parts)
+    measure("odour.drift", out, f"smellkit bench drift --data DIR --seeds {seeds}", data, seeds=seeds, parts=parts)
 
 
 @click.command("submit")
@@ -140,13 +132,13 @@ def drift(data, seeds, parts, out):
 @click.option("--name", required=True, help="What the row is called.")
 @click.option("--by", required=True, metavar="WHO", help="Who made the predictions.")
 @click.option("--link", default="", help="Where the model is described.")
-@click.option("--json", "out", default="", type=FOLDER, help="The leaderboard; the published one by default.")
+@click.option("--json", "out", type=FOLDER, help="The leaderboard; the published one by default.")
 def submit(file, name, by, link, out):
     """Score the predictions in FILE (a table as `smellkit predict` writes it) and put them on the leaderboard."""
     from smellkit.study.evaluate import percent
     from smellkit.study.odour import leaderboard
 
-    row = leaderboard.submit(file, name=name, by=by, link=link, out=out if str(out) != "." else leaderboard.FILE)
+    row = leaderboard.submit(file, name=name, by=by, link=link, out=out or leaderboard.FILE)
     for split, kinds in row["scores"].items():
         for kind, figures in kinds.items():
             told = ", ".join(f"{key} {percent(value)}" for key, value in figures.items() if key != "answers")
@@ -155,21 +147,15 @@ def submit(file, name, by, link, out):
         click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
 
 
+def _ship(kind: str, data: str, folder: Path) -> None:
+    """Make weights that come with the kit, and say what they score."""
+    from smellkit.study.odour import release
+
+    click.echo(getattr(release, kind)(data, folder, progress=click.echo))
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
-
-
-def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bool = True, **options: Any) -> None:
-    """Run a bench of this folder, which `resumes` what `out` has already, print its report, and keep its result."""
-    from importlib import import_module
-
-    from smellkit.study import evaluate
-
-    module = import_module(f"smellkit.study.odour.{bench}")
-    before = {"earlier": evaluate.earlier(out)} if resumes else {}
-    result = module.run(*given, progress=click.echo, **before, **options)
-    click.echo(module.report(result))
-    _keep(result, out, command)
 
 
 @click.command("peers")
@@ -178,7 +164,7 @@ def _measure(bench: str, out: Path | str, command: str, *given: Any, resumes: bo
 @JSON
 def peers(data, sets, out):
     """Measure opensmell 1.0.0 and this kit on the same folds, with the session audit beside (the extra `peers`)."""
-    _measure("peers", out, "smellkit bench peers --data DIR", data, sets=sets)
+    measure("odour.peers", out, "smellkit bench peers --data DIR", data, sets=sets)
 
 
 @click.command()
@@ -209,11 +195,3 @@ def learn(folder, nose, sessions, out, pairs):
         shutil.copyfile(result.output, part)
     click.echo(summary(read_json(out / "report.json")))
     click.echo(f"{out}")
-
-
-def _keep(result: dict, out: Path | str, command: str) -> None:
-    """Write `result` as JSON when a file was asked for, and say so."""
-    from smellkit.study import evaluate
-
-    if str(out) not in ("", "."):
-        click.echo(f"{evaluate.publish(Path(out), result, command=command)}")

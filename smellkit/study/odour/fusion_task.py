@@ -178,7 +178,7 @@ def fitted(scenes: Scenes, *, name: str, settings: train.Settings, **options: An
     """Train a network on scenes that are read already and return it; the run is called `name`."""
     made = of(lambda: scenes, **options)
     run = train.fit(made, settings, name=name, params=options)
-    return checkpoint.fill(made.build(), checkpoint.load(run.folder)[0], where=str(run.folder)).eval()
+    return checkpoint.restore(made.build(), run.folder)
 
 
 @torch.no_grad()

@@ -114,9 +114,7 @@ def weights(
 def references(net: Encoder, windows: LabelledWindows, *, most: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
     """The odour channels z of evenly spread training windows and their classes, for `smellkit calibrate`."""
     some = np.unique(np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int))
-    with torch.no_grad():
-        z = net({"window": torch.from_numpy(windows.values[some])})["z"]
-    return z, torch.from_numpy(windows.target[some])
+    return net.run(windows.values[some], "z"), torch.from_numpy(windows.target[some])
 
 
 def card(own: Own, protocol: Protocol, trial: Trial, kept: str) -> str:

@@ -100,18 +100,10 @@ def forest(x: NDArray, target: NDArray, fold: NDArray) -> NDArray[np.float64]:
     return right
 
 
-def _smellnet(data: Path, _: Path) -> Own:
-    return own.understand(data / "smellnet" / "base" / "training", nose="smellnet")
-
-
-def _uma(data: Path, _: Path) -> Own:
-    return own.understand(data / "uma_odours")
-
-
 def _own_format(_: Path, scratch: Path) -> Own:
     """A simulated rig of six channels, written in OpenSmell's own format and read back from it."""
     from smellkit.odour import readers
-    from smellkit.odour.exchange import write_exchange
+    from smellkit.odour.formats import write_exchange
     from smellkit.simulate.boards import write_recordings
 
     made = write_recordings(scratch / "made", noses.load("opensmell"), classes=4, recordings=12, days=3)
@@ -121,7 +113,11 @@ def _own_format(_: Path, scratch: Path) -> Own:
     return own.understand(scratch / "exchange")
 
 
-SETS: dict[str, Callable[[Path, Path], Own]] = {"smellnet": _smellnet, "uma": _uma, "own-format": _own_format}
+SETS: dict[str, Callable[[Path, Path], Own]] = {  # of the data, and of a scratch folder
+    "smellnet": lambda data, _: own.understand(data / "smellnet" / "base" / "training", nose="smellnet"),
+    "uma": lambda data, _: own.understand(data / "uma_odours"),
+    "own-format": _own_format,
+}
 
 
 def report(result: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -153,30 +153,42 @@ def channels(counts: NDArray, encoder: str) -> Array:
     return torch.cat([network({"window": rows})["z"] for rows in torch.from_numpy(pooled(counts)).split(1024)]).numpy()
 
 
-def told(train: MixtureWindows, part: MixtureWindows, mixtures: NDArray, encoder: str, *, trees: int = 100) -> Smells:
-    """What models fitted to `train` say of the windows of `part`, with votes for the `mixtures` (k, 12)."""
+def teller(
+    train: MixtureWindows, mixtures: NDArray, encoder: str, *, trees: int = 100
+) -> Callable[[MixtureWindows], Smells]:
+    """Fit models to `train`, and return what they say of windows, with votes for the `mixtures` (k, 12)."""
     hybrid, network = fit_hybrid(train, trees=trees), fit_classifier(train, mixtures)
-    answer = hybrid.explain(part.counts, recording=part.recording)
-    return Smells(
-        votes=hybrid.known.votes_on(mixtures, levels(part.counts)).astype(np.float32),
-        network=network.votes(part.counts).astype(np.float32),
-        posterior_mean=answer["posterior_mean"],
-        known=answer["p_known_session"].astype(np.float32),
-        z=channels(part.counts, encoder),
-        ratios=to_channels(part.ratios / part.ratios.sum(1, keepdims=True)).astype(np.float32),
-        recording=part.recording,
-        index=part.index,
-    )
+
+    def say(part: MixtureWindows) -> Smells:
+        answer = hybrid.explain(part.counts, recording=part.recording)
+        return Smells(
+            votes=hybrid.known.votes_on(mixtures, levels(part.counts)).astype(np.float32),
+            network=network.votes(part.counts).astype(np.float32),
+            posterior_mean=answer["posterior_mean"],
+            known=answer["p_known_session"].astype(np.float32),
+            z=channels(part.counts, encoder),
+            ratios=to_channels(part.ratios / part.ratios.sum(1, keepdims=True)).astype(np.float32),
+            recording=part.recording,
+            index=part.index,
+        )
+
+    return say
 
 
-def cross_fitted(train: MixtureWindows, asked: MixtureWindows, *, by: str, mixtures: NDArray, encoder: str) -> Smells:
-    """What a hybrid says of the windows `asked` that was fitted to `train` without their recordings, or their days."""
+def cross_fitted(
+    train: MixtureWindows, *asked: MixtureWindows, by: str, mixtures: NDArray, encoder: str
+) -> list[Smells]:
+    """What hybrids say of the windows of each `asked` that were fitted to `train` without their recordings, or days."""
     names, number = np.unique(groups(train.index, by), return_inverse=True)
     fold = number % (FOLDS if by == "recording" else len(names))
-    pairs = ((train.of(fold != one), asked.of(fold == one)) for one in np.unique(fold))
-    whole = [(known, left_out) for known, left_out in pairs if len(known) and len(left_out)]
-    parts = tqdm(whole, desc="left out", leave=False)
-    return Smells.stacked([told(known, left_out, mixtures, encoder, trees=50) for known, left_out in parts])
+    said: list[list[Smells]] = [[] for _ in asked]
+    for one in tqdm(np.unique(fold), desc="left out", leave=False):
+        known, left_out = train.of(fold != one), [windows.of(fold == one) for windows in asked]
+        if len(known) and any(map(len, left_out)):
+            say = teller(known, mixtures, encoder, trees=50)
+            for parts, windows in zip(said, left_out, strict=True):
+                parts.extend([say(windows)] if len(windows) else [])
+    return [Smells.stacked(parts) for parts in said]
 
 
 @dataclass(frozen=True)
@@ -274,11 +286,13 @@ def read_smells(folder: Path, encoder: str) -> tuple[dict[str, Smells], Array]:
     train, valid = whole.of(~held), whole.of(held)
     mixtures = known_mixtures(whole)
     how: dict[str, Any] = {"mixtures": mixtures, "encoder": encoder}
-    smells = {"train": cross_fitted(train, train, by="recording", **how), "valid": told(train, valid, **how)}
+    (cross,) = cross_fitted(train, train, by="recording", **how)
+    smells = {"train": cross, "valid": teller(train, **how)(valid)}
     if len(np.unique(groups(whole.index, "day"))) > 1:
-        smells["train"] = Smells.stacked([smells["train"], cross_fitted(train, train, by="day", **how)])
-        smells["valid-day"] = cross_fitted(train, valid, by="day", **how)
+        by_day, smells["valid-day"] = cross_fitted(train, train, valid, by="day", **how)
+        smells["train"] = Smells.stacked([cross, by_day])
+    say = teller(whole, **how)
     for split, name in (("test_seen", "test"), ("test_unseen", "unseen")):
         if (folder / "mixture" / split).is_dir():
-            smells[name] = told(whole, read_windows(folder, split, copies=True), **how)
+            smells[name] = say(read_windows(folder, split, copies=True))
     return smells, mixtures

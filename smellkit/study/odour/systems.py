@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
 from smellkit.odour.encoder import BACKBONES, Encoder, make
 from smellkit.odour.features import LAG, QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.options import check
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
 from smellkit.windows import Array
 
@@ -103,6 +104,7 @@ class System:
     calibrated: bool = False  # worth more fits, on parts of the training split
     augment: dict[str, float] = field(default_factory=dict)  # of the networks, see `Augment`
     days: bool = False  # learns from simulated days as well, see `days`
+    beside: System | None = None  # averaged with this one, softened, on the first channels; see `sessions.fit`
 
     @property
     def stride(self) -> int:
@@ -120,9 +122,10 @@ def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -
     return System(members, protocol, **{"train_stride": 10, **how})
 
 
+MADE = ("linear", "wide-and-deep")  # backbones that are not trained, but made of what was
 SYSTEMS: dict[str, System] = {
     **{
-        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name != "linear"
+        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name not in MADE
     },
     **{name: curves((name,), calibrated=name == "curve-mlp") for name in CURVES},
     "ensemble": curves(ENSEMBLE, calibrated=True),
@@ -137,10 +140,7 @@ SYSTEMS: dict[str, System] = {
 
 def named(name: str) -> System:
     """The system called `name`."""
-    from smellkit.options import nearest
-
-    if name not in SYSTEMS:
-        raise OptionError(f"There is no model {name!r}", hint=nearest(name, SYSTEMS))
+    check([name], SYSTEMS, "There is no model")
     return SYSTEMS[name]
 
 
@@ -155,13 +155,9 @@ def fit(system: System, train: LabelledWindows, *, seed: int = 1, name: str = "b
         if member in BASELINES:
             scorers.append(BASELINES[member](seed + number).fit(train.values, train.target).scores)
         else:
-            scorers.append(fit_network(member, train, system=system, seed=seed + 100 * number, name=name))
+            network = trained(member, train, system=system, seed=seed + 100 * number, name=name)
+            scorers.append(partial(network_scores, network))
     return lambda windows: _average(system.members, [scorer(windows) for scorer in scorers])
-
-
-def fit_network(model: str, train: LabelledWindows, **how: Any) -> Scorer:
-    """The scorer of a network that is trained as in `trained`."""
-    return partial(network_scores, trained(model, train, **how))
 
 
 def trained(
@@ -182,17 +178,14 @@ def trained(
     settings = replace(RECIPES[model], seed=seed, **changes)
     own = f"{name}/{model}-{secrets.token_hex(4)}"  # who trains the same at the same time has a folder of its own
     run = fit_task(over_windows(lambda: splits, config), settings, name=own)
-    network = make(model, train.values.shape[1:], classes=len(train.classes))
-    checkpoint.fill(network, checkpoint.load(run.folder)[0], where=str(run.folder))
+    network = checkpoint.restore(make(model, train.values.shape[1:], classes=len(train.classes)), run.folder)
     shutil.rmtree(run.folder)
-    return network.eval()
+    return network
 
 
-@torch.no_grad()
-def network_scores(network: torch.nn.Module, windows: Array, *, batch: int = 512) -> Array:
-    """Log-probabilities (windows, classes) of windows by a network, in batches."""
-    parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
-    return torch.cat([network({"window": part})["logits"].log_softmax(1) for part in parts]).numpy()
+def network_scores(network: Encoder, windows: Array) -> Array:
+    """Log-probabilities (windows, classes) of windows by a network."""
+    return network.run(windows).log_softmax(1).numpy()
 
 
 def cross_validate(

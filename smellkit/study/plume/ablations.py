@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pandas as pd
 import torch
 from torch.utils.data import Subset
 
-from smellkit import paths
 from smellkit.plume import GASES
 from smellkit.plume.models import Sized
 from smellkit.study import evaluate, sweep
@@ -20,7 +18,6 @@ from smellkit.study.plume import bench
 from smellkit.study.plume import data as samples
 from smellkit.study.plume.data import four_to_three
 
-FOLDER = paths.HOME / "notebooks" / "sweeps"
 SWEEPS = {
     "plume-fusion": "How the gases meet",
     "plume-gases": "Which gases there are",
@@ -39,8 +36,7 @@ def swept(
     """
     swept_tables = {}
     for name in names:
-        plan = sweep.read(FOLDER / f"{name}.yaml")
-        plan = replace(plan, seeds=list(range(1, seeds + 1)), fixed=plan.fixed | fixed | {"data": folder})
+        plan = sweep.shipped(name, seeds=seeds, **fixed, data=folder)
         ran = sweep.run(plan, "smellkit.study.plume.task:PlumeTask", workers=workers)
         scores = [f"test.{score}" for score in ("miou", "balanced") if f"test.{score}" in ran]
         tables = [sweep.summary(ran.dropna(subset=[score]), score=score).assign(score=score) for score in scores]

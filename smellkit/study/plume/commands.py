@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
+
+from smellkit.study.commands import JSON, keep
 
 
 @click.command()
@@ -19,7 +19,7 @@ import click
 @click.option("--height", default=120, show_default=True, help="Rows that every model sees of a frame.")
 @click.option("--no-outlines", is_flag=True, help="Leave out the distances between outlines (HD95, ASD).")
 @click.option("--no-failing", is_flag=True, help="Leave out what is left when either camera fails.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+@JSON
 def bench(folder, test, names, counts, seeds, epochs, height, no_outlines, no_failing, out):
     """Segment plumes of CO2 and CH4 and name the rumen's health: all models, variants and baselines, on equal terms."""
     from smellkit.plume import models
@@ -32,10 +32,9 @@ def bench(folder, test, names, counts, seeds, epochs, height, no_outlines, no_fa
             click.echo(f"{name:28} {count.parameters:>12,} parameters {count.macs / 1e9:8.3f} G MACs at 640x480")
         return
     how = {"surfaces": not no_outlines, "failing": not no_failing, "training": {"epochs": epochs}, "height": height}
-    old = evaluate.earlier(out or "")
+    old = evaluate.earlier(out)
     result = benches.bench(folder, names=names, earlier=old, progress=click.echo, test=test, seeds=seeds, **how)
-    if out:
-        click.echo(evaluate.publish(out, result, command=benches.COMMAND))
+    keep(result, out, benches.COMMAND)
 
 
 @click.command()
@@ -45,7 +44,7 @@ def bench(folder, test, names, counts, seeds, epochs, height, no_outlines, no_fa
 @click.option("--seeds", default=3, show_default=True, help="Repetitions of every case.")
 @click.option("--workers", default=1, show_default=True, help="Processes on this machine.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Overrides what the files fix for all runs.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+@JSON
 def ablations(folder, test, only, seeds, workers, pairs, out):
     """How the gases meet, which there are, which tasks are learned, and the recipe: a small FUME trained again."""
     from smellkit import options
@@ -63,14 +62,12 @@ def ablations(folder, test, only, seeds, workers, pairs, out):
 @click.option("--weights", default="plume", show_default=True, help="What is shipped, or a folder; empty for none.")
 @click.option("--world", "names", multiple=True, help="A simulator: cone, particles, advected; all without it.")
 @click.option("--seeds", default=1, show_default=True, help="Trainings a small fit; 0 scores the weights alone.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+@JSON
 def worlds(weights, names, seeds, out):
     """Weights, and small fits with one simulator left out, on frames of simulators that they never saw."""
     from smellkit.study import evaluate
     from smellkit.study.plume import worlds as study
 
     result = study.travel(weights, worlds=names or tuple(study.WORLDS), seeds=seeds, progress=click.echo)
-    if out:
-        kept = evaluate.earlier(out).get("rows", {})
-        result["rows"] = kept | result["rows"]
-        click.echo(evaluate.publish(out, result, command="smellkit bench plume-worlds"))
+    result["rows"] = evaluate.earlier(out).get("rows", {}) | result["rows"]
+    keep(result, out, "smellkit bench plume-worlds")

@@ -26,15 +26,6 @@ DASHED = (0, (2, 1.5))
 EDGES = {GAS: (plots.PALETTE[1], "gas"), TUBE: (plots.PALETTE[5], "tube")}
 
 
-def _panels(height: float, rows: int, columns: int, **how: Any) -> tuple[Figure, NDArray]:
-    """A figure `height` inches high, and its axes (rows, columns)."""
-    from matplotlib.figure import Figure
-
-    plots.style()
-    figure = Figure(figsize=(plots.WIDTH, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **how)
-
-
 def frames(
     pictures: NDArray[np.uint8],
     masks: NDArray[np.uint8],
@@ -50,7 +41,7 @@ def frames(
     from matplotlib.lines import Line2D
 
     count, _, rows, columns = pictures.shape
-    figure, panels = _panels(1.9 * plots.WIDTH / count * rows / columns + 0.62, 2, count)
+    figure, panels = plots.canvas(2, count, height=1.9 * plots.WIDTH / count * rows / columns + 0.62, squeeze=False)
     for gas, pair in product(range(len(NAMES)), range(count)):
         axes: Axes = panels[gas][pair]
         axes.set(xticks=[], yticks=[], xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
@@ -92,7 +83,7 @@ def emission(table: pd.DataFrame) -> Figure:
     """
     labels = {"log_emission": "emission of the vessel, ln Q", "area": "gas, share of the frame"}
     known = [name for name in labels if name in table and table[name].notna().any()]
-    figure, panels = _panels(3.3, 1, len(known))
+    figure, panels = plots.canvas(1, len(known), height=3.3, squeeze=False)
     random = np.random.default_rng(1)
     for axes, name in zip(panels[0], known, strict=True):
         for place, (gas, rows) in enumerate(table.groupby("gas_type", sort=False)):
@@ -123,7 +114,7 @@ def learning(metrics: pd.DataFrame) -> Figure:
 
 def uncertainty(pictures: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> Figure:
     """A pair of frames (2, H, W) above the probability at each pixel (2, H, W) that its class is another one."""
-    figure, panels = _panels(0.76 * plots.WIDTH, 2, 2)
+    figure, panels = plots.canvas(2, 2, height=0.76 * plots.WIDTH)
     for place, name in enumerate(NAMES.values()):
         panels[0, place].imshow(stretched(pictures[place]), cmap="gray", vmin=0, vmax=255)
         panels[0, place].set_title(name)
@@ -136,9 +127,9 @@ def uncertainty(pictures: NDArray[np.uint8], probabilities: NDArray[np.float32])
 
 def failing(table: pd.DataFrame) -> Figure:
     """Mean IoU and probability of the right class, as a camera fails more often: columns of `ablations.failing`."""
-    figure, panels = _panels(3.2, 1, 2)
+    figure, panels = plots.canvas(1, 2, height=3.2)
     labels = {"miou": "mean IoU, frames there", "balanced_probability": "probability of the right class"}
-    for axes, (name, label) in zip(panels[0], labels.items(), strict=True):
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
         for gas in GASES:
             rows = table[table["failing"] == gas]
             axes.plot(100 * rows["share"], rows[name], "o-", color=SHADES[gas], label=f"no {NAMES[gas]}")
@@ -158,7 +149,7 @@ def health(probabilities: Mapping[str, NDArray[np.float32]], *, truth: str) -> F
 def cases(tables: pd.DataFrame) -> Figure:
     """Means with intervals by case, mean IoU beside balanced accuracy: a table of `ablations.swept`."""
     names, scores = (list(dict.fromkeys(tables[column])) for column in ("case", "score"))
-    figure, panels = _panels(1.3 + 0.36 * len(names), 1, len(scores), sharey=True)
+    figure, panels = plots.canvas(1, len(scores), height=1.3 + 0.36 * len(names), sharey=True, squeeze=False)
     for axes, score in zip(panels[0], scores, strict=True):
         rows = tables[tables["score"] == score].set_index("case").reindex(names)
         known = np.isfinite(rows["low"].to_numpy(float))
@@ -183,7 +174,7 @@ def maps(images: Mapping[str, NDArray], *, label: str, level: float) -> Figure:
     """Amounts in the plane side by side, name -> (rows, columns), on one scale; a line where they pass `level`."""
     from matplotlib.lines import Line2D
 
-    figure, panels = _panels(2.9, 1, len(images))
+    figure, panels = plots.canvas(1, len(images), height=2.9, squeeze=False)
     most = max(float(image.max()) for image in images.values())
     for axes, (name, image) in zip(panels[0], images.items(), strict=True):
         drawn = axes.imshow(image, cmap=plots.ramp(), vmin=0, vmax=most)
@@ -203,7 +194,7 @@ def overlap(pairs: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) ->
 
     names = ("only the truth", "only the prediction", "both")
     shades = [plots.PALETTE[1], plots.PALETTE[4], plots.PALETTE[0]]
-    figure, panels = _panels(2.4, 1, len(pairs))
+    figure, panels = plots.canvas(1, len(pairs), height=2.4, squeeze=False)
     for axes, (name, (truth, prediction)) in zip(panels[0], pairs.items(), strict=True):
         parts = truth + 2 * prediction.astype(int)
         axes.imshow(np.ma.masked_equal(parts, 0), cmap=ListedColormap(shades), vmin=1, vmax=3, interpolation="nearest")
@@ -222,7 +213,7 @@ def attention(pictures: NDArray[np.uint8], weights: NDArray, *, at: tuple[int, i
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    figure, panels = _panels(2.9, 1, 2)
+    figure, panels = plots.canvas(1, 2, height=2.9, squeeze=False)
     rows, columns = pictures.shape[1:]
     whole = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     for axes, picture, name in zip(panels[0], pictures, NAMES.values(), strict=True):

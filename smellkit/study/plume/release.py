@@ -25,24 +25,24 @@ from pathlib import Path
 
 from smellkit import checkpoint, runs
 from smellkit.errors import WeightsError
+from smellkit.options import task_of
 from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.predict import PlumePredictor
 from smellkit.runs import Run
 from smellkit.study import ranges
-from smellkit.study.plume.task import task_of
+from smellkit.study.plume.task import PlumeTask
 
 
 def from_run(run: Run) -> PlumePredictor:
     """The predictor of a finished run of the task `plume`."""
-    model = task_of({**run.params, "start": ""}).build()  # the run that it began with may be gone
-    checkpoint.fill(model, checkpoint.load(run.folder)[0], where=str(run.folder))
-    return PlumePredictor(model.eval())
+    model = task_of(PlumeTask, {**run.params, "start": ""}).build()  # the run that it began with may be gone
+    return PlumePredictor(checkpoint.restore(model, run.folder))
 
 
 def save(run: Run, folder: Path) -> Path:
     """Write the model of a finished run of the task `plume` into `folder`, with what it was trained on."""
-    model, task = from_run(run).model, task_of(run.params)
+    model, task = from_run(run).model, task_of(PlumeTask, run.params)
     if task.fusion or not task.shared:
         raise WeightsError(f"The run {run.name!r} is of a variant, which has no name", hint="train a plain model")
     counts = tables.statistics({"train": tables.read_pairs(task.data, "train", pictures=False)}).iloc[0].to_dict()
@@ -50,6 +50,7 @@ def save(run: Run, folder: Path) -> Path:
         "kind": "plume",
         "model": task.model,
         "size": list(model.size),
+        "mirrored": True,  # a point of masks on simulators that were left out, for twice the time
         "gases": list(GASES),
         "classes": list(CLASSES),
         "trained_on": {"pairs": counts, "scores": run.scores},

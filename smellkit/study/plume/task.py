@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 
 from smellkit import checkpoint, runs
 from smellkit.errors import OptionError
-from smellkit.options import accepted
 from smellkit.plume import CLASSES, models
 from smellkit.plume.models import Sized
 from smellkit.study.plume import data, losses, scores
@@ -105,8 +104,7 @@ class PlumeTask:
         options = ({"fusion": self.fusion} if self.fusion else {}) | ({} if self.shared else {"shared": False})
         network = Sized(models.build(self.model, **options), data.four_to_three(self.height))
         if self.start:
-            begun = runs.latest(self.start).folder
-            checkpoint.fill(network, checkpoint.load(begun)[0], where=str(begun))
+            checkpoint.restore(network, runs.latest(self.start).folder)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:
@@ -132,8 +130,3 @@ class PlumeTask:
     def score(self, outputs: Batch, batch: Batch) -> dict[str, float]:
         """See `scores.score`."""
         return scores.score(outputs, batch)
-
-
-def task_of(params: dict[str, Any]) -> PlumeTask:
-    """The task of a run from its `params`, which hold the settings of the training too."""
-    return PlumeTask(**{name: params[name] for name in accepted(PlumeTask) if name in params})
