@@ -18,7 +18,8 @@ import click
 import numpy as np
 
 from smellkit import batch, cluster, paths
-from smellkit.errors import OptionError, SmellkitError
+from smellkit.errors import SmellkitError
+from smellkit.options import check
 from smellkit.plume import GASES
 from smellkit.study.commands import FOLDER, keep
 from smellkit.study.evaluate import earlier
@@ -40,9 +41,7 @@ def run(
     """
     import torch
 
-    for name in parts:
-        if name not in PARTS:
-            raise OptionError(f"There is no part {name!r}", hint=f"one of {', '.join(PARTS)}")
+    check(parts, PARTS, "There is no part")
     result: dict[str, Any] = {key: {**(kept or {}).get(key, {})} for key in ("rows", "growth", "absent")}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
