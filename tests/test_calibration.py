@@ -10,7 +10,16 @@ from hypothesis.extra.numpy import arrays
 from scipy import special
 
 from smellkit.errors import DataError
-from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
+from smellkit.odour.confidence import (
+    ABSTAIN,
+    Confidence,
+    Thresholds,
+    decide,
+    entropy,
+    fit_temperature,
+    margin,
+    prediction_sets,
+)
 from smellkit.study.metrics import expected_calibration_error
 from smellkit.study.odour.calibrated import (
     abstention,
@@ -18,7 +27,8 @@ from smellkit.study.odour.calibrated import (
     calibrate,
     calibrate_ahead,
     conformal_quantile,
-    prediction_sets,
+    growing,
+    pooling,
     selective,
     with_categories,
 )
@@ -100,6 +110,18 @@ def test_a_calibration_survives_its_manifest():
     scores, target, group = answers(100)
     made = calibrate(scores, target, group)
     assert Confidence.of(made.asdict()) == made
+
+
+def test_the_mean_of_windows_is_surer_as_far_as_they_err_apart():
+    alike, target, group = answers(300, windows=8, sharpness=1.0)
+    apart = alike + 2 * np.random.default_rng(1).normal(size=alike.shape)
+    found = [pooling(*growing(scores, target, group)) for scores in (alike, apart)]
+    assert found[0] == pytest.approx(0, abs=0.02) and found[1] > 0.3
+    means, targets, windows = growing(apart, target, group)
+    assert set(windows) == {1, 2, 4, 8} and len(means) == len(targets) == 4 * 300
+    assert np.allclose(means[windows == 8], apart.reshape(300, 8, -1).mean(1))
+    sure = Confidence(2.0, pooling=0.5).calibrated(means[:1], 4)
+    assert np.allclose(sure, softmax(means[:1])) and not np.allclose(sure, Confidence(2.0).calibrated(means[:1], 4))
 
 
 def test_nothing_to_calibrate_on_is_refused():

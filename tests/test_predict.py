@@ -166,6 +166,23 @@ def test_a_category_that_is_sure_is_told_where_no_substance_is():
     assert Pipeline(unsure).judge(p, 1.0).reason != "not sure which of the nuts"
 
 
+def test_where_no_substance_is_sure_the_few_that_it_may_be_are_told():
+    smell, p = food([0.41, 0.4, 0.1, 0.05, 0.03, 0.01])
+    few = replace(smell, confidence=replace(smell.confidence, quantile=0.7))
+    answer = Pipeline(few).judge(p)
+    assert answer.among == ("almond", "pecans") and answer.reason == "not sure: almond or pecans"
+    many = Pipeline(replace(smell, confidence=replace(smell.confidence, quantile=0.99))).judge(p)
+    assert len(many.among) == 5 and many.reason == "not sure which of the nuts"
+
+
+def test_a_longer_recording_is_surer_where_its_calibration_says_so(tmp_path):
+    smell, path = load_smell(), recording(tmp_path / "a.csv")
+    flat, sharp = (replace(smell, ranges=None, confidence=replace(smell.confidence, pooling=a)) for a in (0.0, 0.5))
+    (*once, first), (*again, second) = (predict.recording_rows("a.csv", path, one) for one in (flat, sharp))
+    assert len(once) > 1 and once == again  # a window alone is as sure as before
+    assert second[8] > first[8]  # the likeliest of the whole recording
+
+
 def test_the_answer_of_a_recording_may_be_its_category(tmp_path):
     smell = load_smell()
     flat = replace(smell.confidence, thresholds=Thresholds(1.0, 0.0), category_least=0.0)

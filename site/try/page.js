@@ -83,7 +83,7 @@ function clear() {
 
 function show(encoder, answer, when) {
   state.answer = answer;
-  const set = answer.set.length ? ` One of: ${answer.set.map(words).join(", ")} (90 %).` : "";
+  const set = answer.set.length && !answer.reason.startsWith("not sure:") ? ` One of: ${answer.set.map(words).join(", ")} (90 %).` : "";
   $("answer").innerHTML = "";
   const strong = document.createElement("strong"), rest = document.createElement("span");
   const kind = answer.category ? ` (${answer.category}, ${percent(answer.categoryConfidence)})` : "";

@@ -10,13 +10,17 @@ const QUANTILES = [0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1], LAGS = [1, 5, 1
 export const SCENTS = ["banana", "mandarin_orange", "pear", "apple", "mango", "peach",
   "strawberry", "cloves", "coriander", "cumin", "garlic", "almond"];
 export const EVERY = 5, MEMORY = 0.6;  // rows between two answers; the answer so far against the newest window
-const GROVE = ["NO2", "C2H5OH", "VOC", "CO"], MARGIN = 0.05, OUTSIDE = 0.5;
+const GROVE = ["NO2", "C2H5OH", "VOC", "CO"], MARGIN = 0.05, OUTSIDE = 0.5, FEW = 4;
 const SLACK = 1, STILL = 2.5, LEAST = 250;
 const VIEWS = {  // what a network sees of the rows of a window: channels of as many steps
   conductance: (rows, columns) => conductance(rows, columns),
   "curve-and-level": (rows, columns) => [...columns.map((_, c) => rows.map((row) => Math.fround(row[c] - rows[0][c]))), ...conductance(rows, columns)],
 };
-const LAYERS = {"summary-mlp": 2, linear: 0};
+const LAG = 25, PARTS = {  // of a network: name before its tensors, dense layers, lag of the differences beside, share of the channels
+  "summary-mlp": [["backbone.", 2, 0, 1]],
+  linear: [["backbone.", 0, 0, 1]],
+  "wide-and-deep": [["backbone.wide.", 0, 0, 1], ["backbone.deep.", 2, LAG, 0.5]],
+};
 
 export class DataError extends Error {
   constructor(what, hint) { super(what); this.hint = hint; }
@@ -40,22 +44,24 @@ export class Smell {
   constructor(buffer, manifest, head = null) {
     const tensors = readTensors(buffer), pick = (name) => tensors[name] ?? tensors[name.replace("backbone", "body")];
     this.view = VIEWS[manifest.protocol.representation];
-    if (!this.view || !(manifest.model in LAYERS))
+    if (!this.view || !(manifest.model in PARTS))
       throw new DataError(`This page has no ${manifest.model} on ${manifest.protocol.representation}`, "use `smellkit predict`");
     this.columns = manifest.protocol.columns;
     this.span = manifest.protocol.length + manifest.protocol.lag;
     this.stride = manifest.protocol.stride;
-    this.knots = pick("backbone.normalizer.knots");
-    this.least = manifest.options.least ?? TINY;
-    this.dense = Array.from({length: LAYERS[manifest.model]}, (_, n) => ({
-      ...linear(pick, `backbone.dense.${n}.0`), gain: pick(`backbone.dense.${n}.1.weight`).data,
-      offset: pick(`backbone.dense.${n}.1.bias`).data, mean: pick(`backbone.dense.${n}.1.running_mean`).data,
-      variance: pick(`backbone.dense.${n}.1.running_var`).data,
+    this.parts = PARTS[manifest.model].map(([at, layers, lag, share], n) => ({
+      lag, share, knots: pick(`${at}normalizer.knots`), least: n ? TINY : manifest.options.least ?? TINY,
+      dense: Array.from({length: layers}, (_, n) => ({
+        ...linear(pick, `${at}dense.${n}.0`), gain: pick(`${at}dense.${n}.1.weight`).data,
+        offset: pick(`${at}dense.${n}.1.bias`).data, mean: pick(`${at}dense.${n}.1.running_mean`).data,
+        variance: pick(`${at}dense.${n}.1.running_var`).data,
+      })),
     }));
     this.embed = linear(pick, "embed");
     this.head = head ?? linear(pick, "head");
     this.classes = head?.classes ?? manifest.classes;
     this.temperature = head?.temperature ?? manifest.calibration.temperature;
+    this.pooling = head ? 0 : manifest.calibration.pooling ?? 0;
     this.thresholds = head ? {margin: 0, entropy: 1} : manifest.calibration.thresholds;
     this.quantile = head ? null : manifest.calibration.quantile;  // of conformal sets; a read-out has none
     this.ranges = head?.ranges ?? manifest.ranges;
@@ -65,28 +71,22 @@ export class Smell {
 
   // Log-probabilities of one window of `rows` (125 arrays of six numbers).
   scores(rows) {
-    let x = this.normalise(summarise(this.view(rows, this.columns)));
-    for (const layer of this.dense) {
-      x = affine(layer, x).map((v, i) => gelu((v - layer.mean[i]) / Math.sqrt(layer.variance[i] + 1e-5) * layer.gain[i] + layer.offset[i]));
-    }
+    const seen = this.view(rows, this.columns);
+    const x = this.parts.flatMap(({lag, share, knots, least, dense}) => {
+      const channels = seen.slice(0, share * seen.length);
+      const apart = lag ? summarise(channels.map((one) => one.slice(lag).map((v, i) => Math.fround(v - one[i])))) : [];
+      let part = normalise([...summarise(channels), ...apart], knots, least);
+      for (const layer of dense)
+        part = affine(layer, part).map((v, i) => gelu((v - layer.mean[i]) / Math.sqrt(layer.variance[i] + 1e-5) * layer.gain[i] + layer.offset[i]));
+      return [...part];
+    });
     return logSoftmax(affine(this.head, affine(this.embed, x)));
   }
 
-  // Each feature onto a normal distribution by its quantiles in training, clipped at +-3.
-  normalise(features) {
-    const [count, width] = this.knots.shape, knots = this.knots.data, f = Math.fround;
-    return Float64Array.from(features, (value, feature) => {
-      let passed = 0;
-      for (let k = 0; k + 1 < count; k++) {
-        const left = knots[k * width + feature], step = f(knots[(k + 1) * width + feature] - left);
-        const least = f(this.least * Math.max(Math.abs(left), 1)), tie = step < least;
-        passed += Math.min(1, Math.max(0, f(f(value) - left) / (tie ? least : step) + (tie ? 0.5 : 0)));
-      }
-      return 3 * (2 * passed / (count - 1) - 1);
-    });
+  // Probabilities of log-probabilities, each the mean over so many `windows`.
+  calibrated(scores, windows = 1) {
+    return logSoftmax(scores.map((v) => v * windows ** this.pooling / this.temperature)).map(Math.exp);
   }
-
-  calibrated(scores) { return logSoftmax(scores.map((v) => v / this.temperature)).map(Math.exp); }
 
   windows(rows) {
     const cut = [];
@@ -98,7 +98,7 @@ export class Smell {
   recording(rows) {
     this.fits(rows);
     const scores = this.windows(rows).map((window) => this.scores(window));
-    return this.judge(this.calibrated(scores[0].map((_, c) => mean(scores.map((s) => s[c])))));
+    return this.judge(this.calibrated(scores[0].map((_, c) => mean(scores.map((s) => s[c]))), scores.length));
   }
 
   // The same while it is recorded: [{rows, ...answer}], every few rows.
@@ -123,8 +123,8 @@ export class Smell {
     const name = this.classes[best];
     const flat = p[best] - (p[order[1]] ?? 0) < this.thresholds.margin || entropy > this.thresholds.entropy + 1e-12;
     let reason = "", mixtureReason = "";
-    const [kind, sure] = this.category(p);
-    if (flat) reason = mixtureReason = sure > this.kinds.least ? `not sure which of the ${kind}` : "not sure";
+    const [kind, sure] = this.category(p), set = this.set(p, order);
+    if (flat) reason = mixtureReason = doubt(set, sure > this.kinds.least ? kind : "");
     else if (inside < 1 - OUTSIDE) reason = mixtureReason = SCENTS.includes(name) ? "not sure" : `${name} is not one of the player's scents`;
     else {
       const [first, second] = [...beta.keys()].sort((a, b) => beta[b] - beta[a] || a - b);
@@ -132,7 +132,7 @@ export class Smell {
       if (beta[first] - beta[second] < MARGIN) reason = doubt;
       if (reason && beta[first] - 1 / SCENTS.length < MARGIN) mixtureReason = doubt;
     }
-    return {probabilities: p, name, confidence: p[best], set: this.set(p, order), beta, reason, mixtureReason,
+    return {probabilities: p, name, confidence: p[best], set, beta, reason, mixtureReason,
       category: kind, categoryConfidence: sure};
   }
 
@@ -152,6 +152,12 @@ export class Smell {
     return order.filter((c, rank) => { const middle = before + p[c] / 2; before += p[c]; return rank === 0 || middle <= this.quantile; })
       .map((c) => this.classes[c]);
   }
+}
+
+// Why nothing is named: a few classes are as likely, or only the category is sure, or neither.
+function doubt(set, kind) {
+  if (set.length > 1 && set.length <= FEW) return `not sure: ${set.slice(0, -1).join(", ")} or ${set.at(-1)}`;
+  return kind ? `not sure which of the ${kind}` : "not sure";
 }
 
 // Rows one by one, as from a board: an answer every few rows from the first window on.
@@ -178,6 +184,20 @@ const mean = (x) => sum(x) / x.length;
 function linear(pick, name) {
   const weight = pick(`${name}.weight`);
   return {weight: weight.data, bias: pick(`${name}.bias`).data, inside: weight.shape[1]};
+}
+
+// Each feature onto a normal distribution by its quantiles in training, clipped at +-3.
+function normalise(features, {shape: [count, width], data: knots}, least) {
+  const f = Math.fround;
+  return Float64Array.from(features, (value, feature) => {
+    let passed = 0;
+    for (let k = 0; k + 1 < count; k++) {
+      const left = knots[k * width + feature], step = f(knots[(k + 1) * width + feature] - left);
+      const narrow = f(least * Math.max(Math.abs(left), 1)), tie = step < narrow;
+      passed += Math.min(1, Math.max(0, f(f(value) - left) / (tie ? narrow : step) + (tie ? 0.5 : 0)));
+    }
+    return 3 * (2 * passed / (count - 1) - 1);
+  });
 }
 
 function affine({weight, bias, inside}, x) {

@@ -37,6 +37,7 @@ class Confidence:
     level: float = 0.9  # the share of rows whose set is to hold the truth
     category_temperature: float = 1.0
     category_least: float = 1.0  # probability above which a category is named where no class is
+    pooling: float = 0.0  # the temperature of mean scores over n windows is that of one, divided by n ** pooling
 
     @classmethod
     def of(cls, values: dict) -> Confidence:
@@ -46,6 +47,11 @@ class Confidence:
     def asdict(self) -> dict:
         """Plain numbers for a manifest."""
         return asdict(self)
+
+    def calibrated(self, scores: ArrayLike, windows: ArrayLike = 1) -> NDArray[np.float64]:
+        """Probabilities of log-probabilities (..., classes), each the mean over so many `windows`, (...)."""
+        sharper = np.asarray(windows, np.float64)[..., None] ** self.pooling
+        return softmax(np.asarray(scores, np.float64) * sharper / self.temperature, axis=-1)
 
 
 def fit_temperature(scores: ArrayLike, target: ArrayLike) -> float:
@@ -89,3 +95,19 @@ def decide(probabilities: ArrayLike, thresholds: Thresholds = Thresholds()) -> N
     sure = (margin(probabilities) >= thresholds.margin) & (entropy(probabilities) <= thresholds.entropy + 1e-12)
     sure &= np.isfinite(probabilities).all(-1)
     return np.where(sure, probabilities.argmax(-1), ABSTAIN)
+
+
+def prediction_sets(probabilities: ArrayLike, quantile: float) -> NDArray[np.bool_]:
+    """Which classes belong to each row's set (rows, classes): the likeliest ones, up to `quantile` of probability.
+
+    The first class is always in it, so no set is empty.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    ranked = np.take_along_axis(probabilities, order, 1)
+    middle = np.cumsum(ranked, 1) - 0.5 * ranked
+    inside = middle <= quantile
+    inside[:, 0] = True
+    sets = np.zeros_like(inside)
+    np.put_along_axis(sets, order, inside, 1)
+    return sets

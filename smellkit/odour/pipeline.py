@@ -27,7 +27,7 @@ from smellkit.device import playlist
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.confidence import ABSTAIN, decide
+from smellkit.odour.confidence import ABSTAIN, decide, prediction_sets
 from smellkit.odour.formats import header_of
 from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.readers import by_clock
@@ -36,6 +36,7 @@ from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
 
 OUTSIDE = 0.5  # the most that may speak for a smell which the player has not
+FEW = 4  # substances that are told where one is not sure
 ALIKE = 1e-3  # shares that differ by less are equally loud
 Recording: TypeAlias = str | Path | pd.DataFrame | ArrayLike
 Pictures: TypeAlias = str | Path | Sequence[str | Path]
@@ -69,6 +70,7 @@ class Mixture:
     seconds: float = 0.0  # how long the answer took
     category: str = ""  # the likeliest kind of food, of a single smell, and its probability
     category_confidence: float = 0.0
+    among: tuple[str, ...] = ()  # of a single smell: the classes that hold it as often as was learnt
 
     @property
     def abstains(self) -> bool:  # so that no single scent should be played
@@ -221,8 +223,9 @@ class Pipeline:
         shares, name = smell.shares(probabilities), smell.classes[int(np.argmax(probabilities))]
         beta, speaking = normalised(shares), float(shares.sum())
         kind, sure = smell.category(probabilities)
+        among = likely(probabilities, smell)
         if decide(probabilities[None], smell.confidence.thresholds)[0] == ABSTAIN:
-            reasons = 2 * (f"not sure which of the {kind}" if sure > smell.confidence.category_least else "not sure",)
+            reasons = 2 * (doubt(among, kind if sure > smell.confidence.category_least else ""),)
         elif speaking < 1 - OUTSIDE:
             reasons = 2 * ("not sure" if name in SCENTS else f"{name} is not one of the player's scents",)
         else:
@@ -230,7 +233,7 @@ class Pipeline:
         evidence = {"smell": Evidence(named(beta), min(1.0, speaking) if trust is None else trust)}
         every = tuple(probabilities.tolist())
         answer = Mixture(named(beta), name, float(probabilities.max()), evidence, every, *reasons)
-        return replace(answer, category=kind, category_confidence=sure)
+        return replace(answer, category=kind, category_confidence=sure, among=among)
 
     def smelled(self, smell: Smell, windows: NDArray) -> Belief:
         """What windows of one recording make the experts believe, and how far that is to be trusted."""
@@ -350,6 +353,19 @@ def named(shares: NDArray) -> dict[str, float]:
 
 
 FLAT = named(normalised(np.zeros(len(SCENTS))))  # what is said where nothing is known
+
+
+def likely(probabilities: NDArray, smell: Smell) -> tuple[str, ...]:
+    """The classes, likeliest first, of which one is the truth as often as `smell` was calibrated for."""
+    inside = prediction_sets(probabilities[None], smell.confidence.quantile)[0]
+    return tuple(smell.classes[i] for i in np.argsort(-probabilities, kind="stable") if inside[i])
+
+
+def doubt(among: Sequence[str], kind: str) -> str:
+    """Why nothing is named: a few classes are as likely, or only the category `kind` is sure, or neither."""
+    if 1 < len(among) <= FEW:
+        return f"not sure: {', '.join(among[:-1])} or {among[-1]}"
+    return f"not sure which of the {kind}" if kind else "not sure"
 
 
 def undecided(beta: NDArray) -> tuple[str, str]:

@@ -78,7 +78,8 @@ def recording_rows(
         raise DataError(f"{name}: {longest} rows are fewer than the {smell.span} of one window", hint="record longer")
     starts = [int(row) for part, own in zip(parts, windows, strict=True) for row in part.row[::stride][: len(own)]]
     scores = smell.scores(np.concatenate(windows))
-    p = smell.calibrated(np.concatenate([scores, scores.mean(0, keepdims=True)]))  # the last one is the recording's
+    whole = max(1.0, len(scores) * stride / smell.protocol.stride)  # as many windows as calibration would have cut
+    p = np.vstack([smell.calibrated(scores), smell.calibrated(scores.mean(0), whole)])  # the recording's comes last
     places = [*enumerate(starts), (-1, 0)]
     rows = []
     for (window, start), own, one in zip(places, p, decide(p, smell.confidence.thresholds), strict=True):

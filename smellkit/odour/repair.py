@@ -53,7 +53,8 @@ def repair(folder: Path, *, labels: Path | None = None, out: Path, using: Path) 
         confidence["temperature"] = fit_temperature(held[graded], windows.target[graded])
     count = {name: int(len(np.unique(windows.recording[windows.target == i]))) for i, name in enumerate(smell.classes)}
     about = {"calibration": confidence, "references": {name: n for name, n in count.items() if n}}
-    checkpoint.save(out, {**repaired.network.state_dict(), **_spare(tensors)}, {**manifest, **about})
+    spare = {name: tensor for name, tensor in tensors.items() if name.startswith(SPARE)}
+    checkpoint.save(out, {**repaired.network.state_dict(), **spare}, {**manifest, **about})
     text = f"{sum(count.values())} references of {sum(n > 0 for n in count.values())} classes, {len(z)} windows"
     if graded.any():
         before, target = smell.scores(windows.values)[graded].argmax(1), windows.target[graded]
@@ -103,7 +104,3 @@ def held_out(windows: LabelledWindows, fit) -> NDArray:
         if set(windows.target[out]) <= set(windows.target[rest]):
             scores[out] = fit(~out).scores(windows.values[out])
     return scores
-
-
-def _spare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(SPARE)}

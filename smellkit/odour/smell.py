@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from torch import nn
 
@@ -137,13 +137,13 @@ class SubstanceSmell:
         """Calibrated probabilities of windows, (n, classes)."""
         return self.calibrated(self.scores(windows))
 
-    def calibrated(self, scores: NDArray) -> FloatArray:
-        """Calibrated probabilities of (mean) log-probabilities."""
-        return softmax(scores / self.confidence.temperature, axis=-1)
+    def calibrated(self, scores: NDArray, windows: ArrayLike = 1) -> FloatArray:
+        """Calibrated probabilities of log-probabilities, each the mean over so many `windows`."""
+        return self.confidence.calibrated(scores, windows)
 
     def recording(self, windows: NDArray) -> tuple[FloatArray, float]:
         """Probabilities of a whole recording, (classes,), from its windows, and what of them is for the twelve."""
-        probabilities = self.calibrated(self.scores(windows).mean(axis=0))
+        probabilities = self.calibrated(self.scores(windows).mean(axis=0), len(windows))
         return probabilities, min(1.0, float(self.shares(probabilities).sum()))
 
     def category(self, probabilities: NDArray) -> tuple[str, float]:

@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
-from smellkit.odour.confidence import ABSTAIN, Confidence, Thresholds, decide, entropy, fit_temperature, margin
+from smellkit.odour.confidence import (
+    ABSTAIN,
+    Confidence,
+    Thresholds,
+    decide,
+    entropy,
+    fit_temperature,
+    margin,
+    prediction_sets,
+)
 from smellkit.odour.scents import category
 from smellkit.odour.windows import LabelledWindows
 from smellkit.study import metrics
@@ -72,6 +81,29 @@ def calibrate_ahead(few: Held, many: Held, *, ahead: float, level: float = 0.9, 
     return Confidence(temperature, quantile, abstention(probabilities[1], many[1], precision=precision), level)
 
 
+def growing(
+    scores: NDArray, target: NDArray, groups: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Mean scores over the first 1, 2, 4, ... and all windows of each recording, as it is sniffed longer.
+
+    Returns means (rows, classes), their target and how many windows each is of.
+    """
+    rows = []
+    for number in np.unique(groups):
+        own = np.flatnonzero(groups == number)
+        counts = sorted({*(2 ** np.arange(len(own).bit_length())).tolist(), len(own)})
+        rows += [(scores[own[:count]].mean(axis=0), target[own[0]], count) for count in counts]
+    means, targets, windows = zip(*rows, strict=True)
+    return np.array(means, np.float64), np.array(targets), np.array(windows)
+
+
+def pooling(scores: NDArray, target: NDArray, windows: NDArray) -> float:
+    """How much surer the mean over n windows is than one: its temperature falls like n ** -pooling. See `growing`."""
+    sizes = [size for size in np.unique(windows) if np.log2(size) % 1 == 0]
+    temperatures = [fit_temperature(scores[windows == size], target[windows == size]) for size in sizes]
+    return float(-np.polyfit(np.log(sizes), np.log(temperatures), 1)[0]) if len(sizes) > 1 else 0.0
+
+
 def with_categories(
     learnt: Confidence, scores: NDArray, target: NDArray, classes: Sequence[str], *, precision: float
 ) -> Confidence:
@@ -117,22 +149,6 @@ def conformal_quantile(probabilities: ArrayLike, target: ArrayLike, groups: Arra
     reached = np.cumsum(weight[order])
     rank = int(np.searchsorted(reached, min(1.0, level * (len(counts) + 1) / len(counts)) - 1e-12))
     return float(needed[order][min(rank, len(order) - 1)])
-
-
-def prediction_sets(probabilities: ArrayLike, quantile: float) -> NDArray[np.bool_]:
-    """Which classes belong to each row's set (rows, classes): the likeliest ones, up to `quantile` of probability.
-
-    The first class is always in it, so no set is empty.
-    """
-    probabilities = np.asarray(probabilities, np.float64)
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    ranked = np.take_along_axis(probabilities, order, 1)
-    middle = np.cumsum(ranked, 1) - 0.5 * ranked
-    inside = middle <= quantile
-    inside[:, 0] = True
-    sets = np.zeros_like(inside)
-    np.put_along_axis(sets, order, inside, 1)
-    return sets
 
 
 def abstention(

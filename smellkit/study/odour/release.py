@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit import checkpoint, paths, runs, train
-from smellkit.odour.confidence import Confidence
-from smellkit.odour.encoder import discriminant
+from smellkit.odour.confidence import Confidence, prediction_sets
+from smellkit.odour.encoder import Encoder, discriminant, wide_and_deep
 from smellkit.odour.experts import Experts
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.pipeline import loudest
@@ -22,7 +22,7 @@ from smellkit.odour.recordings import find, read_recordings
 from smellkit.odour.scents import ODORANTS, category
 from smellkit.odour.senses import Senses
 from smellkit.odour.smell import SHIPPED, Limits, SubstanceSmell
-from smellkit.odour.windows import cut
+from smellkit.odour.windows import LabelledWindows, cut
 from smellkit.study import ranges, score
 from smellkit.study.odour import calibrated, sessions, smellnet, systems
 from smellkit.study.odour.days import movements, moving_windows
@@ -37,9 +37,10 @@ from smellkit.study.odour.survey import other_sessions
 
 Progress = Callable[[str], object]
 PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must not be played
+DAY_PRECISION = 0.95  # on days that moved like pairs of sessions that were learnt from; like one that was not, less
 DAY_OPTIONS: dict[str, Any] = {"least": 1e-2}  # of a count or a hundredth of a logarithm: no converter tells it
 FOLDS = 5  # recordings of each substance
-ANOTHER_DAY = "simulated days, curve and level"  # of `sessions.METHODS`: the weights that are taken by default
+ANOTHER_DAY = "simulated days, a network beside"  # of `sessions.METHODS`: the weights that are taken by default
 WHY_ANOTHER_DAY = (
     "Chosen on training recordings alone: best of the methods on recordings left out and moved as the sensors moved "
     "between two sessions of a substance, a pair that it did not learn from. Whoever measures is on another day."
@@ -78,7 +79,7 @@ def odour(data: str | Path, folder: Path, *, seed: int = 1, progress: Progress =
 
 
 def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _: None) -> str:
-    """Fit the discriminant of `ANOTHER_DAY` to the training split of `data`, write it to `folder`, return its scores.
+    """Fit `ANOTHER_DAY` to the training split of `data`, write it to `folder`, and return its scores.
 
     Calibrated on simulated days of held-out recordings (see `sessions`); the test split and the other sessions are
     scored once, at the end, for the manifest.
@@ -87,15 +88,24 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
     moved, classes = movements(training), tuple(sorted(training["substance"].unique()))
     learnt = day_confidence(system, training, moved, classes)
     progress(f"fitting {ANOTHER_DAY} to all {training['file'].nunique()} recordings")
-    windows = moving_windows(training, system.protocol, moved)
-    x, values = describe(windows.values), torch.from_numpy(windows.values)
-    normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
-    model = systems.discriminants().fit(normal, windows.target)
-    network = discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
+    network = fit_day(system, training, moved)
     command = "smellkit bench smellnet-sessions --data DIR --save data/weights/odour"
     made_by = {"system": ANOTHER_DAY, "movements": list(moved.index), "command": command}
     smell = SubstanceSmell(network, system.protocol, classes, learnt)
-    return _kept(smell, data, folder, model="linear", options=DAY_OPTIONS, why=WHY_ANOTHER_DAY, made_by=made_by)
+    return _kept(smell, data, folder, model="wide-and-deep", options=DAY_OPTIONS, why=WHY_ANOTHER_DAY, made_by=made_by)
+
+
+def fit_day(system: systems.System, training: pd.DataFrame, moved: pd.DataFrame) -> Encoder:
+    """The network of `sessions.fit`: a discriminant of simulated days, and the network beside it, in one."""
+    windows, beside = moving_windows(training, system.protocol, moved), system.beside
+    x, values = describe(windows.values), torch.from_numpy(windows.values)
+    normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
+    model = systems.discriminants().fit(normal, windows.target)
+    wide = discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
+    assert beside is not None
+    curves = cut(training, beside.protocol, stride=beside.train_stride)
+    deep = systems.trained(beside.members[0], curves, seed=1, name="ship-another-day", system=beside)
+    return wide_and_deep(tuple(values.shape[1:]), wide, deep, softer=sessions.SOFTER, **DAY_OPTIONS)
 
 
 def day_confidence(
@@ -105,13 +115,17 @@ def day_confidence(
     parts = []
     for fold in range(FOLDS):
         held, others, pair = sessions.left_out(training, moved, fold)
-        scorer = sessions.fit(system, training[~held], others)
+        scorer = sessions.fit(system, training[~held], others, name=f"ship-another-day/fold={fold}")
         for sign in (1, -1):
             windows = cut(sessions.another_day(training[held], sign * pair), system.protocol, classes=classes)
-            parts.append((scorer(windows.values), windows.target, 1000 * fold + windows.recording))
-    scores, target, groups = map(np.concatenate, zip(*parts, strict=True))
-    learnt = calibrated.calibrate(scores, target, groups, precision=PRECISION)
-    return calibrated.with_categories(learnt, scores, target, classes, precision=PRECISION)
+            number = 1000 * (2 * fold + (sign > 0)) + windows.recording  # of a recording on a day
+            parts.append((scorer(windows.values), windows.target, number))
+    scores, target, counts = calibrated.growing(*map(np.concatenate, zip(*parts, strict=True)))
+    pooling = calibrated.pooling(scores, target, counts)
+    sharper = scores * counts[:, None] ** pooling
+    learnt = calibrated.calibrate(sharper, target, np.arange(len(target)), precision=DAY_PRECISION)
+    learnt = replace(learnt, pooling=pooling)
+    return calibrated.with_categories(learnt, sharper, target, classes, precision=DAY_PRECISION)
 
 
 def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dict, **network: Any) -> str:
@@ -160,8 +174,19 @@ def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
         held = calibrated.holds([values], windows, smell.confidence)
         figures[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
         figures[name]["coverage"] = round(held["coverage"]["value"], 4)
+        figures[name]["whole recordings"] = of_recordings(smell, values, windows)
         figures[name]["selective"] = {k: round(v, 4) for k, v in held["selective"].items()}
     return figures
+
+
+def of_recordings(smell: SubstanceSmell, scores: NDArray, windows: LabelledWindows) -> dict[str, float]:
+    """How well the confidence holds where log-probabilities (windows, classes) are averaged over each recording."""
+    pooled, target, _ = smellnet.combine(scores, windows, 0)
+    p = smell.calibrated(pooled, np.unique(windows.recording, return_counts=True)[1])
+    sets = prediction_sets(p, smell.confidence.quantile)
+    held = {"coverage": sets[np.arange(len(sets)), target].mean(), "set_size": sets.sum(1).mean()}
+    held |= calibrated.selective(p, target, smell.confidence.thresholds)
+    return {key: round(float(value), 4) for key, value in held.items()}
 
 
 def mixture(data: str, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:

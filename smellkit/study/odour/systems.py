@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
 from smellkit.odour.encoder import BACKBONES, Encoder, make
 from smellkit.odour.features import LAG, QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.options import check
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
 from smellkit.windows import Array
 
@@ -103,6 +104,7 @@ class System:
     calibrated: bool = False  # worth more fits, on parts of the training split
     augment: dict[str, float] = field(default_factory=dict)  # of the networks, see `Augment`
     days: bool = False  # learns from simulated days as well, see `days`
+    beside: System | None = None  # averaged with this one, softened, on the first channels; see `sessions.fit`
 
     @property
     def stride(self) -> int:
@@ -120,9 +122,10 @@ def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -
     return System(members, protocol, **{"train_stride": 10, **how})
 
 
+MADE = ("linear", "wide-and-deep")  # backbones that are not trained, but made of what was
 SYSTEMS: dict[str, System] = {
     **{
-        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name != "linear"
+        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name not in MADE
     },
     **{name: curves((name,), calibrated=name == "curve-mlp") for name in CURVES},
     "ensemble": curves(ENSEMBLE, calibrated=True),
@@ -137,10 +140,7 @@ SYSTEMS: dict[str, System] = {
 
 def named(name: str) -> System:
     """The system called `name`."""
-    from smellkit.options import nearest
-
-    if name not in SYSTEMS:
-        raise OptionError(f"There is no model {name!r}", hint=nearest(name, SYSTEMS))
+    check([name], SYSTEMS, "There is no model")
     return SYSTEMS[name]
 
 
