@@ -50,7 +50,7 @@ test: $(VENV)/test.stamp
 
 lessons: export OMP_NUM_THREADS = 1
 lessons: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -n logical -m lessons tests/test_executed.py
+	$(BIN)/python -m pytest -n logical --dist worksteal -m lessons tests/test_executed.py
 
 lab: $(VENV)/lab.stamp
 	$(BIN)/jupyter lab notebooks

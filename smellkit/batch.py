@@ -82,7 +82,8 @@ def run(
     out, reads = executed(set_name(profile, data)).absolute(), plan.upstream(every)
     inputs, cores = _digest(_inputs(data or paths.sample())), os.cpu_count() or 1
     count = workers or min(cores, len(chosen))
-    settings = dict.fromkeys(THREADS, "1" if scheduler else str(max(1, cores // count)))
+    share = os.environ.get("OMP_NUM_THREADS") or ("1" if scheduler else str(max(1, cores // count)))
+    settings = dict.fromkeys(THREADS, share)
     settings |= {name: os.environ[name] for name in os.environ if name.startswith(("SMELLKIT_", *THREADS))}
 
     def task(notebook: plan.Notebook) -> dict[str, Any]:

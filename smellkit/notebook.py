@@ -65,6 +65,7 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
     if headless():  # no progress bars and no chatter: on a page they are noise, and as widgets they need a network
         quiet = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
         os.environ.update(quiet | os.environ)
+        _no_bars()
     if seed is not None:
         import numpy as np
         import torch
@@ -78,6 +79,14 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
     plots.style()
     run = runs.start(name, params)
     return NotebookRun(run.name, run.folder, run.began)
+
+
+def _no_bars() -> None:
+    """Turn off tqdm's bars in notebooks, which do not look at TQDM_DISABLE."""
+    from tqdm.notebook import tqdm_notebook
+
+    begin = tqdm_notebook.__init__
+    tqdm_notebook.__init__ = lambda self, *args, **given: begin(self, *args, **given | {"disable": True})
 
 
 def headless() -> bool:

@@ -40,14 +40,17 @@ def turn(name):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file is done by one worker, and so is a turn: pytest-xdist's own groups are lost with pytest 9.2."""
+    """A file is done by one worker, and so is a turn: pytest-xdist's own groups are lost with pytest 9.2.
+
+    Whoever asks for another `--dist` than the default gets it.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class Turns(LoadFileScheduling):
         def _split_scope(self, nodeid):
             return turn(nodeid) or super()._split_scope(nodeid)
 
-    return Turns(config, log)
+    return Turns(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,6 +7,7 @@ import time
 
 import pandas as pd
 import pytest
+from faulty_board import BOARD_FAULTS, FaultyBoard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLo
 from smellkit.device.serve import TcpServer
 from smellkit.errors import DataError, OptionError
 from smellkit.sensors import SENSORS
-from smellkit.study.device.fake import BOARD_FAULTS, FaultyBoard
 
 LINE = b"40,62,83,733,2,10,0,33.59,688.6,100.0,0.0,3170.54\r\n"
 VALUES = (40, 62, 83, 733, 2, 10, 0, 33.59, 688.6, 100.0, 0.0, 3170.54)
@@ -245,7 +245,7 @@ def test_closing_ends_every_thread_and_file_soon(open_files):
             nose.close()
             assert time.monotonic() - began < 2  # 0.1 s, on an idle machine
         nose.close()
-    assert threading.active_count() == threads and open_files() == files
+    assert threading.active_count() <= threads and open_files() <= files  # fewer: those of an earlier test ended
 
 
 def test_a_reader_on_another_thread_wakes_up_when_the_board_is_closed():

@@ -39,6 +39,18 @@ def test_a_wrong_seed_is_refused_with_its_range():
         notebook.start("seeds", seed=-1)
 
 
+def test_where_nobody_watches_no_bar_is_drawn_and_in_a_kernel_there_is_one(monkeypatch):
+    from tqdm.notebook import tqdm_notebook
+
+    monkeypatch.setattr(tqdm_notebook, "__init__", tqdm_notebook.__init__)  # put back after the test
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "0")
+    notebook.start("bars")
+    assert not tqdm_notebook(range(3), display=False).disable
+    monkeypatch.setenv("SMELLKIT_HEADLESS", "1")
+    notebook.start("bars")
+    assert tqdm_notebook(range(3), disable=False).disable
+
+
 def test_an_error_of_the_kit_is_told_in_a_notebook_without_the_way_that_led_there():
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output

@@ -172,8 +172,8 @@ def test_a_session_leaves_no_thread_and_no_port_behind(recogniser):
         with panel.Session(recogniser=lambda: recogniser) as session:
             session.connect(source=recording("mango"), rate=300)
             wait(lambda: session.rows)  # noqa: B023
-    assert threading.active_count() == threads
-    assert len(list(files.iterdir())) == before
+    assert threading.active_count() <= threads  # fewer: those of an earlier test ended
+    assert len(list(files.iterdir())) <= before
 
 
 # the widgets

@@ -111,8 +111,10 @@ def test_a_frame_that_is_said_to_be_missing_is_not_looked_at(folder, packed, tmp
 
 def test_the_files_say_what_the_model_says_of_the_same_pairs(run, packed, tmp_path):
     pairs = samples.paired(SAMPLE, "test", size=(72, 96))
+    model = release.from_run(run).model
+    model.mirrored = True  # as what ships
     with torch.no_grad():
-        outputs = release.from_run(run).model(pairs.__getitems__(range(len(pairs))))
+        outputs = model(pairs.__getitems__(range(len(pairs))))
     predict.plume(SAMPLE, weights=packed, out=tmp_path / "out", split="test")
     for number, row in enumerate(read(tmp_path / "out")):
         assert int(row["class"]) == int(outputs["class_logits"][number].argmax())

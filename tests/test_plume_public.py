@@ -98,7 +98,7 @@ def test_the_official_split_crosses_videos_and_the_other_protocol_does_not(tmp_p
     assert sum(map(len, sides)) == len(set.union(*sides)) == 7 and all(sides)
     other = public.deal(table, "videos", seed=8)
     assert any(set(table.loc[other[split], "video"]) != side for split, side in zip(apart, sides, strict=True))
-    with pytest.raises(OptionError, match="official or videos"):
+    with pytest.raises(OptionError, match="official, videos"):
         public.deal(table, "frames")
 
 

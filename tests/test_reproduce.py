@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from smellkit.checks import read_json
 from smellkit.cli import bench
+from smellkit.device.board import Board
 from smellkit.device.enose import Nose, Row
 from smellkit.device.errors import PortLost
 from smellkit.device.neckwear import NeckWear
@@ -18,7 +19,7 @@ from smellkit.odour.pipeline import as_mixture
 from smellkit.odour.reproduction import STRANGE, Belief, Sniffing, answers, reproduce, wanted
 from smellkit.odour.scents import SCENTS
 from smellkit.sensors import GROVE, SENSORS
-from smellkit.simulate.chamber import Chamber, ChamberBoard
+from smellkit.simulate.chamber import Chamber
 from smellkit.study.odour import reproduce as study
 from smellkit.study.odour.reproduce import EXPONENTS, STANDARDS_SEED, Room, errors, targets
 
@@ -297,6 +298,19 @@ def test_the_chamber_is_the_same_again_from_its_seed_and_cartridges_differ():
     assert [first.nose.read() for _ in range(5)] == [second.nose.read() for _ in range(5)]
     strengths = first.chamber.strengths
     assert max(strengths) / min(strengths) > 2 and not np.allclose(strengths, Room(23).chamber.strengths)
+
+
+class ChamberBoard(Board):
+    """A virtual board in a chamber, on a port, in real time: for a `Nose` with the chamber's columns."""
+
+    def __init__(self, chamber):
+        self._chamber = chamber
+        super().__init__([",".join("0" for _ in chamber.columns)], rate=chamber.rate, nose="smellnet-mixture")
+
+    def _print(self):
+        while True:
+            values = self._chamber.row(self._chamber.now())
+            yield ",".join(f"{value:.10g}" for value in values).encode() + b"\r\n"
 
 
 def test_both_virtual_devices_close_the_loop_on_real_ports_in_real_time():

@@ -17,6 +17,7 @@ from smellkit.device.clock import Clock
 from smellkit.device.serve import serve_here
 from smellkit.errors import DataError, OptionError
 from smellkit.noses import Description
+from smellkit.options import check
 
 WIRES = ("csv", "bare", "osm")  # numbers with a header, without one, or OpenSmell's lines
 
@@ -39,8 +40,7 @@ class Board(contextlib.AbstractContextManager):
         self.rate = (self.nose.rate or 2.0) if rate is None else rate
         if not 0 < self.rate <= 1000:
             raise OptionError(f"rate is {rate!r}", hint="lines a second, above 0 and at most 1000")
-        if self.wire not in WIRES:
-            raise OptionError(f"There is no wire {wire!r}", hint=f"one of {', '.join(WIRES)}")
+        check([self.wire], WIRES, "There is no wire")
         self.printed: collections.deque[tuple[float, str]] = collections.deque(maxlen=10_000)
         self.plugged = True
         self._lines = lines(source, self.nose)

@@ -18,11 +18,6 @@ Step = Callable[[], float | None]
 POLL = 0.01  # seconds between looks at a port that can't wake us (loop://, rfc2217://, Windows)
 
 
-def running_time() -> float:
-    """Seconds since the machine started; where the system can say so, those of its sleep too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
 def readable(descriptors: list[int], seconds: float) -> list[int]:
     """Wait until one of the descriptors (Windows: sockets) has something to read; return those that have."""
     if not descriptors:
@@ -39,8 +34,12 @@ def readable(descriptors: list[int], seconds: float) -> list[int]:
 class Clock:
     """Real time that never steps back, and goes on while the machine sleeps."""
 
-    now = staticmethod(running_time)
     sleep = staticmethod(time.sleep)
+
+    @staticmethod
+    def now() -> float:
+        """Seconds since the machine started; where the system can say so, those of its sleep too."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
     def run(self, step: Step, *, inputs: Callable[[], int | None], name: str) -> Runner:
         """Start a thread that calls `step` when it is due, when kicked, or when `inputs()` has bytes to read."""

@@ -45,11 +45,6 @@ def state() -> bytes:
     return request(STATE)
 
 
-def device_id() -> bytes:
-    """Ask for its id, 12 bytes."""
-    return request(DEVICE_ID)
-
-
 def cartridges() -> bytes:
     """Ask which scent lies in which channel: 12 bits each, packed."""
     return request(CARTRIDGES, bytes([len(frames.SCENTS)]))

@@ -20,6 +20,7 @@ from smellkit.device.clock import Clock
 from smellkit.device.frames import REQUESTS, Frame, Inner, Parser, outer
 from smellkit.device.log import LineFile
 from smellkit.errors import OptionError
+from smellkit.options import check
 
 NEVER = math.inf
 KEPT = 100_000  # the least number of frames, and of scents, that are remembered
@@ -65,8 +66,7 @@ def read_faults(texts: list[str] | tuple[str, ...]) -> dict[str, float]:
     faults = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if name not in FAULTS:
-            raise OptionError(f"No fault {name!r}", hint="one of " + ", ".join(FAULTS))
+        check([name], FAULTS, "There is no fault")
         try:
             number = float(value) if value else FAULTS[name][2]
         except ValueError:

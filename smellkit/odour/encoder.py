@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from smellkit.errors import OptionError
 from smellkit.odour.features import LAG, TINY, QuantileNormalizer, describe, summarise
-from smellkit.options import nearest
+from smellkit.options import check
 from smellkit.task import Batch
 
 Z_CHANNELS = 50  # of the odour embedding z
@@ -228,8 +227,7 @@ FEATURE_LAG = {"summary-mlp": 0, "curve-mlp": LAG}  # those that may be given su
 
 def make(model: str, shape: tuple[int, ...], *, classes: int, **options) -> Encoder:
     """Build the network called `model` for windows of `shape` (steps, channels)."""
-    if model not in BACKBONES:
-        raise OptionError(f"There is no model {model!r}", hint=nearest(model, BACKBONES))
+    check([model], BACKBONES, "There is no model")
     return Encoder(BACKBONES[model](steps=shape[0], channels=shape[1], **options), classes=classes)
 
 

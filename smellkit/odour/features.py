@@ -51,7 +51,14 @@ def _shape(x: Tensor, linear: Tensor, deviation: Tensor) -> list[Tensor]:
     steps = x.shape[-1]
     trend = x @ torch.from_numpy(_trend(steps)).to(x).T
     ranks = [round(q * (steps - 1)) for q in QUANTILES]
-    return [x.sort(-1).values[..., ranks], linear, deviation, (x - trend).square().mean(-1, keepdim=True).sqrt()]
+    return [_sorted(x)[..., ranks], linear, deviation, (x - trend).square().mean(-1, keepdim=True).sqrt()]
+
+
+def _sorted(x: Tensor) -> Tensor:
+    """Values in order along the last axis: numpy's sort is thirty times as fast as torch's, which ONNX can hold."""
+    if x.requires_grad or not x.is_cpu or torch.compiler.is_exporting():
+        return x.sort(-1).values
+    return torch.from_numpy(np.sort(x.numpy(), axis=-1))
 
 
 def _changes(change: Tensor) -> list[Tensor]:

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit import checkpoint
-from smellkit.checks import Report, nearest
+from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import readers
 from smellkit.odour.confidence import fit_temperature
 from smellkit.odour.smell import SubstanceSmell, _discriminant
 from smellkit.odour.windows import LabelledWindows, cut
+from smellkit.options import alike
 
 SPARE = "references."  # tensors beside the network: z of training windows and their classes
 
@@ -53,7 +54,8 @@ def repair(folder: Path, *, labels: Path | None = None, out: Path, using: Path) 
         confidence["temperature"] = fit_temperature(held[graded], windows.target[graded])
     count = {name: int(len(np.unique(windows.recording[windows.target == i]))) for i, name in enumerate(smell.classes)}
     about = {"calibration": confidence, "references": {name: n for name, n in count.items() if n}}
-    checkpoint.save(out, {**repaired.network.state_dict(), **_spare(tensors)}, {**manifest, **about})
+    spare = {name: tensor for name, tensor in tensors.items() if name.startswith(SPARE)}
+    checkpoint.save(out, {**repaired.network.state_dict(), **spare}, {**manifest, **about})
     text = f"{sum(count.values())} references of {sum(n > 0 for n in count.values())} classes, {len(z)} windows"
     if graded.any():
         before, target = smell.scores(windows.values)[graded].argmax(1), windows.target[graded]
@@ -67,7 +69,7 @@ def read(folder: Path, smell: SubstanceSmell) -> LabelledWindows:
     """Windows of the references in `folder`, classes as the weights have them."""
     _, table = readers.read_folder(folder, smell.nose, report=Report())
     for name in sorted(set(table["substance"]) - set(smell.classes)):
-        near = nearest(name, smell.classes) or list(smell.classes)[:5]
+        near = alike(name, smell.classes) or list(smell.classes)[:5]
         raise DataError(f"{folder}: these weights know no {name!r}", hint=f"they know {', '.join(near)}")
     return cut(table, smell.protocol, classes=smell.classes)
 
@@ -103,7 +105,3 @@ def held_out(windows: LabelledWindows, fit) -> NDArray:
         if set(windows.target[out]) <= set(windows.target[rest]):
             scores[out] = fit(~out).scores(windows.values[out])
     return scores
-
-
-def _spare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(SPARE)}

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit.errors import DataError, OptionError
+from smellkit.options import check
 from smellkit.sensors import FULL, GAS, GROVE
 from smellkit.windows import Array, sliding
 
@@ -44,8 +45,7 @@ class Protocol:
     lag: int = 25  # rows of the difference; a level-free window shows length + lag rows
 
     def __post_init__(self):
-        if self.representation not in REPRESENTATIONS:
-            raise OptionError(f"No representation {self.representation!r}", hint="one of " + ", ".join(REPRESENTATIONS))
+        check([self.representation], REPRESENTATIONS, "There is no representation")
         if not self.columns:
             raise OptionError("A protocol without a sensor", hint=f"keep at least one of {', '.join(GAS)}")
 

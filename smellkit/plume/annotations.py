@@ -12,7 +12,8 @@ import pandas as pd
 
 from smellkit import paths
 from smellkit.checks import Report, fault, read_texts
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
+from smellkit.options import check
 from smellkit.plume import CLASSES, GASES
 
 SPLITS = {"train": "train", "valid": "val", "test": "test"}  # name in the kit -> name in the files
@@ -61,8 +62,7 @@ def splits_in(folder: Path, *, paired: bool = False) -> list[str]:
 
 def annotation_file(folder: str | Path, split: str, *, paired: bool = False) -> Path:
     """Where the annotations of a split are."""
-    if split not in SPLITS:
-        raise OptionError(f"There is no split {split!r}", hint=f"one of {', '.join(SPLITS)}")
+    check([split], SPLITS, "There is no split")
     return Path(folder) / f"{'paired_' if paired else ''}{SPLITS[split]}_annotations.csv"
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smellkit.errors import OptionError
-from smellkit.options import nearest
+from smellkit.options import check
 from smellkit.plume import GASES
 from smellkit.plume.layers import ENCODERS, HEADS, HIDDEN, Attention, ChannelAttention, Classifier, conv, resize
 from smellkit.plume.plumenet import PlumeNet, where_present
@@ -39,8 +39,7 @@ class FUME(nn.Module):
 
     def __init__(self, encoder: str = "fast-scnn", *, shared: bool = True, fusion: str = "full", hidden=None):
         super().__init__()
-        if fusion not in FUSIONS:
-            raise OptionError(f"There is no fusion {fusion!r}", hint="one of " + ", ".join(FUSIONS))
+        check([fusion], FUSIONS, "There is no fusion")
         self.encoders = nn.ModuleList(ENCODERS[encoder]() for _ in range(1 if shared else 2))
         low, high = ENCODERS[encoder].low, ENCODERS[encoder].high
         self.heads = nn.ModuleList(HEADS[encoder](low, high) for _ in GASES)
@@ -147,13 +146,27 @@ class EarlyFusion(nn.Module):
 
 
 class Sized(nn.Module):
-    """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has."""
+    """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has.
 
-    def __init__(self, model: nn.Module, size: tuple[int, int]):
+    With `mirrored` it answers, unless it learns, by the mean of the log-probabilities of frames and of mirrored frames.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int], *, mirrored: bool = False):
         super().__init__()
-        self.model, self.size = model, size
+        self.model, self.size, self.mirrored = model, size, mirrored
 
     def forward(self, batch: Batch) -> Batch:
+        outputs = self.once(batch)
+        if not self.mirrored or self.training:
+            return outputs
+        mirrored = self.once(batch | {gas: batch[gas].flip(-1) for gas in GASES})
+        named = [name for name in (*(f"{gas}_logits" for gas in GASES), "class_logits") if name in outputs]
+        other = {name: mirrored[name].flip(-1) if mirrored[name].ndim == 4 else mirrored[name] for name in named}
+        both = {name: (outputs[name].log_softmax(dim=1) + other[name].log_softmax(dim=1)) / 2 for name in named}
+        return outputs | both
+
+    def once(self, batch: Batch) -> Batch:
+        """The answers to the frames as they are."""
         size = batch[GASES[0]].shape[-2:]
         if size != torch.Size(self.size):
             batch = batch | {gas: to_size(batch[gas], self.size) for gas in GASES}
@@ -196,8 +209,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 def build(name: str, **options) -> nn.Module:
     """The model called `name`, untrained."""
-    if name not in MODELS:
-        raise OptionError(f"There is no model {name!r}", hint=nearest(name, MODELS))
+    check([name], MODELS, "There is no model")
     other = options.keys() - inspect.signature(MODELS[name]).parameters
     if other:
         raise OptionError(f"The model {name} has no {' and no '.join(sorted(other))}", hint="that is for fume alone")

@@ -66,7 +66,8 @@ class PlumePredictor:
         try:
             other = manifest["kind"] != "plume" or list(manifest["classes"]) != list(CLASSES)
             height, width = (int(length) for length in manifest["size"])
-            model = Sized(models.build(manifest["model"]), (height, width))
+            mirrored = manifest.get("mirrored", False) is True
+            model = Sized(models.build(manifest["model"]), (height, width), mirrored=mirrored)
         except (KeyError, TypeError, ValueError, AttributeError, SmellkitError) as why:
             raise WeightsError(f"{folder} holds no model of plumes: {why}", hint=MADE_BY) from why
         if other:

@@ -10,11 +10,10 @@ above its substance, `nose.SUBSTANCES`: the true shares are those of these amoun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
-from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Row
 from smellkit.device.virtual import VirtualNeckWear
@@ -113,18 +112,3 @@ class ChamberNose:
         while self._began + (self._count + 1) / self._chamber.rate <= self._chamber.now():
             rows.append(self.read())
         return rows
-
-
-class ChamberBoard(Board):
-    """A virtual board in a chamber, on a port, in real time: for a `Nose` with the chamber's columns."""
-
-    def __init__(self, chamber: Chamber):
-        self._chamber = chamber
-        nose = "smellnet" if chamber.columns == SENSORS else "smellnet-mixture"
-        super().__init__([",".join("0" for _ in chamber.columns)], rate=chamber.rate, nose=nose)
-
-    def _print(self) -> Iterator[bytes]:
-        """Yield the line of each tick."""
-        while True:
-            values = self._chamber.row(self._chamber.now())
-            yield ",".join(f"{value:.10g}" for value in values).encode() + b"\r\n"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from smellkit.errors import DataError, OptionError
+from smellkit.options import check
 from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import SPLITS
@@ -150,12 +151,9 @@ def plan(
     with cameras and barns of physics.WIDE. `world` names simulators of `plume_worlds`
     that take turns, and "own" for this one: own,own,cone has a third of its videos from another.
     """
-    if missing not in MISSING:
-        raise OptionError(f"There is no pattern {missing!r} of missing gases", hint=f"one of {', '.join(MISSING)}")
+    check([missing], MISSING, "There is no pattern of missing gases called")
     abroad = ["" if name in ("", "own") else name for name in world.split(",")]
-    known = ["own", *worlds.WORLDS, "mixed"]
-    if unknown := [name for name in abroad if name and name not in known]:
-        raise OptionError(f"There is no simulator {unknown[0]!r}", hint=f"one of {', '.join(known)}")
+    check(filter(None, abroad), ["own", *worlds.WORLDS, "mixed"], "There is no simulator")
     if pairs < 1 or frames < 1:
         raise OptionError(f"{pairs} pairs in videos of {frames} frames", hint="1 or more of both")
     if len(shares) != 3 or min(shares) < 0 or sum(shares) <= 0:

@@ -7,27 +7,26 @@ median over rounds of the peer's seconds by the kit's, with a 95 % bootstrap int
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import click
 import numpy as np
 
 from smellkit import batch, cluster, paths
-from smellkit.errors import OptionError, SmellkitError
+from smellkit.errors import SmellkitError
+from smellkit.options import check
+from smellkit.plume import GASES
 from smellkit.study.commands import FOLDER, keep
 from smellkit.study.evaluate import earlier
+from smellkit.study.odour import training_speed
+from smellkit.study.timing import Row, arithmetic, machine, once, own_work, peak, recordings, session, timed, versus
 
 RECORDINGS, HOUR = 300, 3600  # files to read; rows of an hour at 1 Hz
-Call = Callable[[], object]
-Row = dict[str, Any]
 
 
 def run(
@@ -42,9 +41,7 @@ def run(
     """
     import torch
 
-    for name in parts:
-        if name not in PARTS:
-            raise OptionError(f"There is no part {name!r}", hint=f"one of {', '.join(PARTS)}")
+    check(parts, PARTS, "There is no part")
     result: dict[str, Any] = {key: {**(kept or {}).get(key, {})} for key in ("rows", "growth", "absent")}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -62,64 +59,12 @@ def run(
     return {"machine": machine(), **result}
 
 
-def machine() -> dict[str, Any]:
-    """What the figures are of, with how busy it was in the last minute (processes that want a core)."""
-    names = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(": ")[2] for line in names if line.startswith("model name")), platform.processor())
-    return {"processor": model, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "threads": 1}
-
-
-def versus(kit: Call, peer: Call, *, rounds: int, before: Call = lambda: None) -> Row:
-    """`peer` and `kit` in turn, after one of each that is not counted; `before` every call of the kit, not timed."""
-    seconds: list[tuple[float, float]] = []
-    for _ in range(rounds + 1):
-        before()
-        seconds.append((_timed(kit), _timed(peer)))
-    mine, theirs = np.array(seconds[1:]).T
-    ratios = theirs / mine
-    drawn = np.random.default_rng(0).choice(ratios, (2000, rounds))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    ratio = {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}
-    return {"ratio": ratio, "seconds": float(np.median(mine)), "peer": float(np.median(theirs)), "rounds": rounds}
-
-
-def _timed(call: Call) -> float:
-    began = perf_counter()
-    call()
-    return perf_counter() - began
-
-
 def _said(row: Row) -> str:
     if "slope" in row:
-        return f"time grows as size to the {row['slope']:.2f}"
+        return f"grows as size to the {row['slope']:.2f}"
     ratio = row["ratio"]
-    return f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] times, {1000 * row['seconds']:.2f} ms"
-
-
-@contextmanager
-def _own_work(folder: Path) -> Iterator[None]:
-    """Kept tables and runs lie in `folder`."""
-    names = {"SMELLKIT_WORK": str(folder / "work"), "SMELLKIT_RUNS": str(folder / "runs")}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({name: value} if value is not None else {})
-
-
-def _files(folder: Path, count: int) -> list[Path]:
-    """`count` copies of recordings of the sample, twice as long as there."""
-    originals = sorted((paths.sample() / "smellnet/base/training").glob("*/*.csv"))
-    files = []
-    for number in range(count):
-        head, *rows = originals[number % len(originals)].read_text(encoding="utf-8").splitlines()
-        files.append(folder / f"kind{number % 50}" / f"recording{number}.csv")
-        files[-1].parent.mkdir(exist_ok=True, parents=True)
-        files[-1].write_text("\n".join([head, *rows, *rows]) + "\n", encoding="utf-8")
-    return files
+    interval = "" if ratio["low"] is None else f" [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return f"{ratio['value']:.2f}{interval} times, {1000 * row['seconds']:.4g} ms"
 
 
 def reading(folder: Path) -> Iterator[tuple[str, Row]]:
@@ -128,12 +73,12 @@ def reading(folder: Path) -> Iterator[tuple[str, Row]]:
 
     from smellkit.odour.recordings import read_files
 
-    files = _files(folder / "recordings", RECORDINGS)
+    files = recordings(folder / "recordings", RECORDINGS)
     for file in files:
         os.utime(file, (1e9, 1e9))
     kit, clear = partial(read_files, files, root=folder), partial(shutil.rmtree, folder / "work", ignore_errors=True)
     by_pandas = lambda: pd.concat([pd.read_csv(file) for file in files])  # noqa: E731
-    with _own_work(folder):
+    with own_work(folder):
         yield f"{RECORDINGS} recordings read anew / pandas", versus(kit, by_pandas, rounds=5, before=clear)
         yield f"{RECORDINGS} recordings from the cache / pandas", versus(kit, by_pandas, rounds=9)
         kept = next((folder / "work").rglob("*.checked"))
@@ -173,60 +118,79 @@ def window(folder: Path) -> Iterator[tuple[str, Row]]:
     weights = paths.weights() / "odour"
     odour(weights, out=folder / "odour.onnx")
     smell = SubstanceSmell.load(weights)
-    eager, session = Recorded(smell).eval(), _session(folder / "odour.onnx")
-    square = torch.rand(1024, 1024)
-    rate = 2 * 1024**3 / min(_timed(lambda: square @ square) for _ in range(9))  # operations a second
+    eager, onnx_model = Recorded(smell).eval(), session(folder / "odour.onnx")
     for count, rounds in ((1, 200), (1024, 5)):
         rows = example(smell.protocol, windows=count)
-        onnx = partial(session.run, None, {"rows": rows.numpy()})
+        onnx = partial(onnx_model.run, None, {"rows": rows.numpy()})
         with torch.inference_mode():
             from torch.utils.flop_counter import FlopCounterMode
 
             yield f"{count} windows by ONNX Runtime / torch", versus(onnx, partial(eager, rows), rounds=rounds)
             with FlopCounterMode(display=False) as counted:
                 eager(rows)
-            bound = counted.get_total_flops() / rate
-            median = float(np.median([_timed(onnx) for _ in range(rounds)]))
-        share = {"value": bound / median, "low": None, "high": None}
+            median = float(np.median([timed(onnx) for _ in range(rounds)]))
         name = f"{count} windows by ONNX Runtime / their arithmetic at this machine's rate"
-        yield name, {"ratio": share, "seconds": median, "peer": bound, "rounds": rounds}
-
-
-def _session(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        yield name, once(median, arithmetic(counted.get_total_flops()), rounds=rounds)
 
 
 def gcode(folder: Path) -> Iterator[tuple[str, Row]]:
-    """A line of G-code of a window, free-running: ONNX Runtime against torch."""
+    """A line of G-code of a window, free-running: ONNX Runtime, torch, and the published two stages (untrained)."""
     import torch
 
     from smellkit.gcode import export, predict
+    from smellkit.study.gcode.two_stage import MachineEncoder, SensorDecoder
 
     export.gcode(paths.weights() / "gcode", out=folder / "gcode.onnx")
-    predictor, session = predict.load(paths.weights() / "gcode"), _session(folder / "gcode.onnx")
+    predictor, model = predict.load(paths.weights() / "gcode"), session(folder / "gcode.onnx")
     eager, rows = export.RawWindow(predictor).eval(), export._example(predictor, np.random.default_rng(1))
+    encoder = MachineEncoder(predictor.scaling).eval()
+    decoder = SensorDecoder(memory=encoder.width, width=192, layers=4, dropout=0.0).eval()
+
+    def claimed() -> torch.Tensor:
+        continuous, categorical = predictor.scaling(rows)
+        encoded = encoder({"continuous": continuous, "categorical": categorical})
+        return decoder.free(encoded["memory"], encoded["operation"])
+
     with torch.inference_mode():
-        onnx = partial(session.run, None, {"rows": rows.numpy()})
+        onnx = partial(model.run, None, {"rows": rows.numpy()})
         yield "a line of G-code by ONNX Runtime / torch", versus(onnx, lambda: eager(rows), rounds=60)
+        yield "a line of G-code / the claimed architecture", versus(lambda: eager(rows), claimed, rounds=60)
 
 
-def plume(_: Path) -> Iterator[tuple[str, Row]]:
-    """The shipped model of a pair of frames against FUME as published (its time alone: untrained)."""
+def plume(folder: Path) -> Iterator[tuple[str, Row]]:
+    """The shipped model of a pair of frames against FUME as published (its time alone: untrained), both at one size."""
     import torch
 
-    from smellkit.plume import models
+    from smellkit.export import onnx
+    from smellkit.plume import export, models
     from smellkit.plume.predict import PlumePredictor
 
-    predictor = PlumePredictor.load(paths.weights() / "plume")
-    frames = np.random.default_rng(0).integers(0, 255, (2, 240, 320), np.uint8)
-    batch = predictor._batch([(frames[0], frames[1])])
-    fume = models.build("fume").eval()
+    sized, fume = PlumePredictor.load(paths.weights() / "plume").model, models.build("fume").eval()
+    co2, ch4, present = export.example(np.random.default_rng(0))
+    frames = [models.to_size(frame, sized.size) for frame in (co2, ch4)]
+    batch = {gas: models.normalise(frame / 255) for gas, frame in zip(GASES, frames, strict=True)} | {
+        "present": present
+    }
+    pair, whole = (*frames, present), export.Frames(sized).eval()
+    onnx(whole, folder / "plume.onnx", examples=[pair], inputs=export.INPUTS, outputs=export.OUTPUTS, each="pair")
+    model, given = session(folder / "plume.onnx"), [part.numpy() for part in pair]
+    fast = partial(model.run, None, dict(zip(export.INPUTS, given, strict=True)))  # masks, not only logits
     with torch.inference_mode():
-        yield "a pair of plumes / FUME", versus(lambda: predictor.model(batch), lambda: fume(batch), rounds=15)
+        yield "a pair of plumes / FUME", versus(lambda: sized(batch), lambda: fume(batch), rounds=60)
+        yield "a pair of plumes by ONNX Runtime / FUME", versus(fast, lambda: fume(batch), rounds=60)
+
+
+def driver(_: Path) -> Iterator[tuple[str, Row]]:
+    """The player's driver against what carries it: a frame's time on the line, and the 100 ms a stop may take."""
+    from smellkit.device import frames, link
+    from smellkit.study.device import bench
+
+    byte = 10 / link.BAUD  # seconds: eight bits, and where they begin and end
+    yield "a play frame made / sent", once(bench.frame_seconds(), byte * len(frames.play(3, 10_000)), rounds=5)
+    for name, stream in bench.streams().items():
+        yield f"a byte of {name} parsed / sent", once(1 / bench.parser_rate(stream), byte, rounds=5)
+    times = bench.stop_latencies(20)
+    yield "stop to silence / 100 ms", once(float(np.median(times)), 0.1, rounds=len(times), worst=max(times))
 
 
 def notebooks(folder: Path) -> Iterator[tuple[str, Row]]:
@@ -240,13 +204,12 @@ def notebooks(folder: Path) -> Iterator[tuple[str, Row]]:
             out = str(folder / "papermill" / path.name)
             papermill.execute_notebook(str(path), out, cwd=str(path.parent), kernel_name="python3", progress_bar=False)
 
-    with _own_work(folder / "kit"):
-        mine = _timed(lambda: batch.run(force=True))
-    with _own_work(folder / "peer"):
+    with own_work(folder / "kit"):
+        mine = timed(lambda: batch.run(force=True))
+    with own_work(folder / "peer"):
         (folder / "peer").mkdir()
-        theirs = _timed(one_by_one)
-    ratio = {"value": theirs / mine, "low": None, "high": None}
-    yield "all notebooks / papermill", {"ratio": ratio, "seconds": mine, "peer": theirs, "rounds": 1}
+        theirs = timed(one_by_one)
+    yield "all notebooks / papermill", once(mine, theirs)
 
 
 def sweep(_: Path) -> Iterator[tuple[str, Row]]:
@@ -265,27 +228,34 @@ def sweep(_: Path) -> Iterator[tuple[str, Row]]:
 
 
 def growth(folder: Path) -> Iterator[tuple[str, Row]]:
-    """1, 4, 16 and 64 times as many recordings: seconds of reading and of naming windows, slope on log-log axes."""
+    """1, 4, 16 and 64 times as many recordings: slopes on log-log axes of seconds, and of the memory that naming takes.
+
+    Seconds are of reading recordings, and of naming windows; peak memory is that of `smellkit predict` as a program.
+    """
     from smellkit.odour.export import example
     from smellkit.odour.recordings import read_files
     from smellkit.odour.smell import SubstanceSmell
 
     smell, sizes = SubstanceSmell.load(paths.weights() / "odour"), (1, 4, 16, 64)
-    seconds: dict[str, list[float]] = {"reading": [], "naming": []}
+    grown: dict[str, list[float]] = {"reading": [], "naming": [], "memory": []}
     for size in sizes:
-        files = _files(folder / str(size), 6 * size)
+        files = recordings(folder / str(size), 6 * size)
         rows = example(smell.protocol, windows=64 * size).numpy()
         windows = smell.protocol.represent(rows)
-        with _own_work(folder / f"{size}-work"):
-            seconds["reading"].append(_timed(partial(read_files, files, root=folder)))
-        seconds["naming"].append(min(_timed(partial(smell.scores, windows)) for _ in range(3)))
-    for name, times in seconds.items():
-        slope = float(np.polyfit(np.log(sizes[1:]), np.log(times[1:]), 1)[0])  # the first is mostly the start
-        yield name, {"slope": slope, "seconds": dict(zip(map(str, sizes), times, strict=True))}
+        with own_work(folder / f"{size}-work"):
+            grown["reading"].append(timed(partial(read_files, files, root=folder)))
+        grown["naming"].append(min(timed(partial(smell.scores, windows)) for _ in range(3)))
+        words = ["predict", str(folder / str(size)), "--weights", "odour", "--out", str(folder / "named.csv")]
+        grown["memory"].append(peak("-m", "smellkit", *words))
+    for name, values in grown.items():
+        slope = float(np.polyfit(np.log(sizes[1:]), np.log(values[1:]), 1)[0])  # the first is mostly the start
+        unit = "megabytes" if name == "memory" else "seconds"
+        yield name, {"slope": slope, unit: dict(zip(map(str, sizes), values, strict=True))}
 
 
 PARTS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
-    "reading": reading, "features": features, "window": window, "gcode": gcode, "plume": plume,
+    "reading": reading, "features": features, "learning": training_speed.learning, "epoch": training_speed.epoch,
+    "window": window, "gcode": gcode, "plume": plume, "driver": driver,
     "sweep": sweep, "growth": growth, "notebooks": notebooks,
 }  # fmt: skip
 

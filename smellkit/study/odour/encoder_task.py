@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
 from smellkit.odour import recordings
 from smellkit.odour.confidence import Confidence
 from smellkit.odour.encoder import BACKBONES, FEATURE_LAG, Encoder, make
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LEVELS, LabelledWindows, Protocol, cut
-from smellkit.options import nearest
+from smellkit.options import check
 from smellkit.study import metrics
 from smellkit.study.losses import focal
 from smellkit.study.odour.survey import other_sessions
@@ -69,8 +69,7 @@ class EncoderConfig:
     pool: str = "mean"
 
     def __post_init__(self):
-        if self.model not in BACKBONES:
-            raise OptionError(f"There is no model {self.model!r}", hint=nearest(self.model, BACKBONES))
+        check([self.model], BACKBONES, "There is no model")
 
     @property
     def protocol(self) -> Protocol:
@@ -255,7 +254,5 @@ def hold_out(windows: LabelledWindows, fold: int) -> tuple[LabelledWindows, Labe
 def columns_of(sensors: str) -> tuple[str, ...]:
     """Sensor columns from names joined by commas; the six gas channels for an empty text."""
     names = tuple(name.strip() for name in sensors.split(",") if name.strip()) or recordings.GAS
-    for name in names:
-        if name not in recordings.SENSORS:
-            raise OptionError(f"There is no sensor {name!r}", hint=nearest(name, recordings.SENSORS))
+    check(names, recordings.SENSORS, "There is no sensor")
     return names

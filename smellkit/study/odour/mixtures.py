@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smellkit import checkpoint, runs, train
-from smellkit.errors import OptionError
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
 from smellkit.odour.scents import ODORANTS
+from smellkit.options import check
 from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 from smellkit.study.odour.mixture_data import groups, labels, misplaced, read_mixtures, read_windows, training_split
@@ -54,9 +54,7 @@ def run(
     Returns {"data", "made_by", "published", "selection", and one entry a part}. Parts of an earlier result on the same
     data stay.
     """
-    unknown = set(parts) - set(PARTS)
-    if unknown:
-        raise OptionError(f"There is no part {sorted(unknown)[0]!r}", hint=f"one of {', '.join(PARTS)}")
+    check(parts, PARTS, "There is no part")
     folder, described = find(data), describe(find(data))
     result = dict(earlier) if earlier and earlier.get("data") == described else {}
     made_by = dict(result.get("made_by", {}))

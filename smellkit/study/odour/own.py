@@ -212,7 +212,7 @@ def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[N
     linear = Discriminant.fit(features(train.values), target)
     trees = forest(seed, trees=150).fit(features(train.values), target) if steps == 1 else None
     kind, model = ("curve-trees", "curve-mlp") if steps >= SHORT else ("extratrees-lda", "summary-mlp")
-    some = train if len(here) == len(train.classes) else _relabelled(train, here, target)
+    some = replace(train, target=target.astype(np.int64), classes=tuple(train.classes[i] for i in here))
     deep = [network(model, some, seed=seed + 100 * n) for n in range(networks * (steps > 1))]
     woods = BASELINES[kind](seed).fit(train.values, target) if steps > 1 else None
 
@@ -229,10 +229,6 @@ def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[N
         return whole
 
     return scores
-
-
-def _relabelled(windows: LabelledWindows, here: NDArray, target: NDArray) -> LabelledWindows:
-    return replace(windows, target=target.astype(np.int64), classes=tuple(windows.classes[i] for i in here))
 
 
 def network(model: str, train: LabelledWindows, *, seed: int) -> Encoder:

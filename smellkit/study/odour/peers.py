@@ -100,14 +100,6 @@ def forest(x: NDArray, target: NDArray, fold: NDArray) -> NDArray[np.float64]:
     return right
 
 
-def _smellnet(data: Path, _: Path) -> Own:
-    return own.understand(data / "smellnet" / "base" / "training", nose="smellnet")
-
-
-def _uma(data: Path, _: Path) -> Own:
-    return own.understand(data / "uma_odours")
-
-
 def _own_format(_: Path, scratch: Path) -> Own:
     """A simulated rig of six channels, written in OpenSmell's own format and read back from it."""
     from smellkit.odour import readers
@@ -121,7 +113,11 @@ def _own_format(_: Path, scratch: Path) -> Own:
     return own.understand(scratch / "exchange")
 
 
-SETS: dict[str, Callable[[Path, Path], Own]] = {"smellnet": _smellnet, "uma": _uma, "own-format": _own_format}
+SETS: dict[str, Callable[[Path, Path], Own]] = {  # of the data, and of a scratch folder
+    "smellnet": lambda data, _: own.understand(data / "smellnet" / "base" / "training", nose="smellnet"),
+    "uma": lambda data, _: own.understand(data / "uma_odours"),
+    "own-format": _own_format,
+}
 
 
 def report(result: Mapping[str, Any]) -> str:

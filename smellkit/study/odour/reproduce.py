@@ -136,13 +136,9 @@ def _splits(aims: list[dict[str, float]], each: list[dict[str, float]]) -> dict[
         rows = np.flatnonzero((sizes == size) | (size == 0))
         if len(rows):
             columns = {key: np.array([each[row][key] for row in rows]) for key in each[0]}
-            medians = {f"median_{key}": functools.partial(_median, values) for key, values in columns.items()}
+            medians = {f"median_{k}": lambda rows, v=v: float(np.median(v[rows])) for k, v in columns.items()}
             splits[name] = Outcome(groups=np.arange(len(rows)), measures={**medians, **columns})
     return splits
-
-
-def _median(values: NDArray, rows: NDArray) -> float:
-    return float(np.median(values[rows]))
 
 
 def report(result: Mapping[str, Any]) -> str:

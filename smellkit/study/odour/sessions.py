@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from smellkit import runs
-from smellkit.errors import OptionError
 from smellkit.odour import recordings
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.options import check
 from smellkit.study.evaluate import percent
 from smellkit.study.odour import smellnet, systems
 from smellkit.study.odour.days import another_day, movements, moving_windows
@@ -64,9 +64,7 @@ def run(
     `seeds` fits on all training recordings, or not at all, and then an earlier figure stays. Figures of other methods
     in `earlier`, a result, are kept.
     """
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown:
-        raise OptionError(f"There is no method {unknown[0]!r}", hint="one of " + ", ".join(METHODS))
+    check(methods, METHODS, "There is no method")
     training = recordings.read_recordings(data, "training")
     moved, before = movements(training), (earlier or {}).get("methods", {})
     rows = {name: row for name, row in before.items() if row.get("criterion") == CRITERION}

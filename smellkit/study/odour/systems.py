@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
 from smellkit.odour.encoder import BACKBONES, Encoder, make
 from smellkit.odour.features import LAG, QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol
+from smellkit.options import check
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
 from smellkit.windows import Array
 
@@ -139,10 +140,7 @@ SYSTEMS: dict[str, System] = {
 
 def named(name: str) -> System:
     """The system called `name`."""
-    from smellkit.options import nearest
-
-    if name not in SYSTEMS:
-        raise OptionError(f"There is no model {name!r}", hint=nearest(name, SYSTEMS))
+    check([name], SYSTEMS, "There is no model")
     return SYSTEMS[name]
 
 

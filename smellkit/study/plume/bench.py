@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from smellkit import options, paths, runs
-from smellkit.errors import OptionError
 from smellkit.plume import GASES, models
 from smellkit.plume import annotations as tables
 from smellkit.runs import Run
@@ -235,13 +234,11 @@ def difference(first: Fit, second: Fit, seeds: int) -> dict[str, Any]:
     return {name: intervals[name]._asdict() for name in ("miou", "balanced") if name in intervals}
 
 
-def rows_of(names: Iterable[str]) -> list[str]:
+def rows_of(names: Collection[str]) -> list[str]:
     """The rows called `names`, each also by its model; a model without a row is one. OptionError for another name."""
     row_of = dict(zip(models.MODELS, models.MODELS, strict=True))
     row_of |= {values["model"]: row for row, values in reversed(ROWS.items())} | dict(zip(ROWS, ROWS, strict=True))
-    for name in names:
-        if name not in row_of:
-            raise OptionError(f"There is no row or model {name!r}", hint=options.nearest(name, row_of))
+    options.check(names, row_of, "There is no row or model")
     return [row_of[name] for name in names]
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smellkit.checks import Report
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
+from smellkit.options import check
 from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.models import normalise
@@ -52,8 +53,7 @@ class Pairs(Tensors):
         by_class: bool = False,
         balance: bool = False,
     ):
-        if gases not in SELECTIONS:
-            raise OptionError(f"There are no gases {gases!r}", hint=f"one of {', '.join(SELECTIONS)}")
+        check([gases], SELECTIONS, "There are no gases")
         present = present_in(table)
         if gases in GASES:
             present &= np.array(GASES) == gases

@@ -27,7 +27,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from smellkit.checks import fault
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
+from smellkit.options import check
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume.pictures import Grey
 from smellkit.study.plume.data import Pairs, four_to_three, resized
@@ -94,8 +95,7 @@ def read(folder: str | Path, *, size: tuple[int, int]) -> tuple[pd.DataFrame, to
 
 def deal(table: pd.DataFrame, protocol: str, *, seed: int = 7) -> dict[str, pd.Index]:
     """Rows of train, valid and test: as published (`official`), or whole videos by lot (`videos`)."""
-    if protocol not in PROTOCOLS:
-        raise OptionError(f"There is no protocol {protocol!r}", hint=" or ".join(PROTOCOLS))
+    check([protocol], PROTOCOLS, "There is no protocol")
     if protocol == "official":
         parts = {split: table.index[table["split"] == split] for split in SHARES}
     else:

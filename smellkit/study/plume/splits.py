@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from smellkit.checks import Report, fault
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError
+from smellkit.options import check
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
 
@@ -70,8 +71,7 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
 
     Frames are paired within one pH and class only; those without a partner stay alone. See PAIRINGS.
     """
-    if how not in PAIRINGS:
-        raise OptionError(f"There is no pairing {how!r}", hint=f"one of {', '.join(PAIRINGS)}")
+    check([how], PAIRINGS, "There is no pairing")
     if how == "original_based":
         keys = [*tables.ORIGINAL, "gas_type"]
         if (again := table.duplicated(keys)).any():

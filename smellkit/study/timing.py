@@ -1,0 +1,117 @@
+"""How long two things that do the same work take: in turn, so that a busy machine is busy for both."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from smellkit import paths
+from smellkit.errors import SmellkitError
+
+Call = Callable[[], object]
+Row = dict[str, Any]
+WATCH = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+def machine() -> dict[str, Any]:
+    """What the figures are of, with how busy it was in the last minute (processes that want a core)."""
+    names = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.partition(": ")[2] for line in names if line.startswith("model name")), platform.processor())
+    return {"processor": model, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "threads": 1}
+
+
+def versus(kit: Call, peer: Call, *, rounds: int, before: Call = lambda: None) -> Row:
+    """`peer` and `kit` in turn, after one of each that is not counted; `before` every call of the kit, not timed."""
+    seconds: list[tuple[float, float]] = []
+    for _ in range(rounds + 1):
+        before()
+        seconds.append((timed(kit), timed(peer)))
+    mine, theirs = np.array(seconds[1:]).T
+    ratios = theirs / mine
+    drawn = np.random.default_rng(0).choice(ratios, (2000, rounds))
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    ratio = {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}
+    return {"ratio": ratio, "seconds": float(np.median(mine)), "peer": float(np.median(theirs)), "rounds": rounds}
+
+
+def timed(call: Call) -> float:
+    """Seconds that `call` takes."""
+    began = perf_counter()
+    call()
+    return perf_counter() - began
+
+
+def once(mine: float, theirs: float, *, rounds: int = 1, **more: object) -> Row:
+    """A row of seconds that are known, without an interval; `theirs` may be what is possible at best."""
+    ratio = {"value": theirs / mine, "low": None, "high": None}
+    return {"ratio": ratio, "seconds": mine, "peer": theirs, "rounds": rounds, **more}
+
+
+def arithmetic(count: float) -> float:
+    """Seconds that so many operations of a matrix product take here at best, on one thread."""
+    import torch
+
+    square = torch.rand(1024, 1024)
+    return count / (2 * 1024**3 / min(timed(lambda: square @ square) for _ in range(9)))
+
+
+def peak(*words: str) -> float:
+    """Megabytes that a Python program with these arguments takes at most, on one thread.
+
+    A small program starts it: a process counts as its own what the one that started it had.
+    """
+    one = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", WATCH, sys.executable, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=one, check=False)
+    if done.returncode:
+        raise SmellkitError(f"`python {' '.join(words)}` ended with {done.returncode}", hint="run it by itself")
+    return int(done.stdout) / 1024
+
+
+def session(file: Path) -> Any:
+    """An ONNX model on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def own_work(folder: Path) -> Iterator[None]:
+    """Kept tables and runs lie in `folder`."""
+    names = {"SMELLKIT_WORK": str(folder / "work"), "SMELLKIT_RUNS": str(folder / "runs")}
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
+
+
+def recordings(folder: Path, count: int) -> list[Path]:
+    """`count` copies of recordings of the sample in `folder`, twice as long as there."""
+    originals = sorted((paths.sample() / "smellnet/base/training").glob("*/*.csv"))
+    files = []
+    for number in range(count):
+        head, *rows = originals[number % len(originals)].read_text(encoding="utf-8").splitlines()
+        files.append(folder / f"kind{number % 50}" / f"recording{number}.csv")
+        files[-1].parent.mkdir(exist_ok=True, parents=True)
+        files[-1].write_text("\n".join([head, *rows, *rows]) + "\n", encoding="utf-8")
+    return files
