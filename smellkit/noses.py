@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from smellkit import paths
-from smellkit.checks import Pace, fault, nearest
+from smellkit.checks import Pace, fault
 from smellkit.checks.report import content, decoded
 from smellkit.errors import DataError
+from smellkit.options import alike
 
 FILE = "nose.toml"
 ROLES = ("gas", "temperature", "humidity", "pressure", "other")
@@ -172,7 +173,7 @@ def load(name: str | Path) -> Description:
     if not path.is_file():
         path = _shipped() / f"{name}.toml"
     if not path.is_file():
-        near = nearest(str(name), names()) or names()
+        near = alike(str(name), names()) or names()
         raise DataError(f"There is no nose {str(name)!r}", hint=f"a file {FILE}, or one of {', '.join(near)}")
     try:
         values = tomllib.loads(decoded(path, content(path, limit=1_000_000)))

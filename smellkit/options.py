@@ -33,10 +33,15 @@ def check(names: Iterable[str], known: Iterable[str], what: str) -> None:
             raise OptionError(f"{what} {name!r}", hint=nearest(name, known))
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def alike(name: object, names: Iterable[str]) -> list[str]:
+    """Up to three of `names` that look like `name`, whatever their capitals."""
+    by_key = {one.casefold(): one for one in names}
+    return [by_key[key] for key in difflib.get_close_matches(str(name).casefold(), by_key, 3, cutoff=0.5)]
+
+
+def nearest(name: str, names: Collection[str]) -> str:
     """Words for a hint: the names close to `name`, or all of them."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, 3)
+    close = alike(name, names)
     return "did you mean " + " or ".join(close) + "?" if close else "one of " + ", ".join(names)
 
 

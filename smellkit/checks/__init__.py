@@ -5,8 +5,8 @@ is there instead, and what to try. Nothing is skipped unless asked for.
 """
 
 from smellkit.checks.clock import Pace
-from smellkit.checks.report import Report, fault, long_text, nearest, read_json, read_picture, read_yaml, readable
+from smellkit.checks.report import Report, fault, long_text, read_json, read_picture, read_yaml, readable
 from smellkit.checks.tables import read_texts
 
-__all__ = ["Pace", "Report", "fault", "long_text", "nearest", "read_json", "read_picture", "read_texts", "read_yaml",
+__all__ = ["Pace", "Report", "fault", "long_text", "read_json", "read_picture", "read_texts", "read_yaml",
            "readable"]  # fmt: skip

@@ -5,7 +5,6 @@ What a standard forbids or leaves open is refused, and the place is named; a rep
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import logging
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from smellkit.errors import DataError
+from smellkit.options import alike
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,12 +46,6 @@ def fault(
     places = {"line": line, "column": None if column is None else repr(column), "key": key}
     where = ", ".join([str(path), *(f"{name} {place}" for name, place in places.items() if place is not None)])
     return DataError(f"{where}: expected {expected}, found {found}", hint=hint)
-
-
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
-    """Return up to `count` names of `known` that look like `name`, whatever their capitals."""
-    by_key = {candidate.casefold(): candidate for candidate in known}
-    return [by_key[key] for key in difflib.get_close_matches(name.casefold(), by_key, count, cutoff=0.5)]
 
 
 def kind(what: str) -> str:
@@ -304,7 +298,7 @@ def long_text(entry: Mapping[str, Any], key: str, *, path: Path, where: str, rep
     if not isinstance(text, str) or not text.strip():
         expected, got = "a text that is not empty", reprlib.repr(text)
         if key not in entry:
-            near = nearest(key, entry)
+            near = alike(key, entry)
             expected, got = "a text", f"only {', '.join(entry)[:200]}" + (f" (near: {', '.join(near)})" if near else "")
         raise fault(path, key=f"{where}.{key}", expected=expected, found=got, hint=hint)
     words = text.split()

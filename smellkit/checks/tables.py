@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow
 
 from smellkit.checks.clock import clock_columns
-from smellkit.checks.report import Report, content, decoded, fault, nearest
+from smellkit.checks.report import Report, content, decoded, fault
+from smellkit.options import alike
 
 LONGEST_LINE = 100_000  # characters
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
@@ -168,7 +169,7 @@ def _missing(
         hint = f"there is no header: write the names of all {len(header)} columns above the first row"
     if hint:
         return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
-    close = {name: nearest(name, header) for name in missing}
+    close = {name: alike(name, header) for name in missing}
     words = "; ".join(f"{name} (near: {', '.join(near)})" if near else name for name, near in close.items())
     hint, expected = f"rename the columns; the header has {', '.join(header)[:200]}", f"the columns {', '.join(wanted)}"
     return fault(path, line=1, column=missing[0], expected=expected, found=f"no {words}", hint=hint)

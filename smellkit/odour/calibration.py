@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import checkpoint
-from smellkit.checks import Report, fault, nearest, read_texts
+from smellkit.checks import Report, fault, read_texts
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.checks.tables import Sheet
 from smellkit.errors import DataError, WeightsError
@@ -27,6 +27,7 @@ from smellkit.odour.mixture import Array, Hybrid, Neighbours, level_and_slope, l
 from smellkit.odour.mixtures import LENGTH, MixtureWindows, cut, read_mixture_files
 from smellkit.odour.scents import ALIASES, ODORANTS
 from smellkit.odour.smell import load_hybrid
+from smellkit.options import alike
 
 POWER = np.array([8.0, 8.0, 6.0, 1.0])  # of NO2, C2H5OH, VOC, CO: the whole numbers nearest to 72 same-day mixtures
 SPREAD = np.array([0.10, 0.10, 0.12, 0.35])  # how far the law is off, in log-conductance
@@ -182,7 +183,7 @@ def _odorant(path: Path, column: str) -> str:
     word = column.removeprefix("label_").lower()
     word = {substance: odorant for odorant, substance in ALIASES.items()}.get(word, word)
     if word not in ODORANTS:
-        near = nearest(word, ODORANTS)
+        near = alike(word, ODORANTS)
         hint = f"did you mean label_{near[0]}?" if near else f"the odorants are {', '.join(ODORANTS)}"
         raise fault(path, line=1, column=column, expected="a known odorant", found=repr(word), hint=hint)
     return word

@@ -18,12 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import noses
-from smellkit.checks import Report, nearest, readable
+from smellkit.checks import Report, readable
 from smellkit.checks.clock import paced, refuse_exchange
 from smellkit.noses import Column, Description
 from smellkit.odour.formats import class_of, day_of, label_column, name_of, raws, seconds_of, step_of, unread
 from smellkit.odour.guesses import FASTEST, guessed
 from smellkit.odour.sheets import Raw, read_known, row_fault, tell_moved
+from smellkit.options import alike
 from smellkit.sensors import MIXTURE, SMELLNET
 
 KNOWN = (SMELLNET, MIXTURE)  # noses whose files are known: what differs is a fault, and no cell may be missing
@@ -243,7 +244,7 @@ def _sources(raw: Raw, nose: Description, report: Report) -> list[str]:
         spelled = [one for one in here if one in (name, *column.also, f"sensor_{name}")]
         spelled = spelled or [one for one in here if one.strip().casefold() == name.casefold()]
         if not spelled:
-            near = ", ".join(nearest(name, here) or here)[:200]
+            near = ", ".join(alike(name, here) or here)[:200]
             hint = f"rename the column, or describe your nose: `smellkit nose new`; near: {near}"
             raise raw.fault(f"the columns of the nose {nose.name}", "no such column", hint, column=name, line=1)
         sources.append(spelled[0])

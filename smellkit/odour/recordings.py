@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from smellkit import cache, paths
-from smellkit.checks import Report, fault, nearest, readable
+from smellkit.checks import Report, fault, readable
 from smellkit.errors import DataError
 from smellkit.odour.formats import BASES, base_of, unread
 from smellkit.odour.readers import JUMP, read_rows
+from smellkit.options import alike
 from smellkit.sensors import GAS, SENSORS, SMELLNET
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
@@ -61,7 +62,7 @@ def read_recordings(
     root = base / split if base else folder / "smell_data"
     if not root.is_dir():
         known = sorted(path.name for path in (base or folder).glob("*/") if any(path.glob("*/*.csv")))
-        near = nearest(split, known) or known
+        near = alike(split, known) or known
         hint = f"splits here: {', '.join(near)}" if near else "`smellkit data get smellnet`, or data/sample/smellnet"
         raise DataError(f"No recordings in {root}", hint=hint)
     files = _listed(root, skip=skip, report=report)

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit import checkpoint
-from smellkit.checks import Report, nearest
+from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.odour import readers
 from smellkit.odour.confidence import fit_temperature
 from smellkit.odour.smell import SubstanceSmell, _discriminant
 from smellkit.odour.windows import LabelledWindows, cut
+from smellkit.options import alike
 
 SPARE = "references."  # tensors beside the network: z of training windows and their classes
 
@@ -68,7 +69,7 @@ def read(folder: Path, smell: SubstanceSmell) -> LabelledWindows:
     """Windows of the references in `folder`, classes as the weights have them."""
     _, table = readers.read_folder(folder, smell.nose, report=Report())
     for name in sorted(set(table["substance"]) - set(smell.classes)):
-        near = nearest(name, smell.classes) or list(smell.classes)[:5]
+        near = alike(name, smell.classes) or list(smell.classes)[:5]
         raise DataError(f"{folder}: these weights know no {name!r}", hint=f"they know {', '.join(near)}")
     return cut(table, smell.protocol, classes=smell.classes)
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smellkit.checks import nearest
 from smellkit.device import playlist
 from smellkit.device.enose import Row
 from smellkit.device.errors import LinkError
@@ -30,6 +29,7 @@ from smellkit.odour.calibration import POWER
 from smellkit.odour.pipeline import Mixture, named
 from smellkit.odour.scents import SCENTS, substance
 from smellkit.odour.windows import log_conductance
+from smellkit.options import nearest
 from smellkit.sensors import GROVE
 
 FAINT = 0.05  # a share of a recognised mixture that is left out: recognition is no better than that
@@ -190,8 +190,7 @@ def wanted(target: Mixture | Mapping[str, float] | Sequence[float]) -> dict[str,
 def _scent(name: str) -> str:
     known = substance(str(name))
     if known not in SCENTS:
-        near = nearest(known, SCENTS)
-        raise OptionError(f"The player has no scent {name!r}", hint=f"one of {', '.join(near or SCENTS)}")
+        raise OptionError(f"The player has no scent {name!r}", hint=nearest(known, SCENTS))
     return known
 
 

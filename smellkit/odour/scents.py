@@ -19,8 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import paths
-from smellkit.checks import Report, fault, long_text, nearest, read_json
+from smellkit.checks import Report, fault, long_text, read_json
 from smellkit.errors import DataError, OptionError
+from smellkit.options import nearest
 
 ODORANTS = (  # in the order of the labels of SmellNet-Mixture
     "peach", "apple", "banana", "orange", "pear", "strawberry",
@@ -77,9 +78,7 @@ def odorant(name: str) -> str:
     for known in ODORANTS:
         if name in (known, substance(known)):
             return known
-    near = nearest(name, [*ODORANTS, *ALIASES.values()])
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the odorants are {', '.join(ODORANTS)}"
-    raise OptionError(f"No odorant is called {name!r}", hint=hint)
+    raise OptionError(f"No odorant is called {name!r}", hint=nearest(name, [*ODORANTS, *ALIASES.values()]))
 
 
 _ORDER = np.array([ODORANTS.index(odorant(name)) for name in SCENTS])
