@@ -1,7 +1,7 @@
 """Every notebook, run: with another parameter its answers hold, and twice the same gives every output twice.
 
-`make lessons` runs all of them, some minutes; `make test` the cheapest, `QUICK`. What hangs on a real clock no second run
-gives again: such cells are tagged `nbval-ignore-output`.
+`make lessons` runs all of them, some minutes; `make test` the cheapest, `QUICK`. What hangs on a real clock no second
+run gives again: such cells are tagged `nbval-ignore-output`.
 """
 
 import os
