@@ -5,7 +5,7 @@ import torch
 
 from smellkit import checkpoint as weights
 from smellkit.errors import OptionError, WeightsError
-from smellkit.odour.encoder import BACKBONES, Z_CHANNELS, discriminant, make, renamed, wide_and_deep
+from smellkit.odour.encoder import BACKBONES, Z_CHANNELS, make, renamed
 
 SHAPE = (60, 6)
 
@@ -80,17 +80,3 @@ def test_weights_saved_under_earlier_names_still_fit():
     for name, old in new.items():
         earlier = {old + k.removeprefix(name) if k.startswith(name) else k: t for k, t in earlier.items()}
     assert set(renamed(earlier)) == set(made.state_dict()) != set(earlier)
-
-
-def test_a_discriminant_and_a_network_in_one_encoder_average_their_log_probabilities():
-    torch.manual_seed(0)
-    windows = torch.randn(64, *SHAPE).cumsum(1)
-    features = make("linear", SHAPE, classes=7).backbone.width
-    wide = discriminant(windows, torch.randn(7, features).double(), torch.randn(7).double())
-    deep = make("curve-mlp", (SHAPE[0], SHAPE[1] // 2), classes=7).prepare(windows[..., :3].contiguous()).eval()
-    both = wide_and_deep(SHAPE, wide, deep, softer=6.0)
-    with torch.no_grad():
-        parts = [wide({"window": windows}), deep({"window": windows[..., :3]})]
-        first, second = (part["logits"].log_softmax(1) for part in parts)
-        found, expected = both({"window": windows})["logits"].log_softmax(1), (first / 6 + second).div(2).log_softmax(1)
-    assert torch.allclose(found, expected, atol=1e-3)

@@ -2,12 +2,14 @@
 //
 //   short frame F5 command data sum16 55; forwarded F5 51 channel length payload sum16 55 (see smellkit/device/frames.py)
 
+import {ranked, sum as total} from "./smell.js";
+
 const EVERYONE = [0xff, 0xff], HANDSET = [1, 0, 1], NECKWEAR = 2;
 export const BAUD = 115200;
 export const TIMING = {gap: 200, stops: 3, stopGap: 50, wakes: 3, wakeGap: 1000, idle: 240000, frame: 10000, renew: 1000};
 
 const bytes = (value, size) => Array.from({length: size}, (_, i) => Math.floor(value / 256 ** (size - 1 - i)) & 255);
-const outer = (body) => [0xf5, ...body, ...bytes(body.reduce((a, b) => a + b, 0) & 0xffff, 2), 0x55];
+const outer = (body) => [0xf5, ...body, ...bytes(total(body) & 0xffff, 2), 0x55];
 const inner = (code, data) => outer([...HANDSET, NECKWEAR, ...EVERYONE, code, ...data]);
 const forward = (payload) => Uint8Array.from(outer([0x51, 0, payload.length, ...payload]));
 const whole = (name, value, high) => {
@@ -24,8 +26,8 @@ export function play(scent, milliseconds) {
 
 // A mixture as slots of one scent each: [{start, scent, seconds}], `end`; the arithmetic of smellkit.device.playlist.
 export function render(beta, {seconds = 60, slot = 2, gap = 0.2, keep = 4} = {}) {
-  const kept = [...beta.keys()].sort((a, b) => beta[b] - beta[a] || a - b).slice(0, keep);
-  const mass = kept.reduce((total, s) => total + beta[s], 0);
+  const kept = ranked(beta).slice(0, keep);
+  const mass = total(kept.map((s) => beta[s]));
   const planned = beta.map((share, s) => kept.includes(s) ? share / mass : 0);
   const count = Math.floor(seconds / (slot + gap) + 1e-9);
   const turns = order(planned, apportion(planned, count));
@@ -35,16 +37,14 @@ export function render(beta, {seconds = 60, slot = 2, gap = 0.2, keep = 4} = {})
 // Largest remainder; ties go to the lowest scent.
 export function apportion(shares, number) {
   const exact = shares.map((share) => Math.round(share * number * 1e9) / 1e9), counts = exact.map(Math.floor);
-  const rest = (s) => Math.round((exact[s] - counts[s]) * 1e9) / 1e9;
-  const remainders = [...shares.keys()].sort((a, b) => rest(b) - rest(a) || a - b);
-  const left = number - counts.reduce((a, b) => a + b, 0);
-  for (const s of remainders.slice(0, left)) counts[s]++;
+  const remainders = exact.map((share, s) => Math.round((share - counts[s]) * 1e9) / 1e9);
+  for (const s of ranked(remainders).slice(0, number - total(counts))) counts[s]++;
   return counts;
 }
 
 // Earliest deadline first, so that each scent is within one slot of its share all along (Tijdeman 1980).
 export function order(shares, counts) {
-  const number = counts.reduce((a, b) => a + b, 0), waiting = [], turns = [];
+  const number = total(counts), waiting = [], turns = [];
   counts.forEach((count, scent) => {
     const rates = [shares[scent], count / number].filter((rate) => rate > 0);
     for (let n = 1; n <= count; n++) waiting.push({
@@ -69,7 +69,7 @@ export class Player {
     Object.assign(this, {port, timing, tell, turn: 0, last: -Infinity, awake: -Infinity});
   }
 
-  // Play [{start, scent, seconds}] for `end` seconds in all; resolves at the end, or when a stop came before.
+  // Play [{start, scent, seconds}] for `end` seconds; resolves then, or when a stop comes.
   async run({slots, end}) {
     const turn = ++this.turn, gone = () => turn !== this.turn;
     try {
@@ -111,7 +111,6 @@ export class Player {
     await this.port.write(frame);
   }
 
-  // What plays ends now; nothing waits for its turn.
   async stop() {
     this.turn++;
     this.tell("", 0);
@@ -122,7 +121,7 @@ export class Player {
   }
 }
 
-// A port of Web Serial: `open()` asks for nothing more than the user chose. `lost` is told once when it goes away.
+// A port of Web Serial; `lost` is called when it goes away.
 export class SerialPort {
   constructor(port, lost) {
     this.port = port;

@@ -1,5 +1,5 @@
-// The page itself: what is asked of smell.js and neckwear.js, and what is seen of their answers.
-import {DataError, Listener, SCENTS, Smell, number, readRecording} from "./smell.js";
+// The page: what is asked of smell.js and neckwear.js, and what is seen of it.
+import {DataError, Listener, SCENTS, Smell, number, ranked, readRecording} from "./smell.js";
 import {BAUD, Player, SerialPort, VirtualPort, lines, render} from "./neckwear.js";
 
 const SAMPLES = ["banana", "garlic", "strawberry", "mint"], SPEED = 25, SHOWN = 60;
@@ -11,9 +11,9 @@ const page = document.getElementById("try"), $ = (name) => page.querySelector(`[
 
 page.innerHTML = `
   <div class="try-row" role="group" aria-label="A recording"><span>Smell</span>
-    ${SAMPLES.map((name) => `<button type="button" data-sample="${name}">${name}</button>`).join("")}
+    ${SAMPLES.map((name) => `<button data-sample="${name}">${name}</button>`).join("")}
     <label class="try-file">your own CSV<input type="file" accept=".csv,text/csv"></label>
-    <button type="button" data-part="board">a live board</button>
+    <button data-part="board">a live board</button>
     <label>recorded <select data-part="day"><option value="odour">on a day of your own</option>
       <option value="odour-same-session">in the session of the training recordings</option></select></label></div>
   <p data-part="says" class="try-says" role="status">Choose a sample, or drop a recording on this page.</p>
@@ -21,10 +21,10 @@ page.innerHTML = `
   <p data-part="answer" class="try-answer"></p>
   <div class="try-two"><div data-part="early"></div><ol data-part="bars" class="try-bars"></ol></div>
   <div class="try-row" role="group" aria-label="Scent">
-    <button type="button" data-part="play" disabled>Play the scent</button>
-    <button type="button" data-part="mix" disabled>Play the mixture</button>
-    <button type="button" data-part="stop" class="try-stop">Stop</button>
-    <button type="button" data-part="connect">Use a real NeckWear</button>
+    <button data-part="play" disabled>Play the scent</button>
+    <button data-part="mix" disabled>Play the mixture</button>
+    <button data-part="stop" class="try-stop">Stop</button>
+    <button data-part="connect">Use a real NeckWear</button>
     <span data-part="air" class="try-air" aria-live="polite">nothing is in the air</span></div>`;
 
 const state = {shown: null, answer: null, busy: 0, player: null, port: null, board: null, smells: {}};
@@ -109,13 +109,13 @@ function draw(encoder, rows, early, total) {
   });
   $("curves").innerHTML = series.map((one, n) => `<figure>${chart([{...one, colour: COLOURS[n]}], total)}<figcaption>${one.name} <small>${one.note}</small></figcaption></figure>`).join("");
   if (!early.length) return;
-  const last = early.at(-1).probabilities, best = [...last.keys()].sort((a, b) => last[b] - last[a]).slice(0, 3);
+  const last = early.at(-1).probabilities, best = ranked(last).slice(0, 3);
   const likely = best.map((c, n) => ({name: words(encoder.classes[c]), colour: COLOURS[n], points: early.map((one) => [one.rows, one.probabilities[c] ?? 0])}));
   $("early").innerHTML = `<figure class="try-axes"><b>1</b><b>0</b>${chart(likely, total, 120)}<b>0 s</b><b>${total} s</b><figcaption>Probability on the way: ${likely.map((one) => `<span style="color:${one.colour}">■</span> ${one.name}`).join(" ")}</figcaption></figure>`;
 }
 
 function chart(series, total, height = 46) {
-  const line = ({points, colour}) => `<polyline fill="none" stroke="${colour}" stroke-width="1.6" vector-effect="non-scaling-stroke" points="${points.map(([x, y]) => `${(300 * x / total).toFixed(1)},${((height - 4) * (1 - y) + 2).toFixed(1)}`).join(" ")}"/>`;
+  const line = ({points, colour}) => `<polyline stroke="${colour}" points="${points.map(([x, y]) => `${(300 * x / total).toFixed(1)},${((height - 4) * (1 - y) + 2).toFixed(1)}`).join(" ")}"/>`;
   return `<svg viewBox="0 0 300 ${height}" preserveAspectRatio="none" role="img" aria-label="${series.map((one) => one.name).join(", ")} over time">${series.map(line).join("")}</svg>`;
 }
 
@@ -241,7 +241,7 @@ page.querySelector("input").addEventListener("change", (event) => take(event.tar
 $("day").addEventListener("change", () => take(state.board ? null : state.file));  // a live board goes on with its own
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
-$("play").addEventListener("click", () => start({slots: [{start: 0, scent: state.answer.beta.indexOf(Math.max(...state.answer.beta)) + 1, seconds: 8}], end: 8}));
+$("play").addEventListener("click", () => start({slots: [{start: 0, scent: ranked(state.answer.beta)[0] + 1, seconds: 8}], end: 8}));
 $("mix").addEventListener("click", () => start(render(state.answer.beta)));
 $("stop").addEventListener("click", halt);
 $("connect").addEventListener("click", connect);

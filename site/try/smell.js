@@ -16,11 +16,7 @@ const VIEWS = {  // what a network sees of the rows of a window: channels of as 
   conductance: (rows, columns) => conductance(rows, columns),
   "curve-and-level": (rows, columns) => [...columns.map((_, c) => rows.map((row) => Math.fround(row[c] - rows[0][c]))), ...conductance(rows, columns)],
 };
-const LAG = 25, PARTS = {  // of a network: name before its tensors, dense layers, lag of the differences beside, share of the channels
-  "summary-mlp": [["backbone.", 2, 0, 1]],
-  linear: [["backbone.", 0, 0, 1]],
-  "wide-and-deep": [["backbone.wide.", 0, 0, 1], ["backbone.deep.", 2, LAG, 0.5]],
-};
+const LAYERS = {"summary-mlp": 2, linear: 0};
 
 export class DataError extends Error {
   constructor(what, hint) { super(what); this.hint = hint; }
@@ -44,18 +40,17 @@ export class Smell {
   constructor(buffer, manifest, head = null) {
     const tensors = readTensors(buffer), pick = (name) => tensors[name] ?? tensors[name.replace("backbone", "body")];
     this.view = VIEWS[manifest.protocol.representation];
-    if (!this.view || !(manifest.model in PARTS))
+    if (!this.view || !(manifest.model in LAYERS))
       throw new DataError(`This page has no ${manifest.model} on ${manifest.protocol.representation}`, "use `smellkit predict`");
     this.columns = manifest.protocol.columns;
     this.span = manifest.protocol.length + manifest.protocol.lag;
     this.stride = manifest.protocol.stride;
-    this.parts = PARTS[manifest.model].map(([at, layers, lag, share], n) => ({
-      lag, share, knots: pick(`${at}normalizer.knots`), least: n ? TINY : manifest.options.least ?? TINY,
-      dense: Array.from({length: layers}, (_, n) => ({
-        ...linear(pick, `${at}dense.${n}.0`), gain: pick(`${at}dense.${n}.1.weight`).data,
-        offset: pick(`${at}dense.${n}.1.bias`).data, mean: pick(`${at}dense.${n}.1.running_mean`).data,
-        variance: pick(`${at}dense.${n}.1.running_var`).data,
-      })),
+    this.knots = pick("backbone.normalizer.knots");
+    this.least = manifest.options.least ?? TINY;
+    this.dense = Array.from({length: LAYERS[manifest.model]}, (_, n) => ({
+      ...linear(pick, `backbone.dense.${n}.0`), gain: pick(`backbone.dense.${n}.1.weight`).data,
+      offset: pick(`backbone.dense.${n}.1.bias`).data, mean: pick(`backbone.dense.${n}.1.running_mean`).data,
+      variance: pick(`backbone.dense.${n}.1.running_var`).data,
     }));
     this.embed = linear(pick, "embed");
     this.head = head ?? linear(pick, "head");
@@ -71,16 +66,25 @@ export class Smell {
 
   // Log-probabilities of one window of `rows` (125 arrays of six numbers).
   scores(rows) {
-    const seen = this.view(rows, this.columns);
-    const x = this.parts.flatMap(({lag, share, knots, least, dense}) => {
-      const channels = seen.slice(0, share * seen.length);
-      const apart = lag ? summarise(channels.map((one) => one.slice(lag).map((v, i) => Math.fround(v - one[i])))) : [];
-      let part = normalise([...summarise(channels), ...apart], knots, least);
-      for (const layer of dense)
-        part = affine(layer, part).map((v, i) => gelu((v - layer.mean[i]) / Math.sqrt(layer.variance[i] + 1e-5) * layer.gain[i] + layer.offset[i]));
-      return [...part];
-    });
+    let x = this.normalise(summarise(this.view(rows, this.columns)));
+    for (const layer of this.dense) {
+      x = affine(layer, x).map((v, i) => gelu((v - layer.mean[i]) / Math.sqrt(layer.variance[i] + 1e-5) * layer.gain[i] + layer.offset[i]));
+    }
     return logSoftmax(affine(this.head, affine(this.embed, x)));
+  }
+
+  // Each feature onto a normal distribution by its quantiles in training, clipped at +-3.
+  normalise(features) {
+    const [count, width] = this.knots.shape, knots = this.knots.data, f = Math.fround;
+    return Float64Array.from(features, (value, feature) => {
+      let passed = 0;
+      for (let k = 0; k + 1 < count; k++) {
+        const left = knots[k * width + feature], step = f(knots[(k + 1) * width + feature] - left);
+        const least = f(this.least * Math.max(Math.abs(left), 1)), tie = step < least;
+        passed += Math.min(1, Math.max(0, f(f(value) - left) / (tie ? least : step) + (tie ? 0.5 : 0)));
+      }
+      return 3 * (2 * passed / (count - 1) - 1);
+    });
   }
 
   // Probabilities of log-probabilities, each the mean over so many `windows`.
@@ -116,7 +120,7 @@ export class Smell {
 
   // A name, the conformal set, the twelve shares, and the reason to abstain.
   judge(p) {
-    const order = [...p.keys()].sort((a, b) => p[b] - p[a] || a - b), best = order[0];
+    const order = ranked(p), best = order[0];
     const shares = SCENTS.map((name) => this.classes.includes(name) ? p[this.classes.indexOf(name)] : 0);
     const inside = sum(shares), beta = shares.map((share) => inside > 0 ? share / inside : 1 / SCENTS.length);
     const entropy = -sum(p.map((v) => v * Math.log(Math.max(v, 1e-300)))) / Math.log(Math.max(p.length, 2));
@@ -127,10 +131,9 @@ export class Smell {
     if (flat) reason = mixtureReason = doubt(set, sure > this.kinds.least ? kind : "");
     else if (inside < 1 - OUTSIDE) reason = mixtureReason = SCENTS.includes(name) ? "not sure" : `${name} is not one of the player's scents`;
     else {
-      const [first, second] = [...beta.keys()].sort((a, b) => beta[b] - beta[a] || a - b);
-      const doubt = `not sure: ${SCENTS[first]} or ${SCENTS[second]}`;
-      if (beta[first] - beta[second] < MARGIN) reason = doubt;
-      if (reason && beta[first] - 1 / SCENTS.length < MARGIN) mixtureReason = doubt;
+      const [first, second] = ranked(beta);
+      if (beta[first] - beta[second] < MARGIN) reason = doubt([SCENTS[first], SCENTS[second]]);
+      if (beta[first] - 1 / SCENTS.length < MARGIN) mixtureReason = reason;
     }
     return {probabilities: p, name, confidence: p[best], set, beta, reason, mixtureReason,
       category: kind, categoryConfidence: sure};
@@ -142,7 +145,7 @@ export class Smell {
     if (names.join() === "other") return ["", 0];
     const sums = names.map((name) => sum(p.filter((_, c) => kinds[c] === name)));
     const each = logSoftmax(sums.map((v) => Math.log(Math.max(v, 1e-12)) / temperature)).map(Math.exp);
-    const best = each.indexOf(Math.max(...each));
+    const [best] = ranked(each);
     return [names[best], each[best]];
   }
 
@@ -178,26 +181,14 @@ export class Listener {
   }
 }
 
-const sum = (x) => x.reduce((a, b) => a + b, 0);
+// Places from the largest value to the smallest.
+export const ranked = (x) => [...x.keys()].sort((a, b) => x[b] - x[a] || a - b);
+export const sum = (x) => x.reduce((a, b) => a + b, 0);
 const mean = (x) => sum(x) / x.length;
 
 function linear(pick, name) {
   const weight = pick(`${name}.weight`);
   return {weight: weight.data, bias: pick(`${name}.bias`).data, inside: weight.shape[1]};
-}
-
-// Each feature onto a normal distribution by its quantiles in training, clipped at +-3.
-function normalise(features, {shape: [count, width], data: knots}, least) {
-  const f = Math.fround;
-  return Float64Array.from(features, (value, feature) => {
-    let passed = 0;
-    for (let k = 0; k + 1 < count; k++) {
-      const left = knots[k * width + feature], step = f(knots[(k + 1) * width + feature] - left);
-      const narrow = f(least * Math.max(Math.abs(left), 1)), tie = step < narrow;
-      passed += Math.min(1, Math.max(0, f(f(value) - left) / (tie ? narrow : step) + (tie ? 0.5 : 0)));
-    }
-    return 3 * (2 * passed / (count - 1) - 1);
-  });
 }
 
 function affine({weight, bias, inside}, x) {

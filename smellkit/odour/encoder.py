@@ -178,30 +178,6 @@ class FeatureMLP(Backbone):
         return self.dense(features)
 
 
-class WideAndDeep(Backbone):
-    """The features of a linear discriminant beside the last layer of a network on the curves alone.
-
-        window (batch, steps, 2 * curves) --+-- features --------------------------------+--> (batch, features + hidden)
-                                            +-- its first half -- FeatureMLP with a lag --+
-
-    Source: Cheng et al., arXiv 1606.07792.
-    """
-
-    def __init__(self, *, steps: int, channels: int, hidden: int = 256, least: float = TINY):
-        wide = FeatureMLP(steps=steps, channels=channels, hidden=0, noise=0.0, least=least)
-        deep = FeatureMLP(steps=steps, channels=channels // 2, hidden=hidden, lag=LAG)
-        super().__init__(channels=channels, width=wide.width + deep.width)
-        self.wide, self.deep, self.curves = wide, deep, channels // 2
-
-    def prepare(self, windows: Tensor) -> None:
-        super().prepare(windows)
-        self.wide.prepare(windows)
-        self.deep.prepare(windows[..., : self.curves].contiguous())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.wide(x), self.deep(x[..., : self.curves])], -1)
-
-
 def dense(inside: int, outside: int, *, dropout: float) -> nn.Sequential:
     """Linear layer, batch norm, GELU and dropout."""
     return nn.Sequential(nn.Linear(inside, outside), nn.BatchNorm1d(outside), nn.GELU(), nn.Dropout(dropout))
@@ -220,7 +196,6 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "summary-mlp": FeatureMLP,
     "curve-mlp": partial(FeatureMLP, lag=LAG),  # on whole curves, with the strict differences beside them
     "linear": partial(FeatureMLP, hidden=0, noise=0.0),  # for a discriminant
-    "wide-and-deep": WideAndDeep,  # for a discriminant with a network beside it
 }
 FEATURE_LAG = {"summary-mlp": 0, "curve-mlp": LAG}  # those that may be given summary features, with this lag
 
@@ -232,30 +207,11 @@ def make(model: str, shape: tuple[int, ...], *, classes: int, **options) -> Enco
 
 
 def discriminant(windows: Tensor, weight: Tensor, bias: Tensor, **options: float) -> Encoder:
-    """The network that is a linear discriminant: `weight` (classes, features) and `bias` on normal summary features."""
+    """The network that is a linear discriminant: `weight` (classes, features) and `bias` on normal summary features.
+
+    z are the singular directions of the discriminant, so all of it for up to 50 classes.
+    """
     network = make("linear", tuple(windows.shape[1:]), classes=len(weight), **options).prepare(windows)
-    return read_out(network, weight, bias)
-
-
-def wide_and_deep(shape: tuple[int, ...], wide: Encoder, deep: Encoder, *, softer: float, **options: float) -> Encoder:
-    """The network that averages log-probabilities: of `wide`, a discriminant, divided by `softer`, and of `deep`.
-
-    `wide` sees windows of `shape` (steps, 2 * curves); `deep`, a curve-mlp, sees their first half, the curves.
-    """
-    network = make("wide-and-deep", shape, classes=wide.head.out_features, **options)
-    for name, part in (("wide", wide), ("deep", deep)):
-        network.backbone.get_submodule(name).load_state_dict(part.backbone.state_dict())
-    with torch.no_grad():
-        maps = [part.head.weight.double() @ part.embed.weight.double() for part in (wide, deep)]
-        offsets = [part.head(part.embed.bias) for part in (wide, deep)]
-        return read_out(network, torch.cat([maps[0] / softer, maps[1]], 1) / 2, (offsets[0] / softer + offsets[1]) / 2)
-
-
-def read_out(network: Encoder, weight: Tensor, bias: Tensor) -> Encoder:
-    """`network` with logits `weight` (classes, width) times what its backbone says, and `bias`.
-
-    z are the singular directions of `weight`, so all of it for up to 50 classes.
-    """
     outer, sizes, directions = torch.linalg.svd(weight.double(), full_matrices=False)
     kept = min(Z_CHANNELS, len(sizes))
     with torch.no_grad():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smellkit import checkpoint, paths, runs, train
 from smellkit.odour.confidence import Confidence, prediction_sets
-from smellkit.odour.encoder import Encoder, discriminant, wide_and_deep
+from smellkit.odour.encoder import Encoder, discriminant
 from smellkit.odour.experts import Experts
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.pipeline import loudest
@@ -92,29 +92,16 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
     command = "smellkit bench smellnet-sessions --data DIR --save data/weights/odour"
     made_by = {"system": ANOTHER_DAY, "movements": list(moved.index), "command": command}
     smell = SubstanceSmell(network, system.protocol, classes, learnt)
-    return _kept(
-        smell,
-        data,
-        folder,
-        model="wide-and-deep" if system.beside else "linear",
-        options=DAY_OPTIONS,
-        why=WHY_ANOTHER_DAY,
-        made_by=made_by,
-    )
+    return _kept(smell, data, folder, model="linear", options=DAY_OPTIONS, why=WHY_ANOTHER_DAY, made_by=made_by)
 
 
 def fit_day(system: systems.System, training: pd.DataFrame, moved: pd.DataFrame) -> Encoder:
-    """What `sessions.fit` fits as one encoder: a discriminant of simulated days, and the network beside it, if any."""
-    windows, beside = moving_windows(training, system.protocol, moved), system.beside
+    """What `sessions.fit` fits as one encoder: a discriminant of simulated days."""
+    windows = moving_windows(training, system.protocol, moved)
     x, values = describe(windows.values), torch.from_numpy(windows.values)
     normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
     model = systems.discriminants().fit(normal, windows.target)
-    wide = discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
-    if beside is None:
-        return wide
-    curves = cut(training, beside.protocol, stride=beside.train_stride)
-    deep = systems.trained(beside.members[0], curves, seed=1, name="ship-another-day", system=beside)
-    return wide_and_deep(tuple(values.shape[1:]), wide, deep, softer=sessions.SOFTER, **DAY_OPTIONS)
+    return discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
 
 
 def day_confidence(

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from smellkit import runs
 from smellkit.odour import recordings
@@ -31,7 +30,6 @@ from smellkit.study.odour.systems import ENSEMBLE, FREE, System, curves
 
 CRITERION = "top-1 on held-out training recordings, moved like a pair of sessions that was left out"
 NETWORK = ("curve-mlp",)
-SOFTER = 6.0  # a discriminant that learnt from simulated days is so much too sure on held-out ones, a network is not
 METHODS: dict[str, System] = {
     "strict differences": System(("summary-mlp",)),
     "level-free": curves(NETWORK, FREE),
@@ -43,9 +41,6 @@ METHODS: dict[str, System] = {
     "simulated days, level-free": System(("lda",), FREE, days=True),
     "simulated days, conductance": System(("lda",), Protocol("conductance"), days=True),
     "simulated days, curve and level": System(("lda",), Protocol("curve-and-level"), days=True),
-    "simulated days, a network beside": System(
-        ("lda",), Protocol("curve-and-level"), days=True, beside=curves(NETWORK, FREE, augment={"gain": 0.3})
-    ),
 }
 
 
@@ -95,11 +90,7 @@ def fit(system: System, table: pd.DataFrame, moved: pd.DataFrame, **how: Any) ->
     """Fit `system` to the recordings in `table`, and where it wants to, to days that `moved` like pairs of sessions."""
     days, seed = moving_windows(table, system.protocol, moved) if system.days else None, how.pop("seed", 1)
     train = days if days is not None else cut(table, system.protocol, stride=system.train_stride)
-    scorer = systems.fit(system, train, seed=seed, **how)
-    if system.beside is None:
-        return scorer
-    other, curves = fit(system.beside, table, moved, seed=seed, **how), system.beside.protocol.channels
-    return lambda windows: log_softmax((scorer(windows) / SOFTER + other(windows[..., :curves])) / 2, axis=1)
+    return systems.fit(system, train, seed=seed, **how)
 
 
 def left_out(training: pd.DataFrame, moved: pd.DataFrame, fold: int) -> tuple[NDArray, pd.DataFrame, NDArray]:

@@ -104,7 +104,6 @@ class System:
     calibrated: bool = False  # worth more fits, on parts of the training split
     augment: dict[str, float] = field(default_factory=dict)  # of the networks, see `Augment`
     days: bool = False  # learns from simulated days as well, see `days`
-    beside: System | None = None  # averaged with this one, softened, on the first channels; see `sessions.fit`
 
     @property
     def stride(self) -> int:
@@ -122,10 +121,9 @@ def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -
     return System(members, protocol, **{"train_stride": 10, **how})
 
 
-MADE = ("linear", "wide-and-deep")  # backbones that are not trained, but made of what was
 SYSTEMS: dict[str, System] = {
     **{
-        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name not in MADE
+        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name != "linear"
     },
     **{name: curves((name,), calibrated=name == "curve-mlp") for name in CURVES},
     "ensemble": curves(ENSEMBLE, calibrated=True),
