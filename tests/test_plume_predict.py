@@ -257,7 +257,7 @@ def test_names_of_masks_are_changed_only_where_they_would_be_the_same():
 def test_a_folder_without_pairs_and_an_unknown_split_are_refused(packed, tmp_path):
     with pytest.raises(DataError, match="paired_train_annotations"):
         predict.plume(tmp_path, weights=packed, out=tmp_path / "out")
-    with pytest.raises(OptionError, match="train"):
+    with pytest.raises(OptionError, match="did you mean test"):
         predict.plume(SAMPLE, weights=packed, out=tmp_path / "out", split="tset")
 
 

@@ -74,7 +74,7 @@ def nose(out, name, classes, recordings, seconds, days, seed):
     "--missing", default="fume", show_default=True,
     help="Missing gases: fume (as published), independent (of the class), none, even (none; classes alike).",
 )  # fmt: skip
-@click.option("--world", default="", help="Others that take turns: own, cone, particles, advected.")
+@click.option("--world", default="", help="Others that take turns: own, cone, particles, advected, mixed.")
 @click.option("--variety", default=0.0, show_default=True, help="Share of videos with other cameras and other barns.")
 @click.option("--shares", default="70,15,15", show_default=True, help="Of training, validation and test.")
 def plume(out, pairs, size, seed, frames, missing, variety, world, shares):

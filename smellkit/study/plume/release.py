@@ -1,21 +1,25 @@
 """A trained run of the task `plume` as weights that `smellkit.plume.predict` reads.
 
 The kit's own weights, trained on simulated cameras of many kinds: of five videos three are of our own simulator (four
-in ten of them far from the task's), one of each of two others. Coarse frames first, then whole ones, twice; in all
-about twelve minutes of one core:
+in ten of them far from the task's), one of each of two others. Coarse frames first, then whole ones, twice, then other
+videos, a third of them of plumes, walls and cameras mixed, every class as often; in all about 17 minutes of one core:
 
 smellkit data simulate plume --out DIR --pairs 2600 --frames 1 --shares 2400,150,50 --seed 31
     --missing none --variety 0.4 --world own,own,own,cone,particles
-smellkit train plume --name plume-coarse OPTIONS --set height=60 --set epochs=6 --set batch=16
+smellkit train plume --name plume-coarse OPTIONS --set data=DIR --set height=60 --set epochs=6 --set batch=16
     --set learning_rate=0.003
-smellkit train plume --name plume-travel OPTIONS --set start=plume-coarse --set epochs=5 --set batch=8
+smellkit train plume --name plume-travel OPTIONS --set data=DIR --set start=plume-coarse --set epochs=5 --set batch=8
     --set learning_rate=0.0015
-smellkit train plume --name plume-longer OPTIONS --set start=plume-travel --set epochs=5 --set batch=8
+smellkit train plume --name plume-longer OPTIONS --set data=DIR --set start=plume-travel --set epochs=5 --set batch=8
     --set learning_rate=0.0015
-python -m smellkit.study.plume.release plume-longer data/weights/plume
+smellkit data simulate plume --out MIXED --pairs 3900 --frames 1 --shares 3600,270,30 --seed 41
+    --missing even --variety 0.5 --world own,own,cone,particles,mixed,mixed
+smellkit train plume --name plume-mixed OPTIONS --set data=MIXED --set start=plume-longer --set epochs=3 --set batch=16
+    --set learning_rate=0.0015
+python -m smellkit.study.plume.release plume-mixed data/weights/plume
 
-with OPTIONS: --set data=DIR --set model=plumenet --set alpha=1,1,1 --set ph=0.5 --set masks=3 --set invert=0.1
-    --set dropout=0.3 --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
+with OPTIONS: --set model=plumenet --set alpha=1,1,1 --set ph=0.5 --set masks=3 --set invert=0.1 --set dropout=0.3
+    --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
 """
 
 from __future__ import annotations
