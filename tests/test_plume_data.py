@@ -227,7 +227,7 @@ def test_a_missing_file_names_the_command_that_makes_it(folder):
         samples.paired(folder, "train")
     with pytest.raises(DataError, match="smellkit data simulate plume"):
         tables.find(folder / "frames")
-    with pytest.raises(OptionError, match="train, valid, test"):
+    with pytest.raises(OptionError, match="did you mean valid"):
         tables.read(folder, "val")
     with pytest.raises(OptionError, match="original_based, random"):
         splits.pair(tables.read(folder, "test"), "nearest")
