@@ -104,7 +104,7 @@ def test_a_dead_watchdog_is_noticed_within_a_second_and_started_again():
         before = neck._watchdog.pid
         os.kill(before, signal.SIGKILL)
         until(lambda: not neck.status().guarded, 1.0)
-        assert any("no watchdog" in entry["what"] for entry in neck.log.entries)
+        until(lambda: any("no watchdog" in entry["what"] for entry in neck.log.entries))
         until(lambda: neck.status().guarded, 10.0)
         assert neck._watchdog.pid != before and neck.virtual.emitting == 3
 

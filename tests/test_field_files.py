@@ -39,7 +39,7 @@ def zipped(*names):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name in names:
-            archive.writestr(name, "x" * 50)
+            archive.writestr(zipfile.ZipInfo(name), "x" * 50)
     return out.getvalue()
 
 

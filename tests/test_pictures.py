@@ -98,8 +98,8 @@ def test_a_picture_taken_upright_stands_upright(tmp_path):
 
 def test_25_megapixels_are_read_and_more_is_refused_from_the_header(tmp_path):
     assert read_picture(save(tmp_path / "a.png", Image.new("1", (5000, 5000)), "png")).size == (5000, 5000)
-    for side, data in faults.BOMBS.items():
-        (tmp_path / "bomb.png").write_bytes(data[: min(len(data), 100)])  # its header is enough
+    for side in faults.BOMBS:
+        (tmp_path / "bomb.png").write_bytes(faults.bomb(side)[:100])  # its header is enough
         with pytest.raises(DataError, match="25 megapixels"):
             read_picture(tmp_path / "bomb.png")
         assert side > 5000

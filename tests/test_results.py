@@ -1,5 +1,7 @@
 """Published figures: what a page shows is what a command measured."""
 
+import re
+
 import pytest
 
 from smellkit import paths, site, tables
@@ -93,6 +95,15 @@ def test_a_plot_has_a_mark_with_its_row_and_interval_for_every_figure():
     plot = pages.intervals(tables.Table("T", "of", ("x", "y"), rows), ["x", "y"], lines={"others": 70.0})
     assert "<title>a &lt;b&gt;, x: 50 [40, 60]</title>" in plot and "<title>c, x: 10</title>" in plot
     assert plot.count("<title>") == 3 and "others" in plot and "\n" not in plot and "<b>" not in plot
+
+
+def test_ratios_of_any_size_stand_on_an_axis_of_decades():
+    rows = tuple((str(value), ((value, None, None),)) for value in (0.1, 1.0, 10.0, 1000.0))
+    plot = pages.intervals(tables.Table("T", "of", ("x",), rows), ["x"], log=True)
+    places = [float(place) for place in re.findall(r'<circle cx="([\d.]+)" cy="[\d.]+" r="4.5"', plot)]
+    tenfold = places[1] - places[0]
+    assert tenfold > 0 and places[2:4] == pytest.approx([places[1] + tenfold, places[1] + 3 * tenfold], abs=0.3)
+    assert all(f">{tick}</text>" in plot for tick in ("0.1", "1", "10", "100", "1000"))
 
 
 def test_a_headline_without_its_figure_is_an_error(tmp_path):

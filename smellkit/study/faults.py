@@ -5,6 +5,7 @@ A fault makes of the bytes of a clean file those of a broken one.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import random
@@ -121,12 +122,18 @@ def _saved(image: Image.Image, form: str = "PNG") -> bytes:
     return out.getvalue()
 
 
-BOMBS = {side: _saved(Image.new("1", (side, side))) for side in (5_001, 10_000, 20_000)}
+@functools.cache
+def bomb(side: int) -> bytes:
+    """A picture of few bytes and `side` x `side` pixels."""
+    return _saved(Image.new("1", (side, side)))
+
+
+BOMBS = (5_001, 10_000, 20_000)  # sides, in pixels
 BROKEN_PICTURES: dict[str, Fault] = {
     "zero bytes": lambda data, chance: b"",
     "text": lambda data, chance: chance.choice([b"not a picture", b"<svg></svg>", b"%PDF-1.4", b"\x89PNG\r\n"]),
     "truncated": lambda data, chance: data[: int(len(data) * chance.uniform(0.05, 0.85))],
-    "too large": lambda data, chance: BOMBS[chance.choice(list(BOMBS))],
+    "too large": lambda data, chance: bomb(chance.choice(BOMBS)),
     "a table": lambda data, chance: table(chance),
 }
 

@@ -102,7 +102,7 @@ def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:
     for table in result.tables:
         how = shown.get(table.title, {})
         if columns := how.get("plot"):
-            parts.append(intervals(table, columns, lines=how.get("lines", {})))
+            parts.append(intervals(table, columns, lines=how.get("lines", {}), log=how.get("log", False)))
     for table in result.tables:
         figures = f"{len(table.rows)} row{'s' * (len(table.rows) != 1)}"
         body = tables.markdown(table).removeprefix(f"**{table.title}**\n\n")
@@ -112,30 +112,32 @@ def _section(result: Result, layout: dict, results: Sequence[Result]) -> str:
     return "\n\n".join(filter(None, [*parts, f"{made}: [{result.name}.json](results/{result.name}.json)."]))
 
 
-def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] | None = None) -> str:
+def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] | None = None, log: bool = False) -> str:
     """Rows of a table as points with their intervals, one mark a column, and figures of others as `lines` across.
 
-    One line of HTML. A reader who points at a mark sees the row and its figures.
+    One line of HTML. A reader who points at a mark sees the row and its figures. `log` is for ratios of any size.
     """
-    lines = lines or {}
+    lines, scale = lines or {}, math.log10 if log else float
     places = [table.columns.index(column) for column in columns]
     rows = [(name, [figures[place] for place in places]) for name, figures in table.rows]
     rows = [row for row in rows if any(row[1])]
-    ends = [value for _, figures in rows for figure in figures if figure for value in figure if value is not None]
-    low, high = min(0.0, *ends, *lines.values()), max(*ends, *lines.values())
+    every = [value for _, figures in rows for figure in figures if figure for value in figure if value is not None]
+    ends = [scale(value) for value in (*every, *lines.values())]
+    low, high = min(0.0, *ends), max(ends)
     step = next(step for step in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1e9) if (high - low) / step <= 6)
     first, last = math.floor(low / step), math.ceil(high / step)
 
     left = min(WIDE / 2, 24 + LETTER * max(len(name) for name, _ in rows))
 
     def x(value: float) -> float:
-        return left + (WIDE - left - 30) * (value - first * step) / ((last - first) * step)
+        return left + (WIDE - left - 30) * (scale(value) - first * step) / ((last - first) * step)
 
     height = LINE * len(rows) + 44 + 18 * len(lines)
     top = 14 + 18 * len(lines)
-    parts = [f'<line x1="{x(n * step):.0f}" x2="{x(n * step):.0f}" y1="{top - 6}" y2="{height - 26}" class="grid"/>'
-             f'<text x="{x(n * step):.0f}" y="{height - 8}" text-anchor="middle">{n * step:g}</text>'
-             for n in range(first, last + 1)]  # fmt: skip
+    ticks = [10 ** (n * step) if log else n * step for n in range(first, last + 1)]
+    parts = [f'<line x1="{x(tick):.0f}" x2="{x(tick):.0f}" y1="{top - 6}" y2="{height - 26}" class="grid"/>'
+             f'<text x="{x(tick):.0f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>'
+             for tick in ticks]  # fmt: skip
     for number, (words, value) in enumerate(lines.items()):
         y: float = 14 + 18 * number
         parts.append(f'<line x1="{x(value):.0f}" x2="{x(value):.0f}" y1="{y}" y2="{height - 26}" class="other"/>'

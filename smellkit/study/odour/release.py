@@ -40,7 +40,7 @@ PRECISION = 0.9  # of what is answered at all: a scent that is a coin toss must 
 DAY_PRECISION = 0.95  # on days that moved like pairs of sessions that were learnt from; like one that was not, less
 DAY_OPTIONS: dict[str, Any] = {"least": 1e-2}  # of a count or a hundredth of a logarithm: no converter tells it
 FOLDS = 5  # recordings of each substance
-ANOTHER_DAY = "simulated days, a network beside"  # of `sessions.METHODS`: the weights that are taken by default
+ANOTHER_DAY = "simulated days, curve and level"  # of `sessions.METHODS`: the weights that are taken by default
 WHY_ANOTHER_DAY = (
     "Chosen on training recordings alone: best of the methods on recordings left out and moved as the sensors moved "
     "between two sessions of a substance, a pair that it did not learn from. Whoever measures is on another day."
@@ -92,17 +92,26 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
     command = "smellkit bench smellnet-sessions --data DIR --save data/weights/odour"
     made_by = {"system": ANOTHER_DAY, "movements": list(moved.index), "command": command}
     smell = SubstanceSmell(network, system.protocol, classes, learnt)
-    return _kept(smell, data, folder, model="wide-and-deep", options=DAY_OPTIONS, why=WHY_ANOTHER_DAY, made_by=made_by)
+    return _kept(
+        smell,
+        data,
+        folder,
+        model="wide-and-deep" if system.beside else "linear",
+        options=DAY_OPTIONS,
+        why=WHY_ANOTHER_DAY,
+        made_by=made_by,
+    )
 
 
 def fit_day(system: systems.System, training: pd.DataFrame, moved: pd.DataFrame) -> Encoder:
-    """The network of `sessions.fit`: a discriminant of simulated days, and the network beside it, in one."""
+    """What `sessions.fit` fits as one encoder: a discriminant of simulated days, and the network beside it, if any."""
     windows, beside = moving_windows(training, system.protocol, moved), system.beside
     x, values = describe(windows.values), torch.from_numpy(windows.values)
     normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
     model = systems.discriminants().fit(normal, windows.target)
     wide = discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
-    assert beside is not None
+    if beside is None:
+        return wide
     curves = cut(training, beside.protocol, stride=beside.train_stride)
     deep = systems.trained(beside.members[0], curves, seed=1, name="ship-another-day", system=beside)
     return wide_and_deep(tuple(values.shape[1:]), wide, deep, softer=sessions.SOFTER, **DAY_OPTIONS)

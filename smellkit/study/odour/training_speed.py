@@ -86,7 +86,7 @@ def _kernels(folder: Path, train: LabelledWindows, held: LabelledWindows) -> Lea
 
 
 def epoch(folder: Path) -> Iterator[tuple[str, Row]]:
-    """One epoch of the LSTM by `smellkit.train` against a plain loop of torch, and its matrix work at this rate."""
+    """One epoch of the LSTM by `smellkit.train` against a plain loop of torch, and against its arithmetic here."""
     random = np.random.default_rng(0)
     values = random.normal(0, 1, (WINDOWS, STEPS, CHANNELS)).astype(np.float32)
     number = np.arange(WINDOWS)
@@ -98,7 +98,7 @@ def epoch(folder: Path) -> Iterator[tuple[str, Row]]:
     yield "an epoch of the LSTM / a plain loop", row
     hidden = 96
     forward = WINDOWS * STEPS * 2 * 4 * hidden * (CHANNELS + hidden)  # and twice as much backward
-    yield "an epoch of the LSTM / its matrix work at this machine's rate", once(row["seconds"], arithmetic(3 * forward))
+    yield "an epoch of the LSTM / its arithmetic", once(row["seconds"], arithmetic(3 * forward))
 
 
 def _plain_epoch(windows: LabelledWindows) -> None:
