@@ -1,7 +1,7 @@
 """Every notebook, run: with another parameter its answers hold, and twice the same gives every output twice.
 
-`make lessons` runs all of them, some minutes; `make test` those of `QUICK`. What hangs on a real clock no second run
-gives again: such cells are tagged `nbval-ignore-output`.
+`make lessons` runs all of them, some minutes; `make test` the cheapest, `QUICK`. What hangs on a real clock no second
+run gives again: such cells are tagged `nbval-ignore-output`.
 """
 
 import os
@@ -32,7 +32,7 @@ CHANGED = {  # one parameter of each notebook, and another value
     "23": {"pairs": "8"},
     "30": {"rows": "3"},
 }
-QUICK = ("06", "30")
+QUICK = ("30",)
 NUMBERS = [pytest.param(key, marks=() if key in QUICK else pytest.mark.lessons) for key in CHANGED]
 
 
