@@ -237,10 +237,10 @@ def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
 
     shutil.copytree(home / "site" / "try", out)
     for name in ("odour", "odour-same-session"):
-        shutil.copytree(paths.weights() / name, out / name, ignore=shutil.ignore_patterns("*.md"))
-        manifest = json.loads((out / name / "manifest.json").read_text(encoding="utf-8"))
+        shutil.copy2(paths.weights() / name / "weights.safetensors", out / f"{name}.safetensors")
+        manifest = json.loads((paths.weights() / name / "manifest.json").read_text(encoding="utf-8"))
         manifest["categories"] = {substance: category(substance) for substance in manifest["classes"]}
-        paths.write_json(out / name / "manifest.json", manifest)
+        paths.write_json(out / f"{name}.json", manifest)
     for sample in ("banana", "garlic", "strawberry", "mint"):
         files = (paths.sample() / "smellnet" / "base" / "testing" / sample).glob("*.csv")
         shutil.copy2(min(files), out / f"{sample}.csv")

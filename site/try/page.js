@@ -40,7 +40,7 @@ async function smell(kind) {
     return name.endsWith("json") ? got.json() : got.arrayBuffer();
   };
   const folder = kind === "sample" ? "odour-same-session" : kind;
-  const weights = await get(`${folder}/weights.safetensors`), manifest = await get(`${folder}/manifest.json`);
+  const weights = await get(`${folder}.safetensors`), manifest = await get(`${folder}.json`);
   const head = kind === "sample" ? await get("sample.json") : null;
   return state.smells[kind] = new Smell(weights, manifest, head);
 }

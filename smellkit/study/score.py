@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,13 +132,15 @@ def _mixture(data: str) -> Outcomes:
 
 
 def _fusion(data: str) -> Outcomes:
-    """The shipped experts; pictures and sentences by probes that did not see them, which shipped ones did."""
+    """The shipped experts; pictures and sentences by probes that did not see them, and as those mistake them."""
     from smellkit.odour.smell import Fused
+    from smellkit.study.odour.experts import untrained
     from smellkit.study.odour.fusion import ALL, by_experts, name_of, outcomes
     from smellkit.study.odour.scenes import read_scenes
 
     scenes = read_scenes(data, seed=1)
-    table = outcomes(by_experts(Fused.load().experts, scenes), scenes, seed=1, subsets=[ALL])
+    experts = replace(Fused.load().experts, confusion=untrained(scenes).confusion)
+    table = outcomes(by_experts(experts, scenes), scenes, seed=1, subsets=[ALL])
     tests = {"test": "seen mixtures, three senses", "unseen": "unseen mixtures, three senses"}
     return {
         words: table[f"{part}, {name_of(ALL)}"] for part, words in tests.items() if f"{part}, {name_of(ALL)}" in table
