@@ -8,7 +8,7 @@ import pytest
 import smellkit
 
 HOME = Path(smellkit.__file__).parent
-LAYERS = [  # from the ground up; README and CONTRIBUTING show the same picture
+LAYERS = [  # from the ground up; CONTRIBUTING shows the same picture
     {"errors", "paths"},
     {"task", "windows", "checks", "cache", "cluster", "fetch", "options", "noses", "sensors", "device"},
     {"train", "runs", "checkpoint", "card", "export"},
