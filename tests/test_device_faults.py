@@ -164,6 +164,22 @@ def test_d7_a_real_terminal_that_hangs_up_is_the_same_error(tmp_path):
         until(lambda: neck.status().connected)
 
 
+def test_a_device_plugged_in_again_while_its_terminal_hangs_up_is_there_again(tmp_path):
+    device = VirtualNeckWear()
+    with PtyServer(device, link=tmp_path / "neck") as served:
+        vanish = served._vanish
+
+        def meanwhile():
+            vanish()
+            device.plug()
+
+        served._vanish = meanwhile
+        device.unplug()
+        until(lambda: device.plugged)
+        served._vanish = vanish
+        until((tmp_path / "neck").exists)
+
+
 def test_d8_two_thousand_replugs_on_other_paths_are_all_found_again_and_silenced_first():
     world, draw, found = World(), random.Random(8), 0
     for turn in range(2000):

@@ -55,10 +55,10 @@ class Server:
 
     def _turn(self) -> None:
         self.device.tick()
-        if self.device.plugged != self._there:
+        if (plugged := self.device.plugged) != self._there:  # once: another thread may plug it in meanwhile
             with suppress(PortError):  # the next turn tries again
-                self._appear() if self.device.plugged else self._vanish()
-                self._there = self.device.plugged
+                self._appear() if plugged else self._vanish()
+                self._there = plugged
         doors = [self._listener.fileno()] if self._listener else []
         wire = [self._wire.fileno()] if self._wire and self.device.takes_bytes else []
         ready = readable(doors + wire, max(0.0, min(LOOK, self.device.due() - Clock.now())))
