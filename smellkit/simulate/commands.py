@@ -33,7 +33,7 @@ def gcode(out, seed, recordings, rows):
 @click.option("--seed", default=2026, show_default=True, help="The same seed gives the same files.")
 @click.option("--recordings", default=3, show_default=True, help="Training recordings a substance.")
 @click.option("--rows", default=300, show_default=True, help="Seconds (and rows) a recording.")
-@click.option("--pictures", default=5, show_default=True, help="Drawings a scent.")
+@click.option("--pictures", default=5, show_default=True, help="Drawings a scent, of those in the sample.")
 @click.option(
     "--sessions", type=click.Choice(["substance", "recording"]), default="substance", show_default=True,
     help="A session at the bench for each: with one a substance, the session gives the substance away, as in SmellNet.",
