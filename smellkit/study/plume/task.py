@@ -45,7 +45,6 @@ class PlumeTask:
     augment: bool = True
     invert: float = 0.0  # share of negative frames in the augmentation
     dropout: float = 0.2  # how often one gas of a full pair is hidden
-    by_class: bool = False  # hide CO2 too, so often that CH4 alone comes equally often with each class
     start: str = ""  # a finished run whose weights training begins with
     balance: bool = True  # draw every class equally often
     masks: float = 1.0  # weights of the losses of masks, class, and (for a model that gives one) pH
@@ -90,8 +89,7 @@ class PlumeTask:
     def load(self) -> dict[str, Dataset]:
         """Pairs to train on, changed and drawn anew every epoch, and pairs to validate and test on as they are."""
         size, test_size = data.four_to_three(self.height), data.four_to_three(self.test_height or self.height)
-        changed: dict[str, Any] = {"change": self.change, "dropout": self.dropout, "by_class": self.by_class}
-        changed |= {"balance": self.balance}
+        changed: dict[str, Any] = {"change": self.change, "dropout": self.dropout, "balance": self.balance}
         gases = "both" if self.gases == "full" else self.gases
         return {
             "train": data.paired(self.data, "train", size=size, pairing=self.pairing, gases=self.gases, **changed),
