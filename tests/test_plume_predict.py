@@ -12,7 +12,7 @@ from PIL import Image
 from smellkit import checkpoint as weights
 from smellkit import cli, paths
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.plume import GASES, export, predict
+from smellkit.plume import GASES, predict
 from smellkit.plume.pictures import Rule
 from smellkit.study.plume import data as samples
 from smellkit.study.plume import release
@@ -257,7 +257,7 @@ def test_the_command_writes_the_table(folder, packed, tmp_path):
 
 def test_the_onnx_file_agrees_with_torch(packed, tmp_path):
     pytest.importorskip("onnxscript")
-    assert "agrees with torch" in export.plume(packed, out=tmp_path / "plume.onnx")
+    assert "agrees with torch" in predict.onnx(packed, out=tmp_path / "plume.onnx")
 
 
 @pytest.mark.skipif(not (paths.weights() / "plume").is_dir(), reason="no weights yet")

@@ -31,7 +31,7 @@ PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> wha
 EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
     "odour": "smellkit.odour.export:odour",
     "gcode": "smellkit.gcode.export:gcode",
-    "plume": "smellkit.plume.export:plume",
+    "plume": "smellkit.plume.predict:onnx",
 }
 
 CALIBRATORS = {  # weights -> function(folder, *, labels, out, using) -> what happened

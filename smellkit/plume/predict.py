@@ -1,4 +1,9 @@
-"""Segment the plumes in recorded frames and name the rumen's health: a mask for each frame, a row for each pair."""
+"""Segment the plumes in recorded frames and name the rumen's health: a mask for each frame, a row for each pair.
+
+`smellkit export plume --onnx FILE` writes the same model as one file: co2, ch4 (1, 1, 240, 320) grey from 0 to 255;
+present (1, 2), 1 where there is a frame --> co2_mask, ch4_mask (1, 240, 320) of 0 background, 1 tube, 2 gas;
+probability (1, 3) of Healthy, Transitional, Acidotic
+"""
 
 from __future__ import annotations
 
@@ -15,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from smellkit import checkpoint, paths
+from smellkit import checkpoint, export, paths
 from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
@@ -31,6 +37,8 @@ from smellkit.task import Batch
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
 TABLE, MASKS = "predictions.csv", "masks"  # what is written
 BATCH = 16  # pairs that the model sees at a time
+SIZE = (240, 320)  # of the frames that the ONNX file takes
+INPUTS, OUTPUTS = (*GASES, "present"), (*(f"{gas}_mask" for gas in GASES), "probability")
 MADE_BY = "python -m smellkit.study.plume.release RUN FOLDER"
 Frame = NDArray[np.uint8]
 Pair = tuple[str, str]  # of CO2 and CH4: frames as the annotations call them, or their masks; "" is a missing one
@@ -207,3 +215,33 @@ def _new(out: Path) -> Iterator[Path]:
         out.mkdir(exist_ok=True)
         for made in (MASKS, TABLE):
             (part / made).rename(out / made)
+
+
+class Frames(nn.Module):
+    """A model that takes grey frames from 0 to 255 and gives masks and probabilities."""
+
+    def __init__(self, model: Sized):
+        super().__init__()
+        self.model = model
+
+    def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+        there = present[:, :, None, None, None]
+        frames = {"co2": normalise(co2 / 255) * there[:, 0], "ch4": normalise(ch4 / 255) * there[:, 1]}
+        outputs = self.model(frames | {"present": present})
+        masks = [outputs[f"{gas}_logits"].argmax(dim=1) for gas in GASES]
+        return (*masks, outputs["class_logits"].softmax(dim=1))
+
+
+def onnx(weights: Path, *, out: Path) -> str:
+    """Write the model in the folder `weights` as ONNX to `out`, checked on pairs with and without a missing gas."""
+    random = np.random.default_rng(0)
+    examples = [example(random, present=present) for present in ((1, 1), (1, 0), (0, 1)) * 4]
+    module = Frames(PlumePredictor.load(weights).model).eval()
+    return export.onnx(module, out, examples=examples, inputs=INPUTS, outputs=OUTPUTS, each="pair")
+
+
+def example(random: np.random.Generator, *, present: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor, Tensor]:
+    """Two noisy grey frames with soft bright and dark places, and which of them are there."""
+    soft = F.interpolate(torch.as_tensor(random.normal(110, 40, (2, 1, 5, 6))), SIZE, mode="bicubic")
+    noisy = (soft + torch.as_tensor(random.normal(0, 3, soft.shape))).clamp(0, 255).round().float()
+    return noisy[:1], noisy[1:], torch.tensor([present], dtype=torch.float32)
