@@ -13,7 +13,7 @@ from smellkit import checkpoint as weights
 from smellkit import cli, paths
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import GASES, predict
-from smellkit.plume.pictures import Rule
+from smellkit.plume.annotations import Rule
 from smellkit.study.plume import data as samples
 from smellkit.study.plume import release
 from smellkit.study.plume import task as tasks

@@ -29,9 +29,9 @@ from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import CLASSES, GASES, models
 from smellkit.plume import annotations as tables
+from smellkit.plume.annotations import FEATURES, Rule, features
 from smellkit.plume.layers import resize
 from smellkit.plume.models import Sized, normalise, to_size
-from smellkit.plume.pictures import FEATURES, Rule, features
 from smellkit.task import Batch
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")

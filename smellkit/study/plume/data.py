@@ -22,8 +22,8 @@ from smellkit.errors import DataError
 from smellkit.options import check
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
+from smellkit.plume.annotations import Grey, Rule
 from smellkit.plume.models import normalise
-from smellkit.plume.pictures import Grey, Rule
 from smellkit.study.plume import splits
 from smellkit.study.plume.masks import VALUES, MaskRule
 from smellkit.task import Batch, Tensors

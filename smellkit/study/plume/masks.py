@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from smellkit.checks import Report, fault, read_json, read_picture
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import Grey, listed
+from smellkit.plume.annotations import Grey, listed
 
 CODES = ((0, 1, 2), (0, 127, 255), (0, 128, 255))  # background, tube, gas in the file of a mask
 NAMES = ("background", "tube", "gas")

@@ -30,7 +30,7 @@ from smellkit.checks import fault
 from smellkit.errors import DataError
 from smellkit.options import check
 from smellkit.plume import CLASSES, GAS, GASES
-from smellkit.plume.pictures import Grey
+from smellkit.plume.annotations import Grey
 from smellkit.study.plume.data import Pairs, four_to_three, resized
 from smellkit.study.plume.splits import grouped
 from smellkit.study.plume.task import PH, PlumeTask
