@@ -54,7 +54,6 @@ class PlumeTask:
     ph: float = 0.0
     gamma: float = 2.0  # of both focal losses
     alpha: str = "1,8,1.2"  # weights of the classes
-    smooth: float = 1.0  # of the Dice loss
 
     def __post_init__(self) -> None:
         if not {"masks", "class"} & self.weights.keys():
@@ -111,7 +110,7 @@ class PlumeTask:
         """L = masks * L_masks + health * L_class + ph * L_pH; one that weighs nothing is left out."""
         weights, parts = self.weights, []
         if "co2_logits" in outputs and "masks" in weights:
-            parts.append(self.masks * of_masks(outputs, batch, gamma=self.gamma, smooth=self.smooth))
+            parts.append(self.masks * of_masks(outputs, batch, gamma=self.gamma))
         if "class_logits" in outputs and "class" in weights:
             parts.append(self.health * of_class(outputs, batch, alpha=self.alphas, gamma=self.gamma))
         if "ph" in outputs and "ph" in weights:
@@ -149,18 +148,18 @@ def dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     return (1 - (2 * both + smooth) / (either + smooth)).mean()
 
 
-def focal_dice(logits: Tensor, target: Tensor, *, gamma: float = 2.0, smooth: float = 1.0) -> Tensor:
+def focal_dice(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     """Half focal, half Dice: the published loss of a mask."""
-    return 0.5 * focal(logits, target, gamma=gamma) + 0.5 * dice(logits, target, smooth=smooth)
+    return 0.5 * focal(logits, target, gamma=gamma) + 0.5 * dice(logits, target)
 
 
-def of_masks(outputs: Batch, batch: Batch, *, gamma: float = 2.0, smooth: float = 1.0) -> Tensor:
+def of_masks(outputs: Batch, batch: Batch, *, gamma: float = 2.0) -> Tensor:
     """`focal_dice` on the samples that have a gas, averaged over the gases that any sample has."""
     losses = [outputs["co2_logits"].sum() * 0]  # where there is no gas at all
     for gas, there in zip(GASES, batch["present"].unbind(dim=1), strict=True):
         if (rows := there > 0).any():
             logits, target = outputs[f"{gas}_logits"][rows], batch[f"{gas}_mask"][rows]
-            losses.append(focal_dice(logits, target, gamma=gamma, smooth=smooth))
+            losses.append(focal_dice(logits, target, gamma=gamma))
     return torch.stack(losses[1:] or losses).mean()
 
 
