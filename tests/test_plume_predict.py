@@ -219,7 +219,11 @@ def test_masks_are_called_after_their_frames_unless_two_would_have_one_name():
 
 
 def test_a_folder_without_pairs_and_an_unknown_split_are_refused(packed, tmp_path):
-    with pytest.raises(DataError, match="paired_train_annotations"):
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "val_annotations.csv").touch()
+    with pytest.raises(DataError, match="paired_val_annotations.csv\n.*smellkit data pair"):
+        predict.plume(tmp_path / "alone", weights=packed, out=tmp_path / "out")
+    with pytest.raises(DataError, match="No annotations .train_annotations"):
         predict.plume(tmp_path, weights=packed, out=tmp_path / "out")
     with pytest.raises(OptionError, match="did you mean test"):
         predict.plume(SAMPLE, weights=packed, out=tmp_path / "out", split="tset")

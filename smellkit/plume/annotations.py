@@ -58,7 +58,7 @@ def find(folder: str | Path | None = None) -> Path:
     for place in (Path(folder), Path(folder) / "plume"):
         if holds(place):
             return place
-    hint = "`smellkit data simulate plume --out FOLDER`, or leave --data out for the sample"
+    hint = "their layout is in data/README.md; `smellkit data simulate plume --out FOLDER` writes such a folder"
     raise DataError(f"No annotations (train_annotations.csv, ...) in {folder}", hint=hint)
 
 

@@ -124,7 +124,7 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "") -> str:
     `mask_names`. All is written or nothing; an earlier prediction in `out` is refused. `split` is train, valid or test;
     all that are there without.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = tables.find(folder), Path(out)
     asked = pairs(folder, split=split)
     predictor, names = PlumePredictor.load(weights), mask_names(asked)
     rule, report = Rule.of(folder), Report()
@@ -156,10 +156,7 @@ def pairs(folder: Path, *, split: str = "") -> list[Pair]:
 
     A row whose missing_modality names a gas has no frame of it, whatever stands there.
     """
-    splits = [split] if split else tables.splits_in(folder, paired=True)
-    if not splits:
-        names = " or ".join(tables.annotation_file("", name, paired=True).name for name in tables.SPLITS)
-        raise DataError(f"There is no {names} in {folder}", hint="smellkit data pair DIR writes it from annotations")
+    splits = [split] if split else tables.splits_in(folder, paired=True) or tables.splits_in(folder)
     rows = [tables.read_pairs(folder, name, labels=False) for name in splits]
     return [pair for table in rows for pair in zip(table["co2_frame"], table["ch4_frame"], strict=True)]
 

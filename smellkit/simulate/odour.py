@@ -82,9 +82,7 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
         _mixtures(folder / "mixture", _generator(seed, 2), size=size)
     _copy(folder, "smell_descriptions.json", "text_description.json", pictures=size.pictures)
     names = sorted(nose.SUBSTANCES)
-    amounts = (
-        1000 * np.array([nose.SUBSTANCES[name] for name in names]) @ FORMULAS
-    )  # no unit: only ratios mean something
+    amounts = 1000 * np.array([nose.SUBSTANCES[name] for name in names]) @ FORMULAS  # only ratios mean something
     elements = pd.DataFrame(amounts.round(1), pd.Index(names, name="food_name"), ["C", "H", "N", "O", "S"])
     write_text(folder / "gcms.csv", elements.reindex(columns=ELEMENTS, fill_value=0.0).to_csv(lineterminator="\n"))
 
