@@ -329,10 +329,9 @@ def test_d18_a_full_disk_costs_no_stop():
 
 def test_a_player_that_refuses_is_an_error():
     world = World(link="direct")
+    answer, refusal = world.device._answer, direct.reply(direct.PLAY, b"\5")
     world.device._play = lambda *_: None
-    world.device._say = lambda now, command, data: world.device._answer(
-        now, direct.reply(command, b"\5" if command == direct.PLAY else data)
-    )
+    world.device._answer = lambda now, reply: answer(now, refusal if reply[5] == direct.PLAY else reply)
     world.neck.play(3, seconds=20)
     with pytest.raises(Refused, match="refused to play"):
         world.neck.wait()

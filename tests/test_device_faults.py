@@ -427,7 +427,6 @@ def test_d16_stop_is_repeated_and_what_may_get_lost_is_reported_as_a_bound():
         stopped = world.neck.stop()
         missed += world.device.emitting == 3
         assert stopped.sent == 3 and not stopped.confirmed
-        assert stopped.missed(0.3) == pytest.approx(0.027)
         world.clock.sleep(stopped.bound + 0.01)
         assert not world.device.emitting
     assert 0.018 < missed / 1500 < 0.038  # 2.7 %, and three standard errors of 1500

@@ -64,8 +64,8 @@ class Log:
     `latency` (seconds). A disk that is full or read-only costs one warning, never a frame: `entries` goes on.
     """
 
-    def __init__(self, path: Path | str | None = None, *, now: Callable[[], float], run: str = ""):
-        self.run = run or uuid.uuid4().hex[:12]
+    def __init__(self, path: Path | str | None = None, *, now: Callable[[], float]):
+        self.run = uuid.uuid4().hex[:12]
         self.entries: deque[dict[str, Any]] = deque(maxlen=_KEEP)
         self.warning = ""
         self._now, self._path = now, path

@@ -49,16 +49,11 @@ FAULTS = {  # name -> (number in the fault catalogue, what its value is, the usu
     "radio_loss": ("D16", "chance that the radio loses a frame", 0.3),
     "lacks": ("-", "how many commands a player of the direct link lacks: mixture, cartridges, status, state", 1.0),
 }
-_CHANCES = {name for name, (_, what, _) in FAULTS.items() if what.startswith("chance")}
-_TIMED = {  # what happens so many seconds after the fault's own time
-    "unplug": {0.0: "unplug"},
-    "replug": {0.0: "unplug", 0.5: "plug"},
-    "reset": {0.0: "reset"},
-    "nap": {0.0: "reset"},
-    "blocked": {0.0: "block", 2.0: "free"},
-}
-# what a player of the direct link may lack, in this order
-_LACKING = (direct.MIX, direct.CARTRIDGES, direct.STATUS, direct.STATE)
+_TIMED = [  # fault, seconds after its own time, and what happens then
+    ("unplug", 0.0, "unplug"), ("replug", 0.0, "unplug"), ("replug", 0.5, "plug"), ("reset", 0.0, "reset"),
+    ("nap", 0.0, "reset"), ("blocked", 0.0, "block"), ("blocked", 2.0, "free"),
+]  # fmt: skip
+_LACKING = (direct.MIX, direct.CARTRIDGES, direct.STATUS, direct.STATE)  # what a player may lack, in this order
 
 
 def read_faults(texts: list[str] | tuple[str, ...]) -> dict[str, float]:
@@ -71,7 +66,7 @@ def read_faults(texts: list[str] | tuple[str, ...]) -> dict[str, float]:
             number = float(value) if value else FAULTS[name][2]
         except ValueError:
             number = math.nan
-        if not 0 <= number < NEVER or (name in _CHANCES and number > 1):
+        if not 0 <= number < NEVER or (FAULTS[name][1].startswith("chance") and number > 1):
             raise OptionError(f"Fault {text!r}", hint=f"the value is the {FAULTS[name][1]}")
         faults[name] = number
     return faults
@@ -119,9 +114,9 @@ class VirtualNeckWear:
         # seconds that are left of each cartridge, and at 0 of the battery
         self._left = dict.fromkeys(range(13), self.faults.get("empty", NEVER)) | dict(cartridges or {})
         self._left[0] = self.faults.get("low_battery", NEVER)
-        timed = [(now() + self.faults[name] + after, act) for name, acts in _TIMED.items() if name in self.faults
-                 for after, act in acts.items()]  # fmt: skip
-        self._plan = sorted(timed)
+        self._plan = sorted(
+            (now() + self.faults[name] + more, act) for name, more, act in _TIMED if name in self.faults
+        )
 
     # what the device does, for a test or a person to look at
 
@@ -151,6 +146,14 @@ class VirtualNeckWear:
         with self._lock:
             self.plugged = True
             self._record("plugged")
+
+    def block(self) -> None:
+        """Take no bytes any more."""
+        self.takes_bytes = False
+
+    def free(self) -> None:
+        """Take bytes again."""
+        self.takes_bytes = True
 
     def reset(self) -> None:
         """Restart the NeckWear: silent, asleep."""
@@ -203,10 +206,7 @@ class VirtualNeckWear:
             while self._plan and self._plan[0][0] <= now:
                 at, act = self._plan.pop(0)
                 self._expire(at)
-                if act in ("block", "free"):
-                    self.takes_bytes = act == "free"
-                else:
-                    getattr(self, act)()
+                getattr(self, act)()
             self._expire(now)
 
     # inside
@@ -281,28 +281,27 @@ class VirtualNeckWear:
         self._accounted = now
 
     def _answer(self, now: float, reply: bytes) -> None:
-        draw = self._draw
-        if self._chance("silence"):
+        draw, chance = self._draw, self._chance
+        if chance("silence"):
             return
-        if self._chance("late"):
+        if chance("late"):
             now += draw.uniform(0.3, 1.8)
-        if self._chance("wrong_sum"):
-            reply = reply[:-2] + bytes([reply[-2] ^ 1 << draw.randrange(8)]) + reply[-1:]
-        if self._chance("wrong_tail"):
-            reply = reply[:-1] + bytes([reply[-1] ^ 1 << draw.randrange(8)])
-        if self._chance("cut"):
+        for fault, place in (("wrong_sum", -2), ("wrong_tail", -1)):
+            if chance(fault):
+                damaged = bytearray(reply)
+                damaged[place] ^= 1 << draw.randrange(8)
+                reply = bytes(damaged)
+        if chance("cut"):
             reply = reply[: draw.randrange(1, len(reply))]
-        if self._chance("garbage"):
+        if chance("garbage"):
             self._post(now, draw.randbytes(draw.randrange(1, 30)))
-        if self._chance("false_length"):
+        if chance("false_length"):
             self._post(now, b"\xf5\xd1\x00\xff")
-        if self._chance("split"):
-            cut = draw.randrange(1, len(reply)) if len(reply) > 1 else 1
-            self._post(now, reply[:cut])
+        cut = draw.randrange(1, max(2, len(reply))) if chance("split") else len(reply)
+        self._post(now, reply[:cut])
+        if cut < len(reply):
             self._post(now + draw.uniform(0.001, 0.12), reply[cut:])
-        else:
-            self._post(now, reply)
-        if self._chance("duplicate"):
+        if chance("duplicate"):
             self._post(now + 0.001, reply)
 
     def _post(self, when: float, data: bytes) -> None:
@@ -354,7 +353,7 @@ class VirtualDirect(VirtualNeckWear):
             said = bytes([195, scent]) + scent.to_bytes(2, "big") + left.to_bytes(4, "big")
         else:
             said = b"\x01"
-        self._say(now, command, said)
+        self._answer(now, direct.reply(command, said))
 
     def _mix(self, data: bytes, now: float) -> None:
         """*Inferred*: a mixture takes the place of what plays, and lasts until it is stopped: it has no duration."""
@@ -367,6 +366,3 @@ class VirtualDirect(VirtualNeckWear):
     def _silence(self, now: float) -> None:
         super()._silence(now)
         self.volumes = ()
-
-    def _say(self, now: float, command: int, data: bytes) -> None:
-        self._answer(now, direct.reply(command, data))

@@ -1,36 +1,26 @@
 """Ten thousand ways to go wrong: a seed gives a device, its faults and what a person does; the rules must hold.
 
-    python -m smellkit.study.device.scenarios --count 10000          fake clock
-    python -m smellkit.study.device.scenarios --count 300 --pty      a real pseudo-terminal, real time
-    python -m smellkit.study.device.scenarios --link direct          the link that answers, not the handset's
-    python -m smellkit.study.device.scenarios --first 4711 --show    one again, with its log
-
-The rules: every call ends within its bound + 100 ms; every failure is a DeviceError; nothing plays that was not
-requested; no frame is damaged; the device is silent when the driver is closed, or, where no stop could reach it (radio,
-unplugged, blocked), when the bound that the driver reported is over; no thread and no descriptor is left.
+`smellkit bench neckwear` runs them, on either link, by the fake clock and on a pseudo-terminal; `run(4711).log` is what
+happened in one. The rules: every call ends within its bound + 100 ms; every failure is a DeviceError; nothing plays
+that was not requested; no frame is damaged; the device is silent when the driver is closed, or, where no stop could
+reach it (radio, unplugged, blocked), when the bound that the driver reported is over; nothing is left open or running.
 """
 
 from __future__ import annotations
 
-import logging
 import random
-import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import click
-
 from smellkit.device import direct
 from smellkit.device.clock import Clock
 from smellkit.device.errors import PortError, PortLost
 from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, open_link
-from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import serve_here
 from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear
@@ -93,7 +83,7 @@ def run(seed: int, *, pty: bool = False, link: str = "handset") -> ScenarioOutco
     """Run the scenario of `seed` and return what it showed."""
     world = _World(seed, pty=pty, link=link)
     full = world.draw.random() < 0.05  # D18
-    log = Log("/dev/full" if full and Path("/dev/full").exists() else None, now=world.clock.now, run=f"seed-{seed}")
+    log = "/dev/full" if full and Path("/dev/full").exists() else None
     neck = None
     try:
         neck = NeckWear(world.connect, name="the port", clock=world.clock, timing=world.timing, log=log, link=link)
@@ -107,10 +97,9 @@ def run(seed: int, *, pty: bool = False, link: str = "handset") -> ScenarioOutco
     finally:
         if neck:
             neck.close()
-        world.outcome.log = list(log.entries)
+            world.outcome.log = list(neck.log.entries)
         if world.served:
             world.served.close()
-        log.close()
     return world.outcome
 
 
@@ -243,7 +232,7 @@ class _Person:
         """The port goes away in one of its four ways, or is really pulled out and put back."""
         port = self.world.port
         if port is not None and self.draw.random() < 0.5:
-            port.fail = gone(self.draw.randrange(4))
+            port.fail = self.draw.choice(gone())
         else:
             self.world.device.unplug()
             self.world.clock.sleep(self.draw.choice([0.05, 1.0]) * self.world.pace)
@@ -303,13 +292,13 @@ def _played(raw: bytes) -> list[int]:
 class Summary:
     """Many scenarios together."""
 
-    scenarios: int = 0
+    run: int = 0
     broken: list[ScenarioOutcome] = field(default_factory=list)
-    late_silence: int = 0  # no stop could arrive: silent by the device's own timer, within the reported bound
-    errors: int = 0  # errors that the person saw
-    slowest: float = 0.0
-    threads: int = 0
-    descriptors: int = 0
+    errors: int = 0  # that the person saw
+    silent_by_own_timer: int = 0  # no stop could arrive: silent within the reported bound
+    slowest_call_of_its_bound: float = 0.0
+    threads_left: int = 0
+    descriptors_left: int = 0
 
 
 def run_all(count: int, *, first: int = 0, pty: bool = False, link: str = "handset", together: int = 8) -> Summary:
@@ -320,46 +309,17 @@ def run_all(count: int, *, first: int = 0, pty: bool = False, link: str = "hands
     with ThreadPoolExecutor(together) as pool:
         spread = pool.map if pty else map  # fake time has one thread
         for outcome in spread(lambda seed: run(seed, pty=pty, link=link), range(first, first + count)):
-            summary.scenarios += 1
+            summary.run += 1
             summary.errors += len(outcome.errors)
-            summary.late_silence += not outcome.silent_at_end
-            summary.slowest = max(summary.slowest, outcome.slowest)
+            summary.silent_by_own_timer += not outcome.silent_at_end
+            summary.slowest_call_of_its_bound = max(summary.slowest_call_of_its_bound, outcome.slowest)
             if outcome.broken:
                 summary.broken.append(replace(outcome, log=[]))
-    summary.threads = threading.active_count() - threads
-    summary.descriptors = _descriptors() - descriptors
+    summary.threads_left = threading.active_count() - threads
+    summary.descriptors_left = _descriptors() - descriptors
     return summary
 
 
 def _descriptors() -> int:
     folder = Path("/proc/self/fd")
     return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
-
-
-@click.command(help=__doc__)
-@click.option("--first", default=0, help="Seed of the first.")
-@click.option("--count", default=1, help="How many.")
-@click.option("--pty", is_flag=True, help="On a real pseudo-terminal, in real time.")
-@click.option("--link", default="handset", type=click.Choice(["handset", "direct"]))
-@click.option("--show", is_flag=True, help="Show the log of the first.")
-def main(first: int, count: int, pty: bool, link: str, show: bool) -> None:
-    if show:
-        outcome = run(first, pty=pty, link=link)
-        for entry in outcome.log:
-            click.echo(f"{entry['at']} {entry['direction']} {entry['what']} {entry['hex']}")
-        sys.exit(str(outcome.broken) if outcome.broken else 0)
-    logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of it
-    began = time.monotonic()
-    summary = run_all(count, first=first, pty=pty, link=link)
-    for outcome in summary.broken[:20]:
-        click.echo(f"{outcome.seed} {outcome.broken} {outcome.faults} {outcome.acts}")
-    click.echo(
-        f"{summary.scenarios} scenarios in {time.monotonic() - began:.1f} s: {len(summary.broken)} broken, "
-        f"{summary.errors} errors seen, {summary.late_silence} silent by the device's own timer, slowest call "
-        f"{summary.slowest:.0%} of its bound, {summary.threads} threads and {summary.descriptors} descriptors left"
-    )
-    sys.exit(bool(summary.broken))
-
-
-if __name__ == "__main__":
-    main()
