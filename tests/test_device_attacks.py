@@ -29,8 +29,9 @@ from smellkit.device.jobs import Timing
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
-from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
+from smellkit.device.virtual import VirtualNeckWear
 from smellkit.device.watchdog import SILENT, Watch, order_stop, private_folders
+from smellkit.simulate.faulty_player import FaultyDirect, FaultyNeckWear
 from smellkit.study.device.bench import await_silence, double_signals
 
 QUICK = Timing(gap=0.02, wake_gap=0.01)
@@ -381,7 +382,7 @@ def test_a_log_of_garbage_has_an_end_and_keeps_what_was_sent(tmp_path, monkeypat
 
 def test_the_virtual_device_forgets_in_time(monkeypatch):
     monkeypatch.setattr("smellkit.device.virtual.KEPT", 100)
-    device = VirtualNeckWear(now=lambda: 0.0, faults={"echo": 1.0})
+    device = FaultyNeckWear(now=lambda: 0.0, faults={"echo": 1.0})
     for _ in range(1000):
         device.receive(frames.read_channel())
     assert len(device.received) <= 200 and len(device._out) <= 100
@@ -538,7 +539,7 @@ def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
 
 @pytest.mark.parametrize("silence", [0.0, 1.0])
 def test_an_emergency_stop_over_the_link_that_answers_says_whether_it_was_confirmed(silence):
-    device = VirtualDirect()
+    device = FaultyDirect(faults={})
     code = START.replace("timing=", "link='direct', timing=") + "neck = begin(); time.sleep(60)"
     with (
         PtyServer(device) as server,
@@ -566,7 +567,7 @@ def test_the_stop_command_opens_a_port_that_nobody_holds():
 
 
 def test_a_port_where_nothing_answers_is_no_success():
-    device = VirtualNeckWear(faults={"silence": 1.0})
+    device = FaultyNeckWear(faults={"silence": 1.0})
     with PtyServer(device) as served:
         refused = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--port", served.port])
         assert refused.exit_code == 1 and "--blind" in str(refused.exception) and device.air == []

@@ -16,6 +16,7 @@ from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
+from smellkit.simulate.faulty_player import FaultyDirect, FaultyNeckWear
 
 GOLDEN = Path(os.environ.get("SMELLKIT_DATA", "/nowhere")) / "neckwear" / "golden_direct.json"
 OWN = {  # worked out by hand from the layout, and by another CRC than the one under test
@@ -361,7 +362,7 @@ def test_a_mixture_is_one_frame_and_ends_in_time_while_it_is_watched():
 
 
 def test_a_player_that_says_it_has_no_mixtures_is_given_slots_at_once():
-    device = VirtualDirect(faults={"lacks": 1})
+    device = FaultyDirect(faults={"lacks": 1})
     with NeckWear.open("virtual", link="direct", virtual=device, timing=QUICK) as neck:
         neck.play_mixture([0.5, 0, 0.5] + [0] * 9, seconds=2.2, slot=1, gap=0)
         until(lambda: device.emitting in (1, 3), 2.0)
@@ -384,7 +385,7 @@ def test_auto_finds_who_answers_and_plays_nothing(kind, link, server):
 
 
 def test_auto_says_that_nothing_answered():
-    with PtyServer(VirtualNeckWear(faults={"silence": 1.0})) as served:
+    with PtyServer(FaultyNeckWear(faults={"silence": 1.0})) as served:
         with pytest.raises(NoReply, match="Nothing answered") as caught:
             NeckWear.open(served.port, link="auto", watchdog=False, timing=Timing(reply=0.05))
         assert served.port in str(caught.value)

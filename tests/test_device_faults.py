@@ -18,8 +18,9 @@ from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, _diagnosis, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer
-from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
+from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError
+from smellkit.simulate.faulty_player import FaultyDirect, FaultyNeckWear
 from smellkit.study.device.fake import FakeClock, MemoryPort
 
 MIX = [0.4, 0.3, 0.2, 0.1] + [0.0] * 8
@@ -36,7 +37,7 @@ class World:
 
     def __init__(self, *, jitter=None, log=None, seed=0, link="handset", **faults):
         self.clock = FakeClock(jitter=jitter)
-        kind = VirtualDirect if link == "direct" else VirtualNeckWear
+        kind = FaultyDirect if link == "direct" else FaultyNeckWear
         self.device = kind(now=self.clock.now, faults=faults, seed=seed)
         self.clock.watch(self.device.due)
         self.connects = 0

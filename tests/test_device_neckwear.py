@@ -22,8 +22,9 @@ from smellkit.device.jobs import Timing
 from smellkit.device.link import Port, follow, list_ports, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
-from smellkit.device.virtual import VirtualNeckWear, read_faults
+from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import OptionError
+from smellkit.simulate.faulty_player import read_faults
 from smellkit.study.device.bench import frame_seconds, parser_rate, streams
 from smellkit.study.device.fake import FakeClock
 

@@ -155,14 +155,14 @@ def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     from smellkit.device.clock import Clock
     from smellkit.device.log import LineFile
     from smellkit.device.serve import PtyServer, TcpServer
-    from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear, read_faults
+    from smellkit.simulate.faulty_player import FAULTS, FaultyDirect, FaultyNeckWear, read_faults
 
     if list_faults:
         for name, (number, what, usual) in FAULTS.items():
             click.echo(f"{name:13} {number:4} {what} (usually {usual:g})")
         return
     with contextlib.closing(LineFile(log)) if log else contextlib.nullcontext() as file:
-        device = (VirtualDirect if direct else VirtualNeckWear)(faults=read_faults(faults), seed=seed, log=file)
+        device = (FaultyDirect if direct else FaultyNeckWear)(faults=read_faults(faults), seed=seed, log=file)
         with PtyServer(device, link=link) if tcp is None else TcpServer(device, port=tcp) as served:
             click.echo(f"A virtual NeckWear listens on {served.port}")
             with contextlib.suppress(KeyboardInterrupt):

@@ -87,6 +87,7 @@ class Log:
         self._write("in", frame, what, latency)
 
     def note(self, what: str) -> None:
+        """Something happened."""
         self._write("note", b"", what, None)
 
     def latency(self) -> Latency:
@@ -98,15 +99,16 @@ class Log:
 
     def close(self) -> None:
         """Close the file; entries stay."""
-        file, self._file = self._file, None
-        if file:
-            file.close()
+        if self._file:
+            self._file.close()
+        self._file = None
 
     def _write(self, direction: str, frame: bytes, what: str, latency: float | None) -> None:
-        time, at = datetime.now(UTC).isoformat(timespec="microseconds"), round(self._now(), 6)
-        latency = None if latency is None else round(latency, 6)
-        entry = {"time": time, "at": at, "run": self.run, "direction": direction, "hex": frame.hex().upper()}
-        entry |= {"what": what, "latency": latency}
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="microseconds"), "at": round(self._now(), 6), "run": self.run,
+            "direction": direction, "hex": frame.hex().upper(), "what": what,
+            "latency": None if latency is None else round(latency, 6),
+        }  # fmt: skip
         self.entries.append(entry)
         try:
             if self._file:

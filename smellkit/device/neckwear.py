@@ -20,12 +20,11 @@ from smellkit.device.errors import ArgumentError, LinkError, NoReply, Refused
 from smellkit.device.jobs import DIALECTS, Pulse, Request, Schedule, Stopped, Timing
 from smellkit.device.link import Link, connector
 from smellkit.device.log import Latency, Log
-from smellkit.device.playlist import Playlist
+from smellkit.device.playlist import LONGEST, Playlist
 
 if TYPE_CHECKING:
     from smellkit.device.virtual import VirtualNeckWear
 
-LONGEST = 3600.0  # seconds of one play: a typing error shall not become a day of scent
 UNKNOWN = "unknown"
 
 

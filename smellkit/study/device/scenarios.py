@@ -23,8 +23,8 @@ from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import serve_here
-from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear
 from smellkit.errors import DeviceError
+from smellkit.simulate.faulty_player import FAULTS, FaultyDirect, FaultyNeckWear
 from smellkit.study.device.fake import FakeClock, MemoryPort, gone
 
 SLACK = 0.1  # seconds beyond a bound
@@ -60,7 +60,7 @@ class _World:
                 faults[name] = self.draw.choice([0.1, 0.3, 0.6, 1.0]) if name != "radio_loss" else 0.3
         late = None if pty or self.draw.random() >= 0.3 else random.Random(seed)
         self.clock: Any = Clock() if pty else FakeClock(jitter=late)
-        kind = VirtualDirect if link == "direct" else VirtualNeckWear
+        kind = FaultyDirect if link == "direct" else FaultyNeckWear
         self.device = kind(now=self.clock.now, faults=faults, seed=seed)
         self.outcome = ScenarioOutcome(seed, faults)
         self.port: MemoryPort | None = None
