@@ -654,7 +654,7 @@ def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
     ordered.join()
     assert device.recv(1000) == frames.stop()  # one of three: the program sends the others
     watch.take(b'{"do": "release", "key": 1}', [])
-    assert told[-1] == {"released": 1} and not watch.ports
+    assert not watch.ports
     ours.close()
     assert device.recv(1000) == b""
     device.close()

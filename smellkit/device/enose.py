@@ -24,7 +24,7 @@ from smellkit import noses
 from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
-from smellkit.device.link import BackOff, Link, connector
+from smellkit.device.link import Link, connector, pauses
 from smellkit.errors import OptionError
 from smellkit.noses import Description
 
@@ -213,7 +213,7 @@ class Nose(contextlib.AbstractContextManager):
         self._closed = False
         self.clock = Clock()
         self._began = self._row_at = self._byte_at = self.clock.now()
-        self._back_off, self._retry = BackOff(), 0.0
+        self._pauses, self._retry = pauses(), 0.0
         self._link: Link | None = None
         self._board = Board(nose=nose) if port == "virtual" else None
         try:
@@ -305,7 +305,7 @@ class Nose(contextlib.AbstractContextManager):
         except LinkError as why:
             self._let_go()
             self.lost = why.what
-            self._retry = self.clock.now() + self._back_off.next()
+            self._retry = self.clock.now() + next(self._pauses)
             return self._retry
         return self._byte_at + PAUSE if self._lines.waiting else math.inf
 
@@ -336,7 +336,7 @@ class Nose(contextlib.AbstractContextManager):
         if not values:
             return
         self._row_at = now
-        self._back_off.reset()  # a port that opens and dies again is not fine: one that gives rows is
+        self._pauses = pauses()  # a port that opens and dies again is not fine: one that gives rows is
         with self._lock:
             if len(self._rows) + len(values) > KEPT:
                 self.overrun += len(self._rows)

@@ -44,7 +44,6 @@ class Guard:
         self._line: Any = None
         self._keys = itertools.count(1)
         self._thread: threading.Thread | None = None
-        self._let_go: int | None = None  # the key of a port that the watchdog is asked to let go of
 
     @property
     def pid(self) -> int:
@@ -93,11 +92,7 @@ class Guard:
         with self.lock:
             if self.players.pop(player.key, None) is None or not player.watched:
                 return
-            self._let_go = player.key if silent else None
             self.send({"do": "release" if silent else "silence", "key": player.key})
-        deadline = time.monotonic() + 0.5  # it has a descriptor of the port: who opens it next shall find it free
-        while self._let_go == player.key and self.alive and time.monotonic() < deadline:
-            time.sleep(0.002)
 
     def end(self) -> None:
         """Let the watchdog go; it ends by the end of its line."""
@@ -185,8 +180,6 @@ class Guard:
         if "pong" in message and not self.alive:
             self.alive = True
             self._tell_players("the watchdog watches")
-        if message.get("released") == self._let_go:
-            self._let_go = None
         if why := message.get("stop"):
             self._order(why, message["keys"])
 

@@ -75,10 +75,14 @@ class Link:
 
     def close(self, *, silently: bool = False) -> None:
         """Let go of it; `silently` without a word to the port, which is the parent's of a forked child."""
-        # a play frame that waits in the kernel must not outlive a stop; where none waits, it is the stop itself
-        if self._blocked and not silently:
+        if not silently:
+            with suppress(ImportError, *GONE):
+                import fcntl
+
+                fcntl.flock(self._port.fileno(), fcntl.LOCK_UN)  # whoever has a copy of the descriptor holds up nobody
             with suppress(*GONE):
-                self._port.reset_output_buffer()
+                if self._blocked:  # a play frame that waits in the kernel must not outlive a stop
+                    self._port.reset_output_buffer()  # where none waits, it is the stop itself that does
         with suppress(*GONE):
             if "protocol_socket" in type(self._port).__module__:
                 self._port.is_open = False  # pyserial's own close sleeps 0.3 s here: too long before an error
@@ -203,22 +207,12 @@ def _number(url: str, why: Exception) -> int:
     return next((number for number in numbers if isinstance(number, int)), 0)
 
 
-class BackOff:
-    """Pauses between looks for a port that went away: hardly one, then `first` seconds, doubled up to `cap`."""
-
-    def __init__(self, *, first: float = 0.1, cap: float = 5.0):
-        self._first, self._cap = first, cap
-        self.reset()
-
-    def reset(self) -> None:
-        """It is there again."""
-        self._pause = 0.0
-
-    def next(self) -> float:
-        """Seconds until the next look."""
-        pause = max(self._pause, 0.01)  # first let those know who wait
-        self._pause = min(self._cap, max(self._first, 2 * self._pause))
-        return pause
+def pauses(first: float = 0.1, cap: float = 5.0) -> Iterator[float]:
+    """Seconds between looks for a port that went away: hardly any, then `first`, doubled up to `cap`."""
+    yield 0.01  # first let those know who wait
+    while True:
+        yield first
+        first = min(cap, 2 * first)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import bisect
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,16 +36,14 @@ class Air:
 
 
 class VirtualNeckWear:
-    """A handset and a NeckWear with 12 cartridges.
+    """A handset and a NeckWear with 12 cartridges that never run empty; `now` gives the time in seconds.
 
-    `now` gives the time in seconds. `cartridges` maps a scent to the seconds that it lasts; others never run empty.
-    What fails in every way is in `smellkit.simulate.faulty_player`.
+    One that fails in every way is in `smellkit.simulate.faulty_player`.
     """
 
     parser: Callable[[], Any] = staticmethod(lambda: Parser(REQUESTS))
 
-    def __init__(self, *, now: Callable[[], float] = Clock.now, cartridges: Mapping[int, float] | None = None,
-                 address: int = 30011, log: LineFile | None = None):  # fmt: skip
+    def __init__(self, *, now: Callable[[], float] = Clock.now, address: int = 30011, log: LineFile | None = None):
         self.uid, self.address = bytes.fromhex("56FF6A067875535658261267"), address
         self.handset_channel = self.neck_channel = 150
         self.received: list[tuple[float, bytes]] = []  # every sound frame that came, and when
@@ -61,9 +59,6 @@ class VirtualNeckWear:
         self._past: list[Air] = []
         self._scents: tuple[int, ...] = ()  # what plays
         self._since = self._until = 0.0
-        self._accounted = now()
-        # seconds that are left of each cartridge, and at 0 of the battery
-        self._left = dict.fromkeys(range(13), NEVER) | dict(cartridges or {})
 
     # what the device does, for a test or a person to look at
 
@@ -162,8 +157,7 @@ class VirtualNeckWear:
     def _radio(self, frame: Frame, inner: Inner, now: float) -> None:
         """What arrives at the NeckWear itself. *Inferred*: forward channel 0 means the handset's own."""
         function = inner.function
-        deaf = function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel
-        if deaf or self._left[0] <= 0:  # a flat battery answers nothing and emits nothing
+        if function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel:
             return
         self.awake = self.awake or function == 0x71
         if not self.awake:
@@ -181,32 +175,21 @@ class VirtualNeckWear:
             self._answer(now, outer(bytes([0xD1, 0, len(reply)]) + reply))
 
     def _play(self, scents: tuple[int, ...], seconds: float, now: float) -> None:
-        """Start or renew. A cartridge or a battery that runs empty ends the scent; the fan may go on."""
-        self._account(now)
-        since = self._since if self._scents == scents else now
+        """Start, or renew what plays."""
         if self._scents != scents:
             self._silence(now)
-        left = min(seconds, *(self._left[part] for part in (0, *scents)))
-        for scent in scents if since == now or left <= 0 else ():
-            self._record("air on" if left > 0 else "airflow only", scent)
-        if left > 0:
-            self._scents, self._since, self._until = scents, since, now + left
+            self._since = now
+            for scent in scents:
+                self._record("air on", scent)
+        self._scents, self._until = scents, now + seconds
 
     def _silence(self, now: float) -> None:
-        self._account(now)
         for scent in self._scents:
             self._past.append(Air(scent, self._since, now))
             self._record("air off", scent)
         if len(self._past) > 2 * KEPT:
             del self._past[:KEPT]
         self._scents = ()
-
-    def _account(self, now: float) -> None:
-        used = max(0.0, now - max(self._accounted, self._since))
-        for part in (0, *self._scents) if self._scents else ():
-            left = self._left[part] - used
-            self._left[part] = left if left > 1e-6 else 0.0
-        self._accounted = now
 
     def _answer(self, now: float, reply: bytes) -> None:
         self._post(now, reply)
@@ -237,8 +220,6 @@ class VirtualDirect(VirtualNeckWear):
     lacks: tuple[int, ...] = ()
 
     def _obey(self, frame: Any, now: float) -> None:
-        if self._left[0] <= 0:
-            return
         command, data = frame.command, frame.data
         scent = max(0, self.emitting)
         said = b"\0"

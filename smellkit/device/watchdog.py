@@ -13,8 +13,8 @@ It is started by its path in isolated mode, imports nothing but the standard lib
     {"do": "stopped", "key": 1, "confirmed": true}               what became of them
     {"do": "ping"}
 
-and answers with {"pong": true}, {"released": 1} and {"stop": "why", "keys": [1]}. When the line falls dead or the
-program ends, it sends stop three times to every port that was not released, and ends.
+and answers with {"pong": true} and {"stop": "why", "keys": [1]}. When the line falls dead or the program ends, it sends
+stop three times to every port that was not released, and ends.
 """
 
 from __future__ import annotations
@@ -138,8 +138,6 @@ class Watch:
                 port.drop()
         if do == "follow":
             self.ports[key] = _Port(message, descriptors.pop(0) if message["fd"] and descriptors else -1)
-        elif do == "release":
-            self._tell({"released": key})
         elif do == "stopped" and key in self.ports:
             self.ports[key].confirmed = message["confirmed"]
         elif do == "signals":

@@ -23,7 +23,7 @@ from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
 from smellkit.device.guard import Guard
 from smellkit.device.jobs import NEVER, Burst, Dialect, Exchange, Job, Owed, Schedule, Stopped, Timing
-from smellkit.device.link import BackOff, Link
+from smellkit.device.link import Link, pauses
 from smellkit.device.log import Log
 
 
@@ -52,7 +52,7 @@ class Worker:
         self._last_play = -NEVER  # an answer to a stop that went before it says nothing about it
         self._last_forward = -NEVER  # the device itself heard something
         self._free = -NEVER  # no command before
-        self._back_off = BackOff(first=timing.back_off, cap=timing.cap)
+        self._pauses = pauses(timing.back_off, timing.cap)
         self._retry = self._give_up = NEVER
         self.link: Link | None = None
         self._use(connect())
@@ -173,7 +173,7 @@ class Worker:
         self._parser = self.dialect.parser()
         self._exchange.owed.clear()  # what was sent over this link is never answered over another
         self._last_forward = -NEVER
-        self._retry = self._now() + self._back_off.next()
+        self._retry = self._now() + next(self._pauses)
         self._fail_all(why)
 
     def _fail_all(self, error: LinkError) -> None:
@@ -206,7 +206,7 @@ class Worker:
             due = stop.due
         if due is not None:
             return due
-        self._back_off.reset()
+        self._pauses = pauses(self.timing.back_off, self.timing.cap)
         error = None
         if answers and not stop.confirmed:
             what = f"Stop is not confirmed by {self.name}, sent {stop.sent} times"
@@ -265,7 +265,7 @@ class Worker:
             link = self._connect()
         except LinkError as why:
             self.trouble = why
-            self._retry = self._now() + self._back_off.next()
+            self._retry = self._now() + next(self._pauses)
             return self._retry
         self._use(link)
         self.log.note(f"connected again: {link.name}")

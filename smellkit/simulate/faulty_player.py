@@ -64,8 +64,10 @@ class FaultyNeckWear(VirtualNeckWear):
         super().__init__(**options)
         self.faults = dict(faults)
         self._draw = random.Random(seed)
-        self._left = dict.fromkeys(self._left, self.faults.get("empty", NEVER))
+        # seconds that are left of each cartridge, and at 0 of the battery
+        self._left = dict.fromkeys(range(13), self.faults.get("empty", NEVER))
         self._left[0] = self.faults.get("low_battery", NEVER)
+        self._accounted = self._now()
         timed = [(name, more, act) for name, more, act in _TIMED if name in self.faults]
         self._plan = sorted((self._now() + self.faults[name] + more, act) for name, more, act in timed)
 
@@ -100,8 +102,31 @@ class FaultyNeckWear(VirtualNeckWear):
         super()._obey(frame, now)
 
     def _radio(self, frame: Frame, inner: Inner, now: float) -> None:
-        if not self._chance("radio_loss"):
+        if self._left[0] > 0 and not self._chance("radio_loss"):  # a flat battery answers nothing and emits nothing
             super()._radio(frame, inner, now)
+
+    def _play(self, scents: tuple[int, ...], seconds: float, now: float) -> None:
+        """A cartridge or a battery that runs empty ends the scent; the fan may go on."""
+        self._account(now)
+        left = min(seconds, *(self._left[part] for part in (0, *scents)))
+        if left > 0:
+            super()._play(scents, left, now)
+            return
+        if self._scents != scents:
+            self._silence(now)
+        for scent in scents:
+            self._record("airflow only", scent)
+
+    def _silence(self, now: float) -> None:
+        self._account(now)
+        super()._silence(now)
+
+    def _account(self, now: float) -> None:
+        used = max(0.0, now - max(self._accounted, self._since))
+        for part in (0, *self._scents) if self._scents else ():
+            left = self._left[part] - used
+            self._left[part] = left if left > 1e-6 else 0.0
+        self._accounted = now
 
     def _answer(self, now: float, reply: bytes) -> None:
         draw, chance = self._draw, self._chance
@@ -136,5 +161,5 @@ class FaultyDirect(FaultyNeckWear, VirtualDirect):
         self.lacks = _LACKING[: int(self.faults.get("lacks", 0))]
 
     def _obey(self, frame: Any, now: float) -> None:
-        if not self._chance("radio_loss"):
+        if self._left[0] > 0 and not self._chance("radio_loss"):
             super()._obey(frame, now)
