@@ -23,6 +23,7 @@ OWN = {  # worked out by hand from the layout, and by another CRC than the one u
     "stop": (direct.stop(), "F5110000010001006D1A55"),
     "play 5 for 10 s": (direct.play(5, 10_000), "F511000001020605000027100129CE55"),
     "state": (direct.state(), "F51100000103006A5255"),
+    "device id": (direct.device_id(), "F51100000104005A5055"),
     "status": (direct.status(), "F511000001110100684A55"),
     "a mixture of channels 1 and 2": (direct.mix([245, 85] + [0] * 10), "F511000001130CF5550000000000000000000002B955"),
 }

@@ -1,7 +1,5 @@
 """`smellkit neckwear ...`: each command parses, calls one function, and says what happened."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from pathlib import Path

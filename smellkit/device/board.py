@@ -3,8 +3,6 @@
 `Board` has no thread and no port of its own: `serve.py` gives it both, as it does for the virtual player.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import math

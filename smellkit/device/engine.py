@@ -1,7 +1,5 @@
 """What plays, and the way to it from any thread: leave a job and wait for it, never longer than its bound."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial

@@ -5,8 +5,6 @@ when it dies it is started again; until then no play frame is longer than `Timin
 C level (`signals.py`), whatever the interpreter is doing.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import itertools

@@ -1,7 +1,5 @@
 """What the driver's worker does for a caller: jobs, the times that the link keeps, replies to what was sent."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable

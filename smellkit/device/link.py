@@ -4,8 +4,6 @@ Player and board are reached through this file and no other. Whatever a port doe
 error: PortLost.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """A log of what went over a link: in memory, and in a file that can neither grow without end nor hold anybody up."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

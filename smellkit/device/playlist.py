@@ -6,8 +6,6 @@ Slots of one to two seconds are smelled one after the other, not as a blend: not
 as the mixture would be.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Put a virtual device, player or board, where a client can reach it: on a pty or on a TCP port of this machine."""
 
-from __future__ import annotations
-
 import io
 import os
 import socket

@@ -4,8 +4,6 @@ The process has one place for them, so there is one pair of sockets: the C handl
 the other (the watchdog) reads the numbers and passes them on to whoever had the place before.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

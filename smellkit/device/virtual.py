@@ -4,8 +4,6 @@ No I/O and no thread here: `serve.py` puts it on a pty or on TCP. What it emitte
 asserts on scent in the air, not on bytes sent. Marked *inferred* is what no document says.
 """
 
-from __future__ import annotations
-
 import bisect
 import json
 import math

@@ -17,8 +17,6 @@ and answers with {"pong": true} and {"stop": "why", "keys": [1]}. When the line 
 stop three times to every port that was not released, and ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -10,8 +10,6 @@
 One writer, so frames never interleave; no sleeping inside, so the same code runs under a thread and a fake clock.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Virtual players that fail in every way: faults by name and by seed, numbered as in the player's fault catalogue."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Frames and parser are in CPU time, best of some rounds: the rest of a busy machi
 fake clock or on a pty; everything else is real time.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import random

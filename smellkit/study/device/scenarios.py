@@ -6,8 +6,6 @@ that was not requested; no frame is damaged; the device is silent when the drive
 reach it (radio, unplugged, blocked), when the bound that the driver reported is over; nothing is left open or running.
 """
 
-from __future__ import annotations
-
 import random
 import threading
 from collections.abc import Callable
