@@ -104,7 +104,7 @@ def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str,
         for where, count in (("fake_clock", 10_000), ("pty", 300)):
             name = where if link == "handset" else f"{where}_{link}"
             began, summary = time.monotonic(), run_all(count, pty=where == "pty", link=link)
-            facts = asdict(summary) | {"broken": [outcome.seed for outcome in summary.broken]}
+            facts = asdict(summary) | {"broken": [seed for seed, _ in summary.broken]}
             facts["slowest_call_of_its_bound"] = round(summary.slowest_call_of_its_bound, 3)
             add(f"scenarios_{name}", facts | {"seconds": round(time.monotonic() - began, 1)})
     if long:
