@@ -1,5 +1,6 @@
 """What plays, and the way to it from any thread: leave a job and wait for it, never longer than its bound."""
 
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
@@ -23,6 +24,7 @@ class Engine(Worker):
 
     def __init__(self, connect: Callable[[], Link], *, clock: Clock, name: str, **options: Any):
         super().__init__(connect, clock=clock, name=name, **options)
+        self._asking = threading.RLock()  # one request at a time
         self._runner = clock.run(self.step, inputs=self._inputs, name=f"smellkit {name}")
 
     def _do_schedule(self) -> float:
@@ -167,11 +169,13 @@ class Engine(Worker):
         self._runner.kick()
 
     def ask(self, request: Request) -> Any:
-        with self._lock:
-            self._refuse_after_close()
-            ahead = self._exchange.put(request)
-        each = self.timing.late + self.timing.tries * (max(self.timing.reply, self.timing.gap) + self.timing.write)
-        return self._await(request, ahead * each + self.wake_bound() + self.stop_bound())
+        """The reply to a request, and when it came; others wait for their turn."""
+        bound = self.timing.late + self.timing.tries * (max(self.timing.reply, self.timing.gap) + self.timing.write)
+        with self._asking:
+            with self._lock:
+                self._refuse_after_close()
+                self._exchange.current = request
+            return self._await(request, bound + self.wake_bound() + self.stop_bound())
 
     def wake(self) -> None:
         self._await(self._leave(Job("wake")), self.wake_bound() + self.stop_bound())

@@ -1,7 +1,6 @@
 """What the driver's worker does for a caller: jobs, the times that the link keeps, replies to what was sent."""
 
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,36 +171,26 @@ class Owed(NamedTuple):
 
 
 class Exchange:
-    """Requests one after the other, and for every reply what it answers.
+    """One request at a time, the `current` one, and for every reply what it answers.
 
     Replies carry no number: one belongs to the oldest frame of its kind that has none, and no request is sent while an
-    older frame of its kind may still be answered. `put` is for any thread, the rest for the worker.
+    older frame of its kind may still be answered.
     """
 
     def __init__(self, *, timing: Timing, log: Log, name: str):
         self.current: Request | None = None
         self._timing, self._log, self._name = timing, log, name
-        self._waiting: deque[Request] = deque()
         self.owed: list[Owed] = []
         self._last, self._last_at = b"", -NEVER  # the newest frame that came
         self._last_group: float | None = None
 
-    def put(self, request: Request) -> int:
-        """Add a request at the end; return how many are ahead of its end, itself included."""
-        self._waiting.append(request)
-        return len(self._waiting) + (self.current is not None)
-
-    def head(self, now: float) -> Request | None:
-        """The request whose turn it is; those that ran out of tries fail here."""
-        while self.current or self._waiting:
-            request = self.current = self.current or self._waiting.popleft()
-            expired = request.tries == self._timing.tries and now >= request.last + self._timing.reply
-            if not request.done and not expired:  # done: its caller gave up
-                return request
+    def open(self, now: float) -> Request | None:
+        """The current request, unless its caller gave up; one that ran out of tries fails here."""
+        request = self.current
+        if request and request.tries == self._timing.tries and now >= request.last + self._timing.reply:
             self.current = None
-            if expired:
-                request.finish(error=self._no_reply(request, now))
-        return None
+            request.finish(error=self._no_reply(request, now))
+        return request if request and not request.done else None
 
     def due(self, request: Request, now: float) -> float:
         """When the current request may be sent, as far as replies are concerned."""
@@ -254,9 +243,9 @@ class Exchange:
         request.finish((frame, now))
 
     def fail(self, error: Exception) -> None:
-        """One error for everybody who waits for a reply."""
-        while self.current or self._waiting:
-            request, self.current = self.current or self._waiting.popleft(), None
+        """The error of whoever waits for a reply."""
+        request, self.current = self.current, None
+        if request:
             request.finish(error=error)
 
     def _no_reply(self, request: Request, now: float) -> NoReply:

@@ -75,6 +75,8 @@ class _Port:
                 self.took = not self.message.get("alone") and self._sent(bytes.fromhex(self.message["stop"]))
 
     def _sent(self, stop: bytes) -> bool:
+        if self.fd < 0 and os.name != "nt":  # it was let go of
+            return False
         if self.fd < 0:  # Windows has no descriptor to hand over, but there a dead program's port is free again
             import serial
 
@@ -218,11 +220,12 @@ def order_stop(port: str = "") -> list[dict[str, Any]]:
     doors = [door for folder in private_folders() for door in sorted(folder.glob("*.sock"))]
     for door in doors if hasattr(socket, "AF_UNIX") else []:  # all of them first, then the answers
         line = socket.socket(socket.AF_UNIX)
-        line.settimeout(CONFIRMS + 1.0)
+        line.settimeout(1.0)  # one that hangs holds up the others
         lines.append(line)
         with contextlib.suppress(OSError):
             line.connect(str(door))
             line.sendall(f"stop {port}".strip().encode() + b"\n")
+            line.settimeout(CONFIRMS + 1.0)
     for line in lines:
         with line, contextlib.suppress(OSError, ValueError):
             replies.append(json.loads(line.recv(65536)))

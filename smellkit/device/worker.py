@@ -314,7 +314,7 @@ class Worker:
     # 5
 
     def _do_request(self) -> float:
-        while self.link and not self._stop.active and (request := self._exchange.head(self._now())):
+        while self.link and not self._stop.active and (request := self._exchange.open(self._now())):
             now = self._now()
             if request.wakes and self._asleep():
                 return now if self._wake.left == 0 else NEVER
