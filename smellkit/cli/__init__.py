@@ -43,7 +43,7 @@ BENCHES = {
     "drift": "smellkit.study.odour.commands:drift",
     "fusion": "smellkit.study.odour.commands:fusion",
     "reproduce": "smellkit.study.odour.commands:reproduce",
-    "neckwear": "smellkit.study.device.commands:bench",
+    "neckwear": "smellkit.study.device.bench:bench",
     "speed": "smellkit.study.speed:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",

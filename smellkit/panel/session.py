@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from smellkit.device import guard
 from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose, Row
@@ -188,6 +189,7 @@ class Session(contextlib.AbstractContextManager):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
         self._disconnect()
+        guard.settle()
 
     def __exit__(self, *_) -> None:
         self.close()
