@@ -1,7 +1,7 @@
 """Recognise while sniffing: one row after the other in, what it smells of out.
 
 rows -> the last 125 -> window -> pipeline -> running mean -> Mixture; `pipeline.play` plays it
-`reproduction` closes the loop: it sniffs what is played, and adjusts it.
+`study.odour.reproduce` closes the loop: it sniffs what is played, and adjusts it.
 """
 
 from __future__ import annotations
