@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit.checks import Pace
 from smellkit.checks.ranges import outside
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose
@@ -27,7 +25,6 @@ from smellkit.errors import OptionError, WeightsError
 from smellkit.noses import Description, difference
 from smellkit.odour.pipeline import Evidence, Mixture, Pictures, Pipeline, several
 from smellkit.odour.scents import SCENTS
-from smellkit.odour.smell import SubstanceSmell
 
 log = logging.getLogger(__name__)
 EVERY = 5  # rows between two answers
@@ -48,7 +45,6 @@ class Recogniser:
         self.pipeline = pipeline
         self.nose = pipeline.smell.nose  # whose rows these are
         columns = columns or tuple(self.nose.columns)
-        self.about = pipeline.about
         self.span = pipeline.smell.span
         self._places = [list(columns).index(name) for name in pipeline.smell.columns]
         self._rows: collections.deque[list[float]] = collections.deque(maxlen=self.span)
@@ -98,13 +94,11 @@ class Recogniser:
         windows = smell.windows(np.asarray(self._rows, np.float32))
         newest = smell.probabilities(windows)[0]
         self._mean = newest if self._mean is None else MEMORY * self._mean + (1 - MEMORY) * newest
-        answer = self.pipeline.judge(self._mean) if not self._shown else self._fused(windows, self._mean)
+        if self._shown:
+            answer = self.pipeline.fuse(self.pipeline.smelled(smell, windows, self._mean), shown=self._shown)
+        else:
+            answer = self.pipeline.judge(self._mean)
         return replace(answer, seconds=time.perf_counter() - began)
-
-    def _fused(self, windows: NDArray, mean: NDArray) -> Mixture:
-        known = isinstance(self.pipeline.smell, SubstanceSmell)
-        believed = self.pipeline.believed(mean) if known else self.pipeline.smelled(self.pipeline.smell, windows)
-        return self.pipeline.fuse(believed, shown=self._shown)
 
 
 @dataclass(frozen=True)
@@ -132,13 +126,14 @@ class Sniff:
 def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float = 10) -> Sniff:
     """Read `rows` rows that follow each other, or as many as one window takes, and recognise on the way.
 
-    WeightsError for another nose; NoReply when no row comes for `timeout` seconds, PortLost when the board is gone.
+    WeightsError for another nose; NoReply when no row comes for `timeout` seconds, PortLost when the board is gone. A
+    warning where rows came at another rate than the weights know; a replayed recording may.
     """
     recogniser.listen(nose.description)
     values: list[tuple[float, ...]] = []
     answers: list[tuple[int, Mixture]] = []
     times: list[float] = []
-    run = None
+    run, pace = None, recogniser.nose.pace
     while len(values) < rows or not answers:
         row = nose.read(timeout=timeout)
         if row.run != run:  # a window across a gap would lie
@@ -148,21 +143,11 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
         times.append(row.time)
         if answer := recogniser.add(row.values):
             answers.append((len(values), answer))
-    if recogniser.nose.rate:
-        _say_rate(times, recogniser.pipeline.smell.pace)
+    measured = (len(times) - 1) / max(times[-1] - times[0], 1e-9)
+    if recogniser.nose.rate and not pace.slowest < measured / pace.rate < 1 / pace.slowest:
+        told = "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone"
+        log.warning(told, measured, pace.rate)
     return Sniff(np.array(values), tuple(answers))
-
-
-def _say_rate(times: Sequence[float], pace: Pace) -> None:
-    """Warn where rows came at another rate than the weights know; a replayed recording may."""
-    lasted = times[-1] - times[0]
-    measured = (len(times) - 1) / lasted if lasted > 0 else math.inf
-    if not pace.slowest < measured / pace.rate < 1 / pace.slowest:
-        log.warning(
-            "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone",
-            measured,
-            pace.rate,
-        )
 
 
 def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:

@@ -69,7 +69,8 @@ def run(
     A line holds time, item, name, confidence, beta, evidence, reason, played and error. With a `log` each line is
     appended to that file at once, and items that it holds without an error are left out.
     """
-    done, held = finished(log), []  # type: ignore[var-annotated]
+    done = finished(log)
+    held: list[NeckWear] = []
     try:
         for item in items:
             if (item.name, str(item.recording)) in done:
@@ -90,18 +91,19 @@ def run(
         _let_go(held)
 
 
-def _played(answer: Mixture, held: list[NeckWear], player: Callable[[], NeckWear], **how: Any) -> Played:
-    """Play on the player that is `held`, or on one opened anew where the port went away, at most `TRIES` times."""
-    for left in reversed(range(TRIES)):
-        try:
-            if not held:
-                held.append(player())
-            return play(answer, held[0], wait=True, **how)
-        except LinkError as why:
-            _let_go(held)
-            if not left or not isinstance(why, (PortError, PortLost)):
-                raise
-    raise AssertionError("unreachable")
+def _played(
+    answer: Mixture, held: list[NeckWear], player: Callable[[], NeckWear], *, tries: int = TRIES, **how: Any
+) -> Played:
+    """Play on the player that is `held`, or on one opened anew where the port went away, at most `tries` times."""
+    try:
+        if not held:
+            held.append(player())
+        return play(answer, held[0], wait=True, **how)
+    except LinkError as why:
+        _let_go(held)
+        if tries == 1 or not isinstance(why, (PortError, PortLost)):
+            raise
+    return _played(answer, held, player, tries=tries - 1, **how)
 
 
 def _let_go(held: list[NeckWear]) -> None:

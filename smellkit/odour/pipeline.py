@@ -128,7 +128,6 @@ class Pipeline:
         self.smell = smell
         self._load_fused = fused
         self._others = others  # whether a recording of the other board is understood, too
-        self._mixture_board: Smell | None = None
 
     @classmethod
     def load(cls, weights: str | Path = "odour") -> Pipeline:
@@ -155,14 +154,14 @@ class Pipeline:
         known = scene if scene in SHIPPED else ""
         return cls(smell, fused=lambda: Fused.load(scene=known).fit(folder, scene=scene))
 
-    @property
-    def about(self) -> str:
-        return self.smell.about
-
     @cached_property
     def fused(self) -> Fused:
         """What fuses the senses; loaded, or fitted to a folder's pictures and descriptions, when it is first needed."""
         return self._load_fused()
+
+    @cached_property
+    def _mixture_board(self) -> Smell:
+        return load_smell("mixture")
 
     def board(self, recording: Recording, nose: str = "") -> Smell:
         """The weights for a recording's board: by the name of the `nose` (odour, mixture), or by its columns."""
@@ -172,10 +171,8 @@ class Pipeline:
             if nose and (nose == "mixture") != isinstance(self.smell, MixtureSmell):
                 raise OptionError(f"These weights are not of the nose {nose!r}", hint="Pipeline.load() knows both")
             return self.smell
-        if nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell)):
-            self._mixture_board = self._mixture_board or load_smell("mixture")
-            return self._mixture_board
-        return self.smell
+        mixture = nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell))
+        return self._mixture_board if mixture else self.smell
 
     def __call__(
         self,
@@ -223,9 +220,12 @@ class Pipeline:
         shares, name = smell.shares(probabilities), smell.classes[int(np.argmax(probabilities))]
         beta, speaking = normalised(shares), float(shares.sum())
         kind, sure = smell.category(probabilities)
-        among = likely(probabilities, smell)
+        inside = prediction_sets(probabilities[None], smell.confidence.quantile)[0]
+        among = tuple(smell.classes[i] for i in np.argsort(-probabilities, kind="stable") if inside[i])
         if decide(probabilities[None], smell.confidence.thresholds)[0] == ABSTAIN:
-            reasons = 2 * (doubt(among, kind if sure > smell.confidence.category_least else ""),)
+            which = f" which of the {kind}" if sure > smell.confidence.category_least else ""
+            which = f": {', '.join(among[:-1])} or {among[-1]}" if 1 < len(among) <= FEW else which
+            reasons = 2 * (f"not sure{which}",)
         elif speaking < 1 - OUTSIDE:
             reasons = 2 * ("not sure" if name in SCENTS else f"{name} is not one of the player's scents",)
         else:
@@ -235,16 +235,15 @@ class Pipeline:
         answer = Mixture(named(beta), name, float(probabilities.max()), evidence, every, *reasons)
         return replace(answer, category=kind, category_confidence=sure, among=among)
 
-    def smelled(self, smell: Smell, windows: NDArray) -> Belief:
-        """What windows of one recording make the experts believe, and how far that is to be trusted."""
-        if isinstance(smell, SubstanceSmell):
-            return self.believed(smell.recording(windows)[0], smell)
-        each, known = self.fused.smelled(smell.hybrid, windows)
-        return each.mean(axis=0), known
+    def smelled(self, smell: Smell, windows: NDArray, probabilities: NDArray | None = None) -> Belief:
+        """What windows of one recording make the experts believe, and how far that is to be trusted.
 
-    def believed(self, probabilities: NDArray, smell: Smell | None = None) -> Belief:
-        """The same from the `probabilities` (classes,) of a board: a running mean, say."""
-        shares = (smell or self.smell).shares(probabilities)
+        A board of substances goes by its `probabilities` (classes,), such as a running mean, where they are given.
+        """
+        if isinstance(smell, MixtureSmell):
+            each, known = self.fused.smelled(smell.hybrid, windows)
+            return each.mean(axis=0), known
+        shares = smell.shares(smell.recording(windows)[0] if probabilities is None else probabilities)
         speaking = min(1.0, float(shares.sum()))
         return self.fused.experts.named(shares[None], np.array([1 - speaking]))[0], speaking
 
@@ -353,19 +352,6 @@ def named(shares: NDArray) -> dict[str, float]:
 
 
 FLAT = named(normalised(np.zeros(len(SCENTS))))  # what is said where nothing is known
-
-
-def likely(probabilities: NDArray, smell: Smell) -> tuple[str, ...]:
-    """The classes, likeliest first, of which one is the truth as often as `smell` was calibrated for."""
-    inside = prediction_sets(probabilities[None], smell.confidence.quantile)[0]
-    return tuple(smell.classes[i] for i in np.argsort(-probabilities, kind="stable") if inside[i])
-
-
-def doubt(among: Sequence[str], kind: str) -> str:
-    """Why nothing is named: a few classes are as likely, or only the category `kind` is sure, or neither."""
-    if 1 < len(among) <= FEW:
-        return f"not sure: {', '.join(among[:-1])} or {among[-1]}"
-    return f"not sure which of the {kind}" if kind else "not sure"
 
 
 def undecided(beta: NDArray) -> tuple[str, str]:

@@ -22,13 +22,13 @@ from scipy.special import softmax
 from torch import nn
 
 from smellkit import checkpoint, noses
-from smellkit.checks import Pace, Report
+from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
 from smellkit.noses import Description
-from smellkit.odour import mixtures, readers
+from smellkit.odour import readers
 from smellkit.odour.confidence import Confidence, fit_temperature
-from smellkit.odour.encoder import Encoder, make, renamed
+from smellkit.odour.encoder import Encoder, make
 from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
@@ -70,7 +70,8 @@ class SubstanceSmell:
         except (KeyError, TypeError, AttributeError) as why:
             what = f"{folder} / manifest.json does not describe an odour encoder: {why}"
             raise WeightsError(what, hint="use data/weights/odour") from why
-        checkpoint.fill(network, renamed(tensors), where=str(folder))
+        network_alone = {name: one for name, one in tensors.items() if not name.startswith("references.")}
+        checkpoint.fill(network, network_alone, where=str(folder))
         named, nose = f"trained weights, {len(classes)} substances", noses.of_manifest(manifest) or SMELLNET
         return cls(network.eval(), protocol, classes, confidence, named, Ranges.of(manifest), nose)
 
@@ -98,11 +99,6 @@ class SubstanceSmell:
             board_ranges(table, self.columns),
             self.nose,
         )
-
-    @property
-    def pace(self) -> Pace:
-        """How fast rows must come."""
-        return self.nose.pace
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -172,7 +168,6 @@ class MixtureSmell:
     confidence = Confidence()
     about = "trained weights, mixtures of twelve scents"
     span = LENGTH
-    pace = mixtures.PACE
     nose: Description = MIXTURE
 
     @classmethod
