@@ -34,8 +34,9 @@ from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours
 from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.readers import Stretch
 from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
+from smellkit.odour.scene_encoder import usual
 from smellkit.odour.scents import SCENTS, category, to_channels
-from smellkit.odour.senses import SENSES, Probe, Senses, usual
+from smellkit.odour.senses import SENSES, Probe, Senses
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
 from smellkit.windows import sliding

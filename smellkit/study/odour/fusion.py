@@ -21,8 +21,8 @@ from torch import Tensor
 from smellkit.odour.experts import Experts
 from smellkit.odour.mixture import dynamic_top_k, within_tolerance
 from smellkit.odour.recordings import find
+from smellkit.odour.scene_encoder import load_scene_encoder
 from smellkit.odour.scents import SCENTS
-from smellkit.odour.senses import load_scene_encoder
 from smellkit.study.evaluate import Outcome, evaluate, percent
 from smellkit.study.odour import fusion_task
 from smellkit.study.odour.experts import fit_experts

@@ -29,9 +29,9 @@ from smellkit.odour.experts import Experts
 from smellkit.odour.mixture import Array, levels
 from smellkit.odour.mixtures import MixtureWindows
 from smellkit.odour.recordings import find
-from smellkit.odour.scene_encoder import SceneEncoder
+from smellkit.odour.scene_encoder import SceneEncoder, load_scene_encoder
 from smellkit.odour.scents import SCENTS, corpus, list_pictures, read_scents, to_channels
-from smellkit.odour.senses import FOLDS, SENSES, Probe, fit_probe, fit_texts, load_scene_encoder, pictures_of
+from smellkit.odour.senses import FOLDS, SENSES, Probe, fit_probe, fit_texts, pictures_of
 from smellkit.study.odour.hybrid import fit_classifier, fit_hybrid
 from smellkit.study.odour.mixture_data import groups, held_out, known_mixtures, read_windows, training_split
 from smellkit.study.odour.mixture_task import load_encoder, pooled
