@@ -16,8 +16,7 @@ from smellkit.odour.scents import (
     paraphrases,
     read_scents,
 )
-from smellkit.study.odour.experts import fit_experts
-from smellkit.study.odour.fusion import SUBSETS, by_experts, outcomes
+from smellkit.study.odour.fusion import SUBSETS, by_experts, fit_experts, outcomes
 from smellkit.study.odour.fusion_task import (
     MODALITIES,
     STRATEGIES,
@@ -141,8 +140,8 @@ def test_a_mixture_shows_every_component_alike():
 
 
 def test_each_of_several_strongest_scents_counts_as_right():
-    ratios, beta = torch.zeros(2, 12), torch.zeros(2, 12)
-    ratios[0, :2], ratios[1, :2] = 0.5, torch.tensor([0.8, 0.2])
+    ratios, beta = np.zeros((2, 12)), np.zeros((2, 12))
+    ratios[0, :2], ratios[1, :2] = 0.5, [0.8, 0.2]
     beta[:, 1] = 1.0
     assert correct(beta, ratios).tolist() == [True, False]
 

@@ -28,7 +28,7 @@ def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
     from smellkit.device.neckwear import NeckWear
     from smellkit.errors import OptionError
     from smellkit.odour import loop
-    from smellkit.odour.pipeline import Pipeline, play
+    from smellkit.odour.pipeline import Pipeline
 
     pipeline = Pipeline.load(weights)
     player = (lambda: NeckWear.open(port)) if port else None
@@ -44,7 +44,7 @@ def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
     click.echo(describe(answer))
     if player is not None:
         with player() as neck:
-            played = play(answer, neck, seconds=seconds, mixture=mix, wait=True)
+            played = answer.play(neck, seconds=seconds, mixture=mix, wait=True)
     line = loop.as_line(str(recording or ""), answer, played, recording=recording)
     if port:
         reason = answer.mixture_reason if mix else answer.reason

@@ -6,7 +6,7 @@
 
 Compositions are the single scents, pairs in tenths, even triples, every mixture that was recorded, and last "none of
 the twelve". A sense is never believed without a rest of doubt, so that two senses that agree overrule a third. The
-concentrations n, the doubts and the prior are learned (`study.odour.experts`); a sense that is absent is left out.
+concentrations n, the doubts and the prior are learned (`study.odour.fusion`); a sense that is absent is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
 from scipy.special import entr, softmax
 
 from smellkit.odour.scents import SCENTS, to_channels
@@ -49,10 +50,9 @@ class Experts:
 
         `single` is for one picture or one sentence without a smell: people speak of one thing.
         """
-        if not single:
-            return np.tile(self.prior, (n, 1))
-        one = np.append(self._single, False)
-        prior = np.where(one, ONE * self.prior / self.prior[one].sum(), (1 - ONE) * self.prior / self.prior[~one].sum())
+        prior, one = self.prior, np.append(self._single, False)
+        if single:
+            prior = np.where(one, ONE * prior / prior[one].sum(), (1 - ONE) * prior / prior[~one].sum())
         return np.tile(prior, (n, 1))
 
     def seen(self, sense: str, shares: ArrayLike) -> FloatArray:
@@ -121,7 +121,7 @@ class Experts:
 
     @functools.cached_property
     def _error(self) -> FloatArray:
-        return np.abs(self.compositions[:, None] - self.compositions).sum(axis=2)
+        return cdist(self.compositions, self.compositions, "cityblock")
 
     def mean(self, posterior: NDArray) -> FloatArray:
         """The expected shares (n, 12), of what is believed to be among the twelve."""
@@ -130,13 +130,12 @@ class Experts:
 
     def expected_error(self, posterior: NDArray, beta: NDArray) -> FloatArray:
         """How much of the shares beta (n, 12) is expected to be wrong, added up, (n,): from 0 to 2."""
-        pairs = zip(posterior[:, :-1], beta, strict=True)
-        return np.array([one @ np.abs(self.compositions - row).sum(axis=1) for one, row in pairs])
+        return (posterior[:, :-1] * cdist(beta, self.compositions, "cityblock")).sum(axis=1)
 
     def places(self, mixtures: NDArray) -> NDArray[np.int64]:
         """The row of `compositions` of each mixture (k, 12) in channel order: the nearest one."""
         mixtures = np.asarray(mixtures, np.float64) / np.sum(mixtures, axis=1, keepdims=True)
-        return np.array([np.abs(self.compositions - one).max(axis=1).argmin() for one in mixtures], int)
+        return cdist(mixtures, self.compositions, "chebyshev").argmin(axis=1)
 
 
 def divergence(shares: NDArray, expected: NDArray) -> FloatArray:

@@ -1,6 +1,6 @@
 """Recognise while sniffing: one row after the other in, what it smells of out.
 
-rows -> the last 125 -> window -> pipeline -> running mean -> Mixture; `pipeline.play` plays it
+rows -> the last 125 -> window -> pipeline -> running mean -> Mixture; `Mixture.play` plays it
 `study.odour.reproduce` closes the loop: it sniffs what is played, and adjusts it.
 """
 

@@ -17,7 +17,7 @@ from typing import Any
 from smellkit.device.errors import LinkError, PortError, PortLost
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import DataError, SmellkitError
-from smellkit.odour.pipeline import Mixture, Pipeline, Played, play
+from smellkit.odour.pipeline import Mixture, Pipeline, Played
 from smellkit.odour.scents import SCENTS, pictures_in, read_scents
 
 TRIES = 3  # of a play, where the port goes away
@@ -98,7 +98,7 @@ def _played(
     try:
         if not held:
             held.append(player())
-        return play(answer, held[0], wait=True, **how)
+        return answer.play(held[0], wait=True, **how)
     except LinkError as why:
         _let_go(held)
         if tries == 1 or not isinstance(why, (PortError, PortLost)):

@@ -6,7 +6,7 @@
 
 `Pipeline.load()` takes trained weights, `Pipeline.fit(data)` fits the last layers to a folder of one's own in seconds.
 A recording alone is judged by its board's own weights; several senses are fused by `experts`.
-Live recognition, prediction, the panel and the notebooks go through here; `play` is the one way from a result to air.
+Live recognition, prediction, the panel and the notebooks go through here; `Mixture.play` alone leads to the air.
 """
 
 from __future__ import annotations
@@ -81,13 +81,22 @@ class Mixture:
         """The twelve shares alone, in channel order."""
         return tuple(self.beta.values())
 
-    def play(self, neck: NeckWear, *, seconds: float = 8) -> Played:
-        """Play the loudest scent for `seconds`, or nothing when this abstains; return at once."""
-        return play(self, neck, seconds=seconds)
+    def play(self, neck: NeckWear, *, seconds: float = 8, mixture: bool = False, wait: bool = False) -> Played:
+        """Play the loudest scent, or nothing when this abstains; return at once, or after the end with `wait`."""
+        if self.mixture_reason if mixture else self.reason:
+            return Played(self)
+        if mixture:
+            played = Played(self, plan=neck.play_mixture(self.shares, seconds=seconds))
+        else:
+            played = Played(self, scent=playlist.top(self.shares))
+            neck.play(played.scent or 0, seconds=seconds)
+        if wait:
+            neck.wait()
+        return played
 
     def mix(self, neck: NeckWear, *, seconds: float = 60) -> Played:
         """Play the mixture as a sequence of slots, or nothing when this abstains; return at once."""
-        return play(self, neck, seconds=seconds, mixture=True)
+        return self.play(neck, seconds=seconds, mixture=True)
 
 
 @dataclass(frozen=True)
@@ -100,20 +109,6 @@ class Played:
 
     def __bool__(self) -> bool:
         return self.scent is not None or self.plan is not None
-
-
-def play(answer: Mixture, neck: NeckWear, *, seconds: float, mixture: bool = False, wait: bool = False) -> Played:
-    """Play what was recognised, or nothing when it abstains; return at once, or after the end with `wait`."""
-    if answer.mixture_reason if mixture else answer.reason:
-        return Played(answer)
-    if mixture:
-        played = Played(answer, plan=neck.play_mixture(answer.shares, seconds=seconds))
-    else:
-        played = Played(answer, scent=playlist.top(answer.shares))
-        neck.play(played.scent or 0, seconds=seconds)
-    if wait:
-        neck.wait()
-    return played
 
 
 class Pipeline:

@@ -14,7 +14,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smellkit import checkpoint, train
@@ -119,15 +121,14 @@ def one_hot_loss(outputs: Batch, batch: Batch) -> Tensor:
 
 def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
     """Scores of a split: accuracy of the strongest scent (any of them where several are), and those of the mixture."""
-    beta, ratios = outputs["beta"].detach(), batch["ratios"]
-    right, score = float(correct(beta, ratios).float().mean()), -float(fusion_loss(outputs, batch).detach())
-    return {"score": score, "accuracy": right, **mixture_scores(beta.numpy(), ratios.numpy())}
+    beta, ratios = outputs["beta"].detach().numpy(), batch["ratios"].numpy()
+    score = -float(fusion_loss(outputs, batch).detach())
+    return {"score": score, "accuracy": float(correct(beta, ratios).mean()), **mixture_scores(beta, ratios)}
 
 
-def correct(beta: Tensor, ratios: Tensor) -> Tensor:
-    """Whether the largest beta is a scent of the largest true ratio, (n,)."""
-    chosen = ratios.gather(1, beta.argmax(dim=1, keepdim=True)).squeeze(1)
-    return chosen >= ratios.max(dim=1).values - 1e-6
+def correct(beta: NDArray, ratios: NDArray) -> NDArray[np.bool_]:
+    """Whether the largest beta (n, 12) is a scent of the largest true ratio, (n,)."""
+    return ratios[np.arange(len(beta)), beta.argmax(axis=1)] >= ratios.max(axis=1) - 1e-6
 
 
 def task(

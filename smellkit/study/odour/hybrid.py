@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -48,17 +49,15 @@ def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, seed: int = 0) -> H
 
 
 def real_windows(windows: MixtureWindows) -> NDArray[np.bool_]:
-    """Return a mask of the windows of real recordings; all where there is none."""
+    """A mask of the windows of real recordings; all where there is none."""
     real = windows.column("kind") == "real"
     return real if real.any() else ~real
 
 
 def whitening(features: NDArray, group: NDArray, *, shrink: float = 0.1) -> Array:
     """Return a matrix (d, d) that makes the scatter of `features` (n, d) inside each `group` equal in all ways."""
-    _, which = np.unique(group, return_inverse=True)
-    sums = np.zeros((which.max() + 1, features.shape[1]))
-    np.add.at(sums, which, features)
-    centred = features - (sums / np.bincount(which)[:, None])[which]
+    table = pd.DataFrame(np.asarray(features, np.float64))
+    centred = (table - table.groupby(group).transform("mean")).to_numpy()
     scatter = centred.T @ centred / max(len(features) - 1, 1)
     scatter = (1 - shrink) * scatter + shrink * np.diag(np.diag(scatter))
     size, axes = np.linalg.eigh(scatter)
@@ -106,7 +105,12 @@ def session_edge(windows: MixtureWindows, real: NDArray, *, folds: int = 5, seed
 
     Where there is one day only, the edge lies beyond 95 % of the distances in the known session.
     """
-    known, unknown = known_distances(windows, real, folds=folds, seed=seed), unknown_distances(windows, real)
+    known, days = (
+        known_distances(windows, real, folds=folds, seed=seed),
+        groups(windows.index, "day")[windows.recording],
+    )
+    away = [_log_distances(windows, days != day, (days == day) & real) for day in np.unique(days[real])]
+    unknown = np.concatenate([np.empty(0), *away])  # real recordings, from the windows of all other days
     if not len(known):
         return np.array([0.0, -1.0])
     if not len(unknown):
@@ -123,11 +127,10 @@ def known_distances(windows: MixtureWindows, real: NDArray, *, folds: int, seed:
 
     Where hardly a mixture was recorded twice a day, every second window of all recordings is held out instead.
     """
-    group, kinds = groups(windows.index, "recording"), _mixture_and_day(windows)
-    names = np.random.default_rng(seed).permutation(np.unique(group))
-    fold = {name: i % folds for i, name in enumerate(names)}
-    part, rows = np.array([fold[name] for name in group]), windows.recording
-    there = np.isin(np.arange(len(group)), rows)
+    rows, kinds = windows.recording, _mixture_and_day(windows)
+    names, number = np.unique(groups(windows.index, "recording"), return_inverse=True)
+    part = np.random.default_rng(seed).permutation(len(names)).argsort()[number] % folds
+    there = np.isin(np.arange(len(part)), rows)
     distances = [np.empty(0)]
     for i in range(min(folds, len(names))):
         asked = (part == i) & np.isin(kinds, kinds[(part != i) & there])
@@ -136,13 +139,6 @@ def known_distances(windows: MixtureWindows, real: NDArray, *, folds: int, seed:
         return np.concatenate(distances)
     odd = np.arange(len(windows)) % 2 == 1
     return _log_distances(windows, ~odd, odd)
-
-
-def unknown_distances(windows: MixtureWindows, real: NDArray) -> NDArray:
-    """Return log distances of real recordings from the windows of all other days."""
-    days = groups(windows.index, "day")[windows.recording]
-    every = [_log_distances(windows, days != day, (days == day) & real) for day in np.unique(days[real])]
-    return np.concatenate([np.empty(0), *every])
 
 
 def _log_distances(windows: MixtureWindows, table: NDArray, asked: NDArray) -> NDArray:
@@ -156,7 +152,7 @@ def _log_distances(windows: MixtureWindows, table: NDArray, asked: NDArray) -> N
 
 def _mixture_and_day(windows: MixtureWindows) -> NDArray:
     """The mixture and the day of each recording, as one text."""
-    return np.char.add(np.char.add(labels(windows.index), " "), groups(windows.index, "day"))
+    return np.strings.add(labels(windows.index) + " ", groups(windows.index, "day"))
 
 
 def fit_classifier(windows: MixtureWindows, mixtures: NDArray, *, seed: int = 0) -> MixtureClassifier:

@@ -55,8 +55,8 @@ class EvidenceBank:
         """The bank of examples (n, 12) and (n, d) of each `scent` (n,)."""
         places = [np.flatnonzero(scent == i) for i in range(len(SCENTS))]
         tables = [torch.from_numpy(np.asarray(rows, np.float32)) for rows in (shares, embeddings)]
-        padded = [pad_sequence([rows[some] for some in places], batch_first=True) for rows in tables]
-        return cls(*padded, torch.tensor([*map(len, places)]))
+        said, seen = (pad_sequence([rows[some] for some in places], batch_first=True) for rows in tables)
+        return cls(said, seen, torch.tensor([*map(len, places)]))
 
     def draw(self, ratios: Tensor, uniform: Tensor) -> tuple[Tensor, ...]:
         """Return shares (n, 12) and embeddings (n, d) of scenes, averaged over one drawn for each present scent.
