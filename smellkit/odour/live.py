@@ -56,8 +56,7 @@ class Recogniser:
 
         Returns what they say alone, or None. DataError when they can't be read.
         """
-        shown: dict[str, list] = {"picture": several(picture), "text": several(text or None)}
-        self._shown = self.pipeline.seen({sense: contents for sense, contents in shown.items() if contents})
+        self._shown = self.pipeline.seen({"picture": several(picture), "text": several(text or None)})
         return self.pipeline.fuse(shown=self._shown, single=True) if self._shown else None
 
     def listen(self, nose: Description) -> None:

@@ -183,22 +183,21 @@ class Pipeline:
         the name of its `nose` where the number of columns does not tell.
         """
         given = {"picture": several(picture), "text": several(text)}
-        shown = {sense: contents for sense, contents in given.items() if contents}
-        single = all(len(contents) == 1 for contents in shown.values())
-        if recording is None and not shown:
+        single = max(map(len, given.values())) == 1
+        if recording is None and not any(given.values()):
             raise OptionError("Nothing to recognise", hint="give a recording, a picture or a text")
         if recording is None:
-            return self.fuse(shown=self.seen(shown), single=single)
+            return self.fuse(shown=self.seen(given), single=single)
         smell = self.board(recording, nose)
         parts = read_parts(recording, smell)
         if why := outside(np.concatenate(parts), smell.ranges) if sum(map(len, parts)) >= smell.span else "":
-            return self.without_smell(why, self.seen(shown), single=single)
+            return self.without_smell(why, self.seen(given), single=single)
         if (longest := max(map(len, parts))) < smell.span:
             raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
         windows = np.concatenate([smell.windows(rows) for rows in parts])
-        if not shown:
-            return self.judge(*smell.recording(windows), smell=smell)
-        return self.fuse(self.smelled(smell, windows), shown=self.seen(shown))
+        if shown := self.seen(given):
+            return self.fuse(self.smelled(smell, windows), shown=shown)
+        return self.judge(*smell.recording(windows), smell=smell)
 
     def without_smell(self, why: str, shown: Mapping[str, Evidence], *, single: bool = False) -> Mixture:
         """Return what is `shown` alone, with the smell left out and `why`; no answer where nothing is shown."""
@@ -245,7 +244,7 @@ class Pipeline:
     def seen(self, shown: Mapping[str, Sequence[str | Path]]) -> dict[str, Evidence]:
         """The evidence of pictures and texts, by sense: their mean shares; trust 0 where it is like nothing."""
         evidence = {}
-        for sense, contents in shown.items():
+        for sense, contents in ((sense, contents) for sense, contents in shown.items() if contents):
             try:
                 said = [self.fused.senses.shares(sense, one) for one in contents]
             except DataError as why:

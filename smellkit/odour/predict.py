@@ -23,7 +23,7 @@ from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
 from smellkit.odour.mixtures import STRIDE, MixtureWindows, cut, read_mixture_files
-from smellkit.odour.pipeline import Pipeline
+from smellkit.odour.pipeline import Evidence, Pipeline
 from smellkit.odour.scents import ODORANTS, PICTURES, pictures_in, to_odorants
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell, load_hybrid
 from smellkit.sensors import SMELLNET
@@ -133,20 +133,21 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     """Write the mixture ratios of every recording of the mixture board in `folder` to the CSV `out`; say what happened.
 
     Windows and columns are those of the mixture weights. `pictures` is a folder: a recording a/b.csv gets a/b.jpg, or
-    all that lies in a/b/, or b.jpg, b/; `texts` is a CSV (file, text) or a JSON object from file to text or texts. A
-    recording without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
+    all that lies in a/b/; `texts` is a CSV (file, text) or a JSON object from file to text or texts. A recording
+    without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
     """
+    if pictures and not Path(pictures).is_dir():
+        raise DataError(f"{pictures} is not a folder", hint="a picture, or a folder of them, for each recording")
     pipeline, report = Pipeline.load(weights), Report()
     windows = read_folder(Path(folder), skip=skip, ranges=pipeline.smell.ranges, report=report)
     words, seen, ratios = _texts(Path(texts)) if texts else {}, 0, np.zeros((len(windows), len(ODORANTS)))
     for number, name in enumerate(windows.index["file"]):
-        rows, path = windows.recording == number, Path(name)
-        keys = (name, path.with_suffix("").as_posix(), path.name, path.stem)  # how a table may call a recording
-        shown: dict[str, list] = {
-            "picture": _pictures(Path(pictures), path) if pictures else [],
-            "text": next((words[key] for key in keys if key in words), []),
-        }
-        shown = {sense: contents for sense, contents in shown.items() if contents}
+        rows, files = windows.recording == number, []
+        if pictures:
+            beside = (Path(pictures) / name).with_suffix("")
+            files = [one for ending in PICTURES if (one := beside.with_name(beside.name + ending)).is_file()]
+            files = files or pictures_in(beside)
+        shown = pipeline.seen({"picture": files, "text": words.get(name, [])})
         seen += bool(shown)
         ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
     _write(as_table(windows, ratios), out)
@@ -154,25 +155,14 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     return f"{text}\n{report}".rstrip()
 
 
-def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, list]) -> NDArray[np.float64]:
+def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> NDArray[np.float64]:
     """Beta of each window (n, 12) in channel order."""
     smell = pipeline.smell
     assert isinstance(smell, MixtureSmell)
     if not shown:
         return smell.probabilities(counts)
     experts, (belief, _) = pipeline.fused.experts, pipeline.fused.smelled(smell.hybrid, counts)
-    return experts.decide(experts.fuse(belief, *pipeline.likelihoods(pipeline.seen(shown))))
-
-
-def _pictures(folder: Path, recording: Path) -> list[Path]:
-    """The pictures of a recording in a folder of pictures."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder", hint="a picture, or a folder of them, for each recording")
-    for key in (recording.with_suffix(""), Path(recording.stem)):
-        files = [path for ending in PICTURES if (path := folder / f"{key}{ending}").is_file()]
-        if files := files or pictures_in(folder / key):
-            return files
-    return []
+    return experts.decide(experts.fuse(belief, *pipeline.likelihoods(shown)))
 
 
 def _texts(path: Path) -> dict[str, list[str]]:
