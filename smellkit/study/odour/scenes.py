@@ -203,15 +203,14 @@ class Scenes:
     banks: dict[str, dict[str, EvidenceBank]]  # picture, text -> train, test
     probes: dict[str, Probe]  # picture, text
 
-    def smell(self, smells: Smells, *, plain: bool) -> Tensor:
-        """The smell's token for the networks, (n, 37) of evidence or (n, 50) of channels, scaled on the training."""
-        known, asked = (each.z if plain else each.evidence(self.mixtures) for each in (self.smells["train"], smells))
-        return torch.from_numpy((asked - known.mean(0)) / np.maximum(known.std(0), 1e-3))
-
     def batch(self, smells: Smells, drawn: Batch, *, plain: bool = False) -> Batch:
-        """What the networks take, without "present": the smell, and a picture and a text that were `drawn`."""
-        tokens = {"smell": self.smell(smells, plain=plain), "ratios": torch.from_numpy(smells.ratios)}
-        return tokens | seen(drawn, plain=plain)
+        """What the networks take, without "present": the smell, and a picture and a text that were `drawn`.
+
+        The smell is (n, 37) of evidence, or in the plain form (n, 50) of channels, scaled on the training.
+        """
+        known, asked = (each.z if plain else each.evidence(self.mixtures) for each in (self.smells["train"], smells))
+        smell = torch.from_numpy((asked - known.mean(0)) / np.maximum(known.std(0), 1e-3))
+        return {"smell": smell, "ratios": torch.from_numpy(smells.ratios), **seen(drawn, plain=plain)}
 
     def tensors(self, part: str, *, plain: bool = False) -> Tensors:
         """Return a split as samples; in training pictures and descriptions are drawn anew in every batch."""
