@@ -15,19 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from smellkit import checkpoint
-from smellkit.odour.mixture import (
-    MANY,
-    Array,
-    Forest,
-    Hybrid,
-    MixtureClassifier,
-    Neighbours,
-    level_and_slope,
-    levels,
-    log_levels,
-    recording_means,
-    summary,
-)
+from smellkit.odour import mixture
+from smellkit.odour.mixture import MANY, Array, Forest, Hybrid, MixtureClassifier, Neighbours, level_and_slope, summary
 from smellkit.odour.mixtures import LENGTH, MixtureWindows
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour.mixture_data import groups, labels
@@ -40,8 +29,8 @@ def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, seed: int = 0) -> H
     real = real_windows(windows)
     features = level_and_slope(windows.counts[real])
     return Hybrid(
-        known=whitened_neighbours(windows, levels),
-        session=whitened_neighbours(windows, log_levels),
+        known=whitened_neighbours(windows, mixture.levels),
+        session=whitened_neighbours(windows, mixture.log_levels),
         forest=grow_forest(features, windows.ratios[real], trees=trees, seed=seed),
         edge=session_edge(windows, real, seed=seed),
         within_day=whitening(features, _mixture_and_day(windows)[windows.recording[real]], shrink=0.05),
@@ -67,8 +56,8 @@ def whitening(features: NDArray, group: NDArray, *, shrink: float = 0.1) -> Arra
 def whitened_neighbours(windows: MixtureWindows, describe: Callable[[NDArray], Array]) -> Neighbours:
     """Return training windows as a table to look up, in a metric that makes each mixture equally wide in all ways."""
     features = describe(windows.counts)
-    _, mixture = np.unique(np.round(windows.ratios, 4), axis=0, return_inverse=True)
-    return Neighbours.fit(features, windows.ratios, metric=whitening(features, mixture.ravel()))
+    _, which = np.unique(np.round(windows.ratios, 4), axis=0, return_inverse=True)
+    return Neighbours.fit(features, windows.ratios, metric=whitening(features, which.ravel()))
 
 
 def grow_forest(features: NDArray, ratios: NDArray, *, trees: int = 100, leaf: int = 20, seed: int = 0) -> Forest:
@@ -145,9 +134,10 @@ def _log_distances(windows: MixtureWindows, table: NDArray, asked: NDArray) -> N
     """Log distances of the windows `asked` from the windows `table` (masks), averaged over each recording."""
     if not asked.any() or table.sum() < 5:
         return np.empty(0)
-    distance = whitened_neighbours(windows[table], log_levels).votes(log_levels(windows.counts[asked]))[1]
+    known = whitened_neighbours(windows[table], mixture.log_levels)
+    distance = known.votes(mixture.log_levels(windows.counts[asked]))[1]
     which = np.unique(windows.recording[asked], return_inverse=True)[1]
-    return recording_means(np.log(distance + 1e-6), which)
+    return mixture.recording_means(np.log(distance + 1e-6), which)
 
 
 def _mixture_and_day(windows: MixtureWindows) -> NDArray:
