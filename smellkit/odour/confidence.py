@@ -97,10 +97,7 @@ def decide(probabilities: ArrayLike, thresholds: Thresholds = Thresholds()) -> N
 
 
 def prediction_sets(probabilities: ArrayLike, quantile: float) -> NDArray[np.bool_]:
-    """Which classes belong to each row's set (rows, classes): the likeliest ones, up to `quantile` of probability.
-
-    The first class is always in it, so no set is empty.
-    """
+    """Which classes are in each row's set, (rows, classes): the likeliest up to `quantile`, and always the first."""
     probabilities = np.asarray(probabilities, np.float64)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, 1)

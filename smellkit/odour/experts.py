@@ -46,20 +46,14 @@ class Experts:
     confusion: Mapping[str, FloatArray]  # (12, 12), mean shares of what is one scent, of picture and text
 
     def flat(self, n: int = 1, *, single: bool = False) -> FloatArray:
-        """What is believed before any sense speaks, (n, m + 1): as mixtures were recorded, or mostly of one scent.
-
-        `single` is for one picture or one sentence without a smell: people speak of one thing.
-        """
+        """What is believed before any sense speaks, (n, m + 1); mostly `single` scents, as people speak of one."""
         prior, one = self.prior, np.append(self._single, False)
         if single:
             prior = np.where(one, ONE * prior / prior[one].sum(), (1 - ONE) * prior / prior[~one].sum())
         return np.tile(prior, (n, 1))
 
     def seen(self, sense: str, shares: ArrayLike) -> FloatArray:
-        """Likelihood of each composition given the (mean) shares (n, 12) that pictures or texts show, (n, m + 1).
-
-        None of the twelve has nothing but the doubt, as of shares that are flat.
-        """
+        """Likelihood of each composition, (n, m + 1), given the (mean) shares (n, 12) that pictures or texts show."""
         shares = np.asarray(shares, np.float64)
         there = self.compositions > 0  # the mean scene of each shows every component alike, however much there is
         shown = there / there.sum(axis=1, keepdims=True) @ self.confusion[sense]  # (m, 12)
@@ -109,10 +103,7 @@ class Experts:
         return posterior / posterior.sum(axis=1, keepdims=True)
 
     def decide(self, posterior: NDArray) -> FloatArray:
-        """Beta (n, 12): the composition whose expected absolute error is least.
-
-        Equal shares in it are told apart by at most `TILT`, in the direction of the expected shares.
-        """
+        """Beta (n, 12): the composition of least expected error; equal shares in it are told apart by up to `TILT`."""
         chosen = self.compositions[(posterior[:, :-1] @ self._error).argmin(axis=1)]
         alike = chosen[:, :, None] == chosen[:, None, :]  # (n, 12, 12)
         expected = self.mean(posterior)

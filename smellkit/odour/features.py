@@ -77,10 +77,7 @@ def _rhythm(x: Tensor, centred: Tensor, deviation: Tensor) -> list[Tensor]:
 
 
 def describe(windows: NDArray[np.float32], *, lag: int = 0) -> Tensor:
-    """Summary features of many windows, (windows, features), a batch at a time to keep memory small.
-
-    The last few sets are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
-    """
+    """Summary features of many windows, (windows, features); the last few sets are kept, as seeds ask again."""
     return _described(np.asarray(windows, np.float32).tobytes(), np.shape(windows), lag)
 
 

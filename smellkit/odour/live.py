@@ -112,10 +112,7 @@ class Recogniser:
 
 @dataclass(frozen=True)
 class Sniff:
-    """Rows that follow each other, and what they were recognised as on the way.
-
-    `values` is (rows, columns); `answers` are (number of rows until then, Mixture), at least one.
-    """
+    """Rows (rows, columns) that follow each other, and after how many of them what was recognised, at least once."""
 
     values: NDArray[np.float64]
     answers: tuple[tuple[int, Mixture], ...]
@@ -160,10 +157,7 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
 
 
 def aired(player: NeckWear, plan: Playlist | None = None) -> pd.DataFrame:
-    """Return what a virtual player emitted as rows of name, start, end in seconds after the first, for a timeline.
-
-    In the order of the scents; with `plan`, before what was emitted of a scent comes what was planned.
-    """
+    """What a virtual player emitted as rows of name, start, end in s, by scent; before it what a `plan` wanted."""
     if player.virtual is None:
         raise OptionError("Only a virtual player knows what it emitted", hint="NeckWear.open('virtual')")
     air = player.virtual.air

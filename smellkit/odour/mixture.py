@@ -220,10 +220,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """Looks a window up when its recording belongs to a known session, and otherwise gives the posterior mean.
-
-    Whether the session is known shows in the distance of a recording from all known windows.
-    """
+    """Looks a window up when its recording lies near known windows, and otherwise gives the posterior mean."""
 
     known: Neighbours  # on counts: finds the mixture
     session: Neighbours  # on log-conductance: finds out whether the session is known

@@ -206,10 +206,7 @@ class Pipeline:
         return self.fuse(shown={"smell": Evidence(FLAT, 0.0, why), **shown}, single=single)
 
     def judge(self, probabilities: NDArray, trust: float | None = None, *, smell: Smell | None = None) -> Mixture:
-        """Return what the smell's `probabilities` (classes,) amount to: a name, beta, and whether to play it.
-
-        It is trusted as far as it speaks for the twelve, if no other `trust` is known.
-        """
+        """What `probabilities` (classes,) amount to; without a `trust`, trusted as they speak for the twelve."""
         smell = smell or self.smell
         shares, name = smell.shares(probabilities), smell.classes[int(np.argmax(probabilities))]
         beta, speaking = normalised(shares), float(shares.sum())
@@ -263,10 +260,7 @@ class Pipeline:
     def fuse(
         self, smelled: Belief | None = None, *, shown: Mapping[str, Evidence] | None = None, single: bool = False
     ) -> Mixture:
-        """Return the Mixture of what is `smelled` and what pictures and texts have `shown`.
-
-        `single`: there is at most one of each, so without a smell it is probably of one scent.
-        """
+        """The Mixture of what is `smelled` and `shown`; `single`: at most one of each, so probably one scent."""
         experts, evidence = self.fused.experts, dict(shown or {})
         likelihoods, belief = self.likelihoods(evidence), experts.flat(single=single)
         nothing = not likelihoods and smelled is None

@@ -177,10 +177,7 @@ def _texts(path: Path) -> dict[str, list[str]]:
 
 
 def read_folder(folder: Path, *, skip: bool, ranges: Ranges | None, report: Report) -> MixtureWindows:
-    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording.
-
-    What lies outside the `ranges` of weights is refused, and so is what is shorter than a window; or skipped.
-    """
+    """Windows of all recordings (*.csv) below `folder`; what is too short or outside `ranges` is refused or skipped."""
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}", hint="recordings (*.csv, four gas sensors at 10 Hz)")
     files = [file for file in files_in(folder, (".csv",)) if not is_index(file, report)]

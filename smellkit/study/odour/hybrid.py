@@ -90,10 +90,7 @@ def grow_forest(features: NDArray, ratios: NDArray, *, trees: int = 100, leaf: i
 
 
 def session_edge(windows: MixtureWindows, real: NDArray, *, folds: int = 5, seed: int = 0) -> NDArray[np.float64]:
-    """Return (offset, slope) of the logistic curve that tells known sessions from unknown ones by log distance.
-
-    Where there is one day only, the edge lies beyond 95 % of the distances in the known session.
-    """
+    """(offset, slope) of the logistic curve that tells known sessions from unknown ones by log distance."""
     known, days = (
         known_distances(windows, real, folds=folds, seed=seed),
         groups(windows.index, "day")[windows.recording],
@@ -146,10 +143,7 @@ def _mixture_and_day(windows: MixtureWindows) -> NDArray:
 
 
 def fit_classifier(windows: MixtureWindows, mixtures: NDArray, *, seed: int = 0) -> MixtureClassifier:
-    """Train on windows whose ratios are among `mixtures` (k, 12): soft labels, one cycle of the learning rate.
-
-    The last epoch counts, as nothing is held out.
-    """
+    """Train on windows of known `mixtures` (k, 12): soft labels, one cycle of the learning rate, nothing held out."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         x = torch.from_numpy(summary(windows.counts))

@@ -90,11 +90,7 @@ class MixtureHead(nn.Module):
 
 
 class AlphaMixture(nn.Module):
-    """Encoder, alpha stage and mixture head in one: dict in, dict out.
-
-    `frozen` is the first of the two stages: the encoder keeps its weights, its running statistics and its evaluation
-    mode, whatever the trainer does. Without it everything learns (fine-tuning).
-    """
+    """Encoder, alpha stage and mixture head; `frozen`: the encoder keeps its weights and its evaluation mode."""
 
     def __init__(self, encoder: nn.Module, *, dim: int = 128, frozen: bool = True):
         super().__init__()

@@ -50,11 +50,7 @@ def run(
     progress: Progress = lambda _: None,
     earlier: Table | None = None,
 ) -> Table:
-    """Measure `parts` (all by default) on the SmellNet folder `data`.
-
-    Returns {"data", "made_by", "published", "selection", and one entry a part}. Parts of an earlier result on the same
-    data stay.
-    """
+    """Measure `parts` (or all) on a SmellNet folder, an entry each; parts of an `earlier` result on it stay."""
     check(parts, PARTS, "There is no part")
     folder, described = find(data), describe(find(data))
     result = dict(earlier) if earlier and earlier.get("data") == described else {}
@@ -102,10 +98,7 @@ def official(folder: Path, seeds: int, progress: Progress) -> Table:
 
 
 def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> Table:
-    """Return all scores of a split, means over the predictions of several seeds: all, and by kind, number and day.
-
-    95 % intervals: bootstrap over recordings.
-    """
+    """Scores of a split, means over seeds: all, by kind, number and day; intervals: bootstrap over recordings."""
 
     def mean(rows: NDArray) -> Table:
         return _mean([mixture_scores(one[rows], test.ratios[rows]) for one in predictions])

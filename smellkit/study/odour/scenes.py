@@ -149,10 +149,7 @@ ARRAYS = [field.name for field in fields(Smells) if field.name != "index"]
 def teller(
     train: MixtureWindows, mixtures: NDArray, encoder: str, *, trees: int = 100
 ) -> Callable[[MixtureWindows], Smells]:
-    """Fit models to `train`, and return what they say of windows, with votes for the `mixtures` (k, 12).
-
-    z are the 50 channels of a trained mixture `encoder`, weights by name or a run, which stays frozen.
-    """
+    """Fit models to `train`, and return what they say of windows; z is of a trained, frozen `encoder`."""
     hybrid, network = fit_hybrid(train, trees=trees), fit_classifier(train, mixtures)
     folder = paths.weights() / encoder
     frozen = load_encoder(folder if folder.is_dir() else encoder)
@@ -258,10 +255,7 @@ def swap_modality(evidence: Tensor, probability: float) -> Tensor:
 def read_scenes(
     data: str = "", *, scene: str = "", revision: str = "", encoder: str = "mixture", seed: int = 7
 ) -> Scenes:
-    """Read smells, pictures and descriptions of a SmellNet folder and embed them; pictures and texts are cached.
-
-    `seed` splits pictures and draws sentences.
-    """
+    """Smells, pictures and descriptions of a SmellNet folder, embedded; `seed` splits pictures and draws sentences."""
     folder = find(data)
     smells, mixtures = read_smells(folder, encoder)
     embed = load_scene_encoder(scene, revision=revision)
