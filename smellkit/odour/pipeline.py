@@ -241,7 +241,9 @@ class Pipeline:
     def seen(self, shown: Mapping[str, Sequence[str | Path]]) -> dict[str, Evidence]:
         """The evidence of pictures and texts, by sense: their mean shares; trust 0 where it is like nothing."""
         evidence = {}
-        for sense, contents in ((sense, contents) for sense, contents in shown.items() if contents):
+        for sense, contents in shown.items():
+            if not contents:
+                continue
             try:
                 said = [self.fused.senses.shares(sense, one) for one in contents]
             except DataError as why:
