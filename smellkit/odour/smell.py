@@ -91,15 +91,10 @@ class SubstanceSmell:
             scores = tried(torch.from_numpy(z[held]).float()).log_softmax(1).double().numpy()
         network = copy.deepcopy(self.network)
         network.head = _discriminant(z, windows.target)
-        return SubstanceSmell(
-            network.eval(),
-            self.protocol,
-            windows.classes,
-            Confidence(fit_temperature(scores, windows.target[held])),
-            f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances",
-            board_ranges(table, self.columns),
-            self.nose,
-        )
+        confidence = Confidence(fit_temperature(scores, windows.target[held]))
+        about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
+        fitted = replace(self, network=network.eval(), classes=windows.classes, confidence=confidence, about=about)
+        return replace(fitted, ranges=board_ranges(table, self.columns))
 
     @property
     def columns(self) -> tuple[str, ...]:
