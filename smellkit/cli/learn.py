@@ -23,7 +23,7 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
     "odour": "smellkit.odour.predict:odour",
     "mixture": "smellkit.odour.predict:mixture",
-    "fusion": "smellkit.odour.predict_fusion:fusion",
+    "fusion": "smellkit.odour.predict:fusion",
     "gcode": "smellkit.gcode.predict:gcode",
     "plume": "smellkit.plume.predict:plume",
 }

@@ -8,8 +8,6 @@ Written with matrix products and sorts only, so that a network which holds it ca
 from __future__ import annotations
 
 import functools
-import hashlib
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -40,8 +38,7 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
     linear = x @ torch.from_numpy(_basis(x.shape[-1])).to(x).T  # (batch, channels, 14)
     alone = torch.cat([*_shape(x, linear, deviation), *_changes(change), *_rhythm(x, centred, deviation)], -1)
-    upper = torch.from_numpy(_upper(x.shape[1])).to(x)
-    together = [_correlations(centred, upper), _correlations(change, upper)]
+    together = [_correlations(centred), _correlations(change)]
     together += [_direction(linear[..., 0]), _direction(linear[..., 1]), _direction(deviation[..., 0])]
     return torch.cat([alone.flatten(1), *together], -1)
 
@@ -51,14 +48,11 @@ def _shape(x: Tensor, linear: Tensor, deviation: Tensor) -> list[Tensor]:
     steps = x.shape[-1]
     trend = x @ torch.from_numpy(_trend(steps)).to(x).T
     ranks = [round(q * (steps - 1)) for q in QUANTILES]
-    return [_sorted(x)[..., ranks], linear, deviation, (x - trend).square().mean(-1, keepdim=True).sqrt()]
-
-
-def _sorted(x: Tensor) -> Tensor:
-    """Values in order along the last axis: numpy's sort is thirty times as fast as torch's, which ONNX can hold."""
     if x.requires_grad or not x.is_cpu or torch.compiler.is_exporting():
-        return x.sort(-1).values
-    return torch.from_numpy(np.sort(x.numpy(), axis=-1))
+        ordered = x.sort(-1).values
+    else:  # numpy's sort is thirty times as fast as torch's, which ONNX can hold
+        ordered = torch.from_numpy(np.sort(x.numpy(), axis=-1))
+    return [ordered[..., ranks], linear, deviation, (x - trend).square().mean(-1, keepdim=True).sqrt()]
 
 
 def _changes(change: Tensor) -> list[Tensor]:
@@ -77,31 +71,21 @@ def _rhythm(x: Tensor, centred: Tensor, deviation: Tensor) -> list[Tensor]:
     """Autocorrelation at `LAGS`, and log power in `BANDS` bands of the spectrum."""
     variance = deviation.square() + TINY
     products = [(centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / variance for lag in LAGS]
-    return [*products, _bands(x)]
+    cosines, sines, bands = (torch.from_numpy(a).to(x) for a in _fourier(x.shape[-1]))
+    power = (x @ cosines.T).square() + (x @ sines.T).square()
+    return [*products, (power @ bands.T + TINY).log()]
 
 
 def describe(windows: NDArray[np.float32], *, lag: int = 0) -> Tensor:
-    """Summary features of many windows, (windows, features), a batch at a time to keep memory small.
-
-    The last few sets are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
-    """
-    windows = np.ascontiguousarray(windows, np.float32)
-    return _described(_Same(windows.shape, hashlib.blake2b(windows.tobytes()).digest(), windows), lag)
-
-
-@dataclass(frozen=True)
-class _Same:
-    """Windows that are equal when what they hold is."""
-
-    shape: tuple[int, ...]
-    digest: bytes
-    windows: NDArray[np.float32] = field(compare=False)
+    """Summary features of many windows, (windows, features); the last few sets are kept, as seeds ask again."""
+    return _described(np.asarray(windows, np.float32).tobytes(), np.shape(windows), lag)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 @torch.no_grad()
-def _described(given: _Same, lag: int, *, batch: int = 1024) -> Tensor:
-    return torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(given.windows).split(batch)])
+def _described(values: bytes, shape: tuple[int, ...], lag: int, *, batch: int = 1024) -> Tensor:
+    windows = torch.from_numpy(np.frombuffer(values, np.float32).reshape(shape).copy())
+    return torch.cat([summarise(part, lag=lag) for part in windows.split(batch)])
 
 
 class QuantileNormalizer(nn.Module):
@@ -174,20 +158,10 @@ def _fourier(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (np.cos(phase) * taper).astype(np.float32), (np.sin(phase) * taper).astype(np.float32), bands
 
 
-def _bands(x: Tensor) -> Tensor:
-    cosines, sines, bands = (torch.from_numpy(a).to(x) for a in _fourier(x.shape[-1]))
-    power = (x @ cosines.T).square() + (x @ sines.T).square()
-    return (power @ bands.T + TINY).log()
-
-
-@functools.cache
-def _upper(channels: int) -> np.ndarray:
-    return np.flatnonzero(np.triu(np.ones((channels, channels)), 1).ravel())
-
-
-def _correlations(x: Tensor, upper: Tensor) -> Tensor:
+def _correlations(x: Tensor) -> Tensor:
     unit = _direction(x)
-    return (unit @ unit.transpose(1, 2)).flatten(1)[:, upper.long()]
+    upper = np.flatnonzero(np.triu(np.ones((x.shape[1], x.shape[1])), 1))  # each pair of channels once
+    return (unit @ unit.transpose(1, 2)).flatten(1)[:, torch.from_numpy(upper).to(x.device)]
 
 
 def _direction(response: Tensor) -> Tensor:
