@@ -97,17 +97,15 @@ def run(
             progress(results[book.name].line)
     pool = partial(_pool, scheduler=scheduler, count=count, progress=progress)
     with paths.locked(out, what="a batch of notebooks"):
-        for name, result in _work(jobs, reads, pool, out, stop=stop):
-            results[name] = (
-                result if isinstance(result, Result) else replace(results[name], status=FAILED, error=result)
-            )
-            progress(results[name].line)
+        for result in _work(jobs, reads, pool, out, stop=stop):
+            results[result.notebook] = result
+            progress(result.line)
     return list(results.values())
 
 
 def _work(
     jobs: Mapping[str, Callable], reads: Mapping[str, set[str]], pool: Callable, out: Path, *, stop: bool
-) -> Iterator[tuple[str, Result | SmellkitError]]:
+) -> Iterator[Result]:
     """Give out each job once those that it reads are done; what came of each, with a bar on a terminal."""
     from tqdm import tqdm
 
@@ -120,12 +118,16 @@ def _work(
             while running := running | {workers.submit(jobs[name]): name for name in order.get_ready()}:
                 bar.set_postfix_str(" ".join(name[:2] for name in running.values()))
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    name, dead = running.pop(future), type(future.exception()).__name__ == "KilledWorker"
-                    why = SmellkitError(f"{name}: its workers died", hint="more memory, or fewer workers")
+                    name = running.pop(future)
+                    if type(future.exception()).__name__ == "KilledWorker":
+                        why = SmellkitError(f"{name}: its workers died", hint="more memory, or fewer workers")
+                        result = Result(name, FAILED, 0.0, out / "unfinished" / f"{name}.ipynb", why)
+                    else:
+                        result = future.result()
                     bar.clear()
-                    yield name, (why if dead else future.result())
+                    yield result
                     bar.update()
-                    if not dead and not future.result().error:
+                    if not result.error:
                         order.done(name)
                     elif stop:
                         return
