@@ -11,8 +11,6 @@ The set is the profile, with name and content of another data folder behind it; 
 batch at a time writes in a set.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Trained weights as safetensors beside a readable manifest and a card made from it; a pickle is never read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A network as one ONNX file, checked against torch before it gets its name: what the three systems' exports share."""
 
-from __future__ import annotations
-
 import json
 import logging
 import warnings

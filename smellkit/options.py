@@ -1,7 +1,5 @@
 """Options by name: from `name=value` text or YAML to the typed keyword arguments of a function, or a refusal."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Where things lie, and how a file gets its final name: all at once or not at all."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """The notebooks of a folder: which there are, which to run and with which parameters, whose runs each one reads."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

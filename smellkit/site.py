@@ -8,8 +8,6 @@ Nothing tracked by git is written, unless `publish` is asked to. Without Quarto 
 same bars; search, cross-references and contents of a page are Quarto's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -5,8 +5,6 @@ set before the model is built, clipping, a cosine with warm-up, the best epoch b
 resume, one JSON line an epoch, and the test split scored once, at the end, with the best epoch's weights.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

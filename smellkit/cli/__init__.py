@@ -1,7 +1,5 @@
 """The command line: a table of commands. Each parses, calls one function, and says what happened."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from functools import partial

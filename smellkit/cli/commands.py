@@ -1,7 +1,5 @@
 """The kit's own commands: run, site and doctor; train, sweep, predict, export and calibrate, one table row a system."""
 
-from __future__ import annotations
-
 import sys
 import time
 from dataclasses import replace
