@@ -7,8 +7,9 @@ A unit is never guessed in silence: what `guess` can't know it says, for the own
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,18 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from smellkit import noses
 from smellkit.checks import Report, readable
 from smellkit.checks.clock import paced, refuse_exchange
 from smellkit.noses import Column, Description
-from smellkit.odour.formats import class_of, day_of, label_column, name_of, raws, seconds_of, step_of, unread
+from smellkit.odour.formats import day_of, label_column, raws, seconds_of, step_of, unread
 from smellkit.odour.guesses import FASTEST, guessed
 from smellkit.odour.sheets import Raw, read_known, row_fault, tell_moved
 from smellkit.options import alike
 from smellkit.sensors import MIXTURE, SMELLNET
 
 KNOWN = (SMELLNET, MIXTURE)  # noses whose files are known: what differs is a fault, and no cell may be missing
+SPLITS = ("training", "testing", "train", "test", "validation")  # folders that are no classes
 WORDS = ("substance", "recording", "file", "session", "step")  # of the tidy table, before the nose's columns
 HOLD = 5  # rows without a reading that are filled in; more are a gap
 JUMP = 10  # steps at a gap
@@ -59,9 +62,7 @@ def read_folder(
         what = f"guessed, see `smellkit nose new`: {'; '.join(guesses)}" if guesses else f"{nose.name}, by its columns"
         report.tell(folder, f"no {noses.FILE}, so the nose is {what}"[:300], len(guesses) or 1)
     nose = _with_rate(nose, recordings, folder, report)
-    files: dict[Path, list[Raw]] = {}
-    for raw in recordings:
-        files.setdefault(raw.path, []).append(raw)
+    files = {path: list(own) for path, own in itertools.groupby(recordings, lambda raw: raw.path)}
 
     def read(path: Path) -> list[pd.DataFrame]:
         return [_tidy(raw, nose, folder=folder, report=report) for raw in files[path]]
@@ -91,16 +92,15 @@ def read_rows(path: Path, nose: Description, *, columns: Sequence[str], report: 
     own = replace(nose, columns={name: nose.columns[name] for name in columns})
     raw = read_known(path, own, report)
     table = _rows(raw, own, report)
-    assert raw.sheet
-    tell_moved(raw.sheet, {name: one for name, one in nose.columns.items() if name not in own.columns}, report)
+    tell_moved(raw, {name: one for name, one in nose.columns.items() if name not in own.columns}, report)
     return table
 
 
 def by_clock(table: pd.DataFrame, values: NDArray, nose: Description) -> list[Stretch]:
     """The parts of a table's `values` (rows, columns) at the nose's pace, by the table's own clock where it has one."""
-    raw = Raw(Path("the table"), table.reset_index(drop=True).rename(columns=str), np.arange(len(table)))
-    columns = range(values.shape[1])
-    return stretches(_at_pace(raw, nose, pd.DataFrame(values), alike=[], report=Report()), columns)
+    raw = Raw(Path("the table"), table.reset_index(drop=True).rename(columns=str))
+    paced_values = _at_pace(raw, nose, pd.DataFrame(values), alike=[], report=Report())
+    return stretches(paced_values, range(values.shape[1]))
 
 
 def stretches(table: pd.DataFrame, columns: Sequence[Any]) -> list[Stretch]:
@@ -144,28 +144,32 @@ def _with_rate(nose: Description, recordings: Sequence[Raw], folder: Path, repor
 
 def _tidy(raw: Raw, nose: Description, *, folder: Path, report: Report) -> pd.DataFrame:
     """One raw recording as rows of the tidy table, with the `row` of the file and the `part` between two gaps."""
-    name = name_of(raw, folder)
+    name = raw.path.name if folder.is_file() else raw.path.relative_to(folder).as_posix()
+    name += f"#{raw.part}" if raw.part else ""
     if nose.features:
-        values = _values(raw, nose, report)
-        rows, label = [f"{name}#{line}" for line in raw.lines], label_column(raw)
+        values, label = _values(raw, nose, report), label_column(raw)
+        rows = [f"{name}#{line}" for line in raw.lines]
         table = values.assign(recording=rows, file=rows, session=raw.session, step=0, part=0, row=np.arange(len(rows)))
-        return table.assign(substance=raw.cells[label] if label else "")
+        return table.assign(substance=raw.cells[label].to_numpy() if label else "")
     if raw.features:
         hint = f"write features = true into {noses.FILE} if each row is an exposure of its own"
         raise raw.fault("a recording", "another class in almost every row", hint)
-    table = _rows(raw, nose, report)
+    parent, table = raw.path.parent, _rows(raw, nose, report)
+    substance = raw.substance or parent.name
+    if not raw.substance and (parent in (folder, folder.parent) or parent.name in SPLITS):
+        substance = re.sub(r"[\s_.-]*\(?\d+\)?$", "", raw.path.stem) or parent.name
     recording = re.sub(r"#sensor \d+ ?", "#", name).rstrip("#")  # sensors of one board smell the same
     step = np.arange(len(table)) + JUMP * table["part"].to_numpy()
-    words = {"substance": class_of(raw, folder), "session": raw.session}
-    return table.assign(recording=recording, file=name, step=step, **words)
+    return table.assign(recording=recording, file=name, step=step, substance=substance, session=raw.session)
 
 
 def _rows(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     """The nose's columns of one recording by its clock, the `row` of the file and the `part` between two gaps."""
-    values, alike = _values(raw, nose, report), _counts(nose)
-    if len(alike) > 1:
-        refuse_exchange(raw.path, raw.lines, values[alike].to_numpy(), alike)
-    return _at_pace(raw, nose, values, alike=alike, report=report)
+    values = _values(raw, nose, report)
+    counts = [name for name in nose.gas if nose.columns[name].unit == "adc"]  # alike: nobody sees them exchanged
+    if len(counts) > 1:
+        refuse_exchange(raw.path, raw.lines, values[counts].to_numpy(), counts)
+    return _at_pace(raw, nose, values, alike=counts, report=report)
 
 
 def _at_pace(
@@ -179,8 +183,7 @@ def _at_pace(
     if seconds is None or nose.rate is None:
         part = np.concatenate([[0], np.cumsum(np.diff(numbers) > HOLD)])  # nothing else says where rows are missing
         return values.assign(row=numbers, part=0 if seconds is not None else part)
-    lines = raw.lines[kept].tolist()
-    where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": lines, "rows": numbers}
+    where: dict[str, Any] = {"path": raw.path, "name": clock, "lines": raw.lines[kept].tolist(), "rows": numbers}
     return paced(values, seconds[kept], pace=nose.pace, alike=alike, report=report, **where)
 
 
@@ -190,28 +193,32 @@ def _at_pace(
 def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     """The nose's columns in its units; NaN where there is no reading. DataError for anything outside of a span."""
     sources = _sources(raw, nose, report)
-    both = list(zip(nose.columns, sources, strict=True))
-    values = {name: _readings(raw, nose, name, source, report) for name, source in both}
+    values = {name: _readings(raw, name, nose.columns[name], source, report) for name, source in sources.items()}
     _check_spans(raw, nose, sources, np.stack(list(values.values()), axis=1))
-    for name, source in both:
+    for name, source in sources.items():
         if (unit := nose.columns[name].unit) in ("adc", "ppm"):
             _check_counts(raw, source, values[name], unit, report)
     return pd.DataFrame(values)
 
 
-def _readings(raw: Raw, nose: Description, name: str, source: str, report: Report) -> NDArray[np.float64]:
+def _readings(raw: Raw, name: str, column: Column, source: str, report: Report) -> NDArray[np.float64]:
     """The readings of one column in the unit of the nose, an overflow as the top of its span."""
-    column = nose.columns[name]
     if source in raw.bad:
         line, text = raw.bad[source]
         hint = "delete or correct the cell, or leave the file out (skip)"
         raise raw.fault("a number", repr(text), hint, column=source, line=line)
     cells = raw.cells[source]
-    if not pd.api.types.is_numeric_dtype(cells):
+    if not is_numeric_dtype(cells):
         raise raw.fault("numbers", repr(str(cells.iloc[0])), "another column?", column=source, row=0)
-    factor, offset = _conversion(raw, source, column, report)
-    own = cells.to_numpy(np.float64) * factor + offset
-    own[np.isin(own, column.fault)] = np.nan
+    own, unit = cells.to_numpy(np.float64), raw.units.get(source) or column.unit
+    if column.unit not in (unit, "none"):
+        if unit not in noses.UNITS[column.unit]:
+            hint = f"write unit = {unit!r} and its span into {noses.FILE}, or convert the column"
+            raise raw.fault(column.unit, f"{unit}, as the file says", hint, column=source)
+        report.tell(raw.path, f"{source}: {unit}, as the file says, taken as {column.unit}", len(cells))
+        factor, offset = noses.UNITS[column.unit][unit]
+        own = own * factor + offset
+    own = np.where(np.isin(own, column.fault), np.nan, own)
     if column.overflow is not None and (over := own == column.overflow).any():
         own[over] = column.span[1]
         say = report.tell if column.role == "gas" else report.note  # other sensors are known for it
@@ -222,24 +229,19 @@ def _readings(raw: Raw, nose: Description, name: str, source: str, report: Repor
     return own
 
 
-def _counts(nose: Description) -> list[str]:
-    """The sensors that say counts of a converter: values alike, which nobody sees exchanged."""
-    return [name for name in nose.gas if nose.columns[name].unit == "adc"]
-
-
-def _sources(raw: Raw, nose: Description, report: Report) -> list[str]:
+def _sources(raw: Raw, nose: Description, report: Report) -> dict[str, str]:
     """The file's column for each of the nose, by name or another spelling; by place where there is no header."""
     here = list(raw.cells)
     if not raw.named and not set(nose.columns) <= set(here):
-        free = [name for name in here if pd.api.types.is_numeric_dtype(raw.cells[name])]
+        free = [name for name in here if is_numeric_dtype(raw.cells[name])]
         if nose.clock and len(free) == len(nose.columns) + 1:  # it comes first
             raw.cells = raw.cells.rename(columns={free.pop(0): nose.clock})
         if len(free) != len(nose.columns):
             hint = f"write the names above the first row: {', '.join(nose.columns)}"
             raise raw.fault(f"{len(nose.columns)} columns", f"{len(free)} columns without a header", hint, line=1)
         report.tell(raw.path, f"no header: the columns taken in the order of the nose {nose.name}")
-        return free
-    sources = []
+        return dict(zip(nose.columns, free, strict=True))
+    sources = {}
     for name, column in nose.columns.items():
         spelled = [one for one in here if one in (name, *column.also, f"sensor_{name}")]
         spelled = spelled or [one for one in here if one.strip().casefold() == name.casefold()]
@@ -247,23 +249,11 @@ def _sources(raw: Raw, nose: Description, report: Report) -> list[str]:
             near = ", ".join(alike(name, here) or here)[:200]
             hint = f"rename the column, or describe your nose: `smellkit nose new`; near: {near}"
             raise raw.fault(f"the columns of the nose {nose.name}", "no such column", hint, column=name, line=1)
-        sources.append(spelled[0])
+        sources[name] = spelled[0]
     return sources
 
 
-def _conversion(raw: Raw, source: str, column: Column, report: Report) -> tuple[float, float]:
-    """Factor and offset to the nose's unit from the one that the file itself tells."""
-    unit = raw.units.get(source) or column.unit
-    if column.unit in (unit, "none"):
-        return 1.0, 0.0
-    if unit not in noses.UNITS[column.unit]:
-        hint = f"write unit = {unit!r} and its span into {noses.FILE}, or convert the column"
-        raise raw.fault(column.unit, f"{unit}, as the file says", hint, column=source)
-    report.tell(raw.path, f"{source}: {unit}, as the file says, taken as {column.unit}", len(raw.cells))
-    return noses.UNITS[column.unit][unit]
-
-
-def _check_spans(raw: Raw, nose: Description, sources: Sequence[str], values: NDArray) -> None:
+def _check_spans(raw: Raw, nose: Description, sources: Mapping[str, str], values: NDArray) -> None:
     """Refuse the first of `values` (rows, columns) that is outside of its span; where none may be missing, NaN too."""
     columns = list(nose.columns.values())
     low, high = np.array([column.span for column in columns]).T
@@ -271,7 +261,7 @@ def _check_spans(raw: Raw, nose: Description, sources: Sequence[str], values: ND
     if not wrong.any():
         return
     row, place = map(int, np.argwhere(wrong)[0])
-    source, column, hint = sources[place], columns[place], ""
+    source, column, hint = list(sources.values())[place], columns[place], ""
     found = f"{values[row, place]:.10g}"
     if raw.sheet:
         cell = str(raw.sheet.cells[source][row])
