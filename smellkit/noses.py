@@ -150,7 +150,9 @@ class Description:
         columns = {}
         for name, one in values["columns"].items():
             _check(one, Column, where=where, key=f"columns.{name}.")
-            said = {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
+            said: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in one.items()
+            }
             columns[str(name)] = Column(**said)
         if not any(column.role == "gas" for column in columns.values()):
             raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(columns))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit.errors import WeightsError
@@ -46,8 +47,7 @@ class Ranges:
     """Of each channel: 1st and 99th percentile, activity (deviation within a recording) and the longest standstill.
 
     `strict` refuses a single channel that is off, as noses need it; without, only a unit that explains a whole group of
-    channels counts, since machines lose sensors and weights cope with that. `size` and `activity` of a group are the
-    least and largest in training.
+    channels counts, since machines lose sensors and weights cope with that.
     """
 
     names: tuple[str, ...]
@@ -96,13 +96,9 @@ class Ranges:
         def plain(values: Iterable[float]) -> list[float | None]:
             return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
 
-        rows = zip(*(plain(getattr(self, key)) for key in KEYS), strict=True)
-        channels = {
-            name: {"unit": unit, **dict(zip(KEYS, row, strict=True))}
-            for name, unit, row in zip(self.names, self.unit, rows, strict=True)
-        }
+        table = pd.DataFrame({"unit": self.unit, **{key: plain(getattr(self, key)) for key in KEYS}}, dtype=object)
         groups = {name: plain(values) for name, values in self.groups.items()}
-        return {"strict": self.strict, "groups": groups, "channels": channels}
+        return {"strict": self.strict, "groups": groups, "channels": table.set_axis(self.names).to_dict("index")}
 
 
 def standstill(values: NDArray) -> NDArray[np.float64]:
@@ -115,8 +111,7 @@ def outside(values: NDArray, ranges: Ranges | None) -> str:
     """Why `values` (rows, channels) are nothing that weights can know, with the factor if one explains it, or ""."""
     if ranges is None or not len(values):
         return ""
-    values = np.asarray(values, np.float64)
-    return _strictly(values, ranges) if ranges.strict else _by_group(values, ranges)
+    return (_strictly if ranges.strict else _by_group)(np.asarray(values, np.float64), ranges)
 
 
 def _strictly(values: NDArray, ranges: Ranges) -> str:
@@ -130,10 +125,10 @@ def _strictly(values: NDArray, ranges: Ranges) -> str:
         return ""
     place = int(np.argmax(far if far.any() else dead))
     name, at = ranges.names[place], f"{middle[place]:.4g}"
-    known = f"{ranges.low[place]:.4g} to {ranges.high[place]:.4g} in training"
     more = f", and {int((far | dead).sum()) - 1} more channels" if (far | dead).sum() > 1 else ""
     if not far.any():
         return f"{OUTSIDE}: {name} stands still at {at}{more}: a dead channel? Check its wire"
+    known = f"{low[place]:.4g} to {high[place]:.4g} in training"
     return f"{OUTSIDE}: {name} is about {at} ({known}){more}{_explained(middle, far, ranges)}"
 
 

@@ -172,14 +172,10 @@ def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) ->
     """Return the error for a row of another number of `fields` than the header's `width`."""
     if other := next((mark for mark in DELIMITERS if fields < width <= raw.count(mark) + 1), None):
         hint = f"this line separates columns by {other!r}: save the file with commas"
-    elif not raw.strip():
-        hint = "the line is blank: delete it"
-    elif fields == 1:
-        hint = "that is no row: delete the line, or record again without messages in between"
     elif fields > width:
         hint = "a decimal comma (3,5) or a thousands comma (1,000) also looks like one field more: use points"
     else:
-        hint = "the line was cut off: delete it or record again"
+        hint = "delete a line that is blank or a message; record again where rows were cut off"
     return fault(path, f"{width} fields", f"{fields} fields in {raw[:40]!r}", hint, line=line)
 
 

@@ -7,6 +7,7 @@ smell_data/<odour>/*.csv with the same columns. Names of mixtures are read in `m
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable
 from hashlib import sha256
@@ -70,8 +71,8 @@ def read_recordings(
         files = _dealt(files, split, root=root, report=report)
     table = read_files(files, root=folder, skip=skip, report=report)
     if split == "testing" and base and (base / "training").is_dir():
-        training, testing = {path.name for path in (base / "training").glob("*/")}, set(table["substance"])
-        for name in sorted(training ^ testing):
+        training = {path.name for path in (base / "training").glob("*/")}
+        for name in sorted(training ^ set(table["substance"])):
             where = "training" if name in training else "testing"
             report.note(root / name, f"substance only in {where}")
             log.warning("%s: %s is a substance of the %s split alone", root, name, where)
@@ -88,13 +89,12 @@ def _dealt(files: list[Path], split: str, *, root: Path, report: Report) -> list
     if split not in ("training", "testing"):
         raise DataError(f"{root} has no split {split!r}", hint=f"training, testing or {ALL}")
     testing: set[Path] = set()
-    for name in dict.fromkeys(file.parent for file in files):
+    for _, own in itertools.groupby(files, lambda file: file.parent):
         copies: dict[bytes, list[Path]] = {}
-        for file in (file for file in files if file.parent == name):
+        for file in own:
             copies.setdefault(sha256(file.read_bytes()).digest(), []).append(file)
-        own = list(copies.values())
-        count = max(1, round(len(own) / 4)) if len(own) > 1 else 0
-        testing.update(file for group in own[len(own) - count :] for file in group)
+        count = max(1, round(len(copies) / 4)) if len(copies) > 1 else 0
+        testing.update(file for group in [*copies.values()][len(copies) - count :] for file in group)
     report.tell(root, f"no splits there: by recording, the last quarter of each substance is for testing ({split})")
     chosen = [file for file in files if (file in testing) == (split == "testing")]
     if not chosen:
@@ -104,8 +104,7 @@ def _dealt(files: list[Path], split: str, *, root: Path, report: Report) -> list
 
 def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report: Report | None = None) -> pd.DataFrame:
     """Return any recordings with the twelve columns as a table like that of `read_recordings`; substance = folder."""
-    names = cache.named(files, root=root)
-    if not names:
+    if not (names := cache.named(files, root=root)):
         raise DataError(f"No recordings in {root}", hint="expected .csv files in a folder for each substance")
 
     def build(notes: Report) -> pd.DataFrame:
@@ -151,20 +150,19 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
 
 def _listed(root: Path, *, skip: bool, report: Report) -> list[Path]:
     """Return the recordings of the substances in `root`, sorted; what lies there under a wrong name is refused."""
+
+    def inside(folder: Path) -> list[Path]:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NO_FILES)
+
     files: list[Path] = []
-    for folder in _inside(root):
-        for path in (_inside(folder) if folder.is_dir() else []) or [folder]:
+    for folder in inside(root):
+        for path in (inside(folder) if folder.is_dir() else []) or [folder]:
             if path.suffix.lower() == ".csv" and path != folder:
                 files.append(path)
                 continue
             found = "an empty folder" if path.is_dir() and path == folder else repr(path.name)
-            expected, hint = "recordings called <substance>/*.csv", "rename, move or delete it"
-            why = fault(path, expected=expected, found=found, hint=hint)
+            why = fault(path, "recordings called <substance>/*.csv", found, "rename, move or delete it")
             if not skip:
                 raise why
             report.skip(path, why)
     return files
-
-
-def _inside(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NO_FILES)

@@ -26,7 +26,7 @@ from smellkit.checks.clock import clock_columns
 from smellkit.checks.report import decoded
 from smellkit.checks.tables import Sheet, numbers
 from smellkit.errors import DataError
-from smellkit.noses import Column, Description
+from smellkit.noses import Description
 
 HEAD = 200  # lines from which the layout is read
 MISSING = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
@@ -95,33 +95,19 @@ def read_known(path: Path, nose: Description, report: Report) -> Raw:
     return Raw(path, pd.DataFrame(cells, index=sheet.lines), sheet=sheet)
 
 
-def tell_moved(raw: Raw, columns: Mapping[str, Column], report: Report) -> None:
-    """Tell of `columns` that hold what they can't: they are not used, but the cells of their rows may have moved."""
+def tell_moved(raw: Raw, nose: Description, report: Report) -> None:
+    """Tell of columns that hold what they can't: they are not used, but the cells of their rows may have moved."""
     sheet, moved = raw.sheet, {}
     assert sheet
-    for name in [name for name in columns if name in sheet.header]:
-        values, (low, high) = numbers(sheet.cells[name]), columns[name].span
-        wrong = ~((values >= low) & (values <= high)) & (values != columns[name].overflow)
+    for name in [name for name in nose.columns if name in sheet.header and name not in raw.cells]:
+        values, (low, high) = numbers(sheet.cells[name]), nose.columns[name].span
+        wrong = ~((values >= low) & (values <= high)) & (values != nose.columns[name].overflow)
         if wrong.any():
             row = int(wrong.argmax())
             moved[name] = f"line {sheet.lines[row]}, {str(sheet.cells[name][row])[:40]!r}"
     if moved:
         what = f"{', '.join(moved)} can't hold what they hold ({next(iter(moved.values()))})"
         report.tell(sheet.path, f"{what}: not used, but have cells moved?", len(sheet.cells))
-
-
-def row_fault(sheet: Sheet, row: int, cell: str, *, whole: bool) -> str:
-    """What a row tells of why its `cell` is no reading (`whole`: nor is any other), as a hint; "" where it does not."""
-    cells = [str(one[row]) for one in sheet.cells.columns]
-    if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell):
-        return "write numbers with a point and without thousands commas"
-    if set(cells) & set(sheet.header):
-        return "the header stands here again: delete the line; are its columns in the same order?"
-    if not "".join(cells).strip():
-        return "the row is empty: delete it and those below"
-    if whole and not any(map(NUMBER["."].fullmatch, cells)):
-        return "that is a line of units or remarks: delete it"
-    return ""
 
 
 class Layout(NamedTuple):
