@@ -31,7 +31,7 @@ from smellkit import checkpoint, paths
 from smellkit.checks import Report
 from smellkit.errors import SmellkitError
 from smellkit.gcode import recordings as machine
-from smellkit.odour import mixtures
+from smellkit.odour import recordings
 from smellkit.odour.predict import recording_rows
 from smellkit.odour.scents import read_scents
 from smellkit.odour.smell import SubstanceSmell, load_smell
@@ -221,7 +221,7 @@ KINDS = (
     Kind("a.csv", LINES | CLOCKS | UNITS | NOT_DATA, _board, _substances),
     Kind(MIXTURE, {name: fault for name, fault in (LINES | CLOCKS | NOT_DATA).items() if name != "not a number"},
          _copied("smellnet/mixture/test_seen/*.csv", MIXTURE),
-         lambda path, report: mixtures.read_mixture(path, report=report).values.tobytes()),
+         lambda path, report: recordings.read_mixture(path, report=report).values.tobytes()),
     Kind("face_001.parquet", PARQUET, _copied("gcode/face_001.parquet", "face_001.parquet"), _rows_of),
     Kind("face_001_aligned.csv", {name: LINES[name] for name in MACHINE} | NOT_DATA,
          lambda folder: pd.read_parquet(paths.sample() / "gcode/face_001.parquet").to_csv(

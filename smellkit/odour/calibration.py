@@ -34,8 +34,7 @@ from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.odour import readers
 from smellkit.odour.confidence import fit_temperature
 from smellkit.odour.mixture import Array, Hybrid, Neighbours, level_and_slope, log_levels
-from smellkit.odour.mixtures import LENGTH, MixtureWindows, read_mixture_files
-from smellkit.odour.mixtures import cut as cut_mixtures
+from smellkit.odour.recordings import LENGTH, MixtureWindows, cut_mixtures, read_mixture_files
 from smellkit.odour.scents import ALIASES, ODORANTS
 from smellkit.odour.smell import SubstanceSmell, _discriminant, load_hybrid
 from smellkit.odour.windows import LabelledWindows, cut

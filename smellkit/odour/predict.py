@@ -20,7 +20,7 @@ from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
-from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
+from smellkit.odour.recordings import MixtureWindows, cut_mixtures, read_mixture_files
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 from smellkit.sensors import SMELLNET
@@ -157,7 +157,9 @@ def read_folder(
             kept[number] = False
     if not kept.any():
         raise DataError(f"No recording in {folder} can be used", hint="; ".join(report.skipped.values())[:300])
-    return cut([value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True))
+    return cut_mixtures(
+        [value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True)
+    )
 
 
 def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:

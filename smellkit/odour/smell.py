@@ -26,14 +26,24 @@ from smellkit.checks import Pace, Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
 from smellkit.noses import Description
-from smellkit.odour import mixtures, readers
+from smellkit.odour import readers
 from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make, renamed
 from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
-from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.readers import Stretch
-from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
+from smellkit.odour.recordings import (
+    ALL,
+    LENGTH,
+    MIXTURE_GAS,
+    STEPS,
+    STRIDE,
+    STUCK,
+    base_of,
+    find,
+    read_mixture,
+    read_recordings,
+)
 from smellkit.odour.scents import SCENTS, category, to_channels
 from smellkit.odour.senses import SENSES, Probe, Senses, usual
 from smellkit.odour.windows import Protocol, cut
@@ -172,7 +182,7 @@ class MixtureSmell:
     confidence = Confidence()
     about = "trained weights, mixtures of twelve scents"
     span = LENGTH
-    pace = mixtures.PACE
+    pace = MIXTURE.pace
     nose: Description = MIXTURE
 
     @classmethod

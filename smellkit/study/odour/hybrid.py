@@ -27,7 +27,7 @@ from smellkit.odour.mixture import (
     recording_means,
     summary,
 )
-from smellkit.odour.mixtures import LENGTH, MixtureWindows
+from smellkit.odour.recordings import LENGTH, MixtureWindows
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour.mixture_data import groups, labels
 
