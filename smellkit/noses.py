@@ -70,12 +70,14 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # key -> what it may be
     "baud": (lambda value: _number(value) and value > 0, "the speed of a serial line"),
     "role": (lambda value: value in ROLES, "one of " + ", ".join(ROLES)),
     "unit": (lambda value: _text(value) and value in UNITS, "one of " + ", ".join(UNITS)),
-    "span": (lambda value: _list(value, _number) and [*value] == sorted({*value}) and len(value) == 2,
-             "[lowest, highest] that the converter can say"),
+    "span": (
+        lambda value: _list(value, _number) and len(value) == 2 and value[0] < value[1],
+        "[lowest, highest] that the converter can say",
+    ),
     "fault": (lambda value: _list(value, _number), "a list of numbers"),
     "overflow": (_number, "a number"),
     "also": (lambda value: _list(value, _text), "a list of names"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

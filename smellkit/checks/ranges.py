@@ -65,8 +65,7 @@ class Ranges:
     ) -> Ranges:
         """Measure training recordings (rows, channels); NaN is what is missing."""
         parts = [np.asarray(part, np.float64) for part in recordings]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a channel that is absent everywhere
             low, high = np.nanquantile(np.concatenate(parts), [0.01, 0.99], axis=0)
             activity = np.nanmedian([np.nanstd(part, axis=0) for part in parts], axis=0)
             sizes = [_sizes(part, unit) for part in parts]
@@ -152,8 +151,7 @@ def _explained(middle: NDArray, far: NDArray, ranges: Ranges) -> str:
 def _sizes(values: NDArray, unit: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Of each kind of channel in `values` (rows, channels): root mean square of the medians, median of deviations."""
     kinds = np.array(unit)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a channel that is absent
         middle, moves = np.nanmedian(values, axis=0), np.nanstd(values, axis=0)
         groups = [(name, kinds == name) for name in dict.fromkeys(unit)]
         return {name: (np.sqrt(np.nanmean(middle[own] ** 2)), np.nanmedian(moves[own])) for name, own in groups}

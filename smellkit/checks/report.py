@@ -264,7 +264,8 @@ def read_yaml(path: Path | str) -> Any:
     except yaml.YAMLError as why:
         mark = getattr(why, "problem_mark", None)
         place = {"line": mark.line + 1, "column": str(mark.column + 1)} if mark else {}
-        raise fault(path, "YAML", str(getattr(why, "problem", None) or why)[:120], "correct it there", **place) from why
+        problem = str(getattr(why, "problem", None) or why)[:120]
+        raise fault(path, "YAML", problem, "correct that line", **place) from why
     except (RecursionError, ValueError, OverflowError, TypeError) as why:
         raise fault(path, "YAML", str(why)[:120], "is it the right file?") from why
     return _object(path, {} if value is None else value)
@@ -314,8 +315,7 @@ def _unpacked(path: Path, data: bytes, report: Report) -> Image:
     """Return the first frame, upright; what is too large is refused from its header."""
     from PIL import Image, ImageOps
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a lower limit of ours comes next
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # our limit is lower
         picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = picture.size
         if width * height > PIXELS:

@@ -65,9 +65,7 @@ class Raw:
     session: str = ""
     rate: float | None = None
     units: dict[str, str] = field(default_factory=dict)
-    bad: dict[str, tuple[int, str]] = field(
-        default_factory=dict
-    )  # column of numbers -> line and text of one that isn't
+    bad: dict[str, tuple[int, str]] = field(default_factory=dict)  # column of numbers -> line, text of one that is none
     named: bool = True  # there is a header
     features: bool = False
     sheet: Sheet | None = None  # the file's own cells, where none of them may be missing

@@ -107,8 +107,9 @@ def _on_another_day(result: dict[str, Any], absolute: float) -> str:
 
 def report(result: dict[str, Any]) -> str:
     """The audit as text."""
-    lines = [f"{result['recordings']} recordings of {result['substances']} substances, "
-             f"chance {result['chance_level']:.1%}", "", "First row of a recording alone, per cent"]  # fmt: skip
+    count, chance = result["substances"], result["chance_level"]
+    lines = [f"{result['recordings']} recordings of {count} substances, chance {chance:.1%}"]
+    lines += ["", "First row of a recording alone, per cent"]
     lines += [f"  {name:42} {percent(value)}" for name, value in result["first_row"].items()]
     lines += ["", "Windows of the test split, top-1 in per cent (and from another session, top-1 / top-5)"]
     for name, value in result["windows"].items():
