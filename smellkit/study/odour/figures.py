@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from smellkit import options, plots
 from smellkit.odour.confidence import margin
-from smellkit.odour.mixtures import MixtureWindows
-from smellkit.odour.recordings import GAS, RATE
+from smellkit.odour.recordings import GAS, RATE, MixtureWindows
 from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category, to_channels
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import evaluate
