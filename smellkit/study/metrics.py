@@ -54,11 +54,8 @@ def bootstrap(values: ArrayLike, *, groups: ArrayLike | None = None, rounds: int
     Windows of one recording are not independent: pass the recordings as `groups`, and whole recordings are drawn.
     """
     values = np.asarray(values, dtype=np.float64)
-    if groups is None:
-        sums, counts = values, np.ones(len(values))
-    else:
-        _, which = np.unique(np.asarray(groups), return_inverse=True)
-        sums, counts = np.bincount(which, weights=values), np.bincount(which).astype(float)
+    which = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(which, weights=values), np.bincount(which).astype(float)
     drawn = np.random.default_rng(seed).integers(0, len(sums), size=(rounds, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -83,9 +80,8 @@ def over_seeds(values: Sequence[float]) -> Interval:
     """Mean over repetitions with a 95 % interval by Student's t; a single value has an infinite one."""
     from scipy import stats
 
-    sample = np.asarray(values, dtype=np.float64)
-    mean = float(sample.mean())
-    if len(sample) < 2:
+    mean = float(np.mean(values))
+    if len(values) < 2:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half)
