@@ -67,9 +67,9 @@ def text(name: str, result: Mapping[str, Any]) -> str:
     parts = []
     for table in _tables(result, layouts().get(name, {})):
         rows = {row: map(cell, figures) for row, figures in table.rows}
-        parts.append(f"{table.title}\n{pd.DataFrame.from_dict(rows, orient='index', columns=table.columns)}")
-    with pd.option_context("display.width", 200, "display.max_rows", None, "display.max_columns", None):
-        return "\n\n".join(parts)
+        shown = pd.DataFrame.from_dict(rows, orient="index", columns=table.columns).to_string()
+        parts.append(f"{table.title}\n{shown}\n")
+    return "\n".join(parts)
 
 
 def todo(folder: Path = FOLDER) -> pd.DataFrame:
