@@ -17,13 +17,8 @@ class Interval(NamedTuple):
     high: float
 
 
-def top_k(scores: ArrayLike, target: ArrayLike, *, k: int = 1) -> float:
-    """Share of rows whose target is among the `k` largest of `scores` (rows, classes)."""
-    return float(hits(scores, target, k=k).mean())
-
-
 def hits(scores: ArrayLike, target: ArrayLike, *, k: int = 1) -> NDArray[np.float64]:
-    """1.0 where the target is among the `k` largest scores, else 0.0; ties count against the target."""
+    """1.0 where the target is among the `k` largest scores (rows, classes), else 0.0; ties count against the target."""
     scores, target = np.asarray(scores), np.asarray(target)
     own = np.take_along_axis(scores, target[:, None], axis=1)
     return ((scores >= own).sum(axis=1) <= k).astype(np.float64)

@@ -6,12 +6,13 @@ site/results/*.json alone, as in `published`; drawings from site/templates; what
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -21,6 +22,9 @@ from smellkit.plots import PALETTE
 from smellkit.study import published, score
 from smellkit.study.published import FOLDER, Result
 from smellkit.tables import Figure, Table
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 WIDE, LINE, LETTER = 760, 22, 6.8  # a plot, a row, and a letter of a row's name, in pixels
 STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1e9)  # between ticks
@@ -85,12 +89,13 @@ def links(file: Path = paths.HOME / "_quarto.yml") -> dict[str, str]:
     }
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of site/templates filled in; texts are escaped."""
+@functools.cache
+def template(name: str) -> Template:
+    """A template of site/templates to `render`; texts are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     found = FileSystemLoader(paths.HOME / "site" / "templates")
-    return Environment(loader=found, autoescape=True, undefined=StrictUndefined).get_template(template).render(values)
+    return Environment(loader=found, autoescape=True, undefined=StrictUndefined).get_template(name)
 
 
 def _section(result: Result, layout: dict) -> str:
@@ -149,4 +154,4 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
         "ticks": [(x(tick), f"{tick:g}") for tick in ticks],
         "lines": [(x(at), name) for name, at in lines.items()],
     }
-    return render("intervals.svg.j2", **size, **told, **across)
+    return template("intervals.svg.j2").render(**size, **told, **across)

@@ -5,6 +5,7 @@ site/results.yaml says which tables a page shows of a file. A file without an en
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from smellkit.errors import DataError
 from smellkit.tables import Figure, Table, cell, markdown
 
 FOLDER = paths.HOME / "site" / "results"
+_parsed = functools.cache(yaml.safe_load)  # a page asks for the same text many times
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Result:
 def layouts(folder: Path = FOLDER) -> dict[str, Any]:
     """What site/results.yaml says: name -> title, command, tables."""
     file = folder.with_suffix(".yaml")
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return _parsed(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def read(folder: Path = FOLDER) -> dict[str, Result]:
@@ -100,9 +102,9 @@ def _read(path: Path, layout: dict[str, Any]) -> Result:
 
 def _tables(raw: Mapping[str, Any], layout: dict[str, Any]) -> tuple[Table, ...]:
     """The tables laid out or, where there is none, every single number under the keys that lead to it."""
-    numbers = tuple((name, ((value, None, None),)) for name, value in _numbers(raw))
     tables = tuple(table for part in layout.get("tables", []) if (table := _table(raw, part)).rows)
-    return tables or (Table("", "figure", ("value",), numbers),)
+    numbers = [] if tables else [(name, ((value, None, None),)) for name, value in _numbers(raw)]
+    return tables or (Table("", "figure", ("value",), tuple(numbers)),)
 
 
 def _table(raw: Mapping[str, Any], layout: dict[str, Any]) -> Table:

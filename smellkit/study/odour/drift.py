@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -181,18 +182,13 @@ def _standard(rows: Array, weight: Array | None = None) -> Array:
 
 
 LOGISTIC = ("logistic, C 0.1", "logistic, C 1")
-ADAPTED: dict[str, Callable[..., Array]] = {  # how to meet a batch without labels: which is chosen on simulated days
-    **{
-        f"{name}, standardised by the target": partial(aligned, views=["logs"], names=[name], rounds=1)
-        for name in ("LDA", "logistic, C 1", "SVM, C 10", "extra trees")
-    },
-    **{
-        f"logistic, {' and '.join(views)}, {rounds} rounds": partial(
-            aligned, views=views, names=LOGISTIC, rounds=rounds
-        )
-        for views in (["logs"], ["ratios"], ["logs", "ratios"])
-        for rounds in (1, 8)
-    },
+ADAPTED: Mapping[str, Callable[..., Array]] = {  # how to meet a batch without labels: which is chosen on simulated days
+    f"{name}, standardised by the target": partial(aligned, views=["logs"], names=[name], rounds=1)
+    for name in ("LDA", "logistic, C 1", "SVM, C 10", "extra trees")
+} | {
+    f"logistic, {' and '.join(views)}, {rounds} rounds": partial(aligned, views=views, names=LOGISTIC, rounds=rounds)
+    for views in (["logs"], ["ratios"], ["logs", "ratios"])
+    for rounds in (1, 8)
 }
 
 
@@ -310,17 +306,14 @@ def read(folder: Path) -> dict[int, Batch]:
 
 
 def _read_one(file: Path) -> Batch:
-    target, values = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        words = re.split(r"[;,\s]+", line.strip())
-        try:
-            gas = int(words[0]) - 1 if words[0].isdigit() else GASES.index(words[0].lower())
-            row = [float(word.split(":")[-1]) for word in words[2:]]
-            if len(row) != SENSORS * PER_SENSOR or not np.isfinite(row).all() or gas not in range(len(GASES)):
-                raise ValueError
-        except ValueError as why:
-            expected = f"a gas, its concentration and {SENSORS * PER_SENSOR} numbers"
-            raise fault(file, line=number, expected=expected, found=repr(line[:60]), hint="fetch it again") from why
-        target.append(gas)
-        values.append(row)
-    return Batch(np.array(values), np.array(target))
+    lines = pd.Series(file.read_text(encoding="utf-8").splitlines())
+    cells = lines.str.strip().str.split(r"[;,\s]+", regex=True, expand=True)
+    known = {name: gas for gas, name in enumerate(GASES)} | {str(gas + 1): gas for gas in range(len(GASES))}
+    gas, numbers = cells[0].str.lower().map(known), cells.iloc[:, 2:].apply(lambda cell: cell.str.split(":").str[-1])
+    values = numbers.apply(pd.to_numeric, errors="coerce").to_numpy(float)[:, : SENSORS * PER_SENSOR]
+    whole = np.isfinite(values).all(axis=1) & (numbers.notna().sum(axis=1) == SENSORS * PER_SENSOR)
+    for number in np.flatnonzero(~whole | gas.isna())[:1]:
+        expected = f"a gas, its concentration and {SENSORS * PER_SENSOR} numbers"
+        found = repr(lines[number][:60])
+        raise fault(file, line=number + 1, expected=expected, found=found, hint="fetch it again")
+    return Batch(values, gas.to_numpy(int))

@@ -211,10 +211,10 @@ def score(outputs: Batch, batch: Batch) -> dict[str, float]:
     whole = pd.DataFrame(scores).groupby(recording).mean().to_numpy()
     whole_target = pd.Series(target).groupby(recording).first().to_numpy()
     return {
-        "accuracy": metrics.top_k(scores, target),
-        "top5": metrics.top_k(scores, target, k=5),
+        "accuracy": float(metrics.hits(scores, target).mean()),
+        "top5": float(metrics.hits(scores, target, k=5).mean()),
         "macro_f1": metrics.macro_f1(scores.argmax(1), target),
-        "recording": metrics.top_k(whole, whole_target),
+        "recording": float(metrics.hits(whole, whole_target).mean()),
         "likelihood": float(scores[np.arange(len(target)), target].mean()),
     }
 

@@ -21,7 +21,7 @@ from smellkit.odour.pipeline import Pipeline, read_parts
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.plots import PALETTE
-from smellkit.study.pages import render
+from smellkit.study.pages import template
 
 FILE = paths.HOME / "site" / "try" / "sample.json"
 LOOKS = {
@@ -61,7 +61,7 @@ def animation(recording: Path, look: str) -> str:
     mixture = [(scent.replace("_", " "), share) for scent, share in shares]
     told = {"name": final.name, "number": SCENTS.index(final.name) + 1, "mixture": mixture, "likely": likely}
     told |= {"curves": curves, "seconds": len(rows), "first": answers[0][0], "lasts": LASTS, "palette": PALETTE}
-    return render("sniff.svg.j2", **told, **LOOKS[look]) + "\n"
+    return template("sniff.svg.j2").render(**told, **LOOKS[look]) + "\n"
 
 
 if __name__ == "__main__":

@@ -142,20 +142,23 @@ def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dic
     }
     checkpoint.save(folder, smell.network.state_dict(), runs.plain(manifest))
     if Path(folder).resolve().parent == paths.weights().resolve():  # they ship, and have met the tests
-        met = {words: figures[name]["window"] for name, words in TESTS.items() if name in figures}
-        looks = {test: {measure: {"value": value} for measure, value in one.items()} for test, one in met.items()}
+        looks = {TESTS[name]: {measure: {"value": value} for measure, value in one["window"].items()}
+                 for name, one in figures.items()}  # fmt: skip
         digest = checkpoint.manifest(folder)["sha256"]
         score.append(system="odour", weights=digest, command=made_by["command"], figures=looks)
     return f"{folder}: {figures}"
 
 
+def tests(smell: SubstanceSmell, data: str | Path) -> dict[str, LabelledWindows]:
+    """The windows of the test split and, where there are any, of other sessions."""
+    tables = {"test": read_recordings(data, "testing"), "other_session": other_sessions(data)}
+    return {name: cut(rows, smell.protocol, classes=smell.classes) for name, rows in tables.items() if rows is not None}
+
+
 def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     """Top-1, top-5 of windows and recordings on the test split and on other sessions, and how the calibration holds."""
     figures: dict[str, Any] = {}
-    for name, table in {"test": read_recordings(data, "testing"), "other_session": other_sessions(data)}.items():
-        if table is None:
-            continue
-        windows = cut(table, smell.protocol, classes=smell.classes)
+    for name, windows in tests(smell, data).items():
         values = smell.scores(windows.values)
         levels = {"window": 1, "recording": 0}
         top = {level: smellnet.at_level([values], windows, count) for level, count in levels.items()}
@@ -176,9 +179,8 @@ def _categories(smell: SubstanceSmell, scores: NDArray, windows: LabelledWindows
     kinds, p = zip(*(smell.category(row) for row in smell.calibrated(scores)), strict=True)
     right = np.array([category(smell.classes[i]) for i in windows.target]) == kinds
     sure = np.array(p) >= smell.confidence.category_least
-    return {"top1": right.mean(), "sure": sure.mean()} | (
-        {"right where sure": right[sure].mean()} if sure.any() else {}
-    )
+    held = {"top1": right.mean(), "sure": sure.mean()}
+    return held | ({"right where sure": right[sure].mean()} if sure.any() else {})
 
 
 def of_recordings(smell: SubstanceSmell, scores: NDArray, windows: LabelledWindows) -> dict[str, float]:
@@ -254,9 +256,7 @@ def _judged(experts: Experts, believed: NDArray, truth: NDArray) -> tuple[NDArra
 def odour_outcomes(data: str) -> dict[str, Outcome]:
     """What the shipped weights of substances score on windows of the official split and of other sessions."""
     smell = SubstanceSmell.load(paths.weights() / "odour")
-    parts = {"official split": read_recordings(data, "testing"), "another session": other_sessions(data)}
-    cuts = {name: cut(rows, smell.protocol, classes=smell.classes) for name, rows in parts.items() if rows is not None}
-    return {name: smellnet.outcome(smell.scores(windows.values), windows) for name, windows in cuts.items()}
+    return {TESTS[name]: smellnet.outcome(smell.scores(one.values), one) for name, one in tests(smell, data).items()}
 
 
 def mixture_outcomes(data: str) -> dict[str, Outcome]:

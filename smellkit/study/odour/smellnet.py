@@ -49,7 +49,8 @@ def run(
     report, earlier = Report(), earlier or {}
     training, testing = (recordings.read_recordings(data, split, report=report) for split in ("training", "testing"))
     away = other_sessions(data, report)
-    fits = {name: Fits(name, training, testing, away, seeds, folds) for name in models or systems.SYSTEMS}
+    known = {name: systems.named(name) for name in models or systems.SYSTEMS}
+    fits = {name: Fits(name, system, training, testing, away, seeds, folds) for name, system in known.items()}
     kept = {name: row for name, row in earlier.get("models", {}).items() if name not in fits}
     before, about = {"about": earlier.get("data"), "rows": kept}, describe(training, testing, away, report)
     result = evaluate.evaluate(fits, seeds=seeds, about=about, earlier=before, progress=progress)
@@ -62,15 +63,13 @@ class Fits:
     """The fits of one system: each call scores the test split and other sessions, and `published` makes its row."""
 
     name: str
+    system: systems.System
     training: pd.DataFrame
     testing: pd.DataFrame
     away: pd.DataFrame | None
     seeds: int
     folds: int
     scores: list[NDArray] = field(default_factory=list)  # of the test windows, one array a seed
-
-    def __post_init__(self):
-        self.system = systems.named(self.name)
 
     def __call__(self, seed: int) -> dict[str, Outcome]:
         """Fit with `seed` and return an Outcome for each level of the test split and for other sessions."""

@@ -24,7 +24,7 @@ from smellkit.odour.scents import category
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import cut
 from smellkit.study.odour.survey import other_sessions
-from smellkit.study.pages import render
+from smellkit.study.pages import template
 
 FILE = paths.HOME / "site" / "substances.json"
 WEIGHTS = "odour-same-session"
@@ -103,7 +103,7 @@ def _page(name: str, row: dict[str, Any]) -> str:
     lasted = next(iter(row["curves"].values()))["seconds"]
     shown = {"other_session": None, **row, "early": {**soon, "seconds": soon["seconds"] or [0]}}
     told = {"word": name.replace("_", " "), "row": shown, "lasted": lasted, "curves": curves}
-    return render("substance.qmd.j2", **told, probability=_drawn(soon["seconds"], soon["p"], (0, 1))) + "\n"
+    return template("substance.qmd.j2").render(**told, probability=_drawn(soon["seconds"], soon["p"], (0, 1))) + "\n"
 
 
 def _drawn(across: Sequence[float], values: Sequence[float], span: tuple[float, float]) -> dict[str, Any]:
