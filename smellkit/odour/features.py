@@ -39,11 +39,11 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     centred = centred - centred.mean(-1, keepdim=True)
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
     maps, sizes = _maps(x.shape[-1])
-    linear, cubic, *waves = _times(x, maps).split(sizes, -1)
+    linear, cubic, waves = _times(x, maps).split(sizes, -1)
     unexplained = x - _times(cubic, _cubics(x.shape[-1]).T)
     noise = unexplained.square().mean(-1, keepdim=True).sqrt()
     alone = [_quantiles(x), linear, deviation, noise, *_changes(change)]
-    alone += [*_autocorrelations(centred, deviation), _bands(*waves)]
+    alone += [*_autocorrelations(centred, deviation), _bands(waves)]
     together = [_correlations(centred), _correlations(change)]
     together += [_direction(linear[..., 0]), _direction(linear[..., 1]), _direction(deviation[..., 0])]
     return torch.cat([torch.cat(alone, -1).flatten(1), *together], -1)
@@ -83,10 +83,9 @@ def _autocorrelations(centred: Tensor, deviation: Tensor) -> list[Tensor]:
     return [(centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / variance for lag in LAGS]
 
 
-def _bands(cosines: Tensor, sines: Tensor) -> Tensor:
-    """Log power in `BANDS` bands of the spectrum."""
-    power = cosines.square() + sines.square()
-    return (_times(power, _pools(power.shape[-1])) + TINY).log()
+def _bands(waves: Tensor) -> Tensor:
+    """Log power in `BANDS` bands of the spectrum, from cosines and then sines (batch, channels, 2 frequencies)."""
+    return (_times(waves.square(), _pools(waves.shape[-1] // 2)) + TINY).log()
 
 
 def describe(windows: NDArray[np.float32], *, lag: int = 0) -> Tensor:
@@ -180,24 +179,24 @@ def _maps(steps: int) -> tuple[np.ndarray, list[int]]:
     phase = 2 * np.pi * np.outer(np.arange(1, steps // 2 + 1), np.arange(steps)) / steps
     taper = np.hanning(steps) / np.sqrt(steps)
     waves = [(wave(phase) * taper).astype(np.float32) for wave in (np.cos, np.sin)]
-    rows = _basis(steps), _cubics(steps), *waves
+    rows = _basis(steps), _cubics(steps), np.vstack(waves)
     return np.vstack(rows), [len(one) for one in rows]
 
 
 @functools.cache
 def _pools(frequencies: int) -> np.ndarray:
-    """Means over `BANDS` bands of the spectrum, as rows (BANDS, frequencies)."""
+    """Means over `BANDS` bands of the spectrum, as rows (BANDS, 2 frequencies): cosines and sines count alike."""
     frequency, edges = np.arange(1, frequencies + 1), np.geomspace(1, frequencies + 1, BANDS + 1)
     bands = ((frequency >= edges[:-1, None]) & (frequency < edges[1:, None])).astype(np.float32)
-    return bands / bands.sum(1, keepdims=True).clip(1)
+    return np.tile(bands / bands.sum(1, keepdims=True).clip(1), 2)
 
 
 def _correlations(x: Tensor) -> Tensor:
     """Of each pair of channels of x (batch, channels, steps): the cosine of the angle between them, (batch, pairs)."""
-    products, channels = (x @ x.transpose(1, 2)).flatten(1), x.shape[1]
-    size = (products[:, :: channels + 1] + TINY).sqrt()
-    one, other = np.triu_indices(channels, 1)
-    return products[:, one * channels + other] / (size[:, one] * size[:, other])
+    products, channels = x @ x.transpose(1, 2), x.shape[1]
+    size = (products.flatten(1)[:, :: channels + 1] + TINY).sqrt()
+    cosines = products / (size[:, :, None] * size[:, None])
+    return cosines.flatten(1)[:, np.flatnonzero(np.triu(np.ones((channels, channels)), 1))]
 
 
 def _direction(response: Tensor) -> Tensor:
