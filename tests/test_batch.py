@@ -283,7 +283,7 @@ def test_ctrl_c_leaves_no_kernel_and_no_result(books):
 def test_the_command_exits_with_1_and_a_short_message(books, monkeypatch):
     monkeypatch.setattr(batch.run, "__kwdefaults__", batch.run.__kwdefaults__ | {"folder": books})
     write(books / "02_second.ipynb", "epochs: int = 1", "raise ValueError('no such smell')")
-    result = CliRunner().invoke(command, [])
+    result = CliRunner().invoke(command, ["--workers", "1"])
     assert result.exit_code == 1
     assert "ValueError: no such smell" in result.output
     assert "Traceback" not in result.output

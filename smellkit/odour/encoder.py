@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         return {"z": z, "logits": self.head(z)}
 
     @torch.no_grad()
-    def run(self, windows: NDArray, output: str = "logits", *, batch: int = 512) -> Tensor:
+    def run(self, windows: NDArray, output: str = "logits", *, batch: int = 256) -> Tensor:
         """One output for any number of windows (n, steps, channels), in batches; (0, size) where there are none."""
         none = torch.zeros(0, {"z": self.head.in_features, "logits": self.head.out_features}[output])
         parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)

@@ -70,6 +70,41 @@ def arithmetic(count: float) -> float:
     return count / (2 * 1024**3 / min(timed(lambda: square @ square) for _ in range(9)))
 
 
+def traffic(count: float) -> float:
+    """Seconds that so many bytes take here at best, on one thread: a copy of 1.5 MB, which stays in the cache."""
+    import torch
+
+    source = torch.rand(3 * 2**17)
+    out = torch.empty_like(source)
+    return count / (2 * source.nbytes / min(timed(lambda: out.copy_(source)) for _ in range(99)))
+
+
+def roofline(call: Call) -> float:
+    """Seconds that the operators of torch in `call` take here at best: the longer of arithmetic and bytes of each.
+
+    What is done in numpy beside counts as nothing.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    from torch.utils.flop_counter import flop_registry
+
+    counted: list[tuple[float, int]] = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out, flops = func(*args, **(kwargs or {})), flop_registry.get(func._overloadpacket)
+            if not func.is_view:
+                tensors = [one for one in tree_leaves([args, kwargs, out]) if isinstance(one, torch.Tensor)]
+                counted.append((flops(*args, out_val=out) if flops else 0, sum(one.nbytes for one in tensors)))
+            return out
+
+    with torch.no_grad(), Count():
+        call()
+    a_flop, a_byte = arithmetic(1), traffic(1)
+    return sum(max(flops * a_flop, size * a_byte) for flops, size in counted)
+
+
 def peak(*words: str) -> float:
     """Megabytes that a Python program with these arguments takes at most, on one thread.
 
