@@ -25,7 +25,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import SmellkitError
 from smellkit.odour.live import Recogniser
-from smellkit.odour.pipeline import Mixture, Played, play
+from smellkit.odour.pipeline import Mixture, Played
 
 SPAN = 120  # rows that are drawn
 SILENCE = 5.0  # seconds without a row that are worth a word
@@ -155,7 +155,7 @@ class Session(contextlib.AbstractContextManager):
             elif self.answer is None:
                 self.message = "Nothing is recognised yet: wait for the first window, or choose a scent."
             else:
-                played = play(self.answer, self.player, seconds=seconds, mixture=mixture)
+                played = self.answer.play(self.player, seconds=seconds, mixture=mixture)
                 reason = self.answer.mixture_reason if mixture else self.answer.reason
                 self.message = "" if played else f"Nothing is played: {reason}."
                 self.plan, self.plan_began = played.plan, Clock.now()
