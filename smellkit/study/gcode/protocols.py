@@ -1,7 +1,5 @@
 """Three protocols, one table: train (or take up) the fits that a protocol asks for, and score their predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
