@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from smellkit import paths
 from smellkit.checks import Report
 
 log = logging.getLogger(__name__)
 KEEP = 24  # tables of one name; the oldest go first
-FORMAT = "arrow 1"  # of what is kept: another one is not read
+FORMAT = "arrow 3"  # of what is kept: another one is not read
 SETTLED = 2e9  # ns: a file that was written to more recently could change again within the grain of its time stamp
 
 
@@ -83,12 +84,12 @@ def _frame(kept: pa.RecordBatch) -> pd.DataFrame:
     """What `to_pandas` would make of it, but numbers are not copied, and may be written to."""
     columns = {}
     for name, values in zip(kept.schema.names, kept.columns, strict=True):
-        numbers = pa.types.is_floating(values.type) or pa.types.is_integer(values.type)
-        if numbers and not values.null_count:
+        if pa.types.is_run_end_encoded(values.type):
+            columns[name] = pc.run_end_decode(values).to_pandas()
+        elif (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)) and not values.null_count:
             columns[name] = np.frombuffer(values.buffers()[1], values.type.to_pandas_dtype(), len(values))
         else:
-            words = values.cast(pa.large_string()) if pa.types.is_dictionary(values.type) else values
-            columns[name] = words.to_pandas()
+            columns[name] = values.to_pandas()
     return pd.DataFrame(columns, copy=False)
 
 
@@ -110,7 +111,7 @@ def _kept(path: Path) -> pa.RecordBatch | None:
 def _keep(path: Path, table: pd.DataFrame, notes: Report) -> None:
     """Write the table and drop the oldest of its name; a folder that can't be written costs time later, no result."""
     columns = [one.combine_chunks() for one in pa.Table.from_pandas(table, preserve_index=False).columns]
-    compact = [one.dictionary_encode() if pa.types.is_large_string(one.type) else one for one in columns]
+    compact = [pc.run_end_encode(one) if pa.types.is_large_string(one.type) else one for one in columns]
     stored = pa.RecordBatch.from_arrays(compact, list(table.columns))
     stored = stored.replace_schema_metadata({"report": json.dumps(asdict(notes))})
     try:
