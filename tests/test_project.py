@@ -11,7 +11,6 @@ import yaml
 
 import smellkit
 from smellkit import checkpoint, paths
-from smellkit.card import card
 from smellkit.sensors import SENSORS
 from smellkit.study.pages import badges, open_links
 
@@ -73,7 +72,7 @@ def test_every_shipped_weight_has_a_card_made_from_its_manifest(tmp_path):
     assert len(folders) == 6
     for folder in folders:
         text = (folder / "README.md").read_text(encoding="utf-8")
-        assert text == card(checkpoint.manifest(folder)), folder.name
+        assert text == checkpoint.card(checkpoint.manifest(folder)), folder.name
         front = yaml.safe_load(text.split("---")[1])
         assert front["license"] == "mit" and front["library_name"] == "smellkit"
         assert "**Limits.**" in text

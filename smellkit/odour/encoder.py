@@ -221,12 +221,3 @@ def discriminant(windows: Tensor, weight: Tensor, bias: Tensor, **options: float
         network.head.weight[:, :kept] = (outer * sizes)[:, :kept].float()
         network.head.bias.copy_(bias)
     return network.eval()
-
-
-def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network's weights, under the present names of its parts; references for `calibrate` are none of it."""
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("references.")}
-    new = {"body.scale.": "backbone.standardizer.", "body.normal.": "backbone.normalizer.", "body.": "backbone."}
-    for old, name in new.items():
-        tensors = {name + key.removeprefix(old) if key.startswith(old) else key: t for key, t in tensors.items()}
-    return tensors

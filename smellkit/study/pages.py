@@ -14,12 +14,12 @@ from pathlib import Path
 
 import yaml
 
-from smellkit import paths, tables
+from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
-from smellkit.study import published, score
+from smellkit.study import published, score, tables
 from smellkit.study.published import FOLDER, Result
-from smellkit.tables import Figure, Table
+from smellkit.study.tables import Figure, Table
 
 WIDE, LINE, LETTER = 760, 22, 6.8  # a plot, a row, and a letter of a row's name, in pixels
 PAGES = ("odour", "scents", "noses", "gcode", "plume", "speed")  # site/results-`name`.qmd

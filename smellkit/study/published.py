@@ -16,7 +16,7 @@ import yaml
 
 from smellkit import paths, runs
 from smellkit.errors import DataError
-from smellkit.tables import Figure, Table, markdown
+from smellkit.study.tables import Figure, Table, markdown
 
 FOLDER = paths.HOME / "site" / "results"
 

@@ -134,8 +134,7 @@ def _mixture(data: str) -> Outcomes:
 def _fusion(data: str) -> Outcomes:
     """The shipped experts; pictures and sentences by probes that did not see them, and as those mistake them."""
     from smellkit.odour.smell import Fused
-    from smellkit.study.odour.experts import untrained
-    from smellkit.study.odour.fusion import ALL, by_experts, name_of, outcomes
+    from smellkit.study.odour.fusion import ALL, by_experts, name_of, outcomes, untrained
     from smellkit.study.odour.scenes import read_scenes
 
     scenes = read_scenes(data, seed=1)

@@ -162,19 +162,18 @@ def plume(folder: Path) -> Iterator[tuple[str, Row]]:
     import torch
 
     from smellkit.export import onnx
-    from smellkit.plume import export, models
-    from smellkit.plume.predict import PlumePredictor
+    from smellkit.plume import models, predict
 
-    sized, fume = PlumePredictor.load(paths.weights() / "plume").model, models.build("fume").eval()
-    co2, ch4, present = export.example(np.random.default_rng(0))
+    sized, fume = predict.PlumePredictor.load(paths.weights() / "plume").model, models.build("fume").eval()
+    co2, ch4, present = predict.example(np.random.default_rng(0))
     frames = [models.to_size(frame, sized.size) for frame in (co2, ch4)]
     batch = {gas: models.normalise(frame / 255) for gas, frame in zip(GASES, frames, strict=True)} | {
         "present": present
     }
-    pair, whole = (*frames, present), export.Frames(sized).eval()
-    onnx(whole, folder / "plume.onnx", examples=[pair], inputs=export.INPUTS, outputs=export.OUTPUTS, each="pair")
+    pair, whole = (*frames, present), predict.Frames(sized).eval()
+    onnx(whole, folder / "plume.onnx", examples=[pair], inputs=predict.INPUTS, outputs=predict.OUTPUTS, each="pair")
     model, given = session(folder / "plume.onnx"), [part.numpy() for part in pair]
-    fast = partial(model.run, None, dict(zip(export.INPUTS, given, strict=True)))  # masks, not only logits
+    fast = partial(model.run, None, dict(zip(predict.INPUTS, given, strict=True)))  # masks, not only logits
     with torch.inference_mode():
         yield "a pair of plumes / FUME", versus(lambda: sized(batch), lambda: fume(batch), rounds=60)
         yield "a pair of plumes by ONNX Runtime / FUME", versus(fast, lambda: fume(batch), rounds=60)

@@ -7,7 +7,6 @@ The data set (Feng et al., arXiv 2506.00239) has no label but the file name:
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -115,14 +114,12 @@ def origin(name: str, values: NDArray) -> str:
 
 
 def _duplicates(files: pd.Series, values: Sequence[NDArray]) -> list[str]:
-    """Return for each file the one with the same values that counts as first (well named, then by name), or ""."""
+    """For each file the one with the same values that counts as first (well named, then by name), or ""."""
     content = {file: rows.tobytes() for file, rows in zip(files, values, strict=True)}
-    often = Counter(content.values())
-    twins = [file for file in files if often[content[file]] > 1]
     first: dict[bytes, str] = {}
-    for file in sorted(twins, key=lambda file: (misplaced(file), " (" in file, file)):
+    for file in sorted(files, key=lambda file: (misplaced(file), " (" in file, file)):
         first.setdefault(content[file], file)
-    return ["" if first.get(content[file], file) == file else first[content[file]] for file in files]
+    return ["" if first[content[file]] == file else first[content[file]] for file in files]
 
 
 def misplaced(file: str) -> bool:

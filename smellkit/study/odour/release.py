@@ -27,8 +27,7 @@ from smellkit.study import ranges, score
 from smellkit.study.odour import calibrated, sessions, smellnet, systems
 from smellkit.study.odour.days import movements, moving_windows
 from smellkit.study.odour.encoder_task import RECIPES
-from smellkit.study.odour.experts import fit_experts
-from smellkit.study.odour.fusion import SUBSETS, posterior
+from smellkit.study.odour.fusion import SUBSETS, fit_experts, posterior
 from smellkit.study.odour.hybrid import fit_classifier, fit_hybrid, save_hybrid, tensors_of
 from smellkit.study.odour.mixture_data import known_mixtures, read_windows, training_split
 from smellkit.study.odour.mixture_task import load_encoder, task
