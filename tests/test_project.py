@@ -12,7 +12,7 @@ import yaml
 import smellkit
 from smellkit import checkpoint, paths
 from smellkit.sensors import SENSORS
-from smellkit.study.pages import badges, open_links
+from smellkit.study.pages import links
 
 WORKFLOWS = sorted((paths.HOME / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((paths.HOME / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -90,12 +90,13 @@ def test_the_install_cell_of_notebook_00_has_the_address_of_the_site():
 def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
     file = tmp_path / "_quarto.yml"
     file.write_text('website: {repo-url: ""}\n')
-    assert open_links(file) == badges(file) == ""
+    assert set(links(file).values()) == {""}
     file.write_text("website: {repo-url: https://github.com/someone/smellkit}\n")
-    assert "mybinder.org/v2/gh/someone/smellkit/main" in open_links(file)
-    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in open_links(file)
+    found = links(file)
+    assert "mybinder.org/v2/gh/someone/smellkit/main" in found["open"]
+    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in found["open"]
     workflow = "actions/workflows/tests.yml"
-    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in badges(file)
+    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in found["badges"]
     assert (paths.HOME / ".github" / workflow.removeprefix("actions/")).exists()
 
 

@@ -27,7 +27,7 @@ COMMANDS = {  # name -> "module:attribute"; a module is imported only when its c
     "calibrate": "smellkit.cli.commands:calibrate",
     "submit": "smellkit.study.odour.commands:submit",
     "neckwear": "smellkit.cli.neckwear:neckwear",
-    "nose": "smellkit.cli.nose:nose",
+    "nose": "smellkit.cli.data:nose",
 }
 READERS = logging.getLogger("smellkit.checks.report")
 

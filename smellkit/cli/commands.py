@@ -37,7 +37,7 @@ EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
 
 CALIBRATORS = {  # weights -> function(folder, *, labels, out, using) -> what happened
     "mixture": "smellkit.odour.calibration:calibrate",
-    "odour": "smellkit.odour.repair:repair",
+    "odour": "smellkit.odour.calibration:repair",
 }
 
 

@@ -29,9 +29,8 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide, prediction_sets
 from smellkit.odour.formats import header_of
-from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.readers import by_clock
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import MIXTURE_GAS, find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
 

@@ -22,8 +22,8 @@ from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
-from smellkit.odour.mixtures import STRIDE, MixtureWindows, cut, read_mixture_files
 from smellkit.odour.pipeline import Evidence, Pipeline
+from smellkit.odour.recordings import STRIDE, MixtureWindows, cut_mixtures, read_mixture_files
 from smellkit.odour.scents import ODORANTS, PICTURES, pictures_in, to_odorants
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell, load_hybrid
 from smellkit.sensors import SMELLNET
@@ -193,7 +193,9 @@ def read_folder(folder: Path, *, skip: bool, ranges: Ranges | None, report: Repo
     kept = np.array([why is None for why in reasons])
     if not kept.any():
         raise DataError(f"No recording in {folder} can be used", hint="; ".join(report.skipped.values())[:300])
-    return cut([value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True))
+    return cut_mixtures(
+        [value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True)
+    )
 
 
 def as_table(windows: MixtureWindows, ratios: NDArray) -> pd.DataFrame:

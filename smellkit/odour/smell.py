@@ -31,9 +31,19 @@ from smellkit.odour.confidence import Confidence, fit_temperature
 from smellkit.odour.encoder import Encoder, make
 from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
-from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.readers import Stretch
-from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
+from smellkit.odour.recordings import (
+    ALL,
+    LENGTH,
+    MIXTURE_GAS,
+    STEPS,
+    STRIDE,
+    STUCK,
+    base_of,
+    find,
+    read_mixture,
+    read_recordings,
+)
 from smellkit.odour.scene_encoder import usual
 from smellkit.odour.scents import SCENTS, category, to_channels
 from smellkit.odour.senses import SENSES, Probe, Senses

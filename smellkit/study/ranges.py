@@ -9,8 +9,7 @@ import numpy as np
 
 from smellkit.checks.ranges import Ranges
 from smellkit.gcode import recordings as machine
-from smellkit.odour.mixtures import MIXTURE_GAS, STEPS
-from smellkit.odour.recordings import read_recordings
+from smellkit.odour.recordings import MIXTURE_GAS, STEPS, read_recordings
 from smellkit.odour.smell import board_ranges
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -44,8 +45,8 @@ def versus(kit: Call, peer: Call, *, rounds: int, before: Call = lambda: None) -
     ratios = theirs / mine
     drawn = np.random.default_rng(0).choice(ratios, (2000, rounds))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    ratio = {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}
-    return {"ratio": ratio, "seconds": float(np.median(mine)), "peer": float(np.median(theirs)), "rounds": rounds}
+    row = once(float(np.median(mine)), float(np.median(theirs)), rounds=rounds)
+    return row | {"ratio": {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}}
 
 
 def timed(call: Call) -> float:
@@ -129,15 +130,8 @@ def session(file: Path) -> Any:
 @contextmanager
 def own_work(folder: Path) -> Iterator[None]:
     """Kept tables and runs lie in `folder`."""
-    names = {"SMELLKIT_WORK": str(folder / "work"), "SMELLKIT_RUNS": str(folder / "runs")}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
+    with mock.patch.dict(os.environ, SMELLKIT_WORK=str(folder / "work"), SMELLKIT_RUNS=str(folder / "runs")):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({name: value} if value is not None else {})
 
 
 def recordings(folder: Path, count: int) -> list[Path]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from smellkit import checkpoint
 from smellkit.odour import mixture
 from smellkit.odour.mixture import MANY, Array, Forest, Hybrid, MixtureClassifier, Neighbours, level_and_slope, summary
-from smellkit.odour.mixtures import LENGTH, MixtureWindows
+from smellkit.odour.recordings import LENGTH, MixtureWindows
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour.mixture_data import groups, labels
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from smellkit.checks import Report, fault
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import MixtureWindows, cut_mixtures, find, read_mixture_files
 from smellkit.odour.scents import ODORANTS, odorant
 
 EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
@@ -137,7 +136,7 @@ def read_windows(folder: str | Path | None, split: str, *, copies: bool = False)
         own = index["duplicate_of"] == ""
         values = [value for value, kept in zip(values, own, strict=True) if kept]
         index = index[own].reset_index(drop=True)
-    return cut(values, index)
+    return cut_mixtures(values, index)
 
 
 def training_split(folder: str | Path | None) -> str:

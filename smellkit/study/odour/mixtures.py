@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from smellkit import checkpoint, runs, train
 from smellkit.odour.calibration import SessionCalibration
 from smellkit.odour.mixture import Hybrid, Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
-from smellkit.odour.mixtures import MixtureWindows
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import MixtureWindows, find
 from smellkit.odour.scents import ODORANTS
 from smellkit.options import check
 from smellkit.study.evaluate import Outcome, summarise

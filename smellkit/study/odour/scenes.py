@@ -27,8 +27,7 @@ from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.odour.experts import Experts
 from smellkit.odour.mixture import Array, levels
-from smellkit.odour.mixtures import MixtureWindows
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import MixtureWindows, find
 from smellkit.odour.scene_encoder import SceneEncoder, load_scene_encoder
 from smellkit.odour.scents import SCENTS, corpus, list_pictures, read_scents, to_channels
 from smellkit.odour.senses import FOLDS, SENSES, Probe, fit_probe, fit_texts, pictures_of
