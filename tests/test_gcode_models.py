@@ -241,6 +241,17 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
     assert torch.allclose(line.sum(dim=1), torch.ones(6)) and torch.allclose(operation.sum(dim=1), torch.ones(6))
 
 
+def test_the_operation_tells_apart_only_recordings_that_run_the_same_program():
+    lines, operations = [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7], [0] * 4 + [1] * 4 + [2] * 4
+    hmm = ProgramHMM(*map(torch.tensor, (lines, operations, ([True] + [False] * 3) * 3)))
+    seen = torch.zeros(4, dtype=torch.bool)
+    alone = torch.nn.functional.one_hot(torch.arange(4), 8) * 0.5 + 0.0625
+    told = torch.full((4, 9), 0.01)
+    told[:, 1], told[:, 2] = 0.04, 0.89  # levels of the third, lines of the others
+    line, operation = hmm(alone, told, seen=seen)
+    assert line.argmax(dim=1).tolist() == lines[:4] and (operation.argmax(dim=1) == 1).all()
+
+
 def test_a_recording_may_begin_in_the_middle_of_a_program():
     hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
     alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
