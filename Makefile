@@ -20,7 +20,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m smellkit
 FOLDER := $(if $(DATA),--data "$(abspath $(DATA))")
 UV := $(shell command -v uv)
-GET := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+# pip would compile 21,000 files, most of which nobody imports, one by one: a minute. uv leaves that to the first import, too.
+GET := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check)
 
 # The small build is not on PyPI: its index is asked where it can be reached; a mirror may have it in its own place.
 SMALL := https://download.pytorch.org/whl/cpu

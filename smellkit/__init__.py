@@ -3,7 +3,7 @@
 >>> from smellkit import NeckWear, Nose, Pipeline
 """
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 __version__ = "0.1.0"
@@ -17,8 +17,7 @@ _LAZY = {  # name -> "module:attribute": importing the kit itself loads neither 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'smellkit' has no attribute {name!r}")
-    module, attribute = _LAZY[name].split(":")
-    return getattr(import_module(module), attribute)
+    return resolve_name(_LAZY[name])
 
 
 def __dir__() -> list[str]:

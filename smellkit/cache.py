@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from smellkit import paths
 from smellkit.checks import Report
 
 log = logging.getLogger(__name__)
 KEEP = 24  # tables of one name; the oldest go first
-FORMAT = "arrow 1"  # of what is kept: another one is not read
+FORMAT = "arrow 3"  # of what is kept: another one is not read
 SETTLED = 2e9  # ns: a file that was written to more recently could change again within the grain of its time stamp
 
 
@@ -65,31 +66,26 @@ def table(
     build noted in its report is kept with the table and noted again.
     """
     key = hashlib.sha256(json.dumps([FORMAT, name, options, sorted(files.items())]).encode()).hexdigest()
-    path = paths.work() / "tables" / f"{name}-{key[:32]}.checked"
+    path, notes = paths.work() / "tables" / f"{name}-{key[:32]}.checked", Report()
     if (kept := _kept(path)) is not None:
-        result, notes = _frame(kept), Report.from_dict(json.loads(kept.schema.metadata[b"report"]))
-        notes.repeat()
+        result, said = _frame(kept), json.loads(kept.schema.metadata[b"report"])
+        for place in said["told"]:
+            notes.tell(*place)  # a warning again, although nothing was read
+        notes = Report(**said)
     else:
-        result = build(notes := Report())
-        _keep(path, _compact(result).replace_schema_metadata({"report": json.dumps(asdict(notes))}))
+        result = build(notes)
+        _keep(path, result, notes)
     if report is not None:
         report.add(notes)
     return result
 
 
-def _compact(table: pd.DataFrame) -> pa.RecordBatch:
-    """The table with its words as numbers of distinct ones."""
-    columns = [one.combine_chunks() for one in pa.Table.from_pandas(table, preserve_index=False).columns]
-    compact = [one.dictionary_encode() if pa.types.is_large_string(one.type) else one for one in columns]
-    return pa.RecordBatch.from_arrays(compact, list(table.columns))
-
-
 def _frame(kept: pa.RecordBatch) -> pd.DataFrame:
-    """What `_compact` was given: as `to_pandas` would make it, but numbers are not copied, and may be written to."""
+    """What `to_pandas` would make of it, but numbers are not copied, and may be written to."""
     columns = {}
     for name, values in zip(kept.schema.names, kept.columns, strict=True):
-        if pa.types.is_dictionary(values.type):
-            columns[name] = values.cast(pa.large_string()).to_pandas()
+        if pa.types.is_run_end_encoded(values.type):
+            columns[name] = pc.run_end_decode(values).to_pandas()
         elif (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)) and not values.null_count:
             columns[name] = np.frombuffer(values.buffers()[1], values.type.to_pandas_dtype(), len(values))
         else:
@@ -106,25 +102,25 @@ def _kept(path: Path) -> pa.RecordBatch | None:
     except OSError as why:
         log.warning("Can't read %s, so the files are read again: %s", path, why)
         return None
-    if _checksum(content := memoryview(data)[4:]) == data[:4]:
+    if zlib.crc32(content := memoryview(data)[4:]).to_bytes(4, "big") == data[:4]:
         return pa.ipc.open_file(content).get_batch(0)
     log.warning("%s is damaged, so the files are read again", path)
     return None
 
 
-def _checksum(content: bytes | memoryview | pa.Buffer) -> bytes:
-    return zlib.crc32(content).to_bytes(4, "big")
-
-
-def _keep(path: Path, stored: pa.RecordBatch) -> None:
+def _keep(path: Path, table: pd.DataFrame, notes: Report) -> None:
     """Write the table and drop the oldest of its name; a folder that can't be written costs time later, no result."""
+    columns = [one.combine_chunks() for one in pa.Table.from_pandas(table, preserve_index=False).columns]
+    compact = [pc.run_end_encode(one) if pa.types.is_large_string(one.type) else one for one in columns]
+    stored = pa.RecordBatch.from_arrays(compact, list(table.columns))
+    stored = stored.replace_schema_metadata({"report": json.dumps(asdict(notes))})
     try:
         with paths.replacing(path) as part:
             stream, fast = pa.BufferOutputStream(), pa.ipc.IpcWriteOptions(compression="lz4")
             with pa.ipc.new_file(stream, stored.schema, options=fast) as file:
                 file.write_batch(stored)
             content = stream.getvalue()
-            part.write_bytes(_checksum(content) + content)
+            part.write_bytes(zlib.crc32(content).to_bytes(4, "big") + content)
         same = path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.checked")
         for old in sorted(same, key=lambda old: old.stat().st_mtime)[:-KEEP]:
             old.unlink(missing_ok=True)

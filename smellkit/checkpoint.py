@@ -1,6 +1,4 @@
-"""Trained weights as safetensors beside a readable manifest; a pickle is never read."""
-
-from __future__ import annotations
+"""Trained weights as safetensors beside a readable manifest and a card made from it; a pickle is never read."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -11,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from smellkit import __version__, paths
-from smellkit.card import card
 from smellkit.checks import read_json
 from smellkit.checks.report import disguise
 from smellkit.errors import DataError, WeightsError
@@ -32,12 +29,19 @@ def save(folder: Path, tensors: Mapping[str, Tensor], manifest: dict[str, Any]) 
     folder = Path(folder)
     with paths.replacing(folder / FILE) as part:
         part.write_bytes(packed({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
-    digest = sha256((folder / FILE).read_bytes()).hexdigest()
-    described = {**manifest, "smellkit": __version__, "sha256": digest}
+    described = {**manifest, "smellkit": __version__, "sha256": sha256((folder / FILE).read_bytes()).hexdigest()}
     paths.write_json(folder / MANIFEST, described)
     if described.get("kind"):
         paths.write_text(folder / "README.md", card(described))
     return folder
+
+
+def card(manifest: Mapping[str, Any]) -> str:
+    """A model card as markdown with metadata, for people and for Hugging Face's hub, by the template card.md.j2."""
+    from jinja2 import Template
+
+    text = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
+    return Template(text, trim_blocks=True, keep_trailing_newline=True).render(manifest)
 
 
 def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -100,18 +104,14 @@ def fill(model: Network, tensors: Mapping[str, Tensor], *, where: str = "these w
 
     WeightsError lists the first five tensors that are missing, unknown or of another shape.
     """
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    here = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = [f"{name}: missing" for name in own if name not in here]
-    wrong += [f"{name}: unknown to the model" for name in here if name not in own]
-    wrong += [
-        f"{name}: {here[name]} in the file, {own[name]} in the model"
-        for name in own
-        if here.get(name, own[name]) != own[name]
+    own, here = ({name: tuple(tensor.shape) for name, tensor in all.items()} for all in (model.state_dict(), tensors))
+    wrong = [
+        f"{name}: {here.get(name, 'missing')} in the file, {own.get(name, 'unknown')} in the model"
+        for name in own | here
+        if own.get(name) != here.get(name)
     ]
     if wrong:
-        where = f"{FILE} and {MANIFEST} in {where}" if Path(where).is_dir() else where
-        what = f"{where} do not fit {type(model).__name__} of smellkit {__version__}:"
+        what = f"The weights in {where} do not fit {type(model).__name__} of smellkit {__version__}:"
         wrong = wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
         hint = "build the model with the options in the manifest, or train it again"
         raise WeightsError("\n  ".join([what, *wrong]), hint=hint)

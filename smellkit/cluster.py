@@ -1,7 +1,5 @@
 """Many tasks at once on dask: a process for each core of this machine, or the workers of a cluster's scheduler."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager

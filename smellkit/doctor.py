@@ -1,7 +1,5 @@
 """`smellkit doctor`: what this machine has, what is missing, and how to get it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
@@ -12,10 +10,9 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from smellkit import paths
+from smellkit import paths, site
 
 MARKS = {"good": "✓", "optional": "·", "missing": "✗"}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EXTRAS = {  # extra -> (import name, what it is for)
     "site": ("nbconvert", "the preview of the site"),
     "sweep": ("distributed", "sweeps"),
@@ -51,8 +48,7 @@ def as_text(findings: list[Finding]) -> str:
         if finding.hint and finding.level != "good":
             lines.append(f"  {'':<{width}}  Try: {finding.hint}")
     wrong = [finding.what for finding in findings if finding.level == "missing"]
-    lines += ["", "Missing: " + ", ".join(wrong) if wrong else "Everything that is required is here."]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"Missing: {', '.join(wrong)}" if wrong else "Everything that is required is here."])
 
 
 def _finding(what: str, there: object, state: str, hint: str, *, lack: str = "optional") -> Finding:
@@ -61,50 +57,33 @@ def _finding(what: str, there: object, state: str, hint: str, *, lack: str = "op
 
 def _tools() -> Iterator[Finding]:
     """Python, torch, and the programs that show pages."""
-    from smellkit import site
-
-    python = f"{platform.python_version()} on {platform.platform()}"
+    python = f"{platform.python_version()} on {platform.platform()}, {sys.prefix}"
     newer = "Python 3.11 or newer, or `conda env create -f environment.yml`"
     yield _finding("Python", sys.version_info >= (3, 11), python, newer, lack="missing")
-    own = sys.prefix if sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ else ""
-    yield _finding("Environment", own, own or "the system's Python", "`make run` makes a .venv of its own")
-    if find_spec("torch"):
-        import torch
-
-        kind = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-        yield Finding("torch", "good", f"{torch.__version__}, {kind}")
-    else:
-        yield Finding("torch", "missing", "not installed", "`pip install -e .`")
+    yield _package("torch", "torch", "`pip install -e .`", lack="missing")
     register = f"`{sys.executable} -m ipykernel install --sys-prefix`"
-    yield _finding("Kernel", *_kernel(), f"{register}, or `jupyter kernelspec remove python3` for the old one")
-    quarto = next(iter(site.find_quarto() or []), "")
+    hint = f"{register}, or `jupyter kernelspec remove python3` for the old one"
+    yield _finding("Kernel", *_kernel(), hint)
     hint = "`pip install quarto-cli`, or https://quarto.org, or QUARTO_PATH; the preview works without"
-    yield _finding("Quarto", quarto, quarto or "not found", hint)
-    browser = next(filter(None, map(shutil.which, BROWSERS)), "")
-    hint = "`apt-get install chromium`; only the browser tests need it"
-    yield _finding("Chromium", browser, browser or "not found", hint)
+    yield _finding("Quarto", quarto := site.find_quarto(), quarto or "not found", hint)
 
 
 def _kernel() -> tuple[bool, str]:
     """Whether JupyterLab's kernel python3 is this Python, and which it is; `smellkit run` always takes this one."""
-    try:
-        from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
+    try:
         spec = KernelSpecManager().get_kernel_spec("python3")
-        program, place = spec.argv[0], f" ({spec.resource_dir})"
-    except Exception as why:  # noqa: BLE001 - not installed, not there, or not a kernelspec: all are told
+        program = Path(spec.argv[0])
+    except (NoSuchKernel, OSError, ValueError) as why:
         return False, f"python3 can't be read: {why}"
-    if os.path.sep not in program:
-        return True, f"python3 is {program}{place}"
-    if shutil.which(program) is None:
-        return False, f"python3 is {program}, which does not exist{place}"
-    own = Path(program).parent == Path(sys.executable).parent
-    return own, f"python3 is {program}{'' if own else ', another Python than this one'}{place}"
+    own = len(program.parts) == 1 or program.parent == Path(sys.executable).parent  # a bare name is this one
+    return own, f"python3 is {program}{'' if own else ', another Python than this one'} ({spec.resource_dir})"
 
 
 def _ports() -> Iterator[Finding]:
     if not find_spec("serial"):
-        yield Finding("Serial", "missing", "pyserial is not installed", "`pip install -e .`")
+        yield _package("Serial", "serial", "`pip install -e .`", lack="missing")
         return
     from serial.tools import list_ports
 
@@ -129,8 +108,7 @@ def _data() -> Iterator[Finding]:
     hint = "`git checkout data/weights`, or train: `smellkit run --profile full`"
     yield _finding("Weights", names, ", ".join(names) or "none", hint)
     place = next(path for path in (paths.work(), *paths.work().parents) if path.exists())
-    free = shutil.disk_usage(place).free / 1e9
-    writable = os.access(place, os.W_OK)
+    free, writable = shutil.disk_usage(place).free / 1e9, os.access(place, os.W_OK)
     level = "missing" if not writable or free < 0.5 else "optional" if free < 5 else "good"
     state = f"{free:.1f} GB free at {paths.work()}" + ("" if writable else ", which can't be written")
     yield Finding("Disk", level, state, "make room, or set SMELLKIT_WORK and SMELLKIT_RUNS to another disk")
@@ -138,6 +116,11 @@ def _data() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for extra, (module, use) in EXTRAS.items():
-        there = find_spec(module)
-        state = f"{module} {metadata.version(module) if there else 'is not installed'}: {use}"
-        yield _finding(f"[{extra}]", there, state, f"`pip install -e '.[{extra}]'`")
+        yield _package(f"[{extra}]", module, f"`pip install -e '.[{extra}]'`", use=f": {use}")
+
+
+def _package(what: str, module: str, hint: str, *, use: str = "", lack: str = "optional") -> Finding:
+    there = find_spec(module)
+    return _finding(
+        what, there, f"{module} {metadata.version(module) if there else 'is missing'}{use}", hint, lack=lack
+    )

@@ -1,7 +1,5 @@
 """A network as one ONNX file, checked against torch before it gets its name: what the three systems' exports share."""
 
-from __future__ import annotations
-
 import json
 import logging
 import warnings
@@ -38,15 +36,13 @@ def onnx(
         hint = "pip install 'smellkit[export]'"
         raise OptionError("Export needs onnx, onnxscript and onnxruntime", hint=hint) from why
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells everyone that torchvision is not there
-    names: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs)}
+    how |= {"input_names": list(inputs), "output_names": list(outputs), "external_data": False, "verbose": False}
     options, times, worst = onnxruntime.SessionOptions(), [], 0.0
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     with paths.replacing(Path(out)) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, examples[0], str(part), **names, dynamo=True, external_data=False, verbose=False, **how
-        )
+        torch.onnx.export(module, examples[0], str(part), dynamo=True, **how)
         if facts:
             model = format.load(str(part))
             format.helper.set_model_props(model, {name: json.dumps(value) for name, value in facts.items()})

@@ -105,14 +105,13 @@ def _source(name: str, entry: Mapping, *, table: Path, mirror: str) -> Source:
     """Return the source of one table in the list, each of its checksums joined with its address."""
     files, line = [], ""
     try:
-        if "by_hand" in entry:
-            about = entry["title"], entry["home"], entry["licence"], entry["folder"]
-            return Source(name, *about, (), entry["by_hand"])
-        for line in (table.parent / entry["checksums"]).read_text("utf-8").splitlines():
+        about, by_hand = {key: entry[key] for key in ("title", "home", "licence", "folder")}, entry.get("by_hand", "")
+        listed = "" if by_hand else (table.parent / entry["checksums"]).read_text("utf-8")
+        for line in listed.splitlines():
             if line.strip() and not line.startswith("#"):
                 sha256, size, path = line.split(" ", 2)
                 files.append(File(path, _url(entry["from"], path, mirror=mirror), sha256, int(size)))
-        return Source(name, entry["title"], entry["home"], entry["licence"], entry["folder"], tuple(files))
+        return Source(name, **about, files=tuple(files), by_hand=by_hand)
     except (KeyError, ValueError, OSError) as why:
         place = f", checksums, {line!r}" if line else ""
         hint = "restore data/sources.toml and data/checksums"

@@ -27,6 +27,7 @@ from smellkit.errors import DataError
 from smellkit.options import alike
 
 FILE = "nose.toml"
+SHIPPED = paths.HOME / "data" / "noses"
 ROLES = ("gas", "temperature", "humidity", "pressure", "other")
 SECONDS = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 FULL = {255: "an 8-bit", 1023: "a 10-bit", 4095: "a 12-bit", 16383: "a 14-bit", 65535: "a 16-bit"}
@@ -50,8 +51,8 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(_number, value))
+def _list(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(map(of, value))
 
 
 def _text(value: Any) -> bool:
@@ -70,29 +71,25 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {  # key -> what it may be
     "role": (lambda value: value in ROLES, "one of " + ", ".join(ROLES)),
     "unit": (lambda value: _text(value) and value in UNITS, "one of " + ", ".join(UNITS)),
     "span": (
-        lambda value: _numbers(value) and len(value) == 2 and value[0] < value[1],
+        lambda value: _list(value, _number) and len(value) == 2 and value[0] < value[1],
         "[lowest, highest] that the converter can say",
     ),
-    "fault": (_numbers, "a list of numbers"),
+    "fault": (lambda value: _list(value, _number), "a list of numbers"),
     "overflow": (_number, "a number"),
-    "also": (lambda value: isinstance(value, list | tuple) and all(map(_text, value)), "a list of names"),
+    "also": (lambda value: _list(value, _text), "a list of names"),
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """What one column holds: numbers in `span`; `fault` are readings that mean no reading.
-
-    `overflow` is what the firmware writes for more than the top of the span: it is taken as the top. `also` are other
-    spellings of the column's name.
-    """
+    """What one column holds: numbers in `span`."""
 
     role: str
     unit: str
     span: tuple[float, float]
-    fault: tuple[float, ...] = ()
-    overflow: float | None = None
-    also: tuple[str, ...] = ()
+    fault: tuple[float, ...] = ()  # readings that mean no reading
+    overflow: float | None = None  # what the firmware writes for more than the top of the span: taken as the top
+    also: tuple[str, ...] = ()  # other spellings of its name
 
     def reading(self, value: float) -> float:
         """What `value` means: itself or the top of the span; NaN for no reading, infinity for what can't be."""
@@ -118,21 +115,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Description:
-    """A nose in words that a program can hold on to: its columns in order, and how fast rows come.
-
-    `rate` in Hz or None where nobody knows, `clock` is the column that holds the time of a row, `clock_unit` its unit
-    where its name does not tell. With `features` a row is a whole exposure, not a moment of one. `baud` is the speed of
-    its serial line.
-    """
+    """A nose in words that a program can hold on to: its columns in order, and how fast rows come."""
 
     name: str
     columns: dict[str, Column] = field(hash=False)
-    rate: float | None = None
-    clock: str | None = None
-    clock_unit: str | None = None
-    features: bool = False
+    rate: float | None = None  # Hz; None where nobody knows
+    clock: str | None = None  # the column that holds the time of a row
+    clock_unit: str | None = None  # where its name does not tell
+    features: bool = False  # a row is a whole exposure, not a moment of one
     about: str = ""
-    baud: int = 9600
+    baud: int = 9600  # of its serial line
 
     @property
     def gas(self) -> tuple[str, ...]:
@@ -160,7 +152,10 @@ class Description:
         columns = {}
         for name, one in values["columns"].items():
             _check(one, Column, where=where, key=f"columns.{name}.")
-            columns[str(name)] = Column(**{key: _tuple(value) for key, value in one.items()})
+            said: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in one.items()
+            }
+            columns[str(name)] = Column(**said)
         if not any(column.role == "gas" for column in columns.values()):
             raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(columns))
         return cls(**{**values, "columns": columns})
@@ -170,8 +165,7 @@ def load(name: str | Path) -> Description:
     """The nose of a shipped name (`names()`), of a TOML file, or of the `nose.toml` in a folder."""
     path = Path(name)
     path = path / FILE if path.is_dir() else path
-    if not path.is_file():
-        path = _shipped() / f"{name}.toml"
+    path = path if path.is_file() else SHIPPED / f"{name}.toml"
     if not path.is_file():
         near = alike(str(name), names()) or names()
         raise DataError(f"There is no nose {str(name)!r}", hint=f"a file {FILE}, or one of {', '.join(near)}")
@@ -185,7 +179,7 @@ def load(name: str | Path) -> Description:
 
 def names() -> list[str]:
     """The noses that come with the kit."""
-    return sorted(path.stem for path in _shipped().glob("*.toml"))
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def of_manifest(manifest: Mapping[str, Any]) -> Description | None:
@@ -231,19 +225,10 @@ def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> s
     return "\n".join(text) + "\n"
 
 
-def _shipped() -> Path:
-    return paths.HOME / "data" / "noses"
-
-
 def _said(one: Any) -> dict[str, Any]:
     """The fields of a dataclass without those at their defaults, lists in place of tuples."""
-    kept = {each.name: getattr(one, each.name) for each in fields(one)}
-    kept = {each.name: kept[each.name] for each in fields(one) if kept[each.name] != each.default}
+    kept = {each.name: getattr(one, each.name) for each in fields(one) if getattr(one, each.name) != each.default}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _check(values: Any, kind: type, *, where: str, key: str) -> None:
@@ -260,8 +245,8 @@ def _check(values: Any, kind: type, *, where: str, key: str) -> None:
 
 
 def _wrong(where: str, key: str, expected: str, found: Any) -> DataError:
-    hint = "compare with `smellkit nose show mq-array`"
-    return fault(where, key=key, expected=expected, found="nothing" if found is None else repr(found), hint=hint)
+    found = "nothing" if found is None else repr(found)
+    return fault(where, expected, found, "compare with `smellkit nose show mq-array`", key=key)
 
 
 def _toml(value: Any) -> str:

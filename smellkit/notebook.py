@@ -41,11 +41,9 @@ class NotebookRun(runs.Run):
         svg = plots.svg(figure, alt=alt)
         if "matplotlib.pyplot" in sys.modules:  # which would show it a second time at the end of the cell
             sys.modules["matplotlib.pyplot"].close(figure)
-        if get_ipython() is None:
-            return
-        if len(svg) <= LARGEST_SVG:
+        if get_ipython() and len(svg) <= LARGEST_SVG:
             display(HTML(f'<figure class="smell-figure">{svg}</figure>'), metadata={"text/html": {"alt": alt}})
-        else:
+        elif get_ipython():
             display(Image(path.read_bytes(), format="png", retina=True, alt=alt))
 
     def finish(self, scores: dict[str, Any]) -> None:  # type: ignore[override]
@@ -63,9 +61,12 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
     from smellkit import plots
 
     if headless():  # no progress bars and no chatter: on a page they are noise, and as widgets they need a network
+        from tqdm.notebook import tqdm_notebook
+
         quiet = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
         os.environ.update(quiet | os.environ)
-        _no_bars()
+        begin = tqdm_notebook.__init__  # which does not look at TQDM_DISABLE
+        tqdm_notebook.__init__ = lambda self, *args, **given: begin(self, *args, **given | {"disable": True})
     if seed is not None:
         import numpy as np
         import torch
@@ -77,16 +78,7 @@ def start(name: str, *, seed: int | None = None, **params: Any) -> NotebookRun:
         torch.manual_seed(seed)
         params = {"seed": seed} | params
     plots.style()
-    run = runs.start(name, params)
-    return NotebookRun(run.name, run.folder, run.began)
-
-
-def _no_bars() -> None:
-    """Turn off tqdm's bars in notebooks, which do not look at TQDM_DISABLE."""
-    from tqdm.notebook import tqdm_notebook
-
-    begin = tqdm_notebook.__init__
-    tqdm_notebook.__init__ = lambda self, *args, **given: begin(self, *args, **given | {"disable": True})
+    return NotebookRun(**vars(runs.start(name, params)))
 
 
 def headless() -> bool:

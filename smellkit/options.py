@@ -1,11 +1,9 @@
 """Options by name: from `name=value` text or YAML to the typed keyword arguments of a function, or a refusal."""
 
-from __future__ import annotations
-
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pkgutil import resolve_name as resolve
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from smellkit.errors import OptionError
@@ -17,12 +15,6 @@ def find(table: dict[str, str], name: str, *, what: str) -> Callable:
     """Import what `table` ("name" -> "module:attribute") holds under `name`; `what` is the word for the error."""
     check([name], table, f"There is no {what}")
     return resolve(table[name])
-
-
-def resolve(address: str) -> Callable:
-    """Import "module:attribute"."""
-    module, _, attribute = address.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def check(names: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -65,8 +57,7 @@ def accepted(function: Callable) -> dict[str, type]:
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
     parameters = inspect.signature(function).parameters.values()
     kinds = {p.name: hints.get(p.name, type(p.default)) for p in parameters if p.default is not p.empty}
-    inside = {name: [part for part in get_args(kind) if part is not type(None)] for name, kind in kinds.items()}
-    return {name: (inside[name] or [kind])[0] for name, kind in kinds.items()}  # `Path | None` is a Path
+    return {name: next(iter(get_args(kind)), kind) for name, kind in kinds.items()}  # `Path | None` is a Path
 
 
 def task_of(kind: type[Kind], params: Mapping[str, Any]) -> Kind:
@@ -81,10 +72,8 @@ def split(values: dict[str, Any], *functions: Callable) -> list[dict[str, Any]]:
     """
     tables = [accepted(function) for function in functions]
     check(values, [name for table in tables for name in table], "There is no option")
-    return [
-        {name: convert(values[name], kind, name=name) for name, kind in table.items() if name in values}
-        for table in tables
-    ]
+    shares = [[(name, kind) for name, kind in table.items() if name in values] for table in tables]
+    return [{name: convert(values[name], kind, name=name) for name, kind in share} for share in shares]
 
 
 def convert(value: Any, kind: type, *, name: str) -> Any:

@@ -1,11 +1,10 @@
 """Where things lie, and how a file gets its final name: all at once or not at all."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -81,7 +80,7 @@ def lock(folder: Path, *, what: str) -> None:
     The lock is a file with process, host and start; one whose process is gone is taken over.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    own = {"pid": os.getpid(), "host": socket.gethostname(), "process": _began(os.getpid())}
+    own = {"pid": os.getpid(), "host": socket.gethostname(), "began": _began(os.getpid())}
     file = folder / LOCK
     for _ in range(2):
         try:
@@ -92,11 +91,23 @@ def lock(folder: Path, *, what: str) -> None:
             holder = read_json(file)
         if own.items() <= holder.items():
             return
-        if holder and (holder.get("host") != own["host"] or _alive(holder)):
-            who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+        if holder and (holder["host"] != own["host"] or _began(holder["pid"]) == holder["began"]):
+            who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
             hint = f"wait for it, use another name, or delete {file} if that process is gone"
             raise OptionError(f"Another run is writing here: {what} in {folder} ({who})", hint=hint)
         file.unlink(missing_ok=True)
+
+
+def _began(pid: int) -> str:
+    """When a process began, so that another one with its number is not taken for it; "" when it is gone."""
+    from psutil import Error, Process
+
+    try:
+        if sys.platform != "linux":
+            return str(Process(pid).create_time())
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[19]  # no clock moves it
+    except (OSError, Error):
+        return ""
 
 
 def unlock(folder: Path) -> None:
@@ -113,22 +124,6 @@ def locked(folder: Path, *, what: str) -> Iterator[None]:
         yield
     finally:
         unlock(folder)
-
-
-def _alive(holder: dict[str, Any]) -> bool:
-    """Whether the process that holds a lock of this host still runs; another one with its number does not count."""
-    from psutil import pid_exists
-
-    pid = holder.get("pid")
-    return isinstance(pid, int) and pid_exists(pid) and _began(pid) == holder.get("process")
-
-
-def _began(pid: int) -> str:
-    """When a process began, as Linux counts it; "" elsewhere."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def cell(name: str) -> str:

@@ -74,12 +74,15 @@ def bars(
     """
     names, heights = list(values.keys()), np.array([values[name] for name in values.keys()], float)  # noqa: SIM118
     figure, axes = _rows(names, label=label)
-    look: dict[str, Any] = {"height": 0.66, "error_kw": {"ecolor": INK, "elinewidth": 1.4, "capsize": 3}}
-    look["color"] = [(PALETTE[0], 0.9) if not highlight or name in highlight else (INK, 0.45) for name in names]
-    if low is not None and high is not None:
-        ends = np.array([[low[name], high[name]] for name in names], float).T
-        look["xerr"] = np.clip([heights - ends[0], ends[1] - heights], 0, None)
-    drawn = axes.barh(range(len(names)), np.nan_to_num(heights), **look)
+    ends = (
+        np.empty((2, 0))
+        if low is None or high is None
+        else np.array([[side[n] for n in names] for side in (low, high)])
+    )
+    errors = np.clip([heights - ends[0], ends[1] - heights], 0, None) if ends.size else None
+    shades = [(PALETTE[0], 0.9) if not highlight or name in highlight else (INK, 0.45) for name in names]
+    whiskers: Any = {"ecolor": INK, "elinewidth": 1.4, "capsize": 3}
+    drawn = axes.barh(range(len(names)), np.nan_to_num(heights), 0.66, color=shades, xerr=errors, error_kw=whiskers)
     for name, single in (points or {}).items():
         axes.plot(single, [names.index(name) + 0.42] * len(single), "o", mfc="none", color=PALETTE[1], markersize=4.5)
         axes.set_ylim(bottom=len(names) - 0.4)  # rings of the last bar are clear of the axis
@@ -88,7 +91,7 @@ def bars(
     axes.margins(x=0.12)
     if limits or np.nanmin(heights, initial=0) >= 0:
         axes.set_xlim(*(limits or (0, None)))
-    if low is not None and high is not None:
+    if ends.size:
         show_ends(axes, ends)
     return figure
 
@@ -131,24 +134,19 @@ def heat(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     label: str = "",
-    centre: float | None = None,
     numbers: bool = False,
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Heat map of `values`, (rows, columns); blue to red around `centre` when given, one colour ramp otherwise."""
+    """Heat map of `values`, (rows, columns), in inches of `size`, with `numbers` in the cells."""
     import seaborn
 
     values = np.asarray(values, float)
     width, height = size or (WIDTH, float(np.clip(1.2 + 0.3 * len(values), 2.6, 9)))
     figure, axes = canvas(height=height, width=width)
-    scale: dict[str, Any] = {"cmap": ramp()}
-    if centre is not None:
-        reach = float(np.nanmax(np.abs(values - centre))) or 1.0
-        scale = {"cmap": "RdBu_r", "vmin": centre - reach, "vmax": centre + reach}
     bar = {"label": label, "shrink": 0.7, "pad": 0.02, "aspect": 22, "fraction": 0.06}
     names = {"xticklabels": list(columns) or "auto", "yticklabels": list(rows) or "auto"}
     cells = {"annot": numbers, "fmt": ".2f", "annot_kws": {"fontsize": 9}, "rasterized": True, "cbar_kws": bar}
-    seaborn.heatmap(values, ax=axes, **names, **cells, **scale)
+    seaborn.heatmap(values, ax=axes, cmap=ramp(), **names, **cells)
     if numbers:
         shades = np.asarray(axes.collections[0].get_facecolor())[~np.isnan(values).ravel()]
         for text, (*_, alpha) in zip(axes.texts, shades, strict=True):
@@ -204,8 +202,11 @@ def lines(
     names = [] if group is None else list(table[group].drop_duplicates())
     shades = shades or dict(zip(names, colours(map(str, names)).values(), strict=True))
     look: dict[str, Any] = {"hue": group, "palette": shades} if names else {"color": PALETTE[0]}
-    half = lambda values: 1.96 * values.sem() if len(values) >= 3 else np.nan  # noqa: E731
-    band = lambda values: (values.mean() - half(values), values.mean() + half(values))  # noqa: E731
+
+    def band(values: pd.Series) -> tuple[float, float]:
+        half = 1.96 * values.sem() if len(values) >= 3 else np.nan
+        return values.mean() - half, values.mean() + half
+
     look["errorbar"] = band if table.duplicated([x, *([group] if group else [])]).any() else None
     seaborn.lineplot(table, x=x, y=y, err_kws={"alpha": 0.2, "linewidth": 0}, ax=axes, **look)
     if table[x].dtype.kind in "iu":
@@ -240,12 +241,12 @@ def stacked(table: pd.DataFrame, *, label: str = "share") -> Figure:
     return figure
 
 
-def timeline(table: pd.DataFrame, *, label: str = "seconds") -> Figure:
+def timeline(table: pd.DataFrame) -> Figure:
     """What happened when: rows of `name`, `start`, `end` in seconds, perhaps `strength` from 0 to 1, and `colour`."""
     colour = colours(map(str, table["name"]))
     if "colour" in table:
         colour = dict(zip(table["name"], table["colour"], strict=True))
-    figure, axes = _rows(colour, label=label)
+    figure, axes = _rows(colour, label="seconds")
     strength = table["strength"].clip(0, 1) if "strength" in table else np.ones(len(table))
     rows = [list(colour).index(str(name)) for name in table["name"]]
     shades = [(colour[str(name)], 0.3 + 0.7 * strong) for name, strong in zip(table["name"], strength, strict=True)]

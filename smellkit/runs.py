@@ -94,9 +94,9 @@ class Run:
         """Give the folder free; the finished run that was there before, if any, is there again."""
         earlier = self.folder / EARLIER
         if leads() and earlier.is_dir() and not self.finished:
-            shutil.rmtree(self.folder / "state", ignore_errors=True)
             _empty(self.folder)
-            _empty(earlier, into=self.folder)
+            for path in earlier.iterdir():
+                path.replace(self.folder / path.name)
             earlier.rmdir()
         paths.unlock(self.folder)
 
@@ -117,16 +117,10 @@ def start(name: str, params: dict[str, Any] | None = None) -> Run:
         raise OptionError(f"{name!r} is not a name for a run", hint="letters, digits, '-', '=' and '/'")
     run = Run(name, paths.runs() / name)
     claim(run)
-    if not leads():
-        return run
-    if run.finished:
-        shutil.rmtree(run.folder / EARLIER, ignore_errors=True)
-        (run.folder / EARLIER).mkdir()
-        _empty(run.folder, into=run.folder / EARLIER)
-    _empty(run.folder)
-    shutil.rmtree(run.folder / "state", ignore_errors=True)
-    paths.write_json(run.folder / "params.json", plain(params or {}))
-    paths.write_json(run.folder / "stamp.json", stamp())
+    if leads():
+        _empty(run.folder, into=run.folder / EARLIER if run.finished else None)
+        paths.write_json(run.folder / "params.json", plain(params or {}))
+        paths.write_json(run.folder / "stamp.json", stamp())
     return run
 
 
@@ -142,7 +136,11 @@ def leads() -> bool:
 
 
 def _empty(folder: Path, *, into: Path | None = None) -> None:
-    """Take every file but the lock out of a folder, for good or `into` another."""
+    """Take the files of a run out of its folder, for good or `into` another; runs whose names begin like it stay."""
+    if into:
+        shutil.rmtree(into, ignore_errors=True)
+        into.mkdir()
+    shutil.rmtree(folder / "state", ignore_errors=True)
     for path in [path for path in folder.iterdir() if path.is_file() and path.name != paths.LOCK]:
         if into:
             path.replace(into / path.name)

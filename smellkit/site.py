@@ -4,11 +4,9 @@
     data/runs/notebooks/<set>/*.ipynb  --+--> data/work/site (staging, ignored) --> _site
     site/images                        --+
 
-Nothing tracked by git is written, unless `publish` is asked to. The preview by nbconvert has the same pages,
-navigation, links and pictures; site/preview holds its template and look. Search and cross-references are Quarto's.
+Nothing tracked by git is written, unless `publish` is asked to. Without Quarto `preview` makes the same pages with the
+same bars; search, cross-references and contents of a page are Quarto's.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -19,7 +17,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,92 +25,75 @@ import yaml
 
 from smellkit import batch, paths
 from smellkit.errors import DataError, OptionError, SmellkitError
-from smellkit.preview import preview
+from smellkit.plan import NUMBERED
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
+SOURCE = re.compile(r'(href="[^":]+)\.(?:qmd|ipynb)(?=["#])')  # a link to what a page of ours is made from
+ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')
 KEPT = "site.json"  # in the work folder: what the site was made of
-NUMBERED = "[0-9][0-9]_*.ipynb"
-PANEL = "images/panel.png"  # what a page shows in the place of widgets, which would fetch scripts from a network
 FOLD = '<details class="solution"><summary>Solution</summary>'
-CAPTION = "The panel, as it looks in JupyterLab. It works there: run this notebook to use it."
+PANEL = "![The panel, as it looks in JupyterLab. It works there: run this notebook to use it.](../images/panel.png)"
 
 
 @dataclass(frozen=True)
 class Built:
-    """A built site: its first page, who made it, the warnings, and the whole log."""
+    """A built site: its first page, who made it, the file of the whole log, and the warnings in it."""
 
-    index: Path
+    index: str
     by: str
-    log: Path
+    log: str
     warnings: list[str] = field(default_factory=list)
-
-
-def made_of(source: str = "", *, quarto: bool = True, home: Path = paths.HOME) -> str:
-    """What is another text once anything has changed that the pages of the set `source` are made of."""
-    data, folder = home / "data", executed(source, home=home)
-    folders = [folder, home / "site", data / "weights", data / "noses", home / "smellkit"]
-    files = [home / "index.qmd", home / "_quarto.yml", data / "README.md", data / "croissant.json"]
-    states = [batch.state_of(place) for place in [*folders, *files]]
-    return json.dumps([folder.as_posix(), *map(str, _quartos() if quarto else []), *states])
-
-
-def kept(key: str) -> Built | None:
-    """The site that was built from the same (`made_of`), if it is still there."""
-    known = paths.read_json(paths.work() / KEPT)
-    index = Path(known.get("index", "nowhere"))
-    if known.get("key") != key or not index.exists():
-        return None
-    return Built(index, known["by"], Path(known["log"]), known["warnings"])
 
 
 def build(
     source: str = "",
     *,
-    key: str = "",
     home: Path = paths.HOME,
     quarto: bool = True,
-    parts: Mapping[str, str] | None = None,
-    pages: Mapping[str, str] | None = None,
+    content: Callable[[], tuple[Mapping[str, str], Mapping[str, str]]] = lambda: ({}, {}),
     progress: Callable[[str], object] = lambda text: None,
 ) -> Built:
     """Build the site in `home`/_site from the executed notebooks of the set `source`, by default the last one run.
 
-    `published` stands for site/notebooks. `quarto` off makes the preview even where Quarto is installed. `parts` maps
-    a name to the text that takes the place of its mark, `<!-- name -->`, on the first page. `key` is what `kept` knows
-    the site by.
+    The site that is there is returned when nothing changed that it was made of. `published` stands for site/notebooks;
+    `quarto` off makes the preview even where Quarto is installed. `content()` gives what takes the place of marks,
+    `<!-- name -->`, on the pages, name -> text, and more pages in site/, file name -> markdown.
     """
-    stage, out = paths.work() / "site", home / "_site"
-    command = find_quarto() if quarto else None
-    notes, warnings = assemble(
-        executed(source, home=home), stage, home=home, parts=parts or {}, raw=bool(command), pages=pages
-    )
+    notebooks, program = executed(source, home=home), _quarto_file() if quarto else ""
+    shown = [home / name for name in ("site", "index.qmd", "_quarto.yml", "smellkit", "data/weights", "data/noses")]
+    state = batch.state_of(notebooks, *shown, home / "data/README.md", home / "data/croissant.json")
+    key, known = f"{notebooks} {program} {state}", paths.read_json(paths.work() / KEPT)
+    if known.get("key") == key and Path(known["site"]["index"]).exists():
+        return Built(**known["site"])
+    stage, out, log, warnings = paths.work() / "site", home / "_site", "", list[str]()
+    command = find_quarto() if quarto else ""
+    parts, pages = content()
+    if absent := assemble(notebooks, stage, home=home, parts=parts, pages=pages, raw=bool(command)):
+        progress(f"Left out, since not executed: {', '.join(absent)}")
     if command:
-        by, (trouble, log) = "Quarto", _quarto(command, stage)
+        warnings, log = _quarto(command, stage)
     else:
-        by, trouble, log = "preview", preview(stage, stage / "_site"), ""
-        notes.insert(0, f"Quarto is not {'found' if quarto else 'wanted'}: a preview of the same pages, by nbconvert.")
-    for note in notes:
-        progress(note)
-    lines = [f"made by {by}", *notes, *(f"WARNING: {line}" for line in warnings + trouble), "", log]
-    log_file = paths.write_text(paths.work() / "site.log", "\n".join(lines).rstrip() + "\n")
+        preview(stage, stage / "_site")
+        progress(f"Quarto is not {'found' if quarto else 'wanted'}: a preview of the same pages, by nbconvert.")
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage / "_site", out)
-    built = Built(out / "index.html", by, log_file, warnings + trouble)
-    told = {"index": str(built.index), "by": by, "log": str(log_file), "warnings": built.warnings}
-    paths.write_json(paths.work() / KEPT, {"key": key, **told})
+    file = paths.write_text(paths.work() / "site.log", "\n".join([*(f"WARNING: {line}" for line in warnings), "", log]))
+    built = Built(str(out / "index.html"), "Quarto" if command else "preview", str(file), warnings)
+    paths.write_json(paths.work() / KEPT, {"key": key, "site": asdict(built)})
     return built
 
 
 def executed(source: str, *, home: Path = paths.HOME) -> Path:
     """Return the folder of the executed notebooks of the set `source`: the last one run, or else the published ones."""
-    sets = {path.name: path for path in (paths.runs() / "notebooks").glob("*")} | {"published": home / "site/notebooks"}
-    sets = {name: path for name, path in sets.items() if any(path.glob("*.ipynb"))}
+    folders = [home / "site" / "notebooks", *(paths.runs() / "notebooks").glob("*")]
+    made = {path: max((file.stat().st_mtime for file in path.glob("*.ipynb")), default=0.0) for path in folders}
+    sets = {path.name: path for path in sorted(folders[1:], key=lambda path: made[path]) if made[path]}
+    sets = ({"published": folders[0]} if made[folders[0]] else {}) | sets
     if not sets:
         raise DataError("No notebook has been executed yet", hint="`smellkit run`")
     if source not in ("", *sets):
         raise OptionError(f"There are no executed notebooks {source!r}", hint="one of " + ", ".join(sorted(sets)))
-    made = {name: max(file.stat().st_mtime for file in path.glob("*.ipynb")) for name, path in sets.items()}
-    return sets[source or max(made, key=lambda name: (name != "published", made[name]))]
+    return sets[source or list(sets)[-1]]
 
 
 def publish(source: str = "", *, home: Path = paths.HOME, parts: Mapping[str, str] | None = None) -> int:
@@ -131,8 +112,7 @@ def publish(source: str = "", *, home: Path = paths.HOME, parts: Mapping[str, st
         for there, here in {data: f"data/raw/{Path(data).name}", str(home): ".", str(Path.home()): "~"}.items():
             text = text.replace(there, here) if len(there) > 5 else text
         paths.write_text(out / path.name, text)
-    front = home / "README.md"
-    if front.exists():
+    if (front := home / "README.md").exists():
         paths.write_text(front, fill(front.read_text(encoding="utf-8"), parts or {}))
     return len(names)
 
@@ -148,29 +128,25 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
-def find_quarto() -> list[str] | None:
-    """Return the command of a Quarto that answers: QUARTO_PATH, on the PATH, or from the quarto-cli package."""
-    for place in _quartos():
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run([str(place), "--version"], capture_output=True, timeout=60, check=True)
-            return [str(place)]
-    return None
+def find_quarto() -> str:
+    """Return the program of a Quarto that answers, or "": QUARTO_PATH, on the PATH, or from the quarto-cli package."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        program = _quarto_file() or "nowhere"
+        subprocess.run([program, "--version"], capture_output=True, timeout=60, check=True)
+        return program
+    return ""
 
 
-def _quartos() -> list[Path]:
-    """The files that may be Quarto, first choice first."""
-    name = "quarto.exe" if os.name == "nt" else "quarto"
-    given = os.environ.get("QUARTO_PATH")
-    places = [Path(given), Path(given) / name, Path(given) / "bin" / name] if given else []
-    places += [Path(shutil.which("quarto") or ""), Path(sysconfig.get_path("scripts")) / name]
-    return [place for place in places if place.is_file()]
+def _quarto_file() -> str | None:
+    places = [os.environ.get("PATH", ""), sysconfig.get_path("scripts")]
+    return shutil.which(os.environ.get("QUARTO_PATH") or "quarto", path=os.pathsep.join(places))
 
 
-def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:
+def _quarto(program: str, stage: Path) -> tuple[list[str], str]:
     """Render with Quarto; return its warnings and its log. It exits with 0 on broken links: the log tells."""
     environment = os.environ | {"QUARTO_PYTHON": sys.executable, "NO_COLOR": "1"}
     done = subprocess.run(
-        [*command, "render", str(stage)], capture_output=True, text=True, env=environment, timeout=1800, check=False
+        [program, "render", str(stage)], capture_output=True, text=True, env=environment, timeout=1800, check=False
     )
     log = batch.COLOURS.sub("", done.stdout + done.stderr)
     if done.returncode:
@@ -184,51 +160,38 @@ def _quarto(command: list[str], stage: Path) -> tuple[list[str], str]:
 
 
 def assemble(
-    notebooks: Path,
-    stage: Path,
-    *,
-    home: Path,
-    parts: Mapping[str, str],
-    raw: bool,
-    pages: Mapping[str, str] | None = None,
-) -> tuple[list[str], list[str]]:
-    """Lay out everything the site is made of in `stage`; return what a reader may want to know, and warnings.
+    notebooks: Path, stage: Path, *, home: Path, parts: Mapping[str, str], pages: Mapping[str, str], raw: bool
+) -> list[str]:
+    """Lay out everything the site is made of in `stage`; return the pages of its bars that are not there.
 
-    `pages` are more pages for site/, file name -> markdown. With `raw`, HTML in outputs becomes a raw block of Quarto's
-    markdown: as HTML it would load scripts from a network.
+    With `raw`, HTML in outputs becomes a raw block of Quarto's markdown: as HTML it would load scripts from a network.
     """
     shutil.rmtree(stage, ignore_errors=True)
     shutil.copytree(home / "site", stage / "site", ignore=shutil.ignore_patterns("notebooks", "preview", "try"))
-    (stage / "site" / "notebooks").mkdir()
     if (home / "site" / "try").exists():
         stage_try(stage / "site" / "try", home=home)
-    warnings = []
     for path in sorted(notebooks.glob(NUMBERED)):
         book = json.loads(path.read_text(encoding="utf-8"))
-        if _stage(book, raw=raw) and not (home / "site" / PANEL).exists():
-            warnings.append(f"{path.name}: there is no site/{PANEL} to show in the place of its widgets")
-        (stage / "site" / "notebooks" / path.name).write_text(json.dumps(book, ensure_ascii=False), encoding="utf-8")
-    shutil.copy2(home / "index.qmd", stage)
-    if (described := home / "data" / "croissant.json").exists():
-        shutil.copy2(described, stage / "site")
+        paths.write_json(stage / "site" / "notebooks" / path.name, _stage(book, raw=raw))
+    for name, folder in {"index.qmd": stage, "data/croissant.json": stage / "site"}.items():
+        if (home / name).exists():
+            shutil.copy2(home / name, folder)
     for path in [stage / "index.qmd", *(stage / "site").glob("*.qmd")]:
         text = path.read_text(encoding="utf-8")
         for name, part in parts.items():
             text = text.replace(f"<!-- {name} -->", part)
         path.write_text(text, encoding="utf-8")
-    for file, text in (pages or {}).items():
+    for file, text in pages.items():
         paths.write_text(stage / "site" / file, text)
-    config = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8"))
+    config, absent = yaml.safe_load((home / "_quarto.yml").read_text(encoding="utf-8")), dict[str, None]()
+    website = config["website"]
     for setting, needs in {"site-url": ("site-url", "open-graph"), "repo-url": ("repo-url",)}.items():
-        if not config["website"].get(setting):
-            config["website"] = {key: value for key, value in config["website"].items() if key not in needs}
-    absent: list[str] = []
-    for bar in ("navbar", "sidebar", "page-footer"):
-        for key, items in config["website"][bar].items():
-            if isinstance(items, list):
-                config["website"][bar][key] = _present(items, stage, absent)
+        for name in () if website.get(setting) else needs:
+            website.pop(name, None)
+    for bar, side in {"navbar": "left", "sidebar": "contents", "page-footer": "right"}.items():
+        website[bar][side] = _present(website[bar][side], stage, absent)
     (stage / "_quarto.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return [f"Left out, since not executed: {', '.join(dict.fromkeys(absent))}"] if absent else [], warnings
+    return list(absent)
 
 
 def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
@@ -246,54 +209,126 @@ def stage_try(out: Path, *, home: Path = paths.HOME) -> None:
         shutil.copy2(min(files), out / f"{sample}.csv")
 
 
-def _stage(book: dict[str, Any], *, raw: bool) -> bool:
-    """Turn an executed notebook into what a page shows; return whether a picture took the place of its widgets.
+def _stage(book: dict[str, Any], *, raw: bool) -> dict[str, Any]:
+    """Turn an executed notebook into what a page shows.
 
-    Outputs that are all markdown become cells, for the headings in them.
+    A picture takes the place of its widgets, which would fetch scripts from a network; outputs that are all markdown
+    become cells, for the headings in them.
     """
     book["metadata"].pop("widgets", None)
-    data = {"text/markdown": f"![{CAPTION}](../{PANEL})"}
-    picture = [{"output_type": "display_data", "metadata": {}, "data": data}]  # one for all widgets
-    cells = []
+    picture = [{"output_type": "display_data", "metadata": {}, "data": {"text/markdown": PANEL}}]  # one for all widgets
+    cells: list[dict[str, Any]] = []
     for cell in book["cells"]:
         cell["source"] = "".join(cell["source"]).replace("](../site/", "](../")  # seen from site/notebooks
-        solution = raw and "solution" in cell["metadata"].get("tags", [])  # the preview's template folds it by itself
-        cells += [_markdown(f"{cell['id']}-fold", FOLD), cell] if solution else [cell]
-        outputs = []
-        for output in cell.get("outputs", []):
-            if batch.WIDGET not in output.get("data", {}):
-                outputs.append(output)
-            elif picture and not batch.is_bar(output):
-                outputs.append(picture.pop())
+        outputs = [output for output in cell.get("outputs", []) if batch.WIDGET not in output.get("data", {})]
+        if picture and len(outputs) < len(cell.get("outputs", [])):
+            outputs.append(picture.pop())
         words = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
-        if outputs and all(words):
-            cells += [_markdown(f"{cell['id']}-{n}", text) for n, text in enumerate(words)]
-            outputs = []
-        for output in outputs if raw else []:
-            if html := "".join(output.get("data", {}).get("text/html", "")):
-                output["data"] = {"text/markdown": f"```{{=html}}\n{html}\n```"}
-        if "outputs" in cell:
-            cell["outputs"] = outputs
-        cells += [_markdown(f"{cell['id']}-end", "</details>")] if solution else []
-    book["cells"] = cells
-    return not picture
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [] if all(words) else [_without_html(output) if raw else output for output in outputs]
+        around = ["", ""]
+        if raw and "solution" in cell["metadata"].get("tags", []):  # the preview's template folds it by itself
+            around = [FOLD, "</details>"]
+        texts = [around[0], *(words if all(words) else []), around[1]]
+        new = [
+            {"cell_type": "markdown", "metadata": {}, "id": f"{cell['id']}-{n}", "source": text}
+            for n, text in enumerate(texts)
+        ]
+        cells += [one for one in (new[0], cell, *new[1:]) if one["source"]]
+    return book | {"cells": cells}
 
 
-def _markdown(name: str, text: str) -> dict[str, Any]:
-    return {"cell_type": "markdown", "metadata": {}, "id": name, "source": text}
+def _without_html(output: dict[str, Any]) -> dict[str, Any]:
+    html = "".join(output.get("data", {}).get("text/html", ""))
+    return output | {"data": {"text/markdown": f"```{{=html}}\n{html}\n```"}} if html else output
 
 
-def _present(items: list[Any], stage: Path, absent: list[str]) -> list[Any]:
+def _present(items: list[Any], stage: Path, absent: dict[str, None]) -> list[Any]:
     """The entries of a bar whose pages are there; the names of the others go to `absent`."""
-    kept = []
+    there: list[Any] = []
     for item in items:
-        if isinstance(item, dict) and "contents" in item:
-            contents = _present(item["contents"], stage, absent)
-            kept += [item | {"contents": contents}] if contents else []
-            continue
         name = item if isinstance(item, str) else item.get("href", "")
-        if "://" in name or (stage / name).exists():
-            kept.append(item)
+        if not name:
+            contents = _present(item["contents"], stage, absent)
+            there += [item | {"contents": contents}] if contents else []
+        elif "://" in name or (stage / name).exists():
+            there.append(item)
         else:
-            absent.append(Path(name).stem)
-    return kept
+            absent[Path(name).stem] = None
+    return there
+
+
+# Where there is no Quarto
+
+
+def preview(stage: Path, out: Path) -> None:
+    """Render the project in `stage` into `out` with nbconvert: its own cells, in the frame of site/preview."""
+    config = yaml.safe_load((stage / "_quarto.yml").read_text(encoding="utf-8"))
+    shutil.copytree(stage / "site", out / "site", ignore=shutil.ignore_patterns("*.qmd", "*.ipynb", "*.html"))
+    shutil.copytree(paths.HOME / "site" / "preview", out / "site_libs", ignore=shutil.ignore_patterns("*.j2", "*.json"))
+    files = [path for pattern in config["project"]["render"] for path in sorted(stage.glob(pattern))]
+    books = {path.relative_to(stage).as_posix(): _book(path) for path in dict.fromkeys(files)}
+    titles = {source: book.cells[0].source.splitlines()[0].lstrip("# ") for source, book in books.items()}
+    script = (stage / config["format"]["html"]["include-after-body"]).read_text(encoding="utf-8")
+    exporter = _exporter()
+    for source, book in books.items():
+        page = {"source": source, "titles": titles, "script": script}
+        text, _ = exporter.from_notebook_node(book, {"page": page, "website": config["website"]})
+        text = ANCHOR.sub("", SOURCE.sub(r"\1.html", text))
+        paths.write_text(out / Path(source).with_suffix(".html"), text)
+
+
+def _book(path: Path) -> Any:
+    """A page as a notebook without hidden cells: a .qmd is one cell, its title and subtitle as in a notebook."""
+    import nbformat
+
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        book = nbformat.reads(text, as_version=4)
+        book.cells = [cell for cell in book.cells if not cell.source.startswith("#| include: false")]
+        for cell in book.cells:
+            cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE)
+        return book
+    matter, body = re.match(r"(?:---\n(.*?)\n---\n)?(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    try:
+        about = yaml.safe_load(matter or "") or {}
+    except yaml.YAMLError as why:
+        raise DataError(f"{path}: the front matter is not valid YAML: {why}", hint="name: value, between ---") from why
+    quote = f"> {about['subtitle']}\n\n" if about.get("subtitle") else ""
+    words = f"# {about.get('title', path.stem)}\n\n{quote}{body}"
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(words)])
+
+
+def _exporter() -> Any:
+    """nbconvert's exporter in our frame; maths become MathML, which needs no script, and `:::` divisions."""
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str, display: str = "inline") -> str:
+            try:
+                return convert(body.strip(), display=display)
+            except Exception:  # noqa: BLE001 - errors of many kinds for what it can't read, which stays as it is
+                return self.codespan(body)
+
+        def block_math(self, body: str) -> str:
+            return self.inline_math(body, "block")
+
+    def markdown(text: str) -> str:
+        plain = re.sub(r"^:{3,}[ \t]*(\{.*\})?[ \t]*$", _division, text, flags=re.MULTILINE)
+        return MarkdownWithMath(renderer=Renderer(escape=False)).render(plain)
+
+    return HTMLExporter(
+        template_name="preview", extra_template_basedirs=[str(paths.HOME / "site")],
+        exclude_input_prompt=True, exclude_output_prompt=True, filters={"markdown2html": markdown},
+    )  # fmt: skip
+
+
+def _division(mark: re.Match) -> str:
+    """Quarto's `::: {.class}`, a callout's too, as HTML, which markdown may be in."""
+    if not mark[1]:
+        return "\n</div>\n"
+    title = re.search(r'title="([^"]*)"', mark[1])
+    heading = f'<p class="callout-title">{title[1]}</p>\n' if title else ""
+    return f'\n<div class="{" ".join(re.findall(r"[.]([a-z-]+)", mark[1]))}">\n{heading}'

@@ -1,7 +1,5 @@
 """The one contract that joins a system to the trainer: a Task, and a data set that gives whole batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

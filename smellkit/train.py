@@ -5,8 +5,6 @@ set before the model is built, clipping, a cosine with warm-up, the best epoch b
 resume, one JSON line an epoch, and the test split scored once, at the end, with the best epoch's weights.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -81,11 +79,10 @@ def _train(run: Run, task: Task, settings: Settings, splits: dict[str, Dataset],
 
     set_seed(settings.seed)  # after loading, so that what loading draws does not move the first weights
     loop = _Loop(run, task, settings, splits["train"])
-    at = loop.progress
-    quiet = {} if runs.leads() else {"disable": True}
-    bar = tqdm(range(at.epoch, settings.epochs), desc=run.name, unit="epoch", leave=False, dynamic_ncols=True, **quiet)
+    look: dict[str, Any] = {"leave": False, "dynamic_ncols": True} | ({} if runs.leads() else {"disable": True})
+    bar = tqdm(range(len(loop.rows), settings.epochs), desc=run.name, unit="epoch", **look)
     for epoch in bar:
-        if settings.patience and epoch - at.best_epoch > settings.patience:
+        if settings.patience and epoch - loop.best_epoch() > settings.patience:
             break
         set_seed(settings.seed + epoch)  # a resumed run sees the batches that it would have seen
         loss = loop.train_epoch(task.loss, clip=settings.clip)
@@ -94,26 +91,10 @@ def _train(run: Run, task: Task, settings: Settings, splits: dict[str, Dataset],
         scores = loop.scores(splits["valid"], task=task, batch=settings.batch)
         bar.set_postfix({"loss": f"{loss:.3f}", task.watch: f"{scores[task.watch]:.3f}"})
         row = {"epoch": epoch, "loss": loss, "learning_rate": loop.schedule.get_last_lr()[0], **scores}
-        at.epoch, best = epoch + 1, scores[task.watch] > at.best
-        if best:
-            at.best, at.best_epoch = scores[task.watch], epoch
-        loop.keep(row, {"task": task.name, "params": asked, "epoch": epoch, **task.about()} if best else None)
+        loop.rows.append(runs.plain(row))  # NaN is None
+        best = loop.best_epoch() == epoch
+        loop.keep({"task": task.name, "params": asked, "epoch": epoch, **task.about()} if best else None)
     return loop.finish(task, splits)
-
-
-@dataclass
-class _Progress:
-    """What accelerate saves beside model, optimiser and random state."""
-
-    epoch: int = 0
-    best: float = -math.inf
-    best_epoch: int = -1
-
-    def state_dict(self) -> dict[str, float]:
-        return vars(self).copy()
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        vars(self).update(state)
 
 
 class _Loop:
@@ -122,7 +103,7 @@ class _Loop:
     def __init__(self, run: Run, task: Task, settings: Settings, train: Dataset):
         from accelerate import Accelerator, DataLoaderConfiguration, DistributedDataParallelKwargs
 
-        self.run, self.state = run, run.folder / "state"
+        self.run, self.state, self.watch = run, run.folder / "state", task.watch
         trackers = settings.tracker.split(",") if settings.tracker else None
         folder = str(run.folder / "trackers")
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -147,13 +128,14 @@ class _Loop:
         decay = get_ema_multi_avg_fn(settings.averaging)
         self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if settings.averaging else None
         self.chosen = self.average.module if self.average else model  # what is scored and kept
-        self.progress = _Progress()
-        self.accelerator.register_for_checkpointing(self.schedule, self.progress, *filter(None, [self.average]))
+        self.accelerator.register_for_checkpointing(self.schedule, *filter(None, [self.average]))
+        self.rows: list[dict[str, Any]] = []  # one an epoch
         if self.state.exists():
             self.accelerator.load_state(str(self.state))
             lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["epoch"] < self.progress.epoch]  # whose state was saved
+            kept = lines[: self.schedule.last_epoch // len(self.loader)]  # whose state was saved, too
             paths.write_text(run.folder / "metrics.jsonl", "".join(kept))
+            self.rows = [json.loads(line) for line in kept]
 
     def train_epoch(self, loss_of: Callable[[Batch, Batch], Tensor], *, clip: float) -> float:
         """One pass over the training batches; return the mean loss."""
@@ -181,13 +163,18 @@ class _Loop:
         said = [evaluate(self.chosen, data, task=task, batch=batch) if main else None]
         return broadcast_object_list(said)[0]
 
-    def keep(self, row: dict[str, Any], manifest: dict[str, Any] | None) -> None:
-        """Log the epoch, save the weights when a `manifest` says that they are the best, and the state to resume."""
-        self.accelerator.log(row, step=row["epoch"])
+    def best_epoch(self) -> int:
+        """The first epoch with the largest score, -1 before any has one."""
+        scores = [-math.inf, *(-math.inf if row[self.watch] is None else row[self.watch] for row in self.rows)]
+        return scores.index(max(scores)) - 1
+
+    def keep(self, manifest: dict[str, Any] | None) -> None:
+        """Log the last epoch, save the weights, if they are the best, with a `manifest`, and the state to resume."""
+        self.accelerator.log(self.rows[-1], step=len(self.rows) - 1)
         if self.accelerator.is_main_process:
             if manifest:
                 checkpoint.save(self.run.folder, self.chosen.state_dict(), manifest)
-            self.run.log(row)
+            self.run.log(self.rows[-1])
         try:
             with paths.writing(self.state):
                 self.accelerator.save_state(str(self.state))
@@ -204,7 +191,7 @@ class _Loop:
         size = sum(p.numel() for p in self.chosen.parameters())
         if self.accelerator.is_main_process:
             shutil.rmtree(self.state, ignore_errors=True)
-            self.run.finish({**scores, "best_epoch": self.progress.best_epoch, "parameters": size})
+            self.run.finish({**scores, "best_epoch": self.best_epoch(), "parameters": size})
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.run

@@ -39,9 +39,9 @@ class FaultyBoard(Board):
         if "header" in self.faults:
             yield self._header
         if "truncated" in self.faults:
-            line = next(self._replay())
+            line = next(super()._print())
             yield line[self._random.randrange(1, len(line)) :]
-        for number, line in enumerate(self._replay(), 1):
+        for number, line in enumerate(super()._print(), 1):
             fault = self._random.choice(timed) if timed and number % EVERY == 0 else ""
             yield from self._spoil(line, fault)
 

@@ -1,12 +1,11 @@
 """The pages for everybody: axe finds nothing serious, light or dark, at a desk or on a phone; no page is too wide."""
 
-import shutil
-
 import pytest
 
 from smellkit import paths, site
 from smellkit.study import pages
 from smellkit.study.odour import substances
+from tests.links import broken
 
 pytestmark = pytest.mark.browser
 axe_api = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install -e .[dev]")
@@ -18,22 +17,27 @@ LOOKED_AT = [
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, serving):
-    """A preview of all pages and of three published notebooks, served to this machine alone."""
+def built(tmp_path_factory):
+    """A preview of all pages and of the published notebooks."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("_quarto.yml", "index.qmd"):
-        shutil.copy(paths.HOME / name, home)
-    shutil.copytree(paths.HOME / "site", home / "site", ignore=shutil.ignore_patterns("notebooks"))
-    (home / "data").mkdir()
-    shutil.copy(paths.HOME / "data" / "croissant.json", home / "data")
-    (home / "site" / "notebooks").mkdir()
-    for page in LOOKED_AT:
-        if "notebooks" in page:
-            shutil.copy(paths.HOME / f"{page}.ipynb", home / "site" / "notebooks")
-    few = {name: text for name, text in substances.pages().items() if name.endswith(("substances.qmd", "garlic.qmd"))}
-    site.build("published", home=home, quarto=False, parts=pages.parts(), pages=few)
-    with serving(home / "_site") as address:
+    for name in ("_quarto.yml", "index.qmd", "site", "data/croissant.json"):
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).symlink_to(paths.HOME / name)
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("SMELLKIT_WORK", str(home / "work"))
+        site.build("published", home=home, quarto=False, content=lambda: (pages.parts(), substances.pages()))
+    return home / "_site"
+
+
+@pytest.fixture
+def address(built, serving):
+    """The same, served to this machine alone."""
+    with serving(built) as address:
         yield address
+
+
+def test_no_link_on_any_page_leads_nowhere_and_nothing_comes_from_a_network(built):
+    assert not list(broken(built))
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from smellkit import batch, plan
-from smellkit.cli.publish import run as command
+from smellkit.cli.commands import run as command
 from smellkit.errors import DataError, OptionError
 
 FIRST = "epochs: int = 3  # passes\nrate: float = 0.5\nname: str = 'lstm'\ndeep: bool = False\ndata: str = ''"
@@ -34,7 +34,7 @@ def books(tmp_path, monkeypatch):
     """A folder of two notebooks, executed one after another; runs go to a folder of their own."""
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(batch.run, "__kwdefaults__", batch.run.__kwdefaults__ | {"workers": 1})
-    monkeypatch.setattr(batch, "_inputs", lambda data: [("kit", b"1")])  # someone may be editing the real one
+    monkeypatch.setattr(batch, "_inputs", lambda data: "kit")  # someone may be editing the real one
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write(folder / "01_first.ipynb", FIRST, "print(epochs, rate, name, deep, data)")
@@ -90,7 +90,7 @@ def test_notebooks_are_chosen_by_name_number_or_file(books):
 @pytest.mark.parametrize("line", ["epochs: int | None = f()", "a = b = 1", "a: list = [1]", "print(1)"])
 def test_a_parameter_that_papermill_would_pass_over_is_refused(tmp_path, line):
     with pytest.raises(DataError, match="not a plain parameter"):
-        plan.defaults(write(tmp_path / "01_x.ipynb", line))
+        plan.read(write(tmp_path / "01_x.ipynb", line))
 
 
 @pytest.mark.parametrize(
@@ -136,26 +136,23 @@ def test_profile_and_data_folder_have_files_of_their_own(books, tmp_path):
     data.mkdir()
     first, second = batch.run(profile="full", data=data, folder=books)
     assert printed(first) == f"9 0.5 gru False {data}\n"
-    assert printed(second).strip() == str(tmp_path / "runs" / "full-recordings")
-    assert first.output.parent.name == "full-recordings"
+    own = batch.set_name("full", data)
+    assert own.startswith("full-recordings-") and first.output.parent.name == own
+    assert printed(second).strip() == str(tmp_path / "runs" / own)
 
 
-def test_each_system_gets_its_own_data_set(books, tmp_path):
-    (books / "profiles.yaml").write_text("data: {0: smellnet, 1: milling}\n")
-    table, sets = plan.profiles(books / "profiles.yaml")
-    assert set(table) == {"quick"}
-    nose, mill, results = (plan.Notebook(tmp_path / f"{name}.ipynb", {}) for name in ("01_a", "10_b", "30_c"))
+def test_each_system_gets_its_own_data_set(tmp_path):
     for name in ("root/smellnet", "root/milling", "mine"):
         (tmp_path / name).mkdir(parents=True)
     for folder, expected in {
-        "root": ["root/smellnet", "root/milling", None],
-        "root/smellnet": ["root/smellnet", None, None],
-        "root/milling": [None, "root/milling", None],
-        "mine": ["mine", None, None],
+        "root": {0: "root/smellnet", 1: "root/milling"},
+        "root/smellnet": {0: "root/smellnet"},
+        "root/milling": {1: "root/milling"},
+        "mine": {0: "mine"},
     }.items():
-        got = [plan.data_for(book, tmp_path / folder, sets) for book in (nose, mill, results)]
-        assert got == [str(tmp_path / name) if name else "" for name in expected], folder
-    assert plan.data_for(mill, None, sets) == ""
+        found = plan.data_folders(tmp_path / folder, {0: "smellnet", 1: "milling"})
+        assert found == {decade: {"data": str(tmp_path / name)} for decade, name in expected.items()}
+    assert plan.data_folders(None, {0: "smellnet"}) == {}
 
 
 def test_a_notebook_reads_the_runs_that_its_code_names_and_the_results_read_all(books):
@@ -248,7 +245,9 @@ def test_a_scheduler_that_is_not_there_is_named(books):
 
 
 def test_progress_bars_are_quiet_on_pages_whatever_was_imported_first(books):
-    write(books / "02_second.ipynb", "epochs: int = 1", "from tqdm.auto import tqdm\nfor _ in tqdm([1, 2]): pass\n1")
+    begin = "from smellkit import notebook\nrun = notebook.start('quiet')"
+    bars = "from tqdm.auto import tqdm\nfor _ in tqdm([1, 2]): pass\n1"
+    write(books / "02_second.ipynb", "epochs: int = 1", begin, bars)
     (result,) = batch.run(["2"], folder=books)
     (output,) = json.loads(result.output.read_text())["cells"][-1]["outputs"]
     assert output["data"] == {"text/plain": ["1"]}
@@ -284,7 +283,7 @@ def test_ctrl_c_leaves_no_kernel_and_no_result(books):
 def test_the_command_exits_with_1_and_a_short_message(books, monkeypatch):
     monkeypatch.setattr(batch.run, "__kwdefaults__", batch.run.__kwdefaults__ | {"folder": books})
     write(books / "02_second.ipynb", "epochs: int = 1", "raise ValueError('no such smell')")
-    result = CliRunner().invoke(command, [])
+    result = CliRunner().invoke(command, ["--workers", "1"])
     assert result.exit_code == 1
     assert "ValueError: no such smell" in result.output
     assert "Traceback" not in result.output

@@ -23,9 +23,7 @@ from smellkit.odour.confidence import (
 from smellkit.study.metrics import expected_calibration_error
 from smellkit.study.odour.calibrated import (
     abstention,
-    ahead_of,
     calibrate,
-    calibrate_ahead,
     conformal_quantile,
     growing,
     pooling,
@@ -98,12 +96,10 @@ def test_a_calibration_is_learnt_for_a_fit_on_all_recordings():
     one, target, group = answers(2000, sharpness=3.0)
     two = one + 0.5 * np.eye(10)[target]  # knows a bit more
     few, many = calibrate(one, target, group), calibrate(two, target, group)
-    found = calibrate_ahead((one, target, group), (two, target, group), ahead=0.6)
+    found = calibrate(two, target, group, few=(one, target, group), ahead=0.6)
     assert found.temperature < many.temperature < few.temperature
-    assert calibrate_ahead((two, target, group), (two, target, group), ahead=0.6).quantile == pytest.approx(
-        many.quantile
-    )
-    assert ahead_of(5) == pytest.approx(0.6)
+    alike = calibrate(two, target, group, few=(two, target, group), ahead=0.6)
+    assert alike.quantile == pytest.approx(many.quantile)
 
 
 def test_a_calibration_survives_its_manifest():

@@ -4,6 +4,7 @@ import json
 import random
 import time
 
+import faults
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,6 @@ from smellkit.errors import DataError, SmellkitError
 from smellkit.noses import Column, Description
 from smellkit.odour import readers
 from smellkit.odour.scents import read_scents
-from smellkit.study import faults
 
 COUNTS = Column("gas", "adc", (0.0, 1023.0))
 NOSE = Description("known", {**dict.fromkeys(faults.COLUMNS[:-1], COUNTS),

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from smellkit import cli, options
-from smellkit.cli import learn
+from smellkit.cli import commands
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def test_every_bench_says_what_it_measures(name):
     assert result.exit_code == 0 and "--json" in result.output
 
 
-@pytest.mark.parametrize("address", [*learn.TASKS.values(), *learn.PREDICTORS.values(), *learn.EXPORTERS.values()])
-def test_every_row_of_the_tables_is_a_function(address):
-    assert callable(options.resolve(address))
+@pytest.mark.parametrize("table", [commands.TASKS, commands.PREDICTORS, commands.EXPORTERS, commands.CALIBRATORS])
+def test_every_row_of_the_tables_is_a_function(table):
+    assert all(callable(options.resolve(address)) for address in table.values())
 
 
 def test_help_loads_no_torch():

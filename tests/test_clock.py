@@ -14,8 +14,9 @@ from smellkit.device.enose import Nose
 from smellkit.errors import DataError
 from smellkit.gcode import recordings
 from smellkit.noses import Column, Description
-from smellkit.odour import mixtures, readers
+from smellkit.odour import readers
 from smellkit.odour.live import Recogniser, sniff
+from smellkit.odour.recordings import read_mixture
 from smellkit.odour.smell import load_smell
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import SENSORS
@@ -205,7 +206,7 @@ def test_mixtures_are_read_at_ten_rows_a_second(tmp_path):
     fast = pd.DataFrame(np.repeat(table.to_numpy(), 2, axis=0), columns=table.columns)
     fast["timestamp_ms"] = np.arange(len(fast)) * 50
     fast.to_csv(tmp_path / "b.csv", index=False)
-    one, other = (mixtures.read_mixture(tmp_path / name) for name in ("a.csv", "b.csv"))
+    one, other = (read_mixture(tmp_path / name) for name in ("a.csv", "b.csv"))
     np.testing.assert_array_equal(one.values, other.values)
     assert other.row[:3].tolist() == [0, 2, 4]
 

@@ -10,10 +10,8 @@ import torch
 from smellkit import paths
 from smellkit.checks import read_picture
 from smellkit.errors import SmellkitError, WeightsError
-from smellkit.odour import compact_senses
-from smellkit.odour.compact_senses import PICTURES, TEXTS, CompactScene, installed, verified, views
+from smellkit.odour.scene_encoder import PICTURES, TEXTS, CompactScene, installed, load_scene_encoder, verified, views
 from smellkit.odour.scents import list_pictures
-from smellkit.odour.senses import load_scene_encoder
 
 pytestmark = pytest.mark.skipif(not installed(), reason="pip install 'smellkit[senses]'")
 REAL = paths.raw() / "smellnet" / "images"
@@ -78,4 +76,4 @@ def test_no_code_of_the_packages_is_run(encoder):
     encoder.embed_texts(["green"])
     encoder.embed_pictures([read_picture(Path(list_pictures()["file"].iloc[0]))])
     assert not {PICTURES[0], TEXTS[0]} & set(sys.modules)
-    assert importlib.util.find_spec(PICTURES[0]) is not None and compact_senses.installed()
+    assert importlib.util.find_spec(PICTURES[0]) is not None and installed()

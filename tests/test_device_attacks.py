@@ -29,8 +29,9 @@ from smellkit.device.jobs import Timing
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
-from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
-from smellkit.device.watchdog import SILENT, Watch, order, private_folders
+from smellkit.device.virtual import VirtualNeckWear
+from smellkit.device.watchdog import SILENT, Watch, order_stop, private_folders
+from smellkit.simulate.faulty_player import FaultyDirect, FaultyNeckWear
 from smellkit.study.device.bench import await_silence, double_signals
 
 QUICK = Timing(gap=0.02, wake_gap=0.01)
@@ -101,17 +102,17 @@ def test_a_dead_watchdog_is_noticed_within_a_second_and_started_again():
     with NeckWear.open("virtual", timing=QUICK) as neck:
         neck.play(3, seconds=60)
         until(lambda: neck.virtual.emitting)
-        before = neck._watchdog.pid
+        before = neck._guard.pid
         os.kill(before, signal.SIGKILL)
         until(lambda: not neck.status().guarded, 1.0)
         until(lambda: any("no watchdog" in entry["what"] for entry in neck.log.entries))
         until(lambda: neck.status().guarded, 10.0)
-        assert neck._watchdog.pid != before and neck.virtual.emitting == 3
+        assert neck._guard.pid != before and neck.virtual.emitting == 3
 
 
 def test_a_program_killed_with_its_watchdog_leaves_two_seconds_of_scent_once_that_was_noticed():
-    program = "neck = begin(); guard._start = lambda: None\nimport os; os.kill(neck._watchdog.pid, 9); time.sleep(60)"
-    with playing("from smellkit.device.guard import _guard as guard\n" + program) as (device, child):
+    program = "neck = begin(); guard._start = lambda: None\nimport os; os.kill(neck._guard.pid, 9); time.sleep(60)"
+    with playing("from smellkit.device.guard import guard\n" + program) as (device, child):
         time.sleep(1.2)
         assert device.emitting == 3
         killed = Clock.now()
@@ -381,7 +382,7 @@ def test_a_log_of_garbage_has_an_end_and_keeps_what_was_sent(tmp_path, monkeypat
 
 def test_the_virtual_device_forgets_in_time(monkeypatch):
     monkeypatch.setattr("smellkit.device.virtual.KEPT", 100)
-    device = VirtualNeckWear(now=lambda: 0.0, faults={"echo": 1.0})
+    device = FaultyNeckWear(now=lambda: 0.0, faults={"echo": 1.0})
     for _ in range(1000):
         device.receive(frames.read_channel())
     assert len(device.received) <= 200 and len(device._out) <= 100
@@ -435,9 +436,9 @@ def test_noise_at_the_door_stops_nothing_and_breaks_nothing():
                 client.sendall(noise)
         idle = socket.socket(socket.AF_UNIX)
         idle.connect(str(door))  # and says nothing
-        busy = cpu_seconds(neck._watchdog.pid)
+        busy = cpu_seconds(neck._guard.pid)
         time.sleep(0.5)
-        assert cpu_seconds(neck._watchdog.pid) - busy < 0.2  # it waits, it does not spin
+        assert cpu_seconds(neck._guard.pid) - busy < 0.2  # it waits, it does not spin
         assert neck.status().guarded and neck.virtual.emitting == 3
         idle.close()
 
@@ -528,17 +529,17 @@ def test_a_program_without_a_parent_process_handle_is_watched_by_its_line_alone(
 def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
     with playing("neck = begin(); time.sleep(60)") as (device, child):
         began = Clock.now()
-        replies = [reply for reply in order("stop") if reply["pid"] == child.pid]  # whatever else plays here
+        replies = [reply for reply in order_stop() if reply["pid"] == child.pid]  # whatever else plays here
         await_silence(device, True, 2.0)
         assert device.air[-1].end - began < 0.2 and len(replies) == 1
         shown = CliRunner().invoke(neckwear, ["stop"]).output
         assert f"held by process {child.pid}" in shown and replies[0]["ports"][0] in shown
-        assert order("stop", "/dev/another") == []
+        assert order_stop("/dev/another") == []
 
 
 @pytest.mark.parametrize("silence", [0.0, 1.0])
 def test_an_emergency_stop_over_the_link_that_answers_says_whether_it_was_confirmed(silence):
-    device = VirtualDirect()
+    device = FaultyDirect(faults={})
     code = START.replace("timing=", "link='direct', timing=") + "neck = begin(); time.sleep(60)"
     with (
         PtyServer(device) as server,
@@ -566,7 +567,7 @@ def test_the_stop_command_opens_a_port_that_nobody_holds():
 
 
 def test_a_port_where_nothing_answers_is_no_success():
-    device = VirtualNeckWear(faults={"silence": 1.0})
+    device = FaultyNeckWear(faults={"silence": 1.0})
     with PtyServer(device) as served:
         refused = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--port", served.port])
         assert refused.exit_code == 1 and "--blind" in str(refused.exception) and device.air == []
@@ -645,12 +646,15 @@ def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
     follow = {"do": "follow", "key": 1, "stop": frames.stop().hex(), "url": "", "name": "neck", "fd": True}
     watch.take(json.dumps(follow | {"telnet": False, "baud": 0}).encode(), [os.dup(ours.fileno())])
     assert watch.order("because", "another") == [] and told == []
-    assert [port.name for port in watch.order("because")] == ["neck"] and told == [{"stop": "because", "keys": [1]}]
+    ordered = threading.Thread(target=watch.order, args=("because",))
+    ordered.start()
+    until(lambda: watch.ports[1].took)
+    assert told == [{"stop": "because", "keys": [1]}]
     watch.take(b'{"do": "taken"}', [])
-    time.sleep(0.12)
-    watch.go_on()
+    ordered.join()
     assert device.recv(1000) == frames.stop()  # one of three: the program sends the others
-    assert watch.take(b'{"do": "release", "key": 1}', []) and told[-1] == {"released": 1} and not watch.ports
+    watch.take(b'{"do": "release", "key": 1}', [])
+    assert not watch.ports
     ours.close()
     assert device.recv(1000) == b""
     device.close()

@@ -13,7 +13,7 @@ from smellkit.device.errors import ArgumentError, NoReply, PortError, PortLost
 from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.virtual import VirtualDirect
-from smellkit.device.watchdog import order
+from smellkit.device.watchdog import order_stop
 
 CHARACTERISTIC = "0000fff1-0000-1000-8000-00805f9b34fb"
 
@@ -114,7 +114,7 @@ def test_an_emergency_stop_reaches_it_through_the_program_that_holds_it(bluetoot
     with NeckWear.open("ble:NeckWear", link="direct") as neck:
         neck.play(3, seconds=30)
         until(lambda: bluetooth.device.emitting)
-        (reply,) = [reply for reply in order("stop") if reply["pid"] == os.getpid()]
+        (reply,) = [reply for reply in order_stop() if reply["pid"] == os.getpid()]
         assert reply["sent"] == reply["confirmed"] == ["ble:NeckWear"] and not bluetooth.device.emitting
 
 

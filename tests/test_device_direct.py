@@ -16,12 +16,14 @@ from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
+from smellkit.simulate.faulty_player import FaultyDirect, FaultyNeckWear
 
 GOLDEN = Path(os.environ.get("SMELLKIT_DATA", "/nowhere")) / "neckwear" / "golden_direct.json"
 OWN = {  # worked out by hand from the layout, and by another CRC than the one under test
     "stop": (direct.stop(), "F5110000010001006D1A55"),
     "play 5 for 10 s": (direct.play(5, 10_000), "F511000001020605000027100129CE55"),
     "state": (direct.state(), "F51100000103006A5255"),
+    "device id": (direct.device_id(), "F51100000104005A5055"),
     "status": (direct.status(), "F511000001110100684A55"),
     "a mixture of channels 1 and 2": (direct.mix([245, 85] + [0] * 10), "F511000001130CF5550000000000000000000002B955"),
 }
@@ -329,10 +331,9 @@ def test_d18_a_full_disk_costs_no_stop():
 
 def test_a_player_that_refuses_is_an_error():
     world = World(link="direct")
+    answer, refusal = world.device._answer, direct.reply(direct.PLAY, b"\5")
     world.device._play = lambda *_: None
-    world.device._say = lambda now, command, data: world.device._answer(
-        now, direct.reply(command, b"\5" if command == direct.PLAY else data)
-    )
+    world.device._answer = lambda now, reply: answer(now, refusal if reply[5] == direct.PLAY else reply)
     world.neck.play(3, seconds=20)
     with pytest.raises(Refused, match="refused to play"):
         world.neck.wait()
@@ -362,7 +363,7 @@ def test_a_mixture_is_one_frame_and_ends_in_time_while_it_is_watched():
 
 
 def test_a_player_that_says_it_has_no_mixtures_is_given_slots_at_once():
-    device = VirtualDirect(faults={"lacks": 1})
+    device = FaultyDirect(faults={"lacks": 1})
     with NeckWear.open("virtual", link="direct", virtual=device, timing=QUICK) as neck:
         neck.play_mixture([0.5, 0, 0.5] + [0] * 9, seconds=2.2, slot=1, gap=0)
         until(lambda: device.emitting in (1, 3), 2.0)
@@ -385,7 +386,7 @@ def test_auto_finds_who_answers_and_plays_nothing(kind, link, server):
 
 
 def test_auto_says_that_nothing_answered():
-    with PtyServer(VirtualNeckWear(faults={"silence": 1.0})) as served:
+    with PtyServer(FaultyNeckWear(faults={"silence": 1.0})) as served:
         with pytest.raises(NoReply, match="Nothing answered") as caught:
             NeckWear.open(served.port, link="auto", watchdog=False, timing=Timing(reply=0.05))
         assert served.port in str(caught.value)

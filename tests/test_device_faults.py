@@ -18,8 +18,9 @@ from smellkit.device.jobs import Timing
 from smellkit.device.link import Link, _diagnosis, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer
-from smellkit.device.virtual import VirtualDirect, VirtualNeckWear
+from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError
+from smellkit.simulate.faulty_player import FaultyDirect, FaultyNeckWear
 from smellkit.study.device.fake import FakeClock, MemoryPort
 
 MIX = [0.4, 0.3, 0.2, 0.1] + [0.0] * 8
@@ -36,7 +37,7 @@ class World:
 
     def __init__(self, *, jitter=None, log=None, seed=0, link="handset", **faults):
         self.clock = FakeClock(jitter=jitter)
-        kind = VirtualDirect if link == "direct" else VirtualNeckWear
+        kind = FaultyDirect if link == "direct" else FaultyNeckWear
         self.device = kind(now=self.clock.now, faults=faults, seed=seed)
         self.clock.watch(self.device.due)
         self.connects = 0
@@ -427,7 +428,6 @@ def test_d16_stop_is_repeated_and_what_may_get_lost_is_reported_as_a_bound():
         stopped = world.neck.stop()
         missed += world.device.emitting == 3
         assert stopped.sent == 3 and not stopped.confirmed
-        assert stopped.missed(0.3) == pytest.approx(0.027)
         world.clock.sleep(stopped.bound + 0.01)
         assert not world.device.emitting
     assert 0.018 < missed / 1500 < 0.038  # 2.7 %, and three standard errors of 1500

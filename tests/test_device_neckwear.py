@@ -22,8 +22,9 @@ from smellkit.device.jobs import Timing
 from smellkit.device.link import Port, follow, list_ports, open_link
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
-from smellkit.device.virtual import VirtualNeckWear, read_faults
+from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import OptionError
+from smellkit.simulate.faulty_player import FaultyNeckWear, read_faults
 from smellkit.study.device.bench import frame_seconds, parser_rate, streams
 from smellkit.study.device.fake import FakeClock
 
@@ -178,7 +179,7 @@ def test_a_device_with_another_address_stays_silent():
 
 def test_a_cartridge_runs_empty_for_good():
     clock = FakeClock()
-    device = VirtualNeckWear(now=clock.now, cartridges={3: 1.5})
+    device = FaultyNeckWear(now=clock.now, faults={"empty": 1.5})
     device.receive(frames.wake())
     for _ in range(3):
         device.receive(frames.play(3, 1000))

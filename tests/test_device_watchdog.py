@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from smellkit.device import frames
-from smellkit.device.guard import Guard, Watched
+from smellkit.device.guard import Guard
+from smellkit.device.jobs import DIALECTS
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
@@ -25,7 +26,7 @@ from smellkit.device.neckwear import NeckWear
 def begin():
     neck = NeckWear.open(sys.argv[1], timing=Timing(gap=0.02, wake_gap=0.01))
     neck.play(3, seconds=30)
-    print(neck._watchdog.pid, flush=True)
+    print(neck._guard.pid, flush=True)
     return neck
 """
 ENDS = {  # how a program ends, and the signals that it gets for it
@@ -129,7 +130,7 @@ def test_the_watchdog_goes_with_a_goodbye_and_sends_nothing():
     device = VirtualNeckWear()
     with PtyServer(device) as server:
         neck = NeckWear.open(server.port)
-        pid = neck._watchdog.pid
+        pid = neck._guard.pid
         began = time.monotonic()
         neck.close()
         assert time.monotonic() - began < 1.5  # it was not waited for in vain
@@ -143,6 +144,8 @@ def test_the_watchdog_goes_with_a_goodbye_and_sends_nothing():
 class Alone:
     """A player without a driver, so that nothing but the watchdog can send."""
 
+    name, key, watched, link, dialect = "", 0, True, None, DIALECTS["handset"]
+
     def order(self, why, then):
         pass
 
@@ -153,20 +156,22 @@ class Alone:
 def test_the_watchdog_follows_the_port_to_another_descriptor_and_lets_go_of_a_lost_one():
     ours, device = socket.socketpair()
     other, second = socket.socketpair()
-    watched = Watched(stop=frames.stop(), name="", baud=0, guard=Guard())
-    watched.start(Alone())
-    watched.on_link(SimpleNamespace(name="", fileno=ours.fileno, telnet=False, alone=False))
-    watched.on_link(SimpleNamespace(name="", fileno=other.fileno, telnet=True, alone=False))
+    guard, player = Guard(), Alone()
+    guard.enter(player)
+    for end, telnet in ((ours, False), (other, True)):
+        player.link = SimpleNamespace(name="", fileno=end.fileno, telnet=telnet, alone=False)
+        guard.follow(player)
     ours.close()
     device.settimeout(5)
     assert device.recv(100) == b""  # the first one is closed on the watchdog's side too
     other.close()
-    watched.leave(silent=False)  # as if the parent had vanished
+    guard.leave(player, silent=False)  # as if its driver had died
     second.settimeout(5)
     heard = b""
     while part := second.recv(1000):
         heard += part
     assert heard == frames.stop().replace(b"\xff", b"\xff\xff") * 3
+    guard.end()
     device.close()
     second.close()
 

@@ -42,11 +42,12 @@ def test_both_forms_of_the_files_read_alike_and_in_order_of_their_numbers(tmp_pa
         assert (batch.target == aged(number).target).all()
 
 
-def test_a_row_that_is_cut_off_is_refused_with_its_line(tmp_path):
+@pytest.mark.parametrize("spoil", [lambda line: line[:200], lambda line: line + " 129:1.0", lambda line: "x" + line])
+def test_a_row_of_another_length_or_gas_is_refused_with_its_line(spoil, tmp_path):
     write(aged(1), tmp_path / "batch1.dat", sparse=True)
     write(aged(2), tmp_path / "batch2.dat", sparse=True)
     lines = (tmp_path / "batch2.dat").read_text(encoding="utf-8").splitlines()
-    lines[6] = lines[6][:200]
+    lines[6] = spoil(lines[6])
     (tmp_path / "batch2.dat").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(DataError, match=r"batch2\.dat, line 7"):
         drift.read(tmp_path)
@@ -80,8 +81,8 @@ def test_references_are_at_most_half_of_a_gas_and_never_tested():
     chosen = drift.references(target, 10, seed=0)
     assert (np.bincount(target[chosen]) == [2, 10]).all()
     batches = {number: aged(number, rows=4) for number in (1, 2, 6)}
-    fit = drift.Fit(batches, drift.plain, tested=[6], after=6, count=2)
-    assert len(fit(1)["batch 6"].groups) == 6 * 2
+    found = drift.tested(batches, drift.plain, 1, numbers=[6], after=6, count=2)
+    assert len(found["batch 6"].groups) == 6 * 2
 
 
 def test_a_simulated_day_keeps_the_signs_and_moves_one_half_only():

@@ -47,12 +47,12 @@ def test_more_seconds_decide_more_recordings_and_what_is_undecided_has_no_median
 
 def test_the_bench_measures_the_shipped_weights_on_the_sample(tmp_path, monkeypatch):
     from smellkit.cli import cli
-    from smellkit.study.odour import days
+    from smellkit.study.odour import sessions
 
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
     sat = lambda rows: rows.groupby("file").size() * 0 + np.arange(rows["file"].nunique()) % 2  # noqa: E731
-    monkeypatch.setattr(days, "number_sessions", sat)
+    monkeypatch.setattr(sessions, "number_sessions", sat)
     out = tmp_path / "early.json"
     done = CliRunner().invoke(cli, ["bench", "early", "--model", "odour", "--folds", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output

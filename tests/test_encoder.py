@@ -9,7 +9,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour import recordings
 from smellkit.odour.features import describe
 from smellkit.odour.windows import Protocol, conductance, cut, log_conductance
-from smellkit.study.odour.encoder_task import Augment, EncoderConfig, hold_out, over_windows, pooled, samples, task
+from smellkit.study.odour.encoder_task import EncoderConfig, augment, hold_out, over_windows, samples, score, task
 from smellkit.train import Settings, fit
 
 
@@ -105,22 +105,24 @@ def test_recordings_shorter_than_a_window_are_counted_or_refused():
 @pytest.mark.parametrize("options", [{"jitter": 0.1}, {"scale": 0.3}, {"gain": 0.3}, {"sensor_dropout": 0.5}])
 def test_each_augmentation_changes_windows_and_keeps_targets(options):
     batch = {"window": torch.randn(16, 50, 6).cumsum(1), "target": torch.arange(16) % 3}
-    found = Augment(3, levels=True, **options)(batch)
+    found = augment(batch, EncoderConfig(representation="absolute", **options), 3)
     assert found["window"].shape == (16, 50, 6)
     assert not torch.equal(found["window"], batch["window"])
     assert torch.equal(found["target"], batch["target"])
-    assert torch.equal(Augment(3)(batch)["window"], batch["window"])
+    assert torch.equal(augment(batch, EncoderConfig(), 3)["window"], batch["window"])
 
 
 def test_mixup_mixes_targets_in_the_same_shares():
     batch = {"window": torch.ones(8, 5, 2) * torch.arange(8).reshape(8, 1, 1), "target": torch.arange(8)}
-    found = Augment(8, mixup=1.0)(batch)
+    found = augment(batch, EncoderConfig(mixup=1.0), 8)
     assert torch.allclose(found["target"].sum(1), torch.ones(8))
     assert torch.allclose((found["target"] * torch.arange(8)).sum(1), found["window"][:, 0, 0], atol=1e-4)
 
 
 def test_pooling_averages_the_windows_of_a_recording():
-    assert pooled(np.array([[1.0], [3.0], [5.0]]), np.array([4, 4, 9])).tolist() == [[2.0], [5.0]]
+    logits = torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 0.0]])  # the second window alone is wrong
+    found = score({"logits": logits}, {"target": torch.tensor([0, 0, 0]), "recording": torch.tensor([4, 4, 9])})
+    assert found["recording"] == 1 and found["accuracy"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_slow_curves_come_back_from_their_differences():
 
 def test_changed_windows_keep_their_targets_and_change_every_time():
     windows = cut(table(), Protocol())
-    copies = samples(windows, change=Augment(3, gain=0.5), features=describe)
+    copies = samples(windows, change=lambda batch: augment(batch, EncoderConfig(gain=0.5), 3), features=describe)
     rows = list(range(len(windows)))
     first, second = copies.__getitems__(rows), copies.__getitems__(rows)
     assert torch.equal(first["target"], torch.from_numpy(windows.target))

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from smellkit.odour.experts import Experts, compositions, divergence
 from smellkit.odour.senses import Probe, fit_probe
-from smellkit.study.odour.experts import kind
+from smellkit.study.odour.fusion import kind
 from smellkit.study.odour.hybrid import tensors_of
 
 TABLE = compositions(np.array([[0.6, 0.3, 0.1] + [0.0] * 9]))

@@ -11,9 +11,9 @@ HOME = Path(smellkit.__file__).parent
 LAYERS = [  # from the ground up; CONTRIBUTING shows the same picture
     {"errors", "paths"},
     {"task", "windows", "checks", "cache", "cluster", "fetch", "options", "noses", "sensors", "device"},
-    {"train", "runs", "checkpoint", "card", "export"},
+    {"train", "runs", "checkpoint", "export"},
     {"odour", "gcode", "plume"},
-    {"plots", "tables", "notebook", "panel", "plan", "batch", "preview", "site", "doctor"},
+    {"plots", "notebook", "panel", "plan", "batch", "site", "doctor"},
     {"study", "simulate"},
     {"cli", "__main__"},
 ]

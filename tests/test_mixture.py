@@ -13,8 +13,8 @@ from smellkit import paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.odour.mixture import Neighbours, dynamic_top_k, mixture_conductance, shared_prior, within_tolerance
-from smellkit.odour.mixtures import cut
 from smellkit.odour.predict import COLUMNS, mixture
+from smellkit.odour.recordings import cut_mixtures
 from smellkit.odour.scents import ODORANTS
 from smellkit.odour.smell import load_hybrid
 from smellkit.study.odour import mixtures as mixture_bench
@@ -104,12 +104,12 @@ def test_mixing_adds_conductances_and_ratios_in_the_same_proportion():
 
 def test_windows_are_100_rows_every_50_of_the_first_600():
     index = pd.DataFrame({name: [0.5, 0.5] for name in ODORANTS})
-    windows = cut([np.zeros((900, 4)), np.zeros((130, 4))], index)
+    windows = cut_mixtures([np.zeros((900, 4)), np.zeros((130, 4))], index)
     assert windows.counts.shape == (12, 100, 4)
     assert windows.start.tolist() == [*range(0, 501, 50), 0]
     assert windows.recording.tolist() == [0] * 11 + [1]
     with pytest.raises(DataError, match="whole window"):
-        cut([np.zeros((99, 4))], index[:1])
+        cut_mixtures([np.zeros((99, 4))], index[:1])
 
 
 def test_files_made_from_one_recording_are_held_out_together():

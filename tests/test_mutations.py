@@ -1,6 +1,6 @@
 """Broken files, every fault of every kind: refused by name, answered as before, or answered with a word about it."""
 
-from smellkit.study import mutations
+import mutations
 
 
 def test_no_broken_file_is_a_traceback_or_a_silent_change_of_an_answer(own_folders):

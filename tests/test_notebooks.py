@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from smellkit import paths, plan
+from smellkit.checks import read_yaml
 from smellkit.study import lessons
 from smellkit.study.gcode import splits as gcode_splits
 from smellkit.study.plume import splits as plume_splits
@@ -68,7 +69,7 @@ def test_the_first_cell_asks_and_says_what_is_read_and_written(name):
 def test_the_second_cell_holds_plain_parameters_with_help(name):
     second = BOOKS[name]["cells"][1]
     assert second["metadata"].get("tags") == ["parameters"]
-    assert plan.defaults(paths.HOME / "notebooks" / name)
+    assert plan.read(paths.HOME / "notebooks" / name).defaults
     for line in source(second).splitlines():
         assert line.count("=") == 1 or "#" in line.split("=", 1)[1], f"papermill passes over {line!r}"
         assert "|" not in line.split("=")[0]
@@ -178,5 +179,5 @@ def test_a_notebook_names_no_path_of_a_machine(name):
 
 def test_the_profiles_name_notebooks_and_parameters_that_exist():
     notebooks, file = plan.find(paths.HOME / "notebooks"), paths.HOME / "notebooks" / "profiles.yaml"
-    for name in plan.profiles(file)[0]:
+    for name in set(read_yaml(file)) - {"data"}:
         plan.settle(notebooks, given={}, profile=name, file=file)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from smellkit import cache, paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, SmellkitError
-from smellkit.odour import mixtures, recordings, scents
+from smellkit.odour import recordings, scents
 from smellkit.study.odour import mixture_data, survey
 
 SAMPLE = paths.sample() / "smellnet"
@@ -265,9 +265,9 @@ def test_recordings_of_other_lengths_and_without_labels_are_read(small):
     files = sorted((small / "mixture/test_seen").glob("*.csv"))[:2]
     nameless = files[0].with_name("monday.csv")
     nameless.write_text("".join(files[0].read_text().splitlines(keepends=True)[:201]))
-    values, index = mixtures.read_mixture_files([nameless, files[1]], root=small)
+    values, index = recordings.read_mixture_files([nameless, files[1]], root=small)
     assert [value.shape for value in values] == [(200, 4), (600, 4)]
-    assert np.isnan(mixtures.cut(values, index).ratios).all()
+    assert np.isnan(recordings.cut_mixtures(values, index).ratios).all()
 
 
 def test_scents_are_in_the_order_of_the_device():

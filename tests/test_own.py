@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from smellkit import checkpoint, noses, panel, paths
 from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
-from smellkit.odour import readers, repair
+from smellkit.odour import calibration, readers
 from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.recordings import read_recordings
@@ -117,7 +117,7 @@ def test_references_of_today_repair_a_nose_that_drifted(learnt, folder, tmp_path
         target = tmp_path / ("today" if file.stem[-1] in "12" else "later") / file.parent.name / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(target, index=False)
-    told = repair.repair(tmp_path / "today", out=tmp_path / "fixed", using=place)
+    told = calibration.repair(tmp_path / "today", out=tmp_path / "fixed", using=place)
     assert "6 references of 3 classes" in told and "now" in told
     right = {}
     for name, weights in {"before": place, "after": tmp_path / "fixed"}.items():
@@ -133,9 +133,9 @@ def test_a_reference_of_an_unknown_class_is_refused_by_name(learnt, folder, tmp_
     (tmp_path / "coffee").mkdir()
     shutil.copy(source, tmp_path / "coffee" / "coffee_1.csv")
     with pytest.raises(DataError, match="know no 'coffee'"):
-        repair.repair(tmp_path, out=tmp_path / "out", using=learnt[-1])
+        calibration.repair(tmp_path, out=tmp_path / "out", using=learnt[-1])
     with pytest.raises(OptionError, match="--labels"):
-        repair.repair(tmp_path, labels=tmp_path / "l.csv", out=tmp_path / "out", using=learnt[-1])
+        calibration.repair(tmp_path, labels=tmp_path / "l.csv", out=tmp_path / "out", using=learnt[-1])
     assert not (tmp_path / "out").exists()
 
 

@@ -19,7 +19,7 @@ from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import OptionError
 from smellkit.odour import live, recordings
 from smellkit.odour.live import EVERY, Recogniser
-from smellkit.odour.pipeline import Evidence, Pipeline, play
+from smellkit.odour.pipeline import Evidence, Pipeline
 from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.panel import drawings
 from smellkit.sensors import SENSORS
@@ -90,7 +90,7 @@ def test_trained_weights_recognise_row_by_row_too():
 
 def test_what_was_sniffed_is_in_the_air(recogniser):
     with Board(recording("mango"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = play(live.sniff(nose, recogniser, rows=150).mixture, player, seconds=0.5, wait=True)
+        outcome = live.sniff(nose, recogniser, rows=150).mixture.play(player, seconds=0.5, wait=True)
         wait(lambda: not player.virtual.emitting)
         air = player.virtual.air
     assert outcome.mixture.name == "mango"
@@ -100,7 +100,7 @@ def test_what_was_sniffed_is_in_the_air(recogniser):
 
 def test_what_the_player_has_not_leaves_the_air_alone(recogniser):
     with Board(recording("mint"), rate=300) as board, Nose(board.port) as nose, NeckWear.open("virtual") as player:
-        outcome = play(live.sniff(nose, recogniser, rows=150).mixture, player, seconds=5, mixture=True, wait=True)
+        outcome = live.sniff(nose, recogniser, rows=150).mixture.play(player, seconds=5, mixture=True, wait=True)
         assert not outcome and player.virtual.air == []
 
 

@@ -5,13 +5,13 @@ import os
 import random
 from pathlib import Path
 
+import faults
 import numpy as np
 import pytest
 from PIL import Image
 
 from smellkit.checks import Report, read_picture, readable
 from smellkit.errors import DataError
-from smellkit.study import faults
 
 
 def save(path, image, form, **options):

@@ -11,7 +11,7 @@ from smellkit import checkpoint
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.odour import recordings
-from smellkit.odour.pipeline import Evidence, Pipeline, as_mixture, named, play
+from smellkit.odour.pipeline import Evidence, Pipeline, as_mixture, named
 from smellkit.odour.predict import mixture
 from smellkit.odour.scents import SCENTS, list_pictures
 from smellkit.odour.smell import MixtureSmell, load_smell
@@ -171,7 +171,7 @@ def test_what_is_refused_is_not_played(pipeline, table):
 def test_the_loudest_scent_is_played(pipeline, table):
     answer = pipeline(of(table, "mango"))
     with NeckWear.open("virtual") as neck:
-        played = play(answer, neck, seconds=0.3, wait=True)
+        played = answer.play(neck, seconds=0.3, wait=True)
         assert played.scent == SCENTS.index("mango") + 1
         assert [piece.scent for piece in neck.virtual.air] == [played.scent]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smellkit import plots, tables
+from smellkit import plots
+from smellkit.study import tables
 
 RNG = np.random.default_rng(0)
 NAMES = ["apple", "pear", "mandarin orange"]
@@ -19,7 +20,7 @@ CHARTS = {
     "bars": lambda: plots.bars(pd.Series([0.5, 0.2, np.nan], NAMES), low=LOW, high=HIGH, label="share"),
     "confusion": lambda: plots.confusion(np.eye(3, dtype=int) * 4 + 1, names=NAMES),
     "confusion of many": lambda: plots.confusion(np.eye(50), names=[f"substance {n}" for n in range(50)]),
-    "heat": lambda: plots.heat(RNG.normal(size=(3, 2)), rows=NAMES, columns=["a", "b"], centre=0, numbers=True),
+    "heat": lambda: plots.heat(RNG.normal(size=(3, 2)), rows=NAMES, columns=["a", "b"], numbers=True),
     "reliability": lambda: plots.reliability(RNG.random(99), RNG.random(99) < 0.5),
     "lines": lambda: plots.lines(CURVE, x="epoch", y="loss", group="model"),
     "signals": lambda: plots.signals(RNG.normal(size=(60, 3)), names=NAMES, rate=10),
@@ -84,29 +85,26 @@ def test_every_name_has_a_colour_of_its_own():
         assert len(set(plots.colours(names).values())) == count
 
 
-def frame(*rows):
-    return pd.DataFrame(rows, columns=["name", "mean", "low", "high"])
+def table(*rows, **how):
+    """A table of one column: name, value, low and high a row."""
+    return tables.Table("T", "case", ("mean",), tuple((name, (figure,)) for name, *figure in rows), **how)
 
 
 def test_the_best_is_bold_only_when_its_interval_stands_clear():
-    clear = frame(("lstm", 0.8, 0.75, 0.85), ("gru", 0.6, 0.5, 0.7))
-    near = frame(("lstm", 0.8, 0.65, 0.85), ("gru", 0.6, 0.5, 0.7))
-    unknown = frame(("lstm", 0.8, float("nan"), float("nan")), ("gru", 0.6, 0.5, 0.7))
-    assert "| lstm | **0.800** [" in tables.means(clear).data
-    assert "| gru | **0.600** [" in tables.means(clear, larger=False).data
-    assert "**" not in tables.means(near).data and "**" not in tables.means(unknown).data
+    clear = ("lstm", 0.8, 0.75, 0.85), ("gru", 0.6, 0.5, 0.7)
+    near = ("lstm", 0.8, 0.65, 0.85), ("gru", 0.6, 0.5, 0.7)
+    unknown = ("lstm", 0.8, None, None), ("gru", 0.6, 0.5, 0.7)
+    assert "| lstm | **0.800** [" in tables.markdown(table(*clear))
+    assert "| gru | **0.600** [" in tables.markdown(table(*clear, smaller=("mean",)))
+    assert all("**0" not in tables.markdown(table(*rows)) for rows in (near, unknown))
 
 
-def test_a_table_of_means_shows_intervals_and_what_else_there_is():
-    table = frame(("lstm", 0.8, 0.75, 0.85), ("one seed", 0.6, float("-inf"), float("inf"))).assign(seeds=[5, 1])
-    lines = tables.means(table, title="Models", note="Five seeds").data.replace("\N{NO-BREAK SPACE}", " ").splitlines()
-    assert lines[0] == "**Models**" and lines[-1] == "Five seeds"
-    assert lines[2:-2] == [
-        "| case | mean | seeds |",
-        "|---|---:|---:|",
-        "| lstm | 0.800 [0.750, 0.850] | 5 |",
-        "| one seed | 0.600 | 1 |",
-    ]
+def test_a_table_shows_intervals_where_there_are_some():
+    text = tables.markdown(table(("lstm", 0.8, 0.75, 0.85), ("one seed", 0.6, None, None), note="Five seeds"))
+    lines = text.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    assert lines[0] == "**T**" and lines[-1] == "Five seeds"
+    rows = ["| lstm | 0.800 [0.750, 0.850] |", "| one seed | 0.600 |"]
+    assert lines[2:-2] == ["| case | mean |", "|---|---:|", *rows]
 
 
 def test_a_plain_table_rounds_floats_and_leaves_the_rest():

@@ -4,6 +4,7 @@ import random
 import shutil
 from pathlib import Path
 
+import faults as mutations
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,6 @@ from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import COLUMNS
 from smellkit.simulate import plume as simulate
-from smellkit.study import faults as mutations
 from smellkit.study.plume import baselines, splits, survey
 from smellkit.study.plume import data as samples
 from smellkit.study.plume.masks import MaskRule

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from smellkit.plume import GASES
 from smellkit.study.losses import focal
-from smellkit.study.plume import losses
+from smellkit.study.plume import task as losses
 
 
 @pytest.fixture(scope="module")
@@ -99,5 +99,6 @@ def test_a_model_of_single_frames_answers_for_those_that_are_there():
 
 
 def test_a_task_of_weight_zero_is_left_out_even_if_it_is_not_finite():
-    parts = {"masks": torch.tensor(2.0), "class": torch.tensor(float("nan"))}
-    assert losses.weighted_sum(parts, {"masks": 0.5, "class": 0.0}) == 1.0
+    said = {"class_logits": torch.full((3, 3), float("nan")), "ph": torch.zeros(3)}
+    known = {"label": torch.tensor([0, 1, 2]), "ph": torch.full((3,), losses.PH)}
+    assert losses.PlumeTask(health=0, ph=1).loss(said, known) == 0

@@ -13,7 +13,7 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.cli import cli
 from smellkit.errors import DataError
-from smellkit.plume import pictures
+from smellkit.plume import annotations
 from smellkit.study.plume import data
 
 HEADER = "co2_frame,co2_mask,ch4_frame,ch4_mask,ph_value,class_id,class_name,is_paired,missing_modality"
@@ -154,4 +154,4 @@ def test_a_half_turn_that_the_mask_does_not_say_is_refused(folder):
 def test_the_check_says_which_levels_and_classes_there_are(folder):
     done = CliRunner().invoke(cli, ["data", "check", str(folder)])
     assert done.exit_code == 0 and "grey levels, from" in done.output and "% background" in done.output
-    assert pictures.Rule.of(folder).scale is None
+    assert annotations.Rule.of(folder).scale is None

@@ -13,8 +13,7 @@ from smellkit import checkpoint
 from smellkit.cli import cli
 from smellkit.errors import DataError
 from smellkit.odour import recordings
-from smellkit.odour.predict import mixture
-from smellkit.odour.predict_fusion import fusion
+from smellkit.odour.predict import fusion, mixture
 from smellkit.odour.scents import ODORANTS, list_pictures, substance
 from smellkit.study.odour.mixture_data import parse_label
 

@@ -11,9 +11,8 @@ import yaml
 
 import smellkit
 from smellkit import checkpoint, paths
-from smellkit.card import card
 from smellkit.sensors import SENSORS
-from smellkit.study.pages import badges, open_links
+from smellkit.study.pages import links
 
 WORKFLOWS = sorted((paths.HOME / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((paths.HOME / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -73,7 +72,7 @@ def test_every_shipped_weight_has_a_card_made_from_its_manifest(tmp_path):
     assert len(folders) == 6
     for folder in folders:
         text = (folder / "README.md").read_text(encoding="utf-8")
-        assert text == card(checkpoint.manifest(folder)), folder.name
+        assert text == checkpoint.card(checkpoint.manifest(folder)), folder.name
         front = yaml.safe_load(text.split("---")[1])
         assert front["license"] == "mit" and front["library_name"] == "smellkit"
         assert "**Limits.**" in text
@@ -91,12 +90,13 @@ def test_the_install_cell_of_notebook_00_has_the_address_of_the_site():
 def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
     file = tmp_path / "_quarto.yml"
     file.write_text('website: {repo-url: ""}\n')
-    assert open_links(file) == badges(file) == ""
+    assert set(links(file).values()) == {""}
     file.write_text("website: {repo-url: https://github.com/someone/smellkit}\n")
-    assert "mybinder.org/v2/gh/someone/smellkit/main" in open_links(file)
-    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in open_links(file)
+    found = links(file)
+    assert "mybinder.org/v2/gh/someone/smellkit/main" in found["open"]
+    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in found["open"]
     workflow = "actions/workflows/tests.yml"
-    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in badges(file)
+    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in found["badges"]
     assert (paths.HOME / ".github" / workflow.removeprefix("actions/")).exists()
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from smellkit import noses
 from smellkit.checks import Report
-from smellkit.cli.nose import nose as nose_commands
+from smellkit.cli.data import nose as nose_commands
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.formats import write_exchange
 from smellkit.odour.readers import guess, read_folder

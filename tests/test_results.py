@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from smellkit import paths, site, tables
+from smellkit import paths, site
 from smellkit.errors import DataError
-from smellkit.study import pages
+from smellkit.study import pages, tables
 from smellkit.study import published as results
 from smellkit.study.pages import PAGES
 

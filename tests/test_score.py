@@ -17,10 +17,12 @@ from smellkit.study.odour import release
 @pytest.fixture
 def log(tmp_path, monkeypatch):
     """An empty log, and a test of two recordings of which the shipped weights get three windows of four right."""
-    outcome = Outcome(["a", "a", "b", "b"], {"right": np.array([1, 1, 1, 0])})
-    tested = score.Tested("gcode", ("right",), lambda data: {"the test": outcome})
-    monkeypatch.setitem(score.TESTED, "gcode", tested)
+    monkeypatch.setitem(score.TESTED, "gcode", score.Tested("gcode", ("right",), f"{__name__}:outcomes"))
     return tmp_path / "scorings.jsonl"
+
+
+def outcomes(data):
+    return {"the test": Outcome(["a", "a", "b", "b"], {"right": np.array([1, 1, 1, 0])})}
 
 
 def test_a_scoring_is_one_line_with_date_revision_weights_and_figures(log):

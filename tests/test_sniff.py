@@ -11,7 +11,7 @@ from smellkit import paths
 from smellkit.cli import cli
 from smellkit.device.errors import PortLost
 from smellkit.device.neckwear import NeckWear
-from smellkit.odour import loop
+from smellkit.odour import live
 from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.scents import SCENTS, list_pictures
 
@@ -74,22 +74,22 @@ def test_a_text_of_a_megabyte_is_refused():
 
 
 def test_a_folder_is_sniffed_odour_by_odour_and_goes_on_where_it_stopped(three, tmp_path, pipeline):
-    items = loop.read_items(three)
+    items = live.read_items(three)
     assert [item.name.split("/")[0] for item in items] == ["banana", "mango", "garlic"]
     assert all(item.picture and item.text for item in items)
     log = tmp_path / "log.jsonl"
-    first = list(loop.run(pipeline, items[:1], log=log))
+    first = list(live.run(pipeline, items[:1], log=log))
     assert first[0]["name"] == "banana"
     with log.open("a") as file:
         file.write('{"item": "mango/')  # the power went away in the middle of a line
-    rest = list(loop.run(pipeline, items, log=log))
+    rest = list(live.run(pipeline, items, log=log))
     assert [line["item"] for line in rest] == [item.name for item in items[1:]]
 
 
 def test_what_can_not_be_read_is_left_out_with_its_reason_and_the_loop_goes_on(three, tmp_path, pipeline):
     shutil.rmtree(three / "smell_data" / "banana")
     next((three / "images" / "mango").iterdir()).write_bytes(b"<html>no picture</html>")
-    lines = list(loop.run(pipeline, loop.read_items(three), log=tmp_path / "log"))
+    lines = list(live.run(pipeline, live.read_items(three), log=tmp_path / "log"))
     assert "no recordings" in lines[0]["error"] and lines[0]["item"] == "banana"
     assert "picture" in lines[1]["error"] or lines[1]["name"] == "mango"
     assert lines[2]["name"] == "garlic" and not lines[2]["error"]
@@ -105,7 +105,7 @@ def test_a_port_that_goes_away_is_opened_again_and_the_scent_is_played(three, pi
         opened.append(neck)
         return neck
 
-    (line,) = loop.run(pipeline, loop.read_items(three)[:1], player=player, seconds=0.2)
+    (line,) = live.run(pipeline, live.read_items(three)[:1], player=player, seconds=0.2)
     assert line["played"] == "banana" and len(opened) == 2
 
 
@@ -113,7 +113,7 @@ def test_a_port_that_stays_away_is_an_error_and_the_loop_goes_on(three, pipeline
     def player():
         raise PortLost("The port went away", port="COM9")
 
-    lines = list(loop.run(pipeline, loop.read_items(three), player=player, seconds=0.2))
+    lines = list(live.run(pipeline, live.read_items(three), player=player, seconds=0.2))
     assert len(lines) == 3 and all("COM9" in line["error"] and line["name"] for line in lines)
 
 
@@ -137,10 +137,10 @@ def test_a_folder_brings_its_own_pictures_and_texts(three):
 
 def test_items_of_the_same_name_in_another_folder_are_others(three, tmp_path, pipeline):
     log = tmp_path / "log.jsonl"
-    assert len(list(loop.run(pipeline, loop.read_items(three)[:1], log=log))) == 1
+    assert len(list(live.run(pipeline, live.read_items(three)[:1], log=log))) == 1
     other = shutil.copytree(three, tmp_path / "other")
-    assert len(list(loop.run(pipeline, loop.read_items(other)[:1], log=log))) == 1
-    assert not list(loop.run(pipeline, loop.read_items(three)[:1], log=log))
+    assert len(list(live.run(pipeline, live.read_items(other)[:1], log=log))) == 1
+    assert not list(live.run(pipeline, live.read_items(three)[:1], log=log))
     assert len(log.read_text().splitlines()) == 2
 
 
@@ -150,11 +150,11 @@ def test_after_a_port_that_stayed_away_the_next_item_is_played(three, pipeline):
     def player():
         neck = NeckWear.open("virtual")
         opened.append(neck)
-        if len(opened) <= loop.TRIES:
+        if len(opened) <= live.TRIES:
             neck.virtual.unplug()
         return neck
 
-    first, second, _ = loop.run(pipeline, loop.read_items(three), player=player, seconds=0.2)
+    first, second, _ = live.run(pipeline, live.read_items(three), player=player, seconds=0.2)
     assert first["error"] and not first["played"]
     assert second["played"] == "mango" and not second["error"]
 
@@ -162,5 +162,5 @@ def test_after_a_port_that_stayed_away_the_next_item_is_played(three, pipeline):
 def test_a_line_that_was_cut_does_not_swallow_the_next(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"item": "mango/')
-    loop.append(log, {"item": "garlic", "recording": "a.csv", "error": ""})
-    assert loop.finished(log) == {("garlic", "a.csv")}
+    live.append(log, {"item": "garlic", "recording": "a.csv", "error": ""})
+    assert live.finished(log) == {("garlic", "a.csv")}

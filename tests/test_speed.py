@@ -4,6 +4,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from smellkit.errors import OptionError, SmellkitError
 from smellkit.study import speed, timing
@@ -38,6 +39,15 @@ def test_the_memory_that_a_program_takes_is_its_own():
     assert 150 < much - little < 250
     with pytest.raises(SmellkitError, match="ended with 3"):
         timing.peak("-c", "raise SystemExit(3)")
+
+
+def test_the_least_that_operators_take_is_the_longer_of_arithmetic_and_bytes_and_a_view_is_free(monkeypatch):
+    for name in ("arithmetic", "traffic"):
+        monkeypatch.setattr(timing, name, lambda count: count)  # an operation or a byte a second
+    x = torch.ones(10, 10)
+    assert timing.roofline(lambda: x @ x) == 2 * 10**3
+    assert timing.roofline(lambda: x + x) == 3 * 400
+    assert timing.roofline(lambda: x.T) == 0
 
 
 def test_an_unknown_part_is_refused():

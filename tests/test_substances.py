@@ -15,9 +15,9 @@ def test_every_substance_has_a_page_that_the_list_leads_to():
 
 
 def test_a_page_says_what_was_measured_and_what_nobody_knows():
-    rows = json.loads(FILE.read_text())["rows"]
+    rows, made = json.loads(FILE.read_text())["rows"], pages()
     for name, row in rows.items():
-        page = pages()[f"substances/{name}.qmd"]
+        page = made[f"substances/{name}.qmd"]
         best, share = next(iter(row["same_session"]["named"].items()))
         assert f"{best.replace('_', ' ')} {100 * share:.0f} %" in page
         assert ("nobody knows" in page) == ("other_session" not in row)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from smellkit import cluster, options, paths
-from smellkit.cli.learn import TASKS
+from smellkit.cli.commands import TASKS
 from smellkit.errors import DataError, OptionError
 from smellkit.study import sweep
 from smellkit.task import Task, Tensors

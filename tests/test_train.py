@@ -197,29 +197,35 @@ def test_a_fault_of_the_data_leaves_the_finished_run_of_that_name_alone():
 TOGETHER = """
 import sys
 from dataclasses import replace
+from smellkit.errors import OptionError
 from smellkit.train import Settings, fit
 from tests.test_sweep import line
 
 task, sizes = line(width=2), []
 seen = replace(task, loss=lambda out, batch: sizes.append(len(batch["x"])) or task.loss(out, batch))
-run = fit(seen, Settings(epochs=3, batch=int(sys.argv[2]), learning_rate=0.05), name=sys.argv[1])
+try:
+    fit(seen, Settings(epochs=3, batch=15, learning_rate=0.05), name="odd")
+except OptionError as why:
+    sys.stdout.write(f"refused: {why}\\n")
+run = fit(seen, Settings(epochs=3, batch=64, learning_rate=0.05), name="even")
 sys.stdout.write(f"finished {run.finished} after steps of {sizes}\\n")
 """
 
 
-def together(folder, processes, *, batch):
-    """Train in `processes` real processes that torchrun starts; the run, and all that was said."""
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """Two real processes that torchrun starts train twice, once with an odd batch: their runs, and all they said."""
+    folder = tmp_path_factory.mktemp("together")
     (folder / "together.py").write_text(TOGETHER)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command = [*launch, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", str(folder / "together.py")]
-    environment = os.environ | {"PYTHONPATH": str(paths.HOME), "CUDA_VISIBLE_DEVICES": ""}
-    name = f"on-{processes}-{batch}"
-    done = subprocess.run([*command, name, str(batch)], capture_output=True, text=True, env=environment, timeout=300)
-    return runs.Run(name, paths.runs() / name), done
+    own = {"PYTHONPATH": str(paths.HOME), "CUDA_VISIBLE_DEVICES": "", "SMELLKIT_RUNS": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | own, timeout=300)
+    return {name: runs.Run(name, folder / name) for name in ("odd", "even")}, done
 
 
-def test_two_processes_learn_what_one_learns_and_the_first_alone_writes_and_shows(tmp_path):
-    two, said = together(tmp_path, 2, batch=64)  # all rows, so that their order is nothing
+def test_two_processes_learn_what_one_learns_and_the_first_alone_writes_and_shows(together):
+    two, said = together[0]["even"], together[1]
     assert said.returncode == 0, said.stderr[-2000:]
     assert said.stdout.count("finished True after steps of [32, 32, 32]") == 2
     assert said.stderr.count("?epoch/s]") == 1  # one bar
@@ -230,7 +236,7 @@ def test_two_processes_learn_what_one_learns_and_the_first_alone_writes_and_show
     assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
 
 
-def test_processes_that_can_not_share_a_batch_are_told_what_they_can(tmp_path):
-    run, said = together(tmp_path, 2, batch=15)
-    assert said.returncode != 0 and "--set batch=14" in said.stderr
-    assert not run.finished and not (run.folder / paths.LOCK).exists()
+def test_processes_that_can_not_share_a_batch_are_told_what_they_can(together):
+    odd, said = together[0]["odd"], together[1].stdout
+    assert said.count("refused: ") == 2 and said.count("--set batch=14") == 2
+    assert not odd.finished and not (odd.folder / paths.LOCK).exists()

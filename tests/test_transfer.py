@@ -10,8 +10,7 @@ from test_encoder import table
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.recordings import GAS
 from smellkit.odour.windows import Protocol, cut
-from smellkit.study.odour import days, systems
-from smellkit.study.odour import sessions as transfer
+from smellkit.study.odour import sessions, systems
 
 
 def sat_twice():
@@ -24,7 +23,7 @@ def sat_twice():
 
 
 def test_movements_are_those_between_sessions():
-    moved = days.movements(sat_twice())
+    moved = sessions.movements(sat_twice())
     assert len(moved) == 3
     assert np.allclose(moved["level CO"], np.log(151 / 301), atol=0.05)
     assert (moved.filter(like="gain").mean() < -0.3).all()
@@ -32,39 +31,45 @@ def test_movements_are_those_between_sessions():
 
 def test_without_a_second_session_no_day_can_be_simulated():
     with pytest.raises(DataError, match="second session"):
-        days.movements(table().assign(Pressure=1000.0, Humidity=40.0))
+        sessions.movements(table().assign(Pressure=1000.0, Humidity=40.0))
 
 
 def test_a_day_moves_all_its_recordings_alike_and_stays_in_range():
-    moved = days.movements(sat_twice()).to_numpy()[0]
-    there, back = (days.another_day(sat_twice(), sign * moved) for sign in (1, -1))
-    assert not there.equals(back) and days.another_day(sat_twice(), 0 * moved)[list(GAS)].equals(
+    moved = sessions.movements(sat_twice()).to_numpy()[0]
+    there, back = (sessions.another_day(sat_twice(), sign * moved) for sign in (1, -1))
+    assert not there.equals(back) and sessions.another_day(sat_twice(), 0 * moved)[list(GAS)].equals(
         sat_twice()[list(GAS)].round().astype(np.float32)
     )
-    for found in (there, back, days.another_day(sat_twice(), 9 + 0 * moved)):
+    for found in (there, back, sessions.another_day(sat_twice(), 9 + 0 * moved)):
         assert found[list(GAS)].min().min() >= 0 and found[list(GAS[:4])].max().max() <= 1023
         assert (found["substance"] == sat_twice()["substance"]).all()
 
 
 def test_a_window_is_learnt_as_it_was_recorded_and_on_days_of_its_own():
-    protocol, moved = Protocol("curve-and-level"), days.movements(sat_twice())
-    recorded = cut(sat_twice(), protocol, stride=days.STRIDE)
-    known, again, other = (days.moving_windows(sat_twice(), protocol, moved, seed=seed) for seed in (1, 1, 2))
-    assert len(known) == (1 + days.COPIES) * len(recorded) and np.array_equal(known.values, again.values)
+    protocol, moved = Protocol("curve-and-level"), sessions.movements(sat_twice())
+    recorded = cut(sat_twice(), protocol, stride=sessions.STRIDE)
+    known, again, other = (sessions.moving_windows(sat_twice(), protocol, moved, seed=seed) for seed in (1, 1, 2))
+    assert len(known) == (1 + sessions.COPIES) * len(recorded) and np.array_equal(known.values, again.values)
     assert np.array_equal(known.values[: len(recorded)], recorded.values) and not np.array_equal(
         known.values, other.values
     )
-    gains = np.ptp(known.values[:, :, 0], axis=1).reshape(1 + days.COPIES, -1)
+    gains = np.ptp(known.values[:, :, 0], axis=1).reshape(1 + sessions.COPIES, -1)
     assert np.std(gains[1] / gains[0]) > 0.05  # each window is moved by itself
-    assert np.array_equal(known.target.reshape(1 + days.COPIES, -1)[1], recorded.target)
+    assert np.array_equal(known.target.reshape(1 + sessions.COPIES, -1)[1], recorded.target)
 
 
-def test_who_learns_from_days_is_judged_by_a_pair_of_sessions_that_was_left_out():
+def test_who_learns_from_days_is_judged_by_a_pair_of_sessions_that_was_left_out(monkeypatch):
     training = sat_twice()
-    moved = days.movements(training)
-    held, others, pair = transfer.left_out(training, moved, 1)
-    assert moved.index[1] not in others.index and len(others) == 2 and np.array_equal(pair, moved.to_numpy()[1])
-    assert training[held].groupby("substance")["file"].nunique().tolist() == [1, 1, 1]
+    moved = sessions.movements(training)
+    learnt = []
+    monkeypatch.setattr(sessions, "fit", lambda system, table, days, **_: learnt.append((table, days)))
+    fits = sessions.held_out(systems.named("lda"), training, moved, folds=3, name="x")
+    for number, (_, held, pair) in enumerate(fits):
+        known, days = learnt[number]
+        assert moved.index[number] not in days.index and len(days) == 2
+        assert np.array_equal(pair, moved.to_numpy()[number])
+        assert held.groupby("substance")["file"].nunique().tolist() == [1, 1, 1]
+        assert not set(held["file"]) & set(known["file"])
 
 
 @pytest.mark.parametrize("change", [{}, {"augment": {"gain": 0.3}}])
@@ -82,12 +87,12 @@ def test_the_chosen_method_is_the_best_on_simulated_days_whatever_other_sessions
         return {"simulated": one, "other_session": {"top1": {"value": away}}}
 
     found = {"rebuilt": scored(0.5, 0.1), "level-free": scored(0.4, 0.9)}
-    assert transfer.chosen(found) == "rebuilt"
+    assert sessions.chosen(found) == "rebuilt"
 
 
 def test_an_unknown_method_is_refused():
     with pytest.raises(OptionError, match="ensemble"):
-        transfer.run(methods=["coral reef"])
+        sessions.run(methods=["coral reef"])
 
 
 def test_the_command_scores_the_sample_and_keeps_other_methods(tmp_path, monkeypatch):
@@ -95,10 +100,10 @@ def test_the_command_scores_the_sample_and_keeps_other_methods(tmp_path, monkeyp
 
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
-    monkeypatch.setitem(transfer.METHODS, "level-free", systems.System(("lda",)))
-    monkeypatch.setitem(transfer.METHODS, "conductance", systems.System(("lda",), Protocol("conductance"), days=True))
+    monkeypatch.setitem(sessions.METHODS, "level-free", systems.System(("lda",)))
+    monkeypatch.setitem(sessions.METHODS, "conductance", systems.System(("lda",), Protocol("conductance"), days=True))
     sat = lambda rows: rows.groupby("file").size() * 0 + np.arange(rows["file"].nunique()) % 2  # noqa: E731
-    monkeypatch.setattr(days, "number_sessions", sat)
+    monkeypatch.setattr(sessions, "number_sessions", sat)
     out = tmp_path / "sessions.json"
     for name in ("level-free", "conductance"):
         command = ["bench", "smellnet-sessions", "--method", name, "--folds", "2", "--json", str(out)]

@@ -1,4 +1,4 @@
-// Mode, menu, and folding of code: no library, nothing from a network.
+// Mode, menu, folding of code, and what is on the page: no library, nothing from a network.
 (function () {
   const one = (what) => document.querySelector(what);
 
@@ -11,6 +11,15 @@
 
   const menu = one(".menu");
   menu.addEventListener("click", () => menu.setAttribute("aria-expanded", document.body.classList.toggle("open")));
+
+  document.querySelectorAll("main :is(h2, h3)[id]").forEach((heading) => {
+    const line = document.createElement("li"), link = document.createElement("a");
+    line.className = heading.localName;
+    link.href = `#${heading.id}`;
+    link.textContent = heading.textContent;
+    line.append(link);
+    one(".toc ul").append(line);
+  });
 
   const fold = one(".fold");
   if (fold) fold.addEventListener("click", () => {

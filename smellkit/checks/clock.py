@@ -86,8 +86,7 @@ def read_clock(cells: pd.Series | pd.DataFrame, *, path: Path, name: str, lines:
     if wrong.any():
         first = int(wrong.argmax())
         hint = "a time such as 2025-03-01 12:43:56.017, 12:43:56.017, or seconds; or delete the column"
-        cell = repr(cells.iloc[first])[:60]
-        raise fault(path, line=lines[first], column=name, expected="a time", found=cell, hint=hint)
+        raise fault(path, "a time", repr(cells.iloc[first])[:60], hint, line=lines[first], column=name)
     return _numeric(numbers, name) if numbers is not None else _unwrapped(seconds, modulus, slack=0.01)
 
 
@@ -108,15 +107,19 @@ def _numbers(cells: pd.Series) -> tuple[Seconds | None, NDArray[np.bool_]]:
 
 def _numeric(values: Seconds, name: str) -> Seconds:
     """Seconds of a numeric clock: the unit is in its name, or follows from the size of an epoch or of a step."""
-    steps = np.abs(np.diff(values[np.isfinite(values)]))
-    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-    largest = np.abs(values[np.isfinite(values)]).max(initial=0)
+    finite = values[np.isfinite(values)]
+    step, largest = _usual(np.abs(np.diff(finite))), np.abs(finite).max(initial=0)
     named = [UNITS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in UNITS][-1:]
     named += [unit for limit, unit in EPOCHS if largest >= limit]
     if 3e4 <= largest <= 7e4 and 0 < step < 1e-3:
         named += [86400.0]  # days since 1900, as a spreadsheet counts them
     unit = [*named, 1e-6 if step >= 2e4 else 1e-3 if step >= 20 else 1.0][0]
     return unit * _unwrapped(values, *(OVERFLOWS if unit < 1 and step >= 1 else ()))
+
+
+def _usual(steps: Seconds) -> float:
+    """The median of the steps above 0; 0 where there is none."""
+    return float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
 
 
 def _times(texts: pd.Series) -> tuple[Seconds, float]:
@@ -149,7 +152,7 @@ def _unwrapped(values: Seconds, *moduli: float, slack: float = 0.0) -> Seconds:
     values = values.copy()
     there = np.flatnonzero(np.isfinite(values))
     steps = np.diff(values[there])
-    step = float(np.median(np.abs(steps[steps != 0]))) if steps.any() else 0.0
+    step = _usual(np.abs(steps))
     for modulus in filter(None, moduli):
         falls = (steps < 0) & (steps + modulus >= 0) & (steps + modulus <= max(3 * step, slack * modulus))
         if falls.any() and 20 * step < modulus:
@@ -165,8 +168,8 @@ def paced(
     """Return the rows of `table` in order and at the pace, with `row` (of the file) and `part` (up at each gap).
 
     `rows` and `lines` say where each row stands in the file; `table` itself gets both columns. Without a `clock` the
-    rows are taken at the pace. What was mended is told in the report; DataError where the clock proves no order, or
-    rows come too slowly, or where columns that are `alike` change places in the order of the clock.
+    rows are taken at the pace. What was mended is told; DataError where the clock proves no order, rows come too
+    slowly, or columns that are `alike` change places in the order of the clock.
     """
     table["row"], table["part"] = rows, 0
     if clock is None or len(table) < FEW:
@@ -197,8 +200,7 @@ def refuse_exchange(path: Path, lines: Sequence[int] | np.ndarray, values: np.nd
     if (rows := far[moved < 0.05 * jump[far]]).size:
         found = f"the values of the row before in another order ({', '.join(names)})"
         hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
-        line, follow = int(lines[rows[0] + 1]), "rows that follow each other"
-        raise fault(path, line=line, expected=follow, found=found, hint=hint)
+        raise fault(path, "rows that follow each other", found, hint, line=int(lines[rows[0] + 1]))
 
 
 @dataclass
@@ -212,8 +214,8 @@ class _Timed:
     name: str
     report: Report
 
-    def tell(self, what: str, count: object) -> None:
-        self.report.tell(self.path, what, int(count))  # type: ignore[call-overload]
+    def tell(self, what: str, count: int) -> None:
+        self.report.tell(self.path, what, count)
 
     def take(self, places: NDArray) -> None:
         """Go on with the rows at some places."""
@@ -234,14 +236,13 @@ class _Timed:
     def put_in_order(self, alike: Sequence[str]) -> None:
         """Sort rows where their times prove an order; a clock that was set back a few times is told."""
         steps = np.diff(self.clock)
-        back = np.flatnonzero(steps < 0)
-        if not len(back):
+        if not len(back := np.flatnonzero(steps < 0)):
             return
         order = np.argsort(self.clock, kind="stable")
         ahead = np.diff(self.clock[order])
         typical = float(np.median(ahead))
         uneven = np.mean((ahead < 0.5 * typical) | (ahead > 1.5 * typical)) if typical > 0 else 1.0
-        restarted = len(back) <= 5 and (steps > 0).any() and typical < 0.75 * np.median(steps[steps > 0])
+        restarted = len(back) <= 5 and typical < 0.75 * _usual(steps)
         line = int(self.lines[back[0] + 1])
         if uneven <= UNEVEN and not restarted:
             self.tell(f"rows against the clock (from line {line}): put in its order", len(back))
@@ -251,8 +252,7 @@ class _Timed:
             self.tell(f"the clock goes back (in line {line}): cut there", len(back))
         else:
             times, hint = f"times that go back {len(back)} times", "sort the rows by their time, or delete the column"
-            order_of = "rows in the order of their times"
-            raise fault(self.path, line=line, column=self.name, expected=order_of, found=times, hint=hint)
+            raise fault(self.path, "rows in the order of their times", times, hint, line=line, column=self.name)
 
     def spread(self) -> None:
         """Rows that share a time, as a clock of whole seconds gives it to several, spread up to the next time."""
@@ -262,8 +262,7 @@ class _Timed:
         self.tell(f"rows share their time with the one before in {self.name!r}: spread evenly", same.sum())
         starts = np.flatnonzero(np.append(True, ~same))
         counts, ahead = np.diff(np.append(starts, len(self.clock))), np.diff(self.clock[starts])
-        usual = np.median(ahead[ahead > 0]) if (ahead > 0).any() else 0.0
-        width = np.append(ahead, 0.0)
+        usual, width = _usual(ahead), np.append(ahead, 0.0)
         width = np.where((width <= 0) | (width > 3 * usual), usual, width)
         if len(starts) > 2:  # the first and the last time may be those of a part of their rows
             width[[0, -1]] = np.minimum(width[[0, -1]], counts[[0, -1]] * np.median(width[1:-1] / counts[1:-1]))
@@ -288,9 +287,8 @@ class _Timed:
         step = float(np.median(steps)) if len(steps) else 1 / pace.rate
         measured, rate = 1 / step, f"{pace.rate:.3g} rows a second"
         if measured < pace.slowest * pace.rate:
-            found = f"{measured:.3g} rows a second"
             hint = f"record {rate} or more, or use weights trained at {measured:.3g}"
-            raise fault(self.path, column=self.name, expected=rate, found=found, hint=hint)
+            raise fault(self.path, rate, f"{measured:.3g} rows a second", hint, column=self.name)
         lost = int((steps > 1.5 * step).sum()) if pace.fill else 0
         if pace.near[0] <= measured / pace.rate <= pace.near[1]:
             if not lost:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit.errors import WeightsError
@@ -46,8 +47,7 @@ class Ranges:
     """Of each channel: 1st and 99th percentile, activity (deviation within a recording) and the longest standstill.
 
     `strict` refuses a single channel that is off, as noses need it; without, only a unit that explains a whole group of
-    channels counts, since machines lose sensors and weights cope with that. `size` and `activity` of a group are the
-    least and largest in training.
+    channels counts, since machines lose sensors and weights cope with that.
     """
 
     names: tuple[str, ...]
@@ -65,8 +65,7 @@ class Ranges:
     ) -> Ranges:
         """Measure training recordings (rows, channels); NaN is what is missing."""
         parts = [np.asarray(part, np.float64) for part in recordings]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent everywhere
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a channel that is absent everywhere
             low, high = np.nanquantile(np.concatenate(parts), [0.01, 0.99], axis=0)
             activity = np.nanmedian([np.nanstd(part, axis=0) for part in parts], axis=0)
             sizes = [_sizes(part, unit) for part in parts]
@@ -96,13 +95,9 @@ class Ranges:
         def plain(values: Iterable[float]) -> list[float | None]:
             return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
 
-        rows = zip(*(plain(getattr(self, key)) for key in KEYS), strict=True)
-        channels = {
-            name: {"unit": unit, **dict(zip(KEYS, row, strict=True))}
-            for name, unit, row in zip(self.names, self.unit, rows, strict=True)
-        }
+        table = pd.DataFrame({"unit": self.unit, **{key: plain(getattr(self, key)) for key in KEYS}}, dtype=object)
         groups = {name: plain(values) for name, values in self.groups.items()}
-        return {"strict": self.strict, "groups": groups, "channels": channels}
+        return {"strict": self.strict, "groups": groups, "channels": table.set_axis(self.names).to_dict("index")}
 
 
 def standstill(values: NDArray) -> NDArray[np.float64]:
@@ -115,8 +110,7 @@ def outside(values: NDArray, ranges: Ranges | None) -> str:
     """Why `values` (rows, channels) are nothing that weights can know, with the factor if one explains it, or ""."""
     if ranges is None or not len(values):
         return ""
-    values = np.asarray(values, np.float64)
-    return _strictly(values, ranges) if ranges.strict else _by_group(values, ranges)
+    return (_strictly if ranges.strict else _by_group)(np.asarray(values, np.float64), ranges)
 
 
 def _strictly(values: NDArray, ranges: Ranges) -> str:
@@ -130,10 +124,10 @@ def _strictly(values: NDArray, ranges: Ranges) -> str:
         return ""
     place = int(np.argmax(far if far.any() else dead))
     name, at = ranges.names[place], f"{middle[place]:.4g}"
-    known = f"{ranges.low[place]:.4g} to {ranges.high[place]:.4g} in training"
     more = f", and {int((far | dead).sum()) - 1} more channels" if (far | dead).sum() > 1 else ""
     if not far.any():
         return f"{OUTSIDE}: {name} stands still at {at}{more}: a dead channel? Check its wire"
+    known = f"{low[place]:.4g} to {high[place]:.4g} in training"
     return f"{OUTSIDE}: {name} is about {at} ({known}){more}{_explained(middle, far, ranges)}"
 
 
@@ -157,8 +151,7 @@ def _explained(middle: NDArray, far: NDArray, ranges: Ranges) -> str:
 def _sizes(values: NDArray, unit: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Of each kind of channel in `values` (rows, channels): root mean square of the medians, median of deviations."""
     kinds = np.array(unit)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is absent
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a channel that is absent
         middle, moves = np.nanmedian(values, axis=0), np.nanstd(values, axis=0)
         groups = [(name, kinds == name) for name in dict.fromkeys(unit)]
         return {name: (np.sqrt(np.nanmean(middle[own] ** 2)), np.nanmedian(moves[own])) for name, own in groups}

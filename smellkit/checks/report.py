@@ -39,7 +39,7 @@ ARCHIVES = (b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh", b"\x28\xb5
 
 
 def fault(
-    path: Path | str, *, expected: str, found: str, hint: str, line: int | None = None, column: str | None = None,
+    path: Path | str, expected: str, found: str, hint: str, *, line: int | None = None, column: str | None = None,
     key: str | None = None,
 ) -> DataError:  # fmt: skip
     """Return the error for one fault: `file, line 3, column 'CO': expected a number, found 'abc'`, then what to try."""
@@ -68,22 +68,13 @@ def summary(told: Iterable[tuple[str, str, int]]) -> list[str]:
 
 @dataclass
 class Report:
-    """What was forgiven or left out while files were read: (file, what, how many), in the order it was met.
-
-    `counts` sums over files; `skipped` maps a file to why it was left out.
-    """
+    """What was forgiven or left out while files were read: (file, what, how many), in the order it was met."""
 
     files: int = 0
     notes: list[tuple[str, str, int]] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)  # file -> why it was left out
     remarks: list[str] = field(default_factory=list)  # what is in the data, in words
     told: list[tuple[str, str, int]] = field(default_factory=list)  # those notes that a command repeats to its user
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Report:
-        """The report of which `values` is `dataclasses.asdict`, be it after a way through JSON."""
-        notes, told = ([tuple(note) for note in values.get(name, [])] for name in ("notes", "told"))
-        return cls(values["files"], notes, dict(values["skipped"]), list(values.get("remarks", [])), told)
 
     def note(self, path: Path | str, what: str, count: int = 1) -> None:
         """Count `what` in the file `path`, and log it."""
@@ -94,14 +85,8 @@ class Report:
         """Count `what` as `note` does, as something that changes what is read: the first of its kind is a warning."""
         again = any(kind(what) == kind(other) for _, other, _ in self.told)
         self.notes.append((str(path), what, int(count)))
-        self.told.append((str(path), what, int(count)))
+        self.told.append(self.notes[-1])
         log.log(logging.INFO if again else logging.WARNING, "%s: %s (%d)", path, what, count)
-
-    def repeat(self) -> None:
-        """Log what was told once more: it was read from a cache."""
-        again = Report()
-        for place in self.told:
-            again.tell(*place)
 
     def skip(self, path: Path | str, why: object) -> None:
         """Remember that `path` was left out because of `why`, and log it as a warning."""
@@ -133,10 +118,7 @@ class Report:
 def readable(
     paths: Iterable[Path], read: Callable[[Path], Result], *, skip: bool = False, report: Report | None = None
 ) -> Iterator[tuple[Path, Result]]:
-    """Yield (path, read(path)) for every path; the first fault ends it.
-
-    With `skip` a file with a fault is reported and left out instead.
-    """
+    """Yield (path, read(path)) for every path; the first fault ends it, or with `skip` is reported and left out."""
     report = report if report is not None else Report()
     for path in paths:
         try:
@@ -151,20 +133,19 @@ def readable(
 
 
 def content(path: Path, *, limit: int = LIMIT) -> bytes:
-    """Return the bytes of the file `path`, which must exist, hold something, and be at most `limit` bytes long."""
+    """Return the bytes of the file `path`, which must exist, hold data, and be at most `limit` bytes long."""
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise fault(path, expected=f"at most {limit} bytes", found=f"{size} bytes", hint="is it the right file?")
+        if (size := path.stat().st_size) > limit:
+            raise fault(path, f"at most {limit} bytes", f"{size} bytes", "is it the right file?")
         data = path.read_bytes()
     except OSError as why:
         reason, hint = why.strerror or type(why).__name__, "check the name and that you may read it"
-        raise fault(path, expected="a readable file", found=reason, hint=hint) from why
+        raise fault(path, "a readable file", reason, hint) from why
     if not data.strip(b"\0 \t\r\n\xef\xbb\xbf"):
         empty = f"an empty file ({len(data)} bytes)"
-        raise fault(path, expected="a file with something in it", found=empty, hint="copy or record it again")
+        raise fault(path, "a file with something in it", empty, "copy or record it again")
     if not_data := disguise(data):
-        raise fault(path, expected="data", found=not_data[0], hint=not_data[1])
+        raise fault(path, "data", *not_data)
     return data
 
 
@@ -192,15 +173,15 @@ def disguise(data: bytes) -> tuple[str, str] | None:
 
 def decoded(path: Path, data: bytes) -> str:
     """Return UTF-8 `data` (with or without byte order mark) as text; any other encoding is refused with its place."""
-    utf8: dict[str, str] = {"expected": "UTF-8 text", "hint": "save it as UTF-8"}
+    expected, hint = "UTF-8 text", "save it as UTF-8"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:1000].count(0) > len(data[:1000]) // 4:
-        raise fault(path, line=1, column="1", found="UTF-16 or UTF-32", **utf8)
+        raise fault(path, expected, "UTF-16 or UTF-32", hint, line=1, column="1")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as why:
-        line, before = data.count(b"\n", 0, why.start) + 1, data.rfind(b"\n", 0, why.start)
+        line, column = data.count(b"\n", 0, why.start) + 1, str(why.start - data.rfind(b"\n", 0, why.start))
         byte = f"the byte 0x{data[why.start]:02x} (Latin-1?)"
-        raise fault(path, line=line, column=str(why.start - before), found=byte, **utf8) from why
+        raise fault(path, expected, byte, hint, line=line, column=column) from why
 
 
 def read_json(path: Path | str) -> Any:
@@ -215,15 +196,14 @@ def read_json(path: Path | str) -> Any:
         flaw = next(_flaws(value), None)
     except json.JSONDecodeError as why:
         what, hint = f"{why.msg} at {text[why.pos : why.pos + 20]!r}", "the file is damaged or cut off: copy it again"
-        raise fault(path, line=why.lineno, column=str(why.colno), expected="JSON", found=what, hint=hint) from why
+        raise fault(path, "JSON", what, hint, line=why.lineno, column=str(why.colno)) from why
     except RecursionError as why:
         limit, deep = f"at most {DEEPEST} levels", "more levels than that"
-        raise fault(path, key="$", expected=limit, found=deep, hint="is it the right file?") from why
+        raise fault(path, limit, deep, "is it the right file?", key="$") from why
     except ValueError as why:  # a number of thousands of digits
-        raise fault(path, expected="JSON", found=str(why), hint="correct the number") from why
+        raise fault(path, "JSON", str(why), "correct the number") from why
     if flaw:
-        where, expected, what, hint = flaw
-        raise fault(path, key=where, expected=expected, found=what, hint=hint)
+        raise fault(path, *flaw[1:], key=flaw[0])
     return _object(path, value)
 
 
@@ -246,9 +226,8 @@ def _flaws(value: Any, where: str = "$", depth: int = 0) -> Iterator[tuple[str, 
     elif isinstance(value, dict):
         if TWICE in value:
             yield f"{where}.{value[TWICE]}", "each key once", "it twice", "delete one of them"
-        for key in value:
-            yield from _flaws(key, f"{where} (a key)", depth)
         for key, below in value.items():
+            yield from _flaws(key, f"{where} (a key)", depth)
             yield from _flaws(below, f"{where}.{key}", depth + 1)
     elif isinstance(value, list):
         for index, below in enumerate(value):
@@ -258,7 +237,7 @@ def _flaws(value: Any, where: str = "$", depth: int = 0) -> Iterator[tuple[str, 
 def _object(path: Path, value: Any) -> Any:
     if not isinstance(value, dict):
         what, hint = f"a {type(value).__name__}", "compare with a file of the same kind that came with the kit"
-        raise fault(path, key="$", expected="an object {...} at the root", found=what, hint=hint)
+        raise fault(path, "an object {...} at the root", what, hint, key="$")
     return value
 
 
@@ -286,21 +265,20 @@ def read_yaml(path: Path | str) -> Any:
         mark = getattr(why, "problem_mark", None)
         place = {"line": mark.line + 1, "column": str(mark.column + 1)} if mark else {}
         problem = str(getattr(why, "problem", None) or why)[:120]
-        raise fault(path, expected="YAML", found=problem, hint="correct that line", **place) from why
+        raise fault(path, "YAML", problem, "correct that line", **place) from why
     except (RecursionError, ValueError, OverflowError, TypeError) as why:
-        raise fault(path, expected="YAML", found=str(why)[:120], hint="is it the right file?") from why
+        raise fault(path, "YAML", str(why)[:120], "is it the right file?") from why
     return _object(path, {} if value is None else value)
 
 
 def long_text(entry: Mapping[str, Any], key: str, *, path: Path, where: str, report: Report | None = None) -> str:
     """Return the text `entry[key]`: refused when missing, no text, or empty; cut at 2,000 words, which is told."""
-    hint, text = f"give {where} a {key} of one or two sentences", entry.get(key)
+    text = entry.get(key)
     if not isinstance(text, str) or not text.strip():
-        expected, got = "a text that is not empty", reprlib.repr(text)
-        if key not in entry:
-            near = alike(key, entry)
-            expected, got = "a text", f"only {', '.join(entry)[:200]}" + (f" (near: {', '.join(near)})" if near else "")
-        raise fault(path, key=f"{where}.{key}", expected=expected, found=got, hint=hint)
+        near = f" (near: {', '.join(alike(key, entry))})" if alike(key, entry) else ""
+        got = reprlib.repr(text) if key in entry else f"only {', '.join(entry)[:200]}{near}"
+        hint = f"give {where} a {key} of one or two sentences"
+        raise fault(path, "a text that is not empty", got, hint, key=f"{where}.{key}")
     words = text.split()
     if len(words) <= WORDS and len(text) <= CHARACTERS:
         return text.strip()
@@ -325,20 +303,19 @@ def read_picture(path: Path | str, *, rgb: bool = True, report: Report | None = 
         return _rgb(path, picture) if rgb else picture
     except Image.DecompressionBombError as why:
         limit = f"at most {PIXELS // 1_000_000} megapixels"
-        raise fault(path, expected=limit, found=str(why), hint="make the picture smaller") from why
+        raise fault(path, limit, str(why), "make the picture smaller") from why
     except BROKEN as why:
         unknown = isinstance(why, UnidentifiedImageError)
         what = f"bytes that start with {data[:12]!r}" if unknown else f"a damaged one ({why})"
         known, hint = "a picture (jpg, png, webp, avif, gif)", "open it in a picture viewer; replace or delete it"
-        raise fault(path, expected=known, found=what, hint=hint) from why
+        raise fault(path, known, what, hint) from why
 
 
 def _unpacked(path: Path, data: bytes, report: Report) -> Image:
     """Return the first frame, upright; what is too large is refused from its header."""
     from PIL import Image, ImageOps
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a lower limit of ours comes next
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # our limit is lower
         picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = picture.size
         if width * height > PIXELS:
@@ -364,8 +341,7 @@ def _rgb(path: Path, picture: Image) -> Image:
         grey = np.clip(np.asarray(picture, dtype=np.float64), 0, 65535)
         return Image.fromarray(np.round(grey / 257).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
-        depth = "8 or 16 bits a pixel"
-        raise fault(path, expected=depth, found="floating-point pixels", hint="save it as a png or jpg")
+        raise fault(path, "8 or 16 bits a pixel", "floating-point pixels", "save it as a png or jpg")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")

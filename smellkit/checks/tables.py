@@ -6,7 +6,6 @@ pyarrow splits a file at once; what it can't split is read again row by row, whi
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,41 +65,32 @@ class Sheet:
         text = decoded(path, content(path)).replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
         physical = text.split("\n")
         if (longest := max(map(len, physical))) > LONGEST_LINE:
-            line, size = [len(one) for one in physical].index(longest) + 1, f"{longest} characters"
-            raise fault(path, line=line, expected="a row of fields", found=size, hint="is it a CSV file?")
-        cells = _split_at_once(text)
-        names, *rows = _split(path, text) if cells is None else [(1, next(csv.reader(physical)))]
-        header = _header(path, names[1], physical, wanted=wanted, aliases=aliases or {}, report=report)
-        first = [row for _, row in rows[:1]] if cells is None else [[str(column[0]) for column in cells.columns]]
-        places = [header.index(name) for name in wanted]
-        halfway = any(len(row) < len(header) or any(row[at].strip() in MISSING for at in places) for row in first)
-        if dropped := int(drop and halfway):
+            line = [len(one) for one in physical].index(longest) + 1
+            raise fault(path, "a row of fields", f"{longest} characters", "is it a CSV file?", line=line)
+        header = _header(path, physical, wanted=wanted, aliases=aliases or {}, report=report)
+        first, places = next(csv.reader(physical[1:2]), []), [header.index(name) for name in wanted]
+        halfway = len(first) < len(header) or any(first[at].strip() in MISSING for at in places)
+        if dropped := int(drop and halfway and len(physical) > 1):
             report.tell(path, "truncated first row dropped")
-        if cells is not None and len(cells) > dropped:
-            return cls(path, cells[dropped:].rename_columns(header), range(2 + dropped, len(physical) + 1), dropped)
-        for line, row in rows[dropped:]:
-            if len(row) != len(header):
-                raise _wrong_width(path, line, physical[line - 1], width=len(header), fields=len(row))
-        if not rows[dropped:]:
-            raise fault(path, line=2, expected="rows", found="a header only", hint="record or write the file again")
-        lines, fields = zip(*rows[dropped:], strict=True)
-        columns = [pyarrow.chunked_array([column], pyarrow.string()) for column in zip(*fields, strict=True)]
-        return cls(path, pyarrow.table(columns, header), lines, dropped)
+        if not (rows := physical[1 + dropped :]):
+            raise fault(path, "rows", "a header only", "record or write the file again", line=2)
+        cells, lines = _split_at_once(rows, len(header)), range(2 + dropped, len(physical) + 1)
+        if cells is None:
+            return cls(path, *_split(path, rows, header, line=2 + dropped), dropped)
+        return cls(path, cells.rename_columns(header), lines, dropped)
 
 
-def _split_at_once(text: str) -> pyarrow.Table | None:
-    """The cells below the header of a file whose rows all have as many, without a quote inside of quotes; or None."""
+def _split_at_once(rows: Sequence[str], width: int) -> pyarrow.Table | None:
+    """The cells of lines that are all rows of one width, without a quote inside of quotes; or None."""
     from pyarrow import csv as quick
 
-    header, _, below = text.partition("\n")
-    if "\0" in text or "\n\n" in text or not header:
+    text = "\n".join(rows)
+    if "\0" in text or "" in rows or ('"' in text and text.count('"') != 2 * len(QUOTED.findall(text))):
         return None
-    if '"' in text and text.count('"') != 2 * len(QUOTED.findall(text)):
-        return None
-    names = [str(number) for number in range(len(next(csv.reader([header]))))]
+    names = [str(number) for number in range(width)]
     try:
         return quick.read_csv(
-            pyarrow.BufferReader(below.encode()),
+            pyarrow.BufferReader(text.encode()),
             quick.ReadOptions(use_threads=False, column_names=names),
             quick.ParseOptions(ignore_empty_lines=False),
             quick.ConvertOptions(check_utf8=False, column_types=dict.fromkeys(names, pyarrow.string())),
@@ -109,37 +99,40 @@ def _split_at_once(text: str) -> pyarrow.Table | None:
         return None
 
 
-def _split(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """Return the line that each row begins on and its fields, header included."""
-    reader, rows, line = csv.reader(io.StringIO(text), strict=True), [], 1
+def _split(path: Path, rows: Sequence[str], header: list[str], *, line: int) -> tuple[pyarrow.Table, list[int]]:
+    """The cells of lines from `line` on and the line that each row begins on; or the error, with its place."""
+    reader, begin, lines, cells = csv.reader((f"{row}\n" for row in rows), strict=True), line, [], []
     try:
         for row in reader:
-            rows.append((line, row))
-            line = reader.line_num + 1
+            lines.append(line)
+            cells.append(row)
+            line = begin + reader.line_num
     except csv.Error as why:
-        column, hint = str(text.split("\n")[line - 1].find('"') + 1), "close or delete the quote in that line"
-        closed = "every quote to be closed"
-        raise fault(path, line=line, column=column, expected=closed, found=str(why), hint=hint) from why
-    for line, row in rows if "\0" in text else []:
-        if place := next((place for place, cell in enumerate(row, 1) if "\0" in cell), 0):
-            names, hint = rows[0][1], "the file is damaged: copy or record it again"
-            column = names[place - 1].strip() if line > 1 and place <= len(names) else str(place)
-            raise fault(path, line=line, column=column, expected="text", found="a NUL byte", hint=hint)
-    return rows
+        column, hint = str(rows[line - begin].find('"') + 1), "close or delete the quote in that line"
+        raise fault(path, "every quote to be closed", str(why), hint, line=line, column=column) from why
+    for line, row in zip(lines, cells, strict=True):
+        if len(row) != len(header):
+            raise _wrong_width(path, line, rows[line - begin], width=len(header), fields=len(row))
+        for name, cell in zip(header, row, strict=True):
+            if "\0" in cell:
+                hint = "the file is damaged: copy or record it again"
+                raise fault(path, "text", "a NUL byte", hint, line=line, column=name)
+    columns = [pyarrow.array(column, pyarrow.string()) for column in zip(*cells, strict=True)]
+    return pyarrow.table(columns, header), lines
 
 
 def _header(
-    path: Path, names: list[str], physical: list[str], *, wanted: Sequence[str], aliases: Mapping[str, str],
-    report: Report,
-) -> list[str]:  # fmt: skip
-    """Return the `names` of the first line, trimmed, in their usual spelling; all `wanted` are there, once."""
+    path: Path, physical: list[str], *, wanted: Sequence[str], aliases: Mapping[str, str], report: Report
+) -> list[str]:
+    """Return the names in the first line, trimmed, in their usual spelling; all `wanted` are there, once."""
+    names = next(csv.reader(physical[:1]))
     header = [name.strip() for name in names]
     if header != names:
         report.tell(path, "header trimmed")
     for name in header:
         if name and header.count(name) > 1:
             twice, hint = f"{header.count(name)} times {name!r}", "delete or rename the copy"
-            raise fault(path, line=1, column=name, expected="each column once", found=twice, hint=hint)
+            raise fault(path, "each column once", twice, hint, line=1, column=name)
     usual = [aliases.get(name, name) for name in header]
     header = [name if new in header else new for name, new in zip(header, usual, strict=True)]
     header = [name or f"(column {number})" for number, name in enumerate(header, 1)]
@@ -161,33 +154,29 @@ def _missing(
         if mark in line and among(line, mark) > len({*wanted} & {*header}):
             other = f"a {DELIMITERS[mark]} ({mark!r})"
             hint = f"save it with commas between columns and points in numbers: pd.read_csv(..., sep={mark!r})"
-            return fault(path, line=1, expected="columns separated by a comma", found=other, hint=hint)
+            return fault(path, "columns separated by a comma", other, hint, line=1)
     below = [n for n, other in enumerate(physical[1:ABOVE], 2) if among(other, ",;\t") > len(known & {*header})]
     if below:
         hint = f"the header is in line {below[0]}: delete what is above it"
     elif sum(bool(NUMBER.fullmatch(cell)) for cell in line.split(",")) > len(header) // 2:
         hint = f"there is no header: write the names of all {len(header)} columns above the first row"
     if hint:
-        return fault(path, line=1, expected="the names of the columns", found=repr(line[:60]), hint=hint)
+        return fault(path, "the names of the columns", repr(line[:60]), hint, line=1)
     close = {name: alike(name, header) for name in missing}
     words = "; ".join(f"{name} (near: {', '.join(near)})" if near else name for name, near in close.items())
-    hint, expected = f"rename the columns; the header has {', '.join(header)[:200]}", f"the columns {', '.join(wanted)}"
-    return fault(path, line=1, column=missing[0], expected=expected, found=f"no {words}", hint=hint)
+    hint = f"rename the columns; the header has {', '.join(header)[:200]}"
+    return fault(path, f"the columns {', '.join(wanted)}", f"no {words}", hint, line=1, column=missing[0])
 
 
 def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) -> Exception:
     """Return the error for a row of another number of `fields` than the header's `width`."""
     if other := next((mark for mark in DELIMITERS if fields < width <= raw.count(mark) + 1), None):
         hint = f"this line separates columns by {other!r}: save the file with commas"
-    elif not raw.strip():
-        hint = "the line is blank: delete it"
-    elif fields == 1:
-        hint = "that is no row: delete the line, or record again without messages in between"
     elif fields > width:
         hint = "a decimal comma (3,5) or a thousands comma (1,000) also looks like one field more: use points"
     else:
-        hint = "the line was cut off: delete it or record again"
-    return fault(path, line=line, expected=f"{width} fields", found=f"{fields} fields in {raw[:40]!r}", hint=hint)
+        hint = "delete a line that is blank or a message; record again where rows were cut off"
+    return fault(path, f"{width} fields", f"{fields} fields in {raw[:40]!r}", hint, line=line)
 
 
 def numbers(cells: Sequence[str] | pyarrow.ChunkedArray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """The command line: a table of commands. Each parses, calls one function, and says what happened."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from functools import partial
@@ -13,23 +11,23 @@ from smellkit.errors import SmellkitError
 from smellkit.options import nearest, resolve
 
 COMMANDS = {  # name -> "module:attribute"; a module is imported only when its command is called
-    "run": "smellkit.cli.publish:run",
-    "site": "smellkit.cli.publish:site",
-    "doctor": "smellkit.cli.publish:doctor",
+    "run": "smellkit.cli.commands:run",
+    "site": "smellkit.cli.commands:site",
+    "doctor": "smellkit.cli.commands:doctor",
     "data": "smellkit.cli.data:data",
     "learn": "smellkit.study.odour.commands:learn",
-    "train": "smellkit.cli.learn:train",
-    "sweep": "smellkit.cli.learn:sweep",
-    "predict": "smellkit.cli.learn:predict",
+    "train": "smellkit.cli.commands:train",
+    "sweep": "smellkit.cli.commands:sweep",
+    "predict": "smellkit.cli.commands:predict",
     "sniff": "smellkit.cli.sniff:sniff",
-    "export": "smellkit.cli.learn:export",
+    "export": "smellkit.cli.commands:export",
     "bench": "smellkit.cli:bench",
     "study": "smellkit.study.commands:study",
     "audit": "smellkit.study.odour.commands:audit",
-    "calibrate": "smellkit.cli.learn:calibrate",
+    "calibrate": "smellkit.cli.commands:calibrate",
     "submit": "smellkit.study.odour.commands:submit",
     "neckwear": "smellkit.cli.neckwear:neckwear",
-    "nose": "smellkit.cli.nose:nose",
+    "nose": "smellkit.cli.data:nose",
 }
 READERS = logging.getLogger("smellkit.checks.report")
 
@@ -43,7 +41,7 @@ BENCHES = {
     "drift": "smellkit.study.odour.commands:drift",
     "fusion": "smellkit.study.odour.commands:fusion",
     "reproduce": "smellkit.study.odour.commands:reproduce",
-    "neckwear": "smellkit.study.device.commands:bench",
+    "neckwear": "smellkit.study.device.bench:bench",
     "speed": "smellkit.study.speed:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
     "gcode-ablations": "smellkit.study.gcode.commands:ablations",

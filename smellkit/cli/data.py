@@ -1,4 +1,4 @@
-"""Commands for data: fetch the public sets, simulate a sample, check a folder."""
+"""`smellkit data ...` and `smellkit nose ...`: public sets, folders, sensor boards. Each command calls one function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from smellkit.cli import LazyGroup
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE, FOLDER = click.Path(path_type=Path), click.Path(path_type=Path, file_okay=False)
 COMMANDS = {
     "get": "smellkit.cli.data:get",
     "simulate": "smellkit.simulate.commands:simulate",
@@ -32,17 +32,16 @@ def get(name, out, mirror, workers):
     """Fetch the public data set NAME; without a name, list them."""
     from smellkit import fetch
 
+    sources = fetch.sources(mirror=mirror)
     if name is None:
-        for source in fetch.sources(mirror=mirror).values():
+        for source in sources.values():
             size = sum(file.size for file in source.files)
             much = f"{len(source.files):5} files {size / 1e6:6.0f} MB" if source.files else f"{'by hand':>21}"
-            click.echo(f"{source.name:16} {much}  {source.title}")
-            click.echo(f"{'':16} {source.home}; licence: {source.licence}")
+            click.echo(f"{source.name:16} {much}  {source.title}\n{'':16} {source.home}; licence: {source.licence}")
         return
     folder, new = fetch.get(name, folder=out, mirror=mirror, workers=workers)
-    source = fetch.sources()[name]
-    click.echo(f"{len(source.files)} files in {folder}, {new} of them new; all have the right SHA-256.")
-    click.echo(f"Licence: {source.licence}. Please cite {source.home}")
+    click.echo(f"{len(sources[name].files)} files in {folder}, {new} of them new; all have the right SHA-256.")
+    click.echo(f"Licence: {sources[name].licence}. Please cite {sources[name].home}")
 
 
 @click.command()
@@ -57,15 +56,13 @@ def pair(folder, how, regroup, seed):
     """
     from smellkit.study.plume import splits
 
-    shared = splits.shared_originals(splits.read_all(folder))
-    if shared:
+    if shared := splits.shared_originals(splits.read_all(folder)):
         click.echo(f"{shared} originals have copies in several splits" + ("." if regroup else ": see --regroup."))
-    counts = splits.pair_folder(folder, how, regroup=regroup, seed=seed)
-    click.echo(counts.T.to_string())
+    click.echo(splits.pair_folder(folder, how, regroup=regroup, seed=seed).T.to_string())
 
 
 @click.command()
-@click.argument("folder", metavar="DIR|FILE", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", metavar="DIR|FILE", type=FILE, required=False)
 @click.option("--mask-values", "values", default="", help="What masks hold, such as 0=background,1=gas (plume).")
 def check(folder, values):
     """Read everything in DIR or FILE (default: the sample), count what was forgiven, and list every fault."""
@@ -75,3 +72,91 @@ def check(folder, values):
     click.echo(str(report))
     if report.skipped:
         sys.exit(1)
+
+
+@click.group()
+def nose():
+    """Describe a sensor board, read it, record it."""
+
+
+@nose.command("list")
+def list_noses():
+    """List the noses that come with the kit."""
+    from smellkit import noses
+
+    for name in noses.names():
+        one = noses.load(name)
+        rate = f"{one.rate:g} Hz" if one.rate else "rate measured"
+        click.echo(f"{name:17} {len(one.columns):2} columns, {rate}: {one.about}")
+
+
+@nose.command()
+@click.argument("name", metavar="NAME|FILE|FOLDER")
+def show(name):
+    """Print the description of a nose as TOML, to be changed into that of your own."""
+    from smellkit import noses
+
+    click.echo(noses.as_toml(noses.load(name)), nl=False)
+
+
+@nose.command()
+@click.argument("folder", type=FILE)
+@click.option("--out", type=FILE, help="File to write; it must not exist.  [default: FOLDER/nose.toml]")
+def new(folder, out):
+    """Write the description of the nose that recorded what is in FOLDER, with every guess marked for you to confirm."""
+    from smellkit import noses, paths
+    from smellkit.errors import OptionError
+    from smellkit.odour.readers import guess, remarks
+
+    out = out or (folder if folder.is_dir() else folder.parent) / noses.FILE
+    if out.exists():
+        raise OptionError(f"{out} exists already", hint="delete it, or --out for another file")
+    described, guesses = guess(folder)
+    paths.write_text(out, noses.as_toml(described, remarks=remarks(described, guesses)))
+    click.echo(f"{out}: {len(described.columns)} columns. Please confirm:" if guesses else f"{out}: {described.name}.")
+    for text in guesses:
+        click.echo(f"  {text}")
+
+
+@nose.command()
+@click.argument("folder", type=FILE)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="A new folder.")
+@click.option("--nose", "name", default="", metavar="NAME|FILE", help="What recorded it.  [default: see `nose new`]")
+@click.option("--device", default="nose", show_default=True, help="Name of your device in the names of the files.")
+def convert(folder, out, name, device):
+    """Write the recordings in FOLDER, of any format, as pairs of OpenSmell's Exchange Format (CSV and JSON)."""
+    from smellkit import noses
+    from smellkit.odour.formats import write_exchange
+    from smellkit.odour.readers import read_folder
+
+    described, table = read_folder(folder, noses.load(name) if name else None)
+    click.echo(f"{write_exchange(out, described, table, device=device)} recordings of {described.name} in {out}.")
+
+
+@nose.command()
+def ports():
+    """List the serial ports."""
+    from smellkit.device.link import list_ports
+
+    ports = list_ports()
+    for port in ports:
+        click.echo(f"{port.device}  {port.name}  {port.serial_number}".rstrip())
+    if not ports:
+        click.echo("No serial ports here. `virtual` replays a recording.")
+
+
+@nose.command()
+@click.argument("port")
+@click.option("--out", type=FILE, required=True, help="CSV file to write; it must not exist.")
+@click.option("--seconds", type=float, help="End after this long; without, Ctrl-C ends it.")
+@click.option("--nose", "name", default="smellnet", show_default=True, metavar="NAME|FILE", help="What the board is.")
+@click.option("--baud", type=int, help="Speed of the board's serial line.  [default: that of the nose]")
+def record(port, out, seconds, name, baud):
+    """Record what the board on PORT says, row by row, until Ctrl-C."""
+    from smellkit.device.enose import Nose, record
+
+    with Nose.open(port, nose=name, baud=baud) as board:
+        click.echo(f"Recording from {port} to {out}. Ctrl-C ends it.")
+        rows = record(board, out, seconds=seconds)
+        dropped = ", ".join(f"{count} {reason}" for reason, count in board.status()["dropped"].items()) or "none"
+        click.echo(f"{rows} rows in {out}; lines dropped: {dropped}.")

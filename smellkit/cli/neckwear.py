@@ -1,34 +1,32 @@
 """`smellkit neckwear ...`: each command parses, calls one function, and says what happened."""
 
-from __future__ import annotations
-
 import contextlib
-import functools
 import time
 from pathlib import Path
 
 import click
 
-PLAYER = [  # options of every command that opens a player
-    click.option("--port", default="virtual", envvar="SMELLKIT_PORT", show_default=True,
-                 help="Serial port, address, ble:NAME, or virtual."),
-    click.option("--link", type=click.Choice(["auto", "handset", "direct"]), default="auto", show_default=True,
-                 help="Who answers."),
-    click.option("--blind", is_flag=True, help="Go on where nothing answers; it may be a wrong port."),
-    click.option("--log", type=click.Path(path_type=Path), help="File for the device log (JSON lines)."),
-]  # fmt: skip
-CHECKLIST = [  # what a person has to look at, because the link can't say it: cartridges, power, radio
-    "Cartridges {which} are in their slots (worn: 1 to 6 left, 7 to 12 right) and not empty: smell each one.",
-    "The NeckWear is charged and switched on; its battery can't be asked over this link.",
-    "The handset is plugged in, nothing else uses its port, and `smellkit neckwear probe` answers.",
-    "Handset and NeckWear are on the same radio channel, within a few metres.",
-    "The wearer has agreed to these scents, has no known allergy to them, and can take the device off.",
-    "The room is aired. Nothing confirms a stop: a play ends by its own timer within 10 s at the latest.",
-]
+CHECKLIST = """\
+[ ] Cartridges {which} are in their slots (worn: 1 to 6 left, 7 to 12 right) and not empty: smell each one.
+[ ] The NeckWear is charged and switched on; its battery can't be asked over this link.
+[ ] The handset is plugged in, nothing else uses its port, and `smellkit neckwear probe` answers.
+[ ] Handset and NeckWear are on the same radio channel, within a few metres.
+[ ] The wearer has agreed to these scents, has no known allergy to them, and can take the device off.
+[ ] The room is aired. Nothing confirms a stop: a play ends by its own timer within 10 s at the latest."""
 
 
 def _opens_player(command):
-    return functools.reduce(lambda made, option: option(made), reversed(PLAYER), command)
+    """The options of every command that opens a player."""
+    for option in (
+        click.option("--log", type=click.Path(path_type=Path), help="File for the device log (JSON lines)."),
+        click.option("--blind", is_flag=True, help="Go on where nothing answers; it may be a wrong port."),
+        click.option("--link", type=click.Choice(["auto", "handset", "direct"]), default="auto", show_default=True,
+                     help="Who answers."),
+        click.option("--port", default="virtual", envvar="SMELLKIT_PORT", show_default=True,
+                     help="Serial port, address, ble:NAME, or virtual."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -58,37 +56,30 @@ def scents():
 
 @neckwear.command()
 @_opens_player
-def probe(port, link, blind, log):
+def probe(**player):
     """Ask who is there: the handset for its radio channel, or the player how it is."""
-    with _open(port, log, link, blind) as neck:
+    with _open(**player) as neck:
         answer, said = neck.probe(), neck.status()
+        took = f"on {player['port']} answered in {answer.seconds * 1000:.1f} ms"
         if neck.link == "handset":
-            took = f"{answer.seconds * 1000:.1f} ms"
-            click.echo(f"The handset on {port} answered in {took}: radio channel {answer.channel}.")
+            click.echo(f"The handset {took}: radio channel {answer.channel}.")
             click.echo("Battery and cartridges: unknown (the link has no query for them).")
         else:
-            click.echo(f"The player on {port} answered in {answer.seconds * 1000:.1f} ms: {said.state}.")
+            click.echo(f"The player {took}: {said.state}.")
             click.echo(f"Battery {said.battery} %, cartridges {said.cartridges}, as it said at {said.said_at}.")
-
-
-def _wake(neck) -> None:
-    """Say what takes so long: a player behind the handset sleeps until it is woken three times."""
-    if neck.link == "handset":
-        click.echo("Waking the player ...")
-        neck.wake()
 
 
 @neckwear.command()
 @click.argument("scent")
 @click.option("--seconds", default=3.0, show_default=True, help="How long to play.")
 @_opens_player
-def play(scent, seconds, port, link, blind, log):
+def play(scent, seconds, **player):
     """Play one SCENT: its channel, 1 to 12, or its name, such as banana."""
     number = _channel(scent)
-    with _stopped_by_hand(), _open(port, log, link, blind) as neck:
+    with _stopped_by_hand(), _open(**player) as neck:
         _wake(neck)
         neck.play(number, seconds=seconds)
-        click.echo(f"Playing scent {scent} for {seconds:g} s on {port}. Ctrl-C stops.")
+        click.echo(f"Playing scent {scent} for {seconds:g} s on {player['port']}. Ctrl-C stops.")
         neck.wait()
         silent = "Whether it was in the air is unconfirmed: the device does not say."
         over = f"Over. {silent if neck.link == 'handset' else 'The player acknowledged it.'}"
@@ -101,14 +92,14 @@ def play(scent, seconds, port, link, blind, log):
 @click.option("--slot", default=2.0, show_default=True, help="Seconds of one slot (1 to 5).")
 @click.option("--keep", default=4, show_default=True, help="Play the largest shares only.")
 @_opens_player
-def mix(shares, seconds, slot, keep, port, link, blind, log):
+def mix(shares, seconds, slot, keep, **player):
     """Play a mixture as a sequence of slots.
 
     SHARES are scent=share, by channel or by name, and add up to 1: 1=0.5 mango=0.3 12=0.2. `smellkit neckwear scents`
     lists them. Slots of two seconds are smelled one after the other, not as a blend.
     """
     beta = _beta(shares)
-    with _stopped_by_hand(), _open(port, log, link, blind) as neck:
+    with _stopped_by_hand(), _open(**player) as neck:
         _wake(neck)
         plan = neck.play_mixture(beta, seconds=seconds, slot=slot, keep=keep)
         scents = " ".join(str(scent) for _, scent, _ in plan.slots)
@@ -122,10 +113,10 @@ def mix(shares, seconds, slot, keep, port, link, blind, log):
 @click.option("--port", envvar="SMELLKIT_PORT", help="Only the player on this port; without, every one that is open.")
 def stop(port):
     """Emergency stop: reach the players that other programs hold, or send stop to a port that nobody holds."""
-    from smellkit.device.watchdog import order
+    from smellkit.device.watchdog import order_stop
     from smellkit.errors import DeviceError
 
-    replies = order("stop", port or "")
+    replies = order_stop(port or "")
     for reply in replies:
         for name in reply["sent"]:
             said = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
@@ -135,7 +126,7 @@ def stop(port):
     if not port or port == "virtual":
         hint = "--port PORT sends stop to a port that no program holds"
         raise DeviceError("No program of yours holds a player", hint=hint)
-    with _open(port, None, "auto", blind=True) as neck:
+    with _open(port, blind=True) as neck:
         done = neck.stop()
         confirmed = "It confirmed that." if done.confirmed else "The device does not confirm it."
         click.echo(f"Stop was sent {done.sent} times to {port}. {confirmed}")
@@ -144,10 +135,8 @@ def stop(port):
 @neckwear.command()
 @click.argument("scents", nargs=-1, type=click.IntRange(1, 12))
 def checklist(scents):
-    """What to look at before a run with these SCENTS."""
-    which = ", ".join(map(str, sorted(set(scents)))) or "all 12"
-    for line in CHECKLIST:
-        click.echo(f"[ ] {line.format(which=which)}")
+    """What to look at before a run with these SCENTS, because the link can't say it."""
+    click.echo(CHECKLIST.format(which=", ".join(map(str, sorted(set(scents)))) or "all 12"))
 
 
 @neckwear.command()
@@ -157,34 +146,30 @@ def checklist(scents):
 @click.option("--fault", "faults", multiple=True, help="Name, or name=value; repeat for more. See --list-faults.")
 @click.option("--seed", default=0, show_default=True, help="Decides every chance.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what was emitted (JSON lines).")
-@click.option("--seconds", type=float, help="End after this long; without, Ctrl-C ends it.")
+@click.option("--seconds", type=float, default=10**8, help="End after this long; without, Ctrl-C ends it.")
 @click.option("--list-faults", is_flag=True, help="Say what can go wrong, and end.")
 def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     """Run a virtual NeckWear for any client."""
     from smellkit.device.clock import Clock
     from smellkit.device.log import LineFile
     from smellkit.device.serve import PtyServer, TcpServer
-    from smellkit.device.virtual import FAULTS, VirtualDirect, VirtualNeckWear, read_faults
+    from smellkit.simulate.faulty_player import FAULTS, FaultyDirect, FaultyNeckWear, read_faults
 
     if list_faults:
         for name, (number, what, usual) in FAULTS.items():
             click.echo(f"{name:13} {number:4} {what} (usually {usual:g})")
         return
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(contextlib.closing(LineFile(log))) if log else None
-        device = (VirtualDirect if direct else VirtualNeckWear)(faults=read_faults(faults), seed=seed, log=file)
-        served = PtyServer(device, link=link) if tcp is None else TcpServer(device, port=tcp)
-        stack.enter_context(served)
-        click.echo(f"A virtual NeckWear listens on {served.port}")
-        try:
-            time.sleep(seconds if seconds is not None else 10**8)
-        except KeyboardInterrupt:
-            click.echo()
-        for air in device.air:
-            click.echo(f"scent {air.scent}: {(air.end or Clock.now()) - air.start:.3f} s")
+    with contextlib.closing(LineFile(log)) if log else contextlib.nullcontext() as file:
+        device = (FaultyDirect if direct else FaultyNeckWear)(faults=read_faults(faults), seed=seed, log=file)
+        with PtyServer(device, link=link) if tcp is None else TcpServer(device, port=tcp) as served:
+            click.echo(f"A virtual NeckWear listens on {served.port}")
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(seconds)
+            for air in device.air:
+                click.echo(f"scent {air.scent}: {(air.end or Clock.now()) - air.start:.3f} s")
 
 
-def _open(port, log, link="auto", blind=False):
+def _open(port, *, log=None, link="auto", blind=False):
     from smellkit.device.errors import NoReply
     from smellkit.device.neckwear import NeckWear
 
@@ -204,6 +189,13 @@ def _open(port, log, link="auto", blind=False):
         return NeckWear.open(port, log=log, link=known)
 
 
+def _wake(neck) -> None:
+    """Say what takes so long: a player behind the handset sleeps until it is woken three times."""
+    if neck.link == "handset":
+        click.echo("Waking the player ...")
+        neck.wake()
+
+
 @contextlib.contextmanager
 def _stopped_by_hand():
     try:
@@ -214,16 +206,14 @@ def _stopped_by_hand():
 
 
 def _channel(scent):
-    from smellkit.errors import OptionError
     from smellkit.odour.scents import ALIASES, SCENTS
-    from smellkit.options import nearest
+    from smellkit.options import check
 
     if scent.isdecimal() and 1 <= int(scent) <= len(SCENTS):
         return int(scent)
     name = scent.strip().lower().replace(" ", "_").replace("-", "_")
     name = ALIASES.get(name, name)
-    if name not in SCENTS:
-        raise OptionError(f"There is no scent {scent!r}", hint=f"1 to 12, or a name: {nearest(name, SCENTS)}")
+    check([name], SCENTS, "There is no scent")
     return SCENTS.index(name) + 1
 
 

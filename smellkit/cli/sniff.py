@@ -27,16 +27,16 @@ def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
     """
     from smellkit.device.neckwear import NeckWear
     from smellkit.errors import OptionError
-    from smellkit.odour import loop
-    from smellkit.odour.pipeline import Pipeline, play
+    from smellkit.odour import live
+    from smellkit.odour.pipeline import Pipeline
 
     pipeline = Pipeline.load(weights)
     player = (lambda: NeckWear.open(port)) if port else None
     if recording is not None and recording.is_dir():
         if pictures or texts or nose:
             raise OptionError("--picture, --text and --nose beside a folder", hint="its items bring their own")
-        items = loop.read_items(recording)
-        lines = loop.run(pipeline, items, log=out, player=player, seconds=seconds, mixture=mix)
+        items = live.read_items(recording)
+        lines = live.run(pipeline, items, log=out, player=player, seconds=seconds, mixture=mix)
         _folder(lines, count=len(items), log=out)
         return
     answer = pipeline(recording, picture=list(pictures) or None, text=list(texts) or None, nose=nose)
@@ -44,13 +44,13 @@ def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
     click.echo(describe(answer))
     if player is not None:
         with player() as neck:
-            played = play(answer, neck, seconds=seconds, mixture=mix, wait=True)
-    line = loop.as_line(str(recording or ""), answer, played, recording=recording)
+            played = answer.play(neck, seconds=seconds, mixture=mix, wait=True)
+    line = live.as_line(str(recording or ""), answer, played, recording=recording)
     if port:
         reason = answer.mixture_reason if mix else answer.reason
         click.echo(f"played: {line['played'] or f'nothing, {reason}'}")
     if out:
-        loop.append(out, line)
+        live.append(out, line)
         click.echo(f"{out}")
 
 

@@ -5,8 +5,6 @@ the end of its number. Only this program can reach the player: no watchdog sends
 frames of two seconds, which the player ends by itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

@@ -3,8 +3,6 @@
 `Board` has no thread and no port of its own: `serve.py` gives it both, as it does for the virtual player.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import math
@@ -27,10 +25,10 @@ class Board(contextlib.AbstractContextManager):
 
     `source` is a recording of `nose`: a CSV file, a table, or lines of text; a sample when there is none. `rate` is in
     lines a second, `wire` one of WIRES, `port` the address to open. `printed` has the last 10,000 lines that went out
-    whole, with times.
+    whole, with times. The port vanishes while it is not `plugged`.
     """
 
-    takes_bytes = True
+    takes_bytes = plugged = True
 
     def __init__(
         self, source: Any = None, *, rate: float | None = None, nose: Description | str = "smellnet", wire: str = ""
@@ -42,8 +40,7 @@ class Board(contextlib.AbstractContextManager):
             raise OptionError(f"rate is {rate!r}", hint="lines a second, above 0 and at most 1000")
         check([self.wire], WIRES, "There is no wire")
         self.printed: collections.deque[tuple[float, str]] = collections.deque(maxlen=10_000)
-        self.plugged = True
-        self._lines = lines(source, self.nose)
+        self.change(source)
         info = f"INFO,virtual,1.0.0,{len(self.nose.columns)},interval_ms={1000 / self.rate:g}"
         headers = {"csv": ",".join(self.nose.columns), "bare": "", "osm": info}
         self._header = headers[self.wire].encode() + b"\r\n"
@@ -57,13 +54,13 @@ class Board(contextlib.AbstractContextManager):
         """Replay `source` from its beginning on, from the next line on."""
         self._lines = lines(source, self.nose)
 
-    def plug(self) -> None:
-        """Make the port appear."""
-        self.plugged = True
-
     def unplug(self) -> None:
         """Make the port vanish, as when the cable is pulled: whoever reads it gets an error."""
         self.plugged = False
+
+    def plug(self) -> None:
+        """Make the port appear."""
+        self.plugged = True
 
     def close(self) -> None:
         """End the thread and take the port away; a second time does nothing."""
@@ -99,17 +96,11 @@ class Board(contextlib.AbstractContextManager):
         data, self._out = self._out, b""
         return data
 
-    # what is printed
-
     def _print(self) -> Iterator[bytes]:
-        """Yield what goes out at each tick."""
-        return self._replay()
-
-    def _replay(self) -> Iterator[bytes]:
-        """Yield the lines of the recording, and from the second time on the header before: here the series breaks."""
+        """What goes out at each tick: the lines of the recording, and when it begins again the header before."""
         recording: list[str] = []
         while True:
-            if recording:
+            if recording:  # here the series breaks
                 yield self._header
             recording = self._lines
             for line in recording:

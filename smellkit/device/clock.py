@@ -6,7 +6,6 @@ None: never again). It never sleeps, so a clock without a thread can run it too:
 
 from __future__ import annotations
 
-import math
 import select
 import socket
 import threading
@@ -59,10 +58,6 @@ class Runner:
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
     def kick(self) -> None:
         """Have the driver stepped at once; from any thread."""
         with self._pipe, suppress(OSError):  # a full pipe kicks as well, a closed one has nobody to kick
@@ -72,13 +67,14 @@ class Runner:
         """Wait until `done()`, at most `seconds`; return whether it is done."""
         deadline = self._clock.now() + seconds
         with self._changed:
-            while not done() and (left := deadline - self._clock.now()) > 0 and self.alive:
+            while not done() and (left := deadline - self._clock.now()) > 0 and self._thread.is_alive():
                 self._changed.wait(min(left, 1.0))  # a second at most, should the thread die without a word
         return done()
 
     def join(self, seconds: float) -> bool:
+        """Wait for the end of the thread, at most `seconds`; return whether it has ended."""
         self._thread.join(seconds)
-        return not self.alive
+        return not self._thread.is_alive()
 
     def abandon(self) -> None:
         """Let go of what kicks the thread: it ended, or it is a parent's and we are its child."""
@@ -99,9 +95,7 @@ class Runner:
 
     def _pause(self, seconds: float) -> None:
         port = self._inputs()
-        seconds = min(seconds, 60.0 if seconds == math.inf else 1.0)  # a machine that slept is noticed within a second
-        if port is None:
-            seconds = min(seconds, POLL)
+        seconds = min(seconds, 1.0 if port is not None else POLL)  # a machine that slept is noticed within a second
         try:
             readable([self._bell.fileno()] + ([] if port is None else [port]), seconds)
             self._bell.recv(4096)

@@ -7,8 +7,6 @@ Nothing is escaped, so the parser goes by length. Source: the vendor's unified t
 player implements has to be asked of it: one that it lacks is answered with its own code and a failure flag.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import struct
@@ -45,6 +43,11 @@ def state() -> bytes:
     return request(STATE)
 
 
+def device_id() -> bytes:
+    """Ask for its 12-byte number."""
+    return request(DEVICE_ID)
+
+
 def cartridges() -> bytes:
     """Ask which scent lies in which channel: 12 bits each, packed."""
     return request(CARTRIDGES, bytes([len(frames.SCENTS)]))
@@ -71,22 +74,19 @@ def mix(volumes: Sequence[int]) -> bytes:
     return request(MIX, b"".join(number.to_bytes(width, "big") for number in numbers))
 
 
-def request(command: int, data: bytes = b"") -> bytes:
-    """A frame from this computer to the player."""
-    return _frame(OURS, command, data)
-
-
-def reply(command: int, data: bytes) -> bytes:
-    """A frame from the player to this computer."""
-    return _frame(_PLAYER_TO_PC, command, data)
-
-
-def _frame(addresses: bytes, command: int, data: bytes) -> bytes:
+def request(command: int, data: bytes = b"", *, addresses: bytes = OURS) -> bytes:
+    """A frame from this computer to the player, or between other `addresses`."""
     body = addresses + bytes([command, len(data)]) + data
     return b"\xf5" + body + crc16(body).to_bytes(2, "big") + b"\x55"
 
 
+def reply(command: int, data: bytes) -> bytes:
+    """A frame from the player to this computer."""
+    return request(command, data, addresses=_PLAYER_TO_PC)
+
+
 def crc16(body: bytes) -> int:
+    """The sum of Modbus over `body`."""
     crc = 0xFFFF
     for byte in body:
         crc ^= byte

@@ -1,7 +1,6 @@
 """What plays, and the way to it from any thread: leave a job and wait for it, never longer than its bound."""
 
-from __future__ import annotations
-
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
@@ -10,21 +9,32 @@ from typing import Any
 from smellkit.device import direct
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost, Refused
-from smellkit.device.jobs import NEVER, Job, Owed, Pulse, Request, Schedule, Sending, Stopped, Timing, dialects
+from smellkit.device.jobs import DIALECTS, NEVER, Job, Owed, Pulse, Request, Schedule, Sending, Stopped, Timing
 from smellkit.device.link import Link, connector
 from smellkit.device.worker import Worker
 
 SHORTEST = 0.05  # seconds of a pulse that are still worth sending
 
 
-class Player(Worker):
-    """A worker that plays schedules: deadlines are absolute, a long play is renewed, an answer is waited for."""
+class Engine(Worker):
+    """The worker on its clock, which plays schedules: deadlines are absolute, a long play is renewed.
+
+    Methods without an underscore are for any thread. `options` are those of `Worker`.
+    """
+
+    def __init__(self, connect: Callable[[], Link], *, clock: Clock, name: str, **options: Any):
+        super().__init__(connect, clock=clock, name=name, **options)
+        self._asking = threading.RLock()  # one request at a time
+        self._runner = clock.run(self.step, inputs=self._inputs, name=f"smellkit {name}")
 
     def _do_schedule(self) -> float:
         return min(self._do_play(), self._do_again())
 
     def _do_play(self) -> float:
-        while self.schedule and self.link and not self._stop.active and not self._retuning():
+        request = self._exchange.current
+        if request and request.retunes and request.tries and not request.done:
+            return NEVER
+        while self.schedule and self.link and not self._stop.active:
             if self._now() >= self.kept_until:
                 self._end_schedule("stopped: nobody is there any more")
                 self._begin_stop()
@@ -34,13 +44,9 @@ class Player(Worker):
                 return min(due, self.kept_until)
         return NEVER
 
-    def _retuning(self) -> bool:
-        request = self._exchange.current
-        return request is not None and request.retunes and request.tries > 0 and not request.done
-
     def _advance(self, schedule: Schedule, now: float) -> float | None:
         """One move: begin, send the next frame, or end; when to go on, None for at once."""
-        if schedule.began is None:
+        if schedule.began == NEVER:
             if self._asleep():
                 return NEVER  # the wake comes first
             if now < self._free:
@@ -53,17 +59,20 @@ class Player(Worker):
             self._end_schedule("played")
             return None
         pulse = schedule.pulses[schedule.next]
-        guarded = self._watch is None or self._watch.alive
+        guarded = not self._guard or not self.watched or self._guard.watches(self)
         longest = self.timing.frame if guarded else min(self.timing.frame, self.timing.unguarded)
         if pulse.volumes:
             longest = NEVER
-        due = self._due(schedule, schedule.began + pulse.start, longest, now)
+        start = schedule.began + pulse.start
+        due, end = self._due(schedule, start, longest, now), start + pulse.seconds
         if now < due:
             return due
         if now - due > self.timing.asleep or due < schedule.covered < now:
-            self._interrupted(schedule, now - due)
+            what = f"{schedule.what} was interrupted: nothing ran for {now - due:.1f} s"
+            self.log.note(what)
+            remedy = "the machine slept or was busy; what was left is not played by itself: play it again"
+            self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
             return NEVER
-        end = schedule.began + pulse.start + pulse.seconds
         if end - now < SHORTEST:
             if schedule.covered == -NEVER:
                 self.log.note(f"too late for scent {pulse.scent}, {pulse.seconds:g} s")
@@ -93,7 +102,7 @@ class Player(Worker):
         if not self._send(frame, f"{how} {pulse.scent or 'mixture'} for {seconds:.3f} s"):
             return
         self.airs_until = max(before, self._now() + lasts)  # the radio may lose it: the older one goes on
-        schedule.played.append(pulse._replace(start=now - (schedule.began or now), seconds=seconds))
+        schedule.played.append(pulse._replace(start=now - schedule.began, seconds=seconds))
         schedule.covered = until
         if self.dialect.answers:
             schedule.sending = Sending(frame, self._now(), until)
@@ -101,11 +110,9 @@ class Player(Worker):
         if until >= end - 1e-9:
             schedule.next, schedule.covered = schedule.next + 1, -NEVER
 
-    def _interrupted(self, schedule: Schedule, late: float) -> None:
-        what = f"{schedule.what} was interrupted: nothing ran for {late:.1f} s"
-        remedy = "the machine slept or was busy; what was left is not played by itself: play it again"
-        self.log.note(what)
-        self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
+    def _fail_schedule(self, error: Exception) -> None:
+        self._end_schedule(error=error)
+        self._begin_stop()
 
     # the link that answers
 
@@ -123,7 +130,7 @@ class Player(Worker):
             return
         if frame.command == direct.MIX and schedule.instead:
             self.log.note("the player has no mixtures: slots instead")
-            schedule.pulses, schedule.instead, schedule.next, schedule.began = schedule.instead, None, 0, now
+            schedule.pulses, schedule.instead, schedule.next, schedule.began = schedule.instead, [], 0, now
             schedule.covered, self.airs_until = -NEVER, now
             return
         self._fail_schedule(Refused(f"{self.name} refused to play", port=self.name, frame=frame.raw, got=what))
@@ -154,13 +161,7 @@ class Player(Worker):
             self._expect(schedule, sending)
         return self._now() + self.timing.gap
 
-
-class Engine(Player):
-    """The worker on its clock: every method here is for any thread. `options` are those of `Worker`."""
-
-    def __init__(self, connect: Callable[[], Link], *, clock: Clock, name: str, **options: Any):
-        super().__init__(connect, clock=clock, name=name, **options)
-        self._runner = clock.run(self.step, inputs=self._inputs, name=f"smellkit {name}")
+    # for any thread
 
     def play(self, schedule: Schedule) -> None:
         """Replace what plays or waits by `schedule`, and don't wait for it."""
@@ -168,11 +169,13 @@ class Engine(Player):
         self._runner.kick()
 
     def ask(self, request: Request) -> Any:
-        with self._lock:
-            self._refuse_after_close()
-            ahead = self._exchange.put(request)
-        each = self.timing.late + self.timing.tries * (max(self.timing.reply, self.timing.gap) + self.timing.write)
-        return self._await(request, ahead * each + self.wake_bound() + self.stop_bound())
+        """The reply to a request, and when it came; others wait for their turn."""
+        bound = self.timing.late + self.timing.tries * (max(self.timing.reply, self.timing.gap) + self.timing.write)
+        with self._asking:
+            with self._lock:
+                self._refuse_after_close()
+                self._exchange.current = request
+            return self._await(request, bound + self.wake_bound() + self.stop_bound())
 
     def wake(self) -> None:
         self._await(self._leave(Job("wake")), self.wake_bound() + self.stop_bound())
@@ -213,7 +216,9 @@ class Engine(Player):
         bound = 2 * self.stop_bound() + self.timing.patience + 1.0
         if not self._runner.join(bound) and not job.done:
             self.last_resort()
-            self._on_end(self, False)
+            if self._guard:
+                self._guard.leave(self, silent=False)
+            self._on_end()
         return job.error
 
     def forked(self) -> None:
@@ -221,11 +226,10 @@ class Engine(Player):
         link, self.link, self.ended = self.link, None, True
         self._closing = Job("close")
         if link:
-            link.abandon()
+            link.close(silently=True)
         self._runner.abandon()
 
     def wake_bound(self) -> float:
-        """Seconds that a wake burst takes at most."""
         return self.timing.wakes * (self.timing.wake_gap + self.timing.write) + 2 * self.timing.gap
 
     def stop_bound(self) -> float:
@@ -267,7 +271,7 @@ class Engine(Player):
 
 def find_link(url: str, *, timing: Timing) -> str:
     """Return which link answers on `url`, "handset" or "direct"; NoReply when nothing does. Plays nothing."""
-    for dialect in dialects().values():
+    for dialect in DIALECTS.values():
         if url.startswith("ble:") and not dialect.answers:
             continue  # a handset is on a cable
         parser = dialect.parser()

@@ -24,7 +24,7 @@ from smellkit import noses
 from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
-from smellkit.device.link import BackOff, Link, connector
+from smellkit.device.link import Link, connector, pauses
 from smellkit.errors import OptionError
 from smellkit.noses import Description
 
@@ -68,7 +68,7 @@ class Lines:
         self.run += 1
         self.outside = ""
         self._recent: collections.deque[str] = collections.deque(maxlen=RECENT)
-        self._line = bytearray()
+        self._line = b""
         self._whole = False  # the line that is being collected was seen from its beginning
         self._places: list[int] = []  # of the columns, as a header gives them ...
         self._width = 0  # ... of so many names
@@ -80,28 +80,19 @@ class Lines:
 
     def feed(self, data: bytes) -> list[tuple[float, ...]]:
         """Return the rows that `data` completes."""
+        *finished, rest = (self._line + data).split(b"\n")
+        self._line = rest[: LONGEST + 1]  # a line without an end takes no more memory than this
         rows = []
-        *finished, rest = data.split(b"\n")
-        for piece in finished:
-            self._collect(piece)
-            if (row := self._row(bytes(self._line).strip())) is not None:
-                rows.append(row)
-            self._end()
-        self._collect(rest)
-        return rows
+        for line in finished:
+            rows.append(self._row(line.strip()))
+            self._whole = True
+        return [row for row in rows if row is not None]
 
     def expire(self) -> None:
         """Drop the unfinished line: the board fell silent inside it. What follows begins a line."""
         if self._line:
             self.dropped["unfinished"] += 1
-            self._end()
-
-    def _end(self) -> None:
-        self._line.clear()
-        self._whole = True
-
-    def _collect(self, piece: bytes) -> None:
-        self._line += piece[: LONGEST + 1 - len(self._line)]  # a line without an end takes no more memory than this
+            self._line, self._whole = b"", True
 
     def _row(self, line: bytes) -> tuple[float, ...] | None:
         mark = next((mark for mark in (b",", b";", b"\t") if mark in line), None)
@@ -110,13 +101,13 @@ class Lines:
             return None
         if fields[0] == b"OSM":
             del fields[0]
-        if reason := self._fault(line, fields):
-            self.dropped[reason] += 1
-            return None
-        columns, places = self.nose.columns.values(), self._places or self._usual(len(fields))
-        values = [column.reading(float(fields[place])) for column, place in zip(columns, places, strict=True)]
-        self._watch(values, fields, places)
-        if reason := "out of range" if math.inf in values else "no reading" if any(map(math.isnan, values)) else "":
+        places = self._places or self._usual(len(fields))
+        if not (reason := self._fault(line, fields, places)):
+            columns = zip(self.nose.columns.values(), places, strict=True)
+            values = [column.reading(float(fields[place])) for column, place in columns]
+            self._watch(values, fields, places)
+            reason = "out of range" if math.inf in values else "no reading" if any(map(math.isnan, values)) else ""
+        if reason:
             self.dropped[reason] += 1
             return None
         return tuple(values)
@@ -126,15 +117,14 @@ class Lines:
         before = int(self.nose.clock is not None and width == len(self.columns) + 1)
         return [place + before for place in range(len(self.columns))]
 
-    def _fault(self, line: bytes, fields: list[bytes]) -> str:
-        if len(self._line) > LONGEST:
+    def _fault(self, line: bytes, fields: list[bytes], places: list[int]) -> str:
+        if len(line) > LONGEST:
             return "too long"
         if not self._whole:
             return "first"
         if not line.isascii() or any(byte < 32 and byte != 9 for byte in line):
             return "garbage"
-        width = self._width if self._places else self._usual(len(fields))[-1] + 1
-        if len(fields) != width:
+        if len(fields) != (self._width if self._places else places[-1] + 1):
             return "columns"
         return "" if all(map(NUMBER.fullmatch, fields)) else "not a number"  # nan, inf, ovf among them
 
@@ -206,12 +196,12 @@ class Nose(contextlib.AbstractContextManager):
     >>> with Nose.open("virtual") as nose:
     ...     row = nose.read(timeout=5)
 
-    A port that goes away is opened again, with growing pauses, until `close`. Meanwhile `read` raises PortLost.
+    `port` is any address that pyserial knows, or `virtual` for a replayed recording. `nose` says what the board is; its
+    `baud` holds unless you changed the firmware. A port that can't be opened is a PortError; one that goes away is
+    opened again, with growing pauses, until `close`, and meanwhile `read` raises PortLost.
     """
 
-    def __init__(
-        self, port: str, *, nose: Description | str = "smellnet", baud: int | None = None, board: Board | None = None
-    ):
+    def __init__(self, port: str = "virtual", *, nose: Description | str = "smellnet", baud: int | None = None):
         self._lines = Lines(nose)
         self.description, self.columns = self._lines.nose, self._lines.columns
         self.port, self.baud = port, baud or self.description.baud
@@ -220,30 +210,24 @@ class Nose(contextlib.AbstractContextManager):
         self.lost = ""  # why the port is gone, or nothing
         self._rows: collections.deque[Row] = collections.deque()
         self._lock = threading.Lock()  # guards the rows
-        self._board = board
         self._closed = False
         self.clock = Clock()
         self._began = self._row_at = self._byte_at = self.clock.now()
-        self._back_off, self._retry = BackOff(), 0.0
-        self._connect = connector(port, baud=self.baud)
+        self._pauses, self._retry = pauses(), 0.0
         self._link: Link | None = None
-        self._open()  # here, not in the thread: a wrong name is an error at once
+        self._board = Board(nose=nose) if port == "virtual" else None
+        try:
+            self._connect = connector(self._board.port if self._board else port, baud=self.baud)
+            self._open()  # here, not in the thread: a wrong name is an error at once
+        except BaseException:
+            self._close_board()
+            raise
         self._runner = self.clock.run(self._step, inputs=self._inputs, name=f"nose {port}")
 
     @classmethod
     def open(cls, port: str = "virtual", *, nose: Description | str = "smellnet", baud: int | None = None) -> Nose:
-        """Return a reader of the board on `port`: any pyserial address, or `virtual` for a replayed recording.
-
-        `nose` says what the board is; its `baud` holds unless you changed the firmware. Raises PortError when the port
-        can't be opened.
-        """
-        board = Board(nose=nose) if port == "virtual" else None
-        try:
-            return cls(board.port if board else port, nose=nose, baud=baud, board=board)
-        except BaseException:
-            if board:
-                board.close()
-            raise
+        """Return a reader of the board on `port`, as `Nose` itself does. Raises PortError when it can't be opened."""
+        return cls(port, nose=nose, baud=baud)
 
     def read(self, *, timeout: float = 5.0) -> Row:
         """Return the oldest row that was not read yet, waiting up to `timeout` seconds for one to come.
@@ -293,13 +277,16 @@ class Nose(contextlib.AbstractContextManager):
         self._closed = True
         self._runner.kick()
         self._runner.join(5)
-        if self._board is not None:
-            self._board.close()
+        self._close_board()
 
     def __exit__(self, *_) -> None:
         self.close()
 
     # the driver
+
+    def _close_board(self) -> None:
+        if self._board:
+            self._board.close()
 
     def _inputs(self) -> int | None:
         return self._link.fileno() if self._link and self._link.wakes else None
@@ -318,7 +305,7 @@ class Nose(contextlib.AbstractContextManager):
         except LinkError as why:
             self._let_go()
             self.lost = why.what
-            self._retry = self.clock.now() + self._back_off.next()
+            self._retry = self.clock.now() + next(self._pauses)
             return self._retry
         return self._byte_at + PAUSE if self._lines.waiting else math.inf
 
@@ -327,6 +314,11 @@ class Nose(contextlib.AbstractContextManager):
         self.connections += 1
         self.lost = ""
         self._lines.restart()
+
+    def _let_go(self) -> None:
+        link, self._link = self._link, None
+        if link:
+            link.close()
 
     def _listen(self) -> None:
         assert self._link is not None
@@ -344,18 +336,13 @@ class Nose(contextlib.AbstractContextManager):
         if not values:
             return
         self._row_at = now
-        self._back_off.reset()  # a port that opens and dies again is not fine: one that gives rows is
+        self._pauses = pauses()  # a port that opens and dies again is not fine: one that gives rows is
         with self._lock:
             if len(self._rows) + len(values) > KEPT:
                 self.overrun += len(self._rows)
                 self._rows.clear()
                 self._lines.run += 1
             self._rows.extend(Row(now - self._began, each, self._lines.run) for each in values)
-
-    def _let_go(self) -> None:
-        link, self._link = self._link, None
-        if link:
-            link.close()
 
     def _silence(self, timeout: float) -> LinkError:
         if self._closed:
@@ -367,6 +354,7 @@ class Nose(contextlib.AbstractContextManager):
             remedy = "plug the board in again: it is looked for all the time"
             return PortLost("The sensor board is gone", port=self.port, got=self.lost, remedy=remedy)
         dropped = ", ".join(f"{count} lines dropped: {reason}" for reason, count in self._lines.dropped.items())
+        expected = f"a line of {len(self.columns)} numbers"
         remedy = f"is it the sensor board, and does it speak at {self.baud} baud?"
-        facts: dict[str, Any] = {"expected": f"a line of {len(self.columns)} numbers", "got": dropped or "nothing"}
-        return NoReply("The sensor board is silent", port=self.port, **facts, elapsed=timeout, remedy=remedy)
+        return NoReply("The sensor board is silent", port=self.port, expected=expected, got=dropped or "nothing",
+                       elapsed=timeout, remedy=remedy)  # fmt: skip

@@ -1,7 +1,5 @@
 """What can go wrong on the way to player and board: one family, each with what a reader needs to act."""
 
-from __future__ import annotations
-
 from smellkit.errors import DeviceError
 
 

@@ -9,8 +9,6 @@ sum16 adds the bytes between head and checksum, big-endian. Nothing is escaped: 
 parser goes by length, never by delimiter.
 """
 
-from __future__ import annotations
-
 import operator
 import re
 from collections.abc import Mapping
@@ -54,7 +52,13 @@ def set_handset(channel: int) -> bytes:
 def set_channel(channel: int, uid: bytes | str) -> bytes:
     """Set the radio channel of the NeckWear with this 12-byte `uid` (bytes or hex); the answer echoes the uid."""
     number = whole("channel", channel, 0, 255)
-    return _forward(_inner(_SETUP, EVERYONE, 0x22, _uid(uid) + bytes([number])), 0)
+    try:
+        value = bytes.fromhex(uid) if isinstance(uid, str) else bytes(memoryview(uid))
+    except (TypeError, ValueError):
+        value = b""
+    if len(value) != 12:
+        raise ArgumentError(f"uid is {uid!r}", remedy="12 bytes, or their 24 hex digits")
+    return _forward(_inner(_SETUP, EVERYONE, 0x22, value + bytes([number])), 0)
 
 
 def wake(*, channel: int = 0) -> bytes:
@@ -77,6 +81,7 @@ def play(scent: int, milliseconds: int, *, device: int = EVERYONE, channel: int 
 
 
 def outer(body: bytes) -> bytes:
+    """`body` with head, sum and tail."""
     return b"\xf5" + body + checksum(body).to_bytes(2, "big") + b"\x55"
 
 
@@ -99,16 +104,6 @@ def whole(name: str, value: int, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ArgumentError(f"{name} is {number}", remedy=f"a whole number from {low} to {high}")
     return number
-
-
-def _uid(uid: bytes | str) -> bytes:
-    try:
-        value = bytes.fromhex(uid) if isinstance(uid, str) else bytes(memoryview(uid))
-    except (TypeError, ValueError):
-        value = b""
-    if len(value) != 12:
-        raise ArgumentError(f"uid is {uid!r}", remedy="12 bytes, or their 24 hex digits")
-    return value
 
 
 def checksum(body: bytes) -> int:
@@ -200,7 +195,8 @@ class Parser:
         frames: list[Any] = []
         while self._buffer:
             stale = self._buffer
-            self._refuse("incomplete_timeout", stale)
+            self.dropped += 1
+            self._note("incomplete_timeout", stale)
             self._buffer = self._scan(stale[1:], frames)
         self._reported.clear()
         return frames
@@ -221,7 +217,8 @@ class Parser:
             self._reported.clear()
             raw = data[start:position]
             if fault := self._fault(raw):
-                self._refuse(fault, raw)
+                self._note(fault, raw)
+                self.dropped += 1
                 position = start + 1  # one byte only: a sound frame may begin inside a false one
             elif frame := self._read(raw):
                 frames.append(frame)
@@ -262,10 +259,6 @@ class Parser:
             if kinds[kind] and kind not in self._reported:
                 self._reported.add(kind)
                 self._note(kind, gone[:32])
-
-    def _refuse(self, kind: str, raw: bytes) -> None:
-        self.dropped += 1
-        self._note(kind, raw)
 
     def _note(self, kind: str, raw: bytes) -> None:
         self.errors.append(Fault(kind, raw, self._sum(raw[1:-3]) if kind.endswith("checksum") else 0))

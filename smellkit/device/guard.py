@@ -5,14 +5,11 @@ when it dies it is started again; until then no play frame is longer than `Timin
 C level (`signals.py`), whatever the interpreter is doing.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import itertools
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -24,89 +21,44 @@ from pathlib import Path
 from typing import Any
 
 from smellkit.device import signals, watchdog
+from smellkit.device.clock import readable
 
 PING = 0.4  # seconds between two questions to the watchdog
 HANGS = 3.0  # seconds without an answer: it is there and does nothing
 AGAIN = 0.5  # seconds until it is started again
 STARTS = 10.0  # seconds that it may take to start
 
-
 Player = Any  # an `Engine`: whatever may leave a scent in the air
 
 
-class Watched:
-    """One player's place with the guard: its port, wherever it goes. `stop` are the bytes that silence it."""
-
-    def __init__(self, *, stop: bytes, name: str, baud: int, answers: bool = False, guard: Guard | None = None):
-        self._guard = guard or _guard
-        self.message: dict[str, Any] = {"stop": stop.hex(), "name": name, "baud": baud, "answers": answers}
-        self.player: Player = None
-        self.key, self.fd = 0, -1  # a descriptor of ours: a port's number is soon another file's
-        self._link: Any = None
-
-    def start(self, player: Player) -> None:
-        """The player lives: guard it. Waits until the watchdog answers, at most 10 s."""
-        self.player = player
-        self._guard.join(self)
-        self.on_link(self._link)
-
-    def on_link(self, link: Any) -> None:
-        """The player's link is another one; None for none."""
-        self._link = link
-        if not self.key:
-            return
-        with self._guard.lock:
-            self.drop()
-            self.message.pop("url", None)
-            if link:
-                number = None if os.name == "nt" or link.alone else link.fileno()
-                self.fd = -1 if number is None else os.dup(number)
-                self.message |= {"url": link.name, "telnet": link.telnet, "fd": self.fd >= 0, "alone": link.alone}
-            self._guard.follow(self)
-
-    def leave(self, silent: bool) -> None:
-        """The player is gone. Unless it is `silent` for certain, the watchdog sends stop."""
-        if self.key:
-            self._guard.leave(self, silent=silent)
-
-    def drop(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the watchdog process answers, and can reach the port."""
-        return self._guard.alive and not self.message.get("alone")
-
-    @property
-    def pid(self) -> int:
-        return self._guard.pid
-
-
 class Guard:
-    """The parent's end of the watchdog process: one for the whole program, there while any player is."""
+    """The program's end of the watchdog process: one for all players, there while any of them is `watched`."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.alive = False
+        self.players: dict[int, Player] = {}  # every one with a real port: one that its owner forgot is still here
         self._process: subprocess.Popen | None = None
         self._line: Any = None
-        self._watched: dict[int, Watched] = {}
         self._keys = itertools.count(1)
         self._thread: threading.Thread | None = None
-        self._let_go: int | None = None  # the key of a port that the watchdog is asked to let go of
 
     @property
     def pid(self) -> int:
+        """The watchdog's number, 0 for none."""
         return self._process.pid if self._process else 0
 
-    def join(self, watched: Watched) -> None:
+    def enter(self, player: Player) -> None:
+        """Close `player` when the program ends; where it is to be `watched`, wait until that is so, at most 10 s."""
         with self.lock:
-            watched.key = next(self._keys)
-            self._watched[watched.key] = watched
+            player.key = next(self._keys)
+            self.players[player.key] = player
+            if not player.watched:
+                return
             if self._process is None:
                 self._start()
+            else:
+                self.follow(player)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._listen, name="smellkit guard", daemon=True)
                 self._thread.start()
@@ -115,45 +67,45 @@ class Guard:
         while not self.alive and time.monotonic() < deadline:
             time.sleep(0.005)
 
-    def follow(self, watched: Watched) -> None:
-        do = "follow" if "url" in watched.message else "release"
-        self.send({"do": do, "key": watched.key, **watched.message}, watched.fd)
+    def watches(self, player: Player) -> bool:
+        """Whether the watchdog process answers, and can reach the player's port."""
+        return player.watched and self.alive and not (player.link and player.link.alone)
 
-    def leave(self, watched: Watched, *, silent: bool) -> None:
+    def follow(self, player: Player) -> None:
+        """The link is another one, or none; the old one is closed only afterwards: its number stays its own."""
+        with self.lock:
+            if player.key not in self.players or not player.watched:
+                return
+            link, number = player.link, None
+            message: dict[str, Any] = {"do": "follow" if link else "release", "key": player.key}
+            if link:
+                number = None if os.name == "nt" or link.alone else link.fileno()
+                message |= {"url": link.name, "telnet": link.telnet, "alone": link.alone, "fd": number is not None}
+                message |= {"stop": player.dialect.stop().hex(), "name": player.name, "baud": player.dialect.baud}
+                message["answers"] = player.dialect.answers
+            self.send(message, *([] if number is None else [number]))
+
+    def leave(self, player: Player, *, silent: bool) -> None:
         """The player is gone. Unless it is `silent` for certain, the watchdog sends stop."""
-        key = watched.key
         with self.lock:
-            if self._watched.pop(key, None) is None:
+            if self.players.pop(player.key, None) is None or not player.watched:
                 return
-            last = not self._watched and not signals.passed_on()  # else an event loop hears signals through it
-            self._let_go = key if silent and not last else None
-            if silent or not last:
-                self.send({"do": "release" if silent else "silence", "key": key})
-            watched.drop()
-        if last:
-            self.end(silent=silent)
-        deadline = time.monotonic() + 0.5  # it has a descriptor of the port: who opens it next shall find it free
-        while self._let_go == key and time.monotonic() < deadline:
-            time.sleep(0.002)
+            self.send({"do": "release" if silent else "silence", "key": player.key})
 
-    def end(self, *, silent: bool = True) -> None:
-        """Let the watchdog go, when no player is left: with goodbye, or with stops where it is not `silent`."""
+    def end(self) -> None:
+        """Let the watchdog go; it ends by the end of its line."""
         with self.lock:
-            if self._watched:
-                return
-            if silent:
-                self.send({"do": "bye"})
             thread, process, line = self._thread, self._process, self._line
-            self._process = self._line = None
+            self._thread = self._process = self._line = None
             self.alive = False
-        _end(process, line, at_once=not silent)
-        if thread and thread is not threading.current_thread():
+        _end(process, line)
+        if thread:
             thread.join(3 * PING)
 
     def forked(self) -> None:
         """This is a child process: nothing here is its own."""
-        for watched in self._watched.values():
-            watched.drop()
+        for player in self.players.values():
+            player.forked()
         if self._line:
             self._line.close()
         self.__init__()  # type: ignore[misc]
@@ -184,16 +136,18 @@ class Guard:
                 theirs.close()
         self._line = ours or self._process.stdout
         self.send_signals()
-        for watched in self._watched.values():
-            self.follow(watched)
+        for player in self.players.values():
+            self.follow(player)
 
     def send_signals(self) -> None:
+        """Where the numbers of signals arrive, where there is such a place."""
         if files := signals.files():
             self.send({"do": "signals"}, *files)
 
     def send(self, message: dict[str, Any], *files: int) -> None:
+        """A line to the watchdog; one that died hears nothing, and `_listen` notices."""
         data = json.dumps(message).encode() + b"\n"
-        with self.lock, contextlib.suppress(OSError, ValueError):  # one that died hears nothing: `_listen` notices
+        with self.lock, contextlib.suppress(OSError, ValueError):
             if os.name != "nt" and self._line:
                 socket.send_fds(self._line, [data], [fd for fd in files if fd >= 0])
             elif self._process and self._process.stdin:
@@ -201,15 +155,10 @@ class Guard:
                 self._process.stdin.flush()
 
     def _listen(self) -> None:
-        """The guard's thread: hears the watchdog, notices its end, starts it again; ends with the last player."""
+        """The guard's thread: hears the watchdog, notices its end, starts it again."""
         buffer, until = b"", 0.0
-        while True:
-            with self.lock:
-                line = self._line
-                if not self._watched:
-                    self._thread = None
-                    return
-            if line is None:
+        while self._thread is threading.current_thread():
+            if (line := self._line) is None:
                 buffer, until = b"", 0.0
                 self._again()
                 continue
@@ -229,15 +178,12 @@ class Guard:
         if "pong" in message and not self.alive:
             self.alive = True
             self._tell_players("the watchdog watches")
-        if message.get("released") == self._let_go:
-            self._let_go = None
         if why := message.get("stop"):
-            self._order(why, message.get("keys", []))
+            self._order(why, message["keys"])
 
     def _order(self, why: str, keys: list[int]) -> None:
-        for key in keys:
-            if watched := self._watched.get(key):
-                watched.player.order(why, partial(self._stopped, key))
+        for player in filter(None, map(self.players.get, keys)):
+            player.order(why, partial(self._stopped, player.key))
         self.send({"do": "taken"})
 
     def _stopped(self, key: int, job: Any) -> None:
@@ -245,7 +191,7 @@ class Guard:
 
     def _lost(self, line: Any, why: str) -> None:
         with self.lock:
-            if self._line is not line:  # said goodbye meanwhile
+            if self._line is not line:  # it was let go of meanwhile
                 return
             process, self._process, self._line = self._process, None, None
             self.alive = False
@@ -256,14 +202,15 @@ class Guard:
 
     def _again(self) -> None:
         if signals.heard(AGAIN):
-            self._order("a signal", list(self._watched))
+            self._order("a signal", list(self.players))
         with self.lock:
-            if self._watched and self._process is None:
+            if self._thread and self._process is None:
                 self._start()
 
     def _tell_players(self, why: str) -> None:
-        for watched in list(self._watched.values()):
-            watched.player.guard_changed(why)
+        for player in list(self.players.values()):
+            if player.watched:
+                player.guard_changed(why)
 
 
 def _heard(line: Any, seconds: float) -> bytes | None:
@@ -271,22 +218,20 @@ def _heard(line: Any, seconds: float) -> bytes | None:
     try:
         if os.name == "nt":
             return line.readline()
-        poller = select.poll()
-        poller.register(line, select.POLLIN)
-        return line.recv(65536) if poller.poll(1000 * seconds) else None
+        return line.recv(65536) if readable([line.fileno()], seconds) else None
     except (OSError, ValueError):
         return b""
 
 
-def _end(process: subprocess.Popen | None, line: Any, *, at_once: bool = False) -> None:
-    """Wait for the end of the watchdog's process; `at_once` closes its line, so that it sends stop."""
+def _end(process: subprocess.Popen | None, line: Any) -> None:
+    """Close the watchdog's line and wait for its end."""
     if process is None:
         return
     with contextlib.suppress(OSError):
-        if at_once and os.name != "nt":
-            line.shutdown(socket.SHUT_RDWR)
         if process.stdin:
             process.stdin.close()
+        else:
+            line.shutdown(socket.SHUT_RDWR)
     try:
         process.wait(2.0)
     except subprocess.TimeoutExpired:
@@ -296,44 +241,36 @@ def _end(process: subprocess.Popen | None, line: Any, *, at_once: bool = False) 
         line.close()
 
 
-# The process has one end and one watchdog.
-_guard = Guard()
-_open: set[Player] = set()  # every player with a real port: one that its owner forgot is still here
+guard = Guard()  # the program has one end and one watchdog
 _former: list[Any] = []  # what handled SIGTERM before
 
 
-def close_at_end(player: Player) -> None:
-    """Close `player` when the program ends, unless `forget` came first."""
-    _open.add(player)
+def enter(player: Player) -> None:
+    """Guard `player` until `guard.leave`, and end its scent when the program ends."""
     atexit.unregister(_close_all)  # once is enough
     atexit.register(_close_all)
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is not _on_term:
         _former[:] = [signal.signal(signal.SIGTERM, _on_term)]
-
-
-def forget(player: Player) -> None:
-    """It was closed."""
-    _open.discard(player)
+    guard.enter(player)
 
 
 def settle() -> None:
-    """Give signals back after the last player; only the main thread may."""
-    if threading.current_thread() is not threading.main_thread() or _open:
-        return
-    _give_back_term()
-    signals.give_back()
-    _guard.end()
+    """Give signals back after the last player, and let the watchdog go; only the main thread may."""
+    if threading.current_thread() is threading.main_thread() and not guard.players:
+        _give_back_term()
+        signals.give_back()
+        guard.end()
 
 
 def listen_to_signals() -> None:
     """Have signals of this program end every scent at once. Does something on the main thread only."""
-    if signals.take(passed_on=bool(_guard.pid)):
-        _guard.send_signals()
+    if signals.take(passed_on=bool(guard.pid)):
+        guard.send_signals()
 
 
 def _close_all() -> None:
-    for player in list(_open):
+    for player in list(guard.players.values()):
         player.close()
 
 
@@ -344,10 +281,7 @@ def _give_back_term() -> None:
 
 def _in_child() -> None:
     try:
-        for player in list(_open):
-            player.forked()
-        _open.clear()
-        _guard.forked()
+        guard.forked()
         _give_back_term()  # not ours to end; and a handler in Python misses a sleep that begins at that very moment
     finally:
         signals.in_child()  # whatever failed: a child whose signals stay blocked can't be ended

@@ -1,9 +1,6 @@
 """What the driver's worker does for a caller: jobs, the times that the link keeps, replies to what was sent."""
 
-from __future__ import annotations
-
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +10,7 @@ from smellkit.device import direct, frames
 from smellkit.device.errors import NoReply
 from smellkit.device.log import Log
 
-NEVER = math.inf
+NEVER = math.inf  # as a moment that has passed: -NEVER
 Kind = tuple[int, int]  # command, and the inner function of a forwarded frame (else 0)
 
 
@@ -56,28 +53,27 @@ class Dialect:
     answers: bool  # stop, play and mixture are acknowledged
 
 
-def dialects(channel: int = 0) -> dict[str, Dialect]:
-    """Return both links by name; `channel` is the radio channel of the handset's frames."""
-    stop, play, wake = (partial(make, channel=channel) for make in (frames.stop, frames.play, frames.wake))
-    handset = Dialect("handset", 115200, frames.Parser, stop, play, wake, frames.read_channel(), answers=False)
-    answering = Dialect("direct", 19200, direct.Parser, direct.stop, direct.play, None, direct.status(), answers=True)
-    return {"handset": handset, "direct": answering}
+DIALECTS = {
+    "handset": Dialect("handset", 115200, frames.Parser, frames.stop, frames.play, frames.wake, frames.read_channel(),
+                       answers=False),
+    "direct": Dialect("direct", 19200, direct.Parser, direct.stop, direct.play, None, direct.status(), answers=True),
+}  # fmt: skip
 
 
 class Job:
     """What a caller waits for: `done`, then `result` or `error`; `then` is called with it once."""
 
+    done = False
+    result: Any = None
+    error: Exception | None = None
+
     def __init__(self, what: str, then: Callable[[Any], None] = lambda job: None):
         self.what, self._then = what, then
-        self.done = False
-        self.result: Any = None
-        self.error: Exception | None = None
 
     def finish(self, result: Any = None, error: Exception | None = None) -> None:
         """Done, once; later calls change nothing."""
         if not self.done:
-            self.result, self.error = result, error
-            self.done = True
+            self.result, self.error, self.done = result, error, True
             self._then(self)
 
 
@@ -101,7 +97,6 @@ class Burst:
             self.sent, self.confirmed, self.refusals = 0, False, []
 
     def finish(self, result: Any = None, error: Exception | None = None) -> None:
-        """Over: tell everybody who waits."""
         self.left, self.active = 0, False
         jobs, self.jobs = self.jobs, []
         for job in jobs:
@@ -135,22 +130,21 @@ class Schedule(Job):
     really sent, with start and seconds as sent.
     """
 
-    def __init__(self, what: str, pulses: list[Pulse], *, asked: float, stop_after: bool = False,
-                 instead: list[Pulse] | None = None):  # fmt: skip
+    def __init__(self, what: str, pulses: list[Pulse], *, asked: float, stop_after: bool = False):
         super().__init__(what)
-        self.pulses, self.asked, self.stop_after, self.instead = pulses, asked, stop_after, instead
-        self.seconds = max((pulse.start + pulse.seconds for pulse in pulses), default=0.0)
+        self.pulses, self.asked, self.stop_after = pulses, asked, stop_after
+        self.instead: list[Pulse] = []
+        self.seconds = max(pulse.start + pulse.seconds for pulse in pulses)
         self.next = 0
-        self.began: float | None = None
+        self.began = NEVER
         self.covered = -NEVER  # the last frame of the present pulse ends then; later frames renew it
         self.played: list[Pulse] = []
         self.sending: Sending | None = None
 
     def current(self, now: float) -> Pulse | None:
-        for pulse in reversed(self.pulses if self.began is not None and not self.done else []):
-            if self.began + pulse.start <= now:  # type: ignore[operator]
-                return pulse if now < self.began + pulse.start + pulse.seconds else None  # type: ignore[operator]
-        return None
+        """The pulse that was asked for at this moment."""
+        at = now - self.began
+        return next((p for p in self.pulses if not self.done and p.start <= at < p.start + p.seconds), None)
 
 
 class Request(Job):
@@ -177,58 +171,44 @@ class Owed(NamedTuple):
 
 
 class Exchange:
-    """Requests one after the other, and for every reply what it answers.
+    """One request at a time, the `current` one, and for every reply what it answers.
 
     Replies carry no number: one belongs to the oldest frame of its kind that has none, and no request is sent while an
-    older frame of its kind may still be answered. `put` is for any thread, the rest for the worker.
+    older frame of its kind may still be answered.
     """
 
     def __init__(self, *, timing: Timing, log: Log, name: str):
         self.current: Request | None = None
         self._timing, self._log, self._name = timing, log, name
-        self._waiting: deque[Request] = deque()
         self.owed: list[Owed] = []
         self._last, self._last_at = b"", -NEVER  # the newest frame that came
         self._last_group: float | None = None
 
-    def put(self, request: Request) -> int:
-        """Add a request at the end; return how many are ahead of its end, itself included."""
-        ahead = len(self._waiting) + (self.current is not None) + 1
-        self._waiting.append(request)
-        return ahead
-
-    def head(self, now: float) -> Request | None:
-        """The request whose turn it is; those that ran out of tries fail here."""
-        while self.current or self._waiting:
-            request = self.current = self.current or self._waiting.popleft()
-            expired = request.tries == self._timing.tries and now >= request.last + self._timing.reply
-            if not request.done and not expired:  # done: its caller gave up
-                return request
+    def open(self, now: float) -> Request | None:
+        """The current request, unless its caller gave up; one that ran out of tries fails here."""
+        request = self.current
+        if request and request.tries == self._timing.tries and now >= request.last + self._timing.reply:
             self.current = None
-            if expired:
-                request.finish(error=self._no_reply(request, now))
-        return None
+            request.finish(error=self._no_reply(request, now))
+        return request if request and not request.done else None
 
     def due(self, request: Request, now: float) -> float:
         """When the current request may be sent, as far as replies are concerned."""
         if request.tries:
             return request.last + self._timing.reply
         quiet = self._last_at + min(self._timing.inter_byte, self._timing.gap)  # the last reply may come twice
-        older = [owed.at + self._timing.late for owed in self._open(now) if owed.kind == request.kind]
-        return max([quiet, *older[:1]])
+        return max([quiet, *(owed.at + self._timing.late for owed in self._open(request.kind, now)[:1])])
 
     def sent(self, request: Request, now: float) -> None:
+        """It went out at this moment."""
         request.last = now
         request.first = request.first or now
         request.tries += 1
         self.owed.append(Owed(now, request.kind, partial(self._answer, request, now), request.matches))
 
-    def _open(self, now: float) -> list[Owed]:
+    def _open(self, kind: Kind, now: float) -> list[Owed]:
         self.owed = [owed for owed in self.owed if now < owed.at + self._timing.late]
-        return self.owed
-
-    def owes(self, command: int) -> bool:
-        return any(owed.kind[0] == command for owed in self.owed)
+        return [owed for owed in self.owed if owed.kind == kind]
 
     def trouble(self, raw: bytes, what: str) -> None:
         """Bytes came that answer nothing: for the log, and for the error of who waits in vain."""
@@ -238,12 +218,10 @@ class Exchange:
 
     def reply(self, frame: Any, now: float) -> None:
         """Give a sound frame to what it answers, if anything."""
-        kind = (frame.command, frame.inner.function if frame.inner else 0)
-        mine = [owed for owed in self._open(now) if owed.kind == kind]
+        mine = self._open((frame.command, frame.inner.function if frame.inner else 0), now)
         again = frame.raw == self._last and now - self._last_at < self._timing.inter_byte
-        fresh = bool(mine) and mine[-1].at >= self._last_at
-        grouped = bool(mine) and mine[0].group is not None and mine[0].group == self._last_group
-        if again and not fresh and not grouped:
+        expected = bool(mine) and (mine[-1].at >= self._last_at or mine[0].group == self._last_group is not None)
+        if again and not expected:
             self._log.got(frame.raw, "duplicate")
             return
         self._last, self._last_at = frame.raw, now
@@ -265,37 +243,31 @@ class Exchange:
         request.finish((frame, now))
 
     def fail(self, error: Exception) -> None:
-        current, self.current = self.current, None
-        if current:
-            current.finish(error=error)
-        while self._waiting:
-            self._waiting.popleft().finish(error=error)
-
-    def forget(self) -> None:
-        """The link is another one: what was sent over the old one is never answered."""
-        self.owed.clear()
+        """The error of whoever waits for a reply."""
+        request, self.current = self.current, None
+        if request:
+            request.finish(error=error)
 
     def _no_reply(self, request: Request, now: float) -> NoReply:
-        expected = f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else "")
-        facts: dict[str, Any] = {"expected": expected}
-        facts["got"] = "; ".join(dict.fromkeys(request.troubles)) or "nothing"
-        remedy = "check that this is the handset's port (`smellkit neckwear ports`) and that its light is on"
-        what = f"No reply from {self._name} to {request.what!r}, sent {request.tries} times"
-        elapsed = now - request.first
-        return NoReply(what, port=self._name, frame=request.frame, elapsed=elapsed, remedy=remedy, **facts)
+        return NoReply(
+            f"No reply from {self._name} to {request.what!r}, sent {request.tries} times",
+            port=self._name,
+            frame=request.frame,
+            expected=f"{request.kind[0]:02X}" + (f" with {request.kind[1]:02X} inside" if request.kind[1] else ""),
+            got="; ".join(dict.fromkeys(request.troubles)) or "nothing",
+            elapsed=now - request.first,
+            remedy="check that this is the handset's port (`smellkit neckwear ports`) and that its light is on",
+        )
 
 
 @dataclass(frozen=True)
 class Stopped:
     """A stop that was sent `sent` times, and whether the player confirmed it.
 
-    The handset's link confirms nothing: if the radio lost every one, silence comes in `bound` seconds.
+    The handset's link confirms nothing: if the radio lost every one (2.7 % where it loses a frame in three), silence
+    comes in `bound` seconds.
     """
 
     sent: int
     bound: float
     confirmed: bool = False
-
-    def missed(self, p: float) -> float:
-        """Chance that it lost every one when it loses a frame with probability `p`; 0.3 ** 3 = 2.7 % for p = 0.3."""
-        return p**self.sent

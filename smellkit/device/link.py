@@ -4,8 +4,6 @@ Player and board are reached through this file and no other. Whatever a port doe
 error: PortLost.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -16,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from smellkit.device.errors import PortError, PortLost, WriteBlocked
 from smellkit.device.watchdog import private_folders
@@ -72,36 +71,36 @@ class Link:
         """Whether waiting on `fileno()` says when there is something to read."""
         return not self.telnet and self.fileno() is not None
 
-    def close(self) -> None:
-        if self._blocked:  # a play frame that waits in the kernel must not outlive a stop; else it is the stop itself
+    def close(self, *, silently: bool = False) -> None:
+        """Let go of it; `silently` without a word to the port, which is the parent's of a forked child."""
+        if not silently:
+            with suppress(ImportError, *GONE):
+                import fcntl
+
+                fcntl.flock(self._port.fileno(), fcntl.LOCK_UN)  # whoever has a copy of the descriptor holds up nobody
             with suppress(*GONE):
-                self._port.reset_output_buffer()
+                if self._blocked:  # a play frame that waits in the kernel must not outlive a stop
+                    self._port.reset_output_buffer()  # where none waits, it is the stop itself that does
         with suppress(*GONE):
             if "protocol_socket" in type(self._port).__module__:
                 self._port.is_open = False  # pyserial's own close sleeps 0.3 s here: too long before an error
                 self._port._socket.close()
             self._port.close()
         lock, self._lock = self._lock, None
-        _close(lock)
-
-    def abandon(self) -> None:
-        """Let go without a word to the port: it is the parent's, and this is a forked child."""
-        self._blocked = False
-        self.close()
+        if lock is not None:
+            os.close(lock)
 
     @contextmanager
     def _watched(self, doing: str, data: bytes = b"") -> Iterator[None]:
-        ends = "a device that plays ends by its own timer"
         try:
             yield
         except GONE as why:
+            kind, what = PortLost, f"{self.name} went away while {doing}"
             if type(why).__name__ == "SerialTimeoutException" or (data and isinstance(why, TimeoutError)):
-                self._blocked = True
-                remedy = f"unplug the device, plug it in again; {ends}"
-                raise WriteBlocked(f"{self.name} takes no bytes", port=self.name, frame=data, remedy=remedy) from why
-            what, got = f"{self.name} went away while {doing}", f"{type(why).__name__}: {why}"
-            remedy = f"plug the device in again: it is found by its name; {ends}"
-            raise PortLost(what, port=self.name, frame=data, got=got, remedy=remedy) from why
+                self._blocked, kind, what = True, WriteBlocked, f"{self.name} takes no bytes"
+            got = f"{type(why).__name__}: {why}"
+            remedy = "plug the device in again: it is found by its name; one that plays ends by its own timer"
+            raise kind(what, port=self.name, frame=data, got=got, remedy=remedy) from why
 
 
 def connector(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Callable[[], Link]:
@@ -134,7 +133,8 @@ def open_link(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Link
         if kind == "rfc2217":
             port._socket.settimeout(write_timeout)  # a write there has no bound of its own
     except (*GONE, NotImplementedError) as why:
-        _close(lock)
+        if lock is not None:
+            os.close(lock)
         raise _diagnosis(url, why) from why
     link = Link(port, name=url, lock=lock)
     if (link.fileno() or 0) > 1023:
@@ -146,28 +146,25 @@ def open_link(url: str, *, baud: int = BAUD, write_timeout: float = 0.2) -> Link
 
 def _lock_address(url: str) -> int | None:
     """One driver an address: an address of a network, unlike a serial port, lets any number of clients in."""
-    host, _, port = url.partition("://")[2].partition("?")[0].partition("/")[0].rpartition(":")
-    file = None
+    where = urlsplit(url)
+    host = where.hostname or ""
     with suppress(OSError):
         host = socket.gethostbyname(host)
     try:
         import fcntl
 
-        path = next(private_folders()) / f"{host}-{port}.lock".replace("/", "_").replace("\\", "_")[-100:]
+        path = next(private_folders()) / re.sub(r"[^\w.-]", "_", f"{host}-{where.port}.lock")[-100:]
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (ImportError, StopIteration, ValueError, OSError):  # Windows, no folder, no port: the server decides
+        return None
+    try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as why:
-        _close(file)
-        raise PortError(f"Could not open {url}: {_BUSY[0]}", port=url, got=str(why), remedy=_BUSY[1]) from why
-    except (ImportError, StopIteration, OSError):  # Windows, or no folder of one's own: the server decides
-        _close(file)
+    except OSError as why:
+        os.close(file)
+        if isinstance(why, BlockingIOError):
+            raise PortError(f"Could not open {url}: {_BUSY[0]}", port=url, got=str(why), remedy=_BUSY[1]) from why
         return None
     return file
-
-
-def _close(file: int | None) -> None:
-    if file is not None:
-        os.close(file)
 
 
 _BUSY = "another program uses it", "close that program or the notebook that holds it, then try again"
@@ -192,41 +189,28 @@ def _diagnosis(url: str, why: Exception) -> PortError:
         cause, remedy = "no such port: COM names begin with COM1", _LISTING
     else:
         unknown = "the port refuses", f"unplug it and plug it in again; {_LISTING}"
-        cause, remedy = _CAUSES.get(_number(url, why) or 0, unknown)
+        cause, remedy = _CAUSES.get(_number(url, why), unknown)
     return PortError(f"Could not open {url}: {cause}", port=url, got=f"{type(why).__name__}: {why}", remedy=remedy)
 
 
-def _number(url: str, why: Exception) -> int | None:
+def _number(url: str, why: Exception) -> int:
     """The system's number of a failure: pyserial hides it in the text, or in the exception that it replaced."""
     with suppress(OSError, ValueError):
         mode = Path(url).stat().st_mode
         if not stat.S_ISCHR(mode):
             return errno.EISDIR if stat.S_ISDIR(mode) else errno.ENOTTY
-    inner = why.__context__
     hidden = re.search(r"\[Errno (\d+)\]|\((\d+), '", str(why))
-    if number := getattr(why, "errno", None):
-        return number
-    if inner is not None and inner.args and isinstance(inner.args[0], int):
-        return inner.args[0]
-    if hidden:
-        return int(hidden[1] or hidden[2])
-    return errno.ENOTTY if isinstance(inner, termios_error) else None
+    numbers = [getattr(why, "errno", None), *getattr(why.__context__, "args", ())[:1]]
+    numbers += [int(hidden[1] or hidden[2])] if hidden else []
+    return next((number for number in numbers if isinstance(number, int)), 0)
 
 
-class BackOff:
-    """Pauses between looks for a port that went away: hardly one, then `first` seconds, doubled up to `cap`."""
-
-    def __init__(self, *, first: float = 0.1, cap: float = 5.0):
-        self._first, self._cap = first, cap
-        self.reset()
-
-    def reset(self) -> None:
-        self._pause = 0.0
-
-    def next(self) -> float:
-        pause = max(self._pause, 0.01)  # first let those know who wait
-        self._pause = min(self._cap, max(self._first, 2 * self._pause))
-        return pause
+def pauses(first: float = 0.1, cap: float = 5.0) -> Iterator[float]:
+    """Seconds between looks for a port that went away: hardly any, then `first`, doubled up to `cap`."""
+    yield 0.01  # first let those know who wait
+    while True:
+        yield first
+        first = min(cap, 2 * first)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """A log of what went over a link: in memory, and in a file that can neither grow without end nor hold anybody up."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -64,8 +62,8 @@ class Log:
     `latency` (seconds). A disk that is full or read-only costs one warning, never a frame: `entries` goes on.
     """
 
-    def __init__(self, path: Path | str | None = None, *, now: Callable[[], float], run: str = ""):
-        self.run = run or uuid.uuid4().hex[:12]
+    def __init__(self, path: Path | str | None = None, *, now: Callable[[], float]):
+        self.run = uuid.uuid4().hex[:12]
         self.entries: deque[dict[str, Any]] = deque(maxlen=_KEEP)
         self.warning = ""
         self._now, self._path = now, path
@@ -87,6 +85,7 @@ class Log:
         self._write("in", frame, what, latency)
 
     def note(self, what: str) -> None:
+        """Something happened."""
         self._write("note", b"", what, None)
 
     def latency(self) -> Latency:
@@ -98,15 +97,16 @@ class Log:
 
     def close(self) -> None:
         """Close the file; entries stay."""
-        file, self._file = self._file, None
-        if file:
-            file.close()
+        if self._file:
+            self._file.close()
+        self._file = None
 
     def _write(self, direction: str, frame: bytes, what: str, latency: float | None) -> None:
-        time, at = datetime.now(UTC).isoformat(timespec="microseconds"), round(self._now(), 6)
-        latency = None if latency is None else round(latency, 6)
-        entry = {"time": time, "at": at, "run": self.run, "direction": direction, "hex": frame.hex().upper()}
-        entry |= {"what": what, "latency": latency}
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="microseconds"), "at": round(self._now(), 6), "run": self.run,
+            "direction": direction, "hex": frame.hex().upper(), "what": what,
+            "latency": None if latency is None else round(latency, 6),
+        }  # fmt: skip
         self.entries.append(entry)
         try:
             if self._file:

@@ -13,20 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smellkit.device import direct, frames, playlist
+from smellkit.device import direct, frames, guard, playlist
 from smellkit.device.clock import Clock
 from smellkit.device.engine import Engine, find_link
 from smellkit.device.errors import ArgumentError, LinkError, NoReply, Refused
-from smellkit.device.guard import Watched, close_at_end, forget, listen_to_signals, settle
-from smellkit.device.jobs import Pulse, Request, Schedule, Stopped, Timing, dialects
+from smellkit.device.jobs import DIALECTS, Pulse, Request, Schedule, Stopped, Timing
 from smellkit.device.link import Link, connector
 from smellkit.device.log import Latency, Log
-from smellkit.device.playlist import Playlist
+from smellkit.device.playlist import LONGEST, Playlist
 
 if TYPE_CHECKING:
     from smellkit.device.virtual import VirtualNeckWear
 
-LONGEST = 3600.0  # seconds of one play: a typing error shall not become a day of scent
 UNKNOWN = "unknown"
 
 
@@ -81,47 +79,38 @@ class NeckWear:
     scents = frames.SCENTS
 
     def __init__(self, connect: Callable[[], Link], *, name: str = "the port", clock: Clock | None = None,
-                 timing: Timing | None = None, log: Log | Path | str | None = None, watchdog: bool = False,
-                 channel: int = 0, link: str = "handset", virtual: VirtualNeckWear | None = None,
+                 timing: Timing | None = None, log: Path | str | None = None, watchdog: bool = False,
+                 link: str = "handset", virtual: VirtualNeckWear | None = None,
                  on_close: Callable[[], None] = lambda: None):  # fmt: skip
         self._clock = clock or Clock()
         self.timing = timing or Timing()
-        self.link, self._dialect = link, dialects(channel)[link]
+        self.link, self._dialect = link, DIALECTS[link]
         self.virtual = virtual  # the device itself, where it is a virtual one of this program
         self._process = os.getpid()
         self._unsilenced: Exception | None = None
         self._channel: int | str = UNKNOWN
         self._said: dict[str, Any] = {}
         self._schedule: Schedule | None = None
-        self.log = owned = log if isinstance(log, Log) else Log(log, now=self._clock.now)
-        about: dict[str, Any] = {"stop": self._dialect.stop(), "baud": self._dialect.baud}
-        about["answers"] = self._dialect.answers
-        self._watchdog = watched = Watched(name=name, **about) if watchdog else None
+        self.log = lines = Log(log, now=self._clock.now)
+        self._guard = guard.guard if isinstance(self._clock, Clock) else None  # a clock of a test needs none
 
-        def on_end(engine: Engine | None, silent: bool) -> None:  # not by `self`: who is lost has to be let go
-            forget(engine)
-            if watched:
-                watched.leave(silent)
-            if owned is not log:
-                owned.close()
+        def on_end() -> None:  # not by `self`: who is lost has to be let go
+            lines.close()
             on_close()
 
         try:
-            self._engine = Engine(connect, clock=self._clock, name=name, timing=self.timing, log=owned,
-                                  dialect=self._dialect, watch=watched, on_end=on_end)  # fmt: skip
+            self._engine = Engine(connect, clock=self._clock, name=name, timing=self.timing, log=lines, on_end=on_end,
+                                  dialect=self._dialect, guard=self._guard, watched=watchdog)  # fmt: skip
         except BaseException:
-            on_end(None, True)
+            on_end()
             raise
         weakref.finalize(self, self._engine.begin_close).atexit = False
-        if isinstance(self._clock, Clock):
-            close_at_end(self._engine)
-        if watched:
-            watched.start(self._engine)
+        if self._guard:
+            guard.enter(self._engine)
 
     @classmethod
-    def open(cls, port: str = "virtual", *, link: str = "handset", log: Log | Path | str | None = None,
-             watchdog: bool = True, timing: Timing | None = None, channel: int = 0,
-             virtual: VirtualNeckWear | None = None) -> NeckWear:  # fmt: skip
+    def open(cls, port: str = "virtual", *, link: str = "handset", log: Path | str | None = None, watchdog: bool = True,
+             timing: Timing | None = None, virtual: VirtualNeckWear | None = None) -> NeckWear:  # fmt: skip
         """Open COM3, /dev/ttyUSB0, socket://host:port, rfc2217://host:port, loop://, ble:NAME, or "virtual".
 
         `link` is "handset" (433 MHz, which confirms nothing), "direct" (the player itself, which answers), or "auto",
@@ -130,9 +119,9 @@ class NeckWear:
         instance. `log` is a file for JSON lines. `watchdog` starts the process that sends stop if this one is killed;
         without it, and over Bluetooth, no play frame is longer than 2 s. Raises PortError.
         """
-        links, timing = dialects(), timing or Timing()
-        if link not in (*links, "auto"):
-            raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(links))
+        timing = timing or Timing()
+        if link not in (*DIALECTS, "auto"):
+            raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(DIALECTS))
         if str(port).startswith("ble:") and link == "handset":
             raise ArgumentError("No handset is reached over Bluetooth", remedy='link="direct"')
         if not watchdog:
@@ -150,9 +139,9 @@ class NeckWear:
         except BaseException:
             close()
             raise
-        connect = connector(url, baud=links[link].baud, write_timeout=timing.write)
-        return cls(connect, name=port, timing=timing, log=log, watchdog=watchdog, channel=channel, link=link,
-                   virtual=virtual, on_close=close)  # fmt: skip
+        connect = connector(url, baud=DIALECTS[link].baud, write_timeout=timing.write)
+        return cls(connect, name=port, timing=timing, log=log, watchdog=watchdog, link=link, virtual=virtual,
+                   on_close=close)  # fmt: skip
 
     # playing
 
@@ -187,8 +176,8 @@ class NeckWear:
 
     def _asked(self) -> float:
         """Now, which is when somebody wanted what is about to be played: a later stop outruns it."""
-        if self._watchdog:
-            listen_to_signals()
+        if self._engine.watched:
+            guard.listen_to_signals()
         return self._clock.now()
 
     def _start(self, schedule: Schedule) -> None:
@@ -204,7 +193,7 @@ class NeckWear:
         if not self._engine.wait(schedule, bound):
             self._engine.stop()
             raise LinkError("The play did not end in time", port=self._engine.name, elapsed=bound, remedy="probe it")
-        if schedule.stop_after and schedule.began is not None:
+        if schedule.stop_after and schedule.played:
             self.log.note(f"achieved shares {self.achieved()}")
         if schedule.error:
             self._schedule = None
@@ -263,39 +252,38 @@ class NeckWear:
 
     def set_handset(self, channel: int) -> None:
         """Set the handset's radio channel (0 to 255); what plays is stopped before. Raises Refused if it says no."""
-        self._needs_handset()
         frame = frames.set_handset(channel)
-        reply, _ = self._ask(f"set handset channel {channel}", frame, (0xA6, 0), retunes=True)
+        reply = self._retune(Request(f"set handset channel {channel}", frame, (0xA6, 0), retunes=True))
         _accepted(reply.value, frame, "A6")
         self._channel = int(channel)
 
     def set_channel(self, channel: int, uid: bytes | str) -> None:
         """Set the radio channel of the NeckWear with this 12-byte uid; only a reply with the same uid counts.
 
-        What plays is stopped before.
+        What plays is stopped before. Raises Refused if it says no.
         """
-        self._needs_handset()
         frame = frames.set_channel(channel, uid)
-        options = {"matches": lambda reply: reply.inner.uid == frame[12:24], "wakes": True, "retunes": True}
-        reply, _ = self._ask(f"set channel {channel}", frame, (0xD1, 0xA2), **options)
-        _accepted(reply.inner.status, frame, "A2")
+        request = Request(f"set channel {channel}", frame, (0xD1, 0xA2), wakes=True, retunes=True,
+                          matches=lambda reply: reply.inner.uid == frame[12:24])  # fmt: skip
+        _accepted(self._retune(request).inner.status, frame, "A2")
 
-    def _ask(self, what: str, frame: bytes, kind: tuple[int, int], **options: Any) -> tuple[Any, float]:
-        """The reply to a request, and the seconds since it was sent first."""
-        request = Request(what, frame, kind, **options)
-        reply, at = self._engine.ask(request)
-        return reply, at - request.first
-
-    def _needs_handset(self) -> None:
+    def _retune(self, request: Request) -> Any:
         if self._dialect.answers:
             raise ArgumentError("The direct link has no radio channel", remedy="open the handset's port for that")
+        return self._engine.ask(request)[0]
+
+    def _ask(self, what: str, frame: bytes, kind: tuple[int, int]) -> tuple[Any, float]:
+        """The reply to a request, and the seconds since it was sent first."""
+        request = Request(what, frame, kind)
+        reply, at = self._engine.ask(request)
+        return reply, at - request.first
 
     def status(self) -> Status:
         """What is known about port, handset and play. Sends nothing and invents nothing."""
         engine, now = self._engine, self._clock.now()
         schedule, bound, left = engine.schedule, engine.bound(), 0.0
         if schedule and not schedule.done:
-            left = schedule.seconds if schedule.began is None else max(0.0, schedule.began + schedule.seconds - now)
+            left = min(schedule.seconds, max(0.0, schedule.began + schedule.seconds - now))
         pulse = schedule.current(now) if schedule else None
         away = "" if engine.link or engine.trouble is None else engine.trouble.what
         return Status(
@@ -318,7 +306,7 @@ class NeckWear:
     @property
     def has_watchdog(self) -> bool:
         """Whether a watchdog process watches at this moment."""
-        return self._watchdog is not None and self._watchdog.alive
+        return self._guard is not None and self._guard.watches(self._engine)
 
     # the end
 
@@ -329,11 +317,9 @@ class NeckWear:
         """
         if os.getpid() != self._process:  # a forked child must not close its parent's port
             return
-        unsilenced = self._engine.close()
-        self._unsilenced = self._unsilenced or unsilenced
-        if isinstance(self._clock, Clock):
-            forget(self._engine)
-            settle()
+        self._unsilenced = self._engine.close() or self._unsilenced
+        if self._guard:
+            guard.settle()
 
     def __enter__(self) -> NeckWear:
         return self

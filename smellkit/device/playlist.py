@@ -6,8 +6,6 @@ Slots of one to two seconds are smelled one after the other, not as a blend: not
 as the mixture would be.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +23,9 @@ class Playlist:
     """What to play when, and how near that comes to the requested mixture.
 
     `slots` has (start in seconds, scent 1 to 12, seconds) in order of time; `seconds` is when to send stop.
-    `planned` are the shares of the kept scents (sum 1), `achieved` those of the slots, both by scent from 1 to 12;
-    `lost` is the share of the mixture that was left out.
+    `planned` are the shares of the kept scents (sum 1), `achieved` those of the slots, both by scent from 1 to 12: with
+    K scents in N slots they differ in total variation by K/(4 N) at most. `lost` is the share of the mixture that was
+    left out.
     """
 
     slots: tuple[tuple[float, int, float], ...]
@@ -37,18 +36,12 @@ class Playlist:
 
     @property
     def error(self) -> float:
-        """Largest difference between a planned and an achieved share: at most (K-1)/(K N) for K scents in N slots."""
+        """Largest difference between a planned and an achieved share: at most (K-1)/(K N)."""
         return max(abs(a - p) for a, p in zip(self.achieved, self.planned, strict=True))
 
-    @property
-    def variation(self) -> float:
-        """Total variation between planned and achieved shares: at most K/(4 N)."""
-        return sum(abs(a - p) for a, p in zip(self.achieved, self.planned, strict=True)) / 2
 
-
-def render(
-    beta: Sequence[float], *, seconds: float = 60, slot: float = 2.0, gap: float = 0.2, keep: int = 4
-) -> Playlist:
+def render(beta: Sequence[float], *, seconds: float = 60, slot: float = 2.0, gap: float = 0.2,
+           keep: int = 4) -> Playlist:  # fmt: skip
     """Return the sequence of slots that renders `beta` within `seconds`.
 
     `beta` has one share a scent (12, from scent 1 on, sum 1). The `keep` largest shares are played; each slot is
@@ -112,8 +105,8 @@ def apportion(shares: Sequence[float], number: int) -> list[int]:
     """Return how many of `number` slots each share gets: largest remainder, ties to the lowest scent."""
     exact = [round(share * number, 9) for share in shares]
     counts = [math.floor(quota) for quota in exact]
-    byremainder = sorted(range(len(shares)), key=lambda scent: (-round(exact[scent] - counts[scent], 9), scent))
-    for scent in byremainder[: number - sum(counts)]:
+    by_remainder = sorted(range(len(shares)), key=lambda scent: (-round(exact[scent] - counts[scent], 9), scent))
+    for scent in by_remainder[: number - sum(counts)]:
         counts[scent] += 1
     return counts
 

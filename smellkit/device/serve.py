@@ -1,13 +1,11 @@
 """Put a virtual device, player or board, where a client can reach it: on a pty or on a TCP port of this machine."""
 
-from __future__ import annotations
-
 import io
 import os
 import socket
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,15 @@ from smellkit.device.errors import PortError
 LOOK = 0.02  # seconds between looks at the plug, which another thread may pull, and at the end
 
 
-class Server:
+class Server(AbstractContextManager):
     """A thread that carries bytes between a virtual device and its client. Close it, or use `with`.
 
     A device has `receive(data)`, `send()` for what is due, `due()` for when, `tick()` to let time act, and says whether
-    it is `plugged` and `takes_bytes`.
+    it is `plugged` and `takes_bytes`. `port` is what a client opens.
     """
 
-    port = ""  # what a client opens
+    port = ""
+    folder: Any = None  # what goes with it at the end
 
     def __init__(self, device: Any):
         self.device = device
@@ -39,9 +38,8 @@ class Server:
         """End the thread and let go of every descriptor."""
         self._closed = True
         self._thread.join(5)
-
-    def __enter__(self):
-        return self
+        if self.folder:
+            self.folder.cleanup()
 
     def __exit__(self, *_):
         self.close()
@@ -59,12 +57,13 @@ class Server:
             with suppress(PortError):  # the next turn tries again
                 self._appear() if plugged else self._vanish()
                 self._there = plugged
-        doors = [self._listener.fileno()] if self._listener else []
-        wire = [self._wire.fileno()] if self._wire and self.device.takes_bytes else []
-        ready = readable(doors + wire, max(0.0, min(LOOK, self.device.due() - Clock.now())))
-        if wire and wire[0] in ready:
+        door = self._listener.fileno() if self._listener else -1
+        wire = self._wire.fileno() if self._wire and self.device.takes_bytes else -1
+        seconds = max(0.0, min(LOOK, self.device.due() - Clock.now()))
+        ready = readable([number for number in (door, wire) if number >= 0], seconds)
+        if wire in ready:
             self._read()  # before the next client takes its place, and what was sent before the end
-        if doors and doors[0] in ready:
+        if door in ready:
             self._accept()
         data = self.device.send()
         with suppress(OSError):  # nobody reads: a real device's bytes are lost too
@@ -94,24 +93,12 @@ class Server:
 class PtyServer(Server):
     """A device on a pseudo-terminal. `link` names a symbolic link that follows it: its stable name.
 
-    Pulled out, the terminal is hung up; plugged in, it comes back under another path, as a USB port may. `folder` is
-    what goes with it at the end.
+    Pulled out, the terminal is hung up; plugged in, it comes back under another path, as a USB port may.
     """
 
-    def __init__(self, device: Any, *, link: Path | str | None = None, folder: Any = None):
-        self._link, self._folder = Path(link) if link else None, folder
+    def __init__(self, device: Any, *, link: Path | str | None = None):
+        self._link = Path(link) if link else None
         super().__init__(device)
-
-    @property
-    def port(self) -> str:  # type: ignore[override]
-        return str(self._link or self._path)
-
-    def close(self) -> None:
-        """End the thread and let go of every descriptor."""
-        super().close()
-        with suppress(OSError):
-            if self._folder:
-                self._folder.cleanup()
 
     def _appear(self) -> None:
         import tty
@@ -121,6 +108,7 @@ class PtyServer(Server):
             tty.setraw(end)  # a fresh pty is cooked and echoes; its slave is held open, so that clients may come and go
         os.set_blocking(master, False)
         self._wire, self._path = io.FileIO(master, "r+"), os.ttyname(self._slave)
+        self.port = str(self._link or self._path)
         if self._link:
             if self._link.is_symlink() and not self._link.exists():  # left by one that was killed
                 self._link.unlink()
@@ -147,10 +135,6 @@ class TcpServer(Server):
         self._number = port
         super().__init__(device)
 
-    @property
-    def port(self) -> str:  # type: ignore[override]
-        return f"socket://127.0.0.1:{self._number}"
-
     def _appear(self) -> None:
         address = ("127.0.0.1", self._number)  # this machine only: a scent player is nobody else's business
         try:
@@ -160,6 +144,7 @@ class TcpServer(Server):
             raise PortError(f"Could not listen on 127.0.0.1:{self._number}", got=str(why), remedy=remedy) from why
         self._listener.setblocking(False)
         self._number = self._listener.getsockname()[1]
+        self.port = f"socket://127.0.0.1:{self._number}"
 
     def _vanish(self) -> None:
         self._hang_up()
@@ -184,4 +169,6 @@ def serve_here(device: Any, *, name: str) -> Server:
     except ImportError:
         return TcpServer(device)
     folder = tempfile.TemporaryDirectory(prefix="smellkit-")
-    return PtyServer(device, link=Path(folder.name) / name, folder=folder)
+    server = PtyServer(device, link=Path(folder.name) / name)
+    server.folder = folder
+    return server

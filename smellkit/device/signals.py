@@ -4,8 +4,6 @@ The process has one place for them, so there is one pair of sockets: the C handl
 the other (the watchdog) reads the numbers and passes them on to whoever had the place before.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -19,7 +17,7 @@ from smellkit.device.clock import readable
 from smellkit.device.watchdog import ENDING
 
 _pair: list[socket.socket] = []
-_before: dict[str, int] = {}  # who had the place before
+_before: list[int] = []  # who had the place before
 _masks: list[Any] = []  # signals that were blocked before a fork
 _idle: list[Any] = []  # the kernel's event loop that was asked to listen while it is idle
 
@@ -41,20 +39,15 @@ def take(*, passed_on: bool) -> bool:
         signal.set_wakeup_fd(former, warn_on_full_buffer=False)
         return False
     _listen_when_idle()
-    if former == ours and "fd" in _before:
+    if former == ours and _before:
         return False
-    _before["fd"] = former
+    _before[:] = [former]
     return True
 
 
 def files() -> tuple[int, ...]:
     """Where the numbers arrive, and where to pass them on (-1: nowhere); nothing before `take`."""
-    return (_pair[1].fileno(), _before["fd"]) if _pair and "fd" in _before else ()
-
-
-def passed_on() -> bool:
-    """Whether somebody waits for signals behind us."""
-    return _before.get("fd", -1) >= 0
+    return (_pair[1].fileno(), *_before) if _before else ()
 
 
 def heard(seconds: float) -> bool:
@@ -63,15 +56,14 @@ def heard(seconds: float) -> bool:
         time.sleep(seconds)
         return False
     with contextlib.suppress(OSError):
-        if readable([_pair[1].fileno()], seconds):
-            return bool(ENDING.intersection(_pair[1].recv(4096)))
+        return bool(readable([_pair[1].fileno()], seconds) and ENDING.intersection(_pair[1].recv(4096)))
     return False
 
 
 def give_back() -> None:
     """Leave the place to whoever had it; on the main thread."""
-    if _pair and "fd" in _before:
-        former = signal.set_wakeup_fd(_before["fd"], warn_on_full_buffer=False)
+    if _before:
+        former = signal.set_wakeup_fd(_before[0], warn_on_full_buffer=False)
         if former != _pair[0].fileno():  # somebody else's by now
             signal.set_wakeup_fd(former, warn_on_full_buffer=False)
     _drop()
@@ -84,6 +76,17 @@ def _drop() -> None:
     _before.clear()
 
 
+def block() -> None:
+    """Before a fork: no signal may come to the child before `in_child` has let go."""
+    _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
+
+
+def unblock() -> None:
+    """After a fork, in the parent."""
+    if _masks:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
+
+
 def in_child() -> None:
     """After a fork, in the child: the place is the parent's, and what is written there would end its scents."""
     with contextlib.suppress(ValueError):
@@ -91,16 +94,6 @@ def in_child() -> None:
             signal.set_wakeup_fd(-1)
     _drop()
     unblock()
-
-
-def block() -> None:
-    """Before a fork: no signal may come to the child before `in_child` has let go."""
-    _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
-
-
-def unblock() -> None:
-    if _masks:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
 
 
 def _listen_when_idle() -> None:

@@ -1,17 +1,14 @@
-"""The firmware's side of both links: what a player does with the bytes, what it emits, and how it fails.
+"""The firmware's side of both links: what a player does with the bytes, and what it emits.
 
 No I/O and no thread here: `serve.py` puts it on a pty or on TCP. What it emitted and when is in `air`, so that a test
 asserts on scent in the air, not on bytes sent. Marked *inferred* is what no document says.
 """
 
-from __future__ import annotations
-
 import bisect
 import json
 import math
-import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,62 +16,12 @@ from smellkit.device import direct
 from smellkit.device.clock import Clock
 from smellkit.device.frames import REQUESTS, Frame, Inner, Parser, outer
 from smellkit.device.log import LineFile
-from smellkit.errors import OptionError
-from smellkit.options import check
 
 NEVER = math.inf
 KEPT = 100_000  # the least number of frames, and of scents, that are remembered
 SLEEPS_AFTER = 300.0  # seconds without a command
 INTER_BYTE = 0.05
 MIXTURE = -1  # what `emitting` is while several scents are in the air
-
-FAULTS = {  # name -> (number in the fault catalogue, what its value is, the usual value)
-    "silence": ("D1", "chance that a request is not answered", 1.0),
-    "late": ("D2", "chance that a reply comes 0.3 to 1.8 s late", 1.0),
-    "split": ("D3", "chance that a reply comes in pieces", 1.0),
-    "cut": ("D3", "chance that the end of a reply is missing", 1.0),
-    "garbage": ("D4", "chance of noise before a reply", 1.0),
-    "false_length": ("D4", "chance of a false long header before a reply", 1.0),
-    "wrong_sum": ("D5", "chance of a damaged sum", 1.0),
-    "wrong_tail": ("D5", "chance of a damaged tail", 1.0),
-    "duplicate": ("D6", "chance that a reply comes twice", 1.0),
-    "echo": ("D6", "chance that a request comes back before its reply", 1.0),
-    "unplug": ("D7", "seconds until the handset is pulled out", 1.0),
-    "replug": ("D8", "seconds until the handset is pulled out and put back half a second later", 1.0),
-    "reset": ("D9", "seconds until the device restarts, asleep", 1.0),
-    "nap": ("D9", "seconds until the device falls asleep", 1.0),
-    "blocked": ("D11", "seconds until the handset takes no bytes for 2 s", 0.0),
-    "low_battery": ("D15", "seconds of scent that the battery still has", 1.0),
-    "empty": ("D15", "seconds of scent in every cartridge", 1.0),
-    "radio_loss": ("D16", "chance that the radio loses a frame", 0.3),
-    "lacks": ("-", "how many commands a player of the direct link lacks: mixture, cartridges, status, state", 1.0),
-}
-_CHANCES = {name for name, (_, what, _) in FAULTS.items() if what.startswith("chance")}
-_TIMED = {  # what happens so many seconds after the fault's own time
-    "unplug": {0.0: "unplug"},
-    "replug": {0.0: "unplug", 0.5: "plug"},
-    "reset": {0.0: "reset"},
-    "nap": {0.0: "reset"},
-    "blocked": {0.0: "block", 2.0: "free"},
-}
-# what a player of the direct link may lack, in this order
-_LACKING = (direct.MIX, direct.CARTRIDGES, direct.STATUS, direct.STATE)
-
-
-def read_faults(texts: list[str] | tuple[str, ...]) -> dict[str, float]:
-    """Faults from ["late", "radio_loss=0.3", "unplug=5"]; OptionError names a wrong one."""
-    faults = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        check([name], FAULTS, "There is no fault")
-        try:
-            number = float(value) if value else FAULTS[name][2]
-        except ValueError:
-            number = math.nan
-        if not 0 <= number < NEVER or (name in _CHANCES and number > 1):
-            raise OptionError(f"Fault {text!r}", hint=f"the value is the {FAULTS[name][1]}")
-        faults[name] = number
-    return faults
 
 
 @dataclass(frozen=True)
@@ -87,18 +34,14 @@ class Air:
 
 
 class VirtualNeckWear:
-    """A handset and a NeckWear with 12 cartridges.
+    """A handset and a NeckWear with 12 cartridges that never run empty; `now` gives the time in seconds.
 
-    `now` gives the time in seconds. `faults` maps names of `FAULTS` to their values, and `seed` decides every chance.
-    `cartridges` maps a scent to the seconds that it lasts; others never run empty.
+    One that fails in every way is in `smellkit.simulate.faulty_player`.
     """
 
     parser: Callable[[], Any] = staticmethod(lambda: Parser(REQUESTS))
 
-    def __init__(self, *, now: Callable[[], float] = Clock.now, faults: Mapping[str, float] | None = None,
-                 seed: int = 0, cartridges: Mapping[int, float] | None = None, address: int = 30011,
-                 log: LineFile | None = None):  # fmt: skip
-        self.faults = dict(faults or {})
+    def __init__(self, *, now: Callable[[], float] = Clock.now, address: int = 30011, log: LineFile | None = None):
         self.uid, self.address = bytes.fromhex("56FF6A067875535658261267"), address
         self.handset_channel = self.neck_channel = 150
         self.received: list[tuple[float, bytes]] = []  # every sound frame that came, and when
@@ -106,7 +49,6 @@ class VirtualNeckWear:
         self.plugged = self.takes_bytes = True
         self.awake = False
         self._now, self._log = now, log
-        self._draw = random.Random(seed)
         self._lock = threading.RLock()
         self._parser = self.parser()
         self._last_byte = self._last_command = -NEVER
@@ -115,13 +57,6 @@ class VirtualNeckWear:
         self._past: list[Air] = []
         self._scents: tuple[int, ...] = ()  # what plays
         self._since = self._until = 0.0
-        self._accounted = now()
-        # seconds that are left of each cartridge, and at 0 of the battery
-        self._left = dict.fromkeys(range(13), self.faults.get("empty", NEVER)) | dict(cartridges or {})
-        self._left[0] = self.faults.get("low_battery", NEVER)
-        timed = [(now() + self.faults[name] + after, act) for name, acts in _TIMED.items() if name in self.faults
-                 for after, act in acts.items()]  # fmt: skip
-        self._plan = sorted(timed)
 
     # what the device does, for a test or a person to look at
 
@@ -174,8 +109,6 @@ class VirtualNeckWear:
                 self.received.append((now, frame.raw))
                 if len(self.received) > 2 * KEPT:
                     del self.received[:KEPT]
-                if self._chance("echo"):
-                    self._post(now, frame.raw)
                 self._obey(frame, now)
 
     def send(self) -> bytes:
@@ -193,21 +126,13 @@ class VirtualNeckWear:
             return min(
                 self._out[0][0] if self._out else NEVER,
                 self._until if self._scents else NEVER,
-                self._plan[0][0] if self._plan else NEVER,
                 self._last_command + SLEEPS_AFTER if self.awake else NEVER,
             )
 
     def tick(self) -> None:
+        """Let time act."""
         with self._lock:
-            now = self._now()
-            while self._plan and self._plan[0][0] <= now:
-                at, act = self._plan.pop(0)
-                self._expire(at)
-                if act in ("block", "free"):
-                    self.takes_bytes = act == "free"
-                else:
-                    getattr(self, act)()
-            self._expire(now)
+            self._expire(self._now())
 
     # inside
 
@@ -218,23 +143,19 @@ class VirtualNeckWear:
             self.awake = False
             self._record("asleep")
 
-    def _chance(self, name: str) -> bool:
-        return name in self.faults and self._draw.random() < self.faults[name]
-
     def _obey(self, frame: Any, now: float) -> None:
         if frame.command == 0x27:
             self._answer(now, outer(bytes([0xA7, self.handset_channel])))
         elif frame.command == 0x26:
             self.handset_channel = frame.value or 0
             self._answer(now, outer(b"\xa6\0"))
-        elif frame.inner is not None and not self._chance("radio_loss"):
+        elif frame.inner is not None:
             self._radio(frame, frame.inner, now)
 
     def _radio(self, frame: Frame, inner: Inner, now: float) -> None:
         """What arrives at the NeckWear itself. *Inferred*: forward channel 0 means the handset's own."""
         function = inner.function
-        deaf = function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel
-        if deaf or self._left[0] <= 0:  # a flat battery answers nothing and emits nothing
+        if function != 0x22 and (frame.channel or self.handset_channel) != self.neck_channel:
             return
         self.awake = self.awake or function == 0x71
         if not self.awake:
@@ -248,24 +169,19 @@ class VirtualNeckWear:
             self._play((inner.data[3],), int.from_bytes(inner.data[4:], "big") / 1000, now)
         elif function == 0x22 and inner.uid == self.uid:
             self.neck_channel = inner.data[12]
-            if not self._chance("radio_loss"):
-                reply = outer(bytes.fromhex("010001020000A2") + self.uid + b"\0")
-                self._answer(now, outer(bytes([0xD1, 0, len(reply)]) + reply))
+            reply = outer(bytes.fromhex("010001020000A2") + self.uid + b"\0")
+            self._answer(now, outer(bytes([0xD1, 0, len(reply)]) + reply))
 
     def _play(self, scents: tuple[int, ...], seconds: float, now: float) -> None:
-        """Start or renew. A cartridge or a battery that runs empty ends the scent; the fan may go on."""
-        self._account(now)
-        since = self._since if self._scents == scents else now
+        """Start, or renew what plays."""
         if self._scents != scents:
             self._silence(now)
-        left = min(seconds, *(self._left[part] for part in (0, *scents)))
-        for scent in scents if since == now or left <= 0 else ():
-            self._record("air on" if left > 0 else "airflow only", scent)
-        if left > 0:
-            self._scents, self._since, self._until = scents, since, now + left
+            self._since = now
+            for scent in scents:
+                self._record("air on", scent)
+        self._scents, self._until = scents, now + seconds
 
     def _silence(self, now: float) -> None:
-        self._account(now)
         for scent in self._scents:
             self._past.append(Air(scent, self._since, now))
             self._record("air off", scent)
@@ -273,37 +189,8 @@ class VirtualNeckWear:
             del self._past[:KEPT]
         self._scents = ()
 
-    def _account(self, now: float) -> None:
-        used = max(0.0, now - max(self._accounted, self._since))
-        for part in (0, *self._scents) if self._scents else ():
-            left = self._left[part] - used
-            self._left[part] = left if left > 1e-6 else 0.0
-        self._accounted = now
-
     def _answer(self, now: float, reply: bytes) -> None:
-        draw = self._draw
-        if self._chance("silence"):
-            return
-        if self._chance("late"):
-            now += draw.uniform(0.3, 1.8)
-        if self._chance("wrong_sum"):
-            reply = reply[:-2] + bytes([reply[-2] ^ 1 << draw.randrange(8)]) + reply[-1:]
-        if self._chance("wrong_tail"):
-            reply = reply[:-1] + bytes([reply[-1] ^ 1 << draw.randrange(8)])
-        if self._chance("cut"):
-            reply = reply[: draw.randrange(1, len(reply))]
-        if self._chance("garbage"):
-            self._post(now, draw.randbytes(draw.randrange(1, 30)))
-        if self._chance("false_length"):
-            self._post(now, b"\xf5\xd1\x00\xff")
-        if self._chance("split"):
-            cut = draw.randrange(1, len(reply)) if len(reply) > 1 else 1
-            self._post(now, reply[:cut])
-            self._post(now + draw.uniform(0.001, 0.12), reply[cut:])
-        else:
-            self._post(now, reply)
-        if self._chance("duplicate"):
-            self._post(now + 0.001, reply)
+        self._post(now, reply)
 
     def _post(self, when: float, data: bytes) -> None:
         if data and len(self._out) < KEPT:  # a client that never reads
@@ -323,19 +210,18 @@ class VirtualNeckWear:
 class VirtualDirect(VirtualNeckWear):
     """A NeckWear on its own line, which answers. It never sleeps; `volumes` is the mixture that it gives now.
 
-    `radio_loss` loses frames on the way to it, `silence` its answers, and `lacks` refuses that many commands.
+    Commands that it `lacks` are refused.
     """
 
     parser = direct.Parser
     volumes: tuple[int, ...] = ()
+    lacks: tuple[int, ...] = ()
 
     def _obey(self, frame: Any, now: float) -> None:
-        if self._chance("radio_loss") or self._left[0] <= 0:
-            return
         command, data = frame.command, frame.data
         scent = max(0, self.emitting)
         said = b"\0"
-        if command in _LACKING[: int(self.faults.get("lacks", 0))]:
+        if command in self.lacks:
             said = b"\x01"
         elif command == direct.STOP:
             self._silence(now)
@@ -354,7 +240,7 @@ class VirtualDirect(VirtualNeckWear):
             said = bytes([195, scent]) + scent.to_bytes(2, "big") + left.to_bytes(4, "big")
         else:
             said = b"\x01"
-        self._say(now, command, said)
+        self._answer(now, direct.reply(command, said))
 
     def _mix(self, data: bytes, now: float) -> None:
         """*Inferred*: a mixture takes the place of what plays, and lasts until it is stopped: it has no duration."""
@@ -367,6 +253,3 @@ class VirtualDirect(VirtualNeckWear):
     def _silence(self, now: float) -> None:
         super()._silence(now)
         self.volumes = ()
-
-    def _say(self, now: float, command: int, data: bytes) -> None:
-        self._answer(now, direct.reply(command, data))

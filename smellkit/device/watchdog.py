@@ -11,13 +11,11 @@ It is started by its path in isolated mode, imports nothing but the standard lib
     {"do": "signals"}             descriptors that come along: signal numbers, and who wanted them before
     {"do": "taken"}               the program sends the stops that it was told of by itself
     {"do": "stopped", "key": 1, "confirmed": true}               what became of them
-    {"do": "ping"}   {"do": "bye"}
+    {"do": "ping"}
 
-and answers with {"pong": true}, {"released": 1} and {"stop": "why"}. When the line falls dead without a bye, or the
-program ends, it sends stop three times to every port and ends.
+and answers with {"pong": true} and {"stop": "why", "keys": [1]}. When the line falls dead or the program ends, it sends
+stop three times to every port that was not released, and ends.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -25,9 +23,11 @@ import os
 import select
 import signal
 import socket
+import socketserver
 import stat
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,48 +57,66 @@ def private_folders() -> Iterator[Path]:
 
 
 class _Port:
-    """One port in use, by descriptor or by name, and the stops that are due on it."""
+    """One port in use, by descriptor or by name, and the stops that are `left` to send on it."""
 
     def __init__(self, message: dict[str, Any], fd: int):
-        self.message, self.fd = message, fd
-        self.name = message["name"]
-        self.left, self.due = 0, 0.0
-        self.leaves = self.took = False
+        self.message, self.fd, self.name = message, fd, message["name"]
+        self.left = 0
+        self.took = False  # whether the newest stop went out
         self.confirmed: bool | None = False  # None: the program has not said yet what became of its stops
+        self._lock = threading.RLock()  # a descriptor that was let go of is soon another file's
 
     def write(self) -> None:
-        """Send one stop, whatever fails; `took` says whether it went out."""
-        stop = bytes.fromhex(self.message["stop"])
-        self.left -= 1
-        self.due = time.monotonic() + STOP_GAP
-        self.took = False
-        if self.message.get("alone"):  # only the program can reach it
-            return
-        with contextlib.suppress(Exception):  # whatever it was, the next try may do
-            if self.fd < 0:  # Windows has no descriptor to hand over, but there a dead program's port is free again
-                import serial
+        """Send one stop, if any is left, whatever fails."""
+        with self._lock, contextlib.suppress(Exception):  # whatever it was, the next try may do
+            if self.left > 0:
+                self.left, self.took = self.left - 1, False
+                # alone: nobody but the program can reach it
+                self.took = not self.message.get("alone") and self._sent(bytes.fromhex(self.message["stop"]))
 
-                url, baud = self.message["url"], self.message["baud"]
-                with serial.serial_for_url(url, baudrate=baud, write_timeout=0.1) as port:
-                    port.write(stop)
-                stop = b""
-            elif self.message["telnet"]:
-                stop = stop.replace(b"\xff", b"\xff\xff")
-            while stop and _ready([self.fd], 0.1, select.POLLOUT):
-                stop = stop[os.write(self.fd, stop) :]
-            self.took = not stop
+    def _sent(self, stop: bytes) -> bool:
+        if self.fd < 0 and os.name != "nt":  # it was let go of
+            return False
+        if self.fd < 0:  # Windows has no descriptor to hand over, but there a dead program's port is free again
+            import serial
+
+            with serial.serial_for_url(self.message["url"], self.message["baud"], write_timeout=0.1) as port:
+                port.write(stop)
+            return True
+        if self.message["telnet"]:
+            stop = stop.replace(b"\xff", b"\xff\xff")
+        while stop and _ready([self.fd], 0.1, select.POLLOUT):
+            stop = stop[os.write(self.fd, stop) :]
+        return not stop
 
     def drop(self) -> None:
-        if self.fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self.fd)
+        """Let go of it."""
+        with self._lock:
+            self.left, fd, self.fd = 0, self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
-def _ready(descriptors: list[int], seconds: float, what: int) -> list[int]:
+def _ready(descriptors: list[int], seconds: float | None, what: int) -> list[int]:
     poller = select.poll()
     for fd in descriptors:
         poller.register(fd, what)
-    return [fd for fd, _ in poller.poll(1000 * seconds)]
+    return [fd for fd, _ in poller.poll(None if seconds is None else 1000 * seconds)]
+
+
+def burst(ports: list[_Port]) -> None:
+    """Send three stops on each port, or until the program has taken that over."""
+    for port in ports:
+        port.left = STOPS
+    while any(port.left > 0 for port in ports):
+        for port in ports:
+            port.write()
+        time.sleep(STOP_GAP)
+
+
+def _leave(port: _Port) -> None:
+    burst([port])
+    port.drop()
 
 
 class Watch:
@@ -109,19 +127,17 @@ class Watch:
         self.signals = self.before = -1
         self._tell = tell
 
-    def take(self, line: bytes, descriptors: list[int]) -> bool:
-        """Obey one line; False for goodbye."""
+    def take(self, line: bytes, descriptors: list[int]) -> None:
+        """Obey one line."""
         message = json.loads(line)
         do, key = message["do"], message.get("key", 0)
+        if do in ("follow", "release", "silence") and (port := self.ports.pop(key, None)):
+            if do == "silence":
+                threading.Thread(target=_leave, args=(port,)).start()  # the end of this process waits for it
+            else:
+                port.drop()
         if do == "follow":
-            self._drop(key)
             self.ports[key] = _Port(message, descriptors.pop(0) if message["fd"] and descriptors else -1)
-        elif do == "release":
-            self._drop(key)
-            self._tell({"released": key})
-        elif do == "silence" and key in self.ports:
-            self.ports[key].leaves = True
-            self.burst([self.ports[key]])
         elif do == "stopped" and key in self.ports:
             self.ports[key].confirmed = message["confirmed"]
         elif do == "signals":
@@ -129,48 +145,22 @@ class Watch:
             descriptors.clear()
         elif do == "taken":
             for port in self.ports.values():
-                port.left = port.left if port.leaves else 0
+                port.left = 0
         elif do == "ping":
             self._tell({"pong": True})
-        return do != "bye"
-
-    def burst(self, ports: list[_Port]) -> None:
-        for port in ports:
-            port.left = STOPS
-        for port in ports:
-            port.write()
 
     def order(self, why: str, name: str = "") -> list[_Port]:
         """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
 
         Returns the ports that it was for; some may not have taken a stop.
         """
-        keys = [key for key, port in self.ports.items() if name in ("", port.name, port.message["url"])]
-        ports = [self.ports[key] for key in keys]
-        for port in ports:
+        ports = {key: port for key, port in list(self.ports.items()) if name in ("", port.name, port.message["url"])}
+        for port in ports.values():
             port.confirmed = None if port.message.get("answers") else False
-        if keys:
-            self._tell({"stop": why, "keys": keys})
-        self.burst(ports)
-        return ports
-
-    def go_on(self) -> float:
-        """Send the stops that are due; seconds until the next one, at most a minute."""
-        due = time.monotonic() + 60.0
-        for key, port in list(self.ports.items()):
-            if port.left > 0 and time.monotonic() >= port.due:
-                port.write()
-            if port.left > 0:
-                due = min(due, port.due)
-            elif port.leaves:
-                self._drop(key)
-        return max(0.0, due - time.monotonic())
-
-    def silence(self) -> None:
-        """The program is gone: all three stops everywhere, whatever fails."""
-        self.burst(list(self.ports.values()))
-        while any(port.left > 0 for port in self.ports.values()):
-            time.sleep(min(STOP_GAP, self.go_on()))
+        if ports:
+            self._tell({"stop": why, "keys": list(ports)})
+        burst(list(ports.values()))
+        return list(ports.values())
 
     def signalled(self) -> None:
         """Signal numbers came from the program's own C handler, past its interpreter."""
@@ -180,176 +170,121 @@ class Watch:
                 with contextlib.suppress(OSError):
                     os.write(self.before, numbers)  # an event loop that waited for them before
             for number in ENDING.intersection(numbers):
-                self.order(signal.Signals(number).name)
-
-    def _drop(self, key: int) -> None:
-        if port := self.ports.pop(key, None):
-            port.drop()
+                threading.Thread(target=self.order, args=(signal.Signals(number).name,)).start()
 
 
-class _Door:
+@contextlib.contextmanager
+def _door(watch: Watch, program: int) -> Iterator[None]:
     """The private socket on which other processes of the same user may order a stop."""
 
-    def __init__(self, watch: Watch, program: int):
-        self._watch, self._program = watch, program
-        self._clients: dict[int, socket.socket] = {}  # they have said nothing yet
-        self._waiting: list[tuple[socket.socket, float, list[_Port]]] = []  # until when, for what to be confirmed
-        self._path = next(private_folders()) / f"{program}.sock"
-        self._path.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            self._listener = socket.socket(socket.AF_UNIX)
-            self._listener.bind(str(self._path))
-        finally:
-            os.umask(before)
-        self._listener.listen(8)
-        self._listener.setblocking(False)
+    class Client(socketserver.StreamRequestHandler):
+        timeout = 5.0  # one that says nothing
 
-    def descriptors(self) -> list[int]:
-        return [self._listener.fileno(), *self._clients]
-
-    def serve(self, ready: list[int]) -> float:
-        """Let clients in, and answer those who ask; seconds until somebody has waited long enough."""
-        for fd in ready:
+        def handle(self) -> None:
+            order, _, name = self.rfile.readline(4096).decode(errors="replace").strip().partition(" ")
+            sent = watch.order("an order from another process", name) if order == "stop" else []
+            until = time.monotonic() + CONFIRMS
+            while any(port.confirmed is None for port in sent) and time.monotonic() < until:
+                time.sleep(0.005)
+            called = "a program of the kit"
             with contextlib.suppress(OSError):
-                if fd == self._listener.fileno():
-                    client, _ = self._listener.accept()
-                    client.setblocking(False)
-                    self._clients[client.fileno()] = client
-                elif fd in self._clients:
-                    client = self._clients.pop(fd)
-                    order, _, name = client.recv(4096).decode(errors="replace").strip().partition(" ")
-                    sent = self._watch.order("an order from another process", name) if order == "stop" else []
-                    self._waiting.append((client, time.monotonic() + CONFIRMS, sent))
-        waiting, self._waiting = self._waiting, []
-        for client, until, sent in waiting:
-            if time.monotonic() < until and any(port.confirmed is None for port in sent):
-                self._waiting.append((client, until, sent))
-                continue
-            with client, contextlib.suppress(OSError):
-                program = "a program of the kit"
-                with contextlib.suppress(OSError):
-                    words = Path(f"/proc/{self._program}/cmdline").read_bytes().replace(b"\0", b" ")
-                    program = words.decode(errors="replace").strip()[:200]
-                reply = {"pid": self._program, "program": program}
-                reply["ports"] = [port.name for port in self._watch.ports.values()]
-                reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
-                reply["confirmed"] = [port.name for port in sent if port.confirmed]
-                client.sendall(json.dumps(reply).encode() + b"\n")
-        return 0.2 if self._waiting else 60.0
+                words = Path(f"/proc/{program}/cmdline").read_bytes().replace(b"\0", b" ")
+                called = words.decode(errors="replace").strip()[:200]
+            reply: dict[str, Any] = {"pid": program, "program": called}
+            reply["ports"] = [port.name for port in list(watch.ports.values())]
+            reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
+            reply["confirmed"] = [port.name for port in sent if port.confirmed]
+            self.wfile.write(json.dumps(reply).encode() + b"\n")
 
-    def close(self) -> None:
-        self._listener.close()
-        self._path.unlink(missing_ok=True)
+    path = next(private_folders()) / f"{program}.sock"
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        server = socketserver.ThreadingUnixStreamServer(str(path), Client)
+    finally:
+        os.umask(before)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
-def order(what: str, port: str = "") -> list[dict[str, Any]]:
-    """Send "stop" or "who" to every program of this user that holds players; what each answered.
+def order_stop(port: str = "") -> list[dict[str, Any]]:
+    """Have every program of this user that holds players send stop, on one port or on all; what each answered.
 
-    With a `port` only programs that hold it are asked to stop, and only there. A reply has `pid`, `program`, `ports`,
-    and for a stop `sent`, the ports that took it, and `confirmed`, those whose player said so.
+    A reply has `pid`, `program`, `ports`, and of those `sent`, which took it, and `confirmed`, whose player said so.
     """
     replies, lines = [], []
     doors = [door for folder in private_folders() for door in sorted(folder.glob("*.sock"))]
     for door in doors if hasattr(socket, "AF_UNIX") else []:  # all of them first, then the answers
         line = socket.socket(socket.AF_UNIX)
-        line.settimeout(1.0)
+        line.settimeout(1.0)  # one that hangs holds up the others
         lines.append(line)
         with contextlib.suppress(OSError):
             line.connect(str(door))
-            line.sendall(f"{what} {port}".strip().encode() + b"\n")
+            line.sendall(f"stop {port}".strip().encode() + b"\n")
             line.settimeout(CONFIRMS + 1.0)
     for line in lines:
         with line, contextlib.suppress(OSError, ValueError):
             replies.append(json.loads(line.recv(65536)))
-    return [reply for reply in replies if reply["ports"] and (what != "stop" or reply["sent"])]
+    return [reply for reply in replies if reply["sent"]]
 
 
 def main() -> None:
+    """Listen until the program is gone; then all three stops everywhere, whatever fails."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    goodbye = _watch_pipe() if os.name == "nt" else _Watching().run()
-    if not goodbye:
-        os._exit(0)
-
-
-def _watch_pipe() -> bool:
-    """Windows: lines from a pipe, and an answer on standard output."""
+    line = None if os.name == "nt" else socket.socket(fileno=os.dup(0))
 
     def tell(message: dict[str, Any]) -> None:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
+        data = json.dumps(message).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            line.send(data, socket.MSG_DONTWAIT) if line else os.write(1, data)
 
     watch = Watch(tell)
-    tell({"pong": True})
-    goodbye = any(not watch.take(line, []) for line in sys.stdin.buffer)
-    if not goodbye:
-        watch.silence()
-    return goodbye
+    # the machine shuts down
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(burst(list(watch.ports.values()))))  # type: ignore[func-returns-value]
+    try:
+        with contextlib.ExitStack() as stack:
+            if line:
+                with contextlib.suppress(OSError, StopIteration):  # no private folder: nobody else may order
+                    stack.enter_context(_door(watch, os.getppid()))
+            tell({"pong": True})
+            if line:
+                _listen(line, watch)
+            else:
+                for order in sys.stdin.buffer:
+                    watch.take(order, [])
+    finally:
+        burst(list(watch.ports.values()))
 
 
-class _Watching:
-    """What comes from where, on everything but Windows."""
-
-    def __init__(self) -> None:
-        self._line = socket.socket(fileno=os.dup(0))
-        os.close(0)
-        self._watch = Watch(self._tell)
-        self._parent = -1
-        with contextlib.suppress(OSError, AttributeError):
-            # a forked child of the parent may keep the socket open: the parent's own end is what counts
-            self._parent = os.pidfd_open(os.getppid())
-        self._door: _Door | None = None
-        with contextlib.suppress(OSError, StopIteration):  # no private folder: nobody else may order, all else goes on
-            self._door = _Door(self._watch, os.getppid())
-        self._buffer, self._fresh = b"", list[int]()
-
-    def run(self) -> bool:
-        """True for goodbye, False when the parent vanished."""
-        goodbye = None
-
-        def end(*_: object) -> None:
-            if not goodbye:
-                self._watch.silence()
-            if self._door:
-                self._door.close()
-
-        signal.signal(signal.SIGTERM, lambda *_: end() or os._exit(0))  # type: ignore  # the machine shuts down
-        self._tell({"pong": True})
-        try:
-            while goodbye is None:
-                goodbye = self._turn()
-        finally:
-            end()
-        return goodbye
-
-    def _turn(self) -> bool | None:
-        line, signals = self._line.fileno(), self._watch.signals
-        sources = [line, self._parent, signals, *(self._door.descriptors() if self._door else [])]
-        seconds = min(self._watch.go_on(), self._door.serve([]) if self._door else 60.0)
-        ready = _ready([fd for fd in sources if fd >= 0], seconds, select.POLLIN)
-        goodbye = self._listen() if line in ready else None  # first: a port that was just named is to be stopped too
-        if signals in ready:
-            self._watch.signalled()
-        if self._door:
-            self._door.serve(ready)
-        return False if goodbye is None and self._parent in ready else goodbye
-
-    def _listen(self) -> bool | None:
-        try:
-            data, fresh, _, _ = socket.recv_fds(self._line, 65536, 16)
-        except OSError:
-            return False
-        self._fresh += fresh
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if not all(self._watch.take(line, self._fresh) for line in lines):
-            return True
-        return None if data else False
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            self._line.send(json.dumps(message).encode() + b"\n", socket.MSG_DONTWAIT)
+def _listen(line: socket.socket, watch: Watch) -> None:
+    """Lines from the program and its signals, on everything but Windows, until the program vanished."""
+    parent, buffer, fresh = -1, b"", list[int]()
+    with contextlib.suppress(OSError, AttributeError):
+        # a forked child of the program may keep the socket open: the program's own end is what counts
+        parent = os.pidfd_open(os.getppid())
+    ended = False
+    while not ended:
+        sources = [fd for fd in (line.fileno(), parent, watch.signals) if fd >= 0]
+        ready = _ready(sources, None, select.POLLIN)
+        ended = parent in ready
+        if line.fileno() in ready:  # first: a port that was just named is to be stopped too
+            try:
+                data, descriptors, _, _ = socket.recv_fds(line, 65536, 16)
+            except OSError:
+                return
+            fresh += descriptors
+            *lines, buffer = (buffer + data).split(b"\n")
+            for each in lines:
+                watch.take(each, fresh)
+            ended = ended or not data
+        if watch.signals in ready:
+            watch.signalled()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@
 One writer, so frames never interleave; no sleeping inside, so the same code runs under a thread and a fake clock.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,9 +19,9 @@ from typing import Any
 from smellkit.device import direct
 from smellkit.device.clock import Clock
 from smellkit.device.errors import Closed, LinkError, NoReply, PortLost
-from smellkit.device.guard import Watched
+from smellkit.device.guard import Guard
 from smellkit.device.jobs import NEVER, Burst, Dialect, Exchange, Job, Owed, Schedule, Stopped, Timing
-from smellkit.device.link import BackOff, Link
+from smellkit.device.link import Link, pauses
 from smellkit.device.log import Log
 
 
@@ -31,9 +29,10 @@ class Worker:
     """What happens on the link, but for what plays. Everything here runs inside `step`, or under `_lock`."""
 
     def __init__(self, connect: Callable[[], Link], *, clock: Clock, timing: Timing, log: Log, name: str,
-                 dialect: Dialect, watch: Watched | None, on_end: Callable[[Any, bool], None]):  # fmt: skip
+                 dialect: Dialect, guard: Guard | None, watched: bool, on_end: Callable[[], None]):  # fmt: skip
         self.name, self.log, self.timing, self.dialect = name, log, timing, dialect
-        self._connect, self._clock, self._watch, self._on_end = connect, clock, watch, on_end
+        self._connect, self._clock, self._guard, self._on_end = connect, clock, guard, on_end
+        self.watched, self.key = watched, 0  # the guard's number of it
         self._lock = threading.RLock()  # guards what others leave; re-entrant: a signal handler may leave a job
         self._inbox: list[Job] = []
         self._closing: Job | None = None
@@ -51,7 +50,7 @@ class Worker:
         self._last_play = -NEVER  # an answer to a stop that went before it says nothing about it
         self._last_forward = -NEVER  # the device itself heard something
         self._free = -NEVER  # no command before
-        self._back_off = BackOff(first=timing.back_off, cap=timing.cap)
+        self._pauses = pauses(timing.back_off, timing.cap)
         self._retry = self._give_up = NEVER
         self.link: Link | None = None
         self._use(connect())
@@ -144,21 +143,25 @@ class Worker:
             self._exchange.trouble(fault.raw, f"{fault}: {fault.detail}")
         self._parser.errors.clear()
         for frame in replies:
-            over = self.dialect.answers and frame.command in (direct.PLAY, direct.MIX) and frame.value in (1, 2)
             if self.dialect.answers and frame.raw[1:5] == direct.OURS:
                 self._exchange.trouble(frame.raw, "echo")
-            elif over and not (frame.command == direct.MIX and self._exchange.owes(direct.MIX)):
+            elif self.dialect.answers and self._over(frame):
                 self.log.got(frame.raw, "over, says the player")
             else:
                 self._exchange.reply(frame, now)
 
+    def _over(self, frame: Any) -> bool:
+        """Whether a player says by itself that a play is over; a refused mixture has the same number."""
+        asked = frame.command == direct.MIX and any(owed.kind[0] == direct.MIX for owed in self._exchange.owed)
+        return frame.command in (direct.PLAY, direct.MIX) and frame.value in (1, 2) and not asked
+
     def _use(self, link: Link | None) -> None:
-        if self.link:
-            self.link.close()
         with self._lock:
-            self.link = link
-        if self._watch:
-            self._watch.on_link(link)
+            former, self.link = self.link, link
+        if self._guard:
+            self._guard.follow(self)
+        if former:
+            former.close()
 
     def _lose(self, why: LinkError) -> None:
         """The port is gone: one error for everybody who waits, then look for it."""
@@ -166,17 +169,15 @@ class Worker:
         self.trouble = why
         self._use(None)
         self._parser = self.dialect.parser()
-        self._exchange.forget()
+        self._exchange.owed.clear()  # what was sent over this link is never answered over another
         self._last_forward = -NEVER
-        self._retry = self._now() + self._back_off.next()
+        self._retry = self._now() + next(self._pauses)
         self._fail_all(why)
 
     def _fail_all(self, error: LinkError) -> None:
         self._stop.finish(error=error)
         self._wake.finish(error=error)
-        schedule, self.schedule = self.schedule, None
-        if schedule:
-            schedule.finish(error=error)
+        self._end_schedule(error=error)
         self._exchange.fail(error)
 
     def _away(self) -> PortLost:
@@ -203,8 +204,14 @@ class Worker:
             due = stop.due
         if due is not None:
             return due
-        self._back_off.reset()
-        error = self._unconfirmed() if answers and not stop.confirmed else None
+        self._pauses = pauses(self.timing.back_off, self.timing.cap)
+        error = None
+        if answers and not stop.confirmed:
+            what = f"Stop is not confirmed by {self.name}, sent {stop.sent} times"
+            got = "; ".join(dict.fromkeys(stop.refusals)) or "nothing"
+            remedy = f"switch it off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most"
+            frame = self.dialect.stop()
+            error = NoReply(what, port=self.name, frame=frame, expected="00 with 0", got=got, remedy=remedy)
         stop.finish(Stopped(stop.sent, self.bound(), stop.confirmed), error)
         if self._closing:
             self._closing.finish(error=error)
@@ -225,12 +232,6 @@ class Worker:
         what = "done" if frame.value == direct.DONE else f"refused with {frame.data.hex() or 'nothing'}"
         self.log.got(frame.raw, what, latency=latency)
         return what
-
-    def _unconfirmed(self) -> NoReply:
-        what = f"Stop is not confirmed by {self.name}, sent {self._stop.sent} times"
-        got = "; ".join(dict.fromkeys(self._stop.refusals)) or "nothing"
-        remedy = f"switch the player off; if it heard nothing, its own timer ends it in {self.bound():.1f} s at most"
-        return NoReply(what, port=self.name, frame=self.dialect.stop(), expected="00 with 0", got=got, remedy=remedy)
 
     def _fire(self, burst: Burst, frame: bytes, what: str, gap: float) -> float | None:
         """Send what is due of a burst, a wake after other commands; when to go on, None once it is over."""
@@ -262,7 +263,7 @@ class Worker:
             link = self._connect()
         except LinkError as why:
             self.trouble = why
-            self._retry = self._now() + self._back_off.next()
+            self._retry = self._now() + next(self._pauses)
             return self._retry
         self._use(link)
         self.log.note(f"connected again: {link.name}")
@@ -283,7 +284,7 @@ class Worker:
         if not self.link or self._stop.active:
             return NEVER
         request = self._exchange.current
-        needed = (self.schedule is not None and self.schedule.began is None) or (request is not None and request.wakes)
+        needed = (self.schedule and self.schedule.began == NEVER) or (request and request.wakes)
         if needed and self._asleep():
             self._wake.start(self.timing.wakes, self._now())
         if self.dialect.wake:
@@ -298,27 +299,22 @@ class Worker:
     def _do_schedule(self) -> float:
         raise NotImplementedError
 
-    def _fail_schedule(self, error: Exception) -> None:
-        schedule, self.schedule = self.schedule, None
-        if schedule:
-            schedule.finish(error=error)
-        self._begin_stop()
-
-    def _end_schedule(self, how: str) -> None:
+    def _end_schedule(self, how: str = "", *, error: Exception | None = None) -> None:
         schedule, self.schedule = self.schedule, None
         if schedule is None:
             return
-        self.log.note(f"{how}: {schedule.what}")
+        if how:
+            self.log.note(f"{how}: {schedule.what}")
         if how == "played" and schedule.stop_after:
             self._begin_stop(schedule)
             self._do_stop()
         else:
-            schedule.finish(how)
+            schedule.finish(how, error)
 
     # 5
 
     def _do_request(self) -> float:
-        while self.link and not self._stop.active and (request := self._exchange.head(self._now())):
+        while self.link and not self._stop.active and (request := self._exchange.open(self._now())):
             now = self._now()
             if request.wakes and self._asleep():
                 return now if self._wake.left == 0 else NEVER
@@ -337,34 +333,28 @@ class Worker:
 
     # the end
 
-    def _end(self) -> None:
-        self._end_schedule("stopped")
-        self._exchange.fail(Closed(f"{self.name} was closed", port=self.name))
+    def _end(self, fault: LinkError | None = None) -> None:
+        """Let go of the port and of everybody who waits: closed, or for a `fault` of our own."""
+        if fault is None:
+            self._end_schedule("stopped")
+        self._fail_all(fault or Closed(f"{self.name} was closed", port=self.name))
         with self._lock:
-            link, self.link = self.link, None
-            self.ended = True
+            link, self.link, self.ended = self.link, None, True
             left, self._inbox = self._inbox, []
+        for job in [*left, *([self._closing] if self._closing else [])]:
+            job.finish("closed", fault)
+        if self._guard:  # before the port is closed, and its number another file's
+            self._guard.leave(self, silent=fault is None and not (self._closing and self._closing.error))
         if link:
             link.close()
-        for job in left:
-            job.finish("closed")
-        self._on_end(self, self._closing is None or self._closing.error is None)
+        self._on_end()
 
     def _crash(self, why: Exception) -> None:
         self.log.note(f"worker failed: {why!r}")
         self.last_resort()
-        error = LinkError(f"The driver of {self.name} failed: {why!r}", port=self.name, remedy="open it again")
-        with self._lock:
-            left = [*self._inbox, *([self._closing] if self._closing else [])]
-        for job in left:
-            job.finish(error=error)
-        self._fail_all(error)
-        self.trouble = error
+        self.trouble = LinkError(f"The driver of {self.name} failed: {why!r}", port=self.name, remedy="open it again")
         with suppress(Exception):
-            self._on_end(self, False)  # the watchdog sends stop too
-        if self.link:
-            self.link.close()
-        self.link, self.ended = None, True
+            self._end(self.trouble)
 
     def last_resort(self) -> None:
         """The worker hangs or died: send stop from this thread, past it."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
+from scipy.special import entr, log_softmax, softmax
 
 from smellkit.errors import DataError
 
@@ -61,13 +61,13 @@ def fit_temperature(scores: ArrayLike, target: ArrayLike) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    scores, rows = np.asarray(scores, np.float64), np.arange(len(np.asarray(target)))
-    if not len(rows):
+    scores, target = np.asarray(scores, np.float64), np.asarray(target)[:, None]
+    if not len(target):
         raise DataError("No rows to calibrate on", hint="hold out at least one recording a substance")
 
     def nll(log_temperature: float) -> float:
-        chosen = softmax(scores / np.exp(log_temperature), axis=-1)[rows, np.asarray(target)]
-        return float(-np.log(chosen.clip(1e-12)).mean())
+        chosen = np.take_along_axis(log_softmax(scores / np.exp(log_temperature), axis=-1), target, 1)
+        return float(-chosen.clip(np.log(1e-12)).mean())
 
     best = minimize_scalar(nll, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return float(np.exp(best.x))
@@ -85,8 +85,7 @@ def margin(probabilities: ArrayLike) -> NDArray[np.float64]:
 def entropy(probabilities: ArrayLike) -> NDArray[np.float64]:
     """Entropy as a share of the largest possible, (rows,): 0 is certain, 1 is flat."""
     probabilities = np.asarray(probabilities, np.float64)
-    nats = -(probabilities * np.log(probabilities.clip(1e-300))).sum(-1)
-    return nats / np.log(max(probabilities.shape[-1], 2))
+    return entr(probabilities).sum(-1) / np.log(max(probabilities.shape[-1], 2))
 
 
 def decide(probabilities: ArrayLike, thresholds: Thresholds = Thresholds()) -> NDArray[np.int64]:
@@ -98,16 +97,10 @@ def decide(probabilities: ArrayLike, thresholds: Thresholds = Thresholds()) -> N
 
 
 def prediction_sets(probabilities: ArrayLike, quantile: float) -> NDArray[np.bool_]:
-    """Which classes belong to each row's set (rows, classes): the likeliest ones, up to `quantile` of probability.
-
-    The first class is always in it, so no set is empty.
-    """
+    """Which classes are in each row's set, (rows, classes): the likeliest up to `quantile`, and always the first."""
     probabilities = np.asarray(probabilities, np.float64)
     order = np.argsort(-probabilities, axis=1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, 1)
-    middle = np.cumsum(ranked, 1) - 0.5 * ranked
-    inside = middle <= quantile
+    inside = np.cumsum(ranked, 1) - 0.5 * ranked <= quantile
     inside[:, 0] = True
-    sets = np.zeros_like(inside)
-    np.put_along_axis(sets, order, inside, 1)
-    return sets
+    return np.take_along_axis(inside, order.argsort(axis=1), 1)

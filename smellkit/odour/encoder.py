@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         return {"z": z, "logits": self.head(z)}
 
     @torch.no_grad()
-    def run(self, windows: NDArray, output: str = "logits", *, batch: int = 512) -> Tensor:
+    def run(self, windows: NDArray, output: str = "logits", *, batch: int = 256) -> Tensor:
         """One output for any number of windows (n, steps, channels), in batches; (0, size) where there are none."""
         none = torch.zeros(0, {"z": self.head.in_features, "logits": self.head.out_features}[output])
         parts = torch.from_numpy(np.asarray(windows, np.float32)).split(batch)
@@ -221,12 +221,3 @@ def discriminant(windows: Tensor, weight: Tensor, bias: Tensor, **options: float
         network.head.weight[:, :kept] = (outer * sizes)[:, :kept].float()
         network.head.bias.copy_(bias)
     return network.eval()
-
-
-def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network's weights, under the present names of its parts; references for `calibrate` are none of it."""
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("references.")}
-    new = {"body.scale.": "backbone.standardizer.", "body.normal.": "backbone.normalizer.", "body.": "backbone."}
-    for old, name in new.items():
-        tensors = {name + key.removeprefix(old) if key.startswith(old) else key: t for key, t in tensors.items()}
-    return tensors

@@ -6,7 +6,7 @@
 
 Compositions are the single scents, pairs in tenths, even triples, every mixture that was recorded, and last "none of
 the twelve". A sense is never believed without a rest of doubt, so that two senses that agree overrule a third. The
-concentrations n, the doubts and the prior are learned (`study.odour.experts`); a sense that is absent is left out.
+concentrations n, the doubts and the prior are learned (`study.odour.fusion`); a sense that is absent is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
 from scipy.special import entr, softmax
 
 from smellkit.odour.scents import SCENTS, to_channels
@@ -45,21 +46,14 @@ class Experts:
     confusion: Mapping[str, FloatArray]  # (12, 12), mean shares of what is one scent, of picture and text
 
     def flat(self, n: int = 1, *, single: bool = False) -> FloatArray:
-        """What is believed before any sense speaks, (n, m + 1): as mixtures were recorded, or mostly of one scent.
-
-        `single` is for one picture or one sentence without a smell: people speak of one thing.
-        """
-        if not single:
-            return np.tile(self.prior, (n, 1))
-        one = np.append(self._single, False)
-        prior = np.where(one, ONE * self.prior / self.prior[one].sum(), (1 - ONE) * self.prior / self.prior[~one].sum())
+        """What is believed before any sense speaks, (n, m + 1); mostly `single` scents, as people speak of one."""
+        prior, one = self.prior, np.append(self._single, False)
+        if single:
+            prior = np.where(one, ONE * prior / prior[one].sum(), (1 - ONE) * prior / prior[~one].sum())
         return np.tile(prior, (n, 1))
 
     def seen(self, sense: str, shares: ArrayLike) -> FloatArray:
-        """Likelihood of each composition given the (mean) shares (n, 12) that pictures or texts show, (n, m + 1).
-
-        None of the twelve has nothing but the doubt, as of shares that are flat.
-        """
+        """Likelihood of each composition, (n, m + 1), given the (mean) shares (n, 12) that pictures or texts show."""
         shares = np.asarray(shares, np.float64)
         there = self.compositions > 0  # the mean scene of each shows every component alike, however much there is
         shown = there / there.sum(axis=1, keepdims=True) @ self.confusion[sense]  # (m, 12)
@@ -109,10 +103,7 @@ class Experts:
         return posterior / posterior.sum(axis=1, keepdims=True)
 
     def decide(self, posterior: NDArray) -> FloatArray:
-        """Beta (n, 12): the composition whose expected absolute error is least.
-
-        Equal shares in it are told apart by at most `TILT`, in the direction of the expected shares.
-        """
+        """Beta (n, 12): the composition of least expected error; equal shares in it are told apart by up to `TILT`."""
         chosen = self.compositions[(posterior[:, :-1] @ self._error).argmin(axis=1)]
         alike = chosen[:, :, None] == chosen[:, None, :]  # (n, 12, 12)
         expected = self.mean(posterior)
@@ -121,7 +112,7 @@ class Experts:
 
     @functools.cached_property
     def _error(self) -> FloatArray:
-        return np.abs(self.compositions[:, None] - self.compositions).sum(axis=2)
+        return cdist(self.compositions, self.compositions, "cityblock")
 
     def mean(self, posterior: NDArray) -> FloatArray:
         """The expected shares (n, 12), of what is believed to be among the twelve."""
@@ -130,13 +121,12 @@ class Experts:
 
     def expected_error(self, posterior: NDArray, beta: NDArray) -> FloatArray:
         """How much of the shares beta (n, 12) is expected to be wrong, added up, (n,): from 0 to 2."""
-        pairs = zip(posterior[:, :-1], beta, strict=True)
-        return np.array([one @ np.abs(self.compositions - row).sum(axis=1) for one, row in pairs])
+        return (posterior[:, :-1] * cdist(beta, self.compositions, "cityblock")).sum(axis=1)
 
     def places(self, mixtures: NDArray) -> NDArray[np.int64]:
         """The row of `compositions` of each mixture (k, 12) in channel order: the nearest one."""
         mixtures = np.asarray(mixtures, np.float64) / np.sum(mixtures, axis=1, keepdims=True)
-        return np.array([np.abs(self.compositions - one).max(axis=1).argmin() for one in mixtures], int)
+        return cdist(mixtures, self.compositions, "chebyshev").argmin(axis=1)
 
 
 def divergence(shares: NDArray, expected: NDArray) -> FloatArray:

@@ -34,24 +34,29 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     """
     if lag:
         return torch.cat([summarise(windows), summarise(windows[:, lag:] - windows[:, :-lag])], -1)
-    x = windows.transpose(1, 2)  # (batch, channels, steps)
+    x = windows.transpose(1, 2).contiguous()  # (batch, channels, steps), in a row: all below is several times as fast
     centred, change = x - x[..., :1], x[..., 1:] - x[..., :-1]  # first, so that what rests is 0 and not rounding
     centred = centred - centred.mean(-1, keepdim=True)
     deviation = centred.square().mean(-1, keepdim=True).sqrt()
-    linear = x @ torch.from_numpy(_basis(x.shape[-1])).to(x).T  # (batch, channels, 14)
-    alone = torch.cat([*_shape(x, linear, deviation), *_changes(change), *_rhythm(x, centred, deviation)], -1)
-    upper = torch.from_numpy(_upper(x.shape[1])).to(x)
-    together = [_correlations(centred, upper), _correlations(change, upper)]
+    maps, sizes = _maps(x.shape[-1])
+    linear, cubic, waves = _times(x, maps).split(sizes, -1)
+    unexplained = x - _times(cubic, _cubics(x.shape[-1]).T)
+    noise = unexplained.square().mean(-1, keepdim=True).sqrt()
+    alone = [_quantiles(x), linear, deviation, noise, *_changes(change)]
+    alone += [*_autocorrelations(centred, deviation), _bands(waves)]
+    together = [_correlations(centred), _correlations(change)]
     together += [_direction(linear[..., 0]), _direction(linear[..., 1]), _direction(deviation[..., 0])]
-    return torch.cat([alone.flatten(1), *together], -1)
+    return torch.cat([torch.cat(alone, -1).flatten(1), *together], -1)
 
 
-def _shape(x: Tensor, linear: Tensor, deviation: Tensor) -> list[Tensor]:
-    """Quantiles, trends and segment means, deviation, and what a cubic leaves unexplained: noise."""
-    steps = x.shape[-1]
-    trend = x @ torch.from_numpy(_trend(steps)).to(x).T
-    ranks = [round(q * (steps - 1)) for q in QUANTILES]
-    return [_sorted(x)[..., ranks], linear, deviation, (x - trend).square().mean(-1, keepdim=True).sqrt()]
+def _quantiles(x: Tensor) -> Tensor:
+    return _sorted(x)[..., [round(q * (x.shape[-1] - 1)) for q in QUANTILES]]
+
+
+def _times(x: Tensor, rows: NDArray[np.float32]) -> Tensor:
+    """Products of x (batch, channels, steps) with each of `rows` (n, steps), (batch, channels, n), in one step."""
+    flat = x.reshape(-1, x.shape[-1]) @ torch.from_numpy(rows).to(x).T
+    return flat.reshape(*x.shape[:2], len(rows))
 
 
 def _sorted(x: Tensor) -> Tensor:
@@ -69,15 +74,18 @@ def _changes(change: Tensor) -> list[Tensor]:
         change.square().mean(-1, keepdim=True).sqrt(),
         size.amax(-1, keepdim=True),
         (size < 1e-4).to(change).mean(-1, keepdim=True),
-        size @ torch.from_numpy(_segments(change.shape[-1], 4)).to(change).T,
+        _times(size, _segments(change.shape[-1], 4)),
     ]
 
 
-def _rhythm(x: Tensor, centred: Tensor, deviation: Tensor) -> list[Tensor]:
-    """Autocorrelation at `LAGS`, and log power in `BANDS` bands of the spectrum."""
+def _autocorrelations(centred: Tensor, deviation: Tensor) -> list[Tensor]:
     variance = deviation.square() + TINY
-    products = [(centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / variance for lag in LAGS]
-    return [*products, _bands(x)]
+    return [(centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / variance for lag in LAGS]
+
+
+def _bands(waves: Tensor) -> Tensor:
+    """Log power in `BANDS` bands of the spectrum, from cosines and then sines (batch, channels, 2 frequencies)."""
+    return (_times(waves.square(), _pools(waves.shape[-1] // 2)) + TINY).log()
 
 
 def describe(windows: NDArray[np.float32], *, lag: int = 0) -> Tensor:
@@ -100,7 +108,7 @@ class _Same:
 
 @functools.lru_cache(maxsize=REMEMBERED)
 @torch.no_grad()
-def _described(given: _Same, lag: int, *, batch: int = 1024) -> Tensor:
+def _described(given: _Same, lag: int, *, batch: int = 256) -> Tensor:
     return torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(given.windows).split(batch)])
 
 
@@ -130,9 +138,13 @@ class QuantileNormalizer(nn.Module):
         least = self.least * left.abs().clamp_min(1)
         tie = width < least  # much mass on one value: it sits in the middle of its step
         steepness = 1 / torch.where(tie, least, width)
-        passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
-        for knot, slope, half in zip(left, steepness, 0.5 * tie, strict=True):
-            passed = passed + ((x - knot) * slope + half).clamp(0, 1)
+        middle = 0.5 * tie
+        if torch.compiler.is_exporting():  # all knots at once: a file of half the size, for few windows at a time
+            passed = torch.addcmul(middle, x[:, None] - left, steepness).clamp(0, 1).sum(1)
+        else:
+            passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
+            for knot, slope, half in zip(left, steepness, middle, strict=True):
+                passed += torch.addcmul(half, x - knot, slope).clamp_(0, 1)
         return self.reach * (2 * passed / len(left) - 1)
 
 
@@ -156,38 +168,39 @@ def _segments(steps: int, count: int) -> np.ndarray:
 
 
 @functools.cache
-def _trend(steps: int) -> np.ndarray:
-    """Projection (steps, steps) onto cubic polynomials."""
+def _cubics(steps: int) -> np.ndarray:
+    """Orthonormal cubic polynomials, as rows (4, steps)."""
     q, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, steps), 4))
-    return (q @ q.T).astype(np.float32)
+    return q.T.astype(np.float32)
 
 
 @functools.cache
-def _fourier(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windowed cosines and sines (frequencies, steps) and the bands (BANDS, frequencies) that pool their power."""
-    frequency = np.arange(1, steps // 2 + 1)
-    phase = 2 * np.pi * np.outer(frequency, np.arange(steps)) / steps
+def _maps(steps: int) -> tuple[np.ndarray, list[int]]:
+    """All products with the rows of a channel, one below the other (n, steps), and how many rows each has.
+
+    They are `_basis`, `_cubics`, and windowed cosines and sines.
+    """
+    phase = 2 * np.pi * np.outer(np.arange(1, steps // 2 + 1), np.arange(steps)) / steps
     taper = np.hanning(steps) / np.sqrt(steps)
-    edges = np.geomspace(1, steps // 2 + 1, BANDS + 1)
-    bands = ((frequency >= edges[:-1, None]) & (frequency < edges[1:, None])).astype(np.float32)
-    bands /= bands.sum(1, keepdims=True).clip(1)
-    return (np.cos(phase) * taper).astype(np.float32), (np.sin(phase) * taper).astype(np.float32), bands
-
-
-def _bands(x: Tensor) -> Tensor:
-    cosines, sines, bands = (torch.from_numpy(a).to(x) for a in _fourier(x.shape[-1]))
-    power = (x @ cosines.T).square() + (x @ sines.T).square()
-    return (power @ bands.T + TINY).log()
+    waves = [(wave(phase) * taper).astype(np.float32) for wave in (np.cos, np.sin)]
+    rows = _basis(steps), _cubics(steps), np.vstack(waves)
+    return np.vstack(rows), [len(one) for one in rows]
 
 
 @functools.cache
-def _upper(channels: int) -> np.ndarray:
-    return np.flatnonzero(np.triu(np.ones((channels, channels)), 1).ravel())
+def _pools(frequencies: int) -> np.ndarray:
+    """Means over `BANDS` bands of the spectrum, as rows (BANDS, 2 frequencies): cosines and sines count alike."""
+    frequency, edges = np.arange(1, frequencies + 1), np.geomspace(1, frequencies + 1, BANDS + 1)
+    bands = ((frequency >= edges[:-1, None]) & (frequency < edges[1:, None])).astype(np.float32)
+    return np.tile(bands / bands.sum(1, keepdims=True).clip(1), 2)
 
 
-def _correlations(x: Tensor, upper: Tensor) -> Tensor:
-    unit = _direction(x)
-    return (unit @ unit.transpose(1, 2)).flatten(1)[:, upper.long()]
+def _correlations(x: Tensor) -> Tensor:
+    """Of each pair of channels of x (batch, channels, steps): the cosine of the angle between them, (batch, pairs)."""
+    products, channels = x @ x.transpose(1, 2), x.shape[1]
+    size = (products.flatten(1)[:, :: channels + 1] + TINY).sqrt()
+    cosines = products / (size[:, :, None] * size[:, None])
+    return cosines.flatten(1)[:, np.flatnonzero(np.triu(np.ones((channels, channels)), 1))]
 
 
 def _direction(response: Tensor) -> Tensor:

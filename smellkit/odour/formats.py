@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from smellkit import noses, paths
 from smellkit.checks import Report, fault, read_json, readable
@@ -35,7 +37,6 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".bmerawdata")
 LIMIT = 2_000_000_000  # bytes of a file
 LABELS = ("label", "class", "target", "substance", "odour", "odor", "smell")
 BASES = ("base", "base_data")  # SmellNet's folder of splits, and the hub's name for it
-SPLITS = ("training", "testing", "train", "test", "validation")
 ALTERNATES = 0.2  # changes of the label a row, above which each row is an exposure of its own
 BME = {  # what a column of a BME688 logger holds -> how its name, in small letters without marks, begins
     "sensor": "sensor index",
@@ -131,12 +132,8 @@ def _read(path: Path, report: Report) -> list[Raw]:
     if re.match(rb"\s*[\w.+-]+[; ]([\d.eE+-]+ )?\s*1:[\d.+-]", data[:200]):
         return [_libsvm(path, data)]
     raw = read_text(path, data, report)
-    width = raw.cells.shape[1]
-    if not raw.named and width > WIDE and not pd.api.types.is_numeric_dtype(raw.cells["column 1"]):  # a class, features
-        values = raw.cells.iloc[:, 2 if width == UCI + 2 else 1 :]  # UCI 270 has the concentration in between
-        for name in values.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in values.dtypes]]:
-            raise raw.fault("numbers", repr(str(values[name].iloc[0])), "rows of features alone", column=name, row=0)
-        return [_features(path, values.to_numpy(np.float64), raw.cells["column 1"].str.lower().tolist(), raw.lines)]
+    if not raw.named and raw.cells.shape[1] > WIDE and not is_numeric_dtype(raw.cells["column 1"]):
+        return [_class_and_features(raw)]
     if known := _bme_columns(list(raw.cells)):
         return _cycles(raw, known, report)
     return [_exchange(raw) if path.with_suffix(".json").is_file() else raw]
@@ -150,13 +147,12 @@ def _exchange(raw: Raw) -> Raw:
     where = raw.path.with_suffix(".json")
     said = read_json(where)
     raw.substance, raw.session = str(said.get("substance", "")), str(said.get("session_date", ""))
-    rate = said.get("sampling_rate_hz")
+    rate, units = said.get("sampling_rate_hz"), said.get("sensor_units") or {}
     raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
-    units = said.get("sensor_units") or {}
     for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
         if str(unit) not in SPELLED:
             hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
-            raise fault(where, key=f"$.sensor_units.{name}", expected="a known unit", found=repr(unit), hint=hint)
+            raise fault(where, "a known unit", repr(unit), hint, key=f"$.sensor_units.{name}")
         raw.units[name] = SPELLED[unit]
     return raw
 
@@ -170,32 +166,31 @@ def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, devi
         raise OptionError("Rows of features are no recordings", hint="the Exchange Format holds readings in time")
     if folder.exists() and any(folder.iterdir()):
         raise OptionError(f"{folder} is not empty", hint="a new folder")
-    columns = list(nose.columns)
-    names = {name: name if re.match("sensor_|MQ|ch", name) else f"sensor_{name}" for name in columns}
-    units = {names[name]: nose.columns[name].unit.replace("kilo-ohm", "ohm") for name in columns}
-    kilo = [names[name] for name in columns if nose.columns[name].unit == "kilo-ohm"]
-    count = 0
-    for (substance, session), recordings in table.groupby(["substance", "session"], sort=True):
-        for number, (_, rows) in enumerate(recordings.groupby("file", sort=True), 1):
-            values = rows[columns].rename(columns=names)
-            values[kilo] *= 1000
-            if nose.rate:
-                values.insert(0, "timestamp", (rows["step"] / nose.rate).round(4))
-            about = {
-                "substance": _word(substance),
-                "device_id": _word(device),
-                "session_date": session or "unknown",
-                "sensor_units": {name: EXCHANGED[unit] for name, unit in units.items() if unit in EXCHANGED},
-                "sensor_info": {name: f"in {unit}" for name, unit in units.items() if unit not in EXCHANGED},
-                **({"sampling_rate_hz": nose.rate} if nose.rate else {}),
-                "notes": f"nose {nose.name}",
-            }
-            again = f"-{number}" if number > 1 else ""
-            stem = f"{about['substance']}_{about['device_id']}_{_word(about['session_date'])}{again}"
-            paths.write_text(folder / f"{stem}.csv", values.to_csv(index=False, lineterminator="\n"))
-            paths.write_json(folder / f"{stem}.json", about)
-            count += 1
-    return count
+    names = {name: name if re.match("sensor_|MQ|ch", name) else f"sensor_{name}" for name in nose.columns}
+    units = {names[name]: column.unit.replace("kilo-ohm", "ohm") for name, column in nose.columns.items()}
+    kilo = [names[name] for name in nose.of(unit="kilo-ohm")]
+    written: Counter[str] = Counter()
+    for _, rows in table.groupby(["substance", "session", "file"], sort=True):
+        substance, session = _word(rows["substance"].iloc[0]), rows["session"].iloc[0] or "unknown"
+        values = rows[list(names)].rename(columns=names)
+        values[kilo] *= 1000
+        if nose.rate:
+            values.insert(0, "timestamp", (rows["step"] / nose.rate).round(4))
+        about = {
+            "substance": substance,
+            "device_id": _word(device),
+            "session_date": session,
+            "sensor_units": {name: EXCHANGED[unit] for name, unit in units.items() if unit in EXCHANGED},
+            "sensor_info": {name: f"in {unit}" for name, unit in units.items() if unit not in EXCHANGED},
+            **({"sampling_rate_hz": nose.rate} if nose.rate else {}),
+            "notes": f"nose {nose.name}",
+        }
+        stem = f"{substance}_{_word(device)}_{_word(session)}"
+        written[stem] += 1
+        path = folder / (f"{stem}-{written[stem]}.csv" if written[stem] > 1 else f"{stem}.csv")
+        paths.write_text(path, values.to_csv(index=False, lineterminator="\n"))
+        paths.write_json(path.with_suffix(".json"), about)
+    return written.total()
 
 
 def _word(text: object) -> str:
@@ -216,21 +211,18 @@ def _bme_columns(names: Sequence[str]) -> dict[str, str]:
 def _bme_json(path: Path, report: Report) -> list[Raw]:
     value = read_json(path)
     try:
-        columns = value["rawDataBody"]["dataColumns"]
+        columns, rows = value["rawDataBody"]["dataColumns"], value["rawDataBody"]["dataBlock"]
         names = [str(column["name"]) for column in columns]
-        rows = value["rawDataBody"]["dataBlock"]
-        torn = next((number for number, row in enumerate(rows) if len(row) != len(names)), None)
-        if torn is not None:
-            raise ValueError(f"{len(rows[torn])} values in dataBlock[{torn}] for {len(names)} columns")
-        cells = pd.DataFrame(rows, columns=names, dtype=float)
+        if torn := [number for number, row in enumerate(rows) if len(row) != len(names)][:1]:
+            raise ValueError(f"{len(rows[torn[0]])} values in dataBlock[{torn[0]}] for {len(names)} columns")
+        cells = pd.DataFrame(rows, columns=names, index=np.arange(1, len(rows) + 1), dtype=float)
         units = {str(column["name"]): SPELLED.get(str(column.get("unit")).lower(), "") for column in columns}
     except (KeyError, TypeError, ValueError, AttributeError) as why:
-        expected, found = "dataColumns and dataBlock", repr(why)
-        raise fault(path, key="$.rawDataBody", expected=expected, found=found, hint=STUDIO) from why
+        raise fault(path, "dataColumns and dataBlock", repr(why), STUDIO, key="$.rawDataBody") from why
     if not (known := _bme_columns(names)):
-        found, expected = ", ".join(names), "Resistance Gassensor and Heater Profile Step Index"
-        raise fault(path, key="$.rawDataBody.dataColumns", expected=expected, found=found, hint=STUDIO)
-    return _cycles(Raw(path, cells, np.arange(1, len(cells) + 1), units=units), known, report)
+        expected = "Resistance Gassensor and Heater Profile Step Index"
+        raise fault(path, expected, ", ".join(names), STUDIO, key="$.rawDataBody.dataColumns")
+    return _cycles(Raw(path, cells, units=units), known, report)
 
 
 def _tags(path: Path) -> dict[int, str]:
@@ -241,8 +233,7 @@ def _tags(path: Path) -> dict[int, str]:
         listed = [one for file in own for one in read_json(file)["labelInformation"]]
         return {int(one["labelTag"]): str(one["labelName"]) for one in listed}
     except (KeyError, TypeError, ValueError) as why:
-        expected = "tags and names"
-        raise fault(own[0], key="$.labelInformation", expected=expected, found=repr(why), hint=STUDIO) from why
+        raise fault(own[0], "tags and names", repr(why), STUDIO, key="$.labelInformation") from why
 
 
 def _cycles(raw: Raw, known: dict[str, str], report: Report) -> list[Raw]:
@@ -256,8 +247,7 @@ def _cycles(raw: Raw, known: dict[str, str], report: Report) -> list[Raw]:
         report.tell(raw.path, "readings that the sensor calls invalid: no reading", int(lost.sum()))
     cells["cycle"] = cells.groupby("sensor")["step"].transform(lambda step: (step.diff().fillna(1) <= 0).cumsum())
     tags, steps, sensors = _tags(raw.path), int(cells["step"].max()) + 1, cells["sensor"].nunique()
-    units = {f"heater_{step}": "ohm" for step in range(steps)}
-    units |= {"Temperature": "celsius", "Humidity": "percent"}
+    units = {f"heater_{step}": "ohm" for step in range(steps)} | {"Temperature": "celsius", "Humidity": "percent"}
     units["Pressure"] = raw.units.get(known.get("Pressure", "")) or "hectopascal"
     result, cut = [], 0
     for sensor, own in cells.groupby("sensor"):
@@ -265,23 +255,29 @@ def _cycles(raw: Raw, known: dict[str, str], report: Report) -> list[Raw]:
         table = table.set_axis([f"heater_{step:g}" for step in table], axis=1)
         cycles = own.groupby("cycle")
         whole, first = cycles.size() == steps, cycles.first()
-        weather = [name for name in ("Temperature", "Humidity", "Pressure") if name in own]
-        table = table.join(cycles[weather].mean())
+        table = table.join(cycles[[name for name in ("Temperature", "Humidity", "Pressure") if name in own]].mean())
         if "clock" in first:
             table["time_ms"] = first["clock"]
         if first["tag"].any():
             table["label"] = first["tag"].map(lambda tag: tags.get(int(tag), f"tag {tag:g}") if tag else "")
-        dates = own["date"][own["date"] > 0] if "date" in own else pd.Series(dtype=float)
-        session = day_of(dates.to_numpy())
+        session = day_of(own["date"][own["date"] > 0].to_numpy()) if "date" in own else ""
         part, cut = f"sensor {sensor:g}" if sensors > 1 else "", cut + int((~whole).sum())
-        lines = first["line"][whole].to_numpy(np.int64)
-        result.append(Raw(raw.path, table[whole].reset_index(drop=True), lines, part, session=session, units=units))
+        lined = table[whole].set_axis(first["line"][whole].to_numpy(np.int64))
+        result.append(Raw(raw.path, lined, part, session=session, units=units))
     if cut:
         report.tell(raw.path, f"heater cycles without all {steps} steps: left out", cut)
     return result
 
 
 # rows of features
+
+
+def _class_and_features(raw: Raw) -> Raw:
+    """Rows of a class and many numbers, without a header; UCI 270 has the concentration in between."""
+    values = raw.cells.iloc[:, 2 if raw.cells.shape[1] == UCI + 2 else 1 :]
+    for name in values.columns[[not is_numeric_dtype(kind) for kind in values.dtypes]]:
+        raise raw.fault("numbers", repr(str(values[name].iloc[0])), "rows of features alone", column=name, row=0)
+    return _features(raw.path, values.to_numpy(np.float64), raw.cells["column 1"].str.lower().tolist(), raw.lines)
 
 
 def _libsvm(path: Path, data: bytes) -> Raw:
@@ -293,24 +289,17 @@ def _libsvm(path: Path, data: bytes) -> Raw:
         plain = re.sub(rb"(?m)^\s*([^\s;]+);\S*", rb"\1", data)
         values, labels = load_svmlight_file(io.BytesIO(plain), zero_based=False)
     except ValueError as why:
-        hint = "label;concentration 1:value 2:value ..."
-        raise fault(path, expected="rows of LibSVM", found=str(why)[:100], hint=hint) from why
+        raise fault(path, "rows of LibSVM", str(why)[:100], "label;concentration 1:value 2:value ...") from why
     names = [GASES.get(int(label), f"{label:g}") if values.shape[1] == UCI else f"{label:g}" for label in labels]
-    return _features(path, values.toarray(), names, np.array(lines))
+    return _features(path, values.toarray(), names, lines)
 
 
-def _features(path: Path, values: NDArray, labels: Sequence[str], lines: NDArray[np.int64]) -> Raw:
-    cells = pd.DataFrame(values, columns=[f"f{number}" for number in range(1, values.shape[1] + 1)])
-    return Raw(path, cells.assign(label=labels), lines, session=path.stem, features=True)
+def _features(path: Path, values: NDArray, labels: Sequence[str], lines: Sequence[int] | NDArray) -> Raw:
+    cells = pd.DataFrame(values, columns=[f"f{number}" for number in range(1, values.shape[1] + 1)], index=lines)
+    return Raw(path, cells.assign(label=labels), session=path.stem, features=True)
 
 
 # what of a file is which class, and when
-
-
-def name_of(raw: Raw, folder: Path) -> str:
-    """The file below `folder`, and which part of it."""
-    name = raw.path.name if folder.is_file() else raw.path.relative_to(folder).as_posix()
-    return f"{name}#{raw.part}" if raw.part else name
 
 
 def label_column(raw: Raw) -> str:
@@ -323,28 +312,26 @@ def _by_label(raw: Raw) -> list[Raw]:
 
     A file beside it with `metadata` in its name, and columns id and class, says what each `id` is of (UCI 362).
     """
-    listed = _metadata(raw) if "id" in raw.cells else {}
+    listed = _metadata(raw.path.parent) if "id" in raw.cells else {}
     if not (name := "id" if listed else label_column(raw)):
         return [raw]
     cells = raw.cells[name]
-    numeric = pd.api.types.is_numeric_dtype(cells)
-    labels = cells.map("{:g}".format) if numeric else cells.fillna("").astype(str).str.strip()
-    change = (labels != labels.shift()).to_numpy()
+    labels = cells.map("{:g}".format) if is_numeric_dtype(cells) else cells.fillna("").astype(str).str.strip()
+    run = (labels != labels.shift()).cumsum()
     labels = labels.map(lambda label: listed.get(label, label))
-    if raw.features or change.mean() > ALTERNATES:
+    if raw.features or run.iloc[-1] > ALTERNATES * len(run):
         return [replace(raw, cells=raw.cells.assign(**{name: labels}), features=True)]
-    starts, parts = np.flatnonzero(change), []
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(cells)], strict=True), 1):
-        if labels[start] or len(starts) == 1:  # BME's tag 0, or an empty cell: nobody says what was there
-            part = " ".join(filter(None, (raw.part, str(number) if len(starts) > 1 else "")))
-            own = {"cells": raw.cells.iloc[start:end].reset_index(drop=True), "lines": raw.lines[start:end]}
-            parts.append(replace(raw, part=part, substance=raw.substance or labels[start], **own))
+    parts, several = [], run.iloc[-1] > 1
+    for number, rows in raw.cells.groupby(run):
+        if (label := labels[rows.index[0]]) or not several:  # BME's tag 0, an empty cell: nobody says what was there
+            part = f"{raw.part} {number}".strip() if several else raw.part
+            parts.append(replace(raw, part=part, substance=raw.substance or label, cells=rows))
     return parts
 
 
-def _metadata(raw: Raw) -> dict[str, str]:
+def _metadata(folder: Path) -> dict[str, str]:
     """id -> class, from the file beside a recording that lists them."""
-    for path in sorted(raw.path.parent.glob("*metadata*")):
+    for path in sorted(folder.glob("*metadata*")):
         lines = [re.split(r"[\s,;]+", line.strip()) for line in path.read_text("utf-8", "replace").splitlines()]
         if lines and {"id", "class"} <= set(lines[0]):
             places = lines[0].index("id"), lines[0].index("class")
@@ -352,35 +339,25 @@ def _metadata(raw: Raw) -> dict[str, str]:
     return {}
 
 
-def class_of(raw: Raw, folder: Path) -> str:
-    """What a recording is of: as it says, else the folder's name, or its own less the number behind."""
-    parent = raw.path.parent
-    if not raw.substance and (parent in (folder, folder.parent) or parent.name in SPLITS):
-        return re.sub(r"[\s_.-]*\(?\d+\)?$", "", raw.path.stem) or parent.name
-    return raw.substance or parent.name
-
-
 def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
-    """The columns that hold the time of a row: the nose's clock, or what looks like one."""
+    """The columns that hold the time of a row: the nose's clock, or what looks like one, whatever it is called."""
     if nose is not None and nose.clock in raw.cells:
         return [str(nose.clock)]
-    others = [name for name in raw.cells if nose is None or name not in nose.columns]
-    texts = [name for name in others if len(raw.cells) and not pd.api.types.is_numeric_dtype(raw.cells[name])]
-    timed = [
-        name for name in texts if re.search(r"\d{1,2}:\d\d", str(raw.cells[name].iloc[0]))
-    ]  # whatever it is called
-    return [name for name in clock_columns(list(raw.cells)) if name in others] or timed[:1]
+    others = raw.cells[[name for name in raw.cells if nose is None or name not in nose.columns]]
+    known = [name for name in clock_columns(list(raw.cells)) if name in others]
+    texts = [name for name in others if len(others) and not is_numeric_dtype(others[name])]
+    return known or [name for name in texts if re.search(r"\d{1,2}:\d\d", str(others[name].iloc[0]))][:1]
 
 
 def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:
     """The seconds of the rows by the file's own clock, and the name of the clock; None without one."""
     names = clock_names(raw, nose)
+    name = " ".join(names)
     if not names and nose.clock and nose.rate is None:
         hint = f"write rate = rows a second into {noses.FILE} if the file has no clock"
         raise raw.fault("the clock of the nose", "no such column", hint, column=nose.clock, line=1)
     if not names:
         return None, ""
-    name = " ".join(names)
     if nose.clock_unit:
         return raw.cells[names[0]].to_numpy(np.float64) * SECONDS[nose.clock_unit], name
     return read_clock(raw.cells[names], path=raw.path, name=name, lines=raw.lines.tolist()), name

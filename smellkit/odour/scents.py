@@ -7,8 +7,10 @@ occurs in them, many descriptors are shared ("sweet", "green"), and the test's s
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +87,12 @@ _ORDER = np.array([ODORANTS.index(odorant(name)) for name in SCENTS])
 
 
 def to_channels(ratios: np.ndarray) -> np.ndarray:
-    """Return beta (..., 12) in the order of the device's channels for ratios (..., 12) in the order of `ODORANTS`."""
+    """Beta (..., 12) in the order of the device's channels for ratios (..., 12) in the order of `ODORANTS`."""
     return np.asarray(ratios)[..., _ORDER]
 
 
 def to_odorants(beta: np.ndarray) -> np.ndarray:
-    """Return ratios (..., 12) in the order of `ODORANTS` for beta (..., 12) in the order of the device's channels."""
+    """Ratios (..., 12) in the order of `ODORANTS` for beta (..., 12) in the order of the device's channels."""
     return np.asarray(beta)[..., np.argsort(_ORDER)]
 
 
@@ -112,11 +114,11 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
         raise fault(path, key="$.odors", expected="a list of scents", found=instead, hint="see data/README.md")
     scents = [_scent(path, f"$.odors[{number}]", entry, report) for number, entry in enumerate(entries)]
     scents.sort(key=lambda scent: scent.id)
-    if [scent.id for scent in scents] != list(range(1, len(scents) + 1)):
-        ids = ", ".join(str(scent.id) for scent in scents)
-        raise fault(path, key="id", expected=f"1 to {len(scents)}", found=ids, hint="number the scents without a gap")
-    names = [scent.name for scent in scents]
-    if twice := [name for name in names if names.count(name) > 1]:
+    ids, names = [scent.id for scent in scents], Counter(scent.name for scent in scents)
+    if ids != [*range(1, len(scents) + 1)]:
+        expected, found = f"1 to {len(scents)}", ", ".join(map(str, ids))
+        raise fault(path, key="id", expected=expected, found=found, hint="number the scents without a gap")
+    if twice := [name for name, count in names.items() if count > 1]:
         raise fault(path, key="name", expected="each once", found=f"{twice[0]!r} again", hint="correct one of them")
     return scents
 
@@ -124,12 +126,10 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
 def _scent(path: Path, where: str, entry: Any, report: Report) -> Scent:
     if not isinstance(entry, dict):
         raise fault(path, key=where, expected="an object", found=repr(entry)[:60], hint="see data/README.md")
-    name = entry.get("name")
-    wanted = {
-        "id": ("a whole number from 1", type(entry.get("id")) is int),
-        "name": ("a name", isinstance(name, str) and name.strip()),
-    }
-    for key in ("key_molecules", "qualitative_descriptors"):
+    name, lists = entry.get("name"), ("key_molecules", "qualitative_descriptors")
+    wanted = {"id": ("a whole number from 1", type(entry.get("id")) is int)}
+    wanted["name"] = "a name", isinstance(name, str) and bool(name.strip())
+    for key in lists:
         words = entry.get(key, [])
         wanted[key] = "a list of texts", isinstance(words, list) and all(isinstance(word, str) for word in words)
     for key, (expected, right) in wanted.items():
@@ -140,7 +140,7 @@ def _scent(path: Path, where: str, entry: Any, report: Report) -> Scent:
         id=entry["id"],
         name=entry["name"].strip(),
         long_description=long_text(entry, "long_description", path=path, where=f"{where} ({name})", report=report),
-        **{key: tuple(entry.get(key, [])) for key in ("key_molecules", "qualitative_descriptors")},
+        **{key: tuple(entry.get(key, [])) for key in lists},
     )
 
 
@@ -155,9 +155,7 @@ def list_pictures(folder: str | Path | None = None) -> pd.DataFrame:
     root = (Path(folder) if folder else paths.sample() / "smellnet") / "images"
     files = [file for inside in sorted(root.glob("*/")) for file in pictures_in(inside)]
     if not files:
-        raise DataError(
-            f"No pictures in {root}: expected images/<scent>/*.jpg", hint="data/sample/smellnet has drawings"
-        )
+        raise DataError(f"No pictures in {root}", hint="images/<scent>/*.jpg; data/sample/smellnet has drawings")
     return pd.DataFrame({"scent": [file.parent.name for file in files], "file": [str(file) for file in files]})
 
 
@@ -178,10 +176,9 @@ def paraphrases(scent: Scent, *, part: str, count: int, seed: int) -> list[str]:
     """
     random = np.random.default_rng([seed, scent.id, [*SENTENCES].index(part)])
     words, texts = descriptors(scent), []
-    for number in range(count):
+    for sentence in itertools.islice(itertools.cycle(SENTENCES[part]), count):
         chosen = random.permutation(words)[: random.integers(1, 4)]
-        join = str(random.choice(JOINS[part]))
-        texts.append(SENTENCES[part][number % len(SENTENCES[part])].format(join.join(chosen)))
+        texts.append(sentence.format(str(random.choice(JOINS[part])).join(chosen)))
     return texts
 
 

@@ -10,7 +10,6 @@ seen, so that whoever fuses knows how far to trust it.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from smellkit.odour.compact_senses import CompactScene, installed
 from smellkit.odour.confidence import fit_temperature
-from smellkit.odour.scene_encoder import LightScene, QwenScene, SceneEncoder
+from smellkit.odour.scene_encoder import SceneEncoder, load_scene_encoder
 from smellkit.odour.scents import SCENTS, Scent, corpus, list_pictures, names_and_descriptions, odorant, read_scents
-
-log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 FloatArray = NDArray[np.float64]
@@ -174,23 +170,3 @@ def fit_texts(
     """A probe of texts that knows names and descriptions, too, and what it says of each unseen paraphrase, (n, 12)."""
     words, channel = names_and_descriptions(scents)
     return fit_probe(read, scent, fold, words=(encoder.text(words), np.array(channel)), **READING)
-
-
-def load_scene_encoder(name: str = "", *, revision: str = "") -> SceneEncoder:
-    """Return the encoder `name`: "compact", "light", or a Qwen-VL model's folder or hub name (with a `revision`).
-
-    Without a name it is the compact one where its packages are installed, and else the light one, and a line says so.
-    """
-    name = name or usual()
-    if name == "compact":
-        return CompactScene()
-    return LightScene() if name == "light" else QwenScene(name, revision=revision)
-
-
-@functools.cache
-def usual() -> str:
-    """The name of the best encoder that is installed here."""
-    if installed():
-        return "compact"
-    log.warning("Pictures and texts are read by colours and letters alone. pip install 'smellkit[senses]'")
-    return "light"

@@ -22,20 +22,31 @@ from scipy.special import softmax
 from torch import nn
 
 from smellkit import checkpoint, noses
-from smellkit.checks import Pace, Report
+from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import DataError, WeightsError
 from smellkit.noses import Description
-from smellkit.odour import mixtures, readers
+from smellkit.odour import readers
 from smellkit.odour.confidence import Confidence, fit_temperature
-from smellkit.odour.encoder import Encoder, make, renamed
+from smellkit.odour.encoder import Encoder, make
 from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import Forest, Hybrid, MixtureClassifier, Neighbours, levels
-from smellkit.odour.mixtures import LENGTH, MIXTURE_GAS, STEPS, STRIDE, read_mixture
 from smellkit.odour.readers import Stretch
-from smellkit.odour.recordings import ALL, STUCK, base_of, find, read_recordings
+from smellkit.odour.recordings import (
+    ALL,
+    LENGTH,
+    MIXTURE_GAS,
+    STEPS,
+    STRIDE,
+    STUCK,
+    base_of,
+    find,
+    read_mixture,
+    read_recordings,
+)
+from smellkit.odour.scene_encoder import usual
 from smellkit.odour.scents import SCENTS, category, to_channels
-from smellkit.odour.senses import SENSES, Probe, Senses, usual
+from smellkit.odour.senses import SENSES, Probe, Senses
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
 from smellkit.windows import sliding
@@ -70,7 +81,8 @@ class SubstanceSmell:
         except (KeyError, TypeError, AttributeError) as why:
             what = f"{folder} / manifest.json does not describe an odour encoder: {why}"
             raise WeightsError(what, hint="use data/weights/odour") from why
-        checkpoint.fill(network, renamed(tensors), where=str(folder))
+        network_alone = {name: one for name, one in tensors.items() if not name.startswith("references.")}
+        checkpoint.fill(network, network_alone, where=str(folder))
         named, nose = f"trained weights, {len(classes)} substances", noses.of_manifest(manifest) or SMELLNET
         return cls(network.eval(), protocol, classes, confidence, named, Ranges.of(manifest), nose)
 
@@ -89,20 +101,10 @@ class SubstanceSmell:
             scores = tried(torch.from_numpy(z[held]).float()).log_softmax(1).double().numpy()
         network = copy.deepcopy(self.network)
         network.head = _discriminant(z, windows.target)
-        return SubstanceSmell(
-            network.eval(),
-            self.protocol,
-            windows.classes,
-            Confidence(fit_temperature(scores, windows.target[held])),
-            f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances",
-            board_ranges(table, self.columns),
-            self.nose,
-        )
-
-    @property
-    def pace(self) -> Pace:
-        """How fast rows must come."""
-        return self.nose.pace
+        confidence = Confidence(fit_temperature(scores, windows.target[held]))
+        about = f"fitted to {len(np.unique(windows.recording))} recordings of {len(windows.classes)} substances"
+        fitted = replace(self, network=network.eval(), classes=windows.classes, confidence=confidence, about=about)
+        return replace(fitted, ranges=board_ranges(table, self.columns))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -172,7 +174,6 @@ class MixtureSmell:
     confidence = Confidence()
     about = "trained weights, mixtures of twelve scents"
     span = LENGTH
-    pace = mixtures.PACE
     nose: Description = MIXTURE
 
     @classmethod

@@ -160,28 +160,26 @@ def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Se
     `classes` are the substances in order, those of the table by default; others are left out. A recording too short for
     one window is left out and named in `short`. DataError when nothing is left.
     """
-    names = tuple(classes) or tuple(sorted(table["substance"].unique()))
-    stride = stride or protocol.stride
+    names, stride = tuple(classes) or tuple(sorted(table["substance"].unique())), stride or protocol.stride
     parts: list[tuple] = []
     short: list[str] = []
     seen: dict[str, dict[str, int]] = {name: {} for name in names}  # recordings of each
     for number, (file, rows) in enumerate(table.groupby("file", sort=True)):
-        substance = rows["substance"].iloc[0]
-        if substance not in seen:
+        if (substance := rows["substance"].iloc[0]) not in seen:
             continue
         values, starts = _cut_one(rows, protocol, stride)
         recording = rows["recording"].iloc[0] if "recording" in rows else file  # several sensors may share one
         fold = seen[substance].setdefault(str(recording), len(seen[substance]))
-        if not len(values):
+        if len(values):
+            whole = np.ones(len(values), np.int64)
+            parts.append((values, names.index(substance) * whole, number * whole, starts, fold * whole))
+        else:
             short.append(str(file))
-            continue
-        whole = np.ones(len(values), np.int64)
-        parts.append((values, names.index(substance) * whole, number * whole, starts, fold * whole))
     if not parts:
         what = f"the {len(short)} recordings are shorter than {protocol.span} rows" if short else "no known substance"
         raise DataError(f"No window: {what}", hint="record longer, or use a smaller length or lag")
-    values, target, recording, start, folds = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return LabelledWindows(values, target, recording, start, folds, names, tuple(short))
+    columns = {name: np.concatenate(part) for name, part in zip(PER_WINDOW, zip(*parts, strict=True), strict=True)}
+    return LabelledWindows(**columns, classes=names, short=tuple(short))
 
 
 def _cut_one(rows: pd.DataFrame, protocol: Protocol, stride: int) -> tuple[Array, NDArray[np.int64]]:

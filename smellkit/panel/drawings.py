@@ -3,8 +3,6 @@
 Drawn without a library, so that nothing has to come from a network and a picture costs a millisecond.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from smellkit.device import guard
 from smellkit.device.board import Board
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Nose, Row
@@ -24,7 +25,7 @@ from smellkit.device.neckwear import NeckWear
 from smellkit.device.playlist import Playlist
 from smellkit.errors import SmellkitError
 from smellkit.odour.live import Recogniser
-from smellkit.odour.pipeline import Mixture, Played, play
+from smellkit.odour.pipeline import Mixture, Played
 
 SPAN = 120  # rows that are drawn
 SILENCE = 5.0  # seconds without a row that are worth a word
@@ -154,7 +155,7 @@ class Session(contextlib.AbstractContextManager):
             elif self.answer is None:
                 self.message = "Nothing is recognised yet: wait for the first window, or choose a scent."
             else:
-                played = play(self.answer, self.player, seconds=seconds, mixture=mixture)
+                played = self.answer.play(self.player, seconds=seconds, mixture=mixture)
                 reason = self.answer.mixture_reason if mixture else self.answer.reason
                 self.message = "" if played else f"Nothing is played: {reason}."
                 self.plan, self.plan_began = played.plan, Clock.now()
@@ -188,6 +189,7 @@ class Session(contextlib.AbstractContextManager):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
         self._disconnect()
+        guard.settle()
 
     def __exit__(self, *_) -> None:
         self.close()

@@ -1,21 +1,33 @@
-"""Annotations of frames, and of pairs of them, read strictly: paths, gases, pH and class, and what is missing."""
+"""A folder of frames, read strictly: annotations of frames and of pairs of them, and pictures as grey levels.
+
+Frames of 8 bits are taken as they are. Deeper ones (radiometric, 14 or 16 bits) are stretched: the darkest pixel of the
+folder is 0, the brightest 255; a pixel at either end of its range is dead and does not count. A folder holds one kind
+only, and no false colours. A frame that its camera turned (EXIF) is turned upright.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
 
 from smellkit import paths
-from smellkit.checks import Report, fault, read_texts
+from smellkit.checks import Report, fault, read_picture, read_texts
 from smellkit.errors import DataError
 from smellkit.options import check
 from smellkit.plume import CLASSES, GASES
 
+Grey = NDArray[np.uint8]
+FEATURES = ("mean grey", "contrast", "dark end", "bright end")  # of a frame, for the ranges in a manifest
+COLOUR = 24  # levels between two channels of a pixel that is coloured
 SPLITS = {"train": "train", "valid": "val", "test": "test"}  # name in the kit -> name in the files
 HEALTH = ("ph_value", "class_id", "class_name")
 ORIGINAL = ["original_sample_id", "augmentation_id"]
@@ -46,7 +58,7 @@ def find(folder: str | Path | None = None) -> Path:
     for place in (Path(folder), Path(folder) / "plume"):
         if holds(place):
             return place
-    hint = "`smellkit data simulate plume --out FOLDER`, or leave --data out for the sample"
+    hint = "their layout is in data/README.md; `smellkit data simulate plume --out FOLDER` writes such a folder"
     raise DataError(f"No annotations (train_annotations.csv, ...) in {folder}", hint=hint)
 
 
@@ -132,8 +144,7 @@ def read_pairs(
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """Write an annotation table as CSV by rename."""
-    with paths.replacing(path) as part:
-        table.to_csv(part, index=False, lineterminator="\n")
+    paths.write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def statistics(paired: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -204,3 +215,84 @@ def _refuse(
         text = f"{cells[line][:60]!r}" if found is None else found[line]
         more = f" (and {wrong.sum() - 1} more cells like it)" if wrong.sum() > 1 else ""
         raise fault(path, line=int(line), column=str(cells.name), expected=expected, found=text + more, hint=hint)
+
+
+def features(frame: Grey) -> NDArray[np.float64]:
+    """`FEATURES` of a frame of 8 bits, (1, 4)."""
+    return np.array([[frame.mean(), frame.std(), *np.quantile(frame, [0.05, 0.95])]])
+
+
+@dataclass
+class Rule:
+    """How the frames of a folder are read."""
+
+    folder: Path
+    scale: tuple[float, float] | None = None  # darkest and brightest pixel of frames deeper than 8 bits
+
+    @classmethod
+    def of(cls, folder: str | Path, *, report: Report | None = None) -> Rule:
+        """The rule of a folder with annotations; deep frames are all looked through for their ends, but dead pixels."""
+        rule = cls(find(folder))
+        first = next(listed(rule.folder, "frame"), None)
+        if first is not None and _is_deep(first):
+            low, high = np.inf, -np.inf
+            for path in listed(rule.folder, "frame"):
+                values = rule._read(path, deep=True)
+                alive = values[(values > 0) & (values < 65535)]
+                low, high = min(low, alive.min(initial=np.inf)), max(high, alive.max(initial=-np.inf))
+            rule.scale = low, high = (float(low), float(high)) if low < high else (0.0, 65535.0)
+            over = f"over the folder's range ({low:g} to {high:g} is 0 to 255)"
+            (report or Report()).tell(rule.folder, f"frames of 16 bits stretched {over}")
+        return rule
+
+    def read_frame(self, path: Path, *, report: Report | None = None) -> Grey:
+        """Return a picture as grey (rows, columns) of 8 bits, upright."""
+        pixels = self._read(path, deep=self.scale is not None, report=report)
+        if self.scale is None:
+            return pixels
+        low, high = self.scale
+        return np.round((np.clip(pixels, low, high) - low) * (255 / max(1.0, high - low))).astype(np.uint8)
+
+    def _read(self, path: Path, *, deep: bool, report: Report | None = None) -> NDArray:
+        """The pixels of a frame of 8 bits, or of a deep one; refused where it is of the other kind."""
+        if _is_deep(path) != deep:
+            wanted, found = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
+            hint = f"save all frames of {self.folder} with the same depth"
+            raise fault(path, expected=f"a frame of {wanted}, as the others", found=found, hint=hint)
+        return np.asarray(read_picture(path, rgb=False), np.float64) if deep else _grey(path, report)
+
+
+def listed(folder: Path, kind: str) -> Iterator[Path]:
+    """The files of a kind (frame, mask) that annotations of a folder name; faults are told elsewhere."""
+    done: set[str] = set()
+    for file in sorted(folder.glob("*_annotations.csv")):
+        try:
+            table = read_texts(file, columns=[], optional=(f"co2_{kind}", f"ch4_{kind}", f"{kind}_path"))
+        except DataError:
+            continue
+        for name in table.to_numpy().ravel("F"):
+            if name not in done and (path := located(folder, clean_path(name))).is_file():
+                yield path
+            done.add(name)
+
+
+def _is_deep(path: Path) -> bool:
+    """Whether a pixel has more than 8 bits of grey, from the header; what can't be read says why when it is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reading it refuses what is too large
+            with Image.open(path) as picture:
+                return picture.mode.startswith("I")
+    except Exception:  # whatever a damaged file makes Pillow raise: reading it as a picture names it
+        return False
+
+
+def _grey(path: Path, report: Report | None) -> Grey:
+    picture = read_picture(path, report=report)
+    colours = np.asarray(picture)
+    if (colours != colours[..., :1]).any():
+        spread = colours.max(axis=2).astype(int) - colours.min(axis=2)
+        if np.mean(spread > COLOUR) > 0.01:
+            hint = "export grey levels from the camera, not a palette of false colours"
+            raise fault(path, expected="a grey frame", found="colours", hint=hint)
+    return np.asarray(picture.convert("L"))

@@ -5,9 +5,12 @@ An encoder gives features that are fine and early (`low`), and coarse and late (
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,8 +149,24 @@ class PyramidPooling(nn.Module):
         self.join = nn.Sequential(*conv(2 * channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = [part(F.adaptive_avg_pool2d(x, size)) for part, size in zip(self.parts, self.sizes, strict=True)]
+        pooled = [part(means(x, size)) for part, size in zip(self.parts, self.sizes, strict=True)]
         return self.join(torch.cat([x, *(resize(part, x.shape[-2:]) for part in pooled)], dim=1))
+
+
+def means(x: Tensor, parts: int) -> Tensor:
+    """Means over `parts` by `parts` places, (B, C, parts, parts); two products in ONNX, or it takes dozens of steps."""
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(x, parts)
+    rows, columns = (torch.from_numpy(_shares(length, parts)).to(x) for length in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+@functools.cache
+def _shares(length: int, parts: int) -> NDArray[np.float32]:
+    """What each place weighs in the mean of each part (parts, length); neighbours overlap where it does not divide."""
+    place, part = np.arange(length), np.arange(parts)[:, None]
+    inside = (place >= part * length // parts) & (place < -(-(part + 1) * length // parts))
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
 
 
 class DeepLabHead(nn.Module):

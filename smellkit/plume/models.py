@@ -148,7 +148,7 @@ class EarlyFusion(nn.Module):
 class Sized(nn.Module):
     """A model that sees every frame at `size` (rows, columns) and answers at the size that the frame has.
 
-    With `mirrored` it answers, unless it learns, by the mean of the log-probabilities of frames and of mirrored frames.
+    With `mirrored` it answers, unless it learns, by the mean of the logits of frames and of mirrored frames.
     """
 
     def __init__(self, model: nn.Module, size: tuple[int, int], *, mirrored: bool = False):
@@ -156,14 +156,14 @@ class Sized(nn.Module):
         self.model, self.size, self.mirrored = model, size, mirrored
 
     def forward(self, batch: Batch) -> Batch:
-        outputs = self.once(batch)
         if not self.mirrored or self.training:
-            return outputs
-        mirrored = self.once(batch | {gas: batch[gas].flip(-1) for gas in GASES})
-        named = [name for name in (*(f"{gas}_logits" for gas in GASES), "class_logits") if name in outputs]
-        other = {name: mirrored[name].flip(-1) if mirrored[name].ndim == 4 else mirrored[name] for name in named}
-        both = {name: (outputs[name].log_softmax(dim=1) + other[name].log_softmax(dim=1)) / 2 for name in named}
-        return outputs | both
+            return self.once(batch)
+        both = {gas: torch.cat([batch[gas], batch[gas].flip(-1)]) for gas in GASES}
+        outputs = self.once(both | {"present": batch["present"].repeat(2, 1)})
+        halves = {name: x.chunk(2) for name, x in outputs.items()}
+        return {
+            name: (one + (other.flip(-1) if other.ndim == 4 else other)) / 2 for name, (one, other) in halves.items()
+        }
 
     def once(self, batch: Batch) -> Batch:
         """The answers to the frames as they are."""

@@ -55,7 +55,7 @@ class PlumeNet(nn.Module):
         fine = self.features(frames, present[:, None, None, None])
         logits = torch.cat([head(x) for head, x in zip(self.masks, fine.chunk(2), strict=True)])  # (2 B, 3, H/2, W/2)
         # the class learns from amounts in the mask, but does not bend the mask to its own end: detach
-        probability, own = logits.detach().softmax(dim=1), resize(frames, fine.shape[-2:])
+        probability, own = softmax(logits.detach()), resize(frames, fine.shape[-2:])
         amounts = [self.measure(own, probability, fine)]
         if not self.one_camera:
             amounts.append(self.scales(own, swapped(own * present[:, None, None, None]), probability, spread))
@@ -154,6 +154,12 @@ def standardised(frame: Tensor) -> tuple[Tensor, Tensor]:
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x) in steps that ONNX Runtime is fast at; its own takes several times as long."""
     return x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))
+
+
+def softmax(x: Tensor) -> Tensor:
+    """`x.softmax(dim=1)`, for the same reason."""
+    raised = (x - x.amax(dim=1, keepdim=True)).exp()
+    return raised / raised.sum(dim=1, keepdim=True)
 
 
 def swapped(x: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
-"""Segment the plumes in recorded frames and name the rumen's health: a mask for each frame, a row for each pair."""
+"""Segment the plumes in recorded frames and name the rumen's health: a mask for each frame, a row for each pair.
+
+`smellkit export plume --onnx FILE` writes the same model as one file: co2, ch4 (1, 1, 240, 320) grey from 0 to 255;
+present (1, 2), 1 where there is a frame --> co2_mask, ch4_mask (1, 240, 320) of 0 background, 1 tube, 2 gas;
+probability (1, 3) of Healthy, Transitional, Acidotic
+"""
 
 from __future__ import annotations
 
 import csv
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,22 +20,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from smellkit import checkpoint, paths
+from smellkit import checkpoint, export, paths
 from smellkit.checks import Report
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
 from smellkit.plume import CLASSES, GASES, models
 from smellkit.plume import annotations as tables
+from smellkit.plume.annotations import FEATURES, Rule, features
 from smellkit.plume.layers import resize
 from smellkit.plume.models import Sized, normalise, to_size
-from smellkit.plume.pictures import FEATURES, Rule, features
 from smellkit.task import Batch
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
 TABLE, MASKS = "predictions.csv", "masks"  # what is written
 BATCH = 16  # pairs that the model sees at a time
+SIZE = (240, 320)  # of the frames that the ONNX file takes
+INPUTS, OUTPUTS = (*GASES, "present"), (*(f"{gas}_mask" for gas in GASES), "probability")
 MADE_BY = "python -m smellkit.study.plume.release RUN FOLDER"
 Frame = NDArray[np.uint8]
 Pair = tuple[str, str]  # of CO2 and CH4: frames as the annotations call them, or their masks; "" is a missing one
@@ -114,12 +121,11 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "") -> str:
     """Write predictions.csv and masks/ into the folder `out`, for every pair of DIR's paired annotations.
 
     The paths of the masks (8-bit PNG: 0 background, 1 tube, 2 gas) are those of the frames, below `out`/masks; see
-    `mask_names`. All is written or nothing, in place of an earlier prediction; what else is in `out` stays. `split` is
-    train, valid or test; all that are there without.
+    `mask_names`. All is written or nothing; an earlier prediction in `out` is refused. `split` is train, valid or test;
+    all that are there without.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = tables.find(folder), Path(out)
     asked = pairs(folder, split=split)
-    _refuse_loss(out, folder=folder, frames=[name for pair in asked for name in pair if name])
     predictor, names = PlumePredictor.load(weights), mask_names(asked)
     rule, report = Rule.of(folder), Report()
     count: Counter[int] = Counter()
@@ -127,7 +133,7 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "") -> str:
     def read(name: str) -> Frame | None:
         return _frame(tables.located(folder, name), rule, predictor.ranges, report) if name else None
 
-    with _all_or_nothing(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
+    with _new(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for start in range(0, len(asked), BATCH):
@@ -150,10 +156,7 @@ def pairs(folder: Path, *, split: str = "") -> list[Pair]:
 
     A row whose missing_modality names a gas has no frame of it, whatever stands there.
     """
-    splits = [split] if split else tables.splits_in(folder, paired=True)
-    if not splits:
-        names = " or ".join(tables.annotation_file("", name, paired=True).name for name in tables.SPLITS)
-        raise DataError(f"There is no {names} in {folder}", hint="smellkit data pair DIR writes it from annotations")
+    splits = [split] if split else tables.splits_in(folder, paired=True) or tables.splits_in(folder)
     rows = [tables.read_pairs(folder, name, labels=False) for name in splits]
     return [pair for table in rows for pair in zip(table["co2_frame"], table["ch4_frame"], strict=True)]
 
@@ -161,20 +164,19 @@ def pairs(folder: Path, *, split: str = "") -> list[Pair]:
 def mask_names(asked: Sequence[Pair]) -> list[Pair]:
     """Where the masks of each pair go, "" for a missing frame: `f/a.bmp` has its mask in masks/f/a.png.
 
-    Where several masks would have that name (`f/a.png` is another frame, or `f/a.bmp` is in several pairs), the pair's
-    row in the table and the gas are added to each of them: masks/f/a_3_co2.png.
+    Where two would have one name (`f/a.png` is another frame, or `f/a.bmp` is in several pairs), all are called after
+    the pair's row in the table and the gas: masks/3_co2.png.
     """
-    usual = [[(Path(MASKS) / name).with_suffix(".png").as_posix() if name else "" for name in pair] for pair in asked]
-    taken = Counter(name.casefold() for pair in usual for name in pair)  # a disk may not tell A from a
-    for row, pair in enumerate(usual, start=1):
-        for place, gas in enumerate(GASES):
-            if pair[place] and taken[pair[place].casefold()] > 1:
-                stem = f"{pair[place].removesuffix('.png')}_{row}_{gas}"
-                while f"{stem}.png".casefold() in taken:
-                    stem += "_"
-                pair[place] = f"{stem}.png"
-                taken[pair[place].casefold()] = 1
-    return [(co2, ch4) for co2, ch4 in usual]
+
+    def name(frame: str) -> str:
+        return f"{MASKS}/{Path(frame).with_suffix('.png').as_posix()}" if frame else ""
+
+    names = [(name(co2), name(ch4)) for co2, ch4 in asked]
+    known = [one.casefold() for pair in names for one in pair if one]  # a disk may not tell A from a
+    if len(set(known)) == len(known):
+        return names
+    rows = ((f"{MASKS}/{row}", pair) for row, pair in enumerate(asked, start=1))
+    return [(co2 and f"{row}_co2.png", ch4 and f"{row}_ch4.png") for row, (co2, ch4) in rows]
 
 
 def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Frame:
@@ -190,57 +192,53 @@ def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Fra
     return frame
 
 
-def _refuse_loss(out: Path, *, folder: Path, frames: Sequence[str]) -> None:
-    """Refuse an `out` that is not a folder, where the frames come from, or whose masks no prediction has written."""
-    file = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
-    if file:
-        raise OptionError(f"--out {out}: {file} is a file", hint="name a folder")
-    read = {tables.located(folder, name).resolve() for name in frames}
-    if folder.resolve() == out.resolve() or any(path.is_relative_to((out / MASKS).resolve()) for path in read):
-        raise OptionError(f"--out {out} would overwrite what is in {folder}", hint="name another folder")
-    earlier = _earlier(out / TABLE)
-    for path in [*out.glob(MASKS), *(out / MASKS).rglob("*")]:
-        plain_folder = path.is_dir() and not path.is_symlink()
-        if not plain_folder and path.relative_to(out).as_posix() not in earlier:
-            raise OptionError(f"{path} is not a mask of an earlier prediction", hint="name another folder for --out")
-
-
-def _earlier(table: Path) -> set[str]:
-    """The masks that an earlier prediction says it has written."""
-    if not table.exists():
-        return set()
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        if tuple(header) != COLUMNS:
-            raise ValueError(f"other columns: {header}")
-        return {name for row in rows for name in row[-len(GASES) :]}
-    except (OSError, ValueError, csv.Error) as why:
-        raise OptionError(f"{table} is not an earlier prediction: {why}", hint="name another folder for --out") from why
-
-
 @contextmanager
-def _all_or_nothing(out: Path) -> Iterator[Path]:
-    """Yield an empty folder; its table and its masks take their places in `out` only when the block succeeds.
+def _new(out: Path) -> Iterator[Path]:
+    """Yield an empty folder; its masks and its table take their places in `out`, where nothing is replaced, at the end.
 
-    Where a file there is held fast, all stays as it was.
+    They do so only when the block succeeds, the table last.
     """
+    if file := next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None):
+        raise OptionError(f"--out {out}: {file} is a file", hint="name a folder")
+    for there in (out / TABLE, out / MASKS):
+        if there.exists():
+            raise OptionError(f"{there} is there already", hint="name another folder for --out, or delete it first")
     beside = out if out.is_dir() else out.parent  # a folder that is there may be all that can be written to
     beside.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".predictions.", dir=beside))
-    try:
+    with tempfile.TemporaryDirectory(prefix=".predictions.", dir=beside) as name:
+        part = Path(name)
         (part / MASKS).mkdir()
         yield part
         out.mkdir(exist_ok=True)
-        masks, old = out / MASKS, part / "earlier"
-        if masks.exists():
-            masks.rename(old)
-        try:
-            (part / TABLE).replace(out / TABLE)
-        except OSError:
-            if old.exists():
-                old.rename(masks)
-            raise
-        (part / MASKS).rename(masks)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for made in (MASKS, TABLE):
+            (part / made).rename(out / made)
+
+
+class Frames(nn.Module):
+    """A model that takes grey frames from 0 to 255 and gives masks and probabilities."""
+
+    def __init__(self, model: Sized):
+        super().__init__()
+        self.model = model
+
+    def forward(self, co2: Tensor, ch4: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+        there = present[:, :, None, None, None]
+        frames = {"co2": normalise(co2 / 255) * there[:, 0], "ch4": normalise(ch4 / 255) * there[:, 1]}
+        outputs = self.model(frames | {"present": present})
+        masks = [outputs[f"{gas}_logits"].argmax(dim=1) for gas in GASES]
+        return (*masks, outputs["class_logits"].softmax(dim=1))
+
+
+def onnx(weights: Path, *, out: Path) -> str:
+    """Write the model in the folder `weights` as ONNX to `out`, checked on pairs with and without a missing gas."""
+    random = np.random.default_rng(0)
+    examples = [example(random, present=present) for present in ((1, 1), (1, 0), (0, 1)) * 4]
+    module = Frames(PlumePredictor.load(weights).model).eval()
+    return export.onnx(module, out, examples=examples, inputs=INPUTS, outputs=OUTPUTS, each="pair")
+
+
+def example(random: np.random.Generator, *, present: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor, Tensor]:
+    """Two noisy grey frames with soft bright and dark places, and which of them are there."""
+    soft = F.interpolate(torch.as_tensor(random.normal(110, 40, (2, 1, 5, 6))), SIZE, mode="bicubic")
+    noisy = (soft + torch.as_tensor(random.normal(0, 3, soft.shape))).clamp(0, 255).round().float()
+    return noisy[:1], noisy[1:], torch.tensor([present], dtype=torch.float32)

@@ -18,6 +18,7 @@ from smellkit.gcode.recordings import CONTINUOUS, CURRENT, NODES, OPERATIONS, PO
 INCH = 25.4
 RAPID = 45.0  # mm a second
 ABSENT = ("frame_b2", "spindle1", "xa_motor", "y_bed__1", "y_bed__2")  # never there; of the others one a recording
+Sense = Callable[[np.ndarray], tuple[np.ndarray | float, float, int]]  # gains -> value, noise, digits
 Move = tuple[str, float, float, float, float]  # line, x, y, z in inches, mm a second
 
 
@@ -103,9 +104,7 @@ def record(
     drive = np.column_stack([np.ones(n), np.abs(velocity)]) @ body["drive"]
     for axis, name in enumerate(CURRENT):
         table[name] = _noisy(drive[:, axis], 0.01, 3, random)
-    sensed: dict[
-        str, Callable[[np.ndarray], tuple[np.ndarray | float, float, int]]
-    ] = {  # gains -> value, noise, digits
+    sensed: dict[str, Sense] = {
         "accelerometer": lambda gain: (gain[0] + 0.002 * harsh * push @ gain[1:4], 0.004 * harsh, 3),
         "gyroscope": lambda gain: (0.02 * velocity @ gain[1:4], 0.15 * harsh, 2),
         "magnetometer": lambda gain: (20 * gain[0] + 0.3 * place @ gain[1:4], 0.4, 1),

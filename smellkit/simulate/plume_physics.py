@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def emission(ph: Array | float, *, random: np.random.Generator | None = None) ->
 
 @dataclass(frozen=True)
 class Scene:
-    """One video before any pixel: what was drawn for it."""
+    """One video before any pixel: what was drawn for it; what has a default is in scenes of WIDE alone."""
 
     chosen: dict[str, float]  # of STANDARD or WIDE
     camera: tuple[dict[str, float], dict[str, float]]  # the same names, drawn again for each gas
@@ -111,19 +111,12 @@ class Scene:
     panels: Array  # (panels, 5): centre, half sizes, kelvin
     shift: Array  # (2, 2) where each camera points, in heights
     frames: int
-    extra: Extra | None = None
-
-
-@dataclass(frozen=True)
-class Extra:
-    """What WIDE adds to a scene."""
-
-    texture: float
-    cloud: float
-    fields: Array  # (2, scales, rows, columns): lattices of texture and cloud
-    bodies: Array  # (bodies, 6): centre, two sizes, turn, kelvin
-    flat: Array  # (2,) of each camera
-    negative: Array  # (2,)
+    texture: float = 0.0
+    cloud: float = 0.0
+    fields: Array | None = None  # (2, scales, rows, columns): lattices of texture and cloud
+    bodies: Array | tuple = ()  # (bodies, 6): centre, two sizes, turn, kelvin
+    flat: Array | tuple = (0, 0)  # of each camera
+    negative: Array | tuple = (0, 0)
 
 
 class Video(NamedTuple):
@@ -151,9 +144,8 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
     frequency, amplitude = random.normal(0, 1.5, WAVES), strength / np.sqrt((strength**2).sum())
     panels = random.uniform([0, 0, 0.04, 0.04, 0], [1.4, 1, 0.4, 0.4, 1], (5, 5))[: int(one["panels"])]
     panels[:, 4] = np.interp(panels[:, 4], [0, 1], ranges["panel_kelvin"])
-    extra = _extra(random.spawn(1)[0]) if wide else None
     return Scene(
-        extra=extra,
+        **(_extra(random.spawn(1)[0]) if wide else {}),
         chosen=one,
         camera=(both[0], both[1]),
         log_emission=log_emission,
@@ -172,13 +164,14 @@ def scene(ph: float, *, frames: int, random: np.random.Generator, wide: bool = F
     )
 
 
-def _extra(random: np.random.Generator) -> Extra:
+def _extra(random: np.random.Generator) -> dict[str, Any]:
+    """What WIDE adds to a scene."""
     bodies = random.uniform([0, 0, 0.04, 0.04, 0, 0], [1.4, 1, 0.3, 0.3, np.pi, 1], (BODIES, 6))
     bodies = bodies[: random.integers(BODIES + 1)]
     bodies[:, 5] = np.interp(bodies[:, 5], [0, 1], BODY_KELVIN)
-    texture, cloud = random.uniform(*TEXTURE), random.uniform(*CLOUD)
-    fields = random.standard_normal((2, len(SCALES), FINE * CENTRE_ROWS, FINE * CENTRE_COLUMNS))
-    return Extra(texture, cloud, fields, bodies, random.uniform(*FLAT, 2), random.uniform(*NEGATIVE, 2))
+    extra = {"bodies": bodies, "texture": random.uniform(*TEXTURE), "cloud": random.uniform(*CLOUD)}
+    extra["fields"] = random.standard_normal((2, len(SCALES), FINE * CENTRE_ROWS, FINE * CENTRE_COLUMNS))
+    return extra | {"flat": random.uniform(*FLAT, 2), "negative": random.uniform(*NEGATIVE, 2)}
 
 
 def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator, gases: Sequence[str] = GASES) -> Video:
@@ -190,24 +183,23 @@ def render(scene: Scene, *, size: tuple[int, int], random: np.random.Generator, 
     aspect = width / height
     x, y = (np.arange(width) + 0.5) / height, (np.arange(height) + 0.5) / height
     depth = _optical_depth(scene, x, y, aspect=aspect)
-    if scene.extra:
-        depth *= _texture(scene.extra, x, y, frames=scene.frames)
-    frames, masks = (np.zeros(depth.shape, np.uint8) for _ in range(2))
+    if scene.texture:
+        depth *= _texture(scene, x, y)
+    frames, masks = np.zeros((2, *depth.shape), np.uint8)
     contrast = np.zeros(depth.shape[:2])
     for gas in map(GASES.index, gases):
-        camera = scene.camera[gas]
-        wall = _wall(scene, camera, x + scene.shift[gas, 0], y + scene.shift[gas, 1], aspect=aspect)
-        tube, profile = _tube(scene, camera, x + scene.shift[gas, 0], y + scene.shift[gas, 1], aspect=aspect)
+        camera, seen_from = scene.camera[gas], (x + scene.shift[gas, 0], y + scene.shift[gas, 1])
+        wall = _wall(scene, camera, *seen_from, aspect=aspect)
+        tube, profile = _tube(scene, camera, *seen_from, aspect=aspect)
         behind = ((scene.kelvin - wall) * (1 - tube)).astype(np.float32)
         seen = -np.expm1(-depth[:, gas]) * behind
-        unseen = 0.25 * scene.extra.cloud if scene.extra else 0.0
-        threshold = VISIBLE * np.sqrt(camera["netd"] ** 2 + scene.chosen["clutter"] ** 2 + unseen**2)
+        unseen = scene.chosen["clutter"] ** 2 + (0.25 * scene.cloud) ** 2
+        threshold = VISIBLE * np.sqrt(camera["netd"] ** 2 + unseen)
         masks[:, gas] = np.where(tube > 0.5, TUBE, np.where(np.abs(seen) > threshold, GAS, BACKGROUND))
         contrast[:, gas] = np.abs(seen).sum(axis=(1, 2)) / height**2
         still = wall * (1 - tube) + scene.chosen["tube_kelvin"] * profile * tube
-        frames[:, gas] = _counts(seen + still.astype(np.float32), camera, random=random)
-        if scene.extra:
-            frames[:, gas] = _processed(frames[:, gas], scene.extra.flat[gas], scene.extra.negative[gas] > 0)
+        counts = _counts(seen + still.astype(np.float32), camera, random=random)
+        frames[:, gas] = _processed(counts, scene.flat[gas], scene.negative[gas] > 0)
     return Video(frames, masks, contrast)
 
 
@@ -270,6 +262,10 @@ def _bell(z: Array) -> Array:
     return np.exp(-0.5 * z**2)
 
 
+def _step(z: Array) -> Array:
+    return 0.5 * (1 + np.tanh(z))
+
+
 def _wall(scene: Scene, camera: dict[str, float], x: Array, y: Array, *, aspect: float) -> Array:
     """Temperature of what lies behind the gas, (rows, columns): a slope, soft patches, clutter, panels."""
     one = scene.chosen
@@ -281,13 +277,17 @@ def _wall(scene: Scene, camera: dict[str, float], x: Array, y: Array, *, aspect:
         across = _step((half_width - np.abs(x - left)) / soft)
         down = _step((half_height - np.abs(y - top)) / soft)
         wall += kelvin * down[:, None] * across
-    if scene.extra:
-        wall += scene.extra.cloud * _scales(scene.extra.fields[1], x, y, blur=camera["psf"])
-        for left, top, wide, high, turn, kelvin in scene.extra.bodies:
-            right, below = x - left, (y - top)[:, None]
-            u, v = right * np.cos(turn) + below * np.sin(turn), below * np.cos(turn) - right * np.sin(turn)
-            wall += kelvin * _bell((u / wide) ** 2 + (v / high) ** 2)
+    if scene.fields is not None:
+        wall += scene.cloud * _scales(scene.fields[1], x, y, blur=camera["psf"])
+    for left, top, wide, high, turn, kelvin in scene.bodies:
+        right, below = turned(x - left, (y - top)[:, None], turn)
+        wall += kelvin * _bell((right / wide) ** 2 + (below / high) ** 2)
     return wall
+
+
+def turned(right: Array, down: Array, turn: float) -> tuple[Array, Array]:
+    """Coordinates along a direction of `turn` radians, and across it."""
+    return right * np.cos(turn) + down * np.sin(turn), down * np.cos(turn) - right * np.sin(turn)
 
 
 def _scales(lattices: Array, x: Array, y: Array, *, blur: float) -> Array:
@@ -295,11 +295,12 @@ def _scales(lattices: Array, x: Array, y: Array, *, blur: float) -> Array:
     return sum(_field(one, x, y, size=size, blur=blur) * size**0.5 for one, size in fields) / sum(SCALES) ** 0.5
 
 
-def _texture(extra: Extra, x: Array, y: Array, *, frames: int) -> NDArray[np.float32]:
+def _texture(scene: Scene, x: Array, y: Array) -> NDArray[np.float32]:
     """Factors of the depth (frames, gases, rows, columns), around 1: eddies that the puffs are too smooth for."""
-    move = 0.04 * np.arange(frames)
-    fields = [[_scales(extra.fields[0], x - step, y - gas, blur=0.004) for gas in (0.0, 0.02)] for step in move]
-    return np.exp(extra.texture * np.array(fields) - extra.texture**2 / 2).astype(np.float32)
+    assert scene.fields is not None  # where there is a texture
+    move, lattices = 0.04 * np.arange(scene.frames), scene.fields[0]
+    fields = [[_scales(lattices, x - step, y - gas, blur=0.004) for gas in (0.0, 0.02)] for step in move]
+    return np.exp(scene.texture * np.array(fields) - scene.texture**2 / 2).astype(np.float32)
 
 
 def _field(lattice: Array, x: Array, y: Array, *, size: float, blur: float) -> Array:
@@ -319,18 +320,12 @@ def _field(lattice: Array, x: Array, y: Array, *, size: float, blur: float) -> A
 def _tube(scene: Scene, camera: dict[str, float], x: Array, y: Array, *, aspect: float) -> tuple[Array, Array]:
     """How much of each pixel the tube covers (0 to 1), and the tube's temperature across it, both (rows, columns)."""
     nozzle, direction = _nozzle(scene, aspect)
-    right, down = x - nozzle[0], (y - nozzle[1])[:, None]
-    along = right * np.cos(direction) + down * np.sin(direction)
-    across = down * np.cos(direction) - right * np.sin(direction)
+    along, across = turned(x - nozzle[0], (y - nozzle[1])[:, None], direction)
     half = scene.chosen["tube_width"] / 2
     soft = 0.5 * camera["psf"] + 1e-4
     cover = _step(-along / soft) * _step((half - np.abs(across)) / soft)
     profile = 1 - scene.chosen["roundness"] * np.clip(across / half, -1, 1) ** 2
     return cover, profile
-
-
-def _step(z: Array) -> Array:
-    return 0.5 * (1 + np.tanh(z))
 
 
 def _counts(kelvin: NDArray[np.float32], camera: dict[str, float], *, random: np.random.Generator) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from smellkit.plume import BACKGROUND, GAS, TUBE
-from smellkit.simulate.plume_physics import Array, Video, emission
+from smellkit.simulate.plume_physics import Array, Video, emission, turned
 
 REVERSED = 0.08  # share of frames with reversed polarity
 Random = np.random.Generator
@@ -34,9 +34,7 @@ class Outlet(NamedTuple):
 
     def along(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Coordinates along the direction from the end on, and across it."""
-        right, down = x - self.end[0], y - self.end[1]
-        cos, sin = np.cos(self.direction), np.sin(self.direction)
-        return right * cos + down * sin, down * cos - right * sin
+        return turned(x - self.end[0], y - self.end[1], self.direction)
 
 
 def film(
@@ -207,8 +205,7 @@ def _stalls(x: Array, y: Array, random: Random) -> tuple[Array, float]:
         )
     for _ in range(int(random.integers(0, 5))):  # bodies, as large as a plume
         a, b, turn = *random.uniform(0.06, 0.3, 2), random.uniform(0, np.pi)
-        one, two = x - random.uniform(0, 1.4), y - random.uniform(0, 1)
-        u, v = one * np.cos(turn) + two * np.sin(turn), two * np.cos(turn) - one * np.sin(turn)
+        u, v = turned(x - random.uniform(0, 1.4), y - random.uniform(0, 1), turn)
         wall += random.uniform(-0.3, 0.4) * np.exp(-0.5 * ((u / a) ** 2 + (v / b) ** 2) ** 2)
     return wall, clutter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ import click
 
 FOLDER = click.Path(path_type=Path)
 JSON = click.option("--json", "out", type=FOLDER, help="Where the figures go; of rows, those not run now are kept.")
+SAVE = click.option("--save", "folder", type=FOLDER, help="Only train the weights to ship; keep them there.")
 
 
 def measure(bench: str, out: Path | None, command: str, *given: Any, resumes: bool = True, **options: Any) -> None:
-    """Run a bench of the study, which `resumes` what `out` has already, print its report, and keep its result."""
-    from smellkit.study import evaluate
+    """Run a bench of the study, which `resumes` what `out` has already, show its tables, and keep its result."""
+    from smellkit.study import evaluate, published
 
-    module = import_module(f"smellkit.study.{bench}")
     before = {"earlier": evaluate.earlier(out)} if resumes else {}
-    result = module.run(*given, progress=click.echo, **before, **options)
-    click.echo(module.report(result))
+    result = import_module(f"smellkit.study.{bench}").run(*given, progress=click.echo, **before, **options)
+    click.echo(published.text(command.split()[2], result))
     keep(result, out, command)
 
 
@@ -30,6 +30,25 @@ def keep(result: Mapping[str, Any], out: Path | None, command: str) -> None:
 
     if out:
         click.echo(f"{evaluate.publish(out, result, command=command)}")
+
+
+def bench(name: str, study: str, about: str, *options: Callable, save: str = "") -> click.Command:
+    """The command `smellkit bench NAME`: what the `options` ask of a study is measured, shown and kept.
+
+    Where the study makes weights that ship, `save` is their function in `odour.release`, for the option --save.
+    """
+
+    def call(out: Path | None, data: str, folder: Path | None = None, **asked: Any) -> None:
+        if folder:
+            ship = getattr(import_module("smellkit.study.odour.release"), save)
+            click.echo(ship(data, folder, progress=click.echo))
+            return
+        seeds = f" --seeds {asked['seeds']}" if "seeds" in asked else ""
+        measure(study, out, f"smellkit bench {name} --data DIR{seeds}", data, **asked)
+
+    for option in (*((SAVE,) if save else ()), JSON, *reversed(options)):
+        call = option(call)
+    return click.command(name, help=about)(call)
 
 
 @click.group()

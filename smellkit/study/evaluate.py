@@ -94,7 +94,9 @@ def evaluate(
         except ImportError as why:
             progress(f"{name}: left out, {why}")
         else:
-            progress(f"{name}: {', '.join(_headline(rows[name]))}   ({rows[name]['seconds']:.0f} s)")
+            splits = {split: figures for split, figures in rows[name].items() if split not in RESUMED}
+            told = [f"{split} {percent(next(iter(one.values())))}" for split, one in splits.items() if one["by_seed"]]
+            progress(f"{name}: {', '.join(told)}   ({rows[name]['seconds']:.0f} s)")
     return {"about": content, "stamp": runs.stamp(), "rows": rows}
 
 
@@ -147,9 +149,3 @@ def _minus(first: Measure, second: Measure) -> Measure:
 
 def _value(measure: Measure, groups: ArrayLike) -> float:
     return measure(np.arange(len(np.asarray(groups)))) if callable(measure) else float(np.mean(np.asarray(measure)))
-
-
-def _headline(row: Mapping[str, Any]) -> list[str]:
-    """The first measure of each split, for a line of progress."""
-    splits = {split: figures for split, figures in row.items() if split not in RESUMED and figures["by_seed"]}
-    return [f"{split} {percent(next(iter(figures.values())))}" for split, figures in splits.items()]

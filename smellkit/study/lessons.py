@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -94,11 +94,11 @@ def explore(
     if headless():
         from IPython.display import HTML
 
-        text, begin = "", f'<details class="results" name="{escape(alt, quote=True)}" open>'
+        text, begin = "", f'<details class="results" name="{escape(alt)}"'
         for name, state in states.items():
             svg = plots.svg(draw(**{**first, **state}), alt=f"{alt}: {name}")
-            text += f'{begin}<summary>{escape(name)}</summary><figure class="smell-figure">{svg}</figure></details>'
-            begin = begin.replace(" open>", ">")  # the first alone is open, and opening another one closes it
+            shown = f'<summary>{escape(name)}</summary><figure class="smell-figure">{svg}</figure>'
+            text += f"{begin}{'' if text else ' open'}>{shown}</details>"  # opening another one closes the first
         return HTML(text)
     from ipywidgets import HTML as Picture
     from ipywidgets import FloatSlider, VBox
@@ -143,30 +143,21 @@ def terms(folder: Path = paths.HOME / "notebooks") -> dict[str, tuple[str, Path,
         words = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
         title = words[0].splitlines()[0].lstrip("# ")
         for paragraph in re.split(r"\n\s*\n", "\n\n".join(words)):
-            for sentence in _sentences(" ".join(paragraph.split())):
+            for sentence in re.split(r"(?<=[.?!])\s+(?=[A-Z<`*$])", " ".join(paragraph.split())):
+                plain = re.sub("</?dfn>", "", sentence).lstrip("> ")
+                plain = re.sub(r"\]\((\d\d_)", r"](notebooks/\1", plain)  # links lead there from site/, too
                 for term in re.findall(r"<dfn>(.*?)</dfn>", sentence):
-                    found.setdefault(term, (_plain(sentence), path, title))
+                    found.setdefault(term, (plain, path, title))
     return found
-
-
-def _plain(sentence: str) -> str:
-    """Without marks; links between notebooks lead there from site/, too."""
-    return re.sub(r"\]\((\d\d_)", r"](notebooks/\1", re.sub("</?dfn>", "", sentence).lstrip("> "))
-
-
-def _sentences(text: str) -> Sequence[str]:
-    """A paragraph's sentences; a point inside a number, a name or brackets ends none."""
-    return re.split(r"(?<=[.?!])\s+(?=[A-Z<`*$])", text)
 
 
 def glossary(folder: Path = paths.HOME / "notebooks") -> str:
     """The page of all terms as Quarto's markdown: term, explanation, and where it was first used."""
-    head = ["---", "title: Glossary", "subtitle: Words of the notebooks, as they are explained where they first appear",
-            "---", ""]  # fmt: skip
+    about = "subtitle: Words of the notebooks, as they are explained where they first appear"
     rows = sorted(terms(folder).items(), key=lambda item: item[0].lower())
     lines = [f"**{term}**: {said} [{title}](notebooks/{path.name})\n" for term, (said, path, title) in rows]
     made = "Made from the notebooks by `python -m smellkit.study.lessons`; what to correct stands there.\n"
-    return "\n".join([*head, *lines, made])
+    return "\n".join(["---", "title: Glossary", about, "---", "", *lines, made])
 
 
 def source(thing: Any) -> Any:

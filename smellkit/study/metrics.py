@@ -17,13 +17,8 @@ class Interval(NamedTuple):
     high: float
 
 
-def top_k(scores: ArrayLike, target: ArrayLike, *, k: int = 1) -> float:
-    """Share of rows whose target is among the `k` largest of `scores` (rows, classes)."""
-    return float(hits(scores, target, k=k).mean())
-
-
 def hits(scores: ArrayLike, target: ArrayLike, *, k: int = 1) -> NDArray[np.float64]:
-    """1.0 where the target is among the `k` largest scores, else 0.0; ties count against the target."""
+    """1.0 where the target is among the `k` largest scores (rows, classes), else 0.0; ties count against the target."""
     scores, target = np.asarray(scores), np.asarray(target)
     own = np.take_along_axis(scores, target[:, None], axis=1)
     return ((scores >= own).sum(axis=1) <= k).astype(np.float64)
@@ -54,11 +49,8 @@ def bootstrap(values: ArrayLike, *, groups: ArrayLike | None = None, rounds: int
     Windows of one recording are not independent: pass the recordings as `groups`, and whole recordings are drawn.
     """
     values = np.asarray(values, dtype=np.float64)
-    if groups is None:
-        sums, counts = values, np.ones(len(values))
-    else:
-        _, which = np.unique(np.asarray(groups), return_inverse=True)
-        sums, counts = np.bincount(which, weights=values), np.bincount(which).astype(float)
+    which = np.arange(len(values)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(which, weights=values), np.bincount(which).astype(float)
     drawn = np.random.default_rng(seed).integers(0, len(sums), size=(rounds, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -83,9 +75,8 @@ def over_seeds(values: Sequence[float]) -> Interval:
     """Mean over repetitions with a 95 % interval by Student's t; a single value has an infinite one."""
     from scipy import stats
 
-    sample = np.asarray(values, dtype=np.float64)
-    mean = float(sample.mean())
-    if len(sample) < 2:
+    mean = float(np.mean(values))
+    if len(values) < 2:
         return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half)

@@ -5,8 +5,9 @@ site/results.yaml says which tables a page shows of a file. A file without an en
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import yaml
 
 from smellkit import paths, runs
 from smellkit.errors import DataError
-from smellkit.tables import Figure, Table, markdown
+from smellkit.study.tables import Figure, Table, cell, markdown
 
 FOLDER = paths.HOME / "site" / "results"
+_parsed = functools.cache(yaml.safe_load)  # a page asks for the same text many times
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Result:
 def layouts(folder: Path = FOLDER) -> dict[str, Any]:
     """What site/results.yaml says: name -> title, command, tables."""
     file = folder.with_suffix(".yaml")
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return _parsed(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def read(folder: Path = FOLDER) -> dict[str, Result]:
@@ -55,18 +57,26 @@ def show(folder: Path = FOLDER) -> None:
     texts, pages = [], layouts(folder)
     for result in read(folder).values():
         texts += [f"### {result.title}", *map(markdown, result.tables[:1])]
-        made, page = made_by(result.name, result.command), pages.get(result.name, {}).get("page")
+        page = pages.get(result.name, {}).get("page")
         more = f" All {len(result.tables)} tables are on the page `results-{page}` of the site." if page else ""
-        texts.append(f"Made by `{made}`.{more}")
+        texts.append(f"Made by `{made_by(result.name, result.command)}`.{more}")
     for text in texts or ["*None yet.*"]:
         display(Markdown(text))
 
 
+def text(name: str, result: Mapping[str, Any]) -> str:
+    """The tables that a page shows of the `result` of a bench, for a terminal."""
+    parts = []
+    for table in _tables(result, layouts().get(name, {})):
+        rows = {row: map(cell, figures) for row, figures in table.rows}
+        shown = pd.DataFrame.from_dict(rows, orient="index", columns=table.columns).to_string()
+        parts.append(f"{table.title}\n{shown}\n")
+    return "\n".join(parts)
+
+
 def todo(folder: Path = FOLDER) -> pd.DataFrame:
     """The results that are not there, with their commands: columns result, command."""
-    absent = [
-        (name, each["command"]) for name, each in layouts(folder).items() if not (folder / f"{name}.json").exists()
-    ]
+    absent = [(name, one["command"]) for name, one in layouts(folder).items() if not (folder / f"{name}.json").exists()]
     return pd.DataFrame(absent, columns=["result", "command"])
 
 
@@ -81,21 +91,23 @@ def scores() -> pd.DataFrame:
 
 
 def _read(path: Path, layout: dict[str, Any]) -> Result:
-    """One result: the tables laid out for it or, without any, every single number under the keys that lead to it."""
     command = layout.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        every = [table for part in layout.get("tables", []) if (table := _table(raw, part)).rows]
-        if not every:
-            numbers = tuple((name, ((value, None, None),)) for name, value in _numbers(raw))
-            every = [Table("", "figure", ("value",), numbers)]
         command = command or (raw.get("made_by") or {}).get("command", "")
+        return Result(path.stem, layout.get("title", path.stem.replace("-", " ")), command, _tables(raw, layout))
     except (ValueError, AttributeError, TypeError, OSError) as why:
         raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
-    return Result(path.stem, layout.get("title", path.stem.replace("-", " ")), command, tuple(every))
 
 
-def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
+def _tables(raw: Mapping[str, Any], layout: dict[str, Any]) -> tuple[Table, ...]:
+    """The tables laid out or, where there is none, every single number under the keys that lead to it."""
+    tables = tuple(table for part in layout.get("tables", []) if (table := _table(raw, part)).rows)
+    numbers = [] if tables else [(name, ((value, None, None),)) for name, value in _numbers(raw)]
+    return tables or (Table("", "figure", ("value",), tuple(numbers)),)
+
+
+def _table(raw: Mapping[str, Any], layout: dict[str, Any]) -> Table:
     """The rows that `layout` names, with a figure for every column."""
     columns, where, begins = layout["columns"], layout.get("where", {}), layout.get("begins", "")
     rows = []
@@ -104,8 +116,7 @@ def _table(raw: dict[str, Any], layout: dict[str, Any]) -> Table:
         kept = all(isinstance(row, dict) and row.get(key) == value for key, value in where.items())
         if kept and str(name).startswith(begins) and any(figure is not None for figure in figures):
             rows.append((str(name).removeprefix(begins), figures))
-    conclusion = at(raw, layout["says"]) if "says" in layout else ""
-    note = " ".join(part for part in (layout.get("note", ""), conclusion) if part)
+    note = " ".join(filter(None, [layout.get("note"), at(raw, layout.get("says", "-"))]))
     how = {"smaller": tuple(layout.get("smaller", ())), "compete": layout.get("compete", True)}
     return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, **how)
 
@@ -114,28 +125,25 @@ def figure_at(row: Any, place: str | list[str], times: float) -> Figure | None:
     """The figure at `place` in `row`, with its interval where there is one."""
     first, *second = [place] if isinstance(place, str) else place
     value: Any = at(row, first)
-    low, high = (at(row, second[0]) if second else None) or (None, None)
+    ends = at(row, second[0]) if second else None
     if isinstance(value, dict):
-        value, low, high = value.get("value"), value.get("low"), value.get("high")
+        value, ends = value.get("value"), [value.get("low"), value.get("high")]
     if not isinstance(value, (int, float)):
         return None
-    value = float(value)
-    if low is None or high is None:
-        return value * times, None, None
-    return value * times, low * times, high * times
+    low, high = (None, None) if not ends or None in ends else (end * times for end in ends)
+    return float(value) * times, low, high
 
 
 def at(value: Any, place: str) -> Any:
     """What lies in nested dicts under keys joined by ` / `; None where there is nothing."""
     for key in place.split(" / ") if place else []:
-        value = value.get(key) if isinstance(value, dict) else None
+        value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def _numbers(value: dict[str, Any], name: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(value: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     """Every number in nested `value`, under the dotted keys that lead to it."""
-    for key, item in value.items():
-        if isinstance(item, dict):
-            yield from _numbers(item, f"{name}{key}.")
-        elif isinstance(item, (int, float)) and not isinstance(item, bool):
-            yield name + key, float(item)
+    for row in pd.json_normalize(dict(value), sep=".").to_dict("records"):
+        yield from (
+            (str(k), float(v)) for k, v in row.items() if isinstance(v, (int, float)) and not isinstance(v, bool)
+        )

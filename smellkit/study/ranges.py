@@ -9,12 +9,11 @@ import numpy as np
 
 from smellkit.checks.ranges import Ranges
 from smellkit.gcode import recordings as machine
-from smellkit.odour.mixtures import MIXTURE_GAS, STEPS
-from smellkit.odour.recordings import read_recordings
+from smellkit.odour.recordings import MIXTURE_GAS, STEPS, read_recordings
 from smellkit.odour.smell import board_ranges
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import FEATURES, Rule, features
+from smellkit.plume.annotations import FEATURES, Rule, features
 from smellkit.study.odour.mixture_data import read_mixtures, training_split
 
 

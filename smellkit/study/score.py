@@ -6,10 +6,9 @@ that are saved to ship meet the tests once for their card (`study.odour.release`
 
 from __future__ import annotations
 
+import datetime
 import json
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,6 @@ changed, so there were more. Shipped weights are scored once a release, by `smel
 
 | test | looked at, at least | by shipped weights | last, per cent | of |
 |---|---|---|---|---|"""
-Outcomes = Mapping[str, Outcome]  # test -> what the shipped weights scored on it
 
 
 class Tested(NamedTuple):
@@ -33,7 +31,7 @@ class Tested(NamedTuple):
 
     page: str
     measures: Sequence[str]
-    outcomes: Callable[[str], Outcomes]
+    outcomes: str  # "module:function" from a data folder to {test: what the shipped weights scored on it}
 
 
 def score(system: str, data: str, *, again: bool = False, file: Path = FILE) -> dict[str, Any]:
@@ -49,20 +47,22 @@ def score(system: str, data: str, *, again: bool = False, file: Path = FILE) -> 
             what = f"These weights were scored on {before[-1]['date']}: {file}"
             raise OptionError(what, hint="read the figures there; --again scores them once more, and says so")
         figures = {}
-        for test, one in TESTED[system].outcomes(data).items():
+        for test, one in options.resolve(TESTED[system].outcomes)(data).items():
             kept = {name: one.measures[name] for name in TESTED[system].measures}
-            figures[test] = {
-                name: interval._asdict() for name, interval in summarise([Outcome(one.groups, kept)]).items()
-            }
+            means = summarise([Outcome(one.groups, kept)])
+            figures[test] = {name: interval._asdict() for name, interval in means.items()}
         command = f"smellkit study score {system} --data DIR" + " --again" * again
         return append(file, system=system, weights=digest, command=command, figures=figures)
 
 
 def append(file: Path = FILE, *, system: str, weights: str, command: str, figures: Mapping) -> dict[str, Any]:
     """Add a look to the log, whole or not at all, and return it: of which weights (their sha256), on which tests."""
-    git = ["git", "-C", str(paths.HOME), "show", "-s", "--format=%cs", "HEAD"]
-    date = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    made = {"system": system, "date": date, "revision": runs.revision(), "weights": weights}
+    made = {
+        "system": system,
+        "date": datetime.date.today().isoformat(),
+        "revision": runs.revision(),
+        "weights": weights,
+    }
     plain = runs.plain({**made, "command": command, "figures": figures})
     with paths.writing(file), file.open("ab", buffering=0) as log:
         log.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
@@ -101,60 +101,8 @@ def _told(figure: Mapping[str, Any]) -> str:
     return percent(figure) if figure.get("low") is not None else f"{100 * figure['value']:.1f}"
 
 
-def _odour(data: str) -> Outcomes:
-    from smellkit.odour.recordings import read_recordings
-    from smellkit.odour.smell import SubstanceSmell
-    from smellkit.odour.windows import cut
-    from smellkit.study.odour.smellnet import outcome
-    from smellkit.study.odour.survey import other_sessions
-
-    smell = SubstanceSmell.load(paths.weights() / "odour")
-    parts = {"official split": read_recordings(data, "testing"), "another session": other_sessions(data)}
-    cuts = {name: cut(rows, smell.protocol, classes=smell.classes) for name, rows in parts.items() if rows is not None}
-    return {name: outcome(smell.scores(windows.values), windows) for name, windows in cuts.items()}
-
-
-def _mixture(data: str) -> Outcomes:
-    from smellkit.odour.mixture import dynamic_top_k, within_tolerance
-    from smellkit.odour.recordings import find
-    from smellkit.odour.smell import load_hybrid
-    from smellkit.study.odour.mixture_data import read_windows
-
-    hybrid, outcomes = load_hybrid(paths.weights() / "mixture"), {}
-    for name in ("seen", "unseen"):
-        if (find(data) / "mixture" / f"test_{name}").is_dir():
-            test = read_windows(find(data), f"test_{name}", copies=True)
-            ratios = hybrid.explain(test.counts, recording=test.recording)["ratios"]
-            right = {"top1_at_0.1": within_tolerance, "dynamic_top_k": dynamic_top_k}
-            measures = {measure: of(ratios, test.ratios) for measure, of in right.items()}
-            outcomes[f"{name} mixtures"] = Outcome(test.recording, measures)
-    return outcomes
-
-
-def _fusion(data: str) -> Outcomes:
-    """The shipped experts; pictures and sentences by probes that did not see them, and as those mistake them."""
-    from smellkit.odour.smell import Fused
-    from smellkit.study.odour.experts import untrained
-    from smellkit.study.odour.fusion import ALL, by_experts, name_of, outcomes
-    from smellkit.study.odour.scenes import read_scenes
-
-    scenes = read_scenes(data, seed=1)
-    experts = replace(Fused.load().experts, confusion=untrained(scenes).confusion)
-    table = outcomes(by_experts(experts, scenes), scenes, seed=1, subsets=[ALL])
-    tests = {"test": "seen mixtures, three senses", "unseen": "unseen mixtures, three senses"}
-    return {
-        words: table[f"{part}, {name_of(ALL)}"] for part, words in tests.items() if f"{part}, {name_of(ALL)}" in table
-    }
-
-
-def _gcode(data: str) -> Outcomes:
-    from smellkit.study.gcode.protocols import shipped
-
-    return shipped(data)
-
-
-def _plume(data: str) -> Outcomes:
-    """The test pairs of `data`, or of every simulator of `smellkit bench plume-worlds`."""
+def plume(data: str) -> Mapping[str, Outcome]:
+    """What the shipped model scores on the test pairs of `data`, or of every simulator of `bench plume-worlds`."""
     from smellkit.plume.predict import PlumePredictor
     from smellkit.study.plume import worlds
 
@@ -164,10 +112,13 @@ def _plume(data: str) -> Outcomes:
     return {f"simulator {world}": worlds.scored(model, world) for world in (*worlds.OWN, *worlds.WORLDS)}
 
 
+STUDY, SHARES = "smellkit.study", ("top1_at_0.1", "dynamic_top_k")
 TESTED = {
-    "odour": Tested("odour", ("top1", "top5"), _odour),
-    "mixture": Tested("scents", ("top1_at_0.1", "dynamic_top_k"), _mixture),
-    "fusion": Tested("scents", ("top1_at_0.1", "dynamic_top_k", "loudest"), _fusion),
-    "gcode": Tested("gcode", ("AR", "exact", "operation", "within_0.2_mm", "within_2_mm"), _gcode),
-    "plume": Tested("plume", ("miou", "balanced"), _plume),
+    "odour": Tested("odour", ("top1", "top5"), f"{STUDY}.odour.release:odour_outcomes"),
+    "mixture": Tested("scents", SHARES, f"{STUDY}.odour.release:mixture_outcomes"),
+    "fusion": Tested("scents", (*SHARES, "loudest"), f"{STUDY}.odour.release:fusion_outcomes"),
+    "gcode": Tested(
+        "gcode", ("AR", "exact", "operation", "within_0.2_mm", "within_2_mm"), f"{STUDY}.gcode.protocols:shipped"
+    ),
+    "plume": Tested("plume", ("miou", "balanced"), f"{STUDY}.score:plume"),
 }

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from smellkit import checkpoint, noses
-from smellkit.checks import Report, read_json, read_picture, readable
+from smellkit.checks import Report, fault, read_json, read_picture, readable
 from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
-from smellkit.odour import mixtures, predict, readers, recordings
+from smellkit.odour import predict, readers, recordings
 from smellkit.plume import annotations as tables
 from smellkit.sensors import GAS, SENSORS, SMELLNET
 from smellkit.study.odour.survey import survey
@@ -53,11 +53,11 @@ def _systems(folder: Path) -> Iterator[Report]:
         if tables.holds(place):
             yield plumes.check(place)
     try:
-        recordings.find(folder)
+        place = recordings.find(folder)
     except DataError:
-        pass
+        pass  # no folders of smells
     else:
-        yield survey(folder)
+        yield survey(place)
     places = [folder / name for name in ("", *machine.FOLDERS, "gcode", "recordings", "aligned")]
     if files := next(filter(None, (machine.files(place) for place in places if place.is_dir())), None):
         report = Report()
@@ -68,8 +68,7 @@ def _systems(folder: Path) -> Iterator[Report]:
 def _files(folder: Path) -> Report:
     """Single files and folders without a layout: each file by what it is."""
     report = Report()
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files:
+    for path in [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             report.files += not path.name.startswith(".") and _read(path, report)
         except SmellkitError as why:
@@ -104,10 +103,10 @@ def _csv(path: Path, report: Report) -> None:
     if predict.is_index(path, report):
         return
     if not any(name in header for name in GAS):
-        what = f"{path}, line 1: none of the columns of SmellNet's boards in {header[:80]!r}"
-        raise DataError(what, hint="another nose? `smellkit nose new` describes it; then check its folder")
+        hint = "another nose? `smellkit nose new` describes it; then check its folder"
+        raise fault(path, "columns of SmellNet's boards", repr(header[:80]), hint, line=1)
     if "Alcohol" not in header and ("C2H5CH" in header or "timestamp_ms" in header):
-        kind, columns, parts = "mixture", mixtures.MIXTURE_GAS, [mixtures.read_mixture(path, report=report)]
+        kind, columns, parts = "mixture", recordings.MIXTURE_GAS, [recordings.read_mixture(path, report=report)]
     else:
         kind, columns = "odour", SENSORS if "Altitude" in header else GAS
         parts = readers.read_stretches(path, SMELLNET, columns=columns, report=report)

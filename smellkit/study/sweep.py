@@ -98,7 +98,7 @@ def run(sweep: Sweep, factory: str, *, scheduler: str = "", workers: int = 2, fr
         futures = [pool.submit(partial(_one, **job)) for job in jobs]
         done = tqdm(as_completed(futures), total=len(jobs), desc=sweep.name, unit="run", dynamic_ncols=True)
         rows = [future.result() for future in done]
-    table = pd.DataFrame(rows).sort_values(["order", "seed"]).drop(columns="order").reset_index(drop=True)
+    table = pd.DataFrame(rows).sort_values(["order", "seed"], ignore_index=True).drop(columns="order")
     with paths.replacing(folder(sweep.name) / "runs.parquet") as part:
         table.to_parquet(part)
     return table
@@ -109,8 +109,7 @@ def summary(table: pd.DataFrame, *, score: str = "test.accuracy") -> pd.DataFram
     import pandas as pd
 
     options.check([score], table.columns, "The sweep has no score")
-    groups = table.groupby("case", sort=False)[score]
-    rows = [(case, *over_seeds(list(values)), len(values)) for case, values in groups]
+    rows = [(case, *over_seeds(one), len(one)) for case, one in table.groupby("case", sort=False)[score]]
     return pd.DataFrame(rows, columns=["case", "mean", "low", "high", "seeds"])
 
 
@@ -130,21 +129,21 @@ def _jobs(sweep: Sweep, factory: str, *, fresh: bool) -> list[dict[str, Any]]:
         for seed in sweep.seeds:
             name = f"sweep/{sweep.name}/{case.replace('/', '-')}/seed={seed}"
             row = {"case": case, "order": order, "seed": seed, **task_options, "run": name}
-            how = {"factory": factory, "task_options": task_options, "settings": settings | {"seed": seed}}
-            jobs.append({"row": row, "name": name, "fresh": fresh, **how})
+            how = {"task_options": task_options, "settings": settings | {"seed": seed}}
+            jobs.append({"row": row, "factory": factory, "fresh": fresh, **how})
     return jobs
 
 
-def _one(*, row: dict, name: str, factory: str, task_options: dict, settings: dict, fresh: bool) -> dict[str, Any]:
+def _one(*, row: dict, factory: str, task_options: dict, settings: dict, fresh: bool) -> dict[str, Any]:
     """One run, on a worker; a finished one with the same parameters is not run again."""
     import torch
 
     from smellkit.train import Settings, fit, parameters
 
     torch.set_num_threads(1)  # the workers share the machine's cores
-    task, how = options.resolve(factory)(**task_options), Settings(**settings)
-    old = Run(name, paths.runs() / name)
-    same = old.finished and old.params == parameters(task, how, task_options)
-    done = old if same and not fresh else fit(task, how, name=name, params=task_options)
+    task, how, name = options.resolve(factory)(**task_options), Settings(**settings), row["run"]
+    done = Run(name, paths.runs() / name)
+    if fresh or not done.finished or done.params != parameters(task, how, task_options):
+        done = fit(task, how, name=name, params=task_options)
     splits = {split: scores for split, scores in done.scores.items() if isinstance(scores, dict)}
     return row | {f"{split}.{score}": value for split, scores in splits.items() for score, value in scores.items()}

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -44,8 +45,8 @@ def versus(kit: Call, peer: Call, *, rounds: int, before: Call = lambda: None) -
     ratios = theirs / mine
     drawn = np.random.default_rng(0).choice(ratios, (2000, rounds))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    ratio = {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}
-    return {"ratio": ratio, "seconds": float(np.median(mine)), "peer": float(np.median(theirs)), "rounds": rounds}
+    row = once(float(np.median(mine)), float(np.median(theirs)), rounds=rounds)
+    return row | {"ratio": {"value": float(np.median(ratios)), "low": float(low), "high": float(high)}}
 
 
 def timed(call: Call) -> float:
@@ -67,6 +68,41 @@ def arithmetic(count: float) -> float:
 
     square = torch.rand(1024, 1024)
     return count / (2 * 1024**3 / min(timed(lambda: square @ square) for _ in range(9)))
+
+
+def traffic(count: float) -> float:
+    """Seconds that so many bytes take here at best, on one thread: a copy of 1.5 MB, which stays in the cache."""
+    import torch
+
+    source = torch.rand(3 * 2**17)
+    out = torch.empty_like(source)
+    return count / (2 * source.nbytes / min(timed(lambda: out.copy_(source)) for _ in range(99)))
+
+
+def roofline(call: Call) -> float:
+    """Seconds that the operators of torch in `call` take here at best: the longer of arithmetic and bytes of each.
+
+    What is done in numpy beside counts as nothing.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+    from torch.utils.flop_counter import flop_registry
+
+    counted: list[tuple[float, int]] = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out, flops = func(*args, **(kwargs or {})), flop_registry.get(func._overloadpacket)
+            if not func.is_view:
+                tensors = [one for one in tree_leaves([args, kwargs, out]) if isinstance(one, torch.Tensor)]
+                counted.append((flops(*args, out_val=out) if flops else 0, sum(one.nbytes for one in tensors)))
+            return out
+
+    with torch.no_grad(), Count():
+        call()
+    a_flop, a_byte = arithmetic(1), traffic(1)
+    return sum(max(flops * a_flop, size * a_byte) for flops, size in counted)
 
 
 def peak(*words: str) -> float:
@@ -94,15 +130,8 @@ def session(file: Path) -> Any:
 @contextmanager
 def own_work(folder: Path) -> Iterator[None]:
     """Kept tables and runs lie in `folder`."""
-    names = {"SMELLKIT_WORK": str(folder / "work"), "SMELLKIT_RUNS": str(folder / "runs")}
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
+    with mock.patch.dict(os.environ, SMELLKIT_WORK=str(folder / "work"), SMELLKIT_RUNS=str(folder / "runs")):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({name: value} if value is not None else {})
 
 
 def recordings(folder: Path, count: int) -> list[Path]:

@@ -4,8 +4,6 @@ Frames and parser are in CPU time, best of some rounds: the rest of a busy machi
 fake clock or on a pty; everything else is real time.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import random
@@ -14,18 +12,25 @@ import statistics
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any
+
+import click
 
 from smellkit.device import frames
 from smellkit.device.clock import Clock
 from smellkit.device.errors import LinkError
 from smellkit.device.frames import Parser
-from smellkit.device.jobs import dialects
+from smellkit.device.jobs import DIALECTS
+from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
 from smellkit.device.virtual import VirtualNeckWear
-from smellkit.device.watchdog import order
+from smellkit.device.watchdog import order_stop
+from smellkit.study.commands import JSON, keep
+from smellkit.study.device.scenarios import run_all
 
 CHILD = """
 import sys, time
@@ -63,10 +68,16 @@ while True:
 """
 
 
+@click.command()
+@JSON
+@click.option("--long", is_flag=True, help="Also play a list of 300 s in real time.")
+def bench(out, long):
+    """Measure frames, parser, stop, watchdog and the fault scenarios of the NeckWear."""
+    keep(measure(progress=click.echo, long=long), out, "smellkit bench neckwear" + " --long" * long)
+
+
 def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str, Any]:
     """Return every figure by name. About two minutes; `long` adds a playlist of 300 s in real time."""
-    from smellkit.study.device.scenarios import run_all
-
     figures: dict[str, Any] = {}
     logging.getLogger("smellkit.device").setLevel(logging.ERROR)  # full disks are part of the scenarios
 
@@ -89,23 +100,13 @@ def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str,
     for name, times in (("stop_to_silence", stop_latencies(20)), ("stop_order_to_silence", order_latencies(20))):
         add(f"{name}_median_ms", round(statistics.median(times) * 1000, 2))
         add(f"{name}_worst_ms", round(max(times) * 1000, 2))
-    rounds = [(where, count, link) for link in dialects() for where, count in (("fake_clock", 10_000), ("pty", 300))]
-    for where, count, link in rounds:
-        pty, name = where == "pty", where if link == "handset" else f"{where}_{link}"
-        began = time.monotonic()
-        summary = run_all(count, pty=pty, link=link)
-        add(
-            f"scenarios_{name}",
-            {
-                "run": summary.scenarios,
-                "broken": [outcome.seed for outcome in summary.broken],
-                "silent_by_own_timer": summary.late_silence,
-                "slowest_call_of_its_bound": round(summary.slowest, 3),
-                "threads_left": summary.threads,
-                "descriptors_left": summary.descriptors,
-                "seconds": round(time.monotonic() - began, 1),
-            },
-        )
+    for link in DIALECTS:
+        for where, count in (("fake_clock", 10_000), ("pty", 300)):
+            name = where if link == "handset" else f"{where}_{link}"
+            began, summary = time.monotonic(), run_all(count, pty=where == "pty", link=link)
+            facts = asdict(summary) | {"broken": [seed for seed, _ in summary.broken]}
+            facts["slowest_call_of_its_bound"] = round(summary.slowest_call_of_its_bound, 3)
+            add(f"scenarios_{name}", facts | {"seconds": round(time.monotonic() - began, 1)})
     if long:
         drift, worst = playlist_drift()
         add("playlist_300_s_cumulative_drift_ms", round(drift * 1000, 2))
@@ -115,13 +116,7 @@ def measure(*, progress: Callable[[str], None], long: bool = False) -> dict[str,
 
 def frame_seconds(count: int = 20_000) -> float:
     """Seconds of CPU time to build one play frame: the best of five rounds."""
-    rounds = []
-    for _ in range(5):
-        began = time.thread_time()
-        for _ in range(count):
-            frames.play(3, 10_000)
-        rounds.append((time.thread_time() - began) / count)
-    return min(rounds)
+    return min(timeit.repeat(lambda: frames.play(3, 10_000), timer=time.thread_time, number=count, repeat=5)) / count
 
 
 def streams() -> dict[str, bytes]:
@@ -138,13 +133,13 @@ def streams() -> dict[str, bytes]:
 
 def parser_rate(stream: bytes, *, chunk: int = 4096) -> float:
     """Bytes a second through the parser: of CPU time, the best of five rounds."""
-    rates = []
-    for _ in range(5):
-        parser, began = Parser(), time.thread_time()
+
+    def parse() -> None:
+        parser = Parser()
         for at in range(0, len(stream), chunk):
             parser.feed(stream[at : at + chunk])
-        rates.append(len(stream) / (time.thread_time() - began))
-    return max(rates)
+
+    return len(stream) / min(timeit.repeat(parse, timer=time.thread_time, number=1, repeat=5))
 
 
 def fuzz(count: int) -> int:
@@ -196,7 +191,7 @@ def order_latencies(count: int) -> list[float]:
     for _ in range(count):
         with playing() as (device, _):
             began = Clock.now()
-            order("stop")
+            order_stop()
             await_silence(device, True)
             times.append((device.air[-1].end or math.inf) - began)
     return times
@@ -239,8 +234,6 @@ def _plays(child: subprocess.Popen, device: VirtualNeckWear) -> bool:
 
 def stop_latencies(count: int) -> list[float]:
     """Seconds from `stop()` to silence on a pty."""
-    from smellkit.device.neckwear import NeckWear
-
     times = []
     with NeckWear.open("virtual") as neck:
         assert neck.virtual is not None
@@ -258,8 +251,6 @@ def playlist_drift(seconds: float = 300.0) -> tuple[float, float]:
 
     The first is the driver's (medians, seconds); the second is how long a busy machine kept one waking.
     """
-    from smellkit.device.neckwear import NeckWear
-
     with NeckWear.open("virtual") as neck:
         assert neck.virtual is not None
         plan = neck.play_mixture([0.4, 0.3, 0.2, 0.1] + [0.0] * 8, seconds=seconds)

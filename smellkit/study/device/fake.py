@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from serial import SerialException, SerialTimeoutException
+
 from smellkit.device.clock import Step
 from smellkit.device.errors import PortError
 
@@ -15,8 +17,8 @@ from smellkit.device.errors import PortError
 class FakeClock:
     """Time that passes only when somebody waits: one thread, no luck, a day in a second.
 
-    `watch(due)` adds a source of deadlines that is not a driver, such as a virtual device. With `jitter` every
-    waking is up to 20 ms late, as on a busy machine.
+    `watch(due)` adds a source of deadlines that is not a driver, such as a virtual device: time never jumps over one.
+    With `jitter` every waking is up to 20 ms late, as on a busy machine.
     """
 
     def __init__(self, start: float = 1000.0, *, jitter: random.Random | None = None):
@@ -24,6 +26,7 @@ class FakeClock:
         self._now = start
         self._runners: list[FakeRunner] = []
         self._sources: list[Callable[[], float]] = []
+        self.watch = self._sources.append
 
     def now(self) -> float:
         return self._now
@@ -41,18 +44,14 @@ class FakeClock:
         self._runners.append(FakeRunner(self, step))
         return self._runners[-1]
 
-    def watch(self, due: Callable[[], float]) -> None:
-        """Never jump over the moment that `due()` names (inf: none)."""
-        self._sources.append(due)
-
     def pass_until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Let time pass until `done()`, at most `seconds`; return whether it is done."""
         end = self._now + seconds
         still = 0
         while True:
-            dues = [runner.step() for runner in self._runners if runner.alive]
+            dues = [runner.step() for runner in self._runners]
             if any(due() <= self._now for due in self._sources):  # what a step made happen may be for the driver
-                dues = [runner.step() for runner in self._runners if runner.alive]
+                dues = [runner.step() for runner in self._runners]
             if done():
                 return True
             if self._now >= end:
@@ -73,11 +72,10 @@ class FakeRunner:
         self.alive = True
 
     def step(self) -> float:
-        due = self._step()
-        if due is None:
-            self.alive = False
-            return math.inf
-        return due
+        """Seconds at which the driver wants to be called next; inf once it has ended."""
+        due = self._step() if self.alive else None
+        self.alive = due is not None
+        return math.inf if due is None else due
 
     def kick(self) -> None:
         """Nothing to do: whoever waits steps first."""
@@ -92,8 +90,8 @@ class FakeRunner:
 class MemoryPort:
     """What pyserial's Serial is to the driver, straight into a device: for the fake clock.
 
-    `fail` makes the next call raise that exception, as a port that goes away does. `clock.advance` is called when
-    a write blocks.
+    `fail` makes the next call raise that exception, as a port that goes away does. A write that blocks lets its timeout
+    pass and raises SerialTimeoutException.
     """
 
     def __init__(self, device: Any, *, clock, write_timeout: float = 0.2):
@@ -110,9 +108,6 @@ class MemoryPort:
         return data
 
     def write(self, data: bytes) -> int:
-        """All of `data`, or SerialTimeoutException after the write timeout."""
-        from serial import SerialTimeoutException
-
         self._check("write")
         if not self._device.takes_bytes:
             self._clock.advance(self._timeout)
@@ -127,8 +122,6 @@ class MemoryPort:
         self.is_open = False
 
     def _check(self, doing: str) -> None:
-        from serial import SerialException
-
         self._device.tick()
         if self.fail:
             raise self.fail
@@ -136,11 +129,9 @@ class MemoryPort:
             raise SerialException(f"{doing} failed: [Errno {errno.EIO}] Input/output error")
 
 
-def gone(kind: int) -> Exception:
-    """What a port raises when it goes away: one of the families that pyserial lets through."""
+def gone() -> list[Exception]:
+    """What a port raises when it goes away: one of each family that pyserial lets through."""
     import termios
 
-    from serial import SerialException
-
     what = "Input/output error"
-    return [SerialException("no data"), OSError(5, what), termios.error(5, what), TypeError("'NoneType' object")][kind]
+    return [SerialException("no data"), OSError(5, what), termios.error(5, what), TypeError("'NoneType' object")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from smellkit import plots
 from smellkit.study import sweep
+from smellkit.study.metrics import over_seeds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,12 +37,11 @@ def measure(
     sweeps: dict[str, Any] = {}
     for name in SWEEPS:
         table = sweep.run(sweep.shipped(name, seeds=seeds, data=data), FACTORY, workers=workers)
-        parts = {column: sweep.summary(table, score=score).set_index("case") for column, score in SCORES.items()}
-        sweeps[name] = {}
-        for case, rows in table.groupby("case", sort=False):
-            means = {column: part.loc[case, ["mean", "low", "high"]].astype(float) for column, part in parts.items()}
-            scores = {column: row.rename({"mean": "value"}).to_dict() for column, row in means.items()}
-            sweeps[name][case] = scores | {"seeds": rows["seed"].nunique(), "runs": list(rows["run"])}
+        sweeps[name] = {
+            case: {column: over_seeds(rows[score])._asdict() for column, score in SCORES.items()}
+            | {"seeds": rows["seed"].nunique(), "runs": list(rows["run"])}
+            for case, rows in table.groupby("case", sort=False)
+        }
         best = max(sweeps[name], key=lambda case: sweeps[name][case]["test window"]["value"])
         progress(f"{name}: {len(sweeps[name])} cases, the highest {best}")
     return {"sweeps": sweeps}
@@ -49,7 +49,6 @@ def measure(
 
 def bars(table: pd.DataFrame, *, label: str = "accuracy") -> Figure:
     """The table of `run` as bars with their intervals, where more than one seed was run."""
-    means = table.set_index("name")["mean"]
-    known = table["seeds"].min() > 1
-    low, high = (table.set_index("name")[column].clip(0, 1) if known else None for column in ("low", "high"))
-    return plots.bars(means, low=low, high=high, label=label, limits=(0, 1.08))
+    of = table.set_index("name")
+    ends = {end: of[end].clip(0, 1) for end in ("low", "high")} if table["seeds"].min() > 1 else {}
+    return plots.bars(of["mean"], **ends, label=label, limits=(0, 1.08))

@@ -24,11 +24,8 @@ from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour.survey import number_sessions, other_sessions
 
-CLIMATE = ("Temperature", "Pressure", "Humidity", "Altitude")
-
-
 FIRST_ROWS = {  # inputs of one row, before any odour dynamics
-    "temperature, pressure, humidity, altitude": CLIMATE,
+    "temperature, pressure, humidity, altitude": ("Temperature", "Pressure", "Humidity", "Altitude"),
     "pressure alone": ("Pressure",),
     "six gas channels": GAS,
     "all twelve channels": SENSORS,
@@ -104,18 +101,14 @@ def _on_another_day(result: dict[str, Any], absolute: float) -> str:
     strict, kept = (result[split][name]["top1"]["value"] for split in ("windows", "other_session"))
     text = f"On recordings from another time the same model falls from {absolute:.0%} to {moved:.0%}, "
     text += f"and the strict differences from {strict:.0%} to {kept:.0%}. "
-    if moved >= absolute / 2:
-        return text + "The figure survives a change of session."
-    return text + (
-        "Read test accuracy as recognition within a session, and expect the other-session figure on a new day."
-    )
+    within = "Read test accuracy as recognition within a session, and expect the other-session figure on a new day."
+    return text + ("The figure survives a change of session." if moved >= absolute / 2 else within)
 
 
 def report(result: dict[str, Any]) -> str:
     """The audit as text."""
-    lines = [
-        f"{result['recordings']} recordings of {result['substances']} substances, chance {result['chance_level']:.1%}"
-    ]
+    count, chance = result["substances"], result["chance_level"]
+    lines = [f"{result['recordings']} recordings of {count} substances, chance {chance:.1%}"]
     lines += ["", "First row of a recording alone, per cent"]
     lines += [f"  {name:42} {percent(value)}" for name, value in result["first_row"].items()]
     lines += ["", "Windows of the test split, top-1 in per cent (and from another session, top-1 / top-5)"]
@@ -143,9 +136,8 @@ def _second_sessions(training: pd.DataFrame, *, trees: int, seed: int) -> dict[s
     if not double:
         return {"substances": [], "top1": None}
     classes = tuple(sorted(training["substance"].unique()))
-    away = training["file"].isin(number.index[number > 0])
-    parts = (cut(part, Protocol("absolute", SENSORS), classes=classes) for part in (training[~away], training[away]))
-    train, test = parts
+    away, protocol = training["file"].isin(number.index[number > 0]), Protocol("absolute", SENSORS)
+    train, test = (cut(part, protocol, classes=classes) for part in (training[~away], training[away]))
     right = _forest(train, trees=trees, seed=seed).predict(describe(test.values).numpy()) == test.target
     return {"substances": double, "top1": float(right.mean())}
 

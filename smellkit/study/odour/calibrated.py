@@ -5,6 +5,7 @@ Probabilities are (rows, classes); targets and groups are (rows,). Rows that bel
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.systems import System, cross_validate
 
 Held = tuple[ArrayLike, ArrayLike, ArrayLike]  # scores (rows, classes) of recordings not trained on, target, groups
+LEVEL = 0.9  # of new rows find their truth in a prediction set
 
 
 def learn(
@@ -37,7 +39,8 @@ def learn(
 ) -> Confidence:
     """The confidence of a fit of `system` on `windows`, learnt on recordings that other fits did not see.
 
-    With four recordings of every substance or more it is learnt for a fit on all of them, see `calibrate_ahead`.
+    With n = 4 recordings of every substance or more it is learnt for a fit on all of them (see `calibrate`). How far
+    that lies ahead of fits on n - 1, in steps from those on n - 2: what a fit still misses is taken to fall like 1 / n.
     """
 
     def held_out(fewer: int) -> Held:
@@ -47,38 +50,35 @@ def learn(
     count = int(windows.fold.max()) + 1
     if count < 4:
         return calibrate(*held_out(0), precision=precision)
-    return calibrate_ahead(held_out(1), held_out(0), ahead=ahead_of(count), precision=precision)
+    return calibrate(*held_out(0), precision=precision, few=held_out(1), ahead=(count - 2) / count)
 
 
 def calibrate(
-    scores: ArrayLike, target: ArrayLike, groups: ArrayLike, *, level: float = 0.9, precision: float = 0.75
+    scores: ArrayLike,
+    target: ArrayLike,
+    groups: ArrayLike,
+    *,
+    precision: float = 0.75,
+    few: Held | None = None,
+    ahead: float = 0.0,
 ) -> Confidence:
     """Learn temperature, prediction sets and abstention from `scores` (rows, classes) of recordings not trained on.
 
     `scores` are logits or log-probabilities. Abstention is set so that what is still answered is right with
     `precision`, as often as that can be had (see `abstention`).
-    """
-    scores = np.asarray(scores, np.float64)
-    temperature = fit_temperature(scores, target)
-    probabilities = softmax(scores / temperature, axis=-1)
-    quantile = conformal_quantile(probabilities, target, groups, level=level)
-    return Confidence(temperature, quantile, abstention(probabilities, target, precision=precision), level)
-
-
-def calibrate_ahead(few: Held, many: Held, *, ahead: float, level: float = 0.9, precision: float = 0.75) -> Confidence:
-    """Learn a calibration for a fit on more recordings than any held-out one can have been made of.
 
     A network that has learnt from one recording more is surer and more often right, so sets that are learnt beside it
-    are too large. `few` and `many` are held-out (scores, target, groups) of fits on n - 1 and n recordings a substance;
-    log-temperature and quantile go on from them by the share `ahead` of their difference. See `ahead_of`.
+    are too large. `few` are scores of fits on a recording of each substance less: log-temperature and quantile go on
+    from theirs by the share `ahead` of the difference.
     """
-    logs = [np.log(fit_temperature(scores, target)) for scores, target, _ in (few, many)]
+    many = (np.asarray(scores, np.float64), target, groups)
+    few = many if few is None else few
+    logs = [np.log(fit_temperature(*held[:2])) for held in (few, many)]
     temperature = float(np.exp(logs[1] + ahead * (logs[1] - logs[0])))
-    probabilities = [softmax(np.asarray(scores, np.float64) / temperature, axis=-1) for scores, _, _ in (few, many)]
-    known = zip(probabilities, (few[1:], many[1:]), strict=True)
-    first, second = (conformal_quantile(p, *truth, level=level) for p, truth in known)
+    probabilities = [softmax(np.asarray(held[0], np.float64) / temperature, axis=-1) for held in (few, many)]
+    first, second = (conformal_quantile(p, *held[1:]) for p, held in zip(probabilities, (few, many), strict=True))
     quantile = float(np.clip(second + ahead * (second - first), 0, 1))
-    return Confidence(temperature, quantile, abstention(probabilities[1], many[1], precision=precision), level)
+    return Confidence(temperature, quantile, abstention(probabilities[1], target, precision=precision), LEVEL)
 
 
 def growing(
@@ -117,66 +117,56 @@ def with_categories(
     temperature, true = fit_temperature(sums, which[target]), which[target]
     each, silent = softmax(sums / temperature, axis=-1), decide(p, learnt.thresholds) == ABSTAIN
     right, sure = (each.argmax(1) == true)[silent], each.max(1)[silent]
-    order = np.argsort(-sure, kind="stable")
-    enough = np.flatnonzero(np.cumsum(right[order]) / np.arange(1, len(order) + 1) >= precision)
-    least = float(sure[order][enough[-1]]) if len(enough) else 1.0
-    return replace(learnt, category_temperature=temperature, category_least=least)
+    return replace(learnt, category_temperature=temperature, category_least=least(sure, right, precision, never=1.0))
 
 
-def ahead_of(recordings: int) -> float:
-    """How far a fit on `recordings` lies ahead of one on a recording less, in steps of the one before that.
-
-    What a fit still misses is taken to fall like 1 / recordings.
-    """
-    few, many, all_of = recordings - 2, recordings - 1, recordings
-    return (1 / many - 1 / all_of) / (1 / few - 1 / many)
+def least(score: NDArray, good: NDArray, wanted: float, *, never: float) -> float:
+    """The least score from which on `good` is at least `wanted` on average; `never` where it is from none on."""
+    order = np.argsort(-score, kind="stable")
+    enough = np.flatnonzero(np.cumsum(good[order]) / np.arange(1, len(order) + 1) >= wanted)
+    return float(score[order][enough[-1]]) if len(enough) else never
 
 
-def conformal_quantile(probabilities: ArrayLike, target: ArrayLike, groups: ArrayLike, *, level: float = 0.9) -> float:
-    """How much probability a set must hold so that `level` of new rows find their truth in it.
+def conformal_quantile(probabilities: ArrayLike, target: ArrayLike, groups: ArrayLike) -> float:
+    """How much probability a set must hold so that `LEVEL` of new rows find their truth in it.
 
     Rows of one recording are alike, so each recording counts as one: its rows are weighted to add up to 1, and the
     correction for few recordings is (recordings + 1) / recordings. Source: adaptive prediction sets, Romano et al.,
     arXiv 2006.02544; recordings as groups: Dunn et al., arXiv 1809.07441.
     """
-    probabilities, rows = np.asarray(probabilities, np.float64), np.arange(len(np.asarray(target)))
-    own = probabilities[rows, np.asarray(target)]
+    probabilities, target = np.asarray(probabilities, np.float64), np.asarray(target)
+    own = probabilities[np.arange(len(target)), target]
     above = np.where(probabilities > own[:, None], probabilities, 0).sum(1)
     needed = np.where(own >= probabilities.max(1), 0.0, above + 0.5 * own)  # the share at which a set holds its truth
     _, which, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    weight = 1 / counts[which] / len(counts)
-    order = np.argsort(needed)
-    reached = np.cumsum(weight[order])
-    rank = int(np.searchsorted(reached, min(1.0, level * (len(counts) + 1) / len(counts)) - 1e-12))
-    return float(needed[order][min(rank, len(order) - 1)])
+    level = min(1.0, LEVEL * (len(counts) + 1) / len(counts)) - 1e-12
+    return float(np.quantile(needed, level, weights=1 / counts[which], method="inverted_cdf"))
 
 
 def abstention(
-    probabilities: ArrayLike, target: ArrayLike, *, precision: float = 0.75, least: float = 0.2
+    probabilities: ArrayLike, target: ArrayLike, *, precision: float = 0.75, fewest: float = 0.2
 ) -> Thresholds:
     """Thresholds that answer as many rows as can be while the answers are right with `precision`.
 
     Chosen on held-out recordings among 20 margins x 20 entropies. When `precision` can't be had with at least the
-    share `least` of rows answered, the pair with the best precision at that share.
+    share `fewest` of rows answered, the pair with the best precision at that share.
     """
     probabilities, target = np.asarray(probabilities, np.float64), np.asarray(target)
     right = probabilities.argmax(1) == target
     lead, flat = margin(probabilities), entropy(probabilities)
-    shares = np.linspace(0, 0.95, 20)
-    margins = np.concatenate([[0.0], np.quantile(lead, shares[1:])])
-    entropies = np.concatenate([[1.0], np.quantile(flat, 1 - shares[1:])])
-    best, best_key = Thresholds(), (-1.0, -1.0)
-    for low in margins:
-        for high in entropies:
-            chosen = (lead >= low) & (flat <= high)
-            answered = float(chosen.mean())
-            if answered < least:
-                continue
-            correct = float(right[chosen].mean())
-            key = (1.0, answered) if correct >= precision else (correct / 2, answered)
-            if key > best_key:
-                best, best_key = Thresholds(float(low), float(high)), key
-    return best
+    shares = np.linspace(0, 0.95, 20)[1:]
+    margins, entropies = [0.0, *np.quantile(lead, shares)], [1.0, *np.quantile(flat, 1 - shares)]
+
+    def worth(pair: tuple[float, float]) -> tuple[float, float]:
+        chosen = (lead >= pair[0]) & (flat <= pair[1])
+        answered = chosen.mean()
+        if answered < fewest:
+            return -1.0, 0.0
+        correct = right[chosen].mean()
+        return (1.0, answered) if correct >= precision else (correct / 2, answered)
+
+    low, high = max(itertools.product(margins, entropies), key=worth)
+    return Thresholds(float(low), float(high))
 
 
 def selective(probabilities: ArrayLike, target: ArrayLike, thresholds: Thresholds) -> dict[str, float]:

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 
 from smellkit.checks import fault
 from smellkit.errors import DataError
 from smellkit.study import evaluate
-from smellkit.study.evaluate import Outcome, percent
+from smellkit.study.evaluate import Outcome
 
 Array = NDArray[np.float64]
 GASES = ("ethanol", "ethylene", "ammonia", "acetaldehyde", "acetone", "toluene")  # 1 to 6 in the files
@@ -49,6 +53,10 @@ class Batch(NamedTuple):
     values: Array
     target: NDArray[np.int64]
 
+    def weights(self, alike: bool) -> Array:
+        """Weights of the rows: 1 each, or with `alike` 1 for each gas together."""
+        return 1 / np.bincount(self.target)[self.target] if alike else np.ones(len(self.target))
+
 
 # Features: a sensor that ages is mostly a sensor with another gain, which is an offset of its logarithm
 
@@ -70,34 +78,27 @@ def ratios(values: Array) -> Array:
     return np.concatenate([between.reshape(len(values), -1), within.reshape(len(values), -1)], axis=1)
 
 
-def both(values: Array) -> Array:
-    """`logs` and `ratios` side by side."""
-    return np.concatenate([logs(values), ratios(values)], axis=1)
+VIEWS: dict[str, Callable[[Array], Array]] = {
+    "logs": logs,
+    "ratios": ratios,
+    "both": lambda values: np.concatenate([logs(values), ratios(values)], axis=1),
+}
 
 
-VIEWS = {"logs": logs, "ratios": ratios, "both": both}
-
-
-def learners(seed: int) -> dict[str, Callable[[], Any]]:
-    """Name -> function that makes an unfitted classifier."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.ensemble import ExtraTreesClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import SVC
-
+def learners(seed: int) -> dict[str, Any]:
+    """Name -> unfitted classifier."""
     return {
-        "logistic, C 0.1": partial(LogisticRegression, C=0.1, max_iter=500),
-        "logistic, C 1": partial(LogisticRegression, C=1.0, max_iter=500),
-        "SVM, C 10": partial(SVC, C=10.0),
-        "SVM, C 100": partial(SVC, C=100.0),
-        "LDA": partial(LinearDiscriminantAnalysis, solver="lsqr", shrinkage=0.1),
-        "extra trees": partial(ExtraTreesClassifier, 100, random_state=seed, n_jobs=1),
+        "logistic, C 0.1": LogisticRegression(C=0.1, max_iter=500),
+        "logistic, C 1": LogisticRegression(C=1.0, max_iter=500),
+        "SVM, C 10": SVC(C=10.0),
+        "SVM, C 100": SVC(C=100.0),
+        "LDA": LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1),
+        "extra trees": ExtraTreesClassifier(100, random_state=seed, n_jobs=1),
     }
 
 
-def fitted(make: Callable[[], Any], rows: Array, target: NDArray, weight: Array | None = None) -> Callable:
-    """Fit a classifier and return rows -> log-probabilities (rows, 6); discriminants take no weights."""
-    model = make()
+def fitted(model: Any, rows: Array, target: NDArray, weight: Array | None = None) -> Callable[[Array], Array]:
+    """Fit `model` and return rows -> log-probabilities (rows, 6); discriminants take no weights."""
     if weight is None or "shrinkage" in model.get_params():
         model.fit(rows, target)
     else:
@@ -122,46 +123,33 @@ def ensemble(before: Sequence[Batch], rows: Array, *, references: Batch | None =
     `references` are labelled rows of today; they weigh as much as all batches `before` together. Beside that, learners
     see the references alone, both they and `rows` standardised by all of today: its unlabelled rows are looked at.
     """
-    batches = [*before, *([references] if references is not None else [])]
-    target = np.concatenate([batch.target for batch in batches])
-    parts = []
+    batches = [*before, *([references] if references else [])]
+    target, parts = np.concatenate([batch.target for batch in batches]), []
     for view in VIEWS.values():
         seen = [view(batch.values) for batch in batches]
         past = np.concatenate(seen[: len(before)])
         mean, scale = past.mean(0), past.std(0) + 1e-9
         train, test = (np.concatenate(seen) - mean) / scale, (view(rows) - mean) / scale
         for alike in (False, True):
-            weight = np.concatenate([weights(batch, alike) for batch in before])
-            if references is not None:
-                own = weights(references, alike)
+            weight = np.concatenate([batch.weights(alike) for batch in before])
+            if references:
+                own = references.weights(alike)
                 weight = np.concatenate([weight, own * weight.sum() / own.sum()])
-            for name, make in learners(seed).items():
-                if not (alike and name == "LDA"):
-                    parts.append(fitted(make, train, target, weight)(test))
-        if references is not None:
-            today = _standard(np.concatenate([seen[-1], view(rows)]))
-            own, test = np.split(today, [len(references.target)])
-            parts += [fitted(make, own, references.target)(test) for make in learners(seed).values()]
+            able = [one for name, one in learners(seed).items() if not (alike and name == "LDA")]
+            parts += [fitted(one, train, target, weight)(test) for one in able]
+        if references:
+            own, test = np.split(_standard(np.concatenate([seen[-1], view(rows)])), [len(references.target)])
+            parts += [fitted(one, own, references.target)(test) for one in learners(seed).values()]
     return np.mean(parts, axis=0)
 
 
 def plain(before: Sequence[Batch], rows: Array, *, references: Batch | None = None, seed: int = 1) -> Array:
     """The yardstick: 200 extra trees on logarithms, references together as heavy as all batches before."""
-    from sklearn.ensemble import ExtraTreesClassifier
-
-    batches = [*before, *([references] if references is not None else [])]
-    weight = np.ones(sum(len(batch.target) for batch in batches))
-    if references is not None:
-        old = len(weight) - len(references.target)
-        weight[old:] = old / len(references.target)
-    make = partial(ExtraTreesClassifier, 200, random_state=seed, n_jobs=1)
-    train, target = (np.concatenate(part) for part in zip(*batches, strict=True))
-    return fitted(make, logs(train), target, weight)(logs(rows))
-
-
-def weights(batch: Batch, alike: bool) -> Array:
-    """Weights of a batch's rows: 1 each, or with `alike` 1 for each gas together."""
-    return 1 / np.bincount(batch.target)[batch.target] if alike else np.ones(len(batch.target))
+    train, target = (np.concatenate(part) for part in zip(*before, *([references] if references else []), strict=True))
+    old = sum(len(batch.target) for batch in before)
+    weight = np.where(np.arange(len(target)) < old, 1, old / max(1, len(target) - old))
+    trees = ExtraTreesClassifier(200, random_state=seed, n_jobs=1)
+    return fitted(trees, logs(train), target, weight)(logs(rows))
 
 
 def aligned(
@@ -172,13 +160,13 @@ def aligned(
     Standardising takes today's gains away, but also a difference in what was measured: so the labelled rows are
     weighted by the shares of the gases that are found in `rows`, and both are found again, `rounds` times.
     """
-    seen = {view: ([VIEWS[view](batch.values) for batch in before], _standard(VIEWS[view](rows))) for view in views}
+    seen = [([VIEWS[view](batch.values) for batch in before], _standard(VIEWS[view](rows))) for view in views]
     target = np.concatenate([batch.target for batch in before])
     own = [np.bincount(batch.target, minlength=len(GASES)) / len(batch.target) for batch in before]
     shares, scores = np.mean(own, axis=0), np.zeros((len(rows), len(GASES)))
     for _ in range(rounds):
         parts = []
-        for labelled, today in seen.values():
+        for labelled, today in seen:
             weight = [(shares / share.clip(1e-3))[batch.target] for share, batch in zip(own, before, strict=True)]
             train = np.concatenate([_standard(part, w) for part, w in zip(labelled, weight, strict=True)])
             parts += [fitted(learners(seed)[name], train, target)(today) for name in names]
@@ -194,18 +182,13 @@ def _standard(rows: Array, weight: Array | None = None) -> Array:
 
 
 LOGISTIC = ("logistic, C 0.1", "logistic, C 1")
-ADAPTED: dict[str, Callable[..., Array]] = {  # how to meet a batch without labels: which is chosen on simulated days
-    **{
-        f"{name}, standardised by the target": partial(aligned, views=["logs"], names=[name], rounds=1)
-        for name in ("LDA", "logistic, C 1", "SVM, C 10", "extra trees")
-    },
-    **{
-        f"logistic, {' and '.join(views)}, {rounds} rounds": partial(
-            aligned, views=views, names=LOGISTIC, rounds=rounds
-        )
-        for views in (["logs"], ["ratios"], ["logs", "ratios"])
-        for rounds in (1, 8)
-    },
+ADAPTED: Mapping[str, Callable[..., Array]] = {  # how to meet a batch without labels: which is chosen on simulated days
+    f"{name}, standardised by the target": partial(aligned, views=["logs"], names=[name], rounds=1)
+    for name in ("LDA", "logistic, C 1", "SVM, C 10", "extra trees")
+} | {
+    f"logistic, {' and '.join(views)}, {rounds} rounds": partial(aligned, views=views, names=LOGISTIC, rounds=rounds)
+    for views in (["logs"], ["ratios"], ["logs", "ratios"])
+    for rounds in (1, 8)
 }
 
 
@@ -223,14 +206,12 @@ def simulated_day(batch: Batch, *, seed: int) -> tuple[Batch, Batch]:
     here, there = (Batch(batch.values[rows], batch.target[rows]) for rows in np.array_split(order, 2))
     share = random.dirichlet(np.ones(len(GASES)))[there.target] / np.bincount(there.target)[there.target]
     drawn = random.choice(len(share), size=len(share), p=share / share.sum())
-    make = np.empty(SENSORS, int)
-    for number, members in enumerate(TYPES):
-        make[members] = number
+    make = np.array([next(n for n, members in enumerate(TYPES) if sensor in members) for sensor in range(SENSORS)])
     spread = np.exp(random.normal(0, 0.15, len(TYPES)))[make][:, None]
     offset = random.normal(0, 0.4, len(TYPES))[make][:, None] + random.normal(0, 0.2, (SENSORS, 1))
     offset = offset + random.normal(0, 0.2, (SENSORS, PER_SENSOR))
     values = there.values[drawn].reshape(-1, SENSORS, PER_SENSOR)
-    log = np.log(np.abs(values) + 1e-3)
+    log = logs(values)
     centre = log.mean(0)
     moved = np.sign(values) * np.exp(centre + spread * (log - centre) + offset)
     return here, Batch(moved.reshape(len(drawn), -1), there.target[drawn])
@@ -238,12 +219,9 @@ def simulated_day(batch: Batch, *, seed: int) -> tuple[Batch, Batch]:
 
 def choose(first: Batch) -> dict[str, float]:
     """How often each way in `ADAPTED` is right on simulated days of `first`; the best is the chosen one."""
-    right: dict[str, list[float]] = {name: [] for name in ADAPTED}
-    for day in range(DAYS):
-        here, there = simulated_day(first, seed=day)
-        for name, way in ADAPTED.items():
-            right[name].append(float((way([here], there.values).argmax(1) == there.target).mean()))
-    return {name: float(np.mean(values)) for name, values in right.items()}
+    days = [simulated_day(first, seed=day) for day in range(DAYS)]
+    rate = lambda way: np.mean([(way([here], there.values).argmax(1) == there.target).mean() for here, there in days])  # noqa: E731
+    return {name: float(rate(way)) for name, way in ADAPTED.items()}
 
 
 # The bench
@@ -263,62 +241,53 @@ def run(
     """
     batches = read(Path(data))
     later = [number for number in LATER if number in batches]
-    first = batches[min(batches)]
     sizes = {str(number): len(batch.target) for number, batch in batches.items()}
     before = (earlier or {}).get("about", {})
-    days = before["simulated_days"] if before.get("rows") == sizes else choose(first)
+    days = before["simulated_days"] if before.get("rows") == sizes else choose(batches[min(batches)])
     chosen = max(days, key=lambda name: days[name])
     progress(f"chosen on {DAYS} simulated days of batch 1: {chosen} ({days[chosen]:.1%})")
-    fit = partial(Fit, batches)
-    referred: dict[str, Any] = {"after": min(REFERRED), "tested": [number for number in REFERRED if number in batches]}
-    both_ways = {"all learners": ensemble, "extra trees": plain}
-    rows = {f"first to later/{name}": fit(way, later, after=min(later)) for name, way in ADAPTED.items()}
-    rows |= {f"before to next/{name}": fit(way, later) for name, way in both_ways.items()}
+    fit = partial(partial, tested, batches)
+    referred: dict[str, Any] = {"after": min(REFERRED), "numbers": [number for number in REFERRED if number in batches]}
+    learnt = {"all learners": ensemble, "extra trees": plain}
+    rows = {f"first to later/{name}": fit(way, numbers=later, after=min(later)) for name, way in ADAPTED.items()}
+    rows |= {f"before to next/{name}": fit(way, numbers=later) for name, way in learnt.items()}
     rows |= {f"references/0 a gas, {chosen}": fit(ADAPTED[chosen], **referred)}
     for count in COUNTS:
-        rows |= {
-            f"references/{count} a gas, {name}": fit(way, count=count, **referred) for name, way in both_ways.items()
-        }
+        more = {f"references/{count} a gas, {name}": way for name, way in learnt.items()}
+        rows |= {name: fit(way, count=count, **referred) for name, way in more.items()}
     rows = {name: row for name, row in rows.items() if not parts or name.startswith(tuple(parts))}
     about = {"rows": sizes, "simulated_days": days}
     result = evaluate.evaluate(rows, seeds=seeds, about=about, earlier=earlier, progress=progress)
     return {"chosen": chosen, "published": PUBLISHED, **result}
 
 
-@dataclass(frozen=True)
-class Fit:
-    """One row of the table: `way` is given the batches before `after` (by default before each tested one)."""
+def tested(
+    batches: Mapping[int, Batch],
+    way: Callable[..., Array],
+    seed: int,
+    *,
+    numbers: Sequence[int],
+    after: int = 0,
+    count: int = 0,
+) -> dict[str, Outcome]:
+    """Accuracy of `way` on each batch of `numbers` and the mean of the batches; rows are drawn for the intervals.
 
-    batches: Mapping[int, Batch]
-    way: Callable[..., Array]
-    tested: Sequence[int]
-    after: int = 0
-    count: int = 0  # labelled rows of each gas of the tested batch, at most half of them
-
-    def __call__(self, seed: int) -> dict[str, Outcome]:
-        """Accuracy on each tested batch, and the mean of the batches; rows are drawn for the intervals."""
-        hits = {number: self._hits(number, seed) for number in self.tested}
-        which = np.concatenate([np.full(len(part), number) for number, part in hits.items()])
-        every = np.concatenate(list(hits.values()))
-
-        def mean(rows: NDArray) -> float:
-            drawn = which[rows]
-            return float(np.mean([every[rows][drawn == number].mean() for number in hits]))
-
-        whole = Outcome(np.arange(len(which)), {"accuracy": mean})
-        return {"mean": whole} | {
-            f"batch {number}": Outcome(np.arange(len(part)), {"accuracy": part}) for number, part in hits.items()
-        }
-
-    def _hits(self, number: int, seed: int) -> Array:
-        before = [batch for other, batch in self.batches.items() if other < (self.after or number)]
-        values, target = self.batches[number]
-        if not self.count:
-            return (self.way(before, values, seed=seed).argmax(1) == target).astype(float)
-        chosen = references(target, self.count, seed=seed)
-        rest = np.setdiff1d(np.arange(len(target)), chosen)
-        scores = self.way(before, values[rest], references=Batch(values[chosen], target[chosen]), seed=seed)
-        return (scores.argmax(1) == target[rest]).astype(float)
+    It is given the batches before `after` (by default before each tested one), and `count` labelled rows of each gas
+    of the tested one, at most half of them, which are not scored.
+    """
+    hits = {}
+    for number in numbers:
+        before = [batch for other, batch in batches.items() if other < (after or number)]
+        values, target = batches[number]
+        known = references(target, count, seed=seed)
+        rest = np.setdiff1d(np.arange(len(target)), known)
+        more = {"references": Batch(values[known], target[known])} if count else {}
+        hits[number] = (way(before, values[rest], seed=seed, **more).argmax(1) == target[rest]).astype(float)
+    which = np.concatenate([np.full(len(part), number) for number, part in hits.items()])
+    every = np.concatenate(list(hits.values()))
+    mean = lambda rows: float(np.mean([every[rows][which[rows] == number].mean() for number in hits]))  # noqa: E731
+    each = {f"batch {number}": Outcome(np.arange(len(part)), {"accuracy": part}) for number, part in hits.items()}
+    return {"mean": Outcome(np.arange(len(which)), {"accuracy": mean}), **each}
 
 
 def references(target: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
@@ -328,38 +297,23 @@ def references(target: NDArray[np.int64], count: int, *, seed: int) -> NDArray[n
     return np.sort(np.concatenate([part[: min(count, len(part) // 2)] for part in rows]))
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """The means and each batch as text, in per cent."""
-    lines = [f"Chosen on simulated days of batch 1: {result['chosen']}"]
-    for name, row in result["rows"].items():
-        each = " ".join(f"{100 * row[part]['accuracy']['value']:.0f}" for part in row if part.startswith("batch"))
-        lines.append(f"  {name:62} {percent(row['mean']['accuracy'])}   [{each}]")
-    return "\n".join(lines)
-
-
-# Reading
-
-
 def read(folder: Path) -> dict[int, Batch]:
     """Number -> batch of every `batchN.dat` in `folder`, as UCI has them (`1;10.0 1:15596.1 ...`) or with commas."""
-    files = sorted(folder.glob("batch*.dat"), key=lambda file: int(re.sub(r"\D", "", file.stem) or 0))
+    files = {int(number[0]): file for file in folder.glob("batch*.dat") if (number := re.findall(r"\d+", file.stem))}
     if len(files) < 2:
         raise DataError(f"{folder} has not two files batchN.dat", hint="UCI data set 270; see data/README.md")
-    return {int(re.sub(r"\D", "", file.stem)): _read_one(file) for file in files}
+    return {number: _read_one(files[number]) for number in sorted(files)}
 
 
 def _read_one(file: Path) -> Batch:
-    target, values = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        words = re.split(r"[;,\s]+", line.strip())
-        try:
-            gas = int(words[0]) - 1 if words[0].isdigit() else GASES.index(words[0].lower())
-            row = [float(word.split(":")[-1]) for word in words[2:]]
-            if len(row) != SENSORS * PER_SENSOR or not np.isfinite(row).all() or gas not in range(len(GASES)):
-                raise ValueError
-        except ValueError as why:
-            expected = f"a gas, its concentration and {SENSORS * PER_SENSOR} numbers"
-            raise fault(file, line=number, expected=expected, found=repr(line[:60]), hint="fetch it again") from why
-        target.append(gas)
-        values.append(row)
-    return Batch(np.array(values), np.array(target))
+    lines = pd.Series(file.read_text(encoding="utf-8").splitlines())
+    cells = lines.str.strip().str.split(r"[;,\s]+", regex=True, expand=True)
+    known = {name: gas for gas, name in enumerate(GASES)} | {str(gas + 1): gas for gas in range(len(GASES))}
+    gas, numbers = cells[0].str.lower().map(known), cells.iloc[:, 2:].apply(lambda cell: cell.str.split(":").str[-1])
+    values = numbers.apply(pd.to_numeric, errors="coerce").to_numpy(float)[:, : SENSORS * PER_SENSOR]
+    whole = np.isfinite(values).all(axis=1) & (numbers.notna().sum(axis=1) == SENSORS * PER_SENSOR)
+    for number in np.flatnonzero(~whole | gas.isna())[:1]:
+        expected = f"a gas, its concentration and {SENSORS * PER_SENSOR} numbers"
+        found = repr(lines[number][:60])
+        raise fault(file, line=number + 1, expected=expected, found=found, hint="fetch it again")
+    return Batch(values, gas.to_numpy(int))

@@ -10,9 +10,8 @@ recordings that the fits did not see; of what they decide there, nine of ten are
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,9 +23,8 @@ from smellkit.odour.live import EVERY
 from smellkit.odour.recordings import read_recordings
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import Protocol, cut
-from smellkit.study.evaluate import Outcome, percent, scores
+from smellkit.study.evaluate import Outcome, scores
 from smellkit.study.odour import sessions, systems
-from smellkit.study.odour.days import movements
 from smellkit.study.odour.release import ANOTHER_DAY, SYSTEM
 from smellkit.study.odour.survey import other_sessions
 
@@ -35,8 +33,7 @@ SECONDS = (125, 150, 200, 300, 400, 500)  # at which tables look
 WEIGHTS = {"odour": sessions.METHODS[ANOTHER_DAY], "odour-same-session": systems.named(SYSTEM)}
 
 
-@dataclass(frozen=True)
-class Sniffed:
+class Sniffed(NamedTuple):
     """Summed log-probabilities of recordings while they are sniffed."""
 
     sums: NDArray  # (answers, classes)
@@ -49,8 +46,9 @@ class Sniffed:
         ranked = np.sort(self.sums, axis=1)
         return weight * (ranked[:, -1] - ranked[:, -2])
 
-    def right(self) -> NDArray[np.bool_]:
-        return self.sums.argmax(1) == self.target
+    def right(self) -> pd.Series:
+        """Whether the first class is the true one, (answers,)."""
+        return pd.Series(self.sums.argmax(1) == self.target)
 
 
 def sniffed(
@@ -58,29 +56,16 @@ def sniffed(
 ) -> Sniffed:
     """What `scorer` adds up over the recordings of `table`, in the order of their rows."""
     windows = cut(table, protocol, stride=EVERY, classes=classes)
-    values, sums = scorer(windows.values), np.zeros((len(windows), len(classes)))
-    for number in np.unique(windows.recording):
-        rows = windows.recording == number
-        sums[rows] = np.cumsum(values[rows], axis=0)
+    sums = pd.DataFrame(scorer(windows.values), dtype=float).groupby(windows.recording).cumsum().to_numpy()
     return Sniffed(sums, windows.target, windows.recording, windows.start + protocol.span)
-
-
-def joined(parts: list[Sniffed]) -> Sniffed:
-    """Several as one; recordings of different parts are different ones."""
-    numbers = [1000 * number + part.recording for number, part in enumerate(parts)]
-    rest = [np.concatenate([getattr(part, name) for part in parts]) for name in ("sums", "target", "seconds")]
-    return Sniffed(rest[0], rest[1], np.concatenate(numbers), rest[2])
 
 
 def decided(found: Sniffed, weight: float, threshold: float) -> tuple[NDArray, NDArray]:
     """Of each recording, when its odds first pass the threshold (infinity: never), and whether it is right then."""
-    sure, right, numbers = found.lead(weight) >= threshold, found.right(), np.unique(found.recording)
-    when, good = np.full(len(numbers), np.inf), np.zeros(len(numbers), bool)
-    for place, number in enumerate(numbers):
-        rows = np.flatnonzero((found.recording == number) & sure)
-        if len(rows):
-            when[place], good[place] = found.seconds[rows[0]], right[rows[0]]
-    return when, good
+    answers = pd.DataFrame({"when": found.seconds.astype(float), "good": found.right()})
+    first = answers[found.lead(weight) >= threshold].groupby(found.recording[found.lead(weight) >= threshold]).first()
+    every = first.reindex(np.unique(found.recording))
+    return every["when"].fillna(np.inf).to_numpy(), every["good"].eq(True).to_numpy()
 
 
 def learn(held: Sniffed) -> tuple[float, float]:
@@ -101,16 +86,15 @@ def learn(held: Sniffed) -> tuple[float, float]:
 def figures(found: Sniffed, weight: float, threshold: float) -> dict[str, Any]:
     """By second: the share named rightly if it had to be then, the share decided until then, and of these the right."""
     when, good = decided(found, weight, threshold)
-    right, numbers, every = found.right(), np.unique(found.recording), np.arange(len(when))
+    every = np.arange(len(when))
     rows: dict[str, Any] = {}
     for second in range(SECONDS[0], SECONDS[-1] + 1, EVERY):
-        last = [np.flatnonzero((found.recording == number) & (found.seconds <= second))[-1] for number in numbers]
-        done = when <= second
-        measures = {"forced": right[last].astype(float), "decided": done.astype(float)}
-        row: dict[str, Any] = scores([Outcome(every, measures)])
+        until, done = found.seconds <= second, when <= second
+        forced = found.right()[until].groupby(found.recording[until]).last().to_numpy(float)
+        row = scores([Outcome(every, {"forced": forced, "decided": done.astype(float)})])
         if done.any():
             row |= scores([Outcome(every[done], {"right of decided": good[done].astype(float)})])
-        rows[str(second)] = {name: row[name] for name in (*measures, "right of decided") if name in row}
+        rows[str(second)] = {name: row[name] for name in ("forced", "decided", "right of decided") if name in row}
     median = float(np.median(when))
     ends = {"median seconds to a decision": median if np.isfinite(median) else None, "recordings": len(when)}
     return {**ends, "by second": rows}
@@ -118,12 +102,11 @@ def figures(found: Sniffed, weight: float, threshold: float) -> dict[str, Any]:
 
 def held_out(name: str, training: pd.DataFrame, classes: tuple[str, ...], folds: int) -> Sniffed:
     """What fits that did not see them say of the training recordings of `folds` folds, in their own session."""
-    system, moved, parts = WEIGHTS[name], movements(training), []
-    for fold in range(folds):
-        held, others, _ = sessions.left_out(training, moved, fold)
-        scorer = sessions.fit(system, training[~held], others, name=f"early/{name}/fold={fold}")
-        parts.append(sniffed(scorer, training[held], system.protocol, classes))
-    return joined(parts)
+    system, moved = WEIGHTS[name], sessions.movements(training)
+    fits = sessions.held_out(system, training, moved, folds=folds, name=f"early/{name}")
+    parts = [sniffed(scorer, table, system.protocol, classes) for scorer, table, _ in fits]
+    apart = [part._replace(recording=1000 * number + part.recording) for number, part in enumerate(parts)]
+    return Sniffed(*map(np.concatenate, zip(*apart, strict=True)))
 
 
 def run(
@@ -135,35 +118,19 @@ def run(
     earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """{"models": {name: weight, threshold, and for each test the curve}, "rows": what tables show}; others are kept."""
-    training, away = read_recordings(data, "training"), other_sessions(data)
+    training = read_recordings(data, "training")
+    splits = {"same session": read_recordings(data, "testing"), "other session": other_sessions(data)}
     classes, found = tuple(sorted(training["substance"].unique())), dict((earlier or {}).get("models", {}))
     for name in models or WEIGHTS:
         smell = SubstanceSmell.load(checkpoint.find(name))
         weight, threshold = learn(held_out(name, training, classes, folds))
         found[name] = {"weight": weight, "threshold": threshold}
-        for split, table in {"same session": read_recordings(data, "testing"), "other session": away}.items():
+        for split, table in splits.items():
             if table is not None:
                 sniff = sniffed(smell.scores, table, smell.protocol, smell.classes)
                 found[name][split] = figures(sniff, weight, threshold)
-        progress(line(name, found[name]))
-    splits = ("same session", "other session")
+        progress(f"{name}: decides at odds of e to the {threshold:.2f}")
     tests = {f"{name}, {split}": one[split] for name, one in found.items() for split in splits if split in one}
     rows = {f"{test}, {second} s": one["by second"][str(second)] for test, one in tests.items() for second in SECONDS}
     ends = {test: {key: one[key] for key in one if key != "by second"} for test, one in tests.items()}
     return {"models": found, "rows": rows, "decisions": ends}
-
-
-def line(name: str, row: dict[str, Any]) -> str:
-    """One model's tests in a line each."""
-    parts = []
-    for split in ("same session", "other session"):
-        if split in row:
-            last, median = row[split]["by second"][str(SECONDS[-1])], row[split]["median seconds to a decision"]
-            told = f"decided {percent(last['decided'])}, right {percent(last.get('right of decided', (0, 0, 0)))}"
-            parts.append(f"  {name}, {split}: median {median} s to a decision; after {SECONDS[-1]} s {told}")
-    return "\n".join(parts)
-
-
-def report(result: dict[str, Any]) -> str:
-    """The models' lines."""
-    return "\n".join(line(name, row) for name, row in result["models"].items())

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,7 +26,7 @@ from smellkit.odour.confidence import Confidence
 from smellkit.odour.encoder import BACKBONES, FEATURE_LAG, Encoder, make
 from smellkit.odour.features import QuantileNormalizer, describe
 from smellkit.odour.windows import LEVELS, LabelledWindows, Protocol, cut
-from smellkit.options import check
+from smellkit.options import check, listed
 from smellkit.study import metrics
 from smellkit.study.losses import focal
 from smellkit.study.odour.survey import other_sessions
@@ -57,11 +58,11 @@ class EncoderConfig:
     fold: int = 0  # number of the recording of every substance that is held out to choose the epoch; -1: none is
     gamma: float = 0.0  # of the focal loss; 0 is cross-entropy
     smoothing: float = 0.05
-    jitter: float = 0.0  # the augmentations, see `Augment`
-    scale: float = 0.0
-    gain: float = 0.0
-    sensor_dropout: float = 0.0
-    mixup: float = 0.0
+    jitter: float = 0.0  # noise, in deviations of a channel within the batch; this and the next four augment batches
+    scale: float = 0.0  # one amplitude for all channels, deviation of its logarithm
+    gain: float = 0.0  # an amplitude for each channel, as another day's sensors have, deviation of its logarithm
+    sensor_dropout: float = 0.0  # probability that a channel is still
+    mixup: float = 0.0  # both parameters of the beta distribution that shares are drawn from
     hidden: int = 0  # 0, and below 0 for the next two, leave a network's own defaults
     dropout: float = -1.0
     noise: float = -1.0  # of the summary features
@@ -74,7 +75,8 @@ class EncoderConfig:
     @property
     def protocol(self) -> Protocol:
         """How recordings become windows."""
-        return Protocol(self.representation, columns_of(self.sensors), self.length, self.stride, self.lag)
+        columns = tuple(listed(self.sensors, recordings.SENSORS, what="sensor")) if self.sensors else recordings.GAS
+        return Protocol(self.representation, columns, self.length, self.stride, self.lag)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -85,39 +87,27 @@ class EncoderConfig:
         return options | ({"positions": self.positions, "pool": self.pool} if self.model == "scentformer" else {})
 
 
-@dataclass(frozen=True)
-class Augment:
+def augment(batch: Batch, config: EncoderConfig, classes: int) -> Batch:
     """Change a training batch {"window" (batch, steps, channels), "target" (batch,)}; drawn from torch's generator.
 
-    Each change leaves the smell what it is, and is off at 0.
-
-    >>> Tensors(window=windows, target=labels, change=Augment(classes=50, jitter=0.1))
+    Each change leaves the smell what it is. Where windows show levels, amplitudes act on what changes since the first
+    row. After a mixup (Zhang et al., arXiv 1710.09412) targets are shares, (batch, classes).
     """
-
-    classes: int
-    jitter: float = 0.0  # noise, in deviations of a channel within the batch
-    scale: float = 0.0  # one amplitude for all channels, deviation of its logarithm
-    gain: float = 0.0  # an amplitude for each channel, as another day's sensors have, deviation of its logarithm
-    levels: bool = False  # whether windows show levels: scale and gain then act on what changes since the first row
-    sensor_dropout: float = 0.0  # probability that a channel is still
-    mixup: float = 0.0  # both parameters of the beta distribution (Zhang et al., arXiv 1710.09412)
-
-    def __call__(self, batch: Batch) -> Batch:
-        x, target = batch["window"], batch["target"]
-        level = x[:, :1] if self.levels else torch.zeros(())
-        if self.scale:
-            x = level + (x - level) * torch.exp(self.scale * torch.randn(len(x), 1, 1))
-        if self.gain:
-            x = level + (x - level) * torch.exp(self.gain * torch.randn(len(x), 1, x.shape[2]))
-        if self.jitter:
-            x = x + self.jitter * x.std(dim=(0, 1), keepdim=True) * torch.randn_like(x)
-        if self.sensor_dropout:
-            x = x * (torch.rand(len(x), 1, x.shape[2]) >= self.sensor_dropout)
-        if self.mixup:
-            share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
-            other, one_hot = torch.randperm(len(x)), F.one_hot(target, self.classes).to(x)
-            x, target = (share * both + (1 - share) * both[other] for both in (x, one_hot))
-        return {**batch, "window": x, "target": target}
+    x, target = batch["window"], batch["target"]
+    level = x[:, :1] if config.representation in LEVELS else torch.zeros(())
+    if config.scale:
+        x = level + (x - level) * torch.exp(config.scale * torch.randn(len(x), 1, 1))
+    if config.gain:
+        x = level + (x - level) * torch.exp(config.gain * torch.randn(len(x), 1, x.shape[2]))
+    if config.jitter:
+        x = x + config.jitter * x.std(dim=(0, 1), keepdim=True) * torch.randn_like(x)
+    if config.sensor_dropout:
+        x = x * (torch.rand(len(x), 1, x.shape[2]) >= config.sensor_dropout)
+    if config.mixup:
+        share = float(torch.distributions.Beta(config.mixup, config.mixup).sample())
+        other, one_hot = torch.randperm(len(x)), F.one_hot(target, classes).to(x)
+        x, target = (share * both + (1 - share) * both[other] for both in (x, one_hot))
+    return {**batch, "window": x, "target": target}
 
 
 def task(config: EncoderConfig | None = None, **options: Any) -> Task:
@@ -146,15 +136,15 @@ def over_windows(splits: Splits, config: EncoderConfig) -> Task:
     def load() -> dict[str, Dataset]:
         windows = splits()
         train, features = windows["train"], None
-        changes = {name: getattr(config, name) for name in ("jitter", "scale", "gain", "sensor_dropout", "mixup")}
-        change = Augment(len(train.classes), levels=config.representation in LEVELS, **changes)
+        changes = config.jitter or config.scale or config.gain or config.sensor_dropout or config.mixup
+        change = functools.partial(augment, config=config, classes=len(train.classes)) if changes else None
         if config.model in FEATURE_LAG:  # summary features, computed once
             lag = FEATURE_LAG[config.model]
             known = describe(train.values, lag=lag)
             normalizer = QuantileNormalizer(known.shape[1]).fit(known)
             features = lambda values: normalizer(describe(values, lag=lag))  # noqa: E731
         rest = {name: samples(part, features=features) for name, part in windows.items() if name != "train"}
-        return {"train": samples(train, change=change if any(changes.values()) else None, features=features), **rest}
+        return {"train": samples(train, change=change, features=features), **rest}
 
     def build() -> Encoder:
         train = splits()["train"]
@@ -180,7 +170,10 @@ def read_splits(config: EncoderConfig) -> dict[str, LabelledWindows]:
 
 
 def samples(
-    windows: LabelledWindows, *, change: Augment | None = None, features: Callable[[NDArray], Tensor] | None = None
+    windows: LabelledWindows,
+    *,
+    change: Callable[[Batch], Batch] | None = None,
+    features: Callable[[NDArray], Tensor] | None = None,
 ) -> Tensors:
     """Windows as samples {"window", "target", "recording"}; with `features`, those of the window as "summary" too.
 
@@ -192,8 +185,7 @@ def samples(
         return Tensors(change=change, **whole)
     if change is None:
         return Tensors(summary=features(windows.values), **whole)
-    tensors = {name: torch.as_tensor(values) for name, values in whole.items()}
-    copies = []
+    tensors, copies = {name: torch.as_tensor(values) for name, values in whole.items()}, []
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for _ in range(VARIANTS):
@@ -201,43 +193,30 @@ def samples(
             parts = [change({name: tensor[rows] for name, tensor in tensors.items()}) for rows in order.split(256)]
             copy = {name: torch.cat([part[name] for part in parts])[order.argsort()] for name in tensors}
             copies.append({**copy, "summary": features(copy["window"].numpy())})
-    return Variants(copies)
+    stacked = {name: torch.stack([copy[name] for copy in copies], dim=1) for name in copies[0]}
+    return Tensors(change=drawn, **stacked)  # (windows, VARIANTS, ...)
 
 
-class Variants(Tensors):
-    """Several `copies` of the same samples: a batch draws one copy of each."""
-
-    def __init__(self, copies: list[Batch]):
-        first: dict[str, Any] = copies[0]
-        super().__init__(**first)
-        self.copies = {name: torch.stack([copy[name] for copy in copies]) for name in first}
-
-    def __getitems__(self, indices):
-        rows = torch.as_tensor(indices)
-        which = torch.randint(VARIANTS, rows.shape)
-        return {name: copies[which, rows] for name, copies in self.copies.items()}
+def drawn(batch: Batch) -> Batch:
+    """One of the `VARIANTS` copies of each sample of a batch (samples, VARIANTS, ...)."""
+    rows = torch.arange(len(batch["target"]))
+    which = torch.randint(VARIANTS, rows.shape)
+    return {name: copies[rows, which] for name, copies in batch.items()}
 
 
 def score(outputs: Batch, batch: Batch) -> dict[str, float]:
     """Accuracy, top 5, macro F1 and mean log-likelihood of windows; accuracy of whole recordings, windows pooled."""
     scores = torch.log_softmax(outputs["logits"], 1).numpy()
     target, recording = batch["target"].numpy(), batch["recording"].numpy()
-    whole, whole_target = pooled(scores, recording), pooled(target[:, None], recording)[:, 0].astype(int)
+    whole = pd.DataFrame(scores).groupby(recording).mean().to_numpy()
+    whole_target = pd.Series(target).groupby(recording).first().to_numpy()
     return {
-        "accuracy": metrics.top_k(scores, target),
-        "top5": metrics.top_k(scores, target, k=5),
+        "accuracy": float(metrics.hits(scores, target).mean()),
+        "top5": float(metrics.hits(scores, target, k=5).mean()),
         "macro_f1": metrics.macro_f1(scores.argmax(1), target),
-        "recording": metrics.top_k(whole, whole_target),
+        "recording": float(metrics.hits(whole, whole_target).mean()),
         "likelihood": float(scores[np.arange(len(target)), target].mean()),
     }
-
-
-def pooled(values: NDArray, recording: NDArray) -> NDArray:
-    """Mean of `values` (windows, ...) over the windows of each recording, in order of the recordings' numbers."""
-    _, which, counts = np.unique(recording, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(counts), *values.shape[1:]))
-    np.add.at(sums, which, values)
-    return sums / counts[:, None]
 
 
 def hold_out(windows: LabelledWindows, fold: int) -> tuple[LabelledWindows, LabelledWindows]:
@@ -249,10 +228,3 @@ def hold_out(windows: LabelledWindows, fold: int) -> tuple[LabelledWindows, Labe
         most = int(windows.fold.max())
         raise DataError(f"Not every substance has a recording number {fold}", hint=f"a fold from 0 to {most}, or -1")
     return windows[~held], windows[held]
-
-
-def columns_of(sensors: str) -> tuple[str, ...]:
-    """Sensor columns from names joined by commas; the six gas channels for an empty text."""
-    names = tuple(name.strip() for name in sensors.split(",") if name.strip()) or recordings.GAS
-    check(names, recordings.SENSORS, "There is no sensor")
-    return names

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from smellkit import options, plots
 from smellkit.odour.confidence import margin
-from smellkit.odour.mixtures import MixtureWindows
-from smellkit.odour.recordings import GAS, RATE
+from smellkit.odour.recordings import GAS, RATE, MixtureWindows
 from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category, to_channels
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import evaluate
@@ -41,12 +40,11 @@ def responses(
 
     Over seconds at `rate` rows a second, or over rows where nobody knows it (None).
     """
-    shown: dict[str, list] = {name: [] for name in substances}
+    shown: dict[str, list] = {name.replace("_", " "): [] for name in substances}
     for (substance, _), rows in table[table["substance"].isin(substances)].groupby(["substance", "file"]):
         values = rows[list(columns)].to_numpy()
-        shown[substance] += zip(columns, (values - values[0]).T, strict=True)
-    titled = {name.replace("_", " "): lines for name, lines in shown.items()}
-    return _panels(titled, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9), rate=rate, label=CHANGE)
+        shown[substance.replace("_", " ")] += zip(columns, (values - values[0]).T, strict=True)
+    return _panels(shown, across=2, height=1.9, widths=dict.fromkeys(columns, 0.9), rate=rate, label=CHANGE)
 
 
 def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
@@ -60,7 +58,7 @@ def inputs(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
         f"difference over {protocol.lag} s (strict)": differences,
     }
     titled = {name: zip(columns, part.T, strict=True) for name, part in shown.items()}
-    return _panels(titled, across=1, height=1.57, widths={}, label="reading")
+    return _panels(titled, across=1, height=1.57, label="reading")
 
 
 def rebuilt(values: NDArray, *, columns: Sequence[str] = GAS) -> Figure:
@@ -96,11 +94,12 @@ def landscape(windows: LabelledWindows, *, method: str = "pca", seed: int = 0, m
 
 def confusion(scores: NDArray, windows: LabelledWindows) -> Figure:
     """Confusion matrix of log-probabilities (windows, classes), substances in order of their category."""
+    from sklearn.metrics import confusion_matrix
+
     classes = windows.classes
     order = sorted(range(len(classes)), key=lambda i: (KINDS.index(category(classes[i])), classes[i]))
-    matrix = np.zeros((len(order), len(order)))
-    np.add.at(matrix, (windows.target, scores.argmax(1)), 1)
-    return plots.confusion(matrix[np.ix_(order, order)], names=[classes[i].replace("_", " ") for i in order])
+    matrix = confusion_matrix(windows.target, scores.argmax(1), labels=order)
+    return plots.confusion(matrix, names=[classes[i].replace("_", " ") for i in order])
 
 
 def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
@@ -120,13 +119,11 @@ def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, m
 
 def sniffing_lines(table: pd.DataFrame, *, unit: str = "seconds") -> Figure:
     """The table of `sniffing` as lines with 95 % bands: bootstrap over recordings; rows where no rate is known."""
-    figure, axes = plots.canvas(height=3.4)
-    for (answer, rows), colour in zip(table.groupby("answer", sort=False), plots.PALETTE, strict=False):
-        axes.plot(rows["seconds"], rows["value"], color=colour, label=answer, marker="o", markersize=4)
-        axes.fill_between(rows["seconds"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel=f"{unit} of sniffing", ylabel="share that was right", ylim=(0, 1.02))
-    axes.grid(axis="y")
-    axes.legend(loc="lower right")
+    words: Any = {"x_label": f"{unit} of sniffing", "label": "share that was right"}
+    figure = plots.lines(table, x="seconds", y="value", group="answer", **words)
+    for (_, rows), colour in zip(table.groupby("answer", sort=False), plots.PALETTE, strict=False):
+        figure.axes[0].fill_between(rows["seconds"], rows["low"], rows["high"], color=colour, alpha=0.2, linewidth=0)
+    figure.axes[0].set(ylim=(0, 1.02))
     return figure
 
 
@@ -144,13 +141,9 @@ def abstention(probabilities: NDArray, target: NDArray) -> Figure:
 def confound(audited: dict[str, Any]) -> Figure:
     """What `audit.run` measured: top-1 within the session and on another day, input by input."""
     splits = {"test split, same session": "windows", "another session": "other_session"}
-    rows = [
-        {"name": name, "split": split, "score": top["value"], "low": top["low"], "high": top["high"]}
-        for split, key in splits.items()
-        for name, figures in audited[key].items()
-        for top in [figures["top1"]]
-    ]
-    figure = grouped(pd.DataFrame(rows), of="split", label="share of windows that was right", limits=(0, 1.02))
+    rows = [{"name": name, "part": split, "score": figures["top1"]["value"], **figures["top1"]}
+            for split, key in splits.items() for name, figures in audited[key].items()]  # fmt: skip
+    figure = grouped(pd.DataFrame(rows), label="share of windows that was right", limits=(0, 1.02))
     figure.axes[0].axvline(audited["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
     return figure
 
@@ -168,12 +161,13 @@ def surroundings(table: pd.DataFrame) -> Figure:
     kinds = means["substance"].map(category)
     colour = plots.colours([kind for kind in KINDS if (kinds == kind).any()])
     for (kind, _), rows in means.groupby([kinds, "substance"]):
-        points, middle = rows[air].to_numpy(), rows[air].to_numpy().mean(axis=0)
-        axes.scatter(points[:, 0], points[:, 1], s=26, alpha=0.85, linewidth=0, color=colour[kind])
-        for point in points:
+        middle = rows[air].mean()
+        for point in rows[air].itertuples(index=False):
             axes.plot(*zip(point, middle, strict=True), color=colour[kind], linewidth=0.8, alpha=0.7)
     for kind, shade in colour.items():
-        axes.scatter([], [], s=26, color=shade, label=kind)
+        axes.scatter(
+            *means.loc[kinds == kind, air].T.to_numpy(), s=26, alpha=0.85, linewidth=0, color=shade, label=kind
+        )
     axes.set(xlabel="pressure in hPa", ylabel="humidity in %")
     axes.locator_params(axis="x", nbins=6)
     axes.grid(True)
@@ -203,40 +197,33 @@ def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 
 def scores_beside(table: Mapping[str, Mapping[str, float]]) -> Figure:
     """Top-1@0.1 and dynamic top-k of several systems side by side, in percent: a good one needs both."""
     names = {"top1_at_0.1": "ratios within 0.1", "dynamic_top_k": "right components"}
-    rows = [
-        {"name": system, "measure": word, "score": scores[key]}
-        for system, scores in table.items()
-        for key, word in names.items()
-    ]
-    return grouped(pd.DataFrame(rows), of="measure", label="%", limits=(0, 100), digits=0)
+    rows = [{"name": system, "part": word, "score": scores[key]}
+            for system, scores in table.items() for key, word in names.items()]  # fmt: skip
+    return grouped(pd.DataFrame(rows), label="%", limits=(0, 100), digits=0)
 
 
-def grouped(
-    table: pd.DataFrame, *, of: str, label: str, limits: tuple[float, float], digits: int | None = None
-) -> Figure:
-    """Horizontal bars of "score", one group for each "name" and in it one bar for each value of column `of`.
+def grouped(table: pd.DataFrame, *, label: str, limits: tuple[float, float], digits: int | None = None) -> Figure:
+    """Horizontal bars of "score", one group for each "name" and in it one bar for each "part".
 
     With intervals where there are columns "low" and "high", and the number at its end with so many `digits`.
     """
-    names, kinds = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table[of]))
-    colour, height = plots.colours(kinds), 0.8 / len(kinds)
+    names, kinds = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["part"]))
+    wide = table.pivot(index="name", columns="part").reindex(names)
     figure, axes = plots.canvas(height=1.4 + 0.28 * len(names) * len(kinds))
-    for turn, kind in enumerate(kinds):
-        part = table[table[of] == kind].set_index("name").reindex(names)
-        rows, score = np.arange(len(names)) + (turn - (len(kinds) - 1) / 2) * height, part["score"]
-        spread = (score - part["low"], part["high"] - score) if "low" in part else None
-        look: dict[str, Any] = {"error_kw": {"ecolor": plots.INK, "elinewidth": 1.2, "capsize": 2}}
-        axes.barh(rows, score, height=0.9 * height, color=colour[kind], label=kind, xerr=spread, **look)
-        for row, value in zip(rows, score, strict=True):
-            if digits is not None and np.isfinite(value):
-                axes.annotate(f"{value:.{digits}f}", (value, row), (4, 0), textcoords="offset points", va="center")
+    look: dict[str, Any] = {"ecolor": plots.INK, "error_kw": {"elinewidth": 1.2, "capsize": 2}, "legend": False}
+    if "low" in table:
+        ends = [wide["score"] - wide["low"], wide["high"] - wide["score"]]
+        look["xerr"] = np.stack([np.stack([end[kind] for end in ends]) for kind in kinds])
+    wide["score"][kinds].plot.barh(ax=axes, width=0.8, color=plots.colours(kinds), **look)
+    for bars in axes.containers if digits is not None else ():
+        axes.bar_label(bars, fmt=f"%.{digits}f", padding=4)
     axes.set_yticks(range(len(names)), plots.wrapped(names))
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-    axes.set(xlabel=label, xlim=limits)
+    axes.set(xlabel=label, ylabel="", xlim=limits)
     plots.show_ends(axes, table[[end for end in ("low", "high") if end in table]].to_numpy(float))
     axes.grid(axis="x")
-    figure.legend(loc="outside lower center", ncols=min(len(kinds), 4))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(kinds), 4))
     return figure
 
 
@@ -248,12 +235,10 @@ def all_subsets(accuracy: Mapping[str, float]) -> Figure:
 
 def disagreement(table: Mapping[str, Mapping[str, float]]) -> Figure:
     """Which modality the model follows when one shows another scent than the two others."""
-    rows = {}
-    for odd, shares in table.items():
-        follows, others = shares["follows it"], shares["follows the others"]
-        name = "all agree" if odd == "none" else f"{odd} disagrees"
-        rows[name] = {"the others": others, "the odd one": follows, "a third scent": 1 - others - follows}
-    return plots.stacked(pd.DataFrame(rows).T, label="share of answers")
+    rows = pd.DataFrame(table).T.rename(columns={"follows the others": "the others", "follows it": "the odd one"})
+    rows = rows[["the others", "the odd one"]].assign(**{"a third scent": 1 - rows["the others"] - rows["the odd one"]})
+    names = ["all agree" if odd == "none" else f"{odd} disagrees" for odd in rows.index]
+    return plots.stacked(rows.set_axis(names), label="share of answers")
 
 
 def slots(plan: Playlist) -> pd.DataFrame:
@@ -282,19 +267,12 @@ def most_mixed(windows: MixtureWindows, *, components: int = 2) -> int:
     return int(((windows.ratios > 0).sum(axis=1) >= components).argmax())
 
 
-def _panels(
-    shown: Mapping[str, Lines],
-    *,
-    across: int,
-    height: float,
-    widths: Mapping[str, float],
-    rate: float | None = RATE,
-    label: str,
-) -> Figure:
+def _panels(shown: Mapping[str, Lines], *, across: int, height: float, label: str, rate: float | None = RATE,
+            widths: Mapping[str, float] | None = None) -> Figure:  # fmt: skip
     """Lines over seconds (rows without a `rate`), a panel a title, `across` in a row, and one legend for all."""
     down = -(-len(shown) // across)
     figure, panels = plots.canvas(down, across, height=height * down + 0.7, sharex=True, squeeze=False)
-    panels = panels.ravel()
+    panels, widths = panels.ravel(), widths or {}
     drawn = {title: list(lines) for title, lines in shown.items()}
     most = min(POINTS, ALL // max(1, sum(map(len, drawn.values()))))  # more would be slow on a page, and show no more
     colour, handles = plots.colours(name for lines in drawn.values() for name, _ in lines), {}
@@ -307,8 +285,8 @@ def _panels(
         axes.grid(axis="y")
     for axes in panels[-across:]:
         axes.set_xlabel("seconds" if rate else "rows")
-    figure.supylabel(label, fontsize=12.5)
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
+    figure.supylabel(label, fontsize=12.5)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, handlelength=1.0, columnspacing=1.0)
     return figure

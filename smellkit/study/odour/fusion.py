@@ -1,5 +1,7 @@
 """`smellkit bench fusion`: how much each sense is worth, alone and together, missing, and in conflict.
 
+Here the product of experts learns its numbers, too: how concentrated each sense is, how far to doubt it, and the prior.
+
 rows   product of experts | network on evidence | network on embeddings (plain) | experts trained without one sense
 splits seven subsets of smell, picture and text, on test and (where there is one) unseen; conflicts; single scents
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,26 +19,95 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from smellkit.odour.experts import Experts
+from smellkit.odour.experts import Experts, compositions
 from smellkit.odour.mixture import dynamic_top_k, within_tolerance
 from smellkit.odour.recordings import find
-from smellkit.odour.scents import SCENTS
-from smellkit.odour.senses import load_scene_encoder
+from smellkit.odour.scene_encoder import load_scene_encoder
+from smellkit.odour.scents import ODORANTS, SCENTS, to_channels
+from smellkit.odour.senses import SENSES
 from smellkit.study.evaluate import Outcome, evaluate, percent
 from smellkit.study.odour import fusion_task
-from smellkit.study.odour.experts import fit_experts
 from smellkit.study.odour.fusion_task import MODALITIES, correct
 from smellkit.study.odour.mixture_task import divergence
-from smellkit.study.odour.scenes import Scenes, Smells, read_scenes
+from smellkit.study.odour.scenes import SWAPS, Scenes, Smells, read_scenes, swap_modality
 from smellkit.task import Batch
 from smellkit.train import Settings
 
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(range(len(MODALITIES)), n)]
 ALL = (0, 1, 2)
+NONE = 0.02  # before any sense speaks, that the air holds none of the twelve: no data tells, a tenth of a rare pattern
+MOST = 3000  # scenes that the numbers are fitted to
+START = {  # where the search begins, and the bounds of each number
+    "concentration": {"picture": 6.0, "text": 5.0, "smell": 1.0, "votes": 0.5, "network": 0.5},
+    "doubt": {"picture": 1e-3, "text": 1e-3, "smell": 0.05},
+    "tail": {"picture": 1.0, "text": 1.0},
+}
+# The doubt of smell has a higher floor: a look-up does not know air that nobody mixed before.
+BOUNDS = [(0.05, 60.0)] * 5 + [(1e-4, 0.5), (1e-4, 0.5), (0.02, 0.5)] + [(0.05, 10.0)] * 2
 SETTINGS = Settings(epochs=12, batch=128, learning_rate=2e-3)
 Predict = Callable[..., NDArray]  # smells, what was drawn, which senses, single=False -> beta (n, 12)
+
+
+def fit_experts(scenes: Scenes, *, seed: int = 7, senses: Sequence[int] = (0, 1, 2)) -> Experts:
+    """Fit to training scenes: the mean log posterior of the true composition, over all subsets of the `senses`."""
+    train = scenes.smells["train"]
+    train = train[np.random.default_rng(seed).permutation(len(train))[:MOST]]
+    expert = untrained(scenes)
+    torch.manual_seed(seed)
+    seen = scenes.draw("train", torch.from_numpy(train.ratios))
+    drawn = {name: swap_modality(seen[name], SWAPS).numpy() for name in SENSES}
+    subsets = [subset for subset in SUBSETS if set(subset) <= set(senses)]
+    truth = np.arange(len(train)), expert.places(train.ratios)
+    options = {"maxfev": 150, "xtol": 0.05, "ftol": 1e-4}
+    bar = tqdm(total=options["maxfev"], desc="experts", leave=False)
+
+    def loss(numbers: NDArray) -> float:
+        """Mean negative log posterior of the true compositions, over all `subsets` of the senses."""
+        bar.update()
+        tried = with_numbers(expert, numbers)
+        said = [train.belief(tried, scenes.mixtures), *(tried.seen(name, drawn[name]) for name in SENSES)]
+        flat, total = tried.flat(len(train)), 0.0
+        for subset in subsets:
+            likelihoods = [said[i] for i in subset if i]
+            belief = said[0] if 0 in subset else flat
+            posterior = tried.fuse(belief, *likelihoods) if likelihoods else belief
+            total += np.log(posterior[truth] + 1e-12).mean()
+        return -total / len(subsets)
+
+    start = np.log([number for part in START.values() for number in part.values()])
+    return with_numbers(expert, minimize(loss, start, method="Powell", options=options, bounds=np.log(BOUNDS)).x)
+
+
+def with_numbers(expert: Experts, numbers: NDArray) -> Experts:
+    """The experts with concentrations, doubts and tails from their logarithms."""
+    values = iter(np.exp(numbers).tolist())
+    learnt: Any = {part: {name: next(values) for name in names} for part, names in START.items()}
+    return replace(expert, **learnt)
+
+
+def kind(composition: NDArray) -> str:
+    """A single scent is "1", a pair of tenths is known by its smaller share, even triples are "3", the rest "other"."""
+    shares = np.sort(composition[composition > 0])
+    tenths = 10 * shares
+    if len(shares) == 2 and np.allclose(tenths, tenths.round()):
+        return f"{shares[0]:.1f}"
+    return str(len(shares)) if len(shares) in (1, 3) and np.ptp(shares) < 1e-9 else "other"
+
+
+def untrained(scenes: Scenes) -> Experts:
+    """Compositions and prior from the recordings of the training split, confusions from the probes."""
+    recorded = to_channels(scenes.smells["train"].index[list(ODORANTS)].to_numpy(float))
+    table = compositions(np.unique(np.round(recorded, 4), axis=0))
+    kinds = [kind(row) for row in table]
+    confusion = {name: np.asarray(probe.confusion, float) for name, probe in scenes.probes.items()}
+    expert = Experts(table, np.ones(len(table) + 1), {}, {}, {}, confusion)
+    count, kinds_there = Counter(kinds[place] for place in expert.places(recorded)), Counter(kinds)
+    weight = np.array([(count[kind] + 1) / kinds_there[kind] for kind in kinds])
+    return replace(expert, prior=np.append((1 - NONE) * weight / weight.sum(), NONE))
 
 
 def name_of(subset: Sequence[int]) -> str:
@@ -66,14 +138,9 @@ def by_network(network: Any, scenes: Scenes, *, plain: bool) -> Predict:
     return predict
 
 
-def rightly(beta: NDArray, smells: Smells) -> NDArray[np.bool_]:
-    """Whether the loudest scent of beta (n, 12) is one of the loudest in the air, (n,)."""
-    return correct(torch.from_numpy(beta.astype(np.float32)), torch.from_numpy(smells.ratios)).numpy()
-
-
 def outcome(beta: NDArray, smells: Smells, *, classes: bool = False) -> Outcome:
     """All measures of beta (n, 12), by recording; with `classes` the accuracy of the loudest scent for each scent."""
-    truth, right = smells.ratios.astype(float), rightly(beta, smells)
+    truth, right = smells.ratios.astype(float), correct(beta.astype(np.float32), smells.ratios)
     measures: dict[str, Any] = {
         "top1_at_0.1": within_tolerance(beta, truth),
         "dynamic_top_k": dynamic_top_k(beta, truth),
@@ -106,19 +173,13 @@ def outcomes(predict: Predict, scenes: Scenes, *, seed: int, subsets: Sequence =
             table[f"{part}, {name_of(subset)}"] = outcome(beta, smells, classes=part == "test")
     test = scenes.smells["test"]
     pure = test[np.flatnonzero(test.ratios.max(axis=1) > 0.99)]  # windows that hold one scent alone
-    if len(subsets) == len(SUBSETS) and len(pure):
-        table |= singles(predict, scenes, pure, seed=seed) | conflicts(predict, scenes, pure, seed=seed)
-    return table
-
-
-def singles(predict: Predict, scenes: Scenes, smells: Smells, *, seed: int) -> dict[str, Outcome]:
-    """How often the scent of a scene of one scent comes first, by picture, by text and by both: one of each."""
-    drawn = scenes.show("test", smells, seed=seed)
-    betas = {subset: predict(smells, drawn, subset, single=True) for subset in ((1,), (2,), (1, 2), ALL)}
-    return {
-        f"single, {name_of(subset)}": Outcome(smells.recording, {"right": rightly(beta, smells)})
-        for subset, beta in betas.items()
-    }
+    if len(subsets) < len(SUBSETS) or not len(pure):
+        return table
+    drawn = scenes.show("test", pure, seed=seed)
+    for subset in ((1,), (2,), (1, 2), ALL):  # one picture, one text, or one of each
+        right = correct(predict(pure, drawn, subset, single=True).astype(np.float32), pure.ratios)
+        table[f"single, {name_of(subset)}"] = Outcome(pure.recording, {"right": right})
+    return table | conflicts(predict, scenes, pure, seed=seed)
 
 
 def conflicts(predict: Predict, scenes: Scenes, smells: Smells, *, seed: int) -> dict[str, Outcome]:
@@ -137,8 +198,7 @@ def conflicts(predict: Predict, scenes: Scenes, smells: Smells, *, seed: int) ->
     for odd in ("none", *MODALITIES):
         drawn = {name: (wrong if name.startswith(odd) else agreed)[name] for name in agreed}
         shown = swapped if odd == "smell" else smells
-        beta = predict(shown, drawn, ALL)
-        others = [i for i, name in enumerate(MODALITIES) if name != odd]
+        beta, others = predict(shown, drawn, ALL), [i for i, name in enumerate(MODALITIES) if name != odd]
         alone = [predict(shown, drawn, (i,), single=True).argmax(axis=1) == own.numpy() for i in others]
         follows, top = beta.argmax(axis=1) == own.numpy(), np.sort(beta, axis=1)
         measures: dict[str, Any] = {

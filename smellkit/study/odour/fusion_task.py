@@ -11,10 +11,12 @@ the scene encoder). A missing modality is masked: its token is never looked at, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smellkit import checkpoint, train
@@ -29,7 +31,7 @@ STRATEGIES = ("attention", "concatenation", "addition")
 INPUTS = ("evidence", "embeddings")
 
 
-class Fusion(nn.Module):
+class SenseFusion(nn.Module):
     """Three embeddings in, beta over twelve scents out.
 
     A batch holds "smell" (batch, ds), "picture" (batch, dv), "text" (batch, dt) and "present" (batch, 3), a mask in the
@@ -44,7 +46,7 @@ class Fusion(nn.Module):
 
     def __init__(
         self,
-        sizes: tuple[int, int, int],
+        sizes: Sequence[int],
         *,
         strategy: str = "attention",
         width: int = 64,
@@ -57,8 +59,10 @@ class Fusion(nn.Module):
         self.strategy, self.dropout = strategy, dropout
         smell, picture, text = sizes
         self.alpha = AlphaSum(smell, width)
-        self.picture = nn.Sequential(nn.Linear(picture, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
-        self.text = nn.Sequential(nn.Linear(text, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
+        self.picture, self.text = (
+            nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Dropout(0.2), nn.Linear(width, width))
+            for size in (picture, text)
+        )
         self.modality = nn.Parameter(torch.randn(len(MODALITIES), width) / width**0.5)
         self.norm = nn.LayerNorm(width)
         if strategy == "attention":
@@ -93,10 +97,8 @@ class Fusion(nn.Module):
             summary = self.summary.expand(len(tokens), 1, -1)  # (batch, 1, width), always there
             absent = torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1)  # (batch, 4)
             return self.mix(torch.cat([summary, tokens], dim=1), src_key_padding_mask=absent)[:, 0]
-        if self.strategy == "concatenation":
-            return self.mix(
-                torch.where(there, tokens, self.stand_in).flatten(1)
-            )  # (batch, 3 * width) -> (batch, width)
+        if self.strategy == "concatenation":  # (batch, 3 * width) -> (batch, width)
+            return self.mix(torch.where(there, tokens, self.stand_in).flatten(1))
         count = present.sum(dim=1, keepdim=True).clamp(min=1)  # (batch, 1)
         return self.mix(torch.where(there, tokens, 0.0).sum(dim=1) / count)
 
@@ -119,15 +121,14 @@ def one_hot_loss(outputs: Batch, batch: Batch) -> Tensor:
 
 def fusion_scores(outputs: Batch, batch: Batch) -> dict[str, float]:
     """Scores of a split: accuracy of the strongest scent (any of them where several are), and those of the mixture."""
-    beta, ratios = outputs["beta"].detach(), batch["ratios"]
-    right, score = float(correct(beta, ratios).float().mean()), -float(fusion_loss(outputs, batch).detach())
-    return {"score": score, "accuracy": right, **mixture_scores(beta.numpy(), ratios.numpy())}
+    beta, ratios = outputs["beta"].detach().numpy(), batch["ratios"].numpy()
+    score = -float(fusion_loss(outputs, batch).detach())
+    return {"score": score, "accuracy": float(correct(beta, ratios).mean()), **mixture_scores(beta, ratios)}
 
 
-def correct(beta: Tensor, ratios: Tensor) -> Tensor:
-    """Whether the largest beta is a scent of the largest true ratio, (n,)."""
-    chosen = ratios.gather(1, beta.argmax(dim=1, keepdim=True)).squeeze(1)
-    return chosen >= ratios.max(dim=1).values - 1e-6
+def correct(beta: NDArray, ratios: NDArray) -> NDArray[np.bool_]:
+    """Whether the largest beta (n, 12) is a scent of the largest true ratio, (n,)."""
+    return ratios[np.arange(len(beta)), beta.argmax(axis=1)] >= ratios.max(axis=1) - 1e-6
 
 
 def task(
@@ -140,7 +141,6 @@ def task(
     dropout: float = 0.2,
     width: int = 64,
     layers: int = 2,
-    without: str = "",
     encoder: str = "mixture",
     seed: int = 7,
 ) -> Task:
@@ -148,28 +148,24 @@ def task(
 
     data: a SmellNet folder, "" for the sample; scene: "compact", "light", or a Qwen-VL folder or hub name (with
     `revision`), "" for the best installed; inputs: "evidence" of each sense, or "embeddings" with one-hot targets;
-    without: a modality that is absent throughout ("smell", "picture" or "text"), for comparisons; encoder: whose 50
-    channels are the smell of the plain form; seed: of the splits of pictures and descriptions.
+    encoder: whose 50 channels are the smell of the plain form; seed: of the splits of pictures and descriptions.
     """
-    if without and without not in MODALITIES:
-        raise OptionError(f"There is no modality {without!r}", hint=f"one of {', '.join(MODALITIES)}")
     if inputs not in INPUTS:
         raise OptionError(f"There are no inputs {inputs!r}", hint=" or ".join(INPUTS))
     read = functools.cache(lambda: read_scenes(data, scene=scene, revision=revision, encoder=encoder, seed=seed))
-    return of(read, inputs=inputs, strategy=strategy, dropout=dropout, width=width, layers=layers, without=without)
+    return of(read, inputs=inputs, strategy=strategy, dropout=dropout, width=width, layers=layers)
 
 
-def of(read: Callable[[], Scenes], *, inputs: str = "evidence", without: str = "", **shape: Any) -> Task:
-    """The task on the scenes that `read()` gives; `shape` are options of `Fusion`."""
-    plain, present = inputs == "embeddings", [name != without for name in MODALITIES]
+def of(read: Callable[[], Scenes], *, inputs: str = "evidence", **shape: Any) -> Task:
+    """The task on the scenes that `read()` gives; `shape` are options of `SenseFusion`."""
+    plain = inputs == "embeddings"
 
     def load():
-        return {name: read().tensors(name, present=present, plain=plain) for name in read().smells}
+        return {name: read().tensors(name, plain=plain) for name in read().smells}
 
     def build() -> nn.Module:
         sample = read().tensors("valid", plain=plain).tensors
-        sizes = sample["smell"].shape[1], sample["picture"].shape[1], sample["text"].shape[1]
-        return Fusion(sizes, **shape)
+        return SenseFusion([sample[name].shape[1] for name in MODALITIES], **shape)
 
     return Task("odour-fusion", load, build, one_hot_loss if plain else fusion_loss, fusion_scores, watch="score")
 

@@ -8,26 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from smellkit import checkpoint
-from smellkit.odour.mixture import (
-    MANY,
-    Array,
-    Forest,
-    Hybrid,
-    MixtureClassifier,
-    Neighbours,
-    level_and_slope,
-    levels,
-    log_levels,
-    recording_means,
-    summary,
-)
-from smellkit.odour.mixtures import LENGTH, MixtureWindows
+from smellkit.odour import mixture
+from smellkit.odour.mixture import MANY, Array, Forest, Hybrid, MixtureClassifier, Neighbours, level_and_slope, summary
+from smellkit.odour.recordings import LENGTH, MixtureWindows
 from smellkit.odour.scents import ODORANTS
 from smellkit.study.odour.mixture_data import groups, labels
 
@@ -39,8 +29,8 @@ def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, seed: int = 0) -> H
     real = real_windows(windows)
     features = level_and_slope(windows.counts[real])
     return Hybrid(
-        known=whitened_neighbours(windows, levels),
-        session=whitened_neighbours(windows, log_levels),
+        known=whitened_neighbours(windows, mixture.levels),
+        session=whitened_neighbours(windows, mixture.log_levels),
         forest=grow_forest(features, windows.ratios[real], trees=trees, seed=seed),
         edge=session_edge(windows, real, seed=seed),
         within_day=whitening(features, _mixture_and_day(windows)[windows.recording[real]], shrink=0.05),
@@ -48,17 +38,15 @@ def fit_hybrid(windows: MixtureWindows, *, trees: int = 100, seed: int = 0) -> H
 
 
 def real_windows(windows: MixtureWindows) -> NDArray[np.bool_]:
-    """Return a mask of the windows of real recordings; all where there is none."""
+    """A mask of the windows of real recordings; all where there is none."""
     real = windows.column("kind") == "real"
     return real if real.any() else ~real
 
 
 def whitening(features: NDArray, group: NDArray, *, shrink: float = 0.1) -> Array:
     """Return a matrix (d, d) that makes the scatter of `features` (n, d) inside each `group` equal in all ways."""
-    _, which = np.unique(group, return_inverse=True)
-    sums = np.zeros((which.max() + 1, features.shape[1]))
-    np.add.at(sums, which, features)
-    centred = features - (sums / np.bincount(which)[:, None])[which]
+    table = pd.DataFrame(np.asarray(features, np.float64))
+    centred = (table - table.groupby(group).transform("mean")).to_numpy()
     scatter = centred.T @ centred / max(len(features) - 1, 1)
     scatter = (1 - shrink) * scatter + shrink * np.diag(np.diag(scatter))
     size, axes = np.linalg.eigh(scatter)
@@ -68,8 +56,8 @@ def whitening(features: NDArray, group: NDArray, *, shrink: float = 0.1) -> Arra
 def whitened_neighbours(windows: MixtureWindows, describe: Callable[[NDArray], Array]) -> Neighbours:
     """Return training windows as a table to look up, in a metric that makes each mixture equally wide in all ways."""
     features = describe(windows.counts)
-    _, mixture = np.unique(np.round(windows.ratios, 4), axis=0, return_inverse=True)
-    return Neighbours.fit(features, windows.ratios, metric=whitening(features, mixture.ravel()))
+    _, which = np.unique(np.round(windows.ratios, 4), axis=0, return_inverse=True)
+    return Neighbours.fit(features, windows.ratios, metric=whitening(features, which.ravel()))
 
 
 def grow_forest(features: NDArray, ratios: NDArray, *, trees: int = 100, leaf: int = 20, seed: int = 0) -> Forest:
@@ -102,11 +90,13 @@ def grow_forest(features: NDArray, ratios: NDArray, *, trees: int = 100, leaf: i
 
 
 def session_edge(windows: MixtureWindows, real: NDArray, *, folds: int = 5, seed: int = 0) -> NDArray[np.float64]:
-    """Return (offset, slope) of the logistic curve that tells known sessions from unknown ones by log distance.
-
-    Where there is one day only, the edge lies beyond 95 % of the distances in the known session.
-    """
-    known, unknown = known_distances(windows, real, folds=folds, seed=seed), unknown_distances(windows, real)
+    """(offset, slope) of the logistic curve that tells known sessions from unknown ones by log distance."""
+    known, days = (
+        known_distances(windows, real, folds=folds, seed=seed),
+        groups(windows.index, "day")[windows.recording],
+    )
+    away = [_log_distances(windows, days != day, (days == day) & real) for day in np.unique(days[real])]
+    unknown = np.concatenate([np.empty(0), *away])  # real recordings, from the windows of all other days
     if not len(known):
         return np.array([0.0, -1.0])
     if not len(unknown):
@@ -123,11 +113,10 @@ def known_distances(windows: MixtureWindows, real: NDArray, *, folds: int, seed:
 
     Where hardly a mixture was recorded twice a day, every second window of all recordings is held out instead.
     """
-    group, kinds = groups(windows.index, "recording"), _mixture_and_day(windows)
-    names = np.random.default_rng(seed).permutation(np.unique(group))
-    fold = {name: i % folds for i, name in enumerate(names)}
-    part, rows = np.array([fold[name] for name in group]), windows.recording
-    there = np.isin(np.arange(len(group)), rows)
+    rows, kinds = windows.recording, _mixture_and_day(windows)
+    names, number = np.unique(groups(windows.index, "recording"), return_inverse=True)
+    part = np.random.default_rng(seed).permutation(len(names)).argsort()[number] % folds
+    there = np.isin(np.arange(len(part)), rows)
     distances = [np.empty(0)]
     for i in range(min(folds, len(names))):
         asked = (part == i) & np.isin(kinds, kinds[(part != i) & there])
@@ -138,32 +127,23 @@ def known_distances(windows: MixtureWindows, real: NDArray, *, folds: int, seed:
     return _log_distances(windows, ~odd, odd)
 
 
-def unknown_distances(windows: MixtureWindows, real: NDArray) -> NDArray:
-    """Return log distances of real recordings from the windows of all other days."""
-    days = groups(windows.index, "day")[windows.recording]
-    every = [_log_distances(windows, days != day, (days == day) & real) for day in np.unique(days[real])]
-    return np.concatenate([np.empty(0), *every])
-
-
 def _log_distances(windows: MixtureWindows, table: NDArray, asked: NDArray) -> NDArray:
     """Log distances of the windows `asked` from the windows `table` (masks), averaged over each recording."""
     if not asked.any() or table.sum() < 5:
         return np.empty(0)
-    distance = whitened_neighbours(windows[table], log_levels).votes(log_levels(windows.counts[asked]))[1]
+    known = whitened_neighbours(windows[table], mixture.log_levels)
+    distance = known.votes(mixture.log_levels(windows.counts[asked]))[1]
     which = np.unique(windows.recording[asked], return_inverse=True)[1]
-    return recording_means(np.log(distance + 1e-6), which)
+    return mixture.recording_means(np.log(distance + 1e-6), which)
 
 
 def _mixture_and_day(windows: MixtureWindows) -> NDArray:
     """The mixture and the day of each recording, as one text."""
-    return np.char.add(np.char.add(labels(windows.index), " "), groups(windows.index, "day"))
+    return np.strings.add(labels(windows.index) + " ", groups(windows.index, "day"))
 
 
 def fit_classifier(windows: MixtureWindows, mixtures: NDArray, *, seed: int = 0) -> MixtureClassifier:
-    """Train on windows whose ratios are among `mixtures` (k, 12): soft labels, one cycle of the learning rate.
-
-    The last epoch counts, as nothing is held out.
-    """
+    """Train on windows of known `mixtures` (k, 12): soft labels, one cycle of the learning rate, nothing held out."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         x = torch.from_numpy(summary(windows.counts))

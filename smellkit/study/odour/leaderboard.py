@@ -71,16 +71,15 @@ def _read(path: Path) -> pd.DataFrame:
     names = texts["file"].map(lambda text: PurePosixPath(text.replace("\\", "/")).name)
     for line, name in names[~names.isin(recordings.index)].items():
         hint = "the names of base/testing and base/online_spices"
-        raise fault(path, line=line, column="file", expected="a recording of SmellNet", found=repr(name), hint=hint)
+        raise fault(path, "a recording of SmellNet", repr(name), hint, line=line, column="file")
     windows = pd.to_numeric(texts.get("window", pd.Series(WHOLE, index=texts.index)), errors="coerce")
     for line in windows.index[windows.isna() | (windows % 1 != 0) | (windows < WHOLE)]:
-        found = repr(texts.at[line, "window"])
-        expected, hint = "0, 1, ..., or -1 for the recording", "as `smellkit predict` numbers them"
-        raise fault(path, line=line, column="window", expected=expected, found=found, hint=hint)
+        found, hint = repr(texts.at[line, "window"]), "as `smellkit predict` numbers them"
+        raise fault(path, "0, 1, ..., or -1 for the recording", found, hint, line=line, column="window")
     answers = texts.assign(window=windows.astype(int), name=names).join(recordings, on="name")
     for line in answers.index[answers.duplicated(["name", "window"])]:
-        found, hint = f"{answers.at[line, 'name']} a second time", "one row a window"
-        raise fault(path, line=line, column="window", expected="each window once", found=found, hint=hint)
+        found = f"{answers.at[line, 'name']} a second time"
+        raise fault(path, "each window once", found, "one row a window", line=line, column="window")
     return answers
 
 
@@ -99,9 +98,8 @@ def _scored(own: pd.DataFrame, split: str, kind: str, path: Path) -> dict[str, A
         raise DataError(f"{path}: windows of {name} are left out", hint="every window of 125 rows, every 50, from 0 on")
     ranks = [rank for rank in RANKS if rank in own]
     right = own[ranks].eq(own["substance"], axis=0)
-    measures = {
-        "top1": right["top1"].astype(float),
-        **({"top5": right.any(axis=1).astype(float)} if len(ranks) == 5 else {}),
-    }
-    figures = evaluate.scores([Outcome(own["name"].factorize()[0], {key: x.to_numpy() for key, x in measures.items()})])
+    measures = {"top1": right["top1"].to_numpy(float)}
+    if len(ranks) == len(RANKS):
+        measures["top5"] = right.any(axis=1).to_numpy(float)
+    figures = evaluate.scores([Outcome(own["name"].factorize()[0], measures)])
     return {key: figures[key] for key in measures} | {"answers": len(own)}

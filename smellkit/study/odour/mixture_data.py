@@ -7,7 +7,6 @@ The data set (Feng et al., arXiv 2506.00239) has no label but the file name:
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 
 from smellkit.checks import Report, fault
 from smellkit.errors import DataError, OptionError
-from smellkit.odour.mixtures import MixtureWindows, cut, read_mixture_files
-from smellkit.odour.recordings import find
+from smellkit.odour.recordings import MixtureWindows, cut_mixtures, find, read_mixture_files
 from smellkit.odour.scents import ODORANTS, odorant
 
 EPOCH = datetime(2019, 1, 1)  # of the ids: inferred from dated folders, so trust differences more than dates
@@ -115,14 +113,12 @@ def origin(name: str, values: NDArray) -> str:
 
 
 def _duplicates(files: pd.Series, values: Sequence[NDArray]) -> list[str]:
-    """Return for each file the one with the same values that counts as first (well named, then by name), or ""."""
+    """For each file the one with the same values that counts as first (well named, then by name), or ""."""
     content = {file: rows.tobytes() for file, rows in zip(files, values, strict=True)}
-    often = Counter(content.values())
-    twins = [file for file in files if often[content[file]] > 1]
     first: dict[bytes, str] = {}
-    for file in sorted(twins, key=lambda file: (misplaced(file), " (" in file, file)):
+    for file in sorted(files, key=lambda file: (misplaced(file), " (" in file, file)):
         first.setdefault(content[file], file)
-    return ["" if first.get(content[file], file) == file else first[content[file]] for file in files]
+    return ["" if first[content[file]] == file else first[content[file]] for file in files]
 
 
 def misplaced(file: str) -> bool:
@@ -140,7 +136,7 @@ def read_windows(folder: str | Path | None, split: str, *, copies: bool = False)
         own = index["duplicate_of"] == ""
         values = [value for value, kept in zip(values, own, strict=True) if kept]
         index = index[own].reset_index(drop=True)
-    return cut(values, index)
+    return cut_mixtures(values, index)
 
 
 def training_split(folder: str | Path | None) -> str:

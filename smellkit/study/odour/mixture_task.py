@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import rel_entr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +34,7 @@ STAGES = ("encoder", "frozen", "fine-tuned", "joint")
 
 
 def pooled(counts: NDArray) -> Array:
-    """Return log-conductance averaged over `POOL` steps, (windows, steps / 5, 4): the input of the encoder."""
+    """Log-conductance averaged over `POOL` steps, (windows, steps / 5, 4): the input of the encoder."""
     n, steps, channels = counts.shape
     rows = mixture_conductance(counts)[:, : steps // POOL * POOL]
     return rows.reshape(n, steps // POOL, POOL, channels).mean(axis=2)
@@ -89,11 +90,7 @@ class MixtureHead(nn.Module):
 
 
 class AlphaMixture(nn.Module):
-    """Encoder, alpha stage and mixture head in one: dict in, dict out.
-
-    `frozen` is the first of the two stages: the encoder keeps its weights, its running statistics and its evaluation
-    mode, whatever the trainer does. Without it everything learns (fine-tuning).
-    """
+    """Encoder, alpha stage and mixture head; `frozen`: the encoder keeps its weights and its evaluation mode."""
 
     def __init__(self, encoder: nn.Module, *, dim: int = 128, frozen: bool = True):
         super().__init__()
@@ -147,8 +144,6 @@ def encoder_loss(outputs: Batch, batch: Batch) -> Tensor:
 
 def divergence(predicted: ArrayLike, truth: ArrayLike, *, floor: float = 1e-3) -> NDArray[np.float64]:
     """Per window, KL(truth || prediction) in nats; `floor` is mixed into the prediction so that a miss stays finite."""
-    from scipy.special import rel_entr
-
     q, p = np.clip(np.asarray(predicted, np.float64), 0, None), np.asarray(truth, np.float64)
     q = q / np.maximum(q.sum(axis=1, keepdims=True), 1e-12)
     return rel_entr(p / p.sum(axis=1, keepdims=True), (1 - floor) * q + floor / q.shape[1]).sum(axis=1)
@@ -197,10 +192,8 @@ def task(
     if stage not in STAGES:
         raise OptionError(f"No stage {stage!r}", hint=", ".join(STAGES))
     if given and not encoder:
-        raise OptionError(
-            f"Stage {stage!r} needs a trained encoder",
-            hint="`smellkit train odour-mixture --set stage=encoder --name my-encoder`, then --set encoder=my-encoder",
-        )
+        hint = "`smellkit train odour-mixture --set stage=encoder --name my-encoder`, then --set encoder=my-encoder"
+        raise OptionError(f"Stage {stage!r} needs a trained encoder", hint=hint)
 
     @functools.cache
     def load() -> dict[str, Any]:
@@ -239,12 +232,10 @@ def load_splits(data: str, *, validation: str, augment: Any, seed: int) -> dict[
 
 
 def load_encoder(name: str | Path) -> MixtureEncoder:
-    """Return the trained encoder in a run or a folder of weights, whole models included."""
+    """The trained encoder in a run or a folder of weights, whole models included."""
     folder = Path(name) if (Path(name) / checkpoint.FILE).exists() else paths.runs() / name
     tensors, _ = checkpoint.load(folder, made_by=f"`smellkit train odour-mixture --set stage=encoder --name {name}`")
     if any(key.startswith("encoder.") for key in tensors):
         tensors = inside(tensors, "encoder.")
-    hidden = tensors["lstm.weight_hh_l0"].shape[1] if "lstm.weight_hh_l0" in tensors else 64
-    encoder = MixtureEncoder(hidden=hidden)
-    checkpoint.fill(encoder, tensors, where=str(folder))
-    return encoder.eval()
+    size = tensors["lstm.weight_hh_l0"].shape[1] if "lstm.weight_hh_l0" in tensors else 64
+    return checkpoint.fill(MixtureEncoder(hidden=size), tensors, where=str(folder)).eval()

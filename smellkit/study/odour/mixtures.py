@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from smellkit import checkpoint, runs, train
 from smellkit.odour.calibration import SessionCalibration
-from smellkit.odour.mixture import Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
-from smellkit.odour.mixtures import MixtureWindows
-from smellkit.odour.recordings import find
+from smellkit.odour.mixture import Hybrid, Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
+from smellkit.odour.recordings import MixtureWindows, find
 from smellkit.odour.scents import ODORANTS
 from smellkit.options import check
 from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 from smellkit.study.odour.mixture_data import groups, labels, misplaced, read_mixtures, read_windows, training_split
-from smellkit.study.odour.mixture_task import load_encoder, mixture_scores, task
+from smellkit.study.odour.mixture_task import STAGES, load_encoder, mixture_scores, task
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
     "seen": {"top1_at_0.1": 50.3, "dynamic_top_k": 88.0},
@@ -39,6 +38,7 @@ SELECTION = (
 )
 Progress = Callable[[str], object]
 Predict = Callable[[MixtureWindows], NDArray]
+Table = dict[str, Any]
 
 
 def run(
@@ -47,13 +47,9 @@ def run(
     parts: Sequence[str] = (),
     seeds: int = 5,
     progress: Progress = lambda _: None,
-    earlier: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Measure `parts` (all by default) on the SmellNet folder `data`.
-
-    Returns {"data", "made_by", "published", "selection", and one entry a part}. Parts of an earlier result on the same
-    data stay.
-    """
+    earlier: Table | None = None,
+) -> Table:
+    """Measure `parts` (or all) on a SmellNet folder, an entry each; parts of an `earlier` result on it stay."""
     check(parts, PARTS, "There is no part")
     folder, described = find(data), describe(find(data))
     result = dict(earlier) if earlier and earlier.get("data") == described else {}
@@ -68,10 +64,10 @@ def run(
     return result | {"data": described, "published": PUBLISHED, "selection": SELECTION, "made_by": made_by}
 
 
-def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
+def describe(folder: Path) -> Table:
     """Count what is there: files, copies, files in a folder named after another mixture, made-up recordings."""
-    table: dict[str, Any] = {}
-    for split in splits or sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
+    table: Table = {}
+    for split in sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
         _, index = read_mixtures(folder, split)
         named = [file for file in index["file"] if any(c.isdigit() for c in Path(file).parent.name)]
         table[split] = {
@@ -85,9 +81,9 @@ def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
     return table
 
 
-def official(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
+def official(folder: Path, seeds: int, progress: Progress) -> Table:
     """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen."""
-    table: dict[str, Any] = {}
+    table: Table = {}
     for name, training in (("seen", "training_seen"), ("unseen", "training_new")):
         if not all((folder / "mixture" / split).is_dir() for split in (f"test_{name}", training)):
             continue
@@ -100,18 +96,15 @@ def official(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     return table
 
 
-def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, Any]:
-    """Return all scores of a split, means over the predictions of several seeds: all, and by kind, number and day.
+def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> Table:
+    """Scores of a split, means over seeds: all, by kind, number and day; intervals: bootstrap over recordings."""
 
-    95 % intervals: bootstrap over recordings.
-    """
-    days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("synthetic").to_numpy()[test.recording]
-    by = {"kind": test.column("kind"), "components": (test.ratios > 0).sum(axis=1), "day": days}
-
-    def mean(rows: NDArray) -> dict[str, Any]:
+    def mean(rows: NDArray) -> Table:
         return _mean([mixture_scores(one[rows], test.ratios[rows]) for one in predictions])
 
-    table: dict[str, Any] = {"all": mean(np.ones(len(test), bool))}
+    days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("synthetic").to_numpy()[test.recording]
+    by = {"kind": test.column("kind"), "components": (test.ratios > 0).sum(axis=1), "day": days}
+    table: Table = {"all": mean(np.ones(len(test), bool))}
     table["each recording once"] = mean(test.column("duplicate_of") == "")
     for name, group in by.items():
         table[name] = {str(value): mean(group == value) for value in np.unique(group)}
@@ -126,12 +119,12 @@ def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> dict[str, A
     return table
 
 
-def validation(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
+def validation(folder: Path, seeds: int, progress: Progress) -> Table:
     """Leave out recordings, combinations, days, or days with their combinations, and predict what is real of them."""
     windows = read_windows(folder, training_split(folder))
     real = (windows.index["kind"] == "real").to_numpy()
     real = real if real.any() else ~real
-    table: dict[str, Any] = {}
+    table: Table = {}
     for by in ("recording", "combination", "day", "day and combination"):
         folds = [(windows.of(known), windows.of(asked)) for known, asked in left_out(windows.index, by, real)]
         folds = [(known, asked) for known, asked in folds if len(asked) and len(known)]
@@ -166,37 +159,35 @@ def left_out(index: Any, by: str, real: NDArray) -> list[tuple[NDArray, NDArray]
     return folds
 
 
-def calibrations(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
+def calibrations(folder: Path, seeds: int, progress: Progress) -> Table:
     """References of the same day: 1 or 3 a mixture, drawn or the first ones of the day; and base scents alone."""
     windows = read_windows(folder, training_split(folder))
-    table = mixture_references(folder, windows, seeds) | base_scents_alone(windows)
+    model = fit_hybrid(windows)
+    table = mixture_references(folder, model, seeds) | base_scents_alone(windows, model)
     for name, scores in table.items():
         progress(f"  {name:48} {line(scores)}")
     return table
 
 
-def mixture_references(folder: Path, windows: MixtureWindows, seeds: int) -> dict[str, Any]:
+def mixture_references(folder: Path, model: Hybrid, seeds: int) -> Table:
     """References are recordings of test_unseen, each once; what is no reference is predicted."""
     if not (folder / "mixture" / "test_unseen").is_dir():
         return {}
-    model, test = fit_hybrid(windows), read_windows(folder, "test_unseen")
-    table = {}
+    test, table = read_windows(folder, "test_unseen"), {}
     for count in (1, 3):
         for order, drawn in (("drawn", [*range(1, seeds + 1)]), ("first", [None])):
             parts = [draw_references(test.index, count=count, seed=seed) for seed in drawn]
-            pairs = [(test.of(chosen), test.of(~chosen)) for chosen in parts if not chosen.all()]
-            if pairs:
-                rows = [_calibrated(references, rest, model) for references, rest in pairs]
+            rows = [_calibrated(test.of(part), test.of(~part), model) for part in parts if not part.all()]
+            if rows:
                 table[f"{count} a mixture, {order}"] = _mean(rows)
     return table
 
 
-def base_scents_alone(windows: MixtureWindows) -> dict[str, Any]:
+def base_scents_alone(windows: MixtureWindows, model: Hybrid) -> Table:
     """References are the base scents of a training day; its real mixtures of these scents are predicted."""
-    model, days, index = fit_hybrid(windows), groups(windows.index, "day"), windows.index
+    days, index, table = groups(windows.index, "day"), windows.index, {}
     present = index[list(ODORANTS)].to_numpy() > 0
     pure, real = present.sum(axis=1) == 1, (index["kind"] == "real").to_numpy()
-    table = {}
     for day in np.unique(days):
         references, rest = windows.of((days == day) & pure & real), windows.of((days == day) & ~pure & real)
         scents = references.ratios.sum(axis=0) > 0
@@ -207,19 +198,19 @@ def base_scents_alone(windows: MixtureWindows) -> dict[str, Any]:
     return table
 
 
-def _calibrated(references: MixtureWindows, asked: MixtureWindows, model: Any) -> dict[str, float]:
+def _calibrated(references: MixtureWindows, asked: MixtureWindows, model: Hybrid) -> dict[str, float]:
     return mixture_scores(SessionCalibration.fit(references, model).predict(asked.counts), asked.ratios)
 
 
-def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
+def networks(folder: Path, seeds: int, progress: Progress) -> Table:
     """The alpha stage: an encoder's 50 channels, frozen or fine-tuned, against one that learnt with it from nothing."""
-    table: dict[str, Any] = {}
-    for stage in ("encoder", "frozen", "fine-tuned", "joint"):
+    table: Table = {}
+    for stage in STAGES:
         rows, unchanged = [], []
         for seed in range(1, min(seeds, 3) + 1):
             settings = train.Settings(epochs=12, batch=128, learning_rate=3e-3, seed=seed)
             name, trained = f"bench-mixture/{stage}-{seed}", f"bench-mixture/encoder-{seed}"
-            options: dict[str, Any] = {"data": str(folder), "stage": stage}
+            options: Table = {"data": str(folder), "stage": stage}
             options["encoder"] = "" if stage in ("encoder", "joint") else trained
             rows.append(train.fit(task(**options), settings, name=name, params=options).scores)
             if options["encoder"]:
@@ -233,7 +224,7 @@ def networks(folder: Path, seeds: int, progress: Progress) -> dict[str, Any]:
     return table
 
 
-PARTS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Path, int, Progress], Table]] = {
     "official": official,
     "validation": validation,
     "calibration": calibrations,
@@ -241,14 +232,9 @@ PARTS: dict[str, Callable[[Path, int, Progress], dict[str, Any]]] = {
 }
 
 
-def _neighbours(windows: MixtureWindows, seed: int) -> Predict:
+def _neighbours(windows: MixtureWindows, _: int) -> Predict:
     table = Neighbours.fit(levels(windows.counts), windows.ratios, metric=np.eye(4, dtype=np.float32))
     return lambda test: table.mixtures[table.votes(levels(test.counts))[0].argmax(axis=1)]
-
-
-def _whitened(windows: MixtureWindows, seed: int) -> Predict:
-    table = whitened_neighbours(windows, levels)
-    return lambda test: table.predict(levels(test.counts))
 
 
 def _posterior_mean(windows: MixtureWindows, seed: int) -> Predict:
@@ -262,13 +248,11 @@ def _hybrid(windows: MixtureWindows, seed: int) -> Predict:
     return lambda test: model.explain(test.counts, recording=test.recording)["ratios"]
 
 
-SYSTEMS: dict[str, Callable[[MixtureWindows, int], Predict]] = {
-    "constant 0.5": lambda windows, seed: (
-        lambda test: np.full(test.ratios.shape, 0.5)
-    ),  # what the metric alone is worth
-    "constant mean": lambda windows, seed: lambda test: np.tile(windows.ratios.mean(axis=0), (len(test), 1)),
+SYSTEMS: dict[str, Callable[[MixtureWindows, int], Predict]] = {  # the first is what the metric alone is worth
+    "constant 0.5": lambda windows, _: lambda test: np.full(test.ratios.shape, 0.5),
+    "constant mean": lambda windows, _: lambda test: np.tile(windows.ratios.mean(axis=0), (len(test), 1)),
     "k-NN on mean counts": _neighbours,
-    "k-NN, whitened": _whitened,
+    "k-NN, whitened": lambda windows, _: lambda test: whitened_neighbours(windows, levels).predict(levels(test.counts)),
     "forest, posterior mean": _posterior_mean,
     "hybrid": _hybrid,
 }
@@ -295,7 +279,7 @@ def line(scores: dict[str, float]) -> str:
     )
 
 
-def report(result: dict[str, Any]) -> str:
+def report(result: Table) -> str:
     """Return the official figures beside the published ones, as text."""
     lines = []
     for name, systems in result.get("official", {}).items():
@@ -304,5 +288,5 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _mean(rows: Sequence[Table]) -> Table:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

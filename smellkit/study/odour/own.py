@@ -103,7 +103,7 @@ def understand(folder: str | Path, *, nose: str = "", sessions: str = "") -> Own
         hint = "a clock with dates, or --sessions FILE: a CSV with the columns file and session"
         raise DataError(f"{folder}: no recording tells its day", hint=hint)
     if sessions and sessions != BY_DAY:
-        table["session"] = table["file"].map(read_sessions(Path(sessions), set(table["file"])))
+        table["session"] = table["file"].map(_sessions(Path(sessions), set(table["file"])))
     own = Own(described, table, str(report), folder)
     counts = own.files.groupby("substance")["recording"].nunique()
     if len(counts) < 2:
@@ -115,19 +115,23 @@ def understand(folder: str | Path, *, nose: str = "", sessions: str = "") -> Own
     return own
 
 
-def read_sessions(path: Path, files: set[str]) -> dict[str, str]:
+def _sessions(path: Path, files: set[str]) -> dict[str, str]:
     """File -> session from a CSV with these two columns; every one of `files` must be in it."""
     table = read_texts(path, columns=["file", "session"])
-    for line, name in table["file"].items():
-        if name not in files:
-            hint = f"paths below the folder, such as {min(files)}"
-            raise fault(path, line=int(line), column="file", expected="a recording", found=repr(name), hint=hint)
+    for line, name in table.loc[~table["file"].isin(files), "file"].items():
+        hint = f"paths below the folder, such as {min(files)}"
+        raise fault(path, "a recording", repr(name), hint, line=int(line), column="file")
     if missing := sorted(files - set(table["file"])):
         raise DataError(f"{path} has no session for {missing[0]}", hint="one row a recording: file,session")
     return dict(zip(table["file"], table["session"], strict=True))
 
 
 # How good, honestly
+
+
+def share(groups: NDArray, right: NDArray) -> metrics.Interval:
+    """Share of what is `right`; 95 %: bootstrap over `groups`."""
+    return summarise([Outcome(groups, {"accuracy": right})])["accuracy"]
 
 
 @dataclass(frozen=True)
@@ -142,34 +146,32 @@ class Trial:
     def kept(self) -> str:
         """What weights can hold and named more windows right: "lda" or "network"; "ensemble" of rows of features."""
         names = ("lda", "network") if "network" in self.scores else ("ensemble",)
-        return max(names, key=lambda name: self.accuracy(name, pooled=False).value)
+        return max(names, key=lambda name: self.accuracy(name, count=1).value)
 
-    def accuracy(self, learner: str, *, pooled: bool = True) -> metrics.Interval:
-        """Share of recordings (windows with `pooled` False) named right; 95 %: bootstrap over recordings."""
-        scores, target, recording = combine(self.scores[learner], self.windows, 0 if pooled else 1)
-        return summarise([Outcome(recording, {"accuracy": metrics.hits(scores, target)})])["accuracy"]
+    def accuracy(self, learner: str, *, count: int = 0) -> metrics.Interval:
+        """Share of recordings named right, or of every run of `count` windows; 95 %: bootstrap over recordings."""
+        scores, target, recording = combine(self.scores[learner], self.windows, count)
+        return share(recording, metrics.hits(scores, target))
 
     def table(self) -> pd.DataFrame:
         """One row a learner: per cent of recordings and of windows, with intervals."""
-        rows = [(n, percent(self.accuracy(n)), percent(self.accuracy(n, pooled=False))) for n in self.scores]
+        rows = [(n, percent(self.accuracy(n)), percent(self.accuracy(n, count=1))) for n in self.scores]
         return pd.DataFrame(rows, columns=["learner", "recordings", "windows"])
 
     def confusion(self) -> NDArray[np.int64]:
         """Recordings (classes, classes) by the learner that is kept: rows what it was, columns what was said."""
-        matrix = np.zeros((len(self.windows.classes),) * 2, int)
+        from sklearn.metrics import confusion_matrix
+
         scores, target, _ = combine(self.scores[self.kept], self.windows, 0)
-        np.add.at(matrix, (target, scores.argmax(1)), 1)
-        return matrix
+        return confusion_matrix(target, scores.argmax(1), labels=range(len(self.windows.classes)))
 
     def sniffing(self, protocol: Protocol, rate: float | None) -> pd.DataFrame:
         """Accuracy after ever more windows in a row, up to the shortest recording: seconds, value, low, high."""
         shortest = int(np.unique(self.windows.recording, return_counts=True)[1].min())
         rows = []
         for count in range(1, min(9, shortest) + 1):
-            scores, target, recording = combine(self.scores[self.kept], self.windows, count)
-            share = summarise([Outcome(recording, {"accuracy": metrics.hits(scores, target)})])["accuracy"]
             seconds = (protocol.span + (count - 1) * protocol.stride) / (rate or 1.0)
-            rows.append({"seconds": seconds, "answer": self.kept, **share._asdict()})
+            rows.append({"seconds": seconds, "answer": self.kept, **self.accuracy(self.kept, count=count)._asdict()})
         return pd.DataFrame(rows)
 
 
@@ -180,12 +182,7 @@ def folds_of(windows: LabelledWindows, most: int = 5) -> NDArray[np.int64]:
 
 
 def validate(
-    windows: LabelledWindows,
-    protocol: Protocol,
-    fold: NDArray[np.int64],
-    *,
-    seed: int = 7,
-    networks: int = 2,
+    windows: LabelledWindows, protocol: Protocol, fold: NDArray[np.int64], *, seed: int = 7, networks: int = 2
 ) -> Trial:
     """Score every window at the protocol's stride by fits on the other folds: null, LDA, the network, the ensemble.
 
@@ -210,19 +207,21 @@ def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[N
     frequent = np.where(np.arange(len(here)) == np.bincount(target).argmax(), 0.0, -20.0)
     steps = train.values.shape[1]
     linear = Discriminant.fit(features(train.values), target)
-    trees = forest(seed, trees=150).fit(features(train.values), target) if steps == 1 else None
     kind, model = ("curve-trees", "curve-mlp") if steps >= SHORT else ("extratrees-lda", "summary-mlp")
-    some = replace(train, target=target.astype(np.int64), classes=tuple(train.classes[i] for i in here))
-    deep = [network(model, some, seed=seed + 100 * n) for n in range(networks * (steps > 1))]
-    woods = BASELINES[kind](seed).fit(train.values, target) if steps > 1 else None
+    if steps == 1:
+        trees = forest(seed, trees=150).fit(features(train.values), target)
+    else:
+        some = replace(train, target=target.astype(np.int64), classes=tuple(train.classes[i] for i in here))
+        deep = [network(model, some, seed=seed + 100 * n) for n in range(networks)]
+        woods = BASELINES[kind](seed).fit(train.values, target)
 
     def scores(values: NDArray) -> dict[str, NDArray]:
         parts = {"null": np.tile(frequent, (len(values), 1)), "lda": linear.scores(features(values))}
-        if woods is not None:
+        if steps == 1:
+            parts["ensemble"] = np.log(trees.predict_proba(features(values)) + 1e-3)
+        else:
             nets = [network_scores(one, values) for one in deep]
             parts |= {"network": nets[0], "ensemble": (woods.scores(values) + np.mean(nets, axis=0)) / 2}
-        elif trees is not None:
-            parts["ensemble"] = np.log(trees.predict_proba(features(values)) + 1e-3)
         whole = {name: np.full((len(values), len(train.classes)), -20.0) for name in parts}
         for name, part in parts.items():
             whole[name][:, here] = part
@@ -284,11 +283,10 @@ def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[n
                 continue
             test = graded & (fold == number)
             scores = Discriminant.fit(x[train], windows.target[train]).scores(x[test])
-            whole, target, recording = combine(scores, windows[test], 0)
-            shares.append((recording, metrics.hits(whole, target)))
+            scores, target, recording = combine(scores, windows[test], 0)
+            shares.append((recording, metrics.hits(scores, target)))
         if shares:
             groups, hits = (np.concatenate(part) for part in zip(*shares, strict=True))
-            value = summarise([Outcome(groups, {"accuracy": hits})])["accuracy"]
-            rows.append({"recordings": count, **value._asdict()})
+            rows.append({"recordings": count, **share(groups, hits)._asdict()})
         count *= 2
     return pd.DataFrame(rows)

@@ -12,15 +12,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from smellkit import checkpoint, paths, runs
-from smellkit.odour.encoder import Encoder
+from smellkit import checkpoint, runs
 from smellkit.odour.smell import board_ranges
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import metrics
-from smellkit.study.evaluate import Outcome, percent, summarise
+from smellkit.study.evaluate import percent
 from smellkit.study.odour import calibrated
-from smellkit.study.odour.own import SHORT, Discriminant, Own, Trial, features, network
+from smellkit.study.odour.own import SHORT, Discriminant, Own, Trial, features, network, share
 from smellkit.study.odour.systems import forest
+
+REFERENCES = 2000  # training windows whose z stays with the weights, for `smellkit calibrate`
 
 # Smell, or session?
 
@@ -30,28 +31,25 @@ def audit(
 ) -> dict[str, Any]:
     """What one row of a recording gives away before anything is smelled, in the folds of the trial, and a verdict.
 
-    {"first_row": {input: interval}, "chance", "best", "verdict"}; forests on the first row of each recording.
+    {"first_row": {input: interval}, "chance", "verdict"}; forests on the first row of each recording.
     """
     first = own.table.groupby("file", sort=True).first()
-    used = np.unique(windows.recording)
-    fold_of = np.array([fold[np.flatnonzero(windows.recording == number)[0]] for number in used])
+    used, begins = np.unique(windows.recording, return_index=True)
+    fold_of = fold[begins]
     rows, target = first.iloc[used], np.array([windows.classes.index(name) for name in first["substance"].iloc[used]])
     others = [name for name in own.nose.columns if name not in own.nose.gas and own.nose.columns[name].role != "other"]
     inputs = {"first row, gas columns": list(own.nose.gas), "first row, " + ", ".join(others).lower(): others}
     shown = {}
-    for name, columns in inputs.items():
-        if not columns or own.nose.features:
-            continue
+    for name in [name for name, columns in inputs.items() if columns and not own.nose.features]:
+        x = rows[inputs[name]].to_numpy()
         right = np.zeros(len(target))
         for number in np.unique(fold_of):
             train, test = fold_of != number, fold_of == number
-            model = forest(seed, trees=200).fit(rows[columns][train].to_numpy(), target[train])
-            right[test] = model.predict(rows[columns][test].to_numpy()) == target[test]
-        shown[name] = summarise([Outcome(used, {"accuracy": right})])["accuracy"]
-    best = trial.accuracy(trial.kept)
-    chance = trial.accuracy("null").value
+            right[test] = forest(seed, trees=200).fit(x[train], target[train]).predict(x[test]) == target[test]
+        shown[name] = share(used, right)
+    best, chance = trial.accuracy(trial.kept).value, trial.accuracy("null").value
     result = {"first_row": {name: value._asdict() for name, value in shown.items()}, "chance": chance}
-    return result | {"verdict": verdict(shown, chance=chance, best=best.value)}
+    return result | {"verdict": verdict(shown, chance=chance, best=best)}
 
 
 def verdict(first: Mapping[str, metrics.Interval], *, chance: float, best: float) -> str:
@@ -92,7 +90,7 @@ def weights(
     held = trial.scores[kept], trial.windows.target, trial.windows.recording
     learnt = calibrated.calibrate(*held, precision=0.9)
     figures = {name: trial.accuracy(name)._asdict() for name in trial.scores}
-    z, target = references(net, windows)
+    count = own.files["recording"].nunique()
     manifest = {
         "kind": "odour",
         "model": model,
@@ -103,37 +101,20 @@ def weights(
         "nose": own.nose.to_dict(),
         "ranges": board_ranges(own.table, protocol.columns, own.nose).asdict(),
         "scores": {"recordings held out": figures},
-        "made_by": {"command": "smellkit learn", "seed": seed, "revision": runs.revision()},
+        "made_by": {
+            "command": "smellkit learn",
+            "data": f"{count} recordings of {own.nose.name}",
+            "seed": seed,
+            "revision": runs.revision(),
+        },
     }
-    tensors = dict(net.state_dict()) | {"references.z": z, "references.target": target}
-    checkpoint.save(folder, tensors, runs.plain(manifest))
-    paths.write_text(folder / "README.md", card(own, protocol, trial, kept))
+    some = np.unique(np.linspace(0, len(windows) - 1, min(REFERENCES, len(windows))).astype(int))
+    spare = {
+        "references.z": net.run(windows.values[some], "z"),
+        "references.target": torch.from_numpy(windows.target[some]),
+    }
+    checkpoint.save(folder, dict(net.state_dict()) | spare, runs.plain(manifest))
     return kept
-
-
-def references(net: Encoder, windows: LabelledWindows, *, most: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
-    """The odour channels z of evenly spread training windows and their classes, for `smellkit calibrate`."""
-    some = np.unique(np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int))
-    return net.run(windows.values[some], "z"), torch.from_numpy(windows.target[some])
-
-
-def card(own: Own, protocol: Protocol, trial: Trial, kept: str) -> str:
-    """What the weights are, for whoever finds them: the nose, the recordings, how good, and what that means."""
-    columns = ", ".join(f"{name} ({own.nose.columns[name].unit})" for name in protocol.columns)
-    seconds = f"{protocol.span / own.nose.rate:.3g} s" if own.nose.rate else f"{protocol.span} rows"
-    lines = [f"# Weights for the nose {own.nose.name}", "", f"- Columns: {columns}"]
-    lines += [f"- Rate: {own.nose.rate:g} Hz" if own.nose.rate else "- Rate: not known, rows as they come"]
-    lines += [f"- A window: {seconds}, input {protocol.representation}"]
-    lines += [f"- Classes: {', '.join(trial.windows.classes)}"]
-    lines += [f"- Recordings: {own.files['recording'].nunique()}"]
-    lines += [f"- What is kept: {'a linear discriminant' if kept == 'lda' else 'the network'}", ""]
-    lines += ["| learner | recordings held out, % | windows, % |", "|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in trial.table().itertuples(index=False)]
-    lines += [
-        "",
-        "Held out were recordings. Another day, or another nose of this kind, is another question: see the report.",
-    ]
-    return "\n".join([*lines, "", "    smellkit predict DIR --weights FOLDER --out predictions.csv"]) + "\n"
 
 
 def report(
@@ -164,7 +145,7 @@ def report(
             "window": {"rows": protocol.span, "input": protocol.representation},
             "folds": trial.folds,
             "accuracy": learners[trial.kept],
-            "windows": {name: trial.accuracy(name, pooled=False)._asdict() for name in trial.scores},
+            "windows": {name: trial.accuracy(name, count=1)._asdict() for name in trial.scores},
             "learners": learners,
             "by_session": apart,
             "null": learners["null"],

@@ -7,6 +7,7 @@ are scored on whole recordings; windows follow each other here, as its own of ev
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from smellkit import noses
 from smellkit.errors import DataError, OptionError
+from smellkit.options import check
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import own, own_report
 from smellkit.study.odour.own import Own
@@ -38,13 +40,9 @@ def run(
 
     {"published", "about", "rows": {"set/way": {"recordings", ...}}}; OptionError without opensmell (the extra `peers`).
     """
-    try:
-        import opensmell  # noqa: F401
-    except ImportError as why:
-        raise OptionError("The peer is not installed", hint="pip install smellkit[peers]") from why
-    unknown = [name for name in sets if name not in SETS]
-    if unknown:
-        raise OptionError(f"There is no set {unknown[0]!r}", hint=f"one of {', '.join(SETS)}")
+    check(sets, SETS, "There is no set")
+    if importlib.util.find_spec("opensmell") is None:
+        raise OptionError("The peer is not installed", hint="pip install smellkit[peers]")
     rows, about = ({**(earlier or {}).get(part, {})} for part in ("rows", "about"))
     for name in sets or SETS:
         with tempfile.TemporaryDirectory() as scratch:
@@ -118,8 +116,3 @@ SETS: dict[str, Callable[[Path, Path], Own]] = {  # of the data, and of a scratc
     "uma": lambda data, _: own.understand(data / "uma_odours"),
     "own-format": _own_format,
 }
-
-
-def report(result: Mapping[str, Any]) -> str:
-    """The rows as text, in per cent of recordings."""
-    return "\n".join(f"{name:56} {percent(row['recordings'])}" for name, row in result["rows"].items())

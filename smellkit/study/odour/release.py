@@ -1,7 +1,8 @@
-"""Make the weights that come with the kit: the network of substances, the mixture models, and the fusion."""
+"""Make the weights that come with the kit, substances, mixtures and fusion, and score them on the visible tests."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,18 +18,27 @@ from smellkit.odour.confidence import Confidence, prediction_sets
 from smellkit.odour.encoder import Encoder, discriminant
 from smellkit.odour.experts import Experts
 from smellkit.odour.features import QuantileNormalizer, describe
+from smellkit.odour.mixture import dynamic_top_k, within_tolerance
 from smellkit.odour.pipeline import loudest
 from smellkit.odour.recordings import find, read_recordings
 from smellkit.odour.scents import ODORANTS, category
 from smellkit.odour.senses import Senses
-from smellkit.odour.smell import SHIPPED, Limits, SubstanceSmell
+from smellkit.odour.smell import SHIPPED, Fused, Limits, SubstanceSmell, load_hybrid
 from smellkit.odour.windows import LabelledWindows, cut
 from smellkit.study import ranges, score
+from smellkit.study.evaluate import Outcome
 from smellkit.study.odour import calibrated, sessions, smellnet, systems
-from smellkit.study.odour.days import movements, moving_windows
 from smellkit.study.odour.encoder_task import RECIPES
-from smellkit.study.odour.experts import fit_experts
-from smellkit.study.odour.fusion import SUBSETS, posterior
+from smellkit.study.odour.fusion import (
+    ALL,
+    SUBSETS,
+    by_experts,
+    fit_experts,
+    name_of,
+    outcomes,
+    posterior,
+    untrained,
+)
 from smellkit.study.odour.hybrid import fit_classifier, fit_hybrid, save_hybrid, tensors_of
 from smellkit.study.odour.mixture_data import known_mixtures, read_windows, training_split
 from smellkit.study.odour.mixture_task import load_encoder, task
@@ -46,6 +56,7 @@ WHY_ANOTHER_DAY = (
     "between two sessions of a substance, a pair that it did not learn from. Whoever measures is on another day."
 )
 TESTS = {"test": "official split", "other_session": "another session"}  # part of the figures -> name in `score`'s log
+MIXTURES = {"test": "seen mixtures", "unseen": "unseen mixtures"}  # part of scenes -> name in the log
 SYSTEM = "confounded/conductance"  # whose network comes with the kit for the session of training
 WHY = (
     "Chosen on training recordings alone: best of the inputs tried on the second session of the four substances that "
@@ -85,7 +96,7 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
     scored once, at the end, for the manifest.
     """
     system, training = sessions.METHODS[ANOTHER_DAY], read_recordings(data, "training")
-    moved, classes = movements(training), tuple(sorted(training["substance"].unique()))
+    moved, classes = sessions.movements(training), tuple(sorted(training["substance"].unique()))
     learnt = day_confidence(system, training, moved, classes)
     progress(f"fitting {ANOTHER_DAY} to all {training['file'].nunique()} recordings")
     network = fit_day(system, training, moved)
@@ -97,7 +108,7 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
 
 def fit_day(system: systems.System, training: pd.DataFrame, moved: pd.DataFrame) -> Encoder:
     """What `sessions.fit` fits as one encoder: a discriminant of simulated days."""
-    windows = moving_windows(training, system.protocol, moved)
+    windows = sessions.moving_windows(training, system.protocol, moved)
     x, values = describe(windows.values), torch.from_numpy(windows.values)
     normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
     model = systems.discriminants().fit(normal, windows.target)
@@ -108,13 +119,11 @@ def day_confidence(
     system: systems.System, training: pd.DataFrame, moved: pd.DataFrame, classes: Sequence[str]
 ) -> Confidence:
     """How sure fits of `system` may be on another day: learnt on held-out recordings on days of pairs left out."""
-    parts = []
-    for fold in range(FOLDS):
-        held, others, pair = sessions.left_out(training, moved, fold)
-        scorer = sessions.fit(system, training[~held], others, name=f"ship-another-day/fold={fold}")
+    parts: list[tuple] = []
+    for scorer, table, pair in sessions.held_out(system, training, moved, folds=FOLDS, name="ship-another-day"):
         for sign in (1, -1):
-            windows = cut(sessions.another_day(training[held], sign * pair), system.protocol, classes=classes)
-            number = 1000 * (2 * fold + (sign > 0)) + windows.recording  # of a recording on a day
+            windows = cut(sessions.another_day(table, sign * pair), system.protocol, classes=classes)
+            number = 1000 * len(parts) + windows.recording  # of a recording on a day
             parts.append((scorer(windows.values), windows.target, number))
     scores, target, counts = calibrated.growing(*map(np.concatenate, zip(*parts, strict=True)))
     pooling = calibrated.pooling(scores, target, counts)
@@ -141,38 +150,45 @@ def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dic
     }
     checkpoint.save(folder, smell.network.state_dict(), runs.plain(manifest))
     if Path(folder).resolve().parent == paths.weights().resolve():  # they ship, and have met the tests
-        met = {words: figures[name]["window"] for name, words in TESTS.items() if name in figures}
-        looks = {test: {measure: {"value": value} for measure, value in one.items()} for test, one in met.items()}
+        looks = {TESTS[name]: {measure: {"value": value} for measure, value in one["window"].items()}
+                 for name, one in figures.items()}  # fmt: skip
         digest = checkpoint.manifest(folder)["sha256"]
         score.append(system="odour", weights=digest, command=made_by["command"], figures=looks)
     return f"{folder}: {figures}"
 
 
+def tests(smell: SubstanceSmell, data: str | Path) -> dict[str, LabelledWindows]:
+    """The windows of the test split and, where there are any, of other sessions."""
+    tables = {"test": read_recordings(data, "testing"), "other_session": other_sessions(data)}
+    return {name: cut(rows, smell.protocol, classes=smell.classes) for name, rows in tables.items() if rows is not None}
+
+
 def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     """Top-1, top-5 of windows and recordings on the test split and on other sessions, and how the calibration holds."""
     figures: dict[str, Any] = {}
-    for name, table in {"test": read_recordings(data, "testing"), "other_session": other_sessions(data)}.items():
-        if table is None:
-            continue
-        windows = cut(table, smell.protocol, classes=smell.classes)
+    for name, windows in tests(smell, data).items():
         values = smell.scores(windows.values)
-        figures[name] = {
-            level: {k: round(smellnet.at_level([values], windows, count)[k]["value"], 4) for k in ("top1", "top5")}
-            for level, count in (("window", 1), ("recording", 0))
-        }
-        kinds = [smell.category(p) for p in smell.calibrated(values)]
-        right = np.array(
-            [kind == category(smell.classes[i]) for (kind, _), i in zip(kinds, windows.target, strict=True)]
-        )
-        sure = np.array([p for _, p in kinds]) >= smell.confidence.category_least
-        figures[name]["category"] = {"top1": round(right.mean(), 4), "sure": round(sure.mean(), 4)}
-        figures[name]["category"] |= {"right where sure": round(right[sure].mean(), 4)} if sure.any() else {}
+        levels = {"window": 1, "recording": 0}
+        top = {level: smellnet.at_level([values], windows, count) for level, count in levels.items()}
         held = calibrated.holds([values], windows, smell.confidence)
-        figures[name] |= {k: round(held[k], 4) for k in ("expected_calibration_error", "set_size")}
-        figures[name]["coverage"] = round(held["coverage"]["value"], 4)
-        figures[name]["whole recordings"] = of_recordings(smell, values, windows)
-        figures[name]["selective"] = {k: round(v, 4) for k, v in held["selective"].items()}
-    return figures
+        figures[name] = {
+            **{level: {k: figure[k]["value"] for k in ("top1", "top5")} for level, figure in top.items()},
+            "category": _categories(smell, values, windows),
+            **{k: held[k] for k in ("expected_calibration_error", "set_size")},
+            "coverage": held["coverage"]["value"],
+            "whole recordings": of_recordings(smell, values, windows),
+            "selective": held["selective"],
+        }
+    return json.loads(json.dumps(runs.plain(figures)), parse_float=lambda digits: round(float(digits), 4))
+
+
+def _categories(smell: SubstanceSmell, scores: NDArray, windows: LabelledWindows) -> dict[str, float]:
+    """How often the category is right, how often it is sure, and how often right then."""
+    kinds, p = zip(*(smell.category(row) for row in smell.calibrated(scores)), strict=True)
+    right = np.array([category(smell.classes[i]) for i in windows.target]) == kinds
+    sure = np.array(p) >= smell.confidence.category_least
+    held = {"top1": right.mean(), "sure": sure.mean()}
+    return held | ({"right where sure": right[sure].mean()} if sure.any() else {})
 
 
 def of_recordings(smell: SubstanceSmell, scores: NDArray, windows: LabelledWindows) -> dict[str, float]:
@@ -181,11 +197,10 @@ def of_recordings(smell: SubstanceSmell, scores: NDArray, windows: LabelledWindo
     p = smell.calibrated(pooled, np.unique(windows.recording, return_counts=True)[1])
     sets = prediction_sets(p, smell.confidence.quantile)
     held = {"coverage": sets[np.arange(len(sets)), target].mean(), "set_size": sets.sum(1).mean()}
-    held |= calibrated.selective(p, target, smell.confidence.thresholds)
-    return {key: round(float(value), 4) for key, value in held.items()}
+    return held | calibrated.selective(p, target, smell.confidence.thresholds)
 
 
-def mixture(data: str, out: Path, *, epochs: int = 25, seed: int = 7) -> Path:
+def mixture(data: str, out: Path, *, epochs: int = 25, seed: int = 7, progress: Progress = lambda _: None) -> Path:
     """Train the hybrid and the encoder of the alpha stage on the larger training split and keep them in `out`."""
     folder = find(data)
     settings = train.Settings(epochs=epochs, batch=128, learning_rate=3e-3, seed=seed)
@@ -232,7 +247,10 @@ def fit_limits(experts: Experts, scenes: Scenes, *, seed: int) -> Limits:
         drawn = scenes.show(part, smells, seed=seed)
         rows += [_judged(experts, posterior(experts, scenes, smells, drawn, each), smells.ratios) for each in SUBSETS]
     sure, right, expected, missed = map(np.concatenate, zip(*rows, strict=True))
-    return Limits(_least(sure, right.astype(float), RIGHT), -_least(-expected, -missed, -MISSED))
+    return Limits(
+        calibrated.least(sure, right, RIGHT, never=sure.max()),
+        -calibrated.least(-expected, -missed, -MISSED, never=-expected.min()),
+    )
 
 
 def _judged(experts: Experts, believed: NDArray, truth: NDArray) -> tuple[NDArray, ...]:
@@ -243,9 +261,29 @@ def _judged(experts: Experts, believed: NDArray, truth: NDArray) -> tuple[NDArra
     return sure, loudest(truth)[each, best], experts.expected_error(believed, beta), np.abs(beta - truth).sum(axis=1)
 
 
-def _least(score: NDArray, good: NDArray, wanted: float) -> float:
-    """The least score from which on `good` is at least `wanted` on average."""
-    order = np.argsort(-score, kind="stable")
-    mean = np.cumsum(good[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(mean >= wanted)
-    return float(score[order][enough[-1]]) if len(enough) else float(score.max())
+def odour_outcomes(data: str) -> dict[str, Outcome]:
+    """What the shipped weights of substances score on windows of the official split and of other sessions."""
+    smell = SubstanceSmell.load(paths.weights() / "odour")
+    return {TESTS[name]: smellnet.outcome(smell.scores(one.values), one) for name, one in tests(smell, data).items()}
+
+
+def mixture_outcomes(data: str) -> dict[str, Outcome]:
+    """What the shipped hybrid scores on windows of seen and unseen mixtures."""
+    hybrid, outcomes = load_hybrid(paths.weights() / "mixture"), {}
+    for name in ("seen", "unseen"):
+        if (find(data) / "mixture" / f"test_{name}").is_dir():
+            test = read_windows(find(data), f"test_{name}", copies=True)
+            ratios = hybrid.explain(test.counts, recording=test.recording)["ratios"]
+            right = {"top1_at_0.1": within_tolerance, "dynamic_top_k": dynamic_top_k}
+            measures = {measure: of(ratios, test.ratios) for measure, of in right.items()}
+            outcomes[f"{name} mixtures"] = Outcome(test.recording, measures)
+    return outcomes
+
+
+def fusion_outcomes(data: str) -> dict[str, Outcome]:
+    """The shipped experts; pictures and sentences by probes that did not see them, and as those mistake them."""
+    scenes = read_scenes(data, seed=1)
+    experts = replace(Fused.load().experts, confusion=untrained(scenes).confusion)
+    table = outcomes(by_experts(experts, scenes), scenes, seed=1, subsets=[ALL])
+    tests = {f"{part}, {name_of(ALL)}": f"{words}, three senses" for part, words in MIXTURES.items()}
+    return {words: table[name] for name, words in tests.items() if name in table}

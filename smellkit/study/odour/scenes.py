@@ -27,11 +27,10 @@ from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.odour.experts import Experts
 from smellkit.odour.mixture import Array, levels
-from smellkit.odour.mixtures import MixtureWindows
-from smellkit.odour.recordings import find
-from smellkit.odour.scene_encoder import SceneEncoder
+from smellkit.odour.recordings import MixtureWindows, find
+from smellkit.odour.scene_encoder import SceneEncoder, load_scene_encoder
 from smellkit.odour.scents import SCENTS, corpus, list_pictures, read_scents, to_channels
-from smellkit.odour.senses import FOLDS, SENSES, Probe, fit_probe, fit_texts, load_scene_encoder, pictures_of
+from smellkit.odour.senses import FOLDS, SENSES, Probe, fit_probe, fit_texts, pictures_of
 from smellkit.study.odour.hybrid import fit_classifier, fit_hybrid
 from smellkit.study.odour.mixture_data import groups, held_out, known_mixtures, read_windows, training_split
 from smellkit.study.odour.mixture_task import load_encoder, pooled
@@ -44,48 +43,47 @@ NOISE = 0.1  # on the smell's channels, in deviations: the encoder has seen the 
 
 @dataclass(frozen=True)
 class EvidenceBank:
-    """What each picture or description says, as shares of the twelve scents: (12, most, 12), `count` of each scent."""
+    """What each picture or description of a scent says, and its embedding: most examples of a scent, padded."""
 
-    shares: Tensor
-    count: Tensor  # (12,)
+    shares: Tensor  # (12, most, 12)
+    embeddings: Tensor  # (12, most, d)
+    count: Tensor  # (12,), examples of each scent
 
     @classmethod
-    def of(cls, shares: NDArray, scent: NDArray) -> EvidenceBank:
-        """The shares (n, 12) of examples of each `scent` (n,)."""
-        rows = [torch.from_numpy(np.asarray(shares[scent == i], np.float32)) for i in range(len(SCENTS))]
-        return cls(pad_sequence(rows, batch_first=True), torch.tensor([*map(len, rows)]))
+    def of(cls, shares: NDArray, embeddings: NDArray, scent: NDArray) -> EvidenceBank:
+        """The bank of examples (n, 12) and (n, d) of each `scent` (n,)."""
+        places = [np.flatnonzero(scent == i) for i in range(len(SCENTS))]
+        tables = [torch.from_numpy(np.asarray(rows, np.float32)) for rows in (shares, embeddings)]
+        said, seen = (pad_sequence([rows[some] for some in places], batch_first=True) for rows in tables)
+        return cls(said, seen, torch.tensor([*map(len, places)]))
 
-    def draw(self, ratios: Tensor, uniform: Tensor) -> Tensor:
-        """Return the evidence for a scene, (n, 12): shares, averaged over one drawn for each present scent.
+    def draw(self, ratios: Tensor, uniform: Tensor) -> tuple[Tensor, ...]:
+        """Return shares (n, 12) and embeddings (n, d) of scenes, averaged over one drawn for each present scent.
 
         `uniform` (n, 12), from 0 to below 1, draws.
         """
         which = (uniform * self.count).long()  # (n, 12): which picture or text of each scent
-        each = self.shares[torch.arange(len(self.count)), which]  # (n, 12 present, 12 shares)
         there = (ratios > 0).unsqueeze(-1)
-        return torch.where(there, each, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+        each = [table[torch.arange(len(self.count)), which] for table in (self.shares, self.embeddings)]  # (n, 12, d)
+        return tuple(torch.where(there, one, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1) for one in each)
 
 
-Banks: TypeAlias = tuple[dict[str, EvidenceBank], dict[str, EvidenceBank], Probe]
-Part: TypeAlias = tuple[NDArray, NDArray]  # embeddings or shares of examples, and the scent of each
-
-
-def banks(train: Part, test: Part, fitted: tuple[Probe, NDArray]) -> Banks:
-    """What examples say, "train" (each read by a probe that has not seen it) and "test"; embeddings; the probe."""
-    probe, unseen = fitted
-    said = {"train": EvidenceBank.of(unseen, train[1]), "test": EvidenceBank.of(probe.shares(test[0]), test[1])}
-    return said, {"train": EvidenceBank.of(*train), "test": EvidenceBank.of(*test)}, probe
+Banks: TypeAlias = tuple[
+    dict[str, EvidenceBank], Probe
+]  # "train", each read by a probe that has not seen it, and "test"
 
 
 def picture_banks(folder: Path, encoder: SceneEncoder, *, seed: int) -> Banks:
-    """The banks of pictures; a fifth of them is the test."""
+    """The banks of pictures, and their probe; a fifth of them is the test."""
     files, scent = pictures_of(list_pictures(folder))
     rank = ranks(scent, seed=seed)
     held = rank == 0
     if min(np.bincount(scent[~held], minlength=len(SCENTS))) < 2:
         raise DataError(f"Fewer than 3 pictures of a scent in {folder / 'images'}", hint="3 or more of each are needed")
     known, new = (encoder.vision([files[row] for row in np.flatnonzero(part)]) for part in (~held, held))
-    return banks((known, scent[~held]), (new, scent[held]), fit_probe(known, scent[~held], rank[~held]))
+    probe, unseen = fit_probe(known, scent[~held], rank[~held])
+    test = EvidenceBank.of(probe.shares(new), new, scent[held])
+    return {"train": EvidenceBank.of(unseen, known, scent[~held]), "test": test}, probe
 
 
 def ranks(scent: NDArray, *, seed: int) -> NDArray[np.int64]:
@@ -98,16 +96,18 @@ def ranks(scent: NDArray, *, seed: int) -> NDArray[np.int64]:
 
 
 def text_banks(folder: Path, encoder: SceneEncoder, *, seed: int) -> Banks:
-    """The banks of descriptions; the test has other sentences."""
+    """The banks of descriptions, and their probe; the test has other sentences."""
     scents = read_scents(folder)
     lines, scent, fold = corpus(scents, part="train", seed=seed)
     known, new = encoder.text(lines), encoder.text(corpus(scents, part="test", seed=seed)[0])
-    return banks((known, scent), (new, scent), fit_texts(encoder, known, scent, fold, scents=scents))
+    probe, unseen = fit_texts(encoder, known, scent, fold, scents=scents)
+    test = EvidenceBank.of(probe.shares(new), new, scent)
+    return {"train": EvidenceBank.of(unseen, known, scent), "test": test}, probe
 
 
 @dataclass(frozen=True)
 class Smells:
-    """What the mixture board says of windows: the votes of known mixtures, the posterior mean, the session, and z."""
+    """What the mixture board says of windows."""
 
     votes: Array  # (n, k), of the `mixtures` of the training split: by look-up
     network: Array  # (n, k), by the classifier
@@ -145,28 +145,23 @@ class Smells:
 ARRAYS = [field.name for field in fields(Smells) if field.name != "index"]
 
 
-@torch.no_grad()
-def channels(counts: NDArray, encoder: str) -> Array:
-    """The 50 channels of a trained mixture encoder for windows of counts, (n, 50); it stays frozen."""
-    folder = paths.weights() / encoder
-    network = load_encoder(str(folder) if folder.is_dir() else encoder)
-    return torch.cat([network({"window": rows})["z"] for rows in torch.from_numpy(pooled(counts)).split(1024)]).numpy()
-
-
 def teller(
     train: MixtureWindows, mixtures: NDArray, encoder: str, *, trees: int = 100
 ) -> Callable[[MixtureWindows], Smells]:
-    """Fit models to `train`, and return what they say of windows, with votes for the `mixtures` (k, 12)."""
+    """Fit models to `train`, and return what they say of windows; z is of a trained, frozen `encoder`."""
     hybrid, network = fit_hybrid(train, trees=trees), fit_classifier(train, mixtures)
+    folder = paths.weights() / encoder
+    frozen = load_encoder(folder if folder.is_dir() else encoder)
 
+    @torch.no_grad()
     def say(part: MixtureWindows) -> Smells:
-        answer = hybrid.explain(part.counts, recording=part.recording)
+        answer, rows = hybrid.explain(part.counts, recording=part.recording), torch.from_numpy(pooled(part.counts))
         return Smells(
             votes=hybrid.known.votes_on(mixtures, levels(part.counts)).astype(np.float32),
             network=network.votes(part.counts).astype(np.float32),
             posterior_mean=answer["posterior_mean"],
             known=answer["p_known_session"].astype(np.float32),
-            z=channels(part.counts, encoder),
+            z=torch.cat([frozen({"window": some})["z"] for some in rows.split(1024)]).numpy(),
             ratios=to_channels(part.ratios / part.ratios.sum(1, keepdims=True)).astype(np.float32),
             recording=part.recording,
             index=part.index,
@@ -187,7 +182,7 @@ def cross_fitted(
         if len(known) and any(map(len, left_out)):
             say = teller(known, mixtures, encoder, trees=50)
             for parts, windows in zip(said, left_out, strict=True):
-                parts.extend([say(windows)] if len(windows) else [])
+                parts += [say(windows)] if len(windows) else []
     return [Smells.stacked(parts) for parts in said]
 
 
@@ -196,30 +191,28 @@ class Scenes:
     """All that the fusion is trained and judged on: what the smell says by split, and what pictures and texts say.
 
     Splits: train, valid (other recordings), valid-day (the same as from another day), test, and unseen where it is.
-    `embeddings` are those of the scene encoder, for the plain form that fuses them without probes.
+    The plain form of the networks fuses embeddings, without probes.
     """
 
     smells: dict[str, Smells]
     mixtures: Array  # (k, 12), those of the training split, in the data's order
     banks: dict[str, dict[str, EvidenceBank]]  # picture, text -> train, test
-    embeddings: dict[str, dict[str, EvidenceBank]]
     probes: dict[str, Probe]  # picture, text
 
-    def smell(self, smells: Smells, *, plain: bool) -> Tensor:
-        """The smell's token for the networks, (n, 37) of evidence or (n, 50) of channels, scaled on the training."""
-        known, asked = (each.z if plain else each.evidence(self.mixtures) for each in (self.smells["train"], smells))
-        return torch.from_numpy((asked - known.mean(0)) / np.maximum(known.std(0), 1e-3))
-
     def batch(self, smells: Smells, drawn: Batch, *, plain: bool = False) -> Batch:
-        """What the networks take, without "present": the smell, and a picture and a text that were `drawn`."""
-        tokens = {"smell": self.smell(smells, plain=plain), "ratios": torch.from_numpy(smells.ratios)}
-        return tokens | seen(drawn, plain=plain)
+        """What the networks take, without "present": the smell, and a picture and a text that were `drawn`.
 
-    def tensors(self, part: str, *, present: Sequence[bool] = (True, True, True), plain: bool = False) -> Tensors:
+        The smell is (n, 37) of evidence, or in the plain form (n, 50) of channels, scaled on the training.
+        """
+        known, asked = (each.z if plain else each.evidence(self.mixtures) for each in (self.smells["train"], smells))
+        smell = torch.from_numpy((asked - known.mean(0)) / np.maximum(known.std(0), 1e-3))
+        return {"smell": smell, "ratios": torch.from_numpy(smells.ratios), **seen(drawn, plain=plain)}
+
+    def tensors(self, part: str, *, plain: bool = False) -> Tensors:
         """Return a split as samples; in training pictures and descriptions are drawn anew in every batch."""
         smells = self.smells[part]
         batch: dict[str, Any] = self.batch(smells, self.show(part, smells, seed=7), plain=plain)
-        batch["present"] = torch.tensor(present).repeat(len(smells), 1)
+        batch["present"] = torch.ones(len(smells), 3, dtype=torch.bool)
         if part != "train":
             return Tensors(**batch)
         kept = {name: batch[name] for name in ("smell", "ratios", "present")}
@@ -244,8 +237,7 @@ class Scenes:
         drawn = {}
         for sense in SENSES:
             uniform = torch.rand(ratios.shape, generator=generator)
-            drawn[sense] = self.banks[sense][part].draw(ratios, uniform)
-            drawn[f"{sense} embedding"] = self.embeddings[sense][part].draw(ratios, uniform)
+            drawn[sense], drawn[f"{sense} embedding"] = self.banks[sense][part].draw(ratios, uniform)
         return drawn
 
 
@@ -262,16 +254,13 @@ def swap_modality(evidence: Tensor, probability: float) -> Tensor:
 def read_scenes(
     data: str = "", *, scene: str = "", revision: str = "", encoder: str = "mixture", seed: int = 7
 ) -> Scenes:
-    """Read smells, pictures and descriptions of a SmellNet folder and embed them; pictures and texts are cached.
-
-    `seed` splits pictures and draws sentences.
-    """
+    """Smells, pictures and descriptions of a SmellNet folder, embedded; `seed` splits pictures and draws sentences."""
     folder = find(data)
     smells, mixtures = read_smells(folder, encoder)
     embed = load_scene_encoder(scene, revision=revision)
-    read = [picture_banks(folder, embed, seed=seed), text_banks(folder, embed, seed=seed)]
-    parts: Any = [dict(zip(SENSES, column, strict=True)) for column in zip(*read, strict=True)]
-    return Scenes(smells, mixtures, *parts)
+    pictures, seeing = picture_banks(folder, embed, seed=seed)
+    texts, reading = text_banks(folder, embed, seed=seed)
+    return Scenes(smells, mixtures, {"picture": pictures, "text": texts}, {"picture": seeing, "text": reading})
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,15 +1,17 @@
 """`smellkit bench smellnet-sessions`: which method survives another day? Chosen on training recordings alone.
 
-Held-out training recordings are moved as one pair of sessions was (`days`), forth and back; a method that learns from
-simulated days learns from those of the other pairs. Five recordings of each substance, and the pairs, are left out in
-turn. The method with the best top-1 there is the chosen one: that was decided before any of them was scored on
-recordings of another session. Those scores stand beside it for every method: for all but the chosen one they are an
-observation, and to choose by them would be to fit the test.
+On another day a sensor rests elsewhere and answers more or less. All that the training split knows about it are the
+substances with a second session: `movements` are those of their pairs, and windows moved like that are simulated days.
+Held-out training recordings are moved as one pair of sessions was, forth and back; a method that learns from simulated
+days learns from those of the other pairs. Five recordings of each substance, and the pairs, are left out in turn. The
+method with the best top-1 there is the chosen one: that was decided before any of them was scored on recordings of
+another session. Those scores stand beside it for every method: for all but the chosen one they are an observation, and
+to choose by them would be to fit the test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,29 +21,86 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import runs
+from smellkit.errors import DataError
 from smellkit.odour import recordings
-from smellkit.odour.windows import LabelledWindows, Protocol, cut
+from smellkit.odour.windows import PER_WINDOW, LabelledWindows, Protocol, cut
 from smellkit.options import check
+from smellkit.sensors import FULL, GAS, GROVE
 from smellkit.study.evaluate import percent
 from smellkit.study.odour import smellnet, systems
-from smellkit.study.odour.days import another_day, movements, moving_windows
-from smellkit.study.odour.survey import other_sessions
+from smellkit.study.odour.survey import number_sessions, other_sessions
 from smellkit.study.odour.systems import ENSEMBLE, FREE, System, curves
 
 CRITERION = "top-1 on held-out training recordings, moved like a pair of sessions that was left out"
-NETWORK = ("curve-mlp",)
+COPIES, STRIDE = 2, 50  # windows that are moved for each as it was recorded, and the rows between two
+SPREAD = 0.1  # of a movement that no pair of sessions showed, in logarithms
+COUNTS = np.array([name in GROVE for name in GAS])
+NETWORK, CONDUCTANCE, BOTH = ("curve-mlp",), Protocol("conductance"), Protocol("curve-and-level")
 METHODS: dict[str, System] = {
     "strict differences": System(("summary-mlp",)),
-    "level-free": curves(NETWORK, FREE),
-    "conductance": curves(NETWORK, Protocol("conductance")),
+    "level-free": curves(NETWORK, protocol=FREE),
+    "conductance": curves(NETWORK, protocol=CONDUCTANCE),
     "gain augmentation 0.5": curves(NETWORK, augment={"gain": 0.5}),
     "ensemble, gain augmentation 0.3": curves(ENSEMBLE, augment={"gain": 0.3}),
-    "discriminant, conductance": System(("lda",), Protocol("conductance")),
-    "discriminant, curve and level": System(("lda",), Protocol("curve-and-level")),
+    "discriminant, conductance": System(("lda",), CONDUCTANCE),
+    "discriminant, curve and level": System(("lda",), BOTH),
     "simulated days, level-free": System(("lda",), FREE, days=True),
-    "simulated days, conductance": System(("lda",), Protocol("conductance"), days=True),
-    "simulated days, curve and level": System(("lda",), Protocol("curve-and-level"), days=True),
+    "simulated days, conductance": System(("lda",), CONDUCTANCE, days=True),
+    "simulated days, curve and level": System(("lda",), BOTH, days=True),
 }
+
+
+def movements(training: pd.DataFrame) -> pd.DataFrame:
+    """How each channel's log amplitude and log level moved between two sessions of a substance, one row a pair.
+
+    Columns "gain NO2", ..., "level NO2", ...; DataError when no substance has a second session.
+    """
+    by_file = training.groupby("file", sort=True)
+    changes = by_file[list(GAS)].apply(lambda rows: rows.diff(25).abs().mean())
+    levels = by_file[list(GAS)].first()
+    known = pd.concat([np.log(changes + 0.5).add_prefix("gain "), np.log(levels + 1).add_prefix("level ")], axis=1)
+    substance = by_file["substance"].first()
+    means = known.groupby([substance, number_sessions(training)]).mean()
+    moves = {}
+    for name, rows in means.groupby(level=0):
+        for later in range(1, len(rows)):
+            moves[f"{name}, session {later + 1}"] = rows.iloc[later] - rows.iloc[0]
+    if not moves:
+        raise DataError("No substance has a second session", hint="a simulated day needs one to learn from")
+    return pd.DataFrame(moves).T
+
+
+def move(rows: NDArray, by: NDArray) -> NDArray[np.float32]:
+    """Counts `rows` (..., rows, 6) from sensors that have moved `by` (..., 12: log gains, then log levels)."""
+    first, gain, level = rows[..., :1, :], np.exp(by[..., None, :6]), np.exp(by[..., None, 6:])
+    moved = (first + 1) * level - 1 + gain * (rows - first)
+    return np.clip(moved, 0, np.where(COUNTS, FULL, np.inf)).round().astype(np.float32)
+
+
+def moving_windows(
+    table: pd.DataFrame, protocol: Protocol, moved: pd.DataFrame, *, classes: Sequence[str] = (), seed: int = 0
+) -> LabelledWindows:
+    """Windows of the recordings in `table` as they are, and `COPIES` times more, each of a simulated day of its own.
+
+    A day's movement is a random mix of those in `moved`, as large as they are.
+    """
+    if tuple(protocol.columns) != GAS:
+        raise DataError("A simulated day moves the six gas channels", hint="a protocol with these columns")
+    as_recorded = replace(protocol, representation="absolute")
+    known, random = cut(table, as_recorded, stride=STRIDE, classes=classes), np.random.default_rng(seed)
+    copies = [known.values]
+    for _ in range(COPIES):
+        mixes = random.normal(size=(len(known), len(moved))) @ moved.to_numpy() / np.sqrt(len(moved))
+        copies.append(move(known.values, mixes + SPREAD * random.normal(size=mixes.shape)))
+    whole = known[np.tile(np.arange(len(known)), len(copies))]
+    return replace(whole, values=protocol.represent(np.concatenate(copies)))
+
+
+def another_day(table: pd.DataFrame, by: NDArray) -> pd.DataFrame:
+    """The recordings of `table` on a day on which the sensors had moved `by` (12,), for all of them alike."""
+    parts = [rows.assign(**dict(zip(GAS, move(rows[list(GAS)].to_numpy(float), by).T, strict=True)))
+             for _, rows in table.groupby("file", sort=False)]  # fmt: skip
+    return pd.concat(parts)
 
 
 def run(
@@ -60,18 +119,12 @@ def run(
     in `earlier`, a result, are kept.
     """
     check(methods, METHODS, "There is no method")
-    training = recordings.read_recordings(data, "training")
-    moved, before = movements(training), (earlier or {}).get("methods", {})
-    rows = {name: row for name, row in before.items() if row.get("criterion") == CRITERION}
-    rows |= {
-        name: {key: row[key] for key in row if key != "simulated"} for name, row in before.items() if name not in rows
-    }
+    training, rows = recordings.read_recordings(data, "training"), dict((earlier or {}).get("methods", {}))
+    moved, away = movements(training), other_sessions(data) if seeds else None
     for name in methods or METHODS:
-        kept = {key: rows[name][key] for key in ("other_session",) if key in rows.get(name, {})}
-        rows[name] = kept | measure(
-            name, training, other_sessions(data) if seeds else None, moved, folds=folds, seeds=seeds
-        )
-        progress(line(name, rows[name]))
+        kept = {key: row for key, row in rows.get(name, {}).items() if key == "other_session"}
+        rows[name] = kept | measure(name, training, away, moved, folds=folds, seeds=seeds)
+        progress(f"{name}: {percent(rows[name]['simulated']['top1'])} on simulated days")
     best = chosen(rows)
     return {
         "movements": {"of": list(moved.index), "deviation": moved.pow(2).mean().pow(0.5).round(3).to_dict()},
@@ -88,65 +141,48 @@ def chosen(methods: dict[str, Any]) -> str:
 
 def fit(system: System, table: pd.DataFrame, moved: pd.DataFrame, **how: Any) -> systems.Scorer:
     """Fit `system` to the recordings in `table`, and where it wants to, to days that `moved` like pairs of sessions."""
-    days, seed = moving_windows(table, system.protocol, moved) if system.days else None, how.pop("seed", 1)
-    train = days if days is not None else cut(table, system.protocol, stride=system.train_stride)
-    return systems.fit(system, train, seed=seed, **how)
+    if system.days:
+        return systems.fit(system, moving_windows(table, system.protocol, moved), **how)
+    return systems.fit(system, cut(table, system.protocol, stride=system.train_stride), **how)
 
 
-def left_out(training: pd.DataFrame, moved: pd.DataFrame, fold: int) -> tuple[NDArray, pd.DataFrame, NDArray]:
-    """Which rows of `training` are recording `fold` of a substance, the pairs to learn from, and the one left out."""
-    numbers = training.groupby("substance")["file"].transform(lambda files: pd.factorize(files, sort=True)[0])
-    pair = fold % len(moved)
-    rest = moved.drop(index=moved.index[pair]) if len(moved) > 1 else moved
-    return (numbers == fold).to_numpy(), rest, moved.iloc[pair].to_numpy()
+def held_out(
+    system: System, training: pd.DataFrame, moved: pd.DataFrame, *, folds: int, name: str
+) -> Iterator[tuple[systems.Scorer, pd.DataFrame, NDArray]]:
+    """Of each fold what a fit without it says, its recordings, and the pair of sessions that was left out, too."""
+    number = training.groupby("substance")["file"].transform(lambda files: pd.factorize(files, sort=True)[0])
+    for fold in range(folds):
+        pair = moved.index[fold % len(moved)]
+        others = moved.drop(index=pair) if len(moved) > 1 else moved
+        scorer = fit(system, training[number != fold], others, name=f"{name}/fold={fold}")
+        yield scorer, training[number == fold], moved.loc[pair].to_numpy()
 
 
 def measure(
     name: str, training: pd.DataFrame, away: pd.DataFrame | None, moved: pd.DataFrame, *, folds: int, seeds: int
 ) -> dict[str, Any]:
-    """Top-1, top-5 and macro F1 of a method on simulated days, as recorded, and on the recordings of other sessions."""
+    """Top-1, top-5 and macro F1 of a method on simulated days, as recorded, and on the recordings of other sessions.
+
+    A recording that was scored on several days counts as one for the interval.
+    """
     system, classes = METHODS[name], tuple(sorted(training["substance"].unique()))
-    names = sorted({*training["file"], *(away["file"] if away is not None else [])})
 
     def scored(scorer: systems.Scorer, table: pd.DataFrame) -> tuple[NDArray, LabelledWindows]:
-        windows = cut(table, system.protocol, classes=classes)
-        number = np.array([names.index(file) for file in sorted(set(table["file"]))])
-        return scorer(windows.values), replace(windows, recording=number[windows.recording])
+        windows, files = cut(table, system.protocol, classes=classes), np.unique(table["file"])
+        return scorer(windows.values), replace(windows, recording=files[windows.recording])
+
+    def figures(parts: list[tuple[NDArray, LabelledWindows]]) -> dict[str, Any]:
+        scores, windows = zip(*parts, strict=True)
+        every = {name: np.concatenate([getattr(one, name) for one in windows]) for name in PER_WINDOW}
+        return smellnet.at_level([np.concatenate(scores)], replace(windows[0], **every))
 
     days, same = [], []
-    for fold in range(folds):
-        held, others, pair = left_out(training, moved, fold)
-        scorer = fit(system, training[~held], others, name=f"sessions/{name}/fold={fold}")
-        same.append(scored(scorer, training[held]))
-        days += [scored(scorer, another_day(training[held], sign * pair)) for sign in (1, -1)]
-    row = {
-        "criterion": CRITERION,
-        "simulated": _figures(days),
-        "as recorded": _figures(same),
-        "revision": runs.revision(),
-    }
-    if away is not None and seeds:
+    for scorer, table, pair in held_out(system, training, moved, folds=folds, name=f"sessions/{name}"):
+        same.append(scored(scorer, table))
+        days += [scored(scorer, another_day(table, sign * pair)) for sign in (1, -1)]
+    row = {"criterion": CRITERION, "simulated": figures(days), "as recorded": figures(same)}
+    if away is not None:
         fits = [fit(system, training, moved, seed=seed, name=f"sessions/{name}") for seed in range(1, seeds + 1)]
         scores, other = zip(*(scored(scorer, away) for scorer in fits), strict=True)
         row["other_session"] = smellnet.at_level(scores, other[0])
-    return row
-
-
-def report(result: dict[str, Any]) -> str:
-    """The table as text, the chosen method last."""
-    lines = [line(name, row) for name, row in result["methods"].items()]
-    return "\n".join([*lines, f"Chosen by {result['criterion']}: {next(iter(result['chosen']))}"])
-
-
-def line(name: str, row: dict[str, Any]) -> str:
-    """One method's figures in a line."""
-    kinds = {kind: row[kind] for kind in ("simulated", "as recorded", "other_session") if kind in row}
-    parts = [f"{kind} {percent(one['top1'])} / {100 * one['top5']['value']:.1f}" for kind, one in kinds.items()]
-    return f"  {name:34} " + "   ".join(parts)
-
-
-def _figures(parts: list[tuple[NDArray, LabelledWindows]]) -> dict[str, Any]:
-    """Figures over scored sets; a recording that was scored on several days counts as one for the interval."""
-    each = [(score, one.target, one.recording) for score, one in parts]
-    scores, target, whose = map(np.concatenate, zip(*each, strict=True))
-    return smellnet.at_level([scores], LabelledWindows(scores, target, whose, target, target, parts[0][1].classes))
+    return {**row, "revision": runs.revision()}

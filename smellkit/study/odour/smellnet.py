@@ -20,7 +20,7 @@ from smellkit.odour import recordings
 from smellkit.odour.scents import category
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study import evaluate, metrics
-from smellkit.study.evaluate import Outcome, percent
+from smellkit.study.evaluate import Outcome
 from smellkit.study.odour import calibrated, systems
 from smellkit.study.odour.survey import other_sessions, stuck
 
@@ -28,14 +28,8 @@ PUBLISHED = {  # top-1 of windows on the official split, Feng et al., arXiv 2506
     "ScentFormer, sensors only": 58.5,
     "ScentFormer, with GC-MS": 63.3,
 }
-TABLES = {
-    "strict": "Six gas channels, differences over 25 rows (the published protocol)",
-    "level-free": "Six gas channels, the same 125 rows less the first of them",
-    "confounded": "SESSION-CONFOUNDED: the input shows which session a recording comes from",
-}
 DENSE = 10  # rows between test windows that are averaged for "test-time windows"
 LEVELS = {"1 window": 1, "2 windows": 2, "3 windows": 3, "recording": 0}  # windows that are pooled; 0: all
-TEST = (*LEVELS, "test-time windows")
 
 
 def run(
@@ -55,7 +49,8 @@ def run(
     report, earlier = Report(), earlier or {}
     training, testing = (recordings.read_recordings(data, split, report=report) for split in ("training", "testing"))
     away = other_sessions(data, report)
-    fits = {name: Fits(name, training, testing, away, seeds, folds) for name in models or systems.SYSTEMS}
+    known = {name: systems.named(name) for name in models or systems.SYSTEMS}
+    fits = {name: Fits(name, system, training, testing, away, seeds, folds) for name, system in known.items()}
     kept = {name: row for name, row in earlier.get("models", {}).items() if name not in fits}
     before, about = {"about": earlier.get("data"), "rows": kept}, describe(training, testing, away, report)
     result = evaluate.evaluate(fits, seeds=seeds, about=about, earlier=before, progress=progress)
@@ -65,18 +60,16 @@ def run(
 
 @dataclass
 class Fits:
-    """The fits of one system: `fit(seed)` scores the test split and other sessions, `published` makes the row of it."""
+    """The fits of one system: each call scores the test split and other sessions, and `published` makes its row."""
 
     name: str
+    system: systems.System
     training: pd.DataFrame
     testing: pd.DataFrame
-    away: pd.DataFrame | None = None
-    seeds: int = 5
-    folds: int = 6
+    away: pd.DataFrame | None
+    seeds: int
+    folds: int
     scores: list[NDArray] = field(default_factory=list)  # of the test windows, one array a seed
-
-    def __post_init__(self):
-        self.system = systems.named(self.name)
 
     def __call__(self, seed: int) -> dict[str, Outcome]:
         """Fit with `seed` and return an Outcome for each level of the test split and for other sessions."""
@@ -96,27 +89,25 @@ class Fits:
 
     def published(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row as it is published: what was fitted, its figures, cross-validation and confidence."""
-        system = self.system
-        test = cut(self.testing, system.protocol, classes=sorted(self.training["substance"].unique()))
-        figures = {split: as_published(row[split]) for split in row if split not in evaluate.RESUMED}
-        published: dict[str, Any] = {
+        system, protocol = self.system, self.system.protocol
+        test = cut(self.testing, protocol, classes=sorted(self.training["substance"].unique()))
+        about: dict[str, Any] = {
             "table": system.table,
             "members": list(system.members),
-            "channels": list(system.protocol.columns),
-            "representation": system.protocol.representation,
-            "seeds": len(row["seeds"]),
-            "fit_seconds": row["seconds"],
-            "test": {level: figures[level] for level in TEST} | by_kind(self.scores, test),
+            "channels": list(protocol.columns),
         }
+        about |= {"representation": protocol.representation, "seeds": self.seeds, "fit_seconds": row["seconds"]}
+        levels = {level: row[level] for level in (*LEVELS, "test-time windows")}
+        published: dict[str, Any] = about | {"test": levels | by_kind(self.scores, test)}
         if self.away is not None:
-            published["other_session"] = figures["other_session"] | {"windows_of": int(self.away["file"].nunique())}
+            published["other_session"] = row["other_session"] | {"windows_of": int(self.away["file"].nunique())}
         if self.folds:
             both = pd.concat([self.training, self.testing[self.testing["substance"].isin(test.classes)]])
-            everything = cut(both, system.protocol, stride=system.stride)
+            everything = cut(both, protocol, stride=system.stride)
             held_out, graded = systems.cross_validate(system, everything, name=self.name, folds=self.folds)
             published["cross_validated"] = at_level([held_out], graded)
         if system.calibrated:
-            learnt = calibrated.learn(system, cut(self.training, system.protocol, stride=system.stride), name=self.name)
+            learnt = calibrated.learn(system, cut(self.training, protocol, stride=system.stride), name=self.name)
             published["calibration"] = {"learnt": learnt.asdict(), **calibrated.holds(self.scores, test, learnt)}
         command = f'smellkit bench smellnet-base --data DIR --model "{self.name}"'
         command += f" --seeds {self.seeds} --folds {self.folds}"
@@ -136,24 +127,18 @@ def outcome(scores: NDArray, windows: LabelledWindows, count: int = 1) -> Outcom
 
 
 def at_level(scores: Sequence[NDArray], windows: LabelledWindows, count: int = 1) -> dict[str, Any]:
-    """Published figures of log-probabilities, one array (windows, classes) a seed, see `outcome`."""
-    return as_published(evaluate.scores([outcome(part, windows, count) for part in scores]))
-
-
-def as_published(figures: dict[str, Any]) -> dict[str, Any]:
-    """{windows, top1, top5, macro_f1: {value, low, high}, top1_of_seeds} from what `evaluate` gives for a split."""
-    kept = {name: figures[name] for name in ("windows", "top1", "top5", "macro_f1")}
-    return kept | {"top1_of_seeds": figures["by_seed"]["top1"]}
+    """Figures of log-probabilities, one array (windows, classes) a seed, see `outcome` and `evaluate.scores`."""
+    return evaluate.scores([outcome(part, windows, count) for part in scores])
 
 
 def by_kind(scores: Sequence[NDArray], test: LabelledWindows) -> dict[str, Any]:
     """Top-1 of windows for each substance and each category, mean over seeds."""
-    right = np.mean([metrics.hits(part, test.target) for part in scores], axis=0)
-    kinds = np.array([category(name) for name in test.classes])[test.target]
-    there = [(i, name) for i, name in enumerate(test.classes) if (test.target == i).any()]
+    right = pd.Series(np.mean([metrics.hits(part, test.target) for part in scores], axis=0))
+    substance = pd.Series(np.array(test.classes)[test.target])
+    kinds = substance.map(category)
     return {
-        "per_substance": {name: float(right[test.target == i].mean()) for i, name in there},
-        "per_category": {kind: float(right[kinds == kind].mean()) for kind in dict.fromkeys(kinds)},
+        "per_substance": right.groupby(substance).mean().to_dict(),
+        "per_category": right.groupby(kinds, sort=False).mean().to_dict(),
     }
 
 
@@ -191,39 +176,15 @@ def describe(
     splits = {"training": training, "testing": testing} | ({"other sessions": away} if away is not None else {})
     lengths, strict = {name: table.groupby("file").size() for name, table in splits.items()}, Protocol()
     windows = {name: (n - strict.span) // strict.stride + 1 for name, n in lengths.items()}
+    faults = {
+        "notes": {str(note): int(count) for note, count in report.counts.items()},
+        "environment_sensor_stuck": int(pd.concat(splits.values()).pipe(stuck).sum()),
+        "substances_missing_from_a_split": sorted(set(training["substance"]) ^ set(testing["substance"])),
+        "recordings_too_short": int(sum((rows < strict.span).sum() for rows in lengths.values())),
+    }
     return {
-        "substances": len(set(training["substance"])),
+        "substances": training["substance"].nunique(),
         "recordings": {name: len(rows) for name, rows in lengths.items()},
         "windows": {name: int(counts.clip(lower=0).sum()) for name, counts in windows.items()},
-        "faults": {
-            "notes": {str(note): int(count) for note, count in report.counts.items()},
-            "environment_sensor_stuck": int(pd.concat(splits.values()).pipe(stuck).sum()),
-            "substances_missing_from_a_split": sorted(set(training["substance"]) ^ set(testing["substance"])),
-            "recordings_too_short": int(sum((rows < strict.span).sum() for rows in lengths.values())),
-        },
+        "faults": faults,
     }
-
-
-def report(result: dict[str, Any]) -> str:
-    """The tables as text: percentages with 95 % intervals over recordings."""
-    lines = [f"{result['data']['recordings']} recordings, {result['data']['windows']} windows"]
-    lines += [f"faults handled: {result['data']['faults']}"]
-    for table, title in TABLES.items():
-        rows = {name: row for name, row in result["models"].items() if row["table"] == table}
-        lines += ["", title] + [_line(name, row) for name, row in rows.items()] if rows else []
-    return "\n".join(lines)
-
-
-def _line(name: str, row: dict[str, Any]) -> str:
-    test = row["test"]["1 window"]
-    text = f"  {name:28} top-1 {percent(test['top1'])}  top-5 {percent(test['top5'])}"
-    text += f"  recording {100 * row['test']['recording']['top1']['value']:.1f}"
-    if "cross_validated" in row:
-        text += f"  6-fold {percent(row['cross_validated']['top1'])}"
-    if "other_session" in row:
-        other = row["other_session"]
-        text += f"  other session {100 * other['top1']['value']:.1f} / {100 * other['top5']['value']:.1f}"
-    if "calibration" in row:
-        text += f"  ECE {100 * row['calibration']['expected_calibration_error']:.1f}"
-        text += f"  coverage {100 * row['calibration']['coverage']['value']:.1f}"
-    return text + f"  fit {row['fit_seconds']:.0f} s"

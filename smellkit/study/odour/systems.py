@@ -15,14 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
+from smellkit import checkpoint, train
 from smellkit.errors import DataError
 from smellkit.odour.encoder import BACKBONES, Encoder, make
 from smellkit.odour.features import LAG, QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.options import check
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
+from smellkit.study.odour.encoder_task import RECIPES, EncoderConfig, over_windows
 from smellkit.windows import Array
+
+Scorer = Callable[[Array], Array]  # windows (windows, steps, channels) -> log-probabilities (windows, classes)
 
 
 @dataclass
@@ -90,9 +95,6 @@ BASELINES: dict[str, Callable[[int], Baseline]] = {  # name -> function(seed)
 }
 
 
-Scorer = Callable[[Array], Array]  # windows (windows, steps, channels) -> log-probabilities (windows, classes)
-
-
 @dataclass(frozen=True)
 class System:
     """What to fit, on which input, and in which table of the report it belongs."""
@@ -102,8 +104,8 @@ class System:
     table: str = "strict"
     train_stride: int = 20
     calibrated: bool = False  # worth more fits, on parts of the training split
-    augment: dict[str, float] = field(default_factory=dict)  # of the networks, see `Augment`
-    days: bool = False  # learns from simulated days as well, see `days`
+    augment: dict[str, float] = field(default_factory=dict)  # of the networks, see `EncoderConfig`
+    days: bool = False  # learns from simulated days as well, see `sessions`
 
     @property
     def stride(self) -> int:
@@ -112,25 +114,20 @@ class System:
 
 
 FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the strict differences alone
-CURVES = ("curve-mlp", "curve-trees")  # look at whole curves, and at differences beside them
 ENSEMBLE = ("curve-trees", *3 * ("curve-mlp",))
-
-
-def curves(members: tuple[str, ...], protocol: Protocol = REBUILT, **how: Any) -> System:
-    """A system that looks at whole curves, trained on a window every 10 rows."""
-    return System(members, protocol, **{"train_stride": 10, **how})
-
-
+curves = partial(System, protocol=REBUILT, train_stride=10)  # looks at whole curves, and at differences beside them
 SYSTEMS: dict[str, System] = {
-    **{
-        name: System((name,), calibrated=name == "summary-mlp") for name in [*BACKBONES, *BASELINES] if name != "linear"
-    },
-    **{name: curves((name,), calibrated=name == "curve-mlp") for name in CURVES},
+    **{name: System((name,)) for name in [*BACKBONES, *BASELINES] if name != "linear"},
+    "summary-mlp": System(("summary-mlp",), calibrated=True),
+    "curve-mlp": curves(("curve-mlp",), calibrated=True),
+    "curve-trees": curves(("curve-trees",)),
     "ensemble": curves(ENSEMBLE, calibrated=True),
     "level-free/summary-mlp": System(("summary-mlp",), FREE, "level-free"),
-    "level-free/curve-mlp": curves(("curve-mlp",), FREE, table="level-free"),
-    "level-free/ensemble": curves(ENSEMBLE, FREE, table="level-free"),
-    "confounded/11 level-free": curves(ENSEMBLE, Protocol("level-free", (*GAS, *ENVIRONMENT)), table="confounded"),
+    "level-free/curve-mlp": curves(("curve-mlp",), protocol=FREE, table="level-free"),
+    "level-free/ensemble": curves(ENSEMBLE, protocol=FREE, table="level-free"),
+    "confounded/11 level-free": curves(
+        ENSEMBLE, protocol=Protocol("level-free", (*GAS, *ENVIRONMENT)), table="confounded"
+    ),
     "confounded/12 absolute": System(("extratrees",), Protocol("absolute", SENSORS), "confounded"),
     "confounded/conductance": System(("summary-mlp",), Protocol("conductance"), "confounded", calibrated=True),
 }
@@ -159,24 +156,19 @@ def fit(system: System, train: LabelledWindows, *, seed: int = 1, name: str = "b
 
 
 def trained(
-    model: str, train: LabelledWindows, *, seed: int, name: str, system: System = System(()), **changes: Any
+    model: str, windows: LabelledWindows, *, seed: int, name: str, system: System = System(()), **changes: Any
 ) -> Encoder:
-    """Train a network on all of `train`, as `system` augments it, and return it; its run's folder is not kept.
+    """Train a network on all of `windows`, as `system` augments it, and return it; its run's folder is not kept.
 
     `changes` replace settings of the network's recipe.
     """
-    from smellkit import checkpoint
-    from smellkit.study.odour.encoder_task import RECIPES, EncoderConfig, over_windows
-    from smellkit.train import fit as fit_task
-
-    some = train[np.arange(0, len(train), max(1, len(train) // 500))]
-    splits = {"train": train, "valid": some}
+    some = windows[np.arange(0, len(windows), max(1, len(windows) // 500))]
     augment: dict[str, Any] = system.augment
     config = EncoderConfig(model=model, representation=system.protocol.representation, fold=-1, **augment)
-    settings = replace(RECIPES[model], seed=seed, **changes)
     own = f"{name}/{model}-{secrets.token_hex(4)}"  # who trains the same at the same time has a folder of its own
-    run = fit_task(over_windows(lambda: splits, config), settings, name=own)
-    network = checkpoint.restore(make(model, train.values.shape[1:], classes=len(train.classes)), run.folder)
+    task = over_windows(lambda: {"train": windows, "valid": some}, config)
+    run = train.fit(task, replace(RECIPES[model], seed=seed, **changes), name=own)
+    network = checkpoint.restore(make(model, windows.values.shape[1:], classes=len(windows.classes)), run.folder)
     shutil.rmtree(run.folder)
     return network
 
@@ -201,17 +193,15 @@ def cross_validate(
     scores = np.zeros((len(graded), len(windows.classes)), np.float32)
     for fold in range(folds):
         apart = [(fold + more) % count for more in range(fewer + 1)]
-        train = windows[~np.isin(windows.fold, apart)].every(system.train_stride)
+        known = windows[~np.isin(windows.fold, apart)].every(system.train_stride)
         held = graded.fold == fold
-        if len(np.unique(train.target)) < len(windows.classes):
+        if len(np.unique(known.target)) < len(windows.classes):
             raise DataError("Cross-validation needs two recordings of every substance", hint="--folds 0 leaves it out")
-        scores[held] = fit(system, train, seed=seed, name=f"bench/{name}/fold={fold}")(graded[held].values)
+        scores[held] = fit(system, known, seed=seed, name=f"bench/{name}/fold={fold}")(graded[held].values)
     return scores, graded
 
 
 def _average(members: Sequence[str], parts: list[NDArray]) -> Array:
     """Mean log-probabilities of equal members, then of different ones: each kind has the same weight."""
-    from scipy.special import log_softmax
-
     kinds = [[part for other, part in zip(members, parts, strict=True) if other == member] for member in set(members)]
     return log_softmax(np.mean([np.mean(kind, axis=0) for kind in kinds], axis=0), axis=1).astype(np.float32)

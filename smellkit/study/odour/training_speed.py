@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from time import process_time
-from typing import NamedTuple
 
 import numpy as np
 
@@ -34,13 +33,6 @@ print(json.dumps([time.process_time() - began, float((model.predict(held) == ans
 """
 
 
-class Learnt(NamedTuple):
-    """Core-seconds of learning, and the share of windows of recordings left out that are named rightly."""
-
-    seconds: float
-    score: float
-
-
 def learning(folder: Path) -> Iterator[tuple[str, Row]]:
     """The best encoder of SmellNet's substances against LightGBM and MiniRocket: core-seconds and scores.
 
@@ -49,11 +41,10 @@ def learning(folder: Path) -> Iterator[tuple[str, Row]]:
     """
     table = read_recordings(paths.raw() / "smellnet", "training")
     with own_work(folder):
-        mine = _learnt(BEST, *_parts(BEST, table))
-        peers = {"LightGBM": partial(_learnt, "lightgbm"), "MiniRocket": partial(_kernels, folder)}
-        for name, learn in peers.items():
-            peer = learn(*_parts("lightgbm", table))
-            row = once(mine.seconds, peer.seconds, score=mine.score, peer_score=peer.score)
+        seconds, score = _learnt(BEST, *_parts(BEST, table))
+        for name, learn in {"LightGBM": partial(_learnt, "lightgbm"), "MiniRocket": partial(_kernels, folder)}.items():
+            peer_seconds, peer_score = learn(*_parts("lightgbm", table))
+            row = once(seconds, peer_seconds, score=score, peer_score=peer_score)
             yield f"learning 50 substances / {name}", row
 
 
@@ -65,14 +56,15 @@ def _parts(name: str, table) -> tuple[LabelledWindows, LabelledWindows]:
     return windows[~held].every(system.train_stride), windows[held].every(system.protocol.stride)
 
 
-def _learnt(name: str, train: LabelledWindows, held: LabelledWindows) -> Learnt:
+def _learnt(name: str, train: LabelledWindows, held: LabelledWindows) -> tuple[float, float]:
+    """Core-seconds of learning, and the share of the windows left out that are named rightly."""
     began = process_time()
     scorer = systems.fit(systems.named(name), train, name="bench/speed")
     seconds = process_time() - began
-    return Learnt(seconds, float((scorer(held.values).argmax(axis=1) == held.target).mean()))
+    return seconds, float((scorer(held.values).argmax(axis=1) == held.target).mean())
 
 
-def _kernels(folder: Path, train: LabelledWindows, held: LabelledWindows) -> Learnt:
+def _kernels(folder: Path, train: LabelledWindows, held: LabelledWindows) -> tuple[float, float]:
     """MiniRocket on windows in standard units, in another Python; ImportError where it lacks aeon."""
     mean, deviation = train.values.mean(axis=(0, 1)), train.values.std(axis=(0, 1))
     windows = [((part.values - mean) / deviation).transpose(0, 2, 1) for part in (train, held)]
@@ -82,7 +74,8 @@ def _kernels(folder: Path, train: LabelledWindows, held: LabelledWindows) -> Lea
     done = subprocess.run([python, "-c", KERNELS, str(file)], capture_output=True, text=True, env=one, check=False)
     if done.returncode:
         raise ImportError(f"MiniRocket: {done.stderr.strip().splitlines()[-1]}; SMELLKIT_AEON names a Python with aeon")
-    return Learnt(*json.loads(done.stdout))
+    seconds, score = json.loads(done.stdout)
+    return seconds, score
 
 
 def epoch(folder: Path) -> Iterator[tuple[str, Row]]:

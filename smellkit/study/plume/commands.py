@@ -59,15 +59,14 @@ def ablations(folder, test, only, seeds, workers, pairs, out):
 
 
 @click.command()
-@click.option("--weights", default="plume", show_default=True, help="What is shipped, or a folder; empty for none.")
+@click.option("--weights", default="plume", show_default=True, help="What is shipped, or a folder.")
 @click.option("--world", "names", multiple=True, help="A simulator: cone, particles, advected; all without it.")
-@click.option("--seeds", default=1, show_default=True, help="Trainings a small fit; 0 scores the weights alone.")
 @JSON
-def worlds(weights, names, seeds, out):
-    """Weights, and small fits with one simulator left out, on frames of simulators that they never saw."""
+def worlds(weights, names, out):
+    """Weights on frames of our simulator and of others, which they may never have seen."""
     from smellkit.study import evaluate
     from smellkit.study.plume import worlds as study
 
-    result = study.travel(weights, worlds=names or tuple(study.WORLDS), seeds=seeds, progress=click.echo)
+    result = study.travel(weights, worlds=names or tuple(study.WORLDS), progress=click.echo)
     result["rows"] = evaluate.earlier(out).get("rows", {}) | result["rows"]
     keep(result, out, "smellkit bench plume-worlds")

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from smellkit.checks import Report
 from smellkit.errors import DataError
 from smellkit.options import check
-from smellkit.plume import CLASSES, GASES
+from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
+from smellkit.plume.annotations import Grey, Rule
 from smellkit.plume.models import normalise
-from smellkit.plume.pictures import Grey, Rule
 from smellkit.study.plume import splits
 from smellkit.study.plume.masks import VALUES, MaskRule
 from smellkit.task import Batch, Tensors
@@ -50,7 +50,6 @@ class Pairs(Tensors):
         gases: str = "both",
         change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         dropout: float = 0.0,
-        by_class: bool = False,
         balance: bool = False,
     ):
         check([gases], SELECTIONS, "There are no gases")
@@ -67,14 +66,12 @@ class Pairs(Tensors):
         self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
         self.ph = torch.tensor(table["ph_value"].tolist())
         self.augment, self.dropout = change, dropout
-        self.odds = even_odds(self.present[self.row], self.label[self.row]) if by_class else torch.zeros(len(CLASSES))
         label = self.label[self.row]
         self.weights = 1 / torch.bincount(label).clamp(min=1)[label].double() if balance else None
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         row = self.row[torch.as_tensor(indices)]
         present = hide(self.present[row], probability=self.dropout) if self.dropout else self.present[row]
-        present = hide_co2(present, odds=self.odds[self.label[row]])
         frames, masks = self.frames[row].float() / 255, self.masks[row].long()  # (B, 2, H, W)
         if self.augment:
             frames, masks = self.augment(frames, masks)
@@ -141,26 +138,6 @@ def hide(present: Tensor, *, probability: float) -> Tensor:
     drawn = (torch.rand(len(present)) < probability) & (present.sum(dim=1) == 2)
     gone = F.one_hot(torch.randint(0, 2, (len(present),)), 2) * drawn[:, None]
     return present * (1 - gone)
-
-
-def even_odds(present: Tensor, label: Tensor) -> Tensor:
-    """How often to hide CO2 of a full pair, by class (3,), so that CH4 alone comes equally often in each class.
-
-    `present` (n, 2) and `label` (n,) are those of training. A class has as many shares of pairs with CH4 alone as the
-    one in which they are most frequent, or as it can have; half of its full pairs are kept.
-    """
-    full, alone = present.sum(dim=1) == 2, present[:, 0] == 0
-    count = torch.bincount(label, minlength=len(CLASSES)).clamp(min=1)
-    shares = [torch.bincount(label[rows], minlength=len(CLASSES)) / count for rows in (full, alone)]
-    wanted = (shares[1] + shares[0] / 2)[shares[0] > 0]
-    level = torch.maximum(wanted.min(), shares[1].max()) if len(wanted) else torch.tensor(0.0)
-    return ((level - shares[1]) / shares[0].clamp(min=1e-9)).clamp(0, 0.9) * (shares[0] > 0)
-
-
-def hide_co2(present: Tensor, *, odds: Tensor) -> Tensor:
-    """In rows with both gases CO2 becomes missing, with the odds (B,) of each row."""
-    gone = (torch.rand(len(present)) < odds) & (present.sum(dim=1) == 2)
-    return present * torch.stack([~gone, torch.ones_like(gone)], dim=1)
 
 
 def four_to_three(height: int) -> tuple[int, int]:

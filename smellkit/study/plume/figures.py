@@ -128,7 +128,7 @@ def uncertainty(pictures: NDArray[np.uint8], probabilities: NDArray[np.float32])
 def failing(table: pd.DataFrame) -> Figure:
     """Mean IoU and probability of the right class, as a camera fails more often: columns of `ablations.failing`."""
     figure, panels = plots.canvas(1, 2, height=3.2)
-    labels = {"miou": "mean IoU, frames there", "balanced_probability": "probability of the right class"}
+    labels = {"miou": "mean IoU, frames there", "balanced_probability": "mean p of the true class"}
     for axes, (name, label) in zip(panels, labels.items(), strict=True):
         for gas in GASES:
             rows = table[table["failing"] == gas]

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from smellkit.checks import Report, fault, read_json, read_picture
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import Grey, listed
+from smellkit.plume.annotations import Grey, listed
 
 CODES = ((0, 1, 2), (0, 127, 255), (0, 128, 255))  # background, tube, gas in the file of a mask
 NAMES = ("background", "tube", "gas")
@@ -51,7 +51,7 @@ class MaskRule:
         """
         values = _values(path, report)
         if frame is not None:
-            values = _as_its_frame(values, path, frame[0])
+            values = _as_its_frame(values, path, *frame)
             one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (frame[1], values))
             if one != other:
                 hint = "save the mask with the pixels of its frame, or pair it with the right frame"
@@ -119,17 +119,16 @@ def _turn(path: Path) -> int:
         return int(picture.getexif().get(TURN, 1))
 
 
-def _as_its_frame(values: Grey, path: Path, frame: Path) -> Grey:
+def _as_its_frame(values: Grey, path: Path, file: Path, frame: Grey) -> Grey:
     """A mask that says no turn itself, turned as its frame, if it has the pixels of the frame's file."""
-    turn = 1 if _turn(path) != 1 else _turn(frame)
+    turn = 1 if _turn(path) != 1 else _turn(file)
     if turn == 1:
         return values
-    with Image.open(frame) as picture:
-        stored = picture.size[::-1]
-    if turn not in QUARTERS or stored[0] == stored[1]:
+    rows, columns = frame.shape
+    if turn not in QUARTERS or rows == columns:
         hint = "save frame and mask upright, without EXIF"
         raise fault(path, expected="the turn of its frame (EXIF)", found="none", hint=hint)
-    if values.shape != stored:
+    if values.shape != (columns, rows):
         return values  # drawn on the upright frame
     turned = Image.fromarray(values)
     turned.getexif()[TURN] = turn

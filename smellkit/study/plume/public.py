@@ -15,10 +15,10 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from smellkit.checks import fault
 from smellkit.errors import DataError
 from smellkit.options import check
 from smellkit.plume import CLASSES, GAS, GASES
-from smellkit.plume.pictures import Grey
+from smellkit.plume.annotations import Grey
 from smellkit.study.plume.data import Pairs, four_to_three, resized
 from smellkit.study.plume.splits import grouped
 from smellkit.study.plume.task import PH, PlumeTask
@@ -38,20 +38,10 @@ from smellkit.study.plume.task import PH, PlumeTask
 PROTOCOLS = ("official", "videos")
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}  # of the videos
 NAMES = {"train": "train", "validation": "valid", "valid": "valid", "val": "valid", "test": "test"}
-KEY = re.compile(r"(?P<video>.+?)_frame_(?P<frame>\d+)$")
+KEY = re.compile(r"(?P<video>.+?)_frame_(?P<number>\d+)$")
 HINT = "fetch the file again, or leave it out"
 CO2 = re.compile(r"co2|carbon|g343", re.IGNORECASE)
-
-
-class Frame(NamedTuple):
-    """One frame of a public set."""
-
-    video: str
-    number: int
-    gas: str
-    split: str  # the official one
-    picture: Grey
-    mask: Grey  # 0 or GAS
+Stored = tuple[Path, str, str, str, bytes, Sequence[bytes]]  # file, key, gas, official split, picture, its masks
 
 
 def read(folder: str | Path, *, size: tuple[int, int]) -> tuple[pd.DataFrame, torch.Tensor, torch.Tensor]:
@@ -61,7 +51,7 @@ def read(folder: str | Path, *, size: tuple[int, int]) -> tuple[pd.DataFrame, to
     folder has none of the layouts, or a frame has no mask of its size.
     """
     folder = Path(folder)
-    layouts: dict[str, Callable[[Path], Iterator[Frame]]] = {
+    layouts: dict[str, Callable[[Path], Iterator[Stored]]] = {
         "**/*.parquet": _gasformer,
         "data/*/images/*": _controlled_diet,
         "**/*.tar": _gasground,
@@ -70,27 +60,21 @@ def read(folder: str | Path, *, size: tuple[int, int]) -> tuple[pd.DataFrame, to
     if reader is None:
         hint = "a copy of toqi/Gasformer, baselab/controlled-diet-methane-dataset or toqi/GasGround"
         raise DataError(f"No public frames in {folder}", hint=hint)
-    rows, frames, masks = [], [], []
-    for one in reader(folder):
-        if one.picture.shape != one.mask.shape:
-            raise fault(
-                folder,
-                key=f"{one.video} {one.number}",
-                expected="a mask of the frame's size",
-                found="another",
-                hint=HINT,
-            )
-        place = GASES.index(one.gas)
-        shown = np.zeros((2, 2, *size), np.uint8)
-        shown[0, place] = resized(one.picture, size, Image.Resampling.BILINEAR)
-        shown[1, place] = resized(one.mask, size, Image.Resampling.NEAREST)
-        rows.append(one[:4])
-        frames.append(shown[0])
-        masks.append(shown[1])
+    rows, pixels = [], []
+    for path, key, gas, split, picture, stored in reader(folder):
+        rows.append((*_named(key, path), gas, _split(split, path)))
+        grey, masks = _grey(picture, path), [_grey(mask, path) for mask in stored]
+        if any(mask.shape != grey.shape for mask in masks):
+            raise fault(path, key=key, expected="a mask of the frame's size", found="another", hint=HINT)
+        shown, place = np.zeros((2, len(GASES), *size), np.uint8), GASES.index(gas)
+        shown[0, place] = resized(grey, size, Image.Resampling.BILINEAR)
+        mask = GAS * (np.max(masks, axis=0) > 0).astype(np.uint8)
+        shown[1, place] = resized(mask, size, Image.Resampling.NEAREST)
+        pixels.append(shown)
     table = pd.DataFrame(rows, columns=["video", "number", "gas", "split"])
     order = table.sort_values(["video", "number"], kind="stable").index
-    pictures = (torch.as_tensor(np.stack(part)[order]) for part in (frames, masks))
-    return table.loc[order].reset_index(drop=True), *pictures  # type: ignore[return-value]
+    both = torch.as_tensor(np.stack(pixels)[order])
+    return table.loc[order].reset_index(drop=True), both[:, 0], both[:, 1]
 
 
 def deal(table: pd.DataFrame, protocol: str, *, seed: int = 7) -> dict[str, pd.Index]:
@@ -107,12 +91,6 @@ def deal(table: pd.DataFrame, protocol: str, *, seed: int = 7) -> dict[str, pd.I
     return parts
 
 
-def crossing(table: pd.DataFrame) -> float:
-    """The share of official test frames whose video is in official training too: 0 in an honest split."""
-    trained = set(table.loc[table["split"] == "train", "video"])
-    return float(table.loc[table["split"] == "test", "video"].isin(trained).mean())
-
-
 @dataclass(frozen=True)
 class PublicTask(PlumeTask):
     """Masks alone, on the public set in `data`, split by `protocol` (official, videos); `deal_seed` is the lot's."""
@@ -126,52 +104,32 @@ class PublicTask(PlumeTask):
     def load(self) -> dict[str, Dataset]:
         """Frames to train on, augmented, and to validate and test on as they are."""
         table, frames, masks = read(self.data, size=four_to_three(self.height))
-        healthless = {"class_id": 1, "class_name": CLASSES[1], "ph_value": PH}
         missing = table["gas"].map(dict(zip(GASES, GASES[::-1], strict=True)))
-        table = table.assign(missing_modality=missing, **healthless)
-        return {
-            split: Pairs(
-                table.loc[rows].reset_index(drop=True), frames[rows], masks[rows],
-                change=self.change if split == "train" else None,
-            )
-            for split, rows in deal(table, self.protocol, seed=self.deal_seed).items()
-        }  # fmt: skip
+        table = table.assign(missing_modality=missing, class_id=1, class_name=CLASSES[1], ph_value=PH)  # not learned
+        splits: dict[str, Dataset] = {}
+        for split, rows in deal(table, self.protocol, seed=self.deal_seed).items():
+            change = self.change if split == "train" else None
+            splits[split] = Pairs(table.loc[rows].reset_index(drop=True), frames[rows], masks[rows], change=change)
+        return splits
 
 
-def _named(text: str, where: Path) -> tuple[str, int]:
-    if not (match := KEY.match(text)):
-        raise fault(where, expected="names such as FLIR0757_frame_0169", found=repr(text)[:40], hint=HINT)
-    return match["video"], int(match["frame"])
-
-
-def _split(text: str, where: Path) -> str:
-    """The kit's name of an official split; a frame that is in several is in the first of them."""
-    name = re.split(r"[^a-z]+", text.lower().strip())[0]
-    if name not in NAMES:
-        raise fault(where, expected=", ".join(NAMES), found=repr(text)[:40], hint=HINT)
-    return NAMES[name]
-
-
-def _gasformer(folder: Path) -> Iterator[Frame]:
+def _gasformer(folder: Path) -> Iterator[Stored]:
     columns = ["video_id", "frame_index", "image", "mask", "official_split"]
     for path in sorted(folder.rglob("*.parquet")):
         for row in pd.read_parquet(path, columns=columns).itertuples(index=False):
-            picture, mask = (_grey(one["bytes"], path) for one in (row.image, row.mask))
-            split = _split(row.official_split, path)
-            yield Frame(row.video_id, int(row.frame_index), "ch4", split, picture, GAS * (mask > 0).astype(np.uint8))
+            key, mask = f"{row.video_id}_frame_{row.frame_index}", row.mask["bytes"]
+            yield path, key, "ch4", row.official_split, row.image["bytes"], [mask]
 
 
-def _controlled_diet(folder: Path) -> Iterator[Frame]:
+def _controlled_diet(folder: Path) -> Iterator[Stored]:
     for path in sorted(folder.glob("data/*/images/*")):
         mask = path.parent.with_name("masks") / f"{path.stem}.png"
         if not mask.is_file():
             raise fault(path, expected=f"its mask {mask.name}", found="none", hint=HINT)
-        gas = GAS * (_grey(mask.read_bytes(), mask) > 0).astype(np.uint8)
-        split = _split(path.parts[-3], path)
-        yield Frame(*_named(path.stem, path), "ch4", split, _grey(path.read_bytes(), path), gas)
+        yield path, path.stem, "ch4", path.parts[-3], path.read_bytes(), [mask.read_bytes()]
 
 
-def _gasground(folder: Path) -> Iterator[Frame]:
+def _gasground(folder: Path) -> Iterator[Stored]:
     for path in sorted(folder.rglob("*.tar")):
         parts: dict[str, dict[str, bytes]] = {}
         with tarfile.open(path) as archive:
@@ -180,14 +138,26 @@ def _gasground(folder: Path) -> Iterator[Frame]:
                     key, _, kind = Path(member.name).name.partition(".")
                     parts.setdefault(key, {})[kind.lower()] = file.read()
         for key, members in parts.items():
-            masks = [_grey(data, path) > 0 for kind, data in members.items() if kind.endswith(".png")]
+            masks = [data for kind, data in members.items() if kind.endswith(".png")]
             if "png" not in members or not masks:
                 raise fault(path, key=key, expected="KEY.png and KEY.*.png", found=str([*members]), hint=HINT)
             about = json.loads(members.get("json", b"{}"))
             told = " ".join(str(about.get(name, "")) for name in ("gas", "camera"))
-            gas = GAS * np.any(masks, axis=0).astype(np.uint8)
-            where = "co2" if CO2.search(told) else "ch4"
-            yield Frame(*_named(key, path), where, _split(path.stem, path), _grey(members["png"], path), gas)
+            yield path, key, "co2" if CO2.search(told) else "ch4", path.stem, members["png"], masks
+
+
+def _named(key: str, where: Path) -> tuple[str, int]:
+    if not (match := KEY.match(key)):
+        raise fault(where, expected="names such as FLIR0757_frame_0169", found=repr(key)[:40], hint=HINT)
+    return match["video"], int(match["number"])
+
+
+def _split(text: str, where: Path) -> str:
+    """The kit's name of an official split; a frame that is in several is in the first of them."""
+    name = re.split(r"[^a-z]+", text.lower().strip())[0]
+    if name not in NAMES:
+        raise fault(where, expected=", ".join(NAMES), found=repr(text)[:40], hint=HINT)
+    return NAMES[name]
 
 
 def _grey(data: bytes, where: Path) -> Grey:

@@ -15,7 +15,7 @@ from smellkit.checks import Report, readable
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GAS, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.pictures import Grey, Rule
+from smellkit.plume.annotations import Grey, Rule
 from smellkit.simulate import plume as simulate
 from smellkit.study.plume import splits
 from smellkit.study.plume.masks import NAMES, VALUES, MaskRule

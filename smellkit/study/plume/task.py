@@ -1,4 +1,4 @@
-"""Plumes as a task for the trainer: masks of both gases and the class, with FUME's losses and sampling as defaults."""
+"""Plumes as a task for the trainer: masks of both gases and the class, and FUME's losses of both."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from smellkit import checkpoint, runs
 from smellkit.errors import OptionError
-from smellkit.plume import CLASSES, models
+from smellkit.plume import CLASSES, GASES, models
 from smellkit.plume.models import Sized
-from smellkit.study.plume import data, losses, scores
+from smellkit.study.losses import CERTAIN, focal
+from smellkit.study.plume import data, scores
 from smellkit.study.plume.data import Augment
 from smellkit.task import Batch
 
@@ -45,7 +47,6 @@ class PlumeTask:
     augment: bool = True
     invert: float = 0.0  # share of negative frames in the augmentation
     dropout: float = 0.2  # how often one gas of a full pair is hidden
-    by_class: bool = False  # hide CO2 too, so often that CH4 alone comes equally often with each class
     start: str = ""  # a finished run whose weights training begins with
     balance: bool = True  # draw every class equally often
     masks: float = 1.0  # weights of the losses of masks, class, and (for a model that gives one) pH
@@ -53,7 +54,6 @@ class PlumeTask:
     ph: float = 0.0
     gamma: float = 2.0  # of both focal losses
     alpha: str = "1,8,1.2"  # weights of the classes
-    smooth: float = 1.0  # of the Dice loss
 
     def __post_init__(self) -> None:
         if not {"masks", "class"} & self.weights.keys():
@@ -90,8 +90,7 @@ class PlumeTask:
     def load(self) -> dict[str, Dataset]:
         """Pairs to train on, changed and drawn anew every epoch, and pairs to validate and test on as they are."""
         size, test_size = data.four_to_three(self.height), data.four_to_three(self.test_height or self.height)
-        changed: dict[str, Any] = {"change": self.change, "dropout": self.dropout, "by_class": self.by_class}
-        changed |= {"balance": self.balance}
+        changed: dict[str, Any] = {"change": self.change, "dropout": self.dropout, "balance": self.balance}
         gases = "both" if self.gases == "full" else self.gases
         return {
             "train": data.paired(self.data, "train", size=size, pairing=self.pairing, gases=self.gases, **changed),
@@ -108,18 +107,19 @@ class PlumeTask:
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:
-        """L = masks * L_masks + health * L_class + ph * L_pH."""
-        weights, parts = self.weights, {}
+        """L = masks * L_masks + health * L_class + ph * L_pH; one that weighs nothing is left out."""
+        weights, parts = self.weights, []
         if "co2_logits" in outputs and "masks" in weights:
-            parts["masks"] = losses.of_masks(outputs, batch, gamma=self.gamma, smooth=self.smooth)
+            parts.append(self.masks * of_masks(outputs, batch, gamma=self.gamma))
         if "class_logits" in outputs and "class" in weights:
-            parts["class"] = losses.of_class(outputs, batch, alpha=self.alphas, gamma=self.gamma)
+            parts.append(self.health * of_class(outputs, batch, alpha=self.alphas, gamma=self.gamma))
         if "ph" in outputs and "ph" in weights:
-            parts["ph"] = nn.functional.smooth_l1_loss(outputs["ph"], batch["ph"] - PH, beta=0.3)
+            parts.append(self.ph * F.smooth_l1_loss(outputs["ph"], batch["ph"] - PH, beta=0.3))
         if not parts:
-            asked, given = " and ".join(weights), " and ".join(parts) or "nothing"
-            raise OptionError(f"{asked} is to be learned, but {self.model} has a loss for {given}")
-        return losses.weighted_sum(parts, weights)
+            raise OptionError(
+                f"{' and '.join(weights)} is to be learned, but {self.model} has a loss for nothing of it"
+            )
+        return torch.stack(parts).sum()
 
     def keep(self, outputs: Batch, batch: Batch) -> tuple[Batch, Batch]:
         """What scores need of a batch, without what is not learned."""
@@ -127,6 +127,46 @@ class PlumeTask:
         kept, known = scores.keep(outputs, batch)
         return {name: x for name, x in kept.items() if part_of[name] in self.weights}, known
 
-    def score(self, outputs: Batch, batch: Batch) -> dict[str, float]:
-        """See `scores.score`."""
-        return scores.score(outputs, batch)
+    score = staticmethod(scores.score)
+
+
+def alpha_focal(logits: Tensor, target: Tensor, *, alpha: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss whose classes weigh `alpha`, averaged over all places: -alpha_t (1 - p_t)^gamma log p_t.
+
+    Unlike `smellkit.study.losses.focal` with a weight, the mean is not divided by the weights, as published.
+    """
+    log_p = F.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
+    modulation = (1 - log_p.exp()).clamp(min=CERTAIN) ** gamma
+    return -(alpha.to(logits)[target] * modulation * log_p).mean()
+
+
+def dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
+    """1 - (2 |p y| + smooth) / (|p| + |y| + smooth), averaged over samples and classes: (B, C, H, W), (B, H, W)."""
+    p = logits.softmax(dim=1)
+    y = torch.movedim(F.one_hot(target, logits.shape[1]), -1, 1).to(p)
+    both, either = (p * y).sum(dim=(2, 3)), (p + y).sum(dim=(2, 3))
+    return (1 - (2 * both + smooth) / (either + smooth)).mean()
+
+
+def focal_dice(logits: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Half focal, half Dice: the published loss of a mask."""
+    return 0.5 * focal(logits, target, gamma=gamma) + 0.5 * dice(logits, target)
+
+
+def of_masks(outputs: Batch, batch: Batch, *, gamma: float = 2.0) -> Tensor:
+    """`focal_dice` on the samples that have a gas, averaged over the gases that any sample has."""
+    losses = [outputs["co2_logits"].sum() * 0]  # where there is no gas at all
+    for gas, there in zip(GASES, batch["present"].unbind(dim=1), strict=True):
+        if (rows := there > 0).any():
+            logits, target = outputs[f"{gas}_logits"][rows], batch[f"{gas}_mask"][rows]
+            losses.append(focal_dice(logits, target, gamma=gamma))
+    return torch.stack(losses[1:] or losses).mean()
+
+
+def of_class(outputs: Batch, batch: Batch, *, alpha: Tensor, gamma: float = 2.0) -> Tensor:
+    """`alpha_focal` of the class; a model that gives a class for each frame answers for every frame that is there."""
+    if "each_class_logits" not in outputs:
+        return alpha_focal(outputs["class_logits"], batch["label"], alpha=alpha, gamma=gamma)
+    there = batch["present"] > 0
+    label = batch["label"][:, None].expand_as(there)
+    return alpha_focal(outputs["each_class_logits"][there], label[there], alpha=alpha, gamma=gamma)

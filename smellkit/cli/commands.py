@@ -1,7 +1,8 @@
-"""`smellkit train`, `sweep`, `predict`, `export` and `calibrate`: what every system can do, one table row each."""
+"""The kit's own commands: run, site and doctor; train, sweep, predict, export and calibrate, one table row a system."""
 
-from __future__ import annotations
-
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ TASKS = {  # name -> "module:function"; the function's keyword arguments are the
 PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> what happened
     "odour": "smellkit.odour.predict:odour",
     "mixture": "smellkit.odour.predict:mixture",
-    "fusion": "smellkit.odour.predict_fusion:fusion",
+    "fusion": "smellkit.odour.predict:fusion",
     "gcode": "smellkit.gcode.predict:gcode",
     "plume": "smellkit.plume.predict:plume",
 }
@@ -31,13 +32,82 @@ PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> wha
 EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
     "odour": "smellkit.odour.export:odour",
     "gcode": "smellkit.gcode.export:gcode",
-    "plume": "smellkit.plume.export:plume",
+    "plume": "smellkit.plume.predict:onnx",
 }
 
 CALIBRATORS = {  # weights -> function(folder, *, labels, out, using) -> what happened
     "mixture": "smellkit.odour.calibration:calibrate",
-    "odour": "smellkit.odour.repair:repair",
+    "odour": "smellkit.odour.calibration:repair",
 }
+
+
+@click.command()
+@click.argument("notebooks", nargs=-1)
+@click.option("--profile", default="quick", show_default=True, help="A set of parameters in notebooks/profiles.yaml.")
+@click.option("-p", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter, in every notebook that has it.")
+@click.option("--data", type=FOLDER, help="A folder of recordings instead of the sample.")
+@click.option("--force", is_flag=True, help="Run also what is up to date.")
+@click.option("--timeout", default=600, show_default=True, help="Seconds that one cell may take.")
+@click.option("--workers", default=0, help="How many run at once; as many as there are cores by default.")
+@click.option("--scheduler", default="", metavar="tcp://HOST:PORT", help="A dask scheduler instead of this machine.")
+@click.option("--stop/--keep-going", help="End the batch at the first failure, or only what reads its runs (default).")
+def run(notebooks, pairs, **how):
+    """Execute NOTEBOOKS (names or numbers; all without any) side by side, those that are not up to date."""
+    from smellkit import batch, options
+
+    began = time.monotonic()
+    results = batch.run(notebooks, given=options.parse(pairs), **how, progress=click.echo)
+    seconds = sum(result.seconds for result in results)
+    click.echo(f"{'in all':<36} {seconds:6.1f} s, done in {time.monotonic() - began:.1f} s")
+    failed = [result for result in results if result.error]
+    for result in failed:
+        click.secho(f"Error: {result.error}", fg="red", err=True)
+        click.echo(f"The notebook as far as it came: {result.output}", err=True)
+    if left := [result.notebook for result in results if result.status == batch.LEFT]:
+        click.echo(f"Not reached: {', '.join(left)}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--from", "source", default="", metavar="SET", help="A folder in data/runs/notebooks, or published.")
+@click.option("--data", type=FOLDER, help="The data folder of the run to show, as for `run`.")
+@click.option("--profile", default="", help="The profile of the run to show, as for `run`.")
+@click.option("--preview", is_flag=True, help="Do without Quarto even where it is installed.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when the log holds a warning.")
+@click.option("--publish", is_flag=True, help="Also copy notebooks to site/notebooks and results to README.md.")
+def site(source, data, profile, preview, strict, publish):
+    """Build the pages from executed notebooks; the last run's unless --from, --profile or --data say otherwise."""
+    from smellkit import batch, options
+    from smellkit import site as sites
+
+    if not source and (data or profile):
+        source = batch.set_name(profile or "quick", data)
+    if publish:
+        headlines = options.resolve("smellkit.study.pages:headlines")()
+        click.echo(f"Published {sites.publish(source, parts={'headlines': headlines})} notebooks in site/notebooks.")
+    addresses = ("smellkit.study.pages:parts", "smellkit.study.odour.substances:pages")
+    content = lambda: tuple(options.resolve(address)() for address in addresses)  # noqa: E731 - they take seconds
+    built = sites.build(source, quarto=not preview, content=content, progress=click.echo)
+    for warning in built.warnings:
+        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    click.echo(f"The site lies in {built.index}")
+    if built.by == "Quarto":
+        click.echo(f"Its search needs a server: `python -m http.server --directory {Path(built.index).parent}`")
+    if strict and built.warnings:
+        click.secho(f"Error: {len(built.warnings)} warnings; the whole log is {built.log}", fg="red", err=True)
+        sys.exit(1)
+
+
+@click.command()
+def doctor():
+    """Say what this machine has, what is missing, and how to get it; exit 1 when something required is missing."""
+    from smellkit import doctor as doctors
+
+    findings = doctors.examine()
+    click.echo(doctors.as_text(findings))
+    if any(finding.level == "missing" for finding in findings):
+        sys.exit(1)
 
 
 @click.command()
@@ -73,8 +143,6 @@ def train(task, pairs, name, resume, tracker):
 @click.option("--fresh", is_flag=True, help="Run again what is finished.")
 def sweep(file, scheduler, workers, score, pairs, fresh):
     """Run every case and seed of FILE.yaml; means with 95 % intervals at the end."""
-    from dataclasses import replace
-
     from smellkit import options
     from smellkit.study import sweep as sweeps
 

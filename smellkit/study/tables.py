@@ -50,23 +50,6 @@ def markdown(table: Table) -> str:
     return "\n\n".join(filter(None, [title, _piped([table.of, *table.columns], rows), table.note]))
 
 
-def means(table: pd.DataFrame, *, title: str = "", note: str = "", larger: bool = True) -> Markdown:
-    """Show means with their intervals: columns `name`, `mean`, `low` and `high`, and perhaps other numbers.
-
-    `larger` says whether a large value is good. What has no finite interval (a single seed) is shown without.
-    """
-    from IPython.display import Markdown
-
-    rest = [column for column in table.columns if column not in ("name", "mean", "low", "high")]
-    rows = []
-    for row in table.to_dict("records"):
-        known = math.isfinite(row["high"] - row["low"])
-        figure = (row["mean"], row["low"], row["high"]) if known else (row["mean"], None, None)
-        rows.append((str(row["name"]), (figure, *((row[column], None, None) for column in rest))))
-    smaller = () if larger else ("mean",)
-    return Markdown(markdown(Table(title, "case", ("mean", *map(str, rest)), tuple(rows), note, smaller)))
-
-
 def plain(table: pd.DataFrame, *, note: str = "") -> Markdown:
     """Show a table as it is, numbers as `cell` writes them."""
     from IPython.display import Markdown
