@@ -1,6 +1,7 @@
 """The window decoder and the two stages: shapes, gradients, a frozen encoder, and one answer whatever the way to it."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,17 @@ def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
     streamed = [one for row in raw if (one := stream.push(row))]
     assert [(one.operation, one.line) for one in streamed] == [(one.operation, one.line) for one in wanted]
     assert sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray)) == before
+
+
+def test_a_followed_window_is_the_likeliest_line_whatever_it_would_write_by_itself(packed):
+    predictor = predict.load(packed)
+    machine = data.load()
+    windows = machine.take(machine.windows["row"].to_numpy()[:6])
+    fourth = torch.nn.functional.one_hot(torch.full((6,), 3), len(predictor.model.grammar)).float()
+    told = replace(predictor, hmm=lambda line, operation, **_: (fourth, operation))
+    wanted = predictor.model.grammar.texts[3]
+    assert [one.line for one in told.predict(windows, context="recording")] == [wanted] * 6
+    assert [one.line for one in told.predict(windows)] != [wanted] * 6
 
 
 def test_weights_of_something_else_are_refused(packed, tmp_path):
