@@ -169,7 +169,7 @@ def _window_decoder(
     tokens, lines = [], []
     for batch, one, own in zip(batches, outputs, line.split(256), strict=True):
         teacher = grammar.published[forced(grammar, own.log(), one["token"], batch["open"])]
-        decoded = model.decode(one, line=own)
+        decoded = model.decode(one) if context == "window" else grammar.tokens[own.argmax(dim=1)]
         tokens.append((teacher, grammar.published_tokens(decoded)))
         lines += grammar.texts_of(decoded)
     return operation, tokens, lines
