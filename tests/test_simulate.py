@@ -12,6 +12,7 @@ from smellkit import paths
 from smellkit.errors import SmellkitError
 from smellkit.odour import recordings
 from smellkit.simulate import nose as simulate
+from smellkit.simulate.drawings import draw
 from smellkit.simulate.odour import Size, write_sample
 
 
@@ -60,7 +61,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(tmp_path, monke
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("smellkit.simulate.odour._copy", full)
+    monkeypatch.setattr("smellkit.simulate.odour._pictures", full)
     with pytest.raises(OSError, match="No space"):
         write_sample(tmp_path / "other", size=size)
     assert not list((tmp_path / "other").iterdir())
@@ -69,8 +70,6 @@ def test_nothing_is_overwritten_and_nothing_half_written_is_left(tmp_path, monke
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(SmellkitError, match="rows is 0"):
         Size(rows=0)
-    with pytest.raises(SmellkitError, match="pictures is 6"):
-        Size(pictures=6)
     with pytest.raises(SmellkitError, match="sessions"):
         write_sample(tmp_path, sessions="day")
 
@@ -174,6 +173,13 @@ def test_one_session_a_substance_gives_it_away_and_one_a_recording_does_not(own_
     free = nearest_substance(recordings.read_recordings(folder), recordings.read_recordings(folder, "testing"))
     assert confounded > 0.9
     assert free < 0.5
+
+
+def test_no_two_drawings_are_alike():
+    rng = np.random.default_rng(1)
+    one, other = np.asarray(draw("pear", rng), dtype=int), np.asarray(draw("pear", rng), dtype=int)
+    assert one.shape == (96, 96, 3)
+    assert np.abs(one - other).mean() > 5
 
 
 def test_the_command_writes_a_sample(tmp_path):

@@ -31,7 +31,7 @@ def gcode(out, seed, recordings, rows):
 @click.option("--seed", default=2026, help="The same seed gives the same files.")
 @click.option("--recordings", default=3, help="Training recordings a substance.")
 @click.option("--rows", default=300, help="Seconds (and rows) a recording.")
-@click.option("--pictures", default=5, help="Drawings a scent, of those in the sample.")
+@click.option("--pictures", default=5, help="Drawings a scent.")
 @click.option(
     "--sessions", type=click.Choice(["substance", "recording"]), default="substance",
     help="A session at the bench for each: with one a substance, the session gives the substance away, as in SmellNet.",

@@ -18,7 +18,6 @@ from smellkit.paths import write_text
 from smellkit.simulate import nose
 
 SEED = 2026
-DRAWN = 5  # pictures of a scent in the sample, at most
 STUCK = "apple"  # its environment sensor does not answer, as in nine substances of SmellNet
 ELSEWHERE = ("cinnamon", "cloves", "coriander", "cumin", "garlic", "mint")  # sniffed again on another day
 SEEN = (
@@ -49,9 +48,9 @@ class Size:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            least, most = 0 if name == "mixtures" else 1, DRAWN if name == "pictures" else 10**6
-            if not least <= value <= most:
-                raise OptionError(f"{name} is {value}", hint=f"{least} to {most:,}")
+            least = 0 if name == "mixtures" else 1
+            if value < least:
+                raise OptionError(f"{name} is {value}", hint=f"{least} or more")
 
 
 def write_sample(folder: Path, *, seed: int = SEED, size: Size | None = None, sessions: str = "substance") -> Path:
@@ -78,7 +77,8 @@ def write_smellnet(folder: Path, *, seed: int, size: Size, sessions: str) -> Non
     _base(folder / "base", _generator(seed, 1), size=size, sessions=sessions)
     if size.mixtures:
         _mixtures(folder / "mixture", _generator(seed, 2), size=size)
-    _copy(folder, "smell_descriptions.json", "text_description.json", pictures=size.pictures)
+    _pictures(folder / "images", _generator(seed, 3), count=size.pictures)
+    _descriptions(folder, "text_description.json")
     names = sorted(nose.SUBSTANCES)
     amounts = 1000 * np.array([nose.SUBSTANCES[name] for name in names]) @ FORMULAS  # only ratios mean something
     elements = pd.DataFrame(amounts.round(1), pd.Index(names, name="food_name"), ["C", "H", "N", "O", "S"])
@@ -92,7 +92,8 @@ def write_scents(folder: Path, *, seed: int, size: Size, sessions: str) -> None:
         session = nose.session(generator)
         session = session if sessions == "substance" else nose.session(generator)
         _recording(folder / "smell_data" / name, name, session, generator, rows=size.scent_rows)
-    _copy(folder, "smell_descriptions.json", pictures=size.pictures)
+    _pictures(folder / "images", generator, count=min(size.pictures, 2))
+    _descriptions(folder)
 
 
 def _generator(seed: int, part: int) -> np.random.Generator:
@@ -156,15 +157,22 @@ def _mixtures(folder: Path, generator: np.random.Generator, *, size: Size) -> No
     _write(folder / f"test_unseen/{label}/{name} (1).csv", table)  # a browser's copy, as in the real set
 
 
-def _copy(folder: Path, *texts: str, pictures: int) -> None:
-    """Texts and drawings were made by hand, once: whatever the seed, they are those of the sample in the kit."""
-    made = paths.sample() / folder.name
-    for name in texts:
-        shutil.copy(made / name, folder / name)
-    for drawn in sorted((made / "images").iterdir()):
-        (folder / "images" / drawn.name).mkdir(parents=True)
-        for picture in sorted(drawn.iterdir())[:pictures]:
-            shutil.copy(picture, folder / "images" / drawn.name)
+def _pictures(folder: Path, generator: np.random.Generator, *, count: int) -> None:
+    from smellkit.simulate.drawings import draw
+
+    kinds = ("webp", "jpg", "png")
+    for name in sorted(SCENTS):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            picture, suffix = draw(name, generator), kinds[number % len(kinds)]
+            picture = picture.quantize(64) if suffix == "png" else picture  # a third of the bytes
+            picture.save(folder / name / f"{name}{number + 1:02d}.{suffix}", quality=85)
+
+
+def _descriptions(folder: Path, *names: str) -> None:
+    """What is said of the smells was written by hand, once: it is copied from the sample that comes with the kit."""
+    for name in ("smell_descriptions.json", *names):
+        write_text(folder / name, (paths.sample() / "smellnet" / name).read_text(encoding="utf-8"))
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
