@@ -67,6 +67,17 @@ def test_a_table_of_texts_is_read_as_the_object_is(beside, tmp_path):
     pd.testing.assert_frame_equal(first, second)
 
 
+def test_a_recording_in_a_folder_finds_what_is_called_by_its_name_alone(beside, tmp_path):
+    deep = tmp_path / "recordings" / "monday"
+    shutil.copytree(beside / "recordings", deep)
+    said = {Path(name).stem: texts for name, texts in json.loads((beside / "texts.json").read_text()).items()}
+    (tmp_path / "texts.json").write_text(json.dumps(said))
+    near = predicted(beside, tmp_path / "a.csv", pictures=str(beside / "pictures"), texts=str(beside / "texts.json"))
+    senses = {"pictures": str(beside / "pictures"), "texts": str(tmp_path / "texts.json")}
+    far = predicted(tmp_path, tmp_path / "b.csv", **senses)
+    np.testing.assert_allclose(near[RATIOS], far[RATIOS], atol=1e-6)
+
+
 def test_the_command_says_how_many_had_a_picture_or_a_text(beside, tmp_path):
     options = ["--set", f"pictures={beside / 'pictures'}", "--set", f"texts={beside / 'texts.csv'}"]
     words = ["predict", str(beside / "recordings"), "--weights", "fusion", "--out", str(tmp_path / "out.csv"), *options]

@@ -131,8 +131,8 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     """Write the mixture ratios of every recording of the mixture board in `folder` to the CSV `out`; say what happened.
 
     Windows and columns are those of the mixture weights. `pictures` is a folder: a recording a/b.csv gets a/b.jpg, or
-    all that lies in a/b/; `texts` is a CSV (file, text) or a JSON object from file to text or texts. A recording
-    without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
+    all that lies in a/b/, or b.jpg, b/; `texts` is a CSV (file, text) or a JSON object from file to text or texts. A
+    recording without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
     """
     if pictures and not Path(pictures).is_dir():
         raise DataError(f"{pictures} is not a folder", hint="a picture, or a folder of them, for each recording")
@@ -140,17 +140,23 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     windows = read_folder(Path(folder), skip=skip, ranges=pipeline.smell.ranges, report=report)
     words, seen, ratios = _texts(Path(texts)) if texts else {}, 0, np.zeros((len(windows), len(ODORANTS)))
     for number, name in enumerate(windows.index["file"]):
-        rows, files = windows.recording == number, []
-        if pictures:
-            beside = (Path(pictures) / name).with_suffix("")
-            files = [one for ending in PICTURES if (one := beside.with_name(beside.name + ending)).is_file()]
-            files = files or pictures_in(beside)
-        shown = pipeline.seen({"picture": files, "text": words.get(name, [])})
+        rows, path = windows.recording == number, Path(name)
+        own = path.with_suffix("").as_posix()  # it may be called by its path or by its name, with .csv or without
+        places = [Path(pictures) / key for key in (own, path.stem)] if pictures else []
+        files = next(filter(None, map(_pictures, places)), [])
+        said = next((words[key] for key in (name, own, path.name, path.stem) if key in words), [])
+        shown = pipeline.seen({"picture": files, "text": said})
         seen += bool(shown)
         ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
     _write(as_table(windows, ratios), out)
     text = f"{len(windows.index)} recordings, {len(windows)} windows; {seen} with a picture or a text.\n{out}"
     return f"{text}\n{report}".rstrip()
+
+
+def _pictures(beside: Path) -> list[Path]:
+    """The picture of this name, whatever its ending, or all that lie in the folder of this name."""
+    files = [one for ending in PICTURES if (one := beside.with_name(beside.name + ending)).is_file()]
+    return files or pictures_in(beside)
 
 
 def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> NDArray[np.float64]:
