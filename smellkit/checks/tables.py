@@ -20,10 +20,13 @@ from smellkit.checks.report import Report, content, decoded, fault
 from smellkit.options import alike
 
 LONGEST_LINE = 100_000  # characters
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+NUMBER = {  # decimal sign -> what a number looks like
+    mark: re.compile(rf"\s*[+-]?(\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+    for mark in ".,"
+}
 QUOTED = re.compile(r'(?:^|,)"[^"\n]*"(?=,|$)', re.MULTILINE)  # a cell in quotes, without any inside
 ABOVE = 40  # lines in which a header is looked for, to say where it is
-MISSING = ["", "nan", "NaN", "NAN", "NA", "null"]
+MISSING = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
 DELIMITERS = {";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
 
 
@@ -158,7 +161,7 @@ def _missing(
     below = [n for n, other in enumerate(physical[1:ABOVE], 2) if among(other, ",;\t") > len(known & {*header})]
     if below:
         hint = f"the header is in line {below[0]}: delete what is above it"
-    elif sum(bool(NUMBER.fullmatch(cell)) for cell in line.split(",")) > len(header) // 2:
+    elif sum(bool(NUMBER["."].fullmatch(cell)) for cell in line.split(",")) > len(header) // 2:
         hint = f"there is no header: write the names of all {len(header)} columns above the first row"
     if hint:
         return fault(path, "the names of the columns", repr(line[:60]), hint, line=1)
@@ -179,11 +182,18 @@ def _wrong_width(path: Path, line: int, raw: str, *, width: int, fields: int) ->
     return fault(path, f"{width} fields", f"{fields} fields in {raw[:40]!r}", hint, line=line)
 
 
-def numbers(cells: Sequence[str] | pyarrow.ChunkedArray) -> np.ndarray:
-    """Return the numbers in `cells`: NaN for an empty one, infinity (which no span allows) for any other text."""
+def numbers(cells: Sequence[str] | pyarrow.ChunkedArray, mark: str = ".") -> np.ndarray:
+    """Return the numbers in `cells`: NaN for an empty one, infinity (which no span allows) for any other text.
+
+    `mark` is the decimal sign.
+    """
+    from pyarrow import compute
+
+    texts = cells if isinstance(cells, pyarrow.ChunkedArray) else pyarrow.array(cells, pyarrow.string())
+    if mark == ",":
+        texts = compute.replace_substring(compute.replace_substring(texts, ".", "?"), ",", ".")
     try:  # quick, and strict: no hexadecimal, no 1_000, no digits of other scripts
-        texts = cells if isinstance(cells, pyarrow.ChunkedArray) else pyarrow.array(cells, pyarrow.string())
-        return np.array(texts.cast(pyarrow.float64()))
+        return np.array(compute.utf8_trim(texts, " \t").cast(pyarrow.float64()), np.float64)
     except pyarrow.ArrowInvalid:
-        empty = {False: np.inf, True: np.nan}
-        return np.array([float(c) if NUMBER.fullmatch(c) else empty[c.strip() in MISSING] for c in map(str, cells)])
+        empty, number = {False: np.inf, True: np.nan}, NUMBER["."].fullmatch
+        return np.array([float(cell) if number(cell) else empty[cell.strip() in MISSING] for cell in map(str, texts)])

@@ -24,16 +24,11 @@ from numpy.typing import NDArray
 from smellkit.checks import Report, fault
 from smellkit.checks.clock import clock_columns
 from smellkit.checks.report import decoded
-from smellkit.checks.tables import Sheet, numbers
+from smellkit.checks.tables import MISSING, NUMBER, Sheet, numbers
 from smellkit.errors import DataError
 from smellkit.noses import Description
 
 HEAD = 200  # lines from which the layout is read
-MISSING = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "None"]
-NUMBER = {
-    mark: re.compile(rf'[ \t]*"?[+-]?(\d+{re.escape(mark)}?\d*|{re.escape(mark)}\d+)([eE][+-]?\d+)?"?[ \t]*', re.ASCII)
-    for mark in ".,"
-}
 LAYOUTS = [(delimiter, mark) for delimiter in (",", ";", "\t", "|", " ") for mark in ".," if delimiter != mark]
 TORN = 0.02  # share of rows that a serial line may tear: they are left out and told
 SPELLINGS = {  # unit of a description -> in brackets behind a column's name, or in the JSON or header of a format
@@ -126,14 +121,34 @@ def read_text(path: Path, data: bytes, report: Report) -> Raw:
     body = data[sum(len(line) + 1 for line in head[: layout.first]) :].rstrip()
     if layout.delimiter == " ":
         body = re.sub(rb"(?m)^ | $", b"", re.sub(rb"[ \t]+", b" ", body))
-    cells = _parsed(path, body, layout, report)
-    if count := int((empty := cells.isna().all(axis=1)).sum()):
-        report.note(path, "empty rows left out", count)
-        cells = cells[~empty]
+    texts, lines = _parsed(path, body, layout, report)
     brackets = {name: re.search(r"[(\[]([^)\]]+)[)\]]\s*$", name) for name in layout.names}
     units = {name: SPELLED.get(match[1].lower().replace(" ", ""), "") for name, match in brackets.items() if match}
+    numeric = {name: numbers(texts[name], layout.mark) for name in layout.numeric}
+    columns = {name: numeric[name] if name in numeric else texts[name].to_pandas().array for name in layout.names}
+    cells = pd.DataFrame(columns, index=lines)
     raw = Raw(path, cells, units={name: unit for name, unit in units.items() if unit}, named=layout.named)
-    return _of_numbers(raw, layout, report)
+    return _rows_of_numbers(raw, texts, layout, report)
+
+
+def _rows_of_numbers(raw: Raw, texts: pyarrow.Table, layout: Layout, report: Report) -> Raw:
+    """The rows that hold any number; what else is none in a column of numbers is remembered in `bad`."""
+    values, empty = raw.cells[layout.numeric], raw.cells.isna().all(axis=1).to_numpy()
+    wrong = np.isinf(values)
+    nothing = (wrong.any(axis=1) & ~np.isfinite(values).any(axis=1)).to_numpy()
+    for row in np.flatnonzero(nothing).tolist():
+        again = [str(cell).strip() for cell in texts.slice(row, 1).to_pylist()[0].values()]
+        if set(again) == set(layout.names) and again != layout.names:
+            hint = "save the rows from there on as a file of its own, with that header"
+            raise raw.fault("columns in one order", "another header", hint, row=row)
+    _tell(raw.path, "lines between the rows that are none", raw.lines[nothing], report)
+    if empty.any():
+        report.note(raw.path, "empty rows left out", empty.sum())
+    for name in layout.numeric:
+        for row in np.flatnonzero(wrong[name] & ~nothing)[:1].tolist():
+            raw.bad[name] = int(raw.lines[row]), texts[name][row].as_py()
+    raw.cells = raw.cells.assign(**values.mask(wrong))[~(nothing | empty)]
+    return raw
 
 
 def _split(line: str, delimiter: str) -> list[str]:
@@ -195,8 +210,8 @@ def _tell(path: Path, what: str, lines: Sequence[int], report: Report) -> None:
         report.tell(path, f"{what} (the first: line {lines[0]}): left out", len(lines))
 
 
-def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> pd.DataFrame:
-    """The cells of the rows by their line; torn lines and remarks between are left out and told."""
+def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> tuple[pyarrow.Table, NDArray[np.int64]]:
+    """The texts of the rows, and the line of each; torn lines and remarks between are left out and told."""
     from pyarrow import csv as quick
 
     odd: dict[int, str] = {}  # line -> its text
@@ -221,21 +236,7 @@ def _parsed(path: Path, body: bytes, layout: Layout, report: Report) -> pd.DataF
         raise fault(path, "a table of text", str(why)[:100], "is it a CSV file?") from why
     _judge(path, odd, table.num_rows, layout, report)
     lines = np.delete(np.arange(table.num_rows + len(odd)) + 1 + layout.first, [n - 1 - layout.first for n in odd])
-    cells = {name: _quick(table[name], layout.mark) if name in layout.numeric else table[name] for name in layout.names}
-    return pyarrow.table(cells).to_pandas().set_axis(lines)
-
-
-def _quick(cells: pyarrow.ChunkedArray, mark: str) -> pyarrow.ChunkedArray:
-    """Cells as numbers where all of them are; as they were where any is not, which `_of_numbers` looks at."""
-    from pyarrow import compute
-
-    texts = compute.utf8_trim(cells, " \t")
-    if mark == ",":
-        texts = compute.replace_substring(compute.replace_substring(texts, ".", "?"), ",", ".")
-    try:
-        return texts.cast(pyarrow.float64())
-    except pyarrow.ArrowInvalid:
-        return cells
+    return table, lines
 
 
 def _judge(path: Path, odd: Mapping[int, str], rows: int, layout: Layout, report: Report) -> None:
@@ -249,27 +250,3 @@ def _judge(path: Path, odd: Mapping[int, str], rows: int, layout: Layout, report
         raise fault(path, f"{len(layout.names)} fields", found, "were cells lost? Record it again", line=line)
     _tell(path, "torn rows", torn, report)
     _tell(path, "lines between the rows that are none", sorted({*odd} - {*torn}), report)
-
-
-def _of_numbers(raw: Raw, layout: Layout, report: Report) -> Raw:
-    """Columns of numbers as numbers; rows without any are left out, what else is none is remembered in `bad`."""
-    texts = raw.cells[[name for name in layout.numeric if not pd.api.types.is_numeric_dtype(raw.cells[name])]]
-    if texts.empty:
-        return raw
-    texts = texts.astype(object).where(texts.notna(), "").astype(str)
-    good = texts.apply(lambda cells: cells.str.fullmatch(NUMBER[layout.mark].pattern))
-    points = texts.where(good).apply(lambda cells: cells.str.strip(' \t"').str.replace(layout.mark, ".", regex=False))
-    wrong = ~good & (texts != "")
-    others = raw.cells[[name for name in layout.numeric if name not in texts]]
-    nothing = (wrong.any(axis=1) & ~good.any(axis=1) & others.isna().all(axis=1)).to_numpy()
-    for row in np.flatnonzero(nothing).tolist():
-        again = [str(cell).strip() for cell in raw.cells.iloc[row]]
-        if set(again) == set(layout.names) and again != layout.names:
-            hint = "save the rows from there on as a file of its own, with that header"
-            raise raw.fault("columns in one order", "another header", hint, row=row)
-    _tell(raw.path, "lines between the rows that are none", raw.lines[nothing], report)
-    raw.cells = raw.cells.assign(**points.apply(pd.to_numeric))[~nothing]
-    for name, cells in wrong[~nothing].items():
-        if cells.any():
-            raw.bad[str(name)] = int(cells.idxmax()), str(texts.at[cells.idxmax(), name])
-    return raw
