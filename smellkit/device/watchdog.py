@@ -66,11 +66,11 @@ class _Port:
         self.confirmed: bool | None = False  # None: the program has not said yet what became of its stops
         self._lock = threading.RLock()  # a descriptor that was let go of is soon another file's
 
-    def write(self) -> None:
-        """Send one stop, if any is left, whatever fails."""
+    def write(self, *, first: bool = False) -> None:
+        """Send one stop, the first or if any is left, whatever fails."""
         with self._lock, contextlib.suppress(Exception):  # whatever it was, the next try may do
-            if self.left > 0:
-                self.left, self.took = self.left - 1, False
+            if first or self.left > 0:
+                self.left, self.took = max(0, self.left - 1), False
                 # alone: nobody but the program can reach it
                 self.took = not self.message.get("alone") and self._sent(bytes.fromhex(self.message["stop"]))
 
@@ -104,20 +104,21 @@ def _ready(descriptors: list[int], seconds: float | None, what: int) -> list[int
     return [fd for fd, _ in poller.poll(None if seconds is None else 1000 * seconds)]
 
 
-def burst(ports: list[_Port]) -> None:
-    """Send three stops on each port, or until the program has taken that over."""
+def silence(ports: list[_Port], *, before: Callable[[], None] = lambda: None) -> None:
+    """Send three stops on each port, or one and those until the program has taken over, which may be told `before`."""
     for port in ports:
         port.left = STOPS
+    before()
+    for port in ports:
+        port.write(first=True)  # whatever the program has said by now
     while any(port.left > 0 for port in ports):
+        time.sleep(STOP_GAP)
         for port in ports:
             port.write()
-        time.sleep(STOP_GAP)
-        if os.name != "nt" and _ready([0], 0.0, select.POLLIN):
-            time.sleep(0.01)  # on a busy machine: what the program has said meanwhile is heard first
 
 
 def _leave(port: _Port) -> None:
-    burst([port])
+    silence([port])
     port.drop()
 
 
@@ -160,8 +161,7 @@ class Watch:
         for port in ports.values():
             port.confirmed = None if port.message.get("answers") else False
         if ports:
-            self._tell({"stop": why, "keys": list(ports)})
-        burst(list(ports.values()))
+            silence(list(ports.values()), before=lambda: self._tell({"stop": why, "keys": list(ports)}))
         return list(ports.values())
 
     def signalled(self) -> None:
@@ -248,7 +248,7 @@ def main() -> None:
 
     watch = Watch(tell)
     # the machine shuts down
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(burst(list(watch.ports.values()))))  # type: ignore[func-returns-value]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(silence(list(watch.ports.values()))))  # type: ignore[func-returns-value]
     try:
         with contextlib.ExitStack() as stack:
             if line:
@@ -261,7 +261,7 @@ def main() -> None:
                 for order in sys.stdin.buffer:
                     watch.take(order, [])
     finally:
-        burst(list(watch.ports.values()))
+        silence(list(watch.ports.values()))
 
 
 def _listen(line: socket.socket, watch: Watch) -> None:
