@@ -1,7 +1,5 @@
 """Fetch a public data set: files at a pinned revision, resumed where they stopped, kept only with the right SHA-256."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

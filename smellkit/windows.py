@@ -1,7 +1,5 @@
 """From a recording to sliding windows."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray

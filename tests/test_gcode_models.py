@@ -1,6 +1,7 @@
 """The window decoder and the two stages: shapes, gradients, a frozen encoder, and one answer whatever the way to it."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +242,17 @@ def test_a_recording_is_followed_through_the_program_that_it_runs():
     assert torch.allclose(line.sum(dim=1), torch.ones(6)) and torch.allclose(operation.sum(dim=1), torch.ones(6))
 
 
+def test_the_operation_tells_apart_only_recordings_that_run_the_same_program():
+    lines, operations = [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7], [0] * 4 + [1] * 4 + [2] * 4
+    hmm = ProgramHMM(*map(torch.tensor, (lines, operations, ([True] + [False] * 3) * 3)))
+    seen = torch.zeros(4, dtype=torch.bool)
+    alone = torch.nn.functional.one_hot(torch.arange(4), 8) * 0.5 + 0.0625
+    told = torch.full((4, 9), 0.01)
+    told[:, 1], told[:, 2] = 0.04, 0.89  # levels of the third, lines of the others
+    line, operation = hmm(alone, told, seen=seen)
+    assert line.argmax(dim=1).tolist() == lines[:4] and (operation.argmax(dim=1) == 1).all()
+
+
 def test_a_recording_may_begin_in_the_middle_of_a_program():
     hmm = ProgramHMM(torch.arange(6), torch.zeros(6), torch.arange(6) == 0)
     alone = torch.nn.functional.one_hot(torch.tensor([3, 3, 5]), 6) * 0.94 + 0.01
@@ -278,6 +290,17 @@ def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
     streamed = [one for row in raw if (one := stream.push(row))]
     assert [(one.operation, one.line) for one in streamed] == [(one.operation, one.line) for one in wanted]
     assert sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray)) == before
+
+
+def test_a_followed_window_is_the_likeliest_line_whatever_it_would_write_by_itself(packed):
+    predictor = predict.load(packed)
+    machine = data.load()
+    windows = machine.take(machine.windows["row"].to_numpy()[:6])
+    fourth = torch.nn.functional.one_hot(torch.full((6,), 3), len(predictor.model.grammar)).float()
+    told = replace(predictor, hmm=lambda line, operation, **_: (fourth, operation))
+    wanted = predictor.model.grammar.texts[3]
+    assert [one.line for one in told.predict(windows, context="recording")] == [wanted] * 6
+    assert [one.line for one in told.predict(windows)] != [wanted] * 6
 
 
 def test_weights_of_something_else_are_refused(packed, tmp_path):

@@ -1,6 +1,7 @@
 """The task, the bench and its baselines without a network: on the sample, one short training."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,8 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
     plan = "task: plume\nvariants: {both tasks: {}, class only: {masks: 0}}\n"
     (tmp_path / "plume-tasks.yaml").write_text(plan + "fixed: {model: fume, height: 32, epochs: 1, batch: 32}\n")
     monkeypatch.setattr(ablations.sweep, "FOLDER", tmp_path)
+    # a pool that starts at once; sweeps on dask's own workers are tested in test_sweep.py
+    monkeypatch.setattr(ablations.sweep.cluster, "workers", lambda *_, count: ThreadPoolExecutor(count))
     out = tmp_path / "ablations.json"
     out.write_text(
         json.dumps({"tables": {"Which tasks are learned": {}, "Classes and augmentation": {"as it was": {"seeds": 3}}}})

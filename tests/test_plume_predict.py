@@ -124,6 +124,14 @@ def test_the_files_say_what_the_model_says_of_the_same_pairs(run, packed, tmp_pa
                 assert (mask == outputs[f"{gas}_logits"][number].argmax(dim=0).numpy()).mean() > 0.999
 
 
+def test_mirrored_frames_are_looked_at_unless_that_is_not_wanted(packed, tmp_path):
+    seen = {}
+    for mirrored in (True, False):
+        predict.plume(SAMPLE, weights=packed, out=tmp_path / f"{mirrored}", split="test", mirrored=mirrored)
+        seen[mirrored] = read(tmp_path / f"{mirrored}")
+    assert [row["p0"] for row in seen[True]] != [row["p0"] for row in seen[False]]
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from smellkit import options
 from smellkit.errors import OptionError
 from smellkit.plume import GAS, TUBE
 from smellkit.simulate import plume as simulate
@@ -73,4 +74,6 @@ def test_weights_and_the_true_emission_are_scored_on_every_simulator(tmp_path, m
     assert rows[worlds.EMISSION]["cone"]["balanced"]["value"] > 0.5
     miou = rows["shipped weights"]["cone"]["miou"]
     assert miou["low"] <= miou["value"] <= miou["high"]
-    assert set(score.TESTED["plume"].outcomes("")) == {f"simulator {world}" for world in (*worlds.OWN, *WORLDS)}
+    assert set(options.resolve(score.TESTED["plume"].outcomes)("")) == {
+        f"simulator {world}" for world in (*worlds.OWN, *WORLDS)
+    }

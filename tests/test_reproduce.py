@@ -330,7 +330,7 @@ def test_both_virtual_devices_close_the_loop_on_real_ports_in_real_time():
 def test_the_bench_compares_the_loop_with_playing_once_and_writes_what_it_found(tmp_path, monkeypatch):
     monkeypatch.setitem(study.MIXTURE_BOARD, "rate", 2.0)  # less to reckon
     study_out = tmp_path / "reproduce.json"
-    done = CliRunner().invoke(bench, ["reproduce", "--seeds", "3", "--json", str(study_out)], catch_exceptions=False)
+    done = CliRunner().invoke(bench, ["reproduce", "--seeds", "2", "--json", str(study_out)], catch_exceptions=False)
     assert done.exit_code == 0 and study.OPEN in done.output
     rows = read_json(study_out)["rows"]
     assert set(rows) == {study.OPEN, *study.CASES}

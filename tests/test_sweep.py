@@ -1,6 +1,7 @@
 """Sweeps: what is asked for is what is run, once, on a real dask cluster."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -43,7 +44,7 @@ def own_runs(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_sweep_runs_every_case_and_seed_once_and_goes_on_where_it_stopped(own_runs):
+def test_a_sweep_runs_every_case_and_seed_once_and_goes_on_where_it_stopped(own_runs, monkeypatch):
     fixed = {"epochs": 8, "learning_rate": 0.05, "batch": 16}
     plan = sweep.Sweep("removal", task="line", seeds=[1, 2], fixed=fixed, leave_one_out={"channels": ["a", "b", "c"]})
     table = sweep.run(plan, f"{__name__}:line", workers=2)
@@ -53,6 +54,7 @@ def test_a_sweep_runs_every_case_and_seed_once_and_goes_on_where_it_stopped(own_
     assert (means["low"] <= means["mean"]).all() and (means["seeds"] == 2).all()
     stamps = {path: path.stat().st_mtime_ns for path in own_runs.rglob("scores.json")}
     (own_runs / table["run"][3] / "scores.json").unlink()  # as if it had been interrupted there
+    monkeypatch.setattr(sweep.cluster, "workers", lambda *_, count: ThreadPoolExecutor(count))  # starts at once
     again = sweep.run(plan, f"{__name__}:line", workers=1)
     fresh = [path for path in own_runs.rglob("scores.json") if path.stat().st_mtime_ns != stamps[path]]
     assert [path.parent for path in fresh] == [own_runs / table["run"][3]]

@@ -7,8 +7,6 @@ overflow, epochs in s, ms, us or ns, and days of a spreadsheet. What is repeated
 cut or refused.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

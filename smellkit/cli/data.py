@@ -1,7 +1,5 @@
 """`smellkit data ...` and `smellkit nose ...`: public sets, folders, sensor boards. Each command calls one function."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

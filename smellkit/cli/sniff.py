@@ -1,7 +1,5 @@
 """`smellkit sniff`: a recording, a picture and a sentence go in, a scent comes out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -112,6 +112,8 @@ def burst(ports: list[_Port]) -> None:
         for port in ports:
             port.write()
         time.sleep(STOP_GAP)
+        if os.name != "nt" and _ready([0], 0.0, select.POLLIN):
+            time.sleep(0.01)  # on a busy machine: what the program has said meanwhile is heard first
 
 
 def _leave(port: _Port) -> None:

@@ -1,7 +1,5 @@
 """From memory to tokens: a transformer decoder with a flat head and structured heads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

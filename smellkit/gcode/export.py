@@ -1,7 +1,5 @@
 """The window decoder as one ONNX model: raw sensor rows of a window in, operation and tokens out."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

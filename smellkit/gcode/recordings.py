@@ -3,8 +3,6 @@
 parquet or the original CSV -> 3.9 rows a second -> 155 continuous channels, 4 categorical ones, the line of G-code
 """
 
-from __future__ import annotations
-
 import io
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ The published scheme splits a word with a number into two tokens, `X3.291` -> `X
 ends in a point whole (`Z0.`). Here the number token keeps every digit, `NUM_X_3.291`; `published` cuts it down.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache

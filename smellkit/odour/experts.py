@@ -9,8 +9,6 @@ the twelve". A sense is never believed without a rest of doubt, so that two sens
 concentrations n, the doubts and the prior are learned (`study.odour.fusion`); a sense that is absent is left out.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

@@ -5,8 +5,6 @@
 The file needs nothing else: differences, scaling and calibration are inside. Class names and columns are its metadata.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

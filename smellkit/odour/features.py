@@ -8,8 +8,6 @@ Written with matrix products and sorts only, so that a network which holds it ca
 from __future__ import annotations
 
 import functools
-import hashlib
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -49,21 +47,18 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     return torch.cat([torch.cat(alone, -1).flatten(1), *together], -1)
 
 
-def _quantiles(x: Tensor) -> Tensor:
-    return _sorted(x)[..., [round(q * (x.shape[-1] - 1)) for q in QUANTILES]]
-
-
 def _times(x: Tensor, rows: NDArray[np.float32]) -> Tensor:
     """Products of x (batch, channels, steps) with each of `rows` (n, steps), (batch, channels, n), in one step."""
     flat = x.reshape(-1, x.shape[-1]) @ torch.from_numpy(rows).to(x).T
     return flat.reshape(*x.shape[:2], len(rows))
 
 
-def _sorted(x: Tensor) -> Tensor:
-    """Values in order along the last axis: numpy's sort is thirty times as fast as torch's, which ONNX can hold."""
+def _quantiles(x: Tensor) -> Tensor:
     if x.requires_grad or not x.is_cpu or torch.compiler.is_exporting():
-        return x.sort(-1).values
-    return torch.from_numpy(np.sort(x.numpy(), axis=-1))
+        ordered = x.sort(-1).values
+    else:  # numpy's sort is thirty times as fast as torch's, which ONNX can hold
+        ordered = torch.from_numpy(np.sort(x.numpy(), axis=-1))
+    return ordered[..., [round(q * (x.shape[-1] - 1)) for q in QUANTILES]]
 
 
 def _changes(change: Tensor) -> list[Tensor]:
@@ -89,27 +84,15 @@ def _bands(waves: Tensor) -> Tensor:
 
 
 def describe(windows: NDArray[np.float32], *, lag: int = 0) -> Tensor:
-    """Summary features of many windows, (windows, features), a batch at a time to keep memory small.
-
-    The last few sets are kept, because the members of an ensemble and the seeds of a sweep ask for the same.
-    """
-    windows = np.ascontiguousarray(windows, np.float32)
-    return _described(_Same(windows.shape, hashlib.blake2b(windows.tobytes()).digest(), windows), lag)
-
-
-@dataclass(frozen=True)
-class _Same:
-    """Windows that are equal when what they hold is."""
-
-    shape: tuple[int, ...]
-    digest: bytes
-    windows: NDArray[np.float32] = field(compare=False)
+    """Summary features of many windows, (windows, features); the last few sets are kept, as seeds ask again."""
+    return _described(np.asarray(windows, np.float32).tobytes(), np.shape(windows), lag)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 @torch.no_grad()
-def _described(given: _Same, lag: int, *, batch: int = 256) -> Tensor:
-    return torch.cat([summarise(part, lag=lag) for part in torch.from_numpy(given.windows).split(batch)])
+def _described(values: bytes, shape: tuple[int, ...], lag: int, *, batch: int = 256) -> Tensor:
+    windows = torch.from_numpy(np.frombuffer(values, np.float32).reshape(shape).copy())
+    return torch.cat([summarise(part, lag=lag) for part in windows.split(batch)])
 
 
 class QuantileNormalizer(nn.Module):

@@ -9,8 +9,6 @@ Class of a recording: its label column, or the JSON beside it, or its folder, or
 (`red_large_3.csv`).
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -8,8 +8,6 @@ done again.
 `study.odour.reproduce` closes the loop: it sniffs what is played, and adjusts it.
 """
 
-from __future__ import annotations
-
 import collections
 import datetime
 import json

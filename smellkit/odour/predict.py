@@ -7,8 +7,6 @@ come with pictures and texts. `window` counts from 0, `start` is its first row i
 whole recording. p are calibrated probabilities.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

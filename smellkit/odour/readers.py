@@ -5,8 +5,6 @@
 A unit is never guessed in silence: what `guess` can't know it says, for the owner to confirm.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Mapping, Sequence

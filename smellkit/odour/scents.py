@@ -4,8 +4,6 @@ Paraphrases are one to three descriptors of the scent, drawn at random, in sente
 occurs in them, many descriptors are shared ("sweet", "green"), and the test's sentences are not those of the training.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

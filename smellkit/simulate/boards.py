@@ -3,8 +3,6 @@
 A score on them says that code works, nothing about noses.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -7,8 +7,6 @@ cartridge is, how fast it fades, how unlike its substance it smells, and the ses
 above its substance, `nose.SUBSTANCES`: the true shares are those of these amounts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """`smellkit data simulate`: recordings that anyone may copy, one command a system."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

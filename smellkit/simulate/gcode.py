@@ -3,8 +3,6 @@
 program (lines) -> trajectory (mm, every 0.257 s) -> 155 channels: motion, vibration, field, current, session
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

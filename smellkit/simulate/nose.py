@@ -11,8 +11,6 @@ to give counts in the range of SmellNet's (arXiv 2506.00239), not fitted. A scor
 works, nothing about noses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Write a simulated sample in SmellNet's layout and in the twelve-scent layout: the same seed, the same files."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import tempfile

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,6 @@ from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import SPLITS
 from smellkit.simulate import plume_physics as physics
 from smellkit.simulate import plume_worlds as worlds
-from smellkit.study.plume import splits
 
 PH = {"Healthy": (6.5, 6.2), "Transitional": (5.9,), "Acidotic": (5.6, 5.3, 5.0)}
 BOTH = "both"
@@ -90,25 +89,32 @@ def _write_all(
     for name in ("frames", "masks"):
         (folder / name).mkdir(parents=True)
     rows: dict[str, list[dict]] = {}
+    moments: dict[str, list[dict]] = {}
     truth: list[dict] = []
     for number, video in enumerate(tqdm(plans, unit="video", disable=not progress, leave=False)):
         log_emission, made = film(video, number=number, size=size, seed=seed)
         health = {"ph_value": video.ph, "class_id": CLASSES.index(video.health), "class_name": video.health}
-        for frame, gas in product(range(video.frames), video.gases):
-            place, name = GASES.index(gas), f"{video.name}_f{frame:02d}_{gas}.png"
-            files = {"frame_path": f"frames/{name}", "mask_path": f"masks/{name}", "gas_type": gas}
-            for file, pixels in ((files["frame_path"], made.frames), (files["mask_path"], made.masks)):
-                Image.fromarray(pixels[frame, place]).save(folder / file, compress_level=4)
+        missing = next((gas for gas in GASES if gas not in video.gases), "")
+        for frame in range(video.frames):
             original = {"original_sample_id": video.name, "augmentation_id": frame}
-            rows.setdefault(video.split, []).append(files | health | original)
-            known = {"gas_type": gas, "log_emission": round(float(log_emission[place]), 4)}
-            truth.append(original | known | {"contrast": float(f"{made.contrast[frame, place]:.4g}")})
-    tables.write(pd.DataFrame(truth), folder / "emission.csv")
-    frames = {split: pd.DataFrame(listed) for split, listed in rows.items()}
-    pairs = {split: splits.pair(table) for split, table in frames.items()}
-    for split in frames:
-        tables.write(frames[split], tables.annotation_file(folder, split))
+            pair = dict.fromkeys(tables.PATHS, "") | health | {"is_paired": not missing, "missing_modality": missing}
+            for place, gas in ((GASES.index(gas), gas) for gas in video.gases):
+                for kind, pixels in (("frame", made.frames), ("mask", made.masks)):
+                    pair[f"{gas}_{kind}"] = f"{kind}s/{video.name}_f{frame:02d}_{gas}.png"
+                    Image.fromarray(pixels[frame, place]).save(folder / pair[f"{gas}_{kind}"], compress_level=4)
+                paths = {"frame_path": pair[f"{gas}_frame"], "mask_path": pair[f"{gas}_mask"], "gas_type": gas}
+                rows.setdefault(video.split, []).append(paths | health | original)
+                known = {"gas_type": gas, "log_emission": round(float(log_emission[place]), 4)}
+                truth.append(original | known | {"contrast": float(f"{made.contrast[frame, place]:.4g}")})
+            moments.setdefault(video.split, []).append(pair)
+    pairs = {}
+    for split, listed in rows.items():
+        tables.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
+        table = pd.DataFrame(moments[split]).assign(alone=lambda table: table["co2_frame"] == "")
+        table = table.sort_values(["ph_value", "class_name", "alone", "co2_frame", "ch4_frame"])
+        pairs[split] = table[list(tables.PAIRED)]
         tables.write(pairs[split], tables.annotation_file(folder, split, paired=True))
+    tables.write(pd.DataFrame(truth), folder / "emission.csv")
     return pairs
 
 

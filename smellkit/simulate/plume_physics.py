@@ -7,8 +7,6 @@ before anything depends on the number of pixels, so a seed is the same scene at 
 a Gaussian or a sigmoid in closed form, so the optics' blur is only a wider one, and a frame is a product of matrices.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

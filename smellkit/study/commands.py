@@ -1,7 +1,5 @@
 """The command that no system owns, `smellkit study score`, and what the commands of the benches share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path

@@ -8,8 +8,6 @@ the stamp are here. Sweeps over seeds alone take Student's t from `metrics.over_
 independent.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Losses that more than one system uses."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

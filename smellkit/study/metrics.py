@@ -1,7 +1,5 @@
 """Scores of a whole split, and how sure one can be of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 site/results.yaml says which tables a page shows of a file. A file without an entry there shows its plain numbers.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What training data look like, for the manifest of weights that are released: see `smellkit.checks.ranges`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

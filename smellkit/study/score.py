@@ -4,8 +4,6 @@ A test that was looked at has been learned from, a little each time: what is cho
 that are saved to ship meet the tests once for their card (`study.odour.release`), which is kept here, too.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Mapping, Sequence

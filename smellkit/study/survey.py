@@ -1,7 +1,5 @@
 """What `smellkit data check` reads: any folder or file of any system, as `predict` and `train` read it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

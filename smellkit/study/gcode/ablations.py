@@ -1,7 +1,5 @@
 """What a part of the window decoder, a kind of sensor or a loss is worth: taken away in testing, or trained without."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

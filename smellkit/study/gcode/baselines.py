@@ -1,7 +1,5 @@
 """What a window gives away without a network, and mostly without learning: the scores to beat."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 
 import numpy as np

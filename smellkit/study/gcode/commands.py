@@ -1,7 +1,5 @@
 """The commands of this system: `smellkit bench gcode`, `gcode-ablations` and `smart-mill`."""
 
-from __future__ import annotations
-
 import click
 
 from smellkit.study.commands import FOLDER, JSON, measure

@@ -22,7 +22,7 @@ from smellkit.checks import fault, read_texts
 from smellkit.checks.tables import numbers
 from smellkit.errors import DataError
 from smellkit.study import evaluate
-from smellkit.study.evaluate import Outcome, percent
+from smellkit.study.evaluate import Outcome
 from smellkit.study.metrics import macro_f1
 
 MOTION = (
@@ -138,14 +138,3 @@ def run(
         rows[f"trees, {inputs}"] = fit(lambda seed: ExtraTreesClassifier(trees, random_state=seed), inputs)
     about = {"experiments": blocks["experiment"].nunique(), "blocks": len(blocks), "lines": blocks["line"].nunique()}
     return evaluate.evaluate(rows, seeds=seeds, about=about | {"trees": trees}, earlier=earlier, progress=progress)
-
-
-def report(result: Mapping[str, Any]) -> str:
-    """The figures as text, in per cent."""
-    lines = [", ".join(f"{value} {name}" for name, value in result["about"].items())]
-    for name, row in result["rows"].items():
-        figures = row["whole experiments"]
-        lines.append(
-            f"  {name:24} " + "   ".join(f"{m} {percent(figures[m])}" for m in ("line", "within_2", "process"))
-        )
-    return "\n".join(lines)

@@ -5,8 +5,6 @@
 Coordinates are absolute and in inches, as in the recordings. A line in machine coordinates (G53) draws nothing.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

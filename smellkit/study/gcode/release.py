@@ -4,8 +4,6 @@ smellkit train gcode-window-decoder --set data=DIR --set protocol=all --name gco
 python -m smellkit.study.gcode.release gcode-all data/weights/gcode
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import fields
 from pathlib import Path

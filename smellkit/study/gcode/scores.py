@@ -1,7 +1,5 @@
 """How right tokens are: as a loss to train on, head by head, and as the published scores count them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

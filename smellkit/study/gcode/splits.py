@@ -3,8 +3,6 @@
 windows with their operation and line -> train, valid, test -> scaling and grammar from training alone -> batches
 """
 
-from __future__ import annotations
-
 import warnings
 import zlib
 from collections.abc import Iterable

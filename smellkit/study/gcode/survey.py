@@ -1,7 +1,5 @@
 """Where the information sits: what a forest names from one kind of sensor alone, with and without honest splits."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

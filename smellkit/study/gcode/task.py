@@ -3,8 +3,6 @@
 A task is a dataclass: its fields are the options of `smellkit train`, its methods are what `smellkit.task.Task` asks.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256

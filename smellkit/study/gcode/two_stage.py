@@ -1,7 +1,5 @@
 """The published two stages as they are claimed to be: a frozen encoder (MM-DTAE-LSTM) and a decoder to compare with."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -5,8 +5,6 @@ recorded in one session, whatever tells sessions apart tells substances apart. T
 no smell, or hardly any, and on recordings from another time.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

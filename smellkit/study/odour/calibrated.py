@@ -3,8 +3,6 @@
 Probabilities are (rows, classes); targets and groups are (rows,). Rows that belong to one recording share a group.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The commands of the odour system: `smellkit bench smellnet-base`, `smellkit audit`. Each calls one function."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

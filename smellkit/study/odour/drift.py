@@ -9,8 +9,6 @@ of which one is moved as sensors age (`simulated_day`), with other shares of the
 choose nothing: every learner on every view of the features counts alike.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -7,8 +7,6 @@ Windows overlap, so their sum says too much: the weight makes it honest. Weight 
 recordings that the fits did not see; of what they decide there, nine of ten are right.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 recordings -> windows (protocol) -> augment -> network -> focal loss      scores: accuracy, top5, macro_f1, recording
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

@@ -165,9 +165,8 @@ def surroundings(table: pd.DataFrame) -> Figure:
         for point in rows[air].itertuples(index=False):
             axes.plot(*zip(point, middle, strict=True), color=colour[kind], linewidth=0.8, alpha=0.7)
     for kind, shade in colour.items():
-        axes.scatter(
-            *means.loc[kinds == kind, air].T.to_numpy(), s=26, alpha=0.85, linewidth=0, color=shade, label=kind
-        )
+        own = means[kinds == kind]
+        axes.scatter(own["Pressure"], own["Humidity"], s=26, alpha=0.85, linewidth=0, color=shade, label=kind)
     axes.set(xlabel="pressure in hPa", ylabel="humidity in %")
     axes.locator_params(axis="x", nbins=6)
     axes.grid(True)
@@ -215,8 +214,9 @@ def grouped(table: pd.DataFrame, *, label: str, limits: tuple[float, float], dig
         ends = [wide["score"] - wide["low"], wide["high"] - wide["score"]]
         look["xerr"] = np.stack([np.stack([end[kind] for end in ends]) for kind in kinds])
     wide["score"][kinds].plot.barh(ax=axes, width=0.8, color=plots.colours(kinds), **look)
-    for bars in axes.containers if digits is not None else ():
-        axes.bar_label(bars, fmt=f"%.{digits}f", padding=4)
+    for bars, kind in zip(axes.containers if digits is not None else (), kinds, strict=False):
+        told = [f"{value:.{digits}f}" if np.isfinite(value) else "" for value in wide["score"][kind]]
+        axes.bar_label(bars, told, padding=4)
     axes.set_yticks(range(len(names)), plots.wrapped(names))
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()

@@ -29,7 +29,7 @@ from smellkit.odour.recordings import find
 from smellkit.odour.scene_encoder import load_scene_encoder
 from smellkit.odour.scents import ODORANTS, SCENTS, to_channels
 from smellkit.odour.senses import SENSES
-from smellkit.study.evaluate import Outcome, evaluate, percent
+from smellkit.study.evaluate import Outcome, evaluate
 from smellkit.study.odour import fusion_task
 from smellkit.study.odour.fusion_task import MODALITIES, correct
 from smellkit.study.odour.mixture_task import divergence
@@ -255,18 +255,6 @@ def run(
     read = functools.lru_cache(maxsize=None)(lambda seed: read_scenes(str(data), scene=scene, seed=seed))
     about = {"data": "sample" if not data else find(data).name, "encoder": load_scene_encoder(scene).identity}
     return evaluate(models(read), seeds=seeds, about=about, earlier=earlier, progress=progress)
-
-
-def report(result: Mapping[str, Any]) -> str:
-    """The main figures as text."""
-    lines = []
-    for row, splits in result["rows"].items():
-        for split, figures in splits.items():
-            if isinstance(figures, Mapping) and "top1_at_0.1" in figures and split.startswith(("test", "unseen")):
-                names = ("top1_at_0.1", "dynamic_top_k", "loudest")
-                scores = "   ".join(f"{name} {percent(figures[name])}" for name in names)
-                lines.append(f"{row:24} {split:34} {scores}   MAE {figures['mae']['value']:.4f}")
-    return "\n".join(lines)
 
 
 def means(table: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:

@@ -8,8 +8,6 @@ The tokens are made of the evidence that the experts see, or in the plain form o
 the scene encoder). A missing modality is masked: its token is never looked at, so that its content changes nothing.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

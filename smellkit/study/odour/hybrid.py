@@ -1,7 +1,5 @@
 """Fit the models of `odour.mixture` to labelled windows: the hybrid with its session's edge, and the classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path

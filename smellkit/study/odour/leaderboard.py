@@ -7,8 +7,6 @@ another session (`online_spices`) may be answered too: their score stands beside
 sessions between training and test. The recordings are known from the checksums of the data; none has to be there.
 """
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 from pathlib import Path, PurePosixPath

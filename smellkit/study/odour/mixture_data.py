@@ -4,8 +4,6 @@ The data set (Feng et al., arXiv 2506.00239) has no label but the file name:
 `almond80_clove20.60hnsqdh.ingestion-b48bfb8b7-b2tvx_3.csv` is 80 % almond with 20 % clove, recording 60hnsqdh.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -279,14 +279,5 @@ def line(scores: dict[str, float]) -> str:
     )
 
 
-def report(result: Table) -> str:
-    """Return the official figures beside the published ones, as text."""
-    lines = []
-    for name, systems in result.get("official", {}).items():
-        lines.append(f"{name}: published {PUBLISHED[name]}")
-        lines += [f"  {system:28} {line(scores['all'])}" for system, scores in systems.items()]
-    return "\n".join(lines)
-
-
 def _mean(rows: Sequence[Table]) -> Table:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

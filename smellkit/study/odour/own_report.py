@@ -1,7 +1,5 @@
 """The rest of `smellkit learn`: the session audit, weights with a card, and the report, from what `own` measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

@@ -6,8 +6,6 @@ those substances apart. With a RECORDING of the twelve-column board, the picture
 its curves, what it was recognised as on the way, and what is played.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@ and some for pairs, their mean over the recording goes into 200 trees. "absolute
 are scored on whole recordings; windows follow each other here, as its own of every 10 rows take an hour.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import tempfile
 import warnings

@@ -1,7 +1,5 @@
 """Make the weights that come with the kit, substances, mixtures and fusion, and score them on the visible tests."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace

@@ -387,13 +387,3 @@ def _splits(aims: list[dict[str, float]], each: list[dict[str, float]]) -> dict[
             medians = {f"median_{k}": lambda rows, v=v: float(np.median(v[rows])) for k, v in columns.items()}
             splits[name] = Outcome(groups=np.arange(len(rows)), measures={**medians, **columns})
     return splits
-
-
-def report(result: Mapping[str, Any]) -> str:
-    """A line a case: the mean absolute error of twelve true shares, the largest one's, and the sniffs, as medians."""
-    lines = [f"{'':38}{'MAE of 12':>10}{'worst share':>13}{'sniffs':>8}"]
-    for name, row in result["rows"].items():
-        of = row["all"]
-        sniffs = f"{of['median_sniffs']['value']:.0f}" if "median_sniffs" in of else "-"
-        lines.append(f"{name:38}{of['median_mae']['value']:10.4f}{of['median_worst']['value']:13.3f}{sniffs:>8}")
-    return "\n".join(lines)

@@ -9,8 +9,6 @@ another session. Those scores stand beside it for every method: for all but the 
 to choose by them would be to fit the test.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path

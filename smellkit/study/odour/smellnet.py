@@ -4,8 +4,6 @@ A model is fitted on the training split with everything chosen beforehand, and t
 Beside it stands the cross-validated score over all recordings of both splits, because 50 test recordings are few.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

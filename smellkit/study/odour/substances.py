@@ -4,8 +4,6 @@ For every substance its curves, what the shipped network takes it for in the ses
 and how soon a test recording is recognised. Written to site/substances.json; `pages` makes a page of each.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

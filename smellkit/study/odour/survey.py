@@ -1,7 +1,5 @@
 """What a data folder holds: every fault in it, and in which session each recording was made."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

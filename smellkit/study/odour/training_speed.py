@@ -1,7 +1,5 @@
 """How long an encoder learns, and how good it is then, beside boosted trees, random kernels and a plain loop."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

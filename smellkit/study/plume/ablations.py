@@ -1,7 +1,5 @@
 """What a part of the system is worth: trained again without it, or a camera that fails more and more often."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 The forest is the fifth published baseline: it sees size, brightness and shape of a plume, and needs a mask to look in.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

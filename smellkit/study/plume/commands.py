@@ -1,7 +1,5 @@
 """The commands of this system: `smellkit bench plume`, `plume-ablations` and `plume-worlds`."""
 
-from __future__ import annotations
-
 import click
 
 from smellkit.study.commands import JSON, keep

@@ -1,7 +1,5 @@
 """Pairs of frames as batches: kept as bytes, a missing gas blank and marked, augmented a whole batch at a time."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -9,8 +9,6 @@ None of them ships with the kit. The official splits of the first two deal out f
 protocol `videos` keeps a video on one side. A mask is gas wherever it is not 0, and there is no tube.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

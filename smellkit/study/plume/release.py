@@ -54,7 +54,7 @@ def save(run: Run, folder: Path) -> Path:
         "kind": "plume",
         "model": task.model,
         "size": list(model.size),
-        "mirrored": True,  # a point of masks on simulators that were left out, for twice the time
+        "mirrored": True,  # up to a point of masks, for twice the time
         "gases": list(GASES),
         "classes": list(CLASSES),
         "trained_on": {"pairs": counts, "scores": run.scores},

@@ -4,8 +4,6 @@ Masks are scored by pooled counts: all pixels of a split in one confusion matrix
 left out. `miou` is the mean over both gases of the mean IoU over background, tube and gas.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

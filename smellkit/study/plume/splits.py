@@ -1,7 +1,5 @@
 """From annotated frames to pairs: CO2 with CH4 frames of one moment or at random, splits by original, counts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is in a set of frames before any model: how much gas, which gas is missing, and how far no learning gets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plumes as a task for the trainer: masks of both gases and the class, and FUME's losses of both."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

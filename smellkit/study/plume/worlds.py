@@ -11,8 +11,6 @@ python -m smellkit.study.plume.release small WEIGHTS
 smellkit bench plume-worlds --weights WEIGHTS --world cone
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
