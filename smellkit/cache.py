@@ -69,6 +69,7 @@ def table(
     path, notes = paths.work() / "tables" / f"{name}-{key[:32]}.checked", Report()
     if (kept := _kept(path)) is not None:
         result, said = _frame(kept), json.loads(kept.schema.metadata[b"report"])
+        said |= {kind: [tuple(place) for place in said[kind]] for kind in ("notes", "told")}  # JSON has lists
         for place in said["told"]:
             notes.tell(*place)  # a warning again, although nothing was read
         notes = Report(**said)
