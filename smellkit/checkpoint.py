@@ -111,7 +111,8 @@ def fill(model: Network, tensors: Mapping[str, Tensor], *, where: str = "these w
         if own.get(name) != here.get(name)
     ]
     if wrong:
-        what = f"The weights in {where} do not fit {type(model).__name__} of smellkit {__version__}:"
+        where = f"{FILE} and {MANIFEST} in {where}" if Path(where).is_dir() else where
+        what = f"{where} do not fit {type(model).__name__} of smellkit {__version__}:"
         wrong = wrong[:5] + ([f"and {len(wrong) - 5} more"] if len(wrong) > 5 else [])
         hint = "build the model with the options in the manifest, or train it again"
         raise WeightsError("\n  ".join([what, *wrong]), hint=hint)
