@@ -4,8 +4,6 @@ A file is the same while its name, size, inode and time stamps are, as for git; 
 seconds is known by its content instead. What is kept starts with its own checksum: anything damaged is rebuilt.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

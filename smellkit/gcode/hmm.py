@@ -1,7 +1,5 @@
 """A recording is one program from its beginning on: a hidden Markov model over the training recordings."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

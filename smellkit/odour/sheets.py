@@ -5,8 +5,6 @@ files are known (`read_known`), nothing but what it writes. Nothing is judged he
 spans are the description's business (see `readers`).
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

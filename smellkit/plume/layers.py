@@ -3,8 +3,6 @@
 An encoder gives features that are fine and early (`low`), and coarse and late (`high`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

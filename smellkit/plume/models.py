@@ -3,8 +3,6 @@
 Two frames, one from a camera for each gas, in; a mask for each and a health class out.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import partial

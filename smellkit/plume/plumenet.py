@@ -1,7 +1,5 @@
 """Our own model: fine masks by skips from early layers, and a class from how much gas the masks hold."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -3,8 +3,6 @@
 The truth that no camera tells (emission, contrast) is kept apart, in emission.csv, for the notebooks and the baselines.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from itertools import cycle

@@ -4,8 +4,6 @@ Every row is a ratio of two things that do the same work, run in turn so that a 
 median over rounds of the peer's seconds by the kit's, with a 95 % bootstrap interval. "absent" is what can't be run.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

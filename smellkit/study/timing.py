@@ -1,7 +1,5 @@
 """How long two things that do the same work take: in turn, so that a busy machine is busy for both."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

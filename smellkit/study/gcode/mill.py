@@ -7,8 +7,6 @@ of the program is not in the set, so a line is its number. Once a second the num
 hold their seconds in no order (the tool jumps where it says so), so no window is longer. Where it is 0 no line is told.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path

@@ -6,8 +6,6 @@ rows   product of experts | network on evidence | network on embeddings (plain) 
 splits seven subsets of smell, picture and text, on test and (where there is one) unseen; conflicts; single scents
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections import Counter

@@ -4,8 +4,6 @@ Nothing is fitted on a test split and no model sees the clock; what was chosen h
 of a split counts, copies too, as in the published protocol; beside it stand the scores on each recording once.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -22,8 +22,6 @@ with OPTIONS: --set model=plumenet --set alpha=1,1,1 --set ph=0.5 --set masks=3 
     --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
