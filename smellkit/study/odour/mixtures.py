@@ -62,10 +62,10 @@ def run(
     return result | {"data": described, "published": PUBLISHED, "selection": SELECTION, "made_by": made_by}
 
 
-def describe(folder: Path) -> Table:
+def describe(folder: Path, *, splits: Sequence[str] = ()) -> Table:
     """Count what is there: files, copies, files in a folder named after another mixture, made-up recordings."""
     table: Table = {}
-    for split in sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
+    for split in splits or sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
         _, index = read_mixtures(folder, split)
         named = [file for file in index["file"] if any(c.isdigit() for c in Path(file).parent.name)]
         table[split] = {

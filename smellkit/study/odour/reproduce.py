@@ -31,7 +31,6 @@ from smellkit.device.enose import Row
 from smellkit.device.errors import LinkError
 from smellkit.device.link import Link
 from smellkit.device.neckwear import NeckWear
-from smellkit.device.virtual import VirtualNeckWear
 from smellkit.errors import DeviceError, OptionError, SmellkitError
 from smellkit.odour.calibration import POWER
 from smellkit.odour.scents import SCENTS, substance
@@ -40,6 +39,7 @@ from smellkit.options import nearest
 from smellkit.sensors import GROVE, SENSORS
 from smellkit.simulate import nose as physics
 from smellkit.simulate.chamber import Chamber, ChamberNose
+from smellkit.simulate.faulty_player import FaultyNeckWear
 from smellkit.study.device.fake import FakeClock, MemoryPort
 from smellkit.study.evaluate import Outcome, evaluate
 
@@ -290,7 +290,7 @@ class Room:
 
     def __init__(self, seed: int, **chamber: Any):
         self.clock = FakeClock()
-        self.device = VirtualNeckWear(now=self.clock.now)
+        self.device = FaultyNeckWear(faults={}, now=self.clock.now)
         self.clock.watch(self.device.due)
         link = lambda: Link(MemoryPort(self.device, clock=self.clock), name="memory")  # noqa: E731
         self.neck = NeckWear(link, name="memory", clock=cast(Any, self.clock))
