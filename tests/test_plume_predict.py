@@ -164,22 +164,59 @@ def test_nothing_is_left_when_a_later_frame_is_damaged(packed, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
-def test_nothing_that_is_there_is_replaced_and_other_files_stay(folder, packed, tmp_path):
-    for number, name in enumerate(["masks/mine.png", "masks", "predictions.csv"]):
-        mine = tmp_path / str(number) / name
+def test_an_earlier_prediction_is_replaced_only_when_all_is_done_and_other_files_stay(packed, tmp_path):
+    folder, out = many(tmp_path / "data", 20), tmp_path / "out"
+    predict.plume(folder, weights=packed, out=out)
+    (out / "notes.txt").write_text("mine")
+    before = files(out)
+    assert len(before) == 22
+    whole = (folder / "frames" / "18.png").read_bytes()
+    (folder / "frames" / "18.png").write_bytes(whole[:50])
+    with pytest.raises(SmellkitError, match=r"18\.png"):
+        predict.plume(folder, weights=packed, out=out)
+    assert files(out) == before
+    write(folder, ["03,,ch4"])
+    predict.plume(folder, weights=packed, out=out)
+    assert set(files(out)) == {"notes.txt", "predictions.csv", "masks/frames/03.png"} and len(read(out)) == 1
+
+
+def test_masks_stay_with_their_table_when_the_table_is_held_fast(folder, packed, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    predict.plume(folder, weights=packed, out=out)
+    before = files(out)
+
+    def held(self, target):
+        raise PermissionError(f"{target} is open elsewhere")
+
+    monkeypatch.setattr(Path, "replace", held)
+    with pytest.raises(PermissionError):
+        predict.plume(folder, weights=packed, out=out)
+    assert files(out) == before
+
+
+def test_the_folder_of_the_frames_is_not_written_into(folder, packed, tmp_path):
+    truth = folder / "masks" / "frames" / "a_co2.png"
+    truth.parent.mkdir(parents=True)
+    truth.write_bytes(b"the true mask")
+    before = files(folder)
+    for out in (folder, folder / "frames" / ".."):
+        with pytest.raises(OptionError, match="would overwrite"):
+            predict.plume(folder, weights=packed, out=out)
+    assert files(folder) == before
+    folder.rename(tmp_path / "masks")
+    with pytest.raises(OptionError, match="would overwrite"):
+        predict.plume(tmp_path / "masks", weights=packed, out=tmp_path)
+    assert files(tmp_path / "masks") == before
+
+
+def test_files_that_no_prediction_has_written_are_not_replaced(folder, packed, tmp_path):
+    for name in ("masks/mine.png", "masks", "predictions.csv"):
+        mine = tmp_path / name.replace("/", "-") / name
         mine.parent.mkdir(parents=True)
         mine.write_text("mine")
-        with pytest.raises(OptionError, match="is there already\n.*another folder"):
-            predict.plume(folder, weights=packed, out=tmp_path / str(number))
-        assert files(tmp_path / str(number)) == {name: b"mine"}
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "notes.txt").write_text("mine")
-    predict.plume(folder, weights=packed, out=tmp_path / "out")
-    before = files(tmp_path / "out")
-    assert {"notes.txt", "predictions.csv", "masks/2_co2.png"} <= before.keys()
-    with pytest.raises(OptionError, match="is there already"):
-        predict.plume(folder, weights=packed, out=tmp_path / "out")
-    assert files(tmp_path / "out") == before
+        with pytest.raises(OptionError, match="another folder"):
+            predict.plume(folder, weights=packed, out=tmp_path / name.replace("/", "-"))
+        assert mine.read_text() == "mine"
 
 
 def test_a_file_in_place_of_the_folder_is_refused(folder, packed, tmp_path):
@@ -195,7 +232,7 @@ def test_two_frames_that_differ_in_their_ending_get_two_masks(packed, tmp_path):
     write_paths(folder, ["frames/00.png,frames/00.bmp,", "frames/01.png,,ch4"])
     predict.plume(folder, weights=packed, out=tmp_path / "out")
     one, two = read(tmp_path / "out")
-    assert two["co2_mask"] == "masks/2_co2.png"
+    assert two["co2_mask"] == "masks/frames/01.png"
     sizes = [Image.open(tmp_path / "out" / one[f"{gas}_mask"]).size for gas in ("co2", "ch4")]
     assert sizes == [(64, 48), (80, 48)]
 
@@ -205,8 +242,8 @@ def test_a_frame_in_several_pairs_keeps_what_is_seen_in_each(packed, tmp_path):
     write(folder, ["00,01,", "00,02,", "00,,ch4"])
     predict.plume(folder, weights=packed, out=tmp_path / "out")
     rows = read(tmp_path / "out")
-    assert [row["co2_mask"] for row in rows] == [f"masks/{number}_co2.png" for number in (1, 2, 3)]
-    assert [row["ch4_mask"] for row in rows] == ["masks/1_ch4.png", "masks/2_ch4.png", ""]
+    assert [row["co2_mask"] for row in rows] == [f"masks/frames/00_{number}_co2.png" for number in (1, 2, 3)]
+    assert [row["ch4_mask"] for row in rows] == ["masks/frames/01.png", "masks/frames/02.png", ""]
     predictor = predict.PlumePredictor.load(packed)
     for row in rows:
         frames = [
@@ -216,14 +253,13 @@ def test_a_frame_in_several_pairs_keeps_what_is_seen_in_each(packed, tmp_path):
         assert (mask == predictor.predict([(frames[0], frames[1])])[0].masks[0]).mean() > 0.999
 
 
-def test_masks_are_called_after_their_frames_unless_two_would_have_one_name():
-    assert predict.mask_names([("f/b.png", "g/a.png"), ("f/a.bmp", "")]) == [
-        ("masks/f/b.png", "masks/g/a.png"),
-        ("masks/f/a.png", ""),
-    ]
-    for other in ("f/a.png", "f/A.tif"):
-        names = predict.mask_names([("f/a.bmp", other), ("", "f/c.png")])
-        assert names == [("masks/1_co2.png", "masks/1_ch4.png"), ("", "masks/2_ch4.png")]
+def test_names_of_masks_are_changed_only_where_they_would_be_the_same():
+    asked = [("f/a.png", "f/a.bmp"), ("f/b.png", "g/a.png"), ("f/A.tif", ""), ("f/a_1_co2.png", "f/c.v1.png")]
+    names = predict.mask_names(asked)
+    assert names[0] == ("masks/f/a_1_co2_.png", "masks/f/a_1_ch4.png")
+    assert names[1] == ("masks/f/b.png", "masks/g/a.png")
+    assert names[2] == ("masks/f/A_3_co2.png", "")
+    assert names[3] == ("masks/f/a_1_co2.png", "masks/f/c.v1.png")
 
 
 def test_a_folder_without_pairs_and_an_unknown_split_are_refused(packed, tmp_path):

@@ -8,6 +8,7 @@ probability (1, 3) of Healthy, Transitional, Acidotic
 from __future__ import annotations
 
 import csv
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -121,12 +122,13 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", mirrored: 
     """Write predictions.csv and masks/ into the folder `out`, for every pair of DIR's paired annotations.
 
     The paths of the masks (8-bit PNG: 0 background, 1 tube, 2 gas) are those of the frames, below `out`/masks; see
-    `mask_names`. All is written or nothing; an earlier prediction in `out` is refused. `split` is train, valid or test;
-    all that are there without. Weights that look at frames mirrored, too, look once if not `mirrored`: in half the
-    time, for up to a point of masks (mean IoU) less.
+    `mask_names`. All is written or nothing, in place of an earlier prediction; what else is in `out` stays. `split` is
+    train, valid or test; all that are there without. Weights that look at frames mirrored, too, look once if not
+    `mirrored`: in half the time, for up to a point of masks (mean IoU) less.
     """
     folder, out = tables.find(folder), Path(out)
     asked = pairs(folder, split=split)
+    _refuse_loss(out, folder=folder, frames=[name for pair in asked for name in pair if name])
     predictor, names = PlumePredictor.load(weights), mask_names(asked)
     predictor.model.mirrored &= mirrored
     rule, report = Rule.of(folder), Report()
@@ -135,7 +137,7 @@ def plume(folder: Path, *, weights: Path, out: Path, split: str = "", mirrored: 
     def read(name: str) -> Frame | None:
         return _frame(tables.located(folder, name), rule, predictor.ranges, report) if name else None
 
-    with _new(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
+    with _all_or_nothing(out) as part, (part / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for start in range(0, len(asked), BATCH):
@@ -166,19 +168,20 @@ def pairs(folder: Path, *, split: str = "") -> list[Pair]:
 def mask_names(asked: Sequence[Pair]) -> list[Pair]:
     """Where the masks of each pair go, "" for a missing frame: `f/a.bmp` has its mask in masks/f/a.png.
 
-    Where two would have one name (`f/a.png` is another frame, or `f/a.bmp` is in several pairs), all are called after
-    the pair's row in the table and the gas: masks/3_co2.png.
+    Where several masks would have that name (`f/a.png` is another frame, or `f/a.bmp` is in several pairs), the pair's
+    row in the table and the gas are added to each of them: masks/f/a_3_co2.png.
     """
-
-    def name(frame: str) -> str:
-        return f"{MASKS}/{Path(frame).with_suffix('.png').as_posix()}" if frame else ""
-
-    names = [(name(co2), name(ch4)) for co2, ch4 in asked]
-    known = [one.casefold() for pair in names for one in pair if one]  # a disk may not tell A from a
-    if len(set(known)) == len(known):
-        return names
-    rows = ((f"{MASKS}/{row}", pair) for row, pair in enumerate(asked, start=1))
-    return [(co2 and f"{row}_co2.png", ch4 and f"{row}_ch4.png") for row, (co2, ch4) in rows]
+    usual = [[(Path(MASKS) / name).with_suffix(".png").as_posix() if name else "" for name in pair] for pair in asked]
+    taken = Counter(name.casefold() for pair in usual for name in pair)  # a disk may not tell A from a
+    for row, pair in enumerate(usual, start=1):
+        for place, gas in enumerate(GASES):
+            if pair[place] and taken[pair[place].casefold()] > 1:
+                stem = f"{pair[place].removesuffix('.png')}_{row}_{gas}"
+                while f"{stem}.png".casefold() in taken:
+                    stem += "_"
+                pair[place] = f"{stem}.png"
+                taken[pair[place].casefold()] = 1
+    return [(co2, ch4) for co2, ch4 in usual]
 
 
 def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Frame:
@@ -194,26 +197,60 @@ def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Fra
     return frame
 
 
-@contextmanager
-def _new(out: Path) -> Iterator[Path]:
-    """Yield an empty folder; its masks and its table take their places in `out`, where nothing is replaced, at the end.
-
-    They do so only when the block succeeds, the table last.
-    """
-    if file := next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None):
+def _refuse_loss(out: Path, *, folder: Path, frames: Sequence[str]) -> None:
+    """Refuse an `out` that is not a folder, where the frames come from, or whose masks no prediction has written."""
+    file = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
+    if file:
         raise OptionError(f"--out {out}: {file} is a file", hint="name a folder")
-    for there in (out / TABLE, out / MASKS):
-        if there.exists():
-            raise OptionError(f"{there} is there already", hint="name another folder for --out, or delete it first")
+    read = {tables.located(folder, name).resolve() for name in frames}
+    if folder.resolve() == out.resolve() or any(path.is_relative_to((out / MASKS).resolve()) for path in read):
+        raise OptionError(f"--out {out} would overwrite what is in {folder}", hint="name another folder")
+    earlier = _earlier(out / TABLE)
+    for path in [*out.glob(MASKS), *(out / MASKS).rglob("*")]:
+        plain_folder = path.is_dir() and not path.is_symlink()
+        if not plain_folder and path.relative_to(out).as_posix() not in earlier:
+            raise OptionError(f"{path} is not a mask of an earlier prediction", hint="name another folder for --out")
+
+
+def _earlier(table: Path) -> set[str]:
+    """The masks that an earlier prediction says it has written."""
+    if not table.exists():
+        return set()
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"other columns: {header}")
+        return {name for row in rows for name in row[-len(GASES) :]}
+    except (OSError, ValueError, csv.Error) as why:
+        raise OptionError(f"{table} is not an earlier prediction: {why}", hint="name another folder for --out") from why
+
+
+@contextmanager
+def _all_or_nothing(out: Path) -> Iterator[Path]:
+    """Yield an empty folder; its table and its masks take their places in `out` only when the block succeeds.
+
+    Where a file there is held fast, all stays as it was.
+    """
     beside = out if out.is_dir() else out.parent  # a folder that is there may be all that can be written to
     beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".predictions.", dir=beside) as name:
-        part = Path(name)
+    part = Path(tempfile.mkdtemp(prefix=".predictions.", dir=beside))
+    try:
         (part / MASKS).mkdir()
         yield part
         out.mkdir(exist_ok=True)
-        for made in (MASKS, TABLE):
-            (part / made).rename(out / made)
+        masks, old = out / MASKS, part / "earlier"
+        if masks.exists():
+            masks.rename(old)
+        try:
+            (part / TABLE).replace(out / TABLE)
+        except OSError:
+            if old.exists():
+                old.rename(masks)
+            raise
+        (part / MASKS).rename(masks)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 class Frames(nn.Module):
