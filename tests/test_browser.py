@@ -334,7 +334,12 @@ def again(page):
     """Load the page anew as it was saved, run everything, connect."""
     page.reload()
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-    menu(page, "Run", "Run All Cells")
+    for _ in range(3):  # a kernel that is just being started again forgets what it is asked
+        menu(page, "Run", "Run All Cells")
+        time.sleep(1)
+        page.wait_for_function("!document.querySelector('.jp-Notebook').textContent.includes('[*]')")
+        if page.get_by_role("button", name="Connect", exact=True).is_visible():
+            break
     page.get_by_role("button", name="Connect", exact=True).wait_for()
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("button", name="Connect", exact=True).click()
