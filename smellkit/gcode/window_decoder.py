@@ -140,12 +140,12 @@ class WindowDecoder(nn.Module):
         }
 
     @torch.no_grad()
-    def decode(self, outputs: Batch, *, line: Tensor | None = None, weight: float = WEIGHT) -> Tensor:
+    def decode(self, outputs: Batch, *, weight: float = WEIGHT) -> Tensor:
         """Free-running tokens (B, 8) of the grammar's open vocabulary, padded after EOS, from what `encode` gave.
 
-        `line` are probabilities of lines (B, L) in place of the window's own; `weight` is the decoder's beside them.
+        `weight` is the decoder's beside the lines' probabilities.
         """
-        line = outputs["line"].softmax(dim=1) if line is None else line
+        line = outputs["line"].softmax(dim=1)
 
         def choose(structured: Tensor, flat: Tensor, before: Tensor) -> Tensor:
             scores = weight * self.token_scores(structured, flat).log_softmax(dim=2)
