@@ -38,8 +38,8 @@ from smellkit.study.plume.task import PlumeTask
 
 def from_run(run: Run) -> PlumePredictor:
     """The predictor of a finished run of the task `plume`."""
-    model = task_of(PlumeTask, {**run.params, "start": ""}).build()  # the run that it began with may be gone
-    return PlumePredictor(checkpoint.restore(model, run.folder))
+    task = task_of(PlumeTask, {**run.params, "start": ""})  # the run that it began with may be gone
+    return PlumePredictor(checkpoint.restore(task.build(), run.folder), videos=task.videos > 0)
 
 
 def save(run: Run, folder: Path) -> Path:
@@ -52,6 +52,7 @@ def save(run: Run, folder: Path) -> Path:
         "kind": "plume",
         "model": task.model,
         "size": list(model.size),
+        "videos": task.videos > 0,
         "mirrored": True,  # up to a point of masks, for twice the time
         "gases": list(GASES),
         "classes": list(CLASSES),
