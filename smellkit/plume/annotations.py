@@ -206,19 +206,13 @@ def _check_cells(table: pd.DataFrame, *, path: Path) -> None:
 
 
 def _videos(table: pd.DataFrame, keys: list[str], *, path: Path) -> pd.DataFrame:
-    """The table with VIDEO as texts and numbers, "" and -1 for frames of no video; a frame comes once in each."""
-    there = [name for name in VIDEO if name in table]
-    if not there:
-        return table.assign(video="", frame_number=-1)
-    if len(there) < len(VIDEO):
-        hint = "a video needs both columns; delete this one if frames are of none"
-        raise fault(path, expected=f"{' and '.join(VIDEO)}", found=f"{there[0]} alone", hint=hint)
-    number = table["frame_number"].replace("", "-1")
-    _refuse(number, ~number.str.fullmatch(r"-1|[0-9]{1,9}"), path=path, expected="a whole number, or nothing")
-    filmed, known = table["video"] != "", "a number if and only if there is a video"
-    _refuse(number, filmed != (number != "-1"), path=path, expected=known)
+    """The table with VIDEO, "" and -1 for a frame of no video; refused where a frame has no number, or comes twice."""
+    table = table.assign(**{name: table.get(name, "") for name in VIDEO})
+    filmed, number = table["video"] != "", table["frame_number"]
+    known = "a whole number: the place of the frame in its video"
+    _refuse(number, filmed & ~number.str.fullmatch("[0-9]{1,9}"), path=path, expected=known)
     _once(table[filmed], [*keys, *VIDEO], path=path, expected="each frame of a video once")
-    return table.assign(frame_number=number.astype(np.int64))
+    return table.assign(frame_number=number.where(filmed, "-1").astype(np.int64))
 
 
 def _once(table: pd.DataFrame, keys: list[str], *, path: Path, expected: str) -> None:

@@ -239,10 +239,9 @@ def _refuse_sizes(pairs: Sequence[tuple[Frame | None, Frame | None]], videos: Se
     sizes: dict[tuple[str, str], tuple[int, ...]] = {}
     for pair, video in zip(pairs, videos, strict=True):
         for gas, frame in zip(GASES, pair, strict=True):
-            if video and frame is not None and sizes.setdefault((video, gas), frame.shape) != frame.shape:
-                one, other = (f"{shape[1]} x {shape[0]}" for shape in (sizes[video, gas], frame.shape))
-                hint = "give the part of each size another name, or look at all frames singly (--set videos=false)"
-                raise DataError(f"{gas} frames of the video {video!r} are of {one} and of {other} pixels", hint=hint)
+            if video and frame is not None and (size := sizes.setdefault((video, gas), frame.shape)) != frame.shape:
+                what = f"{gas} frames of the video {video!r} are of {size} and of {frame.shape} pixels"
+                raise DataError(what, hint="give each part a name, or look at all frames singly: --set videos=false")
 
 
 def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Frame:

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -107,9 +107,9 @@ class PublicTask(PlumeTask):
         table = table.rename(columns={"number": "frame_number"})
         splits: dict[str, Dataset] = {}
         for split, rows in deal(table, self.protocol, seed=self.deal_seed).items():
-            how: dict[str, Any] = {"change": None, "videos": float(self.videos > 0)}
-            how |= {"change": self.change, "videos": self.videos} if split == "train" else {}
-            splits[split] = Pairs(table.loc[rows].reset_index(drop=True), frames[rows], masks[rows], **how)
+            own = table.loc[rows].reset_index(drop=True), frames[rows], masks[rows]
+            change, videos = (self.change, self.videos) if split == "train" else (None, float(self.videos > 0))
+            splits[split] = Pairs(*own, change=change, videos=videos)
         return splits
 
 

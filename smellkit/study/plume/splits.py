@@ -93,9 +93,8 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
     pairs = pairs.join(moment).reset_index()
     pairs["missing_modality"] = np.select([pairs[f"{gas}_frame"] == "" for gas in GASES], list(GASES), "")
     pairs["is_paired"] = pairs["missing_modality"] == ""
-    return pairs.sort_values(["ph_value", "class_name", "partner"])[[*tables.PAIRED, *tables.VIDEO]].reset_index(
-        drop=True
-    )
+    pairs = pairs.sort_values(["ph_value", "class_name", "partner"]).reset_index(drop=True)
+    return pairs[[*tables.PAIRED, *tables.VIDEO]]
 
 
 def pair_folder(

@@ -32,7 +32,7 @@ from smellkit.study.plume import data as samples
 
 PAIRS, SEED = 300, 61  # of a test set
 DRAWN = 5000  # vessels a class
-FRAMES = 5  # of a video, of which there are 200 in a test set of videos
+VIDEOS, FRAMES = 200, 5  # of a test set of videos, and of each of them
 OWN = ("own", "own, CO2 often alone")  # the second has the missing gases of the published set
 EMISSION = "true emission, without what a missing gas tells"  # the most that can be known of the class
 MEASURES = ("miou", "balanced", "accuracy", "plume_co2", "plume_ch4", "tube_co2", "tube_ch4")
@@ -109,7 +109,7 @@ def emission_known(world: str) -> Outcome:
 
 def tested(world: str, *, frames: int = 1) -> str:
     """The folder of the test pairs of a simulator, made where it is not there; see OWN and FRAMES."""
-    how: dict[str, Any] = {"pairs": PAIRS if frames == 1 else 200 * frames, "missing": "even", "world": world}
+    how: dict[str, Any] = {"pairs": PAIRS if frames == 1 else VIDEOS * frames, "missing": "even", "world": world}
     if world == OWN[1]:
         how = {"pairs": 3 * PAIRS, "missing": "fume", "world": "own"}
     name = f"test-{'fume' if world == OWN[1] else world}-{how['pairs']}-{SEED}{f'-{frames}' if frames > 1 else ''}"
