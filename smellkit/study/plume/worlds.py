@@ -32,7 +32,7 @@ from smellkit.study.plume import data as samples
 
 PAIRS, SEED = 300, 61  # of a test set
 DRAWN = 5000  # vessels a class
-VIDEOS, FRAMES = 200, 5  # of a test set of videos, and of each of them
+VIDEOS, FRAMES = 100, 5  # of a test set of videos, and of each of them
 OWN = ("own", "own, CO2 often alone")  # the second has the missing gases of the published set
 EMISSION = "true emission, without what a missing gas tells"  # the most that can be known of the class
 MEASURES = ("miou", "balanced", "accuracy", "plume_co2", "plume_ch4", "tube_co2", "tube_ch4")
