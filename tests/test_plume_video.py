@@ -27,7 +27,8 @@ def one_thread():
 def predictor():
     torch.manual_seed(0)
     network = models.build("plumenet", videos=True).eval()
-    torch.nn.init.normal_(network.moving.weight)  # as if it had learned from videos
+    for parameter in network.moving.parameters():  # as if it had learned from videos
+        torch.nn.init.normal_(parameter, std=0.3)
     return PlumePredictor(Sized(network, SIZE, mirrored=True), videos=True)
 
 
