@@ -74,15 +74,17 @@ class PlumeNet(nn.Module):
         """
         known = frames * there
         x = self.stem[0](torch.cat([known, swapped(known)], dim=1))  # own beside other frame
-        seen = None if self.moving is None or moved is None else self.moving.look(moved * there)
-        levels = [self.stem[1:](x if seen is None else x + self.moving.early(seen))]
+        seen = self.moving.look(moved * there) if self.moving and moved is not None else None
+        levels = [self.stem[1:](x + self.moving.early(seen) if self.moving and seen is not None else x)]
         for level in self.down:
             levels.append(level(levels[-1]))  # (2 B, 32, H/4, W/4), (2 B, 64, H/8, W/8), (2 B, 128, H/16, W/16)
         x = levels[-1] + self.gas_embedding.repeat_interleave(len(frames) // 2, dim=0)[:, :, None, None]
         x = self.exchange(x, swapped(x * there))
         for level, skip in zip(self.up, levels[-2::-1], strict=True):
             x = level(torch.cat([resize(x, skip.shape[-2:]), skip], dim=1))
-        return x if seen is None else x + self.moving.late(torch.cat([x, seen], dim=1)) * _any(seen)
+        if self.moving and seen is not None:
+            x = x + self.moving.late(torch.cat([x, seen], dim=1)) * _any(seen)
+        return x
 
     def learn_from_videos(self) -> None:
         """Learn what sees videos and nothing else: single frames are answered as before, whatever is learned."""
