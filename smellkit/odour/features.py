@@ -128,8 +128,7 @@ class QuantileNormalizer(nn.Module):
         middle = 0.5 * (width < least)  # much mass on one value: it sits in the middle of its step
         steepness = 1 / torch.maximum(width, least)
         if torch.compiler.is_exporting() or len(x) <= AT_ONCE:  # all knots at once, while that stays in the cache
-            way = torch.addcmul(middle[:, None], x - left[:, None], steepness[:, None])
-            passed = way.clamp(0, 1).sum(0)
+            passed = torch.addcmul(middle, x[:, None] - left, steepness).clamp(0, 1).sum(1)
         else:
             passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
             for knot, slope, half in zip(left, steepness, middle, strict=True):
