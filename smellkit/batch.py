@@ -235,8 +235,8 @@ def _execute(
 
 def _settings(threads: int) -> dict[str, str]:
     """Environment variables of kernels on any machine: so many `threads` each, and whatever the kit was told here."""
-    told = {name: value for name, value in os.environ.items() if name.startswith(("SMELLKIT_", *THREADS))}
-    return dict.fromkeys(THREADS, os.environ.get("OMP_NUM_THREADS") or str(threads)) | told
+    inherited = {name: value for name, value in os.environ.items() if name.startswith(("SMELLKIT_", *THREADS))}
+    return dict.fromkeys(THREADS, os.environ.get("OMP_NUM_THREADS") or str(threads)) | inherited
 
 
 def _kernel(out: Path, settings: dict[str, str]) -> dict[str, Any]:

@@ -244,9 +244,9 @@ def _check(values: Any, kind: type, *, where: str, key: str) -> None:
             raise _wrong(where, key + name, expected, values.get(name))
 
 
-def _wrong(where: str, key: str, expected: str, found: Any) -> DataError:
-    found = "nothing" if found is None else repr(found)
-    return fault(where, expected, found, "compare with `smellkit nose show mq-array`", key=key)
+def _wrong(where: str, key: str, expected: str, actual: Any) -> DataError:
+    actual = "nothing" if actual is None else repr(actual)
+    return fault(where, expected, actual, "compare with `smellkit nose show mq-array`", key=key)
 
 
 def _toml(value: Any) -> str:

@@ -89,13 +89,13 @@ def test_any_chunking_gives_the_same_frames_and_drops(noise, sizes):
     stream = noise + STREAM + noise
     whole = direct.Parser()
     frames_of_one = whole.feed(stream) + whole.expire()
-    pieces, found, rest = direct.Parser(), [], stream
+    pieces, parsed, rest = direct.Parser(), [], stream
     for size in [*sizes, len(stream)]:
-        found += pieces.feed(rest[:size])
+        parsed += pieces.feed(rest[:size])
         rest = rest[size:]
-    found += pieces.expire()
-    assert found == frames_of_one and pieces.dropped == whole.dropped and pieces.errors == whole.errors
-    assert whole.dropped + sum(len(frame.raw) for frame in found) == len(stream)
+    parsed += pieces.expire()
+    assert parsed == frames_of_one and pieces.dropped == whole.dropped and pieces.errors == whole.errors
+    assert whole.dropped + sum(len(frame.raw) for frame in parsed) == len(stream)
 
 
 def test_every_single_bit_flip_is_rejected():

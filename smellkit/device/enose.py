@@ -52,14 +52,14 @@ class Lines:
 
     The first line after a start is dropped: nobody knows how much of it is missing. A header line is recognised by its
     names, may give the columns in another order, and begins another `run`; rows come out in the order of the nose.
-    `told` has what an OpenSmell board says of itself; `outside`, in words, what this nose can't say and the board does.
+    `info` has what an OpenSmell board says of itself; `outside`, in words, what this nose can't say and the board does.
     """
 
     def __init__(self, nose: Description | str = "smellnet"):
         self.nose = noses.load(nose) if isinstance(nose, str) else nose
         self.columns = tuple(self.nose.columns)
         self.dropped: collections.Counter[str] = collections.Counter()
-        self.told: dict[str, Any] = {}
+        self.info: dict[str, Any] = {}
         self.run = 0
         self.restart()
 
@@ -139,19 +139,19 @@ class Lines:
         return True
 
     def _said(self, fields: list[bytes]) -> bool:
-        """Whether a line is one that an OpenSmell board says of itself; what it says is in `told`."""
+        """Whether a line is one that an OpenSmell board says of itself; what it says is in `info`."""
         kind, *words = [field.decode("ascii", "replace") for field in fields]
         if kind == "INFO" and len(words) >= 3:
-            self.told |= {"device": words[0], "version": words[1], "sensors": words[2]}
+            self.info |= {"device": words[0], "version": words[1], "sensors": words[2]}
             interval = re.fullmatch(r"interval_ms=(\d+\.?\d*)", words[-1])
             if interval and float(interval[1]) > 0:
-                self.told["rate"] = 1000 / float(interval[1])
+                self.info["rate"] = 1000 / float(interval[1])
             if words[2].isdecimal() and int(words[2]) != len(self.columns):
                 self.outside = f"a board of {words[2]} sensors, and the nose {self.nose.name} has {len(self.columns)}"
         elif kind == "CAL" and len(words) == 2:
-            self.told.setdefault("r0", {})[words[0]] = words[1]
+            self.info.setdefault("r0", {})[words[0]] = words[1]
         elif kind == "ERR":
-            self.told["error"] = " ".join(words)
+            self.info["error"] = " ".join(words)
             self.dropped["error of the board"] += 1
         return kind in ("INFO", "CAL", "ERR", "PING")
 
@@ -268,7 +268,7 @@ class Nose(contextlib.AbstractContextManager):
             "lag": 0.0 if oldest is None else now - self._began - oldest,
             "lost": self.lost,
             "outside": self._lines.outside,
-            "told": dict(self._lines.told),
+            "info": dict(self._lines.info),
             "dropped": dict(self._lines.dropped) | ({"overrun": self.overrun} if self.overrun else {}),
         }
 
@@ -325,7 +325,7 @@ class Nose(contextlib.AbstractContextManager):
         data, now = self._link.read(), self.clock.now()
         if data:
             self._byte_at = now
-            if data.startswith(b"OSM,") and "device" not in self._lines.told:
+            if data.startswith(b"OSM,") and "device" not in self._lines.info:
                 self._link.write(b"PING\n")  # whose rows are these, and how fast should they come?
             for piece in data.splitlines(keepends=True):  # a header in between begins another run
                 self._keep(self._lines.feed(piece), now)

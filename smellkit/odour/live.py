@@ -149,8 +149,8 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
             answers.append((len(values), answer))
     measured = (len(times) - 1) / max(times[-1] - times[0], 1e-9)
     if recogniser.nose.rate and not pace.slowest < measured / pace.rate < 1 / pace.slowest:
-        told = "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone"
-        log.warning(told, measured, pace.rate)
+        message = "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone"
+        log.warning(message, measured, pace.rate)
     return Sniff(np.array(values), tuple(answers))
 
 

@@ -255,8 +255,8 @@ class Pipeline:
 
     def likelihoods(self, shown: Mapping[str, Evidence]) -> list[NDArray[np.float64]]:
         """What the evidence that is trusted at all says of each composition, (1, m + 1) each."""
-        told = {sense: one for sense, one in shown.items() if one.trust > 0}
-        return [self.fused.experts.seen(sense, [[*one.shares.values()]]) for sense, one in told.items()]
+        trusted = {sense: one for sense, one in shown.items() if one.trust > 0}
+        return [self.fused.experts.seen(sense, [[*one.shares.values()]]) for sense, one in trusted.items()]
 
     def fuse(
         self, smelled: Belief | None = None, *, shown: Mapping[str, Evidence] | None = None, single: bool = False

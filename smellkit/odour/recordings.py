@@ -165,8 +165,8 @@ def _listed(root: Path, *, skip: bool, report: Report) -> list[Path]:
             if path.suffix.lower() == ".csv" and path != folder:
                 files.append(path)
                 continue
-            found = "an empty folder" if path.is_dir() and path == folder else repr(path.name)
-            why = fault(path, "recordings called <substance>/*.csv", found, "rename, move or delete it")
+            actual = "an empty folder" if path.is_dir() and path == folder else repr(path.name)
+            why = fault(path, "recordings called <substance>/*.csv", actual, "rename, move or delete it")
             if not skip:
                 raise why
             report.skip(path, why)

@@ -66,15 +66,15 @@ def _blocks(file: Path) -> pd.DataFrame:
     process = texts[PROCESS].str.capitalize().to_numpy()  # `end` is `End`
     table = pd.DataFrame({name: numbers(texts[name].to_numpy()) for name in names})
     for row, column in np.argwhere(~np.isfinite(table.to_numpy()))[:1]:
-        found, line = texts[names[column]].iloc[row], int(texts.index[row])
-        raise fault(file, line=line, column=names[column], expected="a number", found=found, hint="fetch it again")
+        actual, line = texts[names[column]].iloc[row], int(texts.index[row])
+        raise fault(file, line=line, column=names[column], expected="a number", actual=actual, hint="fetch it again")
     if (wrong := np.flatnonzero((table[LINE] % 1 != 0) | (table[LINE] < 0))).size:
-        found, line = f"{table[LINE].iloc[wrong[0]]:g}", int(texts.index[wrong[0]])
-        raise fault(file, line=line, column=LINE, expected="a line's number", found=found, hint="fetch it again")
+        actual, line = f"{table[LINE].iloc[wrong[0]]:g}", int(texts.index[wrong[0]])
+        raise fault(file, line=line, column=LINE, expected="a line's number", actual=actual, hint="fetch it again")
     tick = (table[LINE] == TICK).cumsum()
     block = tick.astype(str) + "/" + (table.groupby(tick).cumcount() // ROWS).astype(str)
-    told = ~table[LINE].isin((0, TICK)) & ~table[PROGRAM].isin(OTHER)
-    grouped = table.assign(block=block, process=process)[told].groupby("block", sort=False)
+    labelled = ~table[LINE].isin((0, TICK)) & ~table[PROGRAM].isin(OTHER)
+    grouped = table.assign(block=block, process=process)[labelled].groupby("block", sort=False)
     summary = grouped[list(CHANNELS)].agg(["mean", "std", "first", "last"]).fillna(0.0)
     summary.columns = ["/".join(names) for names in summary.columns]
     labels = grouped[[LINE, "process"]].agg(lambda column: column.mode().iloc[0])
@@ -105,12 +105,12 @@ def held_out(blocks: pd.DataFrame, learner: Callable[[int], Any], inputs: str, s
     """Predictions for every block by a learner that never saw its experiment: six folds of three experiments."""
     x, names = columns(blocks, inputs), sorted(blocks["experiment"].unique())
     fold = blocks["experiment"].map({name: number % FOLDS for number, name in enumerate(names)}).to_numpy()
-    told: dict[str, NDArray] = {target: blocks[target].to_numpy().copy() for target in ("line", "process")}
-    for target, answer in told.items():
+    predicted: dict[str, NDArray] = {target: blocks[target].to_numpy().copy() for target in ("line", "process")}
+    for target, answer in predicted.items():
         truth = blocks[target].to_numpy()
         for part in range(FOLDS):
             answer[fold == part] = learner(seed).fit(x[fold != part], truth[fold != part]).predict(x[fold == part])
-    return {"whole experiments": outcome(blocks, told["line"], told["process"])}
+    return {"whole experiments": outcome(blocks, predicted["line"], predicted["process"])}
 
 
 def run(
