@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from smellkit import checkpoint
+from smellkit.checks import Report
 from smellkit.checks.ranges import outside
 from smellkit.device import playlist
 from smellkit.device.neckwear import NeckWear
@@ -29,7 +30,7 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide, prediction_sets
 from smellkit.odour.formats import header_of
-from smellkit.odour.readers import by_clock
+from smellkit.odour.readers import Stretch, by_clock
 from smellkit.odour.recordings import MIXTURE_GAS, find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
@@ -188,12 +189,9 @@ class Pipeline:
         if recording is None:
             return self.fuse(shown=self.seen(given), single=single)
         smell = self.board(recording, nose)
-        parts = read_parts(recording, smell)
-        if why := outside(np.concatenate(parts), smell.ranges) if sum(map(len, parts)) >= smell.span else "":
+        windows, _, why = read_windows(recording, smell)
+        if why:
             return self.without_smell(why, self.seen(given), single=single)
-        if (longest := max(map(len, parts))) < smell.span:
-            raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
-        windows = np.concatenate([smell.windows(rows) for rows in parts])
         if shown := self.seen(given):
             return self.fuse(self.smelled(smell, windows), shown=shown)
         return self.judge(*smell.recording(windows), smell=smell)
@@ -283,13 +281,33 @@ class Pipeline:
         return Mixture(named(normalised(beta[0])), SCENTS[best], float(chances[best]), evidence, (), *reasons)
 
 
-def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
+def read_windows(
+    recording: Recording, smell: Smell, *, stride: int = 0, report: Report | None = None
+) -> tuple[NDArray[np.float32], list[int], str]:
+    """Windows (n, steps, channels) of a recording, the row at which each begins, and why the weights can't know it.
+
+    They lie `stride` rows apart, by default as far as the weights want; none lies across a gap. DataError for a
+    recording without a whole window, and for what `read_parts` refuses.
+    """
+    parts, stride = read_parts(recording, smell, report=report), stride or smell.stride
+    rows, longest = np.concatenate([part.values for part in parts]), max(len(part.row) for part in parts)
+    why = outside(rows, smell.ranges) if len(rows) >= smell.span else ""
+    if longest < smell.span and not why:
+        name = f"{recording}: " if isinstance(recording, (str, Path)) else ""
+        what = f"{name}{longest} rows are fewer than the {smell.span} of one window"
+        raise DataError(what, hint="record longer")
+    windows = [smell.windows(part.values, stride=stride) for part in parts]
+    begins = [part.row[::stride][: len(own)].tolist() for part, own in zip(parts, windows, strict=True)]
+    return np.concatenate(windows), sum(begins, []), why
+
+
+def read_parts(recording: Recording, smell: Smell, *, report: Report | None = None) -> list[Stretch]:
     """Return a CSV file, a table or an array as rows (rows, columns) of the smell's nose, a part between two gaps.
 
     DataError for a column that is missing, another number of columns, and a cell that is not a finite number.
     """
     if isinstance(recording, (str, Path)):
-        return [stretch.values for stretch in smell.stretches(Path(recording))]
+        return smell.stretches(Path(recording), report=report)
     columns, values = smell.columns, recording
     if isinstance(recording, pd.DataFrame):
         if lost := [name for name in columns if name not in recording]:
@@ -305,8 +323,8 @@ def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
         row, column = wrong[0]
         raise DataError(f"Row {row}, column {columns[column]}: {rows[row, column]}", hint="drop or fill the rows first")
     if isinstance(recording, pd.DataFrame):
-        return [part.values for part in by_clock(recording, rows, smell.nose)]
-    return [rows]
+        return by_clock(recording, rows, smell.nose)
+    return [Stretch(rows, np.arange(len(rows)))]
 
 
 def _of_mixture_board(recording: Recording, smell: Smell) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smellkit import cache, paths
 from smellkit.checks import Report, fault, readable
@@ -201,9 +201,14 @@ class MixtureWindows:
         return self.index[name].to_numpy()[self.recording]
 
 
+def mixture_windows(rows: ArrayLike, *, stride: int = STRIDE) -> NDArray[np.float32]:
+    """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording; none when it is too short."""
+    return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride)
+
+
 def cut_mixtures(values: NDArray | Sequence[NDArray], index: pd.DataFrame) -> MixtureWindows:
     """Cut recordings, (steps, 4) each, into windows; only the first 600 steps count."""
-    parts = [sliding(value[:STEPS], length=LENGTH, stride=STRIDE) for value in values]
+    parts = [mixture_windows(value) for value in values]
     counts = [len(part) for part in parts]
     if not sum(counts):
         raise DataError(f"No recording has a whole window of {LENGTH} steps", hint="at least 10 s at 10 Hz are needed")

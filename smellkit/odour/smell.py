@@ -36,11 +36,11 @@ from smellkit.odour.recordings import (
     ALL,
     LENGTH,
     MIXTURE_GAS,
-    STEPS,
     STRIDE,
     STUCK,
     base_of,
     find,
+    mixture_windows,
     read_mixture,
     read_recordings,
 )
@@ -49,7 +49,6 @@ from smellkit.odour.scents import SCENTS, category, to_channels
 from smellkit.odour.senses import SENSES, Probe, Senses
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
-from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
 SHIPPED = ("compact", "light")  # scene encoders whose numbers the weights of the fusion hold; the installed one is used
@@ -114,6 +113,10 @@ class SubstanceSmell:
     def span(self) -> int:  # rows under one window
         return self.protocol.span
 
+    @property
+    def stride(self) -> int:  # rows from one window to the next
+        return self.protocol.stride
+
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
         """The rows of a file as parts between which its clock shows a gap; a half first row is dropped."""
         return readers.read_stretches(path, self.nose, columns=self.columns, report=report)
@@ -173,7 +176,7 @@ class MixtureSmell:
     columns = MIXTURE_GAS
     confidence = Confidence()
     about = "trained weights, mixtures of twelve scents"
-    span = LENGTH
+    span, stride = LENGTH, STRIDE
     nose: Description = MIXTURE
 
     @classmethod
@@ -187,7 +190,7 @@ class MixtureSmell:
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
-        return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride or STRIDE)
+        return mixture_windows(rows, stride=stride or STRIDE)
 
     def explained(self, windows: NDArray) -> tuple[FloatArray, float]:
         """Ratios in channel order, (n, 12), for windows of one recording, and how far its session is known, 0 to 1."""

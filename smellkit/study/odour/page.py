@@ -43,7 +43,7 @@ def animation(recording: Path, look: str) -> str:
     """An SVG that draws a recording and its early recognition once, and rests on the end; no script."""
     pipeline = Pipeline.load("odour-same-session")
     classes, columns = pipeline.smell.classes, pipeline.smell.columns
-    rows, final = np.concatenate(read_parts(recording, pipeline.smell)), pipeline(recording)
+    rows, final = np.concatenate([part.values for part in read_parts(recording, pipeline.smell)]), pipeline(recording)
     recogniser = Recogniser(pipeline, columns=columns)
     answers = [(n / len(rows), answer) for n, row in enumerate(rows, 1) if (answer := recogniser.add(row))]
     every = np.unique(np.linspace(0, len(rows) - 1, DRAWN).astype(int))
