@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
 DEEPEST = 100  # levels
 WORDS, CHARACTERS = 2_000, 20_000  # of a description; the longest in SmellNet has 200 words
@@ -116,8 +116,8 @@ class Report:
 
 
 def readable(
-    paths: Iterable[Path], read: Callable[[Path], Result], *, skip: bool = False, report: Report | None = None
-) -> Iterator[tuple[Path, Result]]:
+    paths: Iterable[Path], read: Callable[[Path], Value], *, skip: bool = False, report: Report | None = None
+) -> Iterator[tuple[Path, Value]]:
     """Yield (path, read(path)) for every path; the first fault ends it, or with `skip` is reported and left out."""
     report = report if report is not None else Report()
     for path in paths:

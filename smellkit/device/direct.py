@@ -112,7 +112,7 @@ class Said(NamedTuple):
         return 100.0
 
 
-class Frame(NamedTuple):
+class DirectFrame(NamedTuple):
     """One sound frame: its command, the whole of it, and its data."""
 
     command: int
@@ -157,5 +157,5 @@ class Parser(frames.Parser):
     def _sum(self, body: bytes) -> int:
         return crc16(body)
 
-    def _read(self, raw: bytes) -> Frame:
-        return Frame(raw[5], raw, raw[7:-3])
+    def _read(self, raw: bytes) -> DirectFrame:
+        return DirectFrame(raw[5], raw, raw[7:-3])

@@ -34,6 +34,7 @@ from smellkit.odour.readers import Stretch, by_clock
 from smellkit.odour.recordings import MIXTURE_GAS, find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
+from smellkit.sensors import PPM
 
 OUTSIDE = 0.5  # the most that may speak for a smell which the player has not
 FEW = 4  # substances that are told where one is not sure
@@ -333,7 +334,7 @@ def _of_mixture_board(recording: Recording, smell: Smell) -> bool:
         return np.ndim(recording) == 2 and np.shape(recording)[1] == len(MIXTURE_GAS) != len(smell.columns)
     names = recording.columns if isinstance(recording, pd.DataFrame) else header_of(Path(recording))
     there = {str(name).strip() for name in names}
-    other = not set(smell.columns) <= there and not there & {"LPG", "Alcohol", "Benzene"}
+    other = not set(smell.columns) <= there and not there & set(PPM)
     return other and {"NO2", "VOC", "CO"} <= there
 
 

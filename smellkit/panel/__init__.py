@@ -218,6 +218,7 @@ class Panel:
         session, answer, (playing, _) = self.session, self.session.answer, self.session.playing
         rows = [row.values for row in list(session.rows)]
         nose = session.recogniser.nose if session.recogniser else SMELLNET
+        units = [column.unit for column in nose.columns.values()]
         known = answer is not None and not (answer.reason and answer.name not in SCENTS)  # else they share out little
         shares = answer.shares if answer and known else None
         plan = session.plan.slots if session.plan else ()
@@ -225,7 +226,7 @@ class Panel:
         self._count += 1
         drawn = {
             "now": self._now(),
-            "traces": drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN),
+            "traces": drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN, units=units),
             "evidence": drawings.evidence(answer.evidence if answer else {}),
             "bars": drawings.bars(SCENTS, shares, playing=playing, keep=KEEP),
             "slots": drawings.slots(plan, at=at),
