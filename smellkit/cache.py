@@ -66,11 +66,11 @@ def table(
     key = hashlib.sha256(json.dumps([FORMAT, name, options, sorted(files.items())]).encode()).hexdigest()
     path, notes = paths.work() / "tables" / f"{name}-{key[:32]}.checked", Report()
     if (kept := _kept(path)) is not None:
-        result, said = _frame(kept), json.loads(kept.schema.metadata[b"report"])
-        said |= {kind: [tuple(place) for place in said[kind]] for kind in ("notes", "warnings")}  # JSON has lists
-        for place in said["warnings"]:
-            notes.tell(*place)  # a warning again, although nothing was read
-        notes = Report(**said)
+        result, noted = _frame(kept), json.loads(kept.schema.metadata[b"report"])
+        noted |= {kind: [tuple(note) for note in noted[kind]] for kind in ("notes", "warnings")}  # JSON has lists
+        for note in noted["warnings"]:
+            notes.tell(*note)  # a warning again, although nothing was read
+        notes = Report(**noted)
     else:
         result = build(notes)
         _keep(path, result, notes)

@@ -68,8 +68,8 @@ def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[st
         raise WeightsError(f"{file} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            place = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
-            what = f"{file}, tensor {name}, {place}: {tensor[place].item()} is no weight"
+            index = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
+            what = f"{file}, tensor {name}, {index}: {tensor[index].item()} is no weight"
             raise WeightsError(what, hint=f"the training went astray: {again}")
     return tensors, described
 

@@ -95,7 +95,7 @@ def crc16(body: bytes) -> int:
     return crc
 
 
-class Said(NamedTuple):
+class StatusReply(NamedTuple):
     """What a status reply says: volts, the channel and scent id that play, and the seconds that are left of it."""
 
     volts: float
@@ -125,12 +125,12 @@ class DirectFrame(NamedTuple):
         """The first byte of the data: what most replies are about."""
         return self.data[0] if self.data else None
 
-    def said(self) -> Said | None:
+    def status(self) -> StatusReply | None:
         """What a status reply says; None for a refusal or another command."""
         if self.command != STATUS or len(self.data) != 8:
             return None
         volts, channel, scent, left = struct.unpack(">BBHI", self.data)
-        return Said(round(volts * 0.02, 2), channel, scent, left / 1000)
+        return StatusReply(round(volts * 0.02, 2), channel, scent, left / 1000)
 
     def scents(self) -> tuple[int, ...] | None:
         """The scent ids of the channels from 1 on, as a cartridge reply says; None for a refusal."""

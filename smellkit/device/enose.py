@@ -70,7 +70,7 @@ class Lines:
         self._recent: collections.deque[str] = collections.deque(maxlen=RECENT)
         self._line = b""
         self._whole = False  # the line that is being collected was seen from its beginning
-        self._places: list[int] = []  # of the columns, as a header gives them ...
+        self._indices: list[int] = []  # of the columns, as a header gives them ...
         self._width = 0  # ... of so many names
 
     @property
@@ -97,15 +97,15 @@ class Lines:
     def _row(self, line: bytes) -> tuple[float, ...] | None:
         mark = next((mark for mark in (b",", b";", b"\t") if mark in line), None)
         fields = [field.strip() for field in line.split(mark)]
-        if not line or self._header(fields) or self._said(fields):
+        if not line or self._header(fields) or self._about_itself(fields):
             return None
         if fields[0] == b"OSM":
             del fields[0]
-        places = self._places or self._usual(len(fields))
-        if not (reason := self._fault(line, fields, places)):
-            columns = zip(self.nose.columns.values(), places, strict=True)
-            values = [column.reading(float(fields[place])) for column, place in columns]
-            self._watch(values, fields, places)
+        indices = self._indices or self._usual(len(fields))
+        if not (reason := self._fault(line, fields, indices)):
+            columns = zip(self.nose.columns.values(), indices, strict=True)
+            values = [column.reading(float(fields[index])) for column, index in columns]
+            self._watch(values, fields, indices)
             reason = "out of range" if math.inf in values else "no reading" if any(map(math.isnan, values)) else ""
         if reason:
             self.dropped[reason] += 1
@@ -115,30 +115,30 @@ class Lines:
     def _usual(self, width: int) -> list[int]:
         """The places of the columns without a header: their order, behind the clock where the nose has one."""
         before = int(self.nose.clock is not None and width == len(self.columns) + 1)
-        return [place + before for place in range(len(self.columns))]
+        return [index + before for index in range(len(self.columns))]
 
-    def _fault(self, line: bytes, fields: list[bytes], places: list[int]) -> str:
+    def _fault(self, line: bytes, fields: list[bytes], indices: list[int]) -> str:
         if len(line) > LONGEST:
             return "too long"
         if not self._whole:
             return "first"
         if not line.isascii() or any(byte < 32 and byte != 9 for byte in line):
             return "garbage"
-        if len(fields) != (self._width if self._places else places[-1] + 1):
+        if len(fields) != (self._width if self._indices else indices[-1] + 1):
             return "columns"
         return "" if all(map(NUMBER.fullmatch, fields)) else "not a number"  # nan, inf, ovf among them
 
     def _header(self, fields: list[bytes]) -> bool:
         names = [field.decode("ascii", "replace") for field in fields]
         spelled = [[name, *column.also] for name, column in self.nose.columns.items()]
-        places = [next((names.index(name) for name in known if name in names), -1) for known in spelled]
-        if -1 in places:
+        indices = [next((names.index(name) for name in known if name in names), -1) for known in spelled]
+        if -1 in indices:
             return False
-        self._places, self._width = places, len(names)
+        self._indices, self._width = indices, len(names)
         self.run += 1
         return True
 
-    def _said(self, fields: list[bytes]) -> bool:
+    def _about_itself(self, fields: list[bytes]) -> bool:
         """Whether a line is one that an OpenSmell board says of itself; what it says is in `info`."""
         kind, *words = [field.decode("ascii", "replace") for field in fields]
         if kind == "INFO" and len(words) >= 3:
@@ -155,17 +155,17 @@ class Lines:
             self.dropped["error of the board"] += 1
         return kind in ("INFO", "CAL", "ERR", "PING")
 
-    def _watch(self, values: list[float], fields: list[bytes], places: list[int]) -> None:
+    def _watch(self, values: list[float], fields: list[bytes], indices: list[int]) -> None:
         """Remember which column was out of its span: again and again, that is another board than the nose says."""
         far = next((number for number, value in enumerate(values) if value == math.inf), None)
         self._recent.append("" if far is None else self.columns[far])
         if far is None or self._recent.count(self.columns[far]) < AGAIN:
             self.outside = self.outside if any(self._recent) else ""
             return
-        name, said = self.columns[far], float(fields[places[far]])
+        name, value = self.columns[far], float(fields[indices[far]])
         column = self.nose.columns[name]
-        why = column.explain([said]) or "describe the board in a nose.toml"
-        self.outside = f"{name} says {said:g}, {self.nose.name} allows {column.span[0]:g} to {column.span[1]:g}: {why}"
+        why = column.explain([value]) or "describe the board in a nose.toml"
+        self.outside = f"{name} says {value:g}, {self.nose.name} allows {column.span[0]:g} to {column.span[1]:g}: {why}"
 
 
 def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:

@@ -243,10 +243,10 @@ class Pipeline:
             if not contents:
                 continue
             try:
-                said = [self.fused.senses.shares(sense, one) for one in contents]
+                answers = [self.fused.senses.shares(sense, one) for one in contents]
             except DataError as why:
                 raise DataError(f"The {sense}: {why.what}", hint=why.hint) from why
-            each = [shares for shares in said if shares is not None]
+            each = [shares for shares in answers if shares is not None]
             right = float(self.fused.experts.confusion[sense].trace() / len(SCENTS))
             known = Evidence(named(np.mean(each, axis=0)), right) if each else None
             evidence[sense] = known or Evidence(FLAT, 0.0, "like nothing known")

@@ -76,12 +76,12 @@ def recording_rows(
     scores = smell.scores(windows)
     whole = max(1.0, len(scores) * stride / smell.stride)  # as many windows as calibration would have cut
     p = np.vstack([smell.calibrated(scores), smell.calibrated(scores.mean(0), whole)])  # the recording's comes last
-    places, rows = [*enumerate(starts), (-1, 0)], []
-    for place, own, one in zip(places, p, decide(p, smell.confidence.thresholds), strict=True):
+    positions, rows = [*enumerate(starts), (-1, 0)], []
+    for position, own, one in zip(positions, p, decide(p, smell.confidence.thresholds), strict=True):
         best, (kind, sure) = np.argsort(-own, kind="stable")[:SHOWN], smell.category(own)
         answer = kind if sure > smell.confidence.category_least else "abstain"  # where no substance is sure
         answer = answer if one == ABSTAIN else smell.classes[one]
-        rows.append([paths.cell(name), *place, *(smell.classes[i] for i in best), *own[best], kind, sure, answer])
+        rows.append([paths.cell(name), *position, *(smell.classes[i] for i in best), *own[best], kind, sure, answer])
     return rows
 
 
@@ -139,8 +139,8 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
         own = path.with_suffix("").as_posix()  # it may be called by its path or by its name, with .csv or without
         places = [Path(pictures) / key for key in (own, path.stem)] if pictures else []
         files = next(filter(None, map(_pictures, places)), [])
-        said = next((words[key] for key in (name, own, path.name, path.stem) if key in words), [])
-        shown = pipeline.seen({"picture": files, "text": said})
+        own_texts = next((words[key] for key in (name, own, path.name, path.stem) if key in words), [])
+        shown = pipeline.seen({"picture": files, "text": own_texts})
         seen += bool(shown)
         ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
     _write(as_table(windows, ratios), out)

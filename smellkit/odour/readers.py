@@ -249,15 +249,15 @@ def _check_spans(raw: Raw, nose: Description, sources: Mapping[str, str], values
     wrong = (values < low) | (values > high) | (np.isnan(values) & (raw.sheet is not None))
     if not wrong.any():
         return
-    row, place = map(int, np.argwhere(wrong)[0])
-    source, column, actual = list(sources.values())[place], columns[place], f"{values[row, place]:.10g}"
+    row, index = map(int, np.argwhere(wrong)[0])
+    source, column, actual = list(sources.values())[index], columns[index], f"{values[row, index]:.10g}"
     if raw.sheet:
         actual = repr(str(raw.sheet.cells[source][row])[:40])
     more = f" (and {wrong.sum() - 1} more cells like it in this file)" if wrong.sum() > 1 else ""
     same = [one.unit == column.unit and one.span == column.span for one in columns]
-    hint = column.explain(values[:, same].ravel()) if np.isfinite(values[row, place]) else NO_NUMBER
+    hint = column.explain(values[:, same].ravel()) if np.isfinite(values[row, index]) else NO_NUMBER
     hint = hint or f"correct the cell, leave the file out (skip), or write the column's real span into {noses.FILE}"
-    limits = f"a number from {low[place]:g} to {high[place]:g} ({column.unit})"
+    limits = f"a number from {low[index]:g} to {high[index]:g} ({column.unit})"
     raise raw.fault(limits, actual + more, hint, column=source, row=row)
 
 

@@ -145,9 +145,9 @@ class Panel:
         rows = [_box("row", *every[begin:end]) for begin, end in itertools.pairwise((0, *ROWS))]
         # what changes its height stands below the buttons: Stop must not move under a hand
         top = _box("card", *rows, pictures["now"])
-        sensors, said = _card("Sensors", pictures["traces"]), _card("What each sense says", pictures["evidence"])
+        sensors, senses = _card("Sensors", pictures["traces"]), _card("What each sense says", pictures["evidence"])
         shares = _card("Shares of the twelve scents", pictures["bars"], pictures["slots"])
-        left, right = _box("column", sensors, said), _box("column", shares, _card("Link", pictures["log"]))
+        left, right = _box("column", sensors, senses), _box("column", shares, _card("Link", pictures["log"]))
         return _box("", top, _box("grid", left, right), beat, pictures["page"], _widget("HTML", drawings.chrome()))
 
     def _offered(self, root: Path, models: dict[str, Callable[[], Recogniser]]) -> dict[str, list]:

@@ -79,10 +79,10 @@ def bars(names: Sequence[str], shares: Sequence[float] | None, *, playing: int =
     return f'<div class="smell-bars">{"".join(cells)}</div>'
 
 
-def evidence(said: Mapping[str, Evidence], *, best: int = 3) -> str:
+def evidence(senses: Mapping[str, Evidence], *, best: int = 3) -> str:
     """What each sense says: the `best` largest of its shares that count, and how far it is trusted, or why not."""
     rows = []
-    for sense, own in said.items():
+    for sense, own in senses.items():
         largest = sorted(own.shares.items(), key=lambda item: -item[1])[:best]
         words = ", ".join(f"{escape(_words(name))} {100 * share:.0f} %" for name, share in largest if share >= 0.01)
         rows.append(

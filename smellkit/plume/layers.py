@@ -162,8 +162,8 @@ def means(x: Tensor, parts: int) -> Tensor:
 @functools.cache
 def _shares(length: int, parts: int) -> NDArray[np.float32]:
     """What each place weighs in the mean of each part (parts, length); neighbours overlap where it does not divide."""
-    place, part = np.arange(length), np.arange(parts)[:, None]
-    inside = (place >= part * length // parts) & (place < -(-(part + 1) * length // parts))
+    position, part = np.arange(length), np.arange(parts)[:, None]
+    inside = (position >= part * length // parts) & (position < -(-(part + 1) * length // parts))
     return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
 
 
