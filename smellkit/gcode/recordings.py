@@ -73,8 +73,8 @@ def node(channel: str) -> str:
 
 MODALITIES = tuple(dict.fromkeys(map(modality, CONTINUOUS)))
 COLUMNS: dict[str, list[int]] = {}  # node -> where its channels are among the 155
-for _place, _channel in enumerate(CONTINUOUS):
-    COLUMNS.setdefault(node(_channel), []).append(_place)
+for _index, _channel in enumerate(CONTINUOUS):
+    COLUMNS.setdefault(node(_channel), []).append(_index)
 POSITION_COLUMNS = COLUMNS["position"]
 MOVING = {  # node -> those of its columns that are never constant while it works
     name: [i for i in columns if modality(CONTINUOUS[i]) in ("accelerometer", "gyroscope", "current")]

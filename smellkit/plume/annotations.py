@@ -209,7 +209,7 @@ def _refuse(
     cells: pd.Series, wrong: pd.Series, *, path: Path, expected: str, actual: pd.Series | None = None,
     hint: str = "correct the cell",
 ) -> None:  # fmt: skip
-    """Refuse the file at the first wrong cell, and say how many there are; `found` says more than the cell itself."""
+    """Refuse the file at the first wrong cell, and say how many there are; `actual` says more than the cell itself."""
     if wrong.any():
         line: Any = wrong.idxmax()
         text = f"{cells[line][:60]!r}" if actual is None else actual[line]
