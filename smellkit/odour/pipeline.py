@@ -271,14 +271,14 @@ class Pipeline:
         beta, chances = experts.decide(posterior), posterior[0, :-1] @ loudest(experts.compositions)
         best = int(beta[0].argmax())
         first, second = np.argsort(-chances, kind="stable")[:2]
-        doubt, limits = f"not sure: {SCENTS[first]} or {SCENTS[second]}", self.fused.limits
+        unsure, limits = f"not sure: {SCENTS[first]} or {SCENTS[second]}", self.fused.limits
         if nothing:
             reasons = 2 * ("like nothing that these weights know",)
         elif posterior[0, -1] > 1 - OUTSIDE:
             reasons = 2 * ("probably none of the player's scents",)
         else:
             wrong = experts.expected_error(posterior, beta)[0] > limits.error
-            reasons = doubt if chances[best] < limits.sure else "", doubt if wrong else ""
+            reasons = unsure if chances[best] < limits.sure else "", unsure if wrong else ""
         return Mixture(named(normalised(beta[0])), SCENTS[best], float(chances[best]), evidence, (), *reasons)
 
 

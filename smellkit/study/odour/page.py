@@ -57,9 +57,9 @@ def animation(recording: Path, look: str) -> str:
         likely.append((f"{classes[best].replace('_', ' ')} {100 * final.probabilities[best]:.0f} %", points))
     shares = sorted(final.beta.items(), key=lambda one: -one[1])[:4]
     mixture = [(scent.replace("_", " "), share) for scent, share in shares]
-    told = {"name": final.name, "number": SCENTS.index(final.name) + 1, "mixture": mixture, "likely": likely}
-    told |= {"curves": curves, "seconds": len(rows), "first": answers[0][0], "lasts": LASTS, "palette": PALETTE}
-    return template("sniff.svg.j2").render(**told, **LOOKS[look]) + "\n"
+    words = {"name": final.name, "number": SCENTS.index(final.name) + 1, "mixture": mixture, "likely": likely}
+    words |= {"curves": curves, "seconds": len(rows), "first": answers[0][0], "lasts": LASTS, "palette": PALETTE}
+    return template("sniff.svg.j2").render(**words, **LOOKS[look]) + "\n"
 
 
 if __name__ == "__main__":
