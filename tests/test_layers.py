@@ -83,6 +83,13 @@ def test_every_module_has_a_layer():
     assert {layer(name) for name in FILES} <= set(RANK)
 
 
+def test_the_picture_of_the_house_is_this_one():
+    text = (HOME.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    lines = next(part for part in text.split("```") if part.startswith("\ncli ")).strip().splitlines()
+    shown = [set(line[:72].replace("/", " ").split()) for line in reversed(lines)]
+    assert shown == [names - {"__main__"} for names in LAYERS]
+
+
 def test_imports_point_downwards():
     assert not [(a, b) for a, names in EDGES.items() for b in names if RANK[layer(b)] > RANK[layer(a)]]
 
