@@ -50,7 +50,7 @@ def device_id() -> bytes:
 
 def cartridges() -> bytes:
     """Ask which scent lies in which channel: 12 bits each, packed."""
-    return request(CARTRIDGES, bytes([len(frames.SCENTS)]))
+    return request(CARTRIDGES, bytes([len(frames.SCENT_NUMBERS)]))
 
 
 def status() -> bytes:

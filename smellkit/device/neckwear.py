@@ -76,7 +76,7 @@ class NeckWear:
     `Link`, and for tests a clock of `smellkit.study.device.fake`.
     """
 
-    scents = frames.SCENTS
+    scents = frames.SCENT_NUMBERS
 
     def __init__(self, connect: Callable[[], Link], *, name: str = "the port", clock: Clock | None = None,
                  timing: Timing | None = None, log: Path | str | None = None, watchdog: bool = False,

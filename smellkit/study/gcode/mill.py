@@ -33,7 +33,7 @@ MOTION = (
 )
 DRIVE = ("CurrentFeedback", "DCBusVoltage", "OutputCurrent", "OutputVoltage", "OutputPower")
 AXES = [f"{axis}_{what}" for axis in ("X1", "Y1", "Z1", "S1") for what in (*MOTION, *DRIVE)]
-CHANNELS = tuple(name for name in AXES if name != "Z1_OutputPower") + ("S1_SystemInertia",)
+AXIS_CHANNELS = tuple(name for name in AXES if name != "Z1_OutputPower") + ("S1_SystemInertia",)
 PROGRAM, LINE, PROCESS = "M1_CURRENT_PROGRAM_NUMBER", "M1_sequence_number", "Machining_Process"
 OTHER = (0, 4)  # programs that are not of the part
 TICK, ROWS = 2, 10  # what the number says once a second, and the rows of a second
@@ -61,7 +61,7 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def _blocks(file: Path) -> pd.DataFrame:
-    names = [*CHANNELS, PROGRAM, LINE]
+    names = [*AXIS_CHANNELS, PROGRAM, LINE]
     texts = read_texts(file, columns=[*names, PROCESS])
     process = texts[PROCESS].str.capitalize().to_numpy()  # `end` is `End`
     table = pd.DataFrame({name: numbers(texts[name].to_numpy()) for name in names})
@@ -75,7 +75,7 @@ def _blocks(file: Path) -> pd.DataFrame:
     block = tick.astype(str) + "/" + (table.groupby(tick).cumcount() // ROWS).astype(str)
     labelled = ~table[LINE].isin((0, TICK)) & ~table[PROGRAM].isin(OTHER)
     grouped = table.assign(block=block, process=process)[labelled].groupby("block", sort=False)
-    summary = grouped[list(CHANNELS)].agg(["mean", "std", "first", "last"]).fillna(0.0)
+    summary = grouped[list(AXIS_CHANNELS)].agg(["mean", "std", "first", "last"]).fillna(0.0)
     summary.columns = ["/".join(names) for names in summary.columns]
     labels = grouped[[LINE, "process"]].agg(lambda column: column.mode().iloc[0])
     return summary.reset_index(drop=True).assign(
@@ -85,7 +85,7 @@ def _blocks(file: Path) -> pd.DataFrame:
 
 def columns(blocks: pd.DataFrame, inputs: str) -> Array:
     """The summaries (blocks, features) that are seen under one of `INPUTS`."""
-    names = [name for name in CHANNELS if not {name, name.split("_")[1]} & set(INPUTS[inputs])]
+    names = [name for name in AXIS_CHANNELS if not {name, name.split("_")[1]} & set(INPUTS[inputs])]
     return blocks[[f"{name}/{kind}" for name in names for kind in ("mean", "std", "first", "last")]].to_numpy()
 
 
