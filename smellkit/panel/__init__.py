@@ -27,8 +27,8 @@ from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.scents import SCENTS, list_pictures
+from smellkit.odour.session import SPAN, Session
 from smellkit.panel import drawings
-from smellkit.panel.session import SPAN, Session
 from smellkit.sensors import SMELLNET
 
 __all__ = ["Panel", "Session", "show"]
