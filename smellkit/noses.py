@@ -152,9 +152,7 @@ class Description:
         columns = {}
         for name, one in values["columns"].items():
             _check(one, Column, where=where, key=f"columns.{name}.")
-            given: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in one.items()
-            }
+            given: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
             columns[str(name)] = Column(**given)
         if not any(column.role == "gas" for column in columns.values()):
             raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(columns))
@@ -211,14 +209,12 @@ def difference(mine: Description, other: Description, *, columns: Iterable[str] 
 
 
 def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> str:
-    """The text of a `nose.toml`; `remarks` (key, or column and key set apart by a point) become notes there."""
+    """The text of a `nose.toml`; `remarks` (key, or column and key set apart by a point) become comments there."""
     remarks, values = remarks or {}, nose.to_dict()
 
     def lines(values: Mapping[str, Any], prefix: str) -> list[str]:
-        notes = {key: remarks.get(prefix + key, "") for key in values}
-        return [
-            f"{key} = {_toml(value)}" + (f"  # {notes[key]}" if notes[key] else "") for key, value in values.items()
-        ]
+        note = {key: remarks.get(prefix + key, "") for key in values}
+        return [f"{key} = {_toml(value)}" + (f"  # {note[key]}" if note[key] else "") for key, value in values.items()]
 
     columns = values.pop("columns")
     text = lines(values, "")
