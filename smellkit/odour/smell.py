@@ -228,9 +228,7 @@ def load_smell(weights: str | Path = "odour") -> Smell:
 
 def load_hybrid(folder: Path) -> Hybrid:
     """Return the mixture model in a folder of weights."""
-    tensors, manifest = checkpoint.load(folder, made_by="`smellkit bench smellnet-mixture --save FOLDER`")
-    if manifest.get("kind") != "mixture":
-        raise WeightsError(f"{folder} holds weights of kind {manifest.get('kind')!r}", hint="--weights mixture")
+    tensors, _ = checkpoint.load(folder, kind="mixture", made_by="`smellkit bench smellnet-mixture --save FOLDER`")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
         known, session = (Neighbours(**inside(arrays, f"{name}.")) for name in ("known", "session"))
@@ -261,12 +259,10 @@ class Fused:
     def load(cls, weights: str | Path = "fusion", *, scene: str = "") -> Fused:
         """From a folder of weights; WeightsError when they do not fit."""
         folder = checkpoint.find(weights)
-        tensors, manifest = checkpoint.load(folder, made_by="`smellkit bench fusion --save FOLDER`")
+        tensors, manifest = checkpoint.load(folder, kind="fusion", made_by="`smellkit bench fusion --save FOLDER`")
         scene = scene or usual()
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         try:
-            if manifest["kind"] != "fusion":
-                raise WeightsError(f"{folder} holds weights of kind {manifest['kind']!r}", hint="--weights fusion")
             numbers = dict(manifest["scenes"][scene])
             limits = Limits(**numbers.pop("limits"))
             senses = Senses(scene, {sense: Probe(**inside(arrays, f"{scene}.{sense}.")) for sense in SENSES})
