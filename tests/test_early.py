@@ -21,8 +21,8 @@ def recordings(count=40, answers=20, classes=4, sharp=0.25, seed=0):
 
 def test_a_decision_is_the_first_answer_that_is_sure_and_is_never_taken_back():
     sums = np.log([[0.6, 0.4], [0.05, 0.95], [0.9, 0.1], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]])
-    sniffed = early.Sniffed(sums, np.zeros(6, int), np.repeat([0, 1], 3), np.tile([125, 130, 135], 2))
-    when, good = early.decided(sniffed, 1.0, np.log(9) - 1e-9)
+    found = early.Sniffed(sums, np.zeros(6, int), np.repeat([0, 1], 3), np.tile([125, 130, 135], 2))
+    when, good = early.decided(found, 1.0, np.log(9) - 1e-9)
     assert when.tolist() == [130, np.inf] and good.tolist() == [False, False]
 
 
@@ -37,11 +37,11 @@ def test_the_threshold_is_the_least_whose_decisions_are_right_often_enough():
 
 
 def test_more_seconds_decide_more_recordings_and_what_is_undecided_has_no_median():
-    sniffed = recordings(60, answers=80)
-    row = early.figures(sniffed, 1.0, 4.0)["by second"]
+    found = recordings(60, answers=80)
+    row = early.figures(found, 1.0, 4.0)["by second"]
     shares = [row[str(second)]["decided"]["value"] for second in early.SECONDS]
     assert shares == sorted(shares) and shares[-1] > shares[0]
-    nothing = early.figures(sniffed, 1.0, 1e9)
+    nothing = early.figures(found, 1.0, 1e9)
     assert nothing["median seconds to a decision"] is None and "right of decided" not in nothing["by second"]["500"]
 
 
@@ -56,6 +56,6 @@ def test_the_bench_measures_the_shipped_weights_on_the_sample(tmp_path, monkeypa
     out = tmp_path / "early.json"
     done = CliRunner().invoke(cli, ["bench", "early", "--model", "odour", "--folds", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output
-    result = json.loads(out.read_text())
-    assert {"weight", "threshold", "same session"} <= set(result["models"]["odour"])
-    assert f"odour, same session, {early.SECONDS[0]} s" in result["rows"]
+    found = json.loads(out.read_text())
+    assert {"weight", "threshold", "same session"} <= set(found["models"]["odour"])
+    assert f"odour, same session, {early.SECONDS[0]} s" in found["rows"]

@@ -29,10 +29,10 @@ def test_published_cases_are_means_over_their_runs(monkeypatch):
         return pd.DataFrame(rows)
 
     monkeypatch.setattr(sweep, "run", run)
-    result = ablations.measure(seeds=3)["sweeps"]
-    assert set(result) == {"technique", "sensors", "tricks", "sessions"}
-    assert len(result["sensors"]) == 7
-    one = result["technique"]["cross-entropy"]
+    found = ablations.measure(seeds=3)["sweeps"]
+    assert set(found) == {"technique", "sensors", "tricks", "sessions"}
+    assert len(found["sensors"]) == 7
+    one = found["technique"]["cross-entropy"]
     assert one["test window"]["value"] == pytest.approx(0.2)
     assert one["test window"]["low"] < 0.2 < one["test window"]["high"]
     assert one["seeds"] == 3 and one["runs"] == ["cross-entropy/1", "cross-entropy/2", "cross-entropy/3"]

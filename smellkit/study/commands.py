@@ -38,8 +38,8 @@ def bench(name: str, study: str, about: str, *options: Callable, save: str = "")
 
     def call(out: Path | None, data: str, folder: Path | None = None, **asked: Any) -> None:
         if folder:
-            release = getattr(import_module("smellkit.study.odour.release"), save)
-            click.echo(release(data, folder, progress=click.echo))
+            ship = getattr(import_module("smellkit.study.odour.release"), save)
+            click.echo(ship(data, folder, progress=click.echo))
             return
         seeds = f" --seeds {asked['seeds']}" if "seeds" in asked else ""
         measure(study, out, f"smellkit bench {name} --data DIR{seeds}", data, **asked)

@@ -140,8 +140,8 @@ def submit(file, name, by, link, out):
     row = leaderboard.submit(file, name=name, by=by, link=link, out=out or leaderboard.FILE)
     for split, kinds in row["scores"].items():
         for kind, figures in kinds.items():
-            listed = ", ".join(f"{key} {percent(value)}" for key, value in figures.items() if key != "answers")
-            click.echo(f"{split.replace('_', ' ')}, {kind}: {listed or 'not answered'}")
+            told = ", ".join(f"{key} {percent(value)}" for key, value in figures.items() if key != "answers")
+            click.echo(f"{split.replace('_', ' ')}, {kind}: {told or 'not answered'}")
     if "other_session" not in row["scores"]:
         click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
 
