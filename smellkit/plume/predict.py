@@ -93,10 +93,10 @@ class PlumePredictor:
         predictions = []
         for row, pair in enumerate(pairs):
             masks: list[Frame | None] = [None, None]
-            for index, frame in enumerate(pair):
+            for place, frame in enumerate(pair):
                 if frame is not None:
-                    logits = resize(outputs[f"{GASES[index]}_logits"][row, None], frame.shape)
-                    masks[index] = logits[0].argmax(dim=0).byte().numpy()
+                    logits = resize(outputs[f"{GASES[place]}_logits"][row, None], frame.shape)
+                    masks[place] = logits[0].argmax(dim=0).byte().numpy()
             predictions.append(PlumePrediction((masks[0], masks[1]), probability[row]))
         return predictions
 
@@ -174,13 +174,13 @@ def mask_names(asked: Sequence[Pair]) -> list[Pair]:
     usual = [[(Path(MASKS) / name).with_suffix(".png").as_posix() if name else "" for name in pair] for pair in asked]
     taken = Counter(name.casefold() for pair in usual for name in pair)  # a disk may not tell A from a
     for row, pair in enumerate(usual, start=1):
-        for index, gas in enumerate(GASES):
-            if pair[index] and taken[pair[index].casefold()] > 1:
-                stem = f"{pair[index].removesuffix('.png')}_{row}_{gas}"
+        for place, gas in enumerate(GASES):
+            if pair[place] and taken[pair[place].casefold()] > 1:
+                stem = f"{pair[place].removesuffix('.png')}_{row}_{gas}"
                 while f"{stem}.png".casefold() in taken:
                     stem += "_"
-                pair[index] = f"{stem}.png"
-                taken[pair[index].casefold()] = 1
+                pair[place] = f"{stem}.png"
+                taken[pair[place].casefold()] = 1
     return [(co2, ch4) for co2, ch4 in usual]
 
 
