@@ -195,7 +195,7 @@ class Pipeline:
             return self.without_smell(why, self.seen(given), single=single)
         if shown := self.seen(given):
             return self.fuse(self.smelled(smell, windows), shown=shown)
-        return self.judge(*smell.recording(windows), smell=smell)
+        return self.judge(*smell.recording(windows), smell=smell)  # by z and the odour vector, see `smell.scores`
 
     def without_smell(self, why: str, shown: Mapping[str, Evidence], *, single: bool = False) -> Mixture:
         """Return what is `shown` alone, with the smell left out and `why`; no answer where nothing is shown."""

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from torch import nn
 
 from smellkit import checkpoint, noses
@@ -135,8 +135,8 @@ class SubstanceSmell:
             return self.network.head(torch.as_tensor(z, dtype=torch.float32)).double().numpy()
 
     def scores(self, windows: NDArray) -> FloatArray:
-        """Log-probabilities of windows, (n, classes), not yet calibrated."""
-        return self.network.run(windows).log_softmax(1).double().numpy()
+        """Log-probabilities of windows, (n, classes), not yet calibrated: windows -> z -> odour vector -> softmax."""
+        return log_softmax(self.odour(self.channels(windows)), axis=1)
 
     def probabilities(self, windows: NDArray) -> FloatArray:
         """Calibrated probabilities of windows, (n, classes)."""
