@@ -46,13 +46,12 @@ def test_differences_and_level_free_windows_do_not_see_the_level():
 
 
 def test_conductance_forgets_the_level_of_drifting_sensors_alone():
-    rows = np.full((1, 5, 6), 300.0)
-    seen = conductance(rows, recordings.GAS)
-    assert (seen[..., :4] != 0).all()
-    assert (seen[..., 4:] == 0).all()
+    seen = conductance(np.full((1, 6, 5), 300.0), recordings.GAS)
+    assert (seen[:, :4] != 0).all()
+    assert (seen[:, 4:] == 0).all()
     assert np.allclose(log_conductance(np.array([0.0, 341, 1023]), offset=0, least=1)[[0, 2]], [-6.9295, 6.9295])
     assert log_conductance(341.0, offset=0) == pytest.approx(np.log(0.5))
-    assert np.isfinite(conductance(np.array([[[0.0, 1023, 65535, 0, 0, 65535]]]), recordings.GAS)).all()
+    assert np.isfinite(conductance(np.array([[[0.0], [1023], [65535], [0], [0], [65535]]]), recordings.GAS)).all()
 
 
 def test_validation_holds_out_whole_recordings():

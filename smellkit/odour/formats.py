@@ -341,10 +341,10 @@ def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one, whatever it is called."""
     if nose is not None and nose.clock in raw.cells:
         return [str(nose.clock)]
-    others = raw.cells[[name for name in raw.cells if nose is None or name not in nose.columns]]
+    others = [name for name in raw.cells if nose is None or name not in nose.columns]
     known = [name for name in clock_columns(list(raw.cells)) if name in others]
-    texts = [name for name in others if len(others) and not is_numeric_dtype(others[name])]
-    return known or [name for name in texts if re.search(r"\d{1,2}:\d\d", str(others[name].iloc[0]))][:1]
+    texts = [name for name in others if len(raw.cells) and not is_numeric_dtype(raw.cells[name])]
+    return known or [name for name in texts if re.search(r"\d{1,2}:\d\d", str(raw.cells[name].iloc[0]))][:1]
 
 
 def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:

@@ -138,15 +138,20 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
         return read_rows(file, SMELLNET, columns=SENSORS, report=notes)
 
     name_of = {path: name for name, path in names.items()}
-    tables = []
+    tables, words = [], []
     for file, values in readable(names.values(), read, skip=skip, report=notes):
-        if (values["Pressure"] == STUCK[0]).all() and (values["Humidity"] == STUCK[1]).all():
+        pressure, humidity = (values[name].to_numpy() for name in ("Pressure", "Humidity"))
+        if (pressure == STUCK[0]).all() and (humidity == STUCK[1]).all():
             notes.note(file, f"environment sensor stuck at {STUCK[0]} hPa, {STUCK[1]:.0f} %")
-        words = {"substance": file.parent.name, "recording": file.stem, "file": name_of[file]}
-        tables.append(values.assign(**words, step=np.arange(len(values)) + JUMP * values["part"]))
+        tables.append(values)
+        words.append((file.parent.name, file.stem, name_of[file]))
     if not tables:
         raise unread(root, notes)
-    table = pd.concat(tables, ignore_index=True)[["substance", "recording", "step", "file", *SENSORS]]
+    which, steps = np.repeat(np.arange(len(tables)), [*map(len, tables)]), [np.arange(len(one)) for one in tables]
+    told = pd.DataFrame(words, columns=["substance", "recording", "file"]).take(which).reset_index(drop=True)
+    table = pd.concat(tables, ignore_index=True)
+    told.insert(2, "step", np.concatenate(steps) + JUMP * table["part"])
+    table = pd.concat([told, table[[*SENSORS]]], axis=1)
     try:
         return schema().validate(table)
     except pandera.errors.SchemaError as why:

@@ -83,14 +83,15 @@ def read_known(path: Path, nose: Description, report: Report) -> Raw:
     cells: dict[str, Any] = {name: numbers(sheet.cells[name]) for name in nose.columns}
     for name in clock_columns(sheet.header):
         cells.setdefault(name, sheet.cells[name].to_pandas().str.strip().array)
-    return Raw(path, pd.DataFrame(cells, index=sheet.lines), sheet=sheet)
+    return Raw(path, pd.DataFrame(cells, index=sheet.lines, copy=False), sheet=sheet)
 
 
 def tell_moved(raw: Raw, nose: Description, report: Report) -> None:
     """Tell of columns that hold what they can't: they are not used, but the cells of their rows may have moved."""
     sheet, moved = raw.sheet, {}
     assert sheet
-    for name in [name for name in nose.columns if name in sheet.header and name not in raw.cells]:
+    unused = {*sheet.header} - {*raw.cells}
+    for name in [name for name in nose.columns if name in unused]:
         values, (low, high) = numbers(sheet.cells[name]), nose.columns[name].span
         wrong = ~((values >= low) & (values <= high)) & (values != nose.columns[name].overflow)
         if wrong.any():
