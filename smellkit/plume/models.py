@@ -156,7 +156,7 @@ class Sized(nn.Module):
     def forward(self, batch: Batch) -> Batch:
         if not self.mirrored or self.training:
             return self.once(batch)
-        both = {gas: torch.cat([batch[gas], batch[gas].flip(-1)]) for gas in GASES}
+        both = {name: torch.cat([x, x.flip(-1)]) for name, x in batch.items() if x.ndim == 4}
         outputs = self.once(both | {"present": batch["present"].repeat(2, 1)})
         halves = {name: x.chunk(2) for name, x in outputs.items()}
         return {
@@ -167,7 +167,7 @@ class Sized(nn.Module):
         """The answers to the frames as they are."""
         size = batch[GASES[0]].shape[-2:]
         if size != torch.Size(self.size):
-            batch = batch | {gas: to_size(batch[gas], self.size) for gas in GASES}
+            batch = {name: to_size(x, self.size) if x.ndim == 4 else x for name, x in batch.items()}
         outputs = self.model(batch)
         return {name: resize(x, size) if x.ndim == 4 and x.shape[-2:] != size else x for name, x in outputs.items()}
 
@@ -210,5 +210,5 @@ def build(name: str, **options) -> nn.Module:
     check([name], MODELS, "There is no model")
     other = options.keys() - inspect.signature(MODELS[name]).parameters
     if other:
-        raise OptionError(f"The model {name} has no {' and no '.join(sorted(other))}", hint="that is for fume alone")
+        raise OptionError(f"The model {name} has no {' and no '.join(sorted(other))}", hint="leave that out")
     return MODELS[name](**options)

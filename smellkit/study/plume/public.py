@@ -104,10 +104,12 @@ class PublicTask(PlumeTask):
         table, frames, masks = read(self.data, size=four_to_three(self.height))
         missing = table["gas"].map(dict(zip(GASES, GASES[::-1], strict=True)))
         table = table.assign(missing_modality=missing, class_id=1, class_name=CLASSES[1], ph_value=PH)  # not learned
+        table = table.rename(columns={"number": "frame_number"})
         splits: dict[str, Dataset] = {}
         for split, rows in deal(table, self.protocol, seed=self.deal_seed).items():
-            change = self.change if split == "train" else None
-            splits[split] = Pairs(table.loc[rows].reset_index(drop=True), frames[rows], masks[rows], change=change)
+            own = table.loc[rows].reset_index(drop=True), frames[rows], masks[rows]
+            change, videos = (self.change, self.videos) if split == "train" else (None, float(self.videos > 0))
+            splits[split] = Pairs(*own, change=change, videos=videos)
         return splits
 
 

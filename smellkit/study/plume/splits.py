@@ -41,7 +41,7 @@ def lacking(folder: str, *names: str, both: bool = False) -> str:
 
 
 def annotated(folder: str | Path, frames: pd.Series, *, split: str) -> pd.DataFrame:
-    """Return COLUMNS of `frames` (paths, from the pairs of `split`), a row each.
+    """Return COLUMNS and VIDEO of `frames` (paths, from the pairs of `split`), a row each.
 
     They are looked up in all splits, since `pair_folder` may deal them out anew without touching the annotations.
     """
@@ -83,12 +83,18 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
         drawn = table.groupby(cells, observed=True)["class_id"]
         partner = drawn.transform(lambda rows: np.argsort(random.permutation(len(rows))))
     table = table.rename(columns={"frame_path": "frame", "mask_path": "mask"}).assign(partner=partner)
-    pairs = table.pivot(index=[*tables.HEALTH, "partner"], columns="gas_type", values=["frame", "mask"])
+    keys = [*tables.HEALTH, "partner"]
+    moments = table.groupby(keys)[tables.VIDEO]
+    pairs = table.pivot(index=keys, columns="gas_type", values=["frame", "mask"])
     pairs.columns = [f"{gas}_{kind}" for kind, gas in pairs.columns]
-    pairs = pairs.reindex(columns=tables.PATHS).astype(object).fillna("").astype(str).reset_index()
+    pairs = pairs.reindex(columns=tables.PATHS).astype(object).fillna("").astype(str)
+    moment = moments.first()
+    moment.loc[(moments.nunique() > 1).any(axis=1), tables.VIDEO] = "", -1  # frames of two moments are of no video
+    pairs = pairs.join(moment).reset_index()
     pairs["missing_modality"] = np.select([pairs[f"{gas}_frame"] == "" for gas in GASES], list(GASES), "")
     pairs["is_paired"] = pairs["missing_modality"] == ""
-    return pairs.sort_values(["ph_value", "class_name", "partner"])[list(tables.PAIRED)].reset_index(drop=True)
+    pairs = pairs.sort_values(["ph_value", "class_name", "partner"]).reset_index(drop=True)
+    return pairs[[*tables.PAIRED, *tables.VIDEO]]
 
 
 def pair_folder(
