@@ -125,8 +125,8 @@ def _with_rate(nose: Description, recordings: Sequence[Raw], folder: Path, repor
         if step := step_of(raw, nose):
             rates.append(1 / step)
             if raw.rate and not 0.5 <= rates[-1] / raw.rate <= 2:
-                told = f"{raw.rate:g} rows a second declared, {rates[-1]:.3g} measured"
-                report.tell(raw.path, f"{told}: the measured ones count")
+                rates_differ = f"{raw.rate:g} rows a second declared, {rates[-1]:.3g} measured"
+                report.tell(raw.path, f"{rates_differ}: the measured ones count")
     if not rates and not declared:
         report.tell(folder, f"no clock and no rate: rows are taken as they come (write rate = ... into {noses.FILE})")
         return nose
@@ -251,16 +251,16 @@ def _check_spans(raw: Raw, nose: Description, sources: Mapping[str, str], values
     wrong = (values < low) | (values > high) | (np.isnan(values) & (raw.sheet is not None))
     if not wrong.any():
         return
-    row, place = map(int, np.argwhere(wrong)[0])
-    source, column, found = list(sources.values())[place], columns[place], f"{values[row, place]:.10g}"
+    row, index = map(int, np.argwhere(wrong)[0])
+    source, column, actual = list(sources.values())[index], columns[index], f"{values[row, index]:.10g}"
     if raw.sheet:
-        found = repr(str(raw.sheet.cells[source][row])[:40])
+        actual = repr(str(raw.sheet.cells[source][row])[:40])
     more = f" (and {wrong.sum() - 1} more cells like it in this file)" if wrong.sum() > 1 else ""
     same = [one.unit == column.unit and one.span == column.span for one in columns]
-    hint = column.explain(values[:, same].ravel()) if np.isfinite(values[row, place]) else NO_NUMBER
+    hint = column.explain(values[:, same].ravel()) if np.isfinite(values[row, index]) else NO_NUMBER
     hint = hint or f"correct the cell, leave the file out (skip), or write the column's real span into {noses.FILE}"
-    limits = f"a number from {low[place]:g} to {high[place]:g} ({column.unit})"
-    raise raw.fault(limits, found + more, hint, column=source, row=row)
+    limits = f"a number from {low[index]:g} to {high[index]:g} ({column.unit})"
+    raise raw.fault(limits, actual + more, hint, column=source, row=row)
 
 
 def _check_counts(raw: Raw, source: str, values: NDArray, unit: str, report: Report) -> None:
