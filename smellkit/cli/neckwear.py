@@ -208,7 +208,7 @@ def _stopped_by_hand():
 def _channel(scent):
     from smellkit.device import frames
 
-    if scent.isdecimal() and int(scent) in frames.SCENTS:
+    if scent.isdecimal() and int(scent) in frames.SCENT_NUMBERS:
         return int(scent)
     from smellkit.odour.scents import ALIASES, SCENTS  # names alone need them, and they load pandas
     from smellkit.options import check
