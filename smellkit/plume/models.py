@@ -53,9 +53,9 @@ class FUME(nn.Module):
             low, high = (x.chunk(2) for x in self.encoders[0](torch.cat(frames)))
         high, joined = self.fusion(*high, present)
         outputs = {"class_logits": self.classifier(joined.mean(dim=(2, 3)))}
-        for place, gas in enumerate(GASES):
-            logits = self.heads[place](low[place], high[place])
-            outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
+        for index, gas in enumerate(GASES):
+            logits = self.heads[index](low[index], high[index])
+            outputs[f"{gas}_logits"] = where_present(resize(logits, frames[index].shape[-2:]), present[:, index])
         return outputs
 
 
@@ -117,8 +117,8 @@ class OneFrame(nn.Module):
         single = self.look(torch.cat([batch[name] for name in GASES]), gas)  # (2 B, ...): all CO2, then all CH4
         outputs = {}
         if "logits" in single:
-            for place, logits in enumerate(single["logits"].chunk(len(GASES))):
-                outputs[f"{GASES[place]}_logits"] = where_present(logits, present[:, place])
+            for index, logits in enumerate(single["logits"].chunk(len(GASES))):
+                outputs[f"{GASES[index]}_logits"] = where_present(logits, present[:, index])
         if "class_logits" in single:
             each = torch.stack(single["class_logits"].chunk(len(GASES)), dim=1)
             agreed = (each.log_softmax(dim=-1) * present[:, :, None]).sum(dim=1)
@@ -139,7 +139,7 @@ class EarlyFusion(nn.Module):
         present = batch["present"]
         low, high = self.encoder(torch.cat([batch[gas] for gas in GASES], dim=1) * present[:, :, None, None])
         mask = resize(self.head(low, high), batch[GASES[0]].shape[-2:])
-        outputs = {f"{gas}_logits": where_present(mask, present[:, place]) for place, gas in enumerate(GASES)}
+        outputs = {f"{gas}_logits": where_present(mask, present[:, index]) for index, gas in enumerate(GASES)}
         return outputs | {"class_logits": self.classifier(high.mean(dim=(2, 3)))}
 
 

@@ -48,9 +48,9 @@ def annotated(folder: str | Path, frames: pd.Series, *, split: str) -> pd.DataFr
     table = pd.concat(read_all(folder, pictures=False).values()).drop_duplicates("frame_path")
     if len(unknown := frames[~frames.isin(table["frame_path"])]):
         path = tables.annotation_file(tables.find(folder), split, paired=True)
-        found = f"{unknown.iloc[0]}{f' (and {len(unknown) - 1} more)' if len(unknown) > 1 else ''}"
+        actual = f"{unknown.iloc[0]}{f' (and {len(unknown) - 1} more)' if len(unknown) > 1 else ''}"
         hint = "`smellkit data pair FOLDER` pairs what the annotations hold now"
-        raise fault(path, expected="frames that are annotated in this folder", found=found, hint=hint)
+        raise fault(path, expected="frames that are annotated in this folder", actual=actual, hint=hint)
     return table.set_index("frame_path", drop=False).rename_axis(None).loc[frames]
 
 
