@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, UNK, Grammar, Numbers, default, structured
-from smellkit.gcode.window_decoder import WEIGHT
 from smellkit.study.losses import focal
 
 
@@ -70,7 +69,11 @@ def token_accuracy(tokens: Numbers, target: Numbers, **how: Any) -> float:
     return float(right / counted) if counted else float("nan")
 
 
-def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor) -> Tensor:
-    """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
-    scores = WEIGHT * token.log_softmax(dim=2)
-    return (scores + grammar.prior(line.softmax(dim=1), target)).argmax(dim=2)
+def forced(grammar: Grammar, line: Tensor, target: Tensor) -> Tensor:
+    """Teacher-forced tokens (B, 8): the likeliest by the logits (B, L) of the lines that begin with the true ones."""
+    known = grammar.tokens.T  # (8, L)
+    other = (target[:, :, None] != known).long()  # (B, 8, L): lines that have another token here
+    begun = other.cumsum(dim=1) == other  # and those that have had no other before
+    probability = (line.softmax(dim=1) + 1e-9)[:, None] * begun
+    scores = line.new_zeros(*target.shape, len(grammar.vocabulary))
+    return scores.scatter_add(2, known.expand_as(begun), probability).argmax(dim=2)
