@@ -156,8 +156,13 @@ def test_a_window_is_answered_with_its_likeliest_line_whole(packed):
 def test_a_teacher_forced_token_is_that_of_the_lines_that_begin_with_the_true_ones():
     grammar = Grammar(["G0", "G1 X1.5", "G1 Y2.5", "G1 Y3.5"])
     line = torch.tensor([[0.4, 0.25, 0.15, 0.2]]).log()
-    given = forced(grammar, line, grammar.tokens[[2]])
+    token = torch.zeros(1, 8, len(grammar.vocabulary))
+    given = forced(grammar, line, token, grammar.tokens[[2]])
     assert grammar.vocabulary.decode(given[0].tolist()) == ["G1", "Y", "NUM_Y_3.5"]  # 0.6, 0.35 and 0.2, not G0
+    token[0, 2, grammar.vocabulary.ids["NUM_Y_2.5"]] = 5
+    token[0, 0, grammar.vocabulary.ids["X"]] = 5  # which begins no line
+    given = forced(grammar, line, token, grammar.tokens[[2]])
+    assert grammar.vocabulary.decode(given[0].tolist()) == ["G1", "Y", "NUM_Y_2.5"]
 
 
 def test_the_two_stages_run_free_on_what_they_wrote(batch):

@@ -160,15 +160,15 @@ def _window_decoder(
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]], list[str]]:
     """Of the windows in `table`, in order of time, in a `context` as `LinePredictor.predict` knows it."""
     model = tasks.model_of(tasks.WindowDecoderTask, run)
-    grammar, outputs = model.grammar, [model.encode(batch["continuous"], batch["categorical"]) for batch in batches]
+    grammar, outputs = model.grammar, [model(batch) for batch in batches]
     line, operation = (torch.cat([one[name] for one in outputs]).softmax(dim=1) for name in ("line", "operation"))
     if context != "window":
         hmm, seen, how = program_hmm(prepared), torch.cat([one["seen"] for one in outputs]), context == "run"
         for rows in table.groupby("recording", sort=False).indices.values():
             line[rows], operation[rows] = hmm(line[rows], operation[rows], seen=seen[rows], run=how)
     tokens, lines = [], []
-    for batch, own in zip(batches, line.split(256), strict=True):
-        teacher = grammar.published[forced(grammar, own.log(), batch["open"])]
+    for batch, one, own in zip(batches, outputs, line.split(256), strict=True):
+        teacher = grammar.published[forced(grammar, own.log(), one["token"], batch["open"])]
         decoded = grammar.tokens[own.argmax(dim=1)]
         tokens.append((teacher, grammar.published_tokens(decoded)))
         lines += grammar.texts_of(decoded)

@@ -207,7 +207,7 @@ class WindowDecoderTask(DataConfig, Shape, _Contract):
 
     def score(self, outputs: Batch, batch: Batch) -> dict[str, float]:
         grammar = self.prepared.grammar
-        tokens = forced(grammar, outputs["line"], batch["open"])
+        tokens = forced(grammar, outputs["line"], outputs["token"], batch["open"])
         operation = accuracy(outputs["operation"], batch["operation"])
         learned = accuracy(outputs["learned"], batch["line"])
         position = (outputs["position"] - batch["continuous"][:, ::4, POSITION_COLUMNS]).abs().mean()
