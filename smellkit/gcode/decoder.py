@@ -32,8 +32,8 @@ class TokenDecoder(nn.Module):
     def line(self, target: Tensor, context: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Structured (B, 8, 82) and flat logits (B, 8, V) of each token of `target` (B, 8), from the ones before it."""
         before = torch.cat([torch.full_like(target[:, :1], BOS), target[:, :-1]], dim=1)
-        x = self.embed(before) + self.position + context[:, None]
-        for layer in self.layers:
+        x = self.embed(before) + self.position + context[:, None]  # (B, 8, width)
+        for layer in self.layers:  # a token attends to those before it, then to all of the memory (B, steps, width)
             x = layer(x, memory, tgt_mask=self.later)
         x = self.norm(x)
         return self.structured(x), self.token(x)
