@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from smellkit.study.gcode import ablations
+from smellkit.study import ablations
 
 
 def table(**cases):
@@ -16,15 +16,14 @@ def test_a_case_stands_apart_when_its_difference_is_the_same_for_every_seed():
     base = [(seed, 0.9 - 0.1 * seed) for seed in seeds]  # seeds differ by far more than the cases
     worse = [(seed, value - 0.05 - 0.001 * seed) for seed, value in base]
     same = [(seed, value + (0.02 if seed == 2 else -0.01)) for seed, value in base]
-    result = ablations.compared(table(whole=base, less=worse, other=same), score="score")
-    rows = pd.DataFrame(result["rows"])
+    rows = ablations.compare(table(whole=base, less=worse, other=same), scores=["score"])
     assert rows["apart"].tolist() == [False, True, False]
     assert rows["difference"].tolist() == pytest.approx([0, -0.052, 0])
-    assert result["says"] == (
+    assert ablations.says(rows) == (
         "Against 'whole', points: less (-5.2). Noise, within 3 seeds: other (differences of up to 0.0 points)."
     )
 
 
 def test_a_single_seed_says_nothing():
-    result = ablations.compared(table(whole=[(1, 0.9)], less=[(1, 0.1)]), score="score")
-    assert not any(row["apart"] for row in result["rows"])
+    rows = ablations.compare(table(whole=[(1, 0.9)], less=[(1, 0.1)]), scores=["score"])
+    assert not rows["apart"].any() and ablations.says(rows) == ""

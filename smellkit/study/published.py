@@ -110,20 +110,29 @@ def _table(raw: Mapping[str, Any], layout: dict[str, Any]) -> Table:
     columns, where, begins = layout["columns"], layout.get("where", {}), layout.get("begins", "")
     rows = []
     for name, row in (at(raw, layout["rows"]) or {}).items():
-        figures = tuple(figure_at(row, place, layout.get("times", 1)) for place in columns.values())
-        kept = all(isinstance(row, dict) and row.get(key) == value for key, value in where.items())
-        if kept and str(name).startswith(begins) and any(figure is not None for figure in figures):
-            rows.append((str(name).removeprefix(begins), figures))
+        asked = str(name).startswith(begins) and all(at(row, key) == value for key, value in where.items())
+        if asked and at(raw, layout.get("only", "-")) in (None, name):
+            for own, part in _parts(str(name).removeprefix(begins), row, layout):
+                figures = tuple(figure_at(part, place, layout.get("times", 1)) for place in columns.values())
+                rows += [(own, figures)] if any(figure is not None for figure in figures) else []
     note = " ".join(filter(None, [layout.get("note"), at(raw, layout.get("says", "-"))]))
     how = {"smaller": tuple(layout.get("smaller", ())), "compete": layout.get("compete", True)}
     return Table(layout["title"], layout["of"], tuple(columns), tuple(rows), note, **how)
 
 
-def figure_at(row: Any, place: str | list[str], times: float) -> Figure | None:
+def _parts(name: str, row: Any, layout: dict[str, Any]) -> list[tuple[str, Any]]:
+    """A row of a table, or one for each of the `splits` of the layout that it has."""
+    named = layout.get("named", "{row}, {split}")
+    splits = [split for split in layout.get("splits", ()) if split in row]
+    return (
+        [(named.format(row=name, split=split), row[split]) for split in splits] if "splits" in layout else [(name, row)]
+    )
+
+
+def figure_at(row: Any, place: str, times: float) -> Figure | None:
     """The figure at `place` in `row`, with its interval where there is one."""
-    first, *second = [place] if isinstance(place, str) else place
-    value: Any = at(row, first)
-    ends = at(row, second[0]) if second else None
+    value: Any = at(row, place)
+    ends = None
     if isinstance(value, dict):
         value, ends = value.get("value"), [value.get("low"), value.get("high")]
     if not isinstance(value, (int, float)):

@@ -142,9 +142,10 @@ def confound(audited: dict[str, Any]) -> Figure:
     """What `audit.run` measured: top-1 within the session and on another day, input by input."""
     splits = {"test split, same session": "windows", "another session": "other_session"}
     rows = [{"name": name, "part": split, "score": figures["top1"]["value"], **figures["top1"]}
-            for split, key in splits.items() for name, figures in audited[key].items()]  # fmt: skip
+            for split, key in splits.items() for name, row in audited["rows"].items()
+            for figures in [row.get(key)] if figures]  # fmt: skip
     figure = grouped(pd.DataFrame(rows), label="share of windows that was right", limits=(0, 1.02))
-    figure.axes[0].axvline(audited["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
+    figure.axes[0].axvline(audited["about"]["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
     return figure
 
 

@@ -26,6 +26,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixture import ROUNDING, AlphaSum, Array, dynamic_top_k, mixture_conductance, within_tolerance
 from smellkit.odour.recordings import find
 from smellkit.odour.smell import inside
+from smellkit.study.evaluate import Measure
 from smellkit.study.odour.mixture_data import held_out, read_windows, training_split
 from smellkit.task import Batch, Task, Tensors
 
@@ -155,18 +156,25 @@ def presence_f1(predicted: ArrayLike, truth: ArrayLike, *, threshold: float = 0.
     return float(2 * (named & present).sum() / max(named.sum() + present.sum(), 1))
 
 
-def mixture_scores(predicted: ArrayLike, truth: ArrayLike) -> dict[str, float]:
-    """All scores over all windows; percentages are 0..100, as in the paper."""
+def mixture_measures(predicted: ArrayLike, truth: ArrayLike) -> dict[str, Measure]:
+    """Every score of ratios (windows, 12) by window, or of any windows; percentages are 0..100, as in the paper."""
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     return {
-        "windows": len(truth),
-        "top1_at_0.1": 100 * float(within_tolerance(predicted, truth).mean()),
-        "top1_at_0.2": 100 * float(within_tolerance(predicted, truth, tolerance=0.2).mean()),
-        "dynamic_top_k": 100 * float(dynamic_top_k(predicted, truth).mean()),
-        "mae": float(np.abs(predicted - truth).mean()),
-        "kl": float(divergence(predicted, truth).mean()),
-        "presence_f1": 100 * presence_f1(predicted, truth),
+        "top1_at_0.1": 100 * within_tolerance(predicted, truth),
+        "top1_at_0.2": 100 * within_tolerance(predicted, truth, tolerance=0.2),
+        "dynamic_top_k": 100 * dynamic_top_k(predicted, truth),
+        "mae": np.abs(predicted - truth).mean(axis=1),
+        "kl": divergence(predicted, truth),
+        "presence_f1": lambda rows: 100 * presence_f1(predicted[rows], truth[rows]),
     }
+
+
+def mixture_scores(predicted: ArrayLike, truth: ArrayLike) -> dict[str, float]:
+    """All of `mixture_measures` over all windows, and how many these are."""
+    every = np.arange(len(np.asarray(truth)))
+    measures = mixture_measures(predicted, truth)
+    means = {name: each(every) if callable(each) else float(np.asarray(each).mean()) for name, each in measures.items()}
+    return {"windows": len(every), **means}
 
 
 def task(

@@ -129,11 +129,6 @@ def _sessions(path: Path, files: set[str]) -> dict[str, str]:
 # How good, honestly
 
 
-def share(groups: NDArray, right: NDArray) -> metrics.Interval:
-    """Share of what is `right`; 95 %: bootstrap over `groups`."""
-    return summarise([Outcome(groups, {"accuracy": right})])["accuracy"]
-
-
 @dataclass(frozen=True)
 class Trial:
     """Log-probabilities of windows by fits that did not see their recording (or session), one array a learner."""
@@ -148,10 +143,14 @@ class Trial:
         names = ("lda", "network") if "network" in self.scores else ("ensemble",)
         return max(names, key=lambda name: self.accuracy(name, count=1).value)
 
+    def outcome(self, learner: str, *, count: int = 0) -> Outcome:
+        """Which recordings are named right, or which runs of `count` windows; by recording."""
+        scores, target, recording = combine(self.scores[learner], self.windows, count)
+        return Outcome(recording, {"accuracy": metrics.hits(scores, target)})
+
     def accuracy(self, learner: str, *, count: int = 0) -> metrics.Interval:
         """Share of recordings named right, or of every run of `count` windows; 95 %: bootstrap over recordings."""
-        scores, target, recording = combine(self.scores[learner], self.windows, count)
-        return share(recording, metrics.hits(scores, target))
+        return summarise([self.outcome(learner, count=count)])["accuracy"]
 
     def table(self) -> pd.DataFrame:
         """One row a learner: per cent of recordings and of windows, with intervals."""
@@ -287,6 +286,7 @@ def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[n
             shares.append((recording, metrics.hits(scores, target)))
         if shares:
             groups, hits = (np.concatenate(part) for part in zip(*shares, strict=True))
-            rows.append({"recordings": count, **share(groups, hits)._asdict()})
+            right = summarise([Outcome(groups, {"accuracy": hits})])["accuracy"]
+            rows.append({"recordings": count, **right._asdict()})
         count *= 2
     return pd.DataFrame(rows)

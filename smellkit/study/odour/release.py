@@ -24,7 +24,7 @@ from smellkit.odour.senses import Senses
 from smellkit.odour.smell import SHIPPED, Fused, Limits, SubstanceSmell, load_hybrid
 from smellkit.odour.windows import LabelledWindows, cut
 from smellkit.study import ranges, score
-from smellkit.study.evaluate import Outcome
+from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour import calibrated, sessions, smellnet, systems
 from smellkit.study.odour.encoder_task import RECIPES
 from smellkit.study.odour.fusion import (
@@ -167,13 +167,14 @@ def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     for name, windows in tests(smell, data).items():
         values = smell.scores(windows.values)
         levels = {"window": 1, "recording": 0}
-        top = {level: smellnet.at_level([values], windows, count) for level, count in levels.items()}
-        held = calibrated.holds([values], windows, smell.confidence)
+        top = {level: summarise([smellnet.outcome(values, windows, count)]) for level, count in levels.items()}
+        holds = calibrated.holds(values, windows, smell.confidence)
+        held = {**summarise([holds]), **holds.extra}
         figures[name] = {
-            **{level: {k: figure[k]["value"] for k in ("top1", "top5")} for level, figure in top.items()},
+            **{level: {k: figure[k].value for k in ("top1", "top5")} for level, figure in top.items()},
             "category": _categories(smell, values, windows),
             **{k: held[k] for k in ("expected_calibration_error", "set_size")},
-            "coverage": held["coverage"]["value"],
+            "coverage": held["coverage"].value,
             "whole recordings": of_recordings(smell, values, windows),
             "selective": held["selective"],
         }

@@ -112,6 +112,13 @@ class System:
         """The stride that holds both the windows to train on and those to grade."""
         return int(np.gcd(self.protocol.stride, self.train_stride))
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a published row says of how it was fitted."""
+        of = {"members": list(self.members), "channels": list(self.protocol.columns), **self.augment}
+        more = {"table": self.table} | ({"days": True} if self.days else {})
+        return of | {"representation": self.protocol.representation, **more}
+
 
 FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the strict differences alone
 ENSEMBLE = ("curve-trees", *3 * ("curve-mlp",))
