@@ -22,41 +22,30 @@ from smellkit.study.evaluate import Fit, Outcome, evaluate, intervals, splits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENCODER = "smellkit.study.odour.encoder_task:task"
-GCODE, PROTOCOLS = "smellkit.study.gcode.task", "smellkit.study.gcode.protocols"
-PLUME = "smellkit.study.plume.task:PlumeTask"
-ZEROED = "Kind of sensor, zeroed in testing"
+GCODE, PLUME = "smellkit.study.gcode", "smellkit.study.plume.task:PlumeTask"
+DECODER, TOKENS, MASKS = f"{GCODE}.task:WindowDecoderTask", ("test.token",), ("test.miou", "test.balanced")
+NAMED, TOGETHER = ("test.accuracy",), "Frozen against together, published decoder"
+AGAIN, ZEROED = "Kind of sensor, trained again without", "Kind of sensor, zeroed in testing"
 
 
 class Study(NamedTuple):
     """A sweep of notebooks/sweeps: what it asks, the task "module:function", and the scores that are shown."""
 
     title: str
-    task: str = ENCODER
+    task: str = "smellkit.study.odour.encoder_task:task"
     scores: Sequence[str] = ("test.accuracy", "test.top5", "other_session.accuracy")
     shared: str = ""  # "module:function" from the data and what is fixed to options that all cases share
     blinded: str = ""  # "module:function" from the name of a run and a kind of sensor to what it scores without
 
 
-MASKS = ("test.miou", "test.balanced")
 STUDIES: dict[str, dict[str, Study]] = {
     "smellnet": {name: Study(name) for name in ("technique", "sensors", "tricks", "sessions")},
     "gcode": {
-        "gcode-losses": Study("Loss", f"{GCODE}:WindowDecoderTask", ["test.token"]),
-        "gcode-modalities": Study(
-            "Kind of sensor, trained again without",
-            f"{GCODE}:WindowDecoderTask",
-            ["test.token"],
-            blinded=f"{PROTOCOLS}:blinded",
-        ),
-        "gcode-parts": Study("Part of the decoder", f"{GCODE}:WindowDecoderTask", ["test.token"]),
-        "gcode-encoder": Study("Reconstruction in the published encoder", f"{GCODE}:EncoderTask", ["test.accuracy"]),
-        "gcode-frozen": Study(
-            "Frozen against together, published decoder",
-            f"{GCODE}:DecoderTask",
-            ["test.accuracy"],
-            shared=f"{PROTOCOLS}:shared_encoder",
-        ),
+        "gcode-losses": Study("Loss", DECODER, TOKENS),
+        "gcode-modalities": Study(AGAIN, DECODER, TOKENS, blinded=f"{GCODE}.protocols:blinded"),
+        "gcode-parts": Study("Part of the decoder", DECODER, TOKENS),
+        "gcode-encoder": Study("Reconstruction in the published encoder", f"{GCODE}.task:EncoderTask", NAMED),
+        "gcode-frozen": Study(TOGETHER, f"{GCODE}.task:DecoderTask", NAMED, f"{GCODE}.protocols:shared_encoder"),
     },
     "plume": {
         "plume-fusion": Study("How the gases meet", PLUME, MASKS),

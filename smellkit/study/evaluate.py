@@ -150,7 +150,7 @@ def measured(fits: Sequence[Mapping[str, Outcome]], others: Sequence[Mapping[str
 def scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Intervals of one split as plain dicts, the values of each seed, and what the Outcomes hold extra."""
     intervals = {name: interval._asdict() for name, interval in summarise(outcomes).items()}
-    by_seed = {name: [_value(one.measures[name], one.groups) for one in outcomes] for name in intervals}
+    by_seed = {name: [value(one.measures[name], one.groups) for one in outcomes] for name in intervals}
     extra = {
         name: [one.extra[name] for one in outcomes if name in one.extra] for each in outcomes for name in each.extra
     }
@@ -206,5 +206,6 @@ def _minus(first: Measure, second: Measure) -> Measure:
     return np.asarray(first, np.float64) - np.asarray(second, np.float64)
 
 
-def _value(measure: Measure, groups: ArrayLike | None) -> float:
+def value(measure: Measure, groups: ArrayLike | None) -> float:
+    """A measure of all units."""
     return measure(np.arange(len(np.asarray(groups)))) if callable(measure) else float(np.mean(np.asarray(measure)))

@@ -79,7 +79,7 @@ def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
 
 def scored(predicted: NDArray, test: MixtureWindows) -> Outcome:
     """Every score of ratios, by recording."""
-    return Outcome(test.recording, mixture_measures(predicted, test.ratios), {"windows": len(test)})
+    return Outcome(test.recording, mixture_measures(predicted, test.ratios, times=100), {"windows": len(test)})
 
 
 def official(folder: Path, seeds: int) -> Part:
@@ -137,7 +137,7 @@ def validation(folder: Path, seeds: int) -> Part:
                 parts = [SYSTEMS[system](known, seed)(asked) for known, asked in folds]
                 truth = np.concatenate([asked.ratios for _, asked in folds])
                 which = np.concatenate([asked.index["file"].to_numpy(str)[asked.recording] for _, asked in folds])
-                measures = mixture_measures(np.concatenate(parts), truth)
+                measures = mixture_measures(np.concatenate(parts), truth, times=100)
                 outcomes[f"without {by}"] = Outcome(which, measures, {"windows": len(truth)})
         return outcomes
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from smellkit import noses
@@ -24,13 +22,13 @@ from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError
 from smellkit.noses import Description
 from smellkit.odour import readers
-from smellkit.odour.encoder import Encoder, discriminant
-from smellkit.odour.features import QuantileNormalizer, describe
+from smellkit.odour.encoder import Encoder
+from smellkit.odour.features import describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour.smellnet import combine
-from smellkit.study.odour.systems import BASELINES, discriminants, forest, network_scores, trained
+from smellkit.study.odour.systems import BASELINES, Discriminant, forest, network_scores, trained
 
 SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
 SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is
@@ -215,7 +213,7 @@ def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[N
         woods = BASELINES[kind](seed).fit(train.values, target)
 
     def scores(values: NDArray) -> dict[str, NDArray]:
-        parts = {"null": np.tile(frequent, (len(values), 1)), "lda": linear.scores(features(values))}
+        parts = {"null": np.tile(frequent, (len(values), 1)), "lda": linear.scores(features(values)).clip(-50)}
         if steps == 1:
             parts["ensemble"] = np.log(trees.predict_proba(features(values)) + 1e-3)
         else:
@@ -243,32 +241,6 @@ def features(values: NDArray) -> NDArray[np.float32]:
     return values[:, 0] if values.shape[1] == 1 else describe(values).numpy()
 
 
-@dataclass
-class Discriminant:
-    """A shrinkage discriminant on normal features."""
-
-    normalizer: QuantileNormalizer
-    model: Any
-
-    @classmethod
-    def fit(cls, x: NDArray, target: NDArray) -> Discriminant:
-        tensor = torch.from_numpy(np.ascontiguousarray(x, np.float32))
-        normalizer = QuantileNormalizer(tensor.shape[1]).fit(tensor)
-        return cls(normalizer, discriminants().fit(normalizer(tensor).numpy(), target))
-
-    def scores(self, x: NDArray) -> NDArray:
-        """Log-probabilities (rows, classes)."""
-        normal = self.normalizer(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
-        return self.model.predict_log_proba(normal).clip(-50)
-
-    def network(self, windows: LabelledWindows) -> Encoder:
-        """The same as weights."""
-        weight, bias = self.model.coef_, self.model.intercept_
-        if len(weight) == 1:  # two classes: scikit-learn keeps their difference alone
-            weight, bias = np.vstack([0 * weight, weight]), np.hstack([0 * bias, bias])
-        return discriminant(torch.from_numpy(windows.values), torch.from_numpy(weight), torch.from_numpy(bias))
-
-
 def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[np.int64]) -> pd.DataFrame:
     """Accuracy of the LDA on recordings when ever more recordings of each class are there to learn from."""
     x, graded = features(windows.values), windows.start % protocol.stride == 0
@@ -281,7 +253,7 @@ def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[n
             if len(train) <= len(windows.classes):
                 continue
             test = graded & (fold == number)
-            scores = Discriminant.fit(x[train], windows.target[train]).scores(x[test])
+            scores = Discriminant.fit(x[train], windows.target[train]).scores(x[test]).clip(-50)
             scores, target, recording = combine(scores, windows[test], 0)
             shares.append((recording, metrics.hits(scores, target)))
         if shares:

@@ -16,8 +16,8 @@ from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import calibrated
-from smellkit.study.odour.own import SHORT, Discriminant, Own, Trial, features, network
-from smellkit.study.odour.systems import forest
+from smellkit.study.odour.own import SHORT, Own, Trial, features, network
+from smellkit.study.odour.systems import Discriminant, forest
 
 REFERENCES = 2000  # training windows whose z stays with the weights, for `smellkit calibrate`
 
@@ -88,7 +88,7 @@ def weights(
         return ""
     kept = trial.kept
     if kept == "lda":
-        model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows)
+        model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows.values)
     else:
         model = "curve-mlp" if protocol.steps >= SHORT else "summary-mlp"
         net = network(model, windows, seed=seed)
