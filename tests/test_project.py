@@ -92,11 +92,11 @@ def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
     file.write_text('website: {repo-url: ""}\n')
     assert set(links(file).values()) == {""}
     file.write_text("website: {repo-url: https://github.com/someone/smellkit}\n")
-    found = links(file)
-    assert "mybinder.org/v2/gh/someone/smellkit/main" in found["open"]
-    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in found["open"]
+    addresses = links(file)
+    assert "mybinder.org/v2/gh/someone/smellkit/main" in addresses["open"]
+    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in addresses["open"]
     workflow = "actions/workflows/tests.yml"
-    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in found["badges"]
+    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in addresses["badges"]
     assert (paths.HOME / ".github" / workflow.removeprefix("actions/")).exists()
 
 
@@ -108,9 +108,9 @@ def test_a_file_is_done_by_one_worker_and_what_measures_seconds_takes_turns(tmp_
     for name in ("device_a", "device_b", "c", "d"):
         (tmp_path / f"test_{name}.py").write_text(body)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    found = os.pathsep.join([str(paths.HOME / "tests"), str(paths.HOME)])
+    addresses = os.pathsep.join([str(paths.HOME / "tests"), str(paths.HOME)])
     command = [sys.executable, "-m", "pytest", "-n", "2", "--no-loadscope-reorder", "-p", "conftest", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env=clean | {"PYTHONPATH": found}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, env=clean | {"PYTHONPATH": addresses}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     said = {tuple(line.split()) for line in (tmp_path / "said").read_text().splitlines()}
     worker, nice = ({row[0]: row[i] for row in said} for i in (1, 2))
