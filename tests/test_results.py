@@ -1,5 +1,6 @@
 """Published figures: what a page shows is what a command measured."""
 
+import json
 import re
 
 import pytest
@@ -126,3 +127,19 @@ def test_every_table_that_is_laid_out_finds_its_figures():
         if part["title"] not in {table.title for table in read[name].tables}
     ]
     assert absent == ["Classes and augmentation"]  # that sweep was run on the sample alone
+
+
+def test_a_table_has_a_row_for_each_split_or_the_one_row_that_the_file_names(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    row = {"1 s": {"score": 0.5}, "2 s": {"score": 0.6}, "seeds": [1]}
+    (folder / "a.json").write_text(json.dumps({"rows": {"x/y": row, "x/z": row, "other": row}, "chosen": "x/z"}))
+    part = "{title: %s, of: case, rows: rows, begins: 'x/', %s, columns: {S: %s}}"
+    parts = (
+        part % ("T", "splits: [1 s, 2 s], named: '{split} of {row}'", "score"),
+        part % ("U", "only: chosen", "1 s / score"),
+    )
+    folder.with_suffix(".yaml").write_text(f"a: {{command: smellkit bench a, tables: [{', '.join(parts)}]}}")
+    first, second = results.read(folder)["a"].tables
+    assert [name for name, _ in first.rows] == ["1 s of y", "2 s of y", "1 s of z", "2 s of z"]
+    assert second.rows == (("z", ((0.5, None, None),)),)

@@ -11,8 +11,8 @@ import pandas as pd
 from smellkit import plots
 from smellkit.gcode.data import LENGTH
 from smellkit.gcode.recordings import CONTINUOUS, RATE, modality
+from smellkit.study.figures import grouped
 from smellkit.study.gcode.path import draw
-from smellkit.study.odour.figures import grouped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

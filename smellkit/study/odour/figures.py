@@ -16,6 +16,7 @@ from smellkit.odour.recordings import GAS, RATE, MixtureWindows
 from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category, to_channels
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import evaluate
+from smellkit.study.figures import grouped
 from smellkit.study.odour.mixture_data import label
 from smellkit.study.odour.smellnet import outcome
 from smellkit.study.odour.survey import stuck
@@ -200,32 +201,6 @@ def scores_beside(table: Mapping[str, Mapping[str, float]]) -> Figure:
     rows = [{"name": system, "part": word, "score": scores[key]}
             for system, scores in table.items() for key, word in names.items()]  # fmt: skip
     return grouped(pd.DataFrame(rows), label="%", limits=(0, 100), digits=0)
-
-
-def grouped(table: pd.DataFrame, *, label: str, limits: tuple[float, float], digits: int | None = None) -> Figure:
-    """Horizontal bars of "score", one group for each "name" and in it one bar for each "part".
-
-    With intervals where there are columns "low" and "high", and the number at its end with so many `digits`.
-    """
-    names, kinds = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["part"]))
-    wide = table.pivot(index="name", columns="part").reindex(names)
-    figure, axes = plots.canvas(height=1.4 + 0.28 * len(names) * len(kinds))
-    look: dict[str, Any] = {"ecolor": plots.INK, "error_kw": {"elinewidth": 1.2, "capsize": 2}, "legend": False}
-    if "low" in table:
-        ends = [wide["score"] - wide["low"], wide["high"] - wide["score"]]
-        look["xerr"] = np.stack([np.stack([end[kind] for end in ends]) for kind in kinds])
-    wide["score"][kinds].plot.barh(ax=axes, width=0.8, color=plots.colours(kinds), **look)
-    for bars, kind in zip(axes.containers if digits is not None else (), kinds, strict=False):
-        labels = [f"{value:.{digits}f}" if np.isfinite(value) else "" for value in wide["score"][kind]]
-        axes.bar_label(bars, labels, padding=4)
-    axes.set_yticks(range(len(names)), plots.wrapped(names))
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    axes.set(xlabel=label, ylabel="", xlim=limits)
-    plots.show_ends(axes, table[[end for end in ("low", "high") if end in table]].to_numpy(float))
-    axes.grid(axis="x")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(kinds), 4))
-    return figure
 
 
 def all_subsets(accuracy: Mapping[str, float]) -> Figure:
