@@ -206,11 +206,13 @@ def _stopped_by_hand():
 
 
 def _channel(scent):
-    from smellkit.odour.scents import ALIASES, SCENTS
+    from smellkit.device import frames
+
+    if scent.isdecimal() and int(scent) in frames.SCENT_NUMBERS:
+        return int(scent)
+    from smellkit.odour.scents import ALIASES, SCENTS  # names alone need them, and they load pandas
     from smellkit.options import check
 
-    if scent.isdecimal() and 1 <= int(scent) <= len(SCENTS):
-        return int(scent)
     name = scent.strip().lower().replace(" ", "_").replace("-", "_")
     name = ALIASES.get(name, name)
     check([name], SCENTS, "There is no scent")

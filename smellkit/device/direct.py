@@ -19,7 +19,7 @@ from smellkit.device.errors import ArgumentError
 STOP, PLAY, STATE, DEVICE_ID, CARTRIDGES, STATUS, MIX = 0x00, 0x02, 0x03, 0x04, 0x0E, 0x11, 0x13
 COMMANDS = {STOP, PLAY, STATE, DEVICE_ID, CARTRIDGES, STATUS, 0x12, MIX}
 MAX_MILLISECONDS = 86_400_000
-DONE, FINISHED = 0, 1  # first byte of a reply: done or accepted; over
+DONE = 0  # first byte of a reply: done or accepted; 1 is over
 OURS, _PLAYER_TO_PC = bytes.fromhex("11000001"), bytes.fromhex("11010000")
 _AROUND = 10  # bytes of a frame without data
 _BATTERY = {3.00: 0, 3.45: 5, 3.68: 10, 3.74: 20, 3.77: 30, 3.79: 40, 3.82: 50, 3.87: 60, 3.92: 70, 3.98: 80, 4.06: 90,

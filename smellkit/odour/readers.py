@@ -212,8 +212,8 @@ def _readings(raw: Raw, name: str, column: Column, source: str, report: Report) 
         own = np.where(np.isin(own, column.fault), np.nan, own)
     if column.overflow is not None and (over := own == column.overflow).any():
         own = np.where(over, column.span[1], own)
-        say = report.tell if column.role == "gas" else report.note  # other sensors are known for it
-        say(raw.path, f"{name}: overflow {column.overflow:.0f} taken as {column.span[1]:g}", int(over.sum()))
+        note = report.tell if column.role == "gas" else report.note  # other sensors are known for it
+        note(raw.path, f"{name}: overflow {column.overflow:.0f} taken as {column.span[1]:g}", int(over.sum()))
     if np.isnan(own).all() and raw.sheet is None:
         hint = f"take the column out of {noses.FILE} if the sensor is absent"
         raise raw.fault("readings", "none in the whole file", hint, column=source)

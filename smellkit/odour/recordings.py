@@ -148,10 +148,10 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
     if not tables:
         raise unread(root, notes)
     which, steps = np.repeat(np.arange(len(tables)), [*map(len, tables)]), [np.arange(len(one)) for one in tables]
-    told = pd.DataFrame(words, columns=["substance", "recording", "file"]).take(which).reset_index(drop=True)
+    labels = pd.DataFrame(words, columns=["substance", "recording", "file"]).take(which).reset_index(drop=True)
     table = pd.concat(tables, ignore_index=True)
-    told.insert(2, "step", np.concatenate(steps) + JUMP * table["part"])
-    table = pd.concat([told, table[[*SENSORS]]], axis=1)
+    labels.insert(2, "step", np.concatenate(steps) + JUMP * table["part"])
+    table = pd.concat([labels, table[[*SENSORS]]], axis=1)
     try:
         return schema().validate(table)
     except pandera.errors.SchemaError as why:

@@ -186,7 +186,7 @@ def _paths(cells: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
         files = [located(path.parent, name) for name in cleaned]
         absent = pd.Series(["" if file.is_file() else f"no file {file}" for file in files], cells.index, dtype=str)
         hint = "copy the pictures beside the annotations; capitals count"
-        _refuse(cells, absent != "", path=path, expected="a picture", found=absent, hint=hint)
+        _refuse(cells, absent != "", path=path, expected="a picture", actual=absent, hint=hint)
     return cleaned
 
 
@@ -219,17 +219,17 @@ def _once(table: pd.DataFrame, keys: list[str], *, path: Path, expected: str) ->
     first = table.index.to_series().groupby([table[key] for key in keys]).transform("first")
     twice = table[keys].agg(" ".join, axis=1) + " in line " + first.astype(str) + " too"
     hint = "delete one of the two lines"
-    _refuse(table[keys[0]], table.duplicated(keys), path=path, expected=expected, found=twice, hint=hint)
+    _refuse(table[keys[0]], table.duplicated(keys), path=path, expected=expected, actual=twice, hint=hint)
 
 
 def _refuse(
-    cells: pd.Series, wrong: pd.Series, *, path: Path, expected: str, found: pd.Series | None = None,
+    cells: pd.Series, wrong: pd.Series, *, path: Path, expected: str, actual: pd.Series | None = None,
     hint: str = "correct the cell",
 ) -> None:  # fmt: skip
     """Refuse the file at the first wrong cell, and say how many there are; `found` says more than the cell itself."""
     if wrong.any():
         line: Any = wrong.idxmax()
-        text = f"{cells[line][:60]!r}" if found is None else found[line]
+        text = f"{cells[line][:60]!r}" if actual is None else actual[line]
         more = f" (and {wrong.sum() - 1} more cells like it)" if wrong.sum() > 1 else ""
         raise fault(path, line=int(line), column=str(cells.name), expected=expected, actual=text + more, hint=hint)
 
@@ -273,9 +273,9 @@ class Rule:
     def _read(self, path: Path, *, deep: bool, report: Report | None = None) -> NDArray:
         """The pixels of a frame of 8 bits, or of a deep one; refused where it is of the other kind."""
         if _is_deep(path) != deep:
-            wanted, found = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
+            wanted, actual = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
             hint = f"save all frames of {self.folder} with the same depth"
-            raise fault(path, expected=f"a frame of {wanted}, as the others", actual=found, hint=hint)
+            raise fault(path, expected=f"a frame of {wanted}, as the others", actual=actual, hint=hint)
         return np.asarray(read_picture(path, rgb=False), np.float64) if deep else _grey(path, report)
 
 

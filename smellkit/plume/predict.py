@@ -212,13 +212,13 @@ def mask_names(asked: Sequence[Pair]) -> list[Pair]:
     usual = [[(Path(MASKS) / name).with_suffix(".png").as_posix() if name else "" for name in pair] for pair in asked]
     taken = Counter(name.casefold() for pair in usual for name in pair)  # a disk may not tell A from a
     for row, pair in enumerate(usual, start=1):
-        for place, gas in enumerate(GASES):
-            if pair[place] and taken[pair[place].casefold()] > 1:
-                stem = f"{pair[place].removesuffix('.png')}_{row}_{gas}"
+        for index, gas in enumerate(GASES):
+            if pair[index] and taken[pair[index].casefold()] > 1:
+                stem = f"{pair[index].removesuffix('.png')}_{row}_{gas}"
                 while f"{stem}.png".casefold() in taken:
                     stem += "_"
-                pair[place] = f"{stem}.png"
-                taken[pair[place].casefold()] = 1
+                pair[index] = f"{stem}.png"
+                taken[pair[index].casefold()] = 1
     return [(co2, ch4) for co2, ch4 in usual]
 
 
@@ -259,7 +259,7 @@ def _frame(path: Path, rule: Rule, ranges: Ranges | None, report: Report) -> Fra
 
 def _refuse_loss(out: Path, *, folder: Path, frames: Sequence[str]) -> None:
     """Refuse an `out` that is not a folder, where the frames come from, or whose masks no prediction has written."""
-    file = next((place for place in (out, *out.parents) if place.exists() and not place.is_dir()), None)
+    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
     if file:
         raise OptionError(f"--out {out}: {file} is a file", hint="name a folder")
     read = {tables.located(folder, name).resolve() for name in frames}
