@@ -154,11 +154,10 @@ def test_widgets_become_a_picture(home):
 
 
 AUDIT = {
-    "first_row": {
-        "pressure alone": {"value": 0.42, "low": 0.3, "high": 0.54},
-        "all twelve channels": {"value": 0.9156, "low": 0.84, "high": 0.98},
-    },
-    "chance": 0.02,
+    "rows": {
+        "pressure alone": {"first row": {"top1": {"value": 0.42, "low": 0.3, "high": 0.54}}},
+        "all twelve channels": {"first row": {"top1": {"value": 0.9156, "low": 0.84, "high": 0.98}}},
+    }
 }
 
 
