@@ -1,11 +1,13 @@
 """What the commands of the benches share, `smellkit study score`, and the ablations, which no system owns alone."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from smellkit import options
 
@@ -88,12 +90,23 @@ def bench(
         run = resolve_name(f"smellkit.study.{study}")
         result = run(**given, **fixed, progress=click.echo, earlier=evaluate.earlier(out))
         click.echo(published.text(name, result))
-        seeds = f" --seeds {str(given['seeds']).strip('[]')}".replace(", ", ",") if "seeds" in given else ""
-        keep(result, out, f"smellkit bench {name}" + " --data DIR" * ("data" in given) + seeds)
+        keep(result, out, f"smellkit bench {name}" + asked_for(click.get_current_context()))
 
     for option in (*((SAVE,) if save else ()), JSON, *reversed(asked)):
         call = option(call)
     return click.command(name, help=about)(call)
+
+
+def asked_for(context: click.Context) -> str:
+    """The options of a command as they were given, but where data lay and figures went: ` --protocol X --seeds 7,8`."""
+    text = " --data DIR" if "data" in context.params else ""
+    for option in context.command.params:
+        value, given = context.params.get(str(option.name)), context.get_parameter_source(str(option.name))
+        if given is ParameterSource.COMMANDLINE and option.name not in ("data", "out", "fixed"):
+            several = value if isinstance(value, tuple) else [value]
+            words = [",".join(map(str, one)) if isinstance(one, list) else str(one) for one in several]
+            text += "".join(f" {option.opts[0]}" + f" {shlex.quote(word)}" * (value is not False) for word in words)
+    return text
 
 
 def ablations(system: str, about: str, *more: Callable, seeds: int = 3, workers: int = 1) -> click.Command:

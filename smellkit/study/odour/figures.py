@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KINDS = [*CATEGORIES, "other"]
 METHODS = ("pca", "tsne")  # of a landscape
 SHADES = {name.replace("_", " "): shade for name, shade in zip(SCENTS, plots.TWELVE, strict=True)}  # of the scents
+FIRST_FIVE = {"first": "top1", "among five": "top5"}
 CHANGE = "change since the first row"
 POINTS, ALL = 150, 12_000  # of a line in a small panel, and of all lines of a figure, about
 Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
@@ -103,18 +104,25 @@ def confusion(scores: NDArray, windows: LabelledWindows) -> Figure:
     return plots.confusion(matrix, names=[classes[i].replace("_", " ") for i in order])
 
 
-def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
+def sniffing(
+    scores: NDArray,
+    windows: LabelledWindows,
+    protocol: Protocol,
+    *,
+    rate: float = RATE,
+    answers: Mapping[str, str] = FIRST_FIVE,
+    most: int = 9,
+) -> pd.DataFrame:
     """Accuracy after ever more seconds of sniffing, up to the shortest recording.
 
-    One row for each answer, "first" or "among five": seconds, answer, value, and a 95 % interval low, high.
+    One row for each of `answers`, name -> measure: seconds, answer, value, and a 95 % interval low, high.
     """
     rows = []
     shortest = int(np.unique(windows.recording, return_counts=True)[1].min())
     for count in range(1, min(most, shortest) + 1):
         shares = evaluate.summarise([outcome(scores, windows, count)])
-        seconds = (protocol.span + (count - 1) * protocol.stride) / RATE
-        for answer, name in (("first", "top1"), ("among five", "top5")):
-            rows.append({"seconds": seconds, "answer": answer, **shares[name]._asdict()})
+        seconds = (protocol.span + (count - 1) * protocol.stride) / rate
+        rows += [{"seconds": seconds, "answer": answer, **shares[name]._asdict()} for answer, name in answers.items()]
     return pd.DataFrame(rows)
 
 

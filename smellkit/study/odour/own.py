@@ -27,6 +27,7 @@ from smellkit.odour.features import describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
+from smellkit.study.odour.figures import sniffing
 from smellkit.study.odour.smellnet import combine
 from smellkit.study.odour.systems import BASELINES, Discriminant, forest, network_scores, trained
 
@@ -164,12 +165,8 @@ class Trial:
 
     def sniffing(self, protocol: Protocol, rate: float | None) -> pd.DataFrame:
         """Accuracy after ever more windows in a row, up to the shortest recording: seconds, value, low, high."""
-        shortest = int(np.unique(self.windows.recording, return_counts=True)[1].min())
-        rows = []
-        for count in range(1, min(9, shortest) + 1):
-            seconds = (protocol.span + (count - 1) * protocol.stride) / (rate or 1.0)
-            rows.append({"seconds": seconds, "answer": self.kept, **self.accuracy(self.kept, count=count)._asdict()})
-        return pd.DataFrame(rows)
+        answers = {self.kept: "top1"}
+        return sniffing(self.scores[self.kept], self.windows, protocol, rate=rate or 1.0, answers=answers)
 
 
 def folds_of(windows: LabelledWindows, most: int = 5) -> NDArray[np.int64]:
