@@ -12,7 +12,7 @@ which are not independent; Student's t over seeds where a number is all that is 
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from smellkit.study.metrics import Interval
 
 Rows = NDArray[np.int64]
 Measure = ArrayLike | Callable[[Rows], float]  # a value for each unit, or a score of any selection of units
+Seeds = int | Sequence[int]
 Fit = Callable[[int], Mapping[str, "Outcome"]]  # seed -> what a fit scored on each split
 BESIDE = ("seeds", "seconds", "revision", "settings")  # what a row holds beside its splits
 
@@ -83,7 +84,7 @@ def paired_difference(first: Sequence[Outcome], second: Sequence[Outcome]) -> di
 def evaluate(
     models: Mapping[str, Fit],
     *,
-    seeds: int | Iterable[int],
+    seeds: Seeds | Mapping[str, Seeds],
     about: Mapping[str, Any],
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     against: str = "",
@@ -94,34 +95,38 @@ def evaluate(
     """Fit every row with every seed and return {"about", "stamp", "rows": {row: {split: {measure: interval}}}}.
 
     `models` maps a row's name to `fit(seed)`, which gives an Outcome for each split; a split may come with some seeds
-    alone. `seeds` is how many (1, 2, ...) or which. `about` describes the data, `settings` how each row was fitted:
-    rows of an `earlier` result about the same, with the same settings and seeds, are taken up instead of measured
-    again, and its other rows are kept. A row whose library is absent is left out. Splits also hold the paired
-    `difference` to the row `against`, where the units are the same. `progress` is told the first measure of every
-    split, `times` 100 for shares.
+    alone. `seeds` is how many (1, 2, ...) or which, for all or by row. `about` describes the data, `settings` how each
+    row was fitted: rows of an `earlier` result about the same, with the same settings and seeds, are taken up instead
+    of measured again, and its other rows are kept. A row whose library is absent is left out. Splits also hold the
+    paired `difference` to the row `against`, where the units are the same. `progress` is told the first measure of
+    every split, `times` 100 for shares.
     """
-    chosen = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
+    chosen = {name: _which(seeds[name] if isinstance(seeds, Mapping) else seeds) for name in models}
     content, how = runs.plain(about), runs.plain(settings or {})
     rows = dict((earlier or {}).get("rows", {})) if (earlier or {}).get("about") == content else {}
-    first = functools.cache(lambda: [models[against](seed) for seed in chosen])
+    first = functools.cache(lambda: [models[against](seed) for seed in chosen[against]])
     for name, fit in models.items():
         before = rows.get(name, {})
-        if (before.get("seeds"), before.get("settings", {})) == (chosen, how.get(name, {})):
+        if (before.get("seeds"), before.get("settings", {})) == (chosen[name], how.get(name, {})):
             progress(f"{name}: measured before")
             continue
         began = time.monotonic()
         try:
-            fits = first() if name == against else [fit(seed) for seed in chosen]
+            fits = first() if name == against else [fit(seed) for seed in chosen[name]]
         except ImportError as why:
             progress(f"{name}: left out, {why}")
             continue
-        facts = {"seeds": chosen, "seconds": round((time.monotonic() - began) / len(fits), 1)}
+        facts: dict[str, Any] = {"seeds": chosen[name], "seconds": round((time.monotonic() - began) / len(fits), 1)}
         facts |= {"revision": runs.revision()} | ({"settings": how[name]} if how.get(name) else {})
         rows[name] = measured(fits, first() if against in models and name != against else ()) | facts
         told = [f"{split} {percent(next(iter(one.values())), times=times)}"
                 for split, one in splits(rows[name]).items() if one["by_seed"]]  # fmt: skip
         progress(f"{name}: {', '.join(told)}   ({facts['seconds']:.0f} s)")
     return {"about": content, "stamp": runs.stamp(), "rows": rows}
+
+
+def _which(seeds: Seeds) -> list[int]:
+    return list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
 
 
 def splits(row: Mapping[str, Any]) -> dict[str, Any]:

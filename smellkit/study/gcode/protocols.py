@@ -86,15 +86,15 @@ def run(
     about = {"windows": len(table), "recordings": table["recording"].nunique()}
     name = f"{protocol}{some}: {system}, {channel_set}{CONTEXTS[context]}"
     told = {**how, "system": system, "channels": channel_set, "context": context, "table": SHOWN, **training}
-    fit = {name: partial(_scored, data, numbers, context, asked, training)}
-    given: dict[str, Any] = {"about": about, "progress": progress}
-    result = evaluate(fit, seeds=seeds, settings={name: told}, earlier=earlier, **given)
     beside = cache(partial(_beside, data, protocol, numbers, channel_set))
     seen = {"": "no sensor", "position": TRAINED_ON.get(channel_set, channel_set), "channels": channel_set}
     names = {f"{protocol}{some}: {one} ({seen[what]})": one for one, what in baselines.SEES.items()}
     tables = {row: how | {"table": SHOWN if one in baselines.SHOWN else "baselines"} for row, one in names.items()}
-    rows: dict[str, Fit] = {row: lambda _, one=one: {"test": beside()[one]} for row, one in names.items()}  # type: ignore[misc]
-    result = evaluate(rows, seeds=[0], settings=tables, earlier=result, **given)
+    fits: dict[str, Fit] = {name: partial(_scored, data, numbers, context, asked, training)}
+    fits |= {row: lambda _, one=one: {"test": beside()[one]} for row, one in names.items()}  # type: ignore[misc]
+    repeated = {name: seeds, **dict.fromkeys(names, [0])}
+    settings = {name: told, **tables}
+    result = evaluate(fits, seeds=repeated, about=about, settings=settings, earlier=earlier, progress=progress)
     return result | {"rows": dict(sorted(result["rows"].items()))}
 
 

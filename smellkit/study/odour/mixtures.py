@@ -5,7 +5,7 @@ of a split counts, copies too, as in the published protocol; beside it stand the
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ SELECTION = (
 )
 SETTINGS = train.Settings(epochs=12, batch=128, learning_rate=3e-3)  # of the networks
 Predict = Callable[[MixtureWindows], NDArray]
-Part = dict[int, dict[str, Fit]]  # rows by how many seeds they are fitted with
 
 
 def run(
@@ -50,13 +49,10 @@ def run(
 ) -> dict[str, Any]:
     """Measure `parts` (or all) on a SmellNet folder: rows "official/hybrid"; `earlier` rows on the same data stay."""
     check(parts, PARTS, "There is no part")
-    folder, result = find(data), dict(earlier or {})
-    about = describe(folder)
-    for part in parts or PARTS:
-        for repeated, rows in PARTS[part](folder, seeds).items():
-            own = {f"{part}/{name}": fit for name, fit in rows.items()}
-            asked: dict[str, Any] = {"about": about, "earlier": result, "times": 1, "progress": progress}
-            result = evaluate(own, seeds=repeated, **asked)
+    folder = find(data)
+    rows = {f"{part}/{name}": fit for part in parts or PARTS for name, fit in PARTS[part](folder).items()}
+    often = {name: seeds if name in RANDOM else min(seeds, 3) if name.startswith("networks") else 1 for name in rows}
+    result = evaluate(rows, seeds=often, about=describe(folder), earlier=earlier, progress=progress, times=1)
     return {"published": PUBLISHED, "selection": SELECTION, **result}
 
 
@@ -82,7 +78,7 @@ def scored(predicted: NDArray, test: MixtureWindows) -> Outcome:
     return Outcome(test.recording, mixture_measures(predicted, test.ratios, times=100), {"windows": len(test)})
 
 
-def official(folder: Path, seeds: int) -> Part:
+def official(folder: Path) -> dict[str, Fit]:
     """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen.
 
     All windows, each recording once, and those of a kind, number of components and day.
@@ -102,7 +98,7 @@ def official(folder: Path, seeds: int) -> Part:
             outcomes |= {name: whole, **some}
         return outcomes
 
-    return repeated(SYSTEMS, fit, seeds)
+    return {name: functools.partial(fit, name) for name in SYSTEMS}
 
 
 def kinds(test: MixtureWindows) -> dict[str, NDArray[np.bool_]]:
@@ -114,15 +110,7 @@ def kinds(test: MixtureWindows) -> dict[str, NDArray[np.bool_]]:
     return {"each recording once": test.column("duplicate_of") == "", **masks}
 
 
-def repeated(names: Iterable[str], fit: Callable[[str, int], dict[str, Outcome]], seeds: int) -> Part:
-    """Rows by how often they are fitted: what is random `seeds` times, the others once."""
-    rows: Part = {}
-    for name in names:
-        rows.setdefault(seeds if name in RANDOM else 1, {})[name] = functools.partial(fit, name)
-    return rows
-
-
-def validation(folder: Path, seeds: int) -> Part:
+def validation(folder: Path) -> dict[str, Fit]:
     """Leave out recordings, combinations, days, or days with their combinations, and predict what is real of them."""
     windows = read_windows(folder, training_split(folder))
     real = (windows.index["kind"] == "real").to_numpy()
@@ -141,7 +129,7 @@ def validation(folder: Path, seeds: int) -> Part:
                 outcomes[f"without {by}"] = Outcome(which, measures, {"windows": len(truth)})
         return outcomes
 
-    return {1: {name: functools.partial(fit, name) for name in list(SYSTEMS)[1:]}}
+    return {name: functools.partial(fit, name) for name in list(SYSTEMS)[1:]}
 
 
 def left_out(index: Any, by: str, real: NDArray) -> list[tuple[NDArray, NDArray]]:
@@ -164,7 +152,7 @@ def left_out(index: Any, by: str, real: NDArray) -> list[tuple[NDArray, NDArray]
     return folds
 
 
-def calibrations(folder: Path, seeds: int) -> Part:
+def calibrations(folder: Path) -> dict[str, Fit]:
     """References of the same day: 1 or 3 a mixture, drawn or the first ones of the day; and base scents alone."""
     windows = read_windows(folder, training_split(folder))
     model, base = functools.cache(lambda: fit_hybrid(windows)), base_scents_alone(windows)
@@ -183,9 +171,9 @@ def calibrations(folder: Path, seeds: int) -> Part:
             return {}
         predicted = SessionCalibration.fit(references, model()).predict(asked.counts)
         whole = scored(predicted, asked)
-        return {"test": of_fit(mixture_scores(predicted, asked.ratios)) if name in RANDOM else whole}
+        return {"test": of_fit(mixture_scores(predicted, asked.ratios)) if name.endswith("drawn") else whole}
 
-    return repeated([*drawn, *base], fit, seeds)
+    return {name: functools.partial(fit, name) for name in [*drawn, *base]}
 
 
 def of_fit(scores: Mapping[str, float], **extra: Any) -> Outcome:
@@ -208,7 +196,7 @@ def base_scents_alone(windows: MixtureWindows) -> dict[str, tuple[MixtureWindows
     return table
 
 
-def networks(folder: Path, seeds: int) -> Part:
+def networks(folder: Path) -> dict[str, Fit]:
     """The alpha stage: an encoder's 50 channels, frozen or fine-tuned, against one that learnt with it from nothing."""
 
     def fit(stage: str, seed: int) -> dict[str, Outcome]:
@@ -222,10 +210,10 @@ def networks(folder: Path, seeds: int) -> Part:
             beside["encoder unchanged"] = before == after
         return {split: of_fit(found[split], **beside) for split in ("valid", "test") if split in found}
 
-    return {min(seeds, 3): {stage: functools.partial(fit, stage) for stage in STAGES}}
+    return {stage: functools.partial(fit, stage) for stage in STAGES}
 
 
-PARTS: dict[str, Callable[[Path, int], Part]] = {
+PARTS: dict[str, Callable[[Path], dict[str, Fit]]] = {
     "official": official,
     "validation": validation,
     "calibration": calibrations,
@@ -257,7 +245,8 @@ SYSTEMS: dict[str, Callable[[MixtureWindows, int], Predict]] = {  # the first is
     "forest, posterior mean": _posterior_mean,
     "hybrid": _hybrid,
 }
-RANDOM = ("forest, posterior mean", "hybrid", "1 a mixture, drawn", "3 a mixture, drawn")
+DRAWN = ("calibration/1 a mixture, drawn", "calibration/3 a mixture, drawn")
+RANDOM = ("official/forest, posterior mean", "official/hybrid", *DRAWN)
 
 
 def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.bool_]:
