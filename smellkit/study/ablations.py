@@ -10,17 +10,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from smellkit import options, plots
+from smellkit import options
 from smellkit.gcode.recordings import MODALITIES
 from smellkit.study import sweep
 from smellkit.study.evaluate import Fit, Outcome, evaluate, intervals, splits
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 GCODE, PLUME = "smellkit.study.gcode", "smellkit.study.plume.task:PlumeTask"
 DECODER, TOKENS, MASKS = f"{GCODE}.task:WindowDecoderTask", ("test.token",), ("test.miou", "test.balanced")
@@ -156,10 +153,3 @@ def says(table: pd.DataFrame) -> str:
         reach = f"differences of up to {alike.max():.1f} points"
         told.append(f"Noise, within {rows['seeds'].iloc[0]} seeds: {'; '.join(alike.index)} ({reach}).")
     return " ".join(told)
-
-
-def bars(table: pd.DataFrame, *, label: str = "accuracy") -> Figure:
-    """The first score of `tidy` as bars with their intervals, where more than one seed was run."""
-    of = table[table["score"] == table["score"].iloc[0]].set_index("case")
-    ends = {end: of[end].clip(0, 1) for end in ("low", "high")} if of["low"].notna().all() else {}
-    return plots.bars(of["mean"], **ends, label=label, limits=(0, 1.08))

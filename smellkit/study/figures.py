@@ -9,6 +9,8 @@ import pandas as pd
 
 from smellkit import plots
 
+WORDS = {"miou": "mean IoU", "balanced": "balanced accuracy"}  # of scores
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,4 +38,22 @@ def grouped(table: pd.DataFrame, *, label: str, limits: tuple[float, float], dig
     plots.show_ends(axes, table[[end for end in ("low", "high") if end in table]].to_numpy(float))
     axes.grid(axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(kinds), 4))
+    return figure
+
+
+def cases(tables: pd.DataFrame) -> Figure:
+    """Means with intervals by case, a panel for each score: a table of `ablations.tidy`."""
+    names, scores = (list(dict.fromkeys(tables[column])) for column in ("case", "score"))
+    figure, panels = plots.canvas(1, len(scores), height=1.3 + 0.36 * len(names), sharey=True, squeeze=False)
+    for axes, score in zip(panels[0], scores, strict=True):
+        rows = tables[tables["score"] == score].set_index("case").reindex(names)
+        known = np.isfinite(rows["low"].to_numpy(float))
+        half = np.where(known, rows["mean"] - rows["low"], 0)
+        least, most = (rows["mean"] - half).min() - 0.02, (rows["mean"] + half).max() + 0.02
+        axes.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", color=plots.PALETTE[0], capsize=3)
+        axes.set(xlabel=WORDS.get(score, score), ylim=(len(names) - 0.5, -0.5))
+        axes.set(xlim=(max(least, 0), min(most, 1)))
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(axis="x")
     return figure

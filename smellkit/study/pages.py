@@ -20,7 +20,7 @@ from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
 from smellkit.study import published, score, tables
-from smellkit.study.published import FOLDER, Result
+from smellkit.study.published import FOLDER, Published
 from smellkit.study.tables import Figure, Table
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def template(name: str) -> Template:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(name)
 
 
-def _section(result: Result, layout: dict) -> str:
+def _section(result: Published, layout: dict) -> str:
     parts = [f"## {result.title}"]
     shown = {table["title"]: table for table in layout.get("tables", [])}
     for table in result.tables:

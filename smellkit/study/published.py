@@ -22,7 +22,7 @@ _parsed = functools.cache(yaml.safe_load)  # a page asks for the same text many 
 
 
 @dataclass(frozen=True)
-class Result:
+class Published:
     """One published result: the `command` that made it and the tables to show."""
 
     name: str
@@ -37,7 +37,7 @@ def layouts(folder: Path = FOLDER) -> dict[str, Any]:
     return _parsed(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def read(folder: Path = FOLDER) -> dict[str, Result]:
+def read(folder: Path = FOLDER) -> dict[str, Published]:
     """Return name -> result for every JSON file in `folder`; DataError names a file that can't be read."""
     known, files = layouts(folder), {path.stem: path for path in sorted(folder.glob("*.json"))}
     return {name: _read(files[name], known.get(name, {})) for name in {**known, **files} if name in files}
@@ -88,12 +88,12 @@ def scores() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "score", "value", "data"])
 
 
-def _read(path: Path, layout: dict[str, Any]) -> Result:
+def _read(path: Path, layout: dict[str, Any]) -> Published:
     command = layout.get("command", "")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         command = command or (raw.get("made_by") or {}).get("command", "")
-        return Result(path.stem, layout.get("title", path.stem.replace("-", " ")), command, _tables(raw, layout))
+        return Published(path.stem, layout.get("title", path.stem.replace("-", " ")), command, _tables(raw, layout))
     except (ValueError, AttributeError, TypeError, OSError) as why:
         raise DataError(f"{path} is not a result: {why}", hint="make it again: " + made_by(path.stem, command)) from why
 
