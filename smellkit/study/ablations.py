@@ -77,9 +77,11 @@ def run(
         study, plan = STUDIES[system][name], sweep.shipped(name, seeds=seeds, **{**more, **(fixed or {})})
         how = {"sweep": name, "data": Path(data).name or "sample", **plan.fixed}
         for rows in _rows(study, plan, data, workers=workers, fixed={**more, **(fixed or {})}):
-            settings, against = dict.fromkeys(rows, how), next(iter(rows))
-            asked: dict[str, Any] = {"about": {}, "settings": settings, "against": against, "earlier": result}
-            result = evaluate(rows, seeds=seeds, progress=progress, **asked)
+            first, old = next(iter(rows)), result.get("rows", {}).items()
+            title = first.split("/", 1)[0] + "/"  # cases that the sweep has no more go
+            kept = {"rows": {case: row for case, row in old if case in rows or not case.startswith(title)}}
+            asked: dict[str, Any] = {"about": {}, "settings": dict.fromkeys(rows, how), "against": first}
+            result = evaluate(rows, seeds=seeds, progress=progress, earlier=result | kept, **asked)
     titles = dict.fromkeys(name.split("/", 1)[0] for name in result["rows"])
     return result | {"says": {title: says(tidy(result["rows"], title)) for title in titles}}
 
@@ -95,19 +97,25 @@ def _rows(
         again = sweep.shipped(plan.name, seeds=len(plan.seeds), **fixed, **shared)
         return sweep.run(again, study.task, workers=workers)
 
-    def blinded(kind: str, seed: int) -> dict[str, Outcome]:
-        run = table().query("case == @cases[0] and seed == @seed")["run"].item()
-        return {"test": options.resolve(study.blinded)(run, kind)}
-
     cases = list(plan.cases())
+
+    def blinded(kind: str, seed: int) -> dict[str, Outcome]:
+        return {"test": options.resolve(study.blinded)(_run(table(), cases[0], seed)["run"], kind)}
+
     yield {f"{study.title}/{case}": functools.partial(_fit, table, case, study.scores) for case in cases}
     if study.blinded:
         yield {f"{ZEROED}/{kind or 'nothing'}": functools.partial(blinded, kind) for kind in ("", *MODALITIES)}
 
 
+def _run(table: pd.DataFrame, case: str, seed: int) -> dict[str, Any]:
+    """The row of the run of a case with a seed."""
+    (row,) = table[(table["case"] == case) & (table["seed"] == seed)].to_dict("records")
+    return {str(name): value for name, value in row.items()}
+
+
 def _fit(table: Callable[[], pd.DataFrame], case: str, scores: Sequence[str], seed: int) -> dict[str, Outcome]:
     """The `scores` ("test.accuracy") of the run of a case with a seed."""
-    (row,) = table().query("case == @case and seed == @seed").to_dict("records")
+    row = _run(table(), case, seed)
     measures: dict[str, dict[str, float]] = {}
     for score in [score for score in scores if pd.notna(row.get(score))]:
         split, _, measure = score.rpartition(".")
