@@ -170,7 +170,6 @@ def test_copies_of_an_original_are_no_video(folder):
     ("change", "words"),
     [
         (lambda table: table.drop(columns="frame_number"), "the place of the frame in its video"),
-        (lambda table: table.assign(frame_number="1"), "each frame of a video once"),
         (lambda table: table.assign(frame_number="first"), "a whole number"),
     ],
 )
@@ -179,6 +178,17 @@ def test_a_video_that_is_said_wrongly_is_refused(folder, change, words):
         change(pd.read_csv(file, dtype=str, keep_default_na=False)).to_csv(file, index=False)
         with pytest.raises(DataError, match=words):
             tables.read(folder, "train") if "paired" not in file.name else tables.read_pairs(folder, "train")
+
+
+def test_a_moment_that_comes_twice_is_refused_in_annotations_and_seen_singly_in_pairs(folder):
+    path = folder / "train_annotations.csv"
+    pd.read_csv(path, dtype=str, keep_default_na=False).assign(frame_number="1").to_csv(path, index=False)
+    with pytest.raises(DataError, match="each moment once a gas"):
+        tables.read(folder, "train")
+    path = folder / "paired_train_annotations.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    pd.concat([table, table[:1]]).to_csv(path, index=False)
+    assert tables.read_pairs(folder, "train")["video"].iloc[[0, -1]].tolist() == [table["video"][0], ""]
 
 
 def test_a_folder_with_videos_is_predicted_as_videos_unless_that_is_not_wanted(folder, packed, tmp_path):

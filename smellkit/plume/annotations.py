@@ -94,7 +94,11 @@ def read(folder: str | Path, split: str, *, pictures: bool = True, report: Repor
     table["augmentation_id"] = table["augmentation_id"].str.replace(r"^0*([0-9]+)(\.0*)?$", r"\1", regex=True)
     _once(table, ["frame_path"], path=path, expected="each frame once")
     _once(table, [*ORIGINAL, "gas_type"], path=path, expected="each augmentation once a gas")
-    return _videos(table, ["gas_type"], path=path)
+    table = _videos(table, path=path)
+    _once(
+        table[table["video"] != ""], ["video", "frame_number", "gas_type"], path=path, expected="each moment once a gas"
+    )
+    return table
 
 
 def read_pairs(
@@ -120,7 +124,8 @@ def read_pairs(
         table[column] = table[column].where(~table[column].str.lower().isin(NONE), "")
     table["missing_modality"] = missing = table["missing_modality"].str.lower()
     _check_cells(table, path=path)
-    table = _videos(table, ["missing_modality"], path=path)
+    table = _videos(table, path=path)
+    table.loc[table.duplicated([*VIDEO, "missing_modality"]), VIDEO] = "", -1  # a moment comes once in a video
     for column in table.columns.intersection(PATHS):
         gone, empty = missing == column[:3], table[column] == ""
         if labels:
@@ -205,19 +210,18 @@ def _check_cells(table: pd.DataFrame, *, path: Path) -> None:
         _refuse(table["class_name"], ~same, path=path, expected=f"the name of the class_id ({listed})")
 
 
-def _videos(table: pd.DataFrame, keys: list[str], *, path: Path) -> pd.DataFrame:
-    """The table with VIDEO, "" and -1 for a frame of no video; refused where a frame has no number, or comes twice."""
+def _videos(table: pd.DataFrame, *, path: Path) -> pd.DataFrame:
+    """The table with VIDEO, "" and -1 for a frame of no video; refused where a frame of one has no number."""
     table = table.assign(**{name: table.get(name, "") for name in VIDEO})
     filmed, number = table["video"] != "", table["frame_number"]
     known = "a whole number: the place of the frame in its video"
     _refuse(number, filmed & ~number.str.fullmatch("[0-9]{1,9}"), path=path, expected=known)
-    _once(table[filmed], [*keys, *VIDEO], path=path, expected="each frame of a video once")
     return table.assign(frame_number=number.where(filmed, "-1").astype(np.int64))
 
 
 def _once(table: pd.DataFrame, keys: list[str], *, path: Path, expected: str) -> None:
     first = table.index.to_series().groupby([table[key] for key in keys]).transform("first")
-    twice = table[keys].agg(" ".join, axis=1) + " in line " + first.astype(str) + " too"
+    twice = table[keys].astype(str).agg(" ".join, axis=1) + " in line " + first.astype(str) + " too"
     hint = "delete one of the two lines"
     _refuse(table[keys[0]], table.duplicated(keys), path=path, expected=expected, actual=twice, hint=hint)
 
