@@ -13,7 +13,9 @@ from smellkit.plume import annotations as tables
 from smellkit.plume.models import Sized
 from smellkit.plume.predict import PlumePredictor
 from smellkit.simulate import plume as simulate
-from smellkit.study.plume import data, splits
+from smellkit.study.plume import data, release, splits
+from smellkit.study.plume.task import PlumeTask
+from smellkit.train import Settings, fit
 
 SIZE = (48, 64)
 
@@ -27,7 +29,8 @@ def one_thread():
 def predictor():
     torch.manual_seed(0)
     network = models.build("plumenet", videos=True).eval()
-    torch.nn.init.normal_(network.moving.weight)  # as if it had learned from videos
+    for parameter in network.moving.parameters():  # as if it had learned from videos
+        torch.nn.init.normal_(parameter, std=0.3)
     return PlumePredictor(Sized(network, SIZE, mirrored=True), videos=True)
 
 
@@ -221,3 +224,19 @@ def test_a_long_video_is_looked_at_in_parts(folder, monkeypatch):
     looks = predict.pairs(folder)[1]
     assert [len(rows) for _, rows in looks] == [4, 1] * 6
     assert Image.open(folder / predict.pairs(folder)[0][0][0]).size == SIZE[::-1]
+
+
+def test_what_is_learned_from_videos_beside_finished_weights_changes_no_single_answer(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    models_of = {}
+    for name, more in (("first", {}), ("second", {"start": "first", "videos": 1.0})):
+        options = {"data": str(folder), "model": "plumenet", "height": 48, **more}
+        run = fit(PlumeTask(**options), Settings(epochs=2, batch=5, learning_rate=1e-2), name=name, params=options)
+        models_of[name] = release.from_run(run).model.eval()
+    batch = data.paired(folder, "test", size=SIZE, videos=1.0).__getitems__([0, 1])
+    single = {name: x for name, x in batch.items() if "motion" not in name}
+    with torch.no_grad():
+        one, other, seen = (models_of[n](b) for n, b in (("first", single), ("second", single), ("second", batch)))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all((seen[name] - one[name]).abs().max() > 1e-4 for name in ("co2_logits", "ch4_logits", "class_logits"))

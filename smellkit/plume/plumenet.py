@@ -46,9 +46,7 @@ class PlumeNet(nn.Module):
         self.masks = nn.ModuleList(nn.Conv2d(16, MASKS, 1) for _ in GASES)
         self.amounts = nn.Conv2d(16, AMOUNTS, 1)
         self.health = HealthHead(len(GASES) * (AMOUNTS + 3 + (0 if one_camera else SCALES)), dropout=dropout)
-        self.moving = nn.Conv2d(2, 16, 3, stride=2, padding=1, bias=False) if videos else None
-        if self.moving is not None:
-            nn.init.zeros_(self.moving.weight)  # until it has learned from videos, their frames are single ones
+        self.moving, self.kept = Moving(16) if videos else None, False
 
     def forward(self, batch: Batch) -> Batch:
         frames, present = torch.cat([batch[gas] for gas in GASES]), batch["present"].T.flatten()  # 2 B: CO2, then CH4
@@ -76,16 +74,29 @@ class PlumeNet(nn.Module):
         """
         known = frames * there
         x = self.stem[0](torch.cat([known, swapped(known)], dim=1))  # own beside other frame
-        if self.moving is not None and moved is not None:
-            x = x + self.moving(moved * there)
-        levels = [self.stem[1:](x)]
+        seen = self.moving.look(moved * there) if self.moving and moved is not None else None
+        levels = [self.stem[1:](x + self.moving.early(seen) if self.moving and seen is not None else x)]
         for level in self.down:
             levels.append(level(levels[-1]))  # (2 B, 32, H/4, W/4), (2 B, 64, H/8, W/8), (2 B, 128, H/16, W/16)
         x = levels[-1] + self.gas_embedding.repeat_interleave(len(frames) // 2, dim=0)[:, :, None, None]
         x = self.exchange(x, swapped(x * there))
         for level, skip in zip(self.up, levels[-2::-1], strict=True):
             x = level(torch.cat([resize(x, skip.shape[-2:]), skip], dim=1))
+        if self.moving and seen is not None:
+            x = x + self.moving.late(torch.cat([x, seen], dim=1)) * _any(seen)
         return x
+
+    def learn_from_videos(self) -> None:
+        """Learn what sees videos and nothing else: single frames are answered as before, whatever is learned."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith("moving."))
+        self.kept = True
+
+    def train(self, mode: bool = True) -> "PlumeNet":
+        super().train(mode)
+        for name, module in self.named_children():
+            module.train(mode and (name == "moving" or not self.kept))
+        return self
 
     def measure(self, frame: Tensor, probability: Tensor, fine: Tensor) -> Tensor:
         """Logarithms of what a plume holds, (B, AMOUNTS + 3): its area, contrast against the wall, learned amounts.
@@ -111,6 +122,23 @@ class PlumeNet(nn.Module):
         varied, both = (one**2 * wall).sum(dim=(2, 3)) / share, (one * two * wall).sum(dim=(2, 3)) / share
         noise = (own[..., 1:] - own[..., :-1]).abs().mean(dim=(2, 3))
         return torch.cat([spread.flatten(1).log(), *(torch.log(LEAST + x) for x in (varied, both.abs(), noise))], dim=1)
+
+
+class Moving(nn.Module):
+    """What moves in a video, added to the features of a frame early and late; nothing until it is learned.
+
+    Where nothing moves, as in a single frame, it adds nothing: there are no biases.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.look = nn.Sequential(nn.Conv2d(2, channels, 3, stride=2, padding=1, bias=False), nn.ReLU(inplace=True))
+        self.early = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        last = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        both = nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False)
+        self.late = nn.Sequential(both, nn.ReLU(inplace=True), last)
+        for layer in (self.early, last):
+            nn.init.zeros_(layer.weight)
 
 
 class GatedExchange(nn.Module):
@@ -169,6 +197,11 @@ def softmax(x: Tensor) -> Tensor:
     """`x.softmax(dim=1)`, for the same reason."""
     raised = (x - x.amax(dim=1, keepdim=True)).exp()
     return raised / raised.sum(dim=1, keepdim=True)
+
+
+def _any(x: Tensor) -> Tensor:
+    """1 for rows that are not 0 everywhere, (B, 1, 1, 1)."""
+    return (x.abs().amax(dim=(1, 2, 3), keepdim=True) > 0).to(x)
 
 
 def swapped(x: Tensor) -> Tensor:

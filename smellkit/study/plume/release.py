@@ -2,8 +2,8 @@
 
 The kit's own weights, trained on simulated cameras of many kinds: of five videos three are of our own simulator (four
 in ten of them far from the task's), one of each of two others. Coarse frames first, then whole ones, twice, then other
-videos, a third of them of plumes, walls and cameras mixed, every class as often; last five frames of each of a thousand
-such videos, half of the time beside each other; in all about 24 minutes of one core:
+videos, a third of them of plumes, walls and cameras mixed, every class as often. Last, on five frames of each of 1,200
+such videos, what sees them, beside weights that stay; in all about 23 minutes of one core:
 
 smellkit data simulate plume --out DIR --pairs 2600 --frames 1 --shares 2400,150,50 --seed 31
     --missing none --variety 0.4 --world own,own,own,cone,particles
@@ -19,8 +19,8 @@ smellkit train plume --name plume-mixed OPTIONS --set data=MIXED --set start=plu
     --set learning_rate=0.0015
 smellkit data simulate plume --out VIDEOS --pairs 6600 --frames 5 --shares 6000,500,100 --seed 51
     --missing even --variety 0.5 --world own,own,cone,particles,mixed,mixed
-smellkit train plume --name plume-videos OPTIONS --set data=VIDEOS --set start=plume-mixed --set videos=0.5
-    --set epochs=1 --set batch=16 --set learning_rate=0.0015
+smellkit train plume --name plume-videos OPTIONS --set data=VIDEOS --set start=plume-mixed --set videos=1
+    --set epochs=1 --set batch=16 --set learning_rate=0.003
 python -m smellkit.study.plume.release plume-videos data/weights/plume
 
 with OPTIONS: --set model=plumenet --set alpha=1,1,1 --set ph=0.5 --set masks=3 --set invert=0.1 --set dropout=0.3

@@ -103,10 +103,14 @@ class PlumeTask:
         """The untrained model."""
         options: dict[str, Any] = {"fusion": self.fusion} if self.fusion else {}
         options |= ({} if self.shared else {"shared": False}) | ({"videos": True} if self.videos else {})
-        network = Sized(models.build(self.model, **options), data.four_to_three(self.height))
-        if self.start:  # what sees a video begins at nothing where the run has seen none
-            new = {name: x for name, x in network.state_dict().items() if ".moving." in name}
-            checkpoint.fill(network, new | checkpoint.load(runs.latest(self.start).folder)[0], where=self.start)
+        model: Any = models.build(self.model, **options)
+        network = Sized(model, data.four_to_three(self.height))
+        if self.start:
+            known = checkpoint.load(runs.latest(self.start).folder)[0]
+            new = {name: x for name, x in network.state_dict().items() if ".moving." in name and name not in known}
+            checkpoint.fill(network, new | known, where=self.start)
+            if new:  # the run has seen no video: what sees them begins at nothing
+                model.learn_from_videos()
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:
