@@ -25,7 +25,7 @@ import yaml
 
 from smellkit import batch, paths
 from smellkit.errors import DataError, OptionError, SmellkitError
-from smellkit.plan import NUMBERED
+from smellkit.plan import NUMBERED, no_iris
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
 SOURCE = re.compile(r'(href="[^":]+)\.(?:qmd|ipynb)(?=["#])')  # a link to what a page of ours is made from
@@ -280,7 +280,8 @@ def preview(stage: Path, out: Path) -> None:
 
 def _book(path: Path) -> Any:
     """A page as a notebook without hidden cells: a .qmd is one cell, its title and subtitle as in a notebook."""
-    import nbformat
+    with no_iris():
+        import nbformat
 
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":

@@ -109,8 +109,9 @@ def test_a_file_is_done_by_one_worker_and_what_measures_seconds_takes_turns(tmp_
         (tmp_path / f"test_{name}.py").write_text(body)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     found = os.pathsep.join([str(paths.HOME / "tests"), str(paths.HOME)])
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--no-loadscope-reorder", "-p", "conftest", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env=clean | {"PYTHONPATH": found}, capture_output=True, text=True)
+    alone = {"PYTHONPATH": found, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-n", "2", "--no-loadscope-reorder", "-p", "conftest"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, env=clean | alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     said = {tuple(line.split()) for line in (tmp_path / "said").read_text().splitlines()}
     worker, nice = ({row[0]: row[i] for row in said} for i in (1, 2))
