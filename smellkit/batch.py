@@ -41,7 +41,7 @@ ASIDE = ("plan.py", "batch.py", "cluster.py", "site.py", "doctor.py", "cli")  # 
 
 
 @dataclass(frozen=True)
-class Result:
+class NotebookResult:
     """What became of one notebook: `status`, `seconds`, the executed file, and the error when it failed."""
 
     notebook: str
@@ -69,7 +69,7 @@ def run(
     scheduler: str = "",
     stop: bool = False,
     progress: Callable[[str], object] = lambda text: None,
-) -> list[Result]:
+) -> list[NotebookResult]:
     """Execute the notebooks called `names`, or all, and return one result each, in number order.
 
     As many run at once as there are `workers` (0: cores), or on the workers of a dask `scheduler`, which see the same
@@ -84,8 +84,8 @@ def run(
     keys = _keys(every, values, reads, out, inputs=_inputs(data or paths.sample()))
     count = workers or min(os.cpu_count() or 1, len(chosen))
     settings = _settings(threads=1 if scheduler else max(1, (os.cpu_count() or 1) // count))
-    results = {book.name: Result(book.name, LEFT, 0.0, out / book.path.name) for book in chosen}
-    jobs: dict[str, Callable[[], Result]] = {}
+    results = {book.name: NotebookResult(book.name, LEFT, 0.0, out / book.path.name) for book in chosen}
+    jobs: dict[str, Callable[[], NotebookResult]] = {}
     for book in chosen:
         target, key = out / book.path.name, keys[book.name]
         if force or made_from(target).get("key") != key:
@@ -103,7 +103,7 @@ def run(
 
 def _work(
     jobs: Mapping[str, Callable], reads: Mapping[str, set[str]], pool: Callable, out: Path, *, stop: bool
-) -> Iterator[Result]:
+) -> Iterator[NotebookResult]:
     """Give out each job once those that it reads are done; what came of each, with a bar on a terminal."""
     from tqdm import tqdm
 
@@ -119,7 +119,7 @@ def _work(
                     name = running.pop(future)
                     if type(future.exception()).__name__ == "KilledWorker":
                         why = SmellkitError(f"{name}: its workers died", hint="more memory, or fewer workers")
-                        result = Result(name, FAILED, 0.0, out / "unfinished" / f"{name}.ipynb", why)
+                        result = NotebookResult(name, FAILED, 0.0, out / "unfinished" / f"{name}.ipynb", why)
                     else:
                         result = future.result()
                     bar.clear()
@@ -204,7 +204,7 @@ def _digest(value: Any) -> str:
 
 def _execute(
     book: plan.Notebook, values: dict[str, Any], target: Path, key: str, timeout: int, settings: dict[str, str]
-) -> Result:
+) -> NotebookResult:
     """Run one notebook with papermill; its output lies in `unfinished` and is moved when every cell succeeded.
 
     `settings` are environment variables for its kernel.
@@ -226,18 +226,18 @@ def _execute(
         over = not (target.parent / paths.LOCK).exists()  # the batch ended its kernel
         for old in () if over else (target, stamp):  # what an older text of the notebook gave is not its result
             old.unlink(missing_ok=True)
-        return Result(book.name, FAILED, time.monotonic() - began, part, _explain(book, why, part, timeout))
+        return NotebookResult(book.name, FAILED, time.monotonic() - began, part, _explain(book, why, part, timeout))
     seconds = time.monotonic() - began
     _clean(part)
     part.replace(target)
     paths.write_json(stamp, {"key": key, "seconds": round(seconds, 2), "parameters": values})
-    return Result(book.name, DONE, seconds, target)
+    return NotebookResult(book.name, DONE, seconds, target)
 
 
 def _settings(threads: int) -> dict[str, str]:
     """Environment variables of kernels on any machine: so many `threads` each, and whatever the kit was told here."""
-    told = {name: value for name, value in os.environ.items() if name.startswith(("SMELLKIT_", *THREADS))}
-    return dict.fromkeys(THREADS, os.environ.get("OMP_NUM_THREADS") or str(threads)) | told
+    inherited = {name: value for name, value in os.environ.items() if name.startswith(("SMELLKIT_", *THREADS))}
+    return dict.fromkeys(THREADS, os.environ.get("OMP_NUM_THREADS") or str(threads)) | inherited
 
 
 def _kernel(out: Path, settings: dict[str, str]) -> dict[str, Any]:

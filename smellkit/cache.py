@@ -24,7 +24,7 @@ from smellkit.checks import Report
 
 log = logging.getLogger(__name__)
 KEEP = 24  # tables of one name; the oldest go first
-FORMAT = "arrow 3"  # of what is kept: another one is not read
+FORMAT = "arrow 4"  # of what is kept: another one is not read
 SETTLED = 2e9  # ns: a file that was written to more recently could change again within the grain of its time stamp
 
 
@@ -66,11 +66,11 @@ def table(
     key = hashlib.sha256(json.dumps([FORMAT, name, options, sorted(files.items())]).encode()).hexdigest()
     path, notes = paths.work() / "tables" / f"{name}-{key[:32]}.checked", Report()
     if (kept := _kept(path)) is not None:
-        result, said = _frame(kept), json.loads(kept.schema.metadata[b"report"])
-        said |= {kind: [tuple(place) for place in said[kind]] for kind in ("notes", "told")}  # JSON has lists
-        for place in said["told"]:
-            notes.tell(*place)  # a warning again, although nothing was read
-        notes = Report(**said)
+        result, noted = _frame(kept), json.loads(kept.schema.metadata[b"report"])
+        noted |= {kind: [tuple(note) for note in noted[kind]] for kind in ("notes", "warnings")}  # JSON has lists
+        for note in noted["warnings"]:
+            notes.tell(*note)  # a warning again, although nothing was read
+        notes = Report(**noted)
     else:
         result = build(notes)
         _keep(path, result, notes)

@@ -44,17 +44,20 @@ def card(manifest: Mapping[str, Any]) -> str:
     return Template(text, trim_blocks=True, keep_trailing_newline=True).render(manifest)
 
 
-def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(folder: Path, *, kind: str = "", made_by: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the manifest of `folder`.
 
     WeightsError when a file is absent, empty, truncated, something else than safetensors (a Git LFS pointer, a page),
-    not the one in the manifest, or holds NaN or infinity; `made_by` is the command that makes it, for the hint.
+    not the one in the manifest, of another `kind` than is wanted, or holds NaN or infinity; `made_by` is the command
+    that makes it, for the hint.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
     file, again = Path(folder) / FILE, made_by or AGAIN
     described = manifest(folder, made_by=made_by)
+    if kind and described.get("kind") != kind:
+        raise WeightsError(f"{folder} holds weights of kind {described.get('kind')!r}", hint=f"--weights {kind}")
     if not file.is_file():
         raise WeightsError(f"There is no {file}", hint=again)
     data = file.read_bytes()
@@ -68,8 +71,8 @@ def load(folder: Path, *, made_by: str = "") -> tuple[dict[str, Tensor], dict[st
         raise WeightsError(f"{file} is not the file that {MANIFEST} describes (sha256 differs)", hint=again)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            place = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
-            what = f"{file}, tensor {name}, {place}: {tensor[place].item()} is no weight"
+            index = tuple(torch.nonzero(~torch.isfinite(tensor))[0].tolist())
+            what = f"{file}, tensor {name}, {index}: {tensor[index].item()} is no weight"
             raise WeightsError(what, hint=f"the training went astray: {again}")
     return tensors, described
 

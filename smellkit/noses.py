@@ -143,7 +143,7 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """As TOML and manifests hold it; `from_dict` is the way back."""
-        return _said(self) | {"columns": {name: _said(column) for name, column in self.columns.items()}}
+        return _set_fields(self) | {"columns": {name: _set_fields(column) for name, column in self.columns.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str = "the description of a nose") -> Description:
@@ -152,10 +152,8 @@ class Description:
         columns = {}
         for name, one in values["columns"].items():
             _check(one, Column, where=where, key=f"columns.{name}.")
-            said: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in one.items()
-            }
-            columns[str(name)] = Column(**said)
+            given: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
+            columns[str(name)] = Column(**given)
         if not any(column.role == "gas" for column in columns.values()):
             raise _wrong(where, "columns", 'at least one column of role = "gas"', ", ".join(columns))
         return cls(**{**values, "columns": columns})
@@ -215,8 +213,8 @@ def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> s
     remarks, values = remarks or {}, nose.to_dict()
 
     def lines(values: Mapping[str, Any], prefix: str) -> list[str]:
-        said = {key: remarks.get(prefix + key, "") for key in values}
-        return [f"{key} = {_toml(value)}" + (f"  # {said[key]}" if said[key] else "") for key, value in values.items()]
+        note = {key: remarks.get(prefix + key, "") for key in values}
+        return [f"{key} = {_toml(value)}" + (f"  # {note[key]}" if note[key] else "") for key, value in values.items()]
 
     columns = values.pop("columns")
     text = lines(values, "")
@@ -225,7 +223,7 @@ def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> s
     return "\n".join(text) + "\n"
 
 
-def _said(one: Any) -> dict[str, Any]:
+def _set_fields(one: Any) -> dict[str, Any]:
     """The fields of a dataclass without those at their defaults, lists in place of tuples."""
     kept = {each.name: getattr(one, each.name) for each in fields(one) if getattr(one, each.name) != each.default}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
@@ -244,9 +242,9 @@ def _check(values: Any, kind: type, *, where: str, key: str) -> None:
             raise _wrong(where, key + name, expected, values.get(name))
 
 
-def _wrong(where: str, key: str, expected: str, found: Any) -> DataError:
-    found = "nothing" if found is None else repr(found)
-    return fault(where, expected, found, "compare with `smellkit nose show mq-array`", key=key)
+def _wrong(where: str, key: str, expected: str, actual: Any) -> DataError:
+    actual = "nothing" if actual is None else repr(actual)
+    return fault(where, expected, actual, "compare with `smellkit nose show mq-array`", key=key)
 
 
 def _toml(value: Any) -> str:

@@ -153,8 +153,8 @@ def upstream(notebooks: list[Notebook]) -> dict[str, set[str]]:
     writes: dict[str, set[str]] = {}
     reads: dict[str, set[str]] = {}
     for book in notebooks:
-        code, said = "\n".join(book.code()), re.search(r"Writes ([^.,]*)", "".join(book.cells[0]["source"]))
-        own = {*re.findall(r"`([^`]+)`", said[1] if said else ""), *re.findall(r'start\(\s*"([^"]+)"', code)}
+        code, sentence = "\n".join(book.code()), re.search(r"Writes ([^.,]*)", "".join(book.cells[0]["source"]))
+        own = {*re.findall(r"`([^`]+)`", sentence[1] if sentence else ""), *re.findall(r'start\(\s*"([^"]+)"', code)}
         named = set(re.findall(r"""["']([^"'\n]+)["']""", code)) - own
         of_system = {name for name, runs in writes.items() if name[0] == book.name[0] and named & runs}
         reads[book.name] = set(writes) if book.name >= "30" else of_system

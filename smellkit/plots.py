@@ -123,8 +123,8 @@ def confusion(matrix: np.ndarray, *, names: Sequence[str]) -> Figure:
     figure.axes[0].set(ylabel="truth", xlabel="prediction", aspect="equal")
     figure.set_layout_engine("compressed")  # knows of squares
     for row, column in zip(*np.nonzero(shares), strict=True):
-        told = f"{names[row]}, taken for {names[column]}: {shares[row, column]:.0%}"
-        figure.axes[0].add_patch(Rectangle((column, row), 1, 1, alpha=0, gid=HOVER + told))
+        words = f"{names[row]}, taken for {names[column]}: {shares[row, column]:.0%}"
+        figure.axes[0].add_patch(Rectangle((column, row), 1, 1, alpha=0, gid=HOVER + words))
     return figure
 
 

@@ -160,8 +160,8 @@ class _Loop:
         from accelerate.utils import broadcast_object_list
 
         main = self.accelerator.is_main_process
-        said = [evaluate(self.chosen, data, task=task, batch=batch) if main else None]
-        return broadcast_object_list(said)[0]
+        scores = [evaluate(self.chosen, data, task=task, batch=batch) if main else None]
+        return broadcast_object_list(scores)[0]
 
     def best_epoch(self) -> int:
         """The first epoch with the largest score, -1 before any has one."""
@@ -239,13 +239,13 @@ def predict(
     keep: Callable[[Batch, Batch], tuple[Batch, Batch]] | None = None,
 ) -> tuple[Batch, Batch]:
     """Outputs for all of `data` and the samples themselves, or what `keep` leaves of both, on the CPU, in order."""
-    place = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     was_training = model.training
     model.eval()
     join = lambda parts: {name: torch.cat([part[name] for part in parts]) for name in parts[0]}  # noqa: E731
     outputs, batches = [], []
     for samples in DataLoader(data, batch_size=batch, collate_fn=collate):
-        result = model({name: tensor.to(place) for name, tensor in samples.items()})
+        result = model({name: tensor.to(device) for name, tensor in samples.items()})
         result = {name: tensor.cpu() for name, tensor in result.items()}
         result, samples = keep(result, samples) if keep else (result, samples)
         outputs.append(result)

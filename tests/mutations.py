@@ -239,7 +239,7 @@ KINDS = (
 
 
 def outcome(kind: Kind, fault: str, folder: Path, clean: Any, *, chance: random.Random) -> tuple[str, str]:
-    """Break one file in `folder` and read it: (refused, same, told, SILENT, TRACEBACK or UNNAMED; what was said)."""
+    """Break one file in `folder` and read it: (refused, same, warned, SILENT, TRACEBACK or UNNAMED; what was said)."""
     path, report = folder / kind.name, Report()
     whole = path.read_bytes()
     path.write_bytes(surrogate_safe(kind.faults[fault](whole, chance)))
@@ -254,7 +254,7 @@ def outcome(kind: Kind, fault: str, folder: Path, clean: Any, *, chance: random.
         path.write_bytes(whole)
     if answer == clean:
         return "same", ""
-    return ("told", "; ".join(what for _, what, _ in report.told)) if report.told else ("SILENT", "")
+    return ("warned", "; ".join(what for _, what, _ in report.warnings)) if report.warnings else ("SILENT", "")
 
 
 def run(
@@ -290,7 +290,7 @@ def main(count, seed):
     logging.getLogger("smellkit").setLevel(logging.ERROR)
     began = time.monotonic()
     ends = run(count, seed=seed, progress=click.echo)
-    words = ", ".join(f"{ends[end]} {end}" for end in ("refused", "same", "told", "SILENT", "UNNAMED", "TRACEBACK"))
+    words = ", ".join(f"{ends[end]} {end}" for end in ("refused", "same", "warned", "SILENT", "UNNAMED", "TRACEBACK"))
     click.echo(f"{count} files broken in {time.monotonic() - began:.0f} s: {words}")
     sys.exit(1 if ends["SILENT"] or ends["UNNAMED"] or ends["TRACEBACK"] else 0)
 

@@ -65,12 +65,12 @@ def until(true, *, seconds=90):
 
 
 def kernels(folder):
-    """The kernels that run in `folder`."""
-    found = []
+    """The processes that run in `folder`."""
+    processes = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         if process.info["cwd"] == str(folder) and "ipykernel" in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 def test_parameters_are_read_without_running_anything(books):
@@ -150,8 +150,8 @@ def test_each_system_gets_its_own_data_set(tmp_path):
         "root/milling": {1: "root/milling"},
         "mine": {0: "mine"},
     }.items():
-        found = plan.data_folders(tmp_path / folder, {0: "smellnet", 1: "milling"})
-        assert found == {decade: {"data": str(tmp_path / name)} for decade, name in expected.items()}
+        folders = plan.data_folders(tmp_path / folder, {0: "smellnet", 1: "milling"})
+        assert folders == {decade: {"data": str(tmp_path / name)} for decade, name in expected.items()}
     assert plan.data_folders(None, {0: "smellnet"}) == {}
 
 

@@ -44,10 +44,10 @@ def answers(recordings=400, windows=5, classes=10, sharpness=3.0, seed=0):
 
 def test_the_temperature_undoes_overconfidence():
     scores, target, _ = answers()
-    found = fit_temperature(4 * scores, target)
-    assert 3.3 < found < 4.8
+    fitted = fit_temperature(4 * scores, target)
+    assert 3.3 < fitted < 4.8
     before = expected_calibration_error(softmax(4 * scores), target)
-    assert expected_calibration_error(softmax(4 * scores / found), target) < before / 2
+    assert expected_calibration_error(softmax(4 * scores / fitted), target) < before / 2
 
 
 def test_sets_hold_the_truth_in_nine_of_ten_new_recordings():
@@ -96,8 +96,8 @@ def test_a_calibration_is_learnt_for_a_fit_on_all_recordings():
     one, target, group = answers(2000, sharpness=3.0)
     two = one + 0.5 * np.eye(10)[target]  # knows a bit more
     few, many = calibrate(one, target, group), calibrate(two, target, group)
-    found = calibrate(two, target, group, few=(one, target, group), ahead=0.6)
-    assert found.temperature < many.temperature < few.temperature
+    fitted = calibrate(two, target, group, few=(one, target, group), ahead=0.6)
+    assert fitted.temperature < many.temperature < few.temperature
     alike = calibrate(two, target, group, few=(two, target, group), ahead=0.6)
     assert alike.quantile == pytest.approx(many.quantile)
 
@@ -111,8 +111,8 @@ def test_a_calibration_survives_its_manifest():
 def test_the_mean_of_windows_is_surer_as_far_as_they_err_apart():
     alike, target, group = answers(300, windows=8, sharpness=1.0)
     apart = alike + 2 * np.random.default_rng(1).normal(size=alike.shape)
-    found = [pooling(*growing(scores, target, group)) for scores in (alike, apart)]
-    assert found[0] == pytest.approx(0, abs=0.02) and found[1] > 0.3
+    fitted = [pooling(*growing(scores, target, group)) for scores in (alike, apart)]
+    assert fitted[0] == pytest.approx(0, abs=0.02) and fitted[1] > 0.3
     means, targets, windows = growing(apart, target, group)
     assert set(windows) == {1, 2, 4, 8} and len(means) == len(targets) == 4 * 300
     assert np.allclose(means[windows == 8], apart.reshape(300, 8, -1).mean(1))
@@ -147,11 +147,11 @@ def test_a_category_is_named_where_no_class_is_and_is_right_as_often_as_was_aske
     classes = ("almond", "pecans", "walnuts", "mint", "garlic", "dill", "apple", "pear", "kiwi", "mango")
     scores, target, _ = answers(sharpness=2.0)
     silent = Confidence(thresholds=Thresholds(0.99, 0.0))
-    found = with_categories(silent, 3 * scores, target, classes, precision=0.8)
+    fitted = with_categories(silent, 3 * scores, target, classes, precision=0.8)
     kinds = np.repeat([0, 1, 2], [3, 3, 4])
     sums = np.log(softmax(3 * scores) @ np.eye(3)[kinds])
-    p = softmax(sums / found.category_temperature)
-    named = p.max(1) >= found.category_least
+    p = softmax(sums / fitted.category_temperature)
+    named = p.max(1) >= fitted.category_least
     assert 0.05 < named.mean() < 1 and (p.argmax(1) == kinds[target])[named].mean() >= 0.8
-    assert found.category_temperature > 1.5  # the scores were three times too sharp
-    assert Confidence.of(found.asdict()) == found
+    assert fitted.category_temperature > 1.5  # the scores were three times too sharp
+    assert Confidence.of(fitted.asdict()) == fitted

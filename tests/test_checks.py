@@ -101,8 +101,8 @@ def test_a_file_without_a_fault_is_split_at_once_and_never_row_by_row(change, tm
 def test_quotes_are_read_as_the_standard_has_them(row, tmp_path):
     path = write(tmp_path / "smell.csv", b"note,NO2,CO\n" + row + b"\n")
     expected = pd.read_csv(path, dtype=str, keep_default_na=False).map(str.strip)
-    found = read_texts(path, columns=["note", "NO2", "CO"]).reset_index(drop=True)
-    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    table = read_texts(path, columns=["note", "NO2", "CO"]).reset_index(drop=True)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
 
 
 def test_others_are_read_when_broken_ones_are_to_be_skipped(tmp_path):

@@ -42,9 +42,19 @@ def test_every_row_of_the_tables_is_a_function(table):
     assert all(callable(options.resolve(address)) for address in table.values())
 
 
-def test_help_loads_no_torch():
-    code = "import sys\nfrom smellkit.cli import cli\ncli(['--help'], standalone_mode=False)\n"
-    code += "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+@pytest.mark.parametrize(
+    ("words", "absent"),
+    [
+        ("--help", {"torch", "pandas"}),
+        ("predict --help", {"torch", "pandas"}),
+        ("bench --help", {"torch"}),
+        ("neckwear play 5 --seconds 0.1", {"torch", "pandas"}),
+        ("neckwear ports", {"torch", "pandas"}),
+    ],
+)
+def test_who_asks_for_help_or_plays_a_scent_waits_for_no_torch(words, absent):
+    code = f"import sys\nfrom smellkit.cli import cli\ncli({words.split()}, standalone_mode=False)\n"
+    code += f"assert not {absent} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

@@ -223,9 +223,9 @@ def test_the_clock_of_a_machine_may_be_of_any_kind(kind, tmp_path):
     if kind == "twice":
         table = table.loc[np.repeat(table.index, 2)].reset_index(drop=True)
     table.to_parquet(path)
-    found = recordings.read_one(path)
+    table = recordings.read_one(path)
     drop = ["clock", "row"]
-    pd.testing.assert_frame_equal(found.drop(columns=drop), expected.drop(columns=drop))
+    pd.testing.assert_frame_equal(table.drop(columns=drop), expected.drop(columns=drop))
 
 
 def test_a_table_with_a_clock_is_read_by_it(tmp_path):

@@ -571,8 +571,8 @@ def test_a_port_where_nothing_answers_is_no_success():
     with PtyServer(device) as served:
         refused = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--port", served.port])
         assert refused.exit_code == 1 and "--blind" in str(refused.exception) and device.air == []
-        told = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--blind", "--port", served.port])
-        assert "Nothing answered" in told.output and "playing blind" in told.output
+        run = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--blind", "--port", served.port])
+        assert "Nothing answered" in run.output and "playing blind" in run.output
         assert [air.scent for air in device.air] == [3]
 
 
@@ -641,15 +641,15 @@ def test_a_virtual_device_on_tcp_hears_this_machine_alone():
 
 
 def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
-    told, (ours, device) = [], socket.socketpair()
-    watch = Watch(told.append)
+    orders, (ours, device) = [], socket.socketpair()
+    watch = Watch(orders.append)
     follow = {"do": "follow", "key": 1, "stop": frames.stop().hex(), "url": "", "name": "neck", "fd": True}
     watch.take(json.dumps(follow | {"telnet": False, "baud": 0}).encode(), [os.dup(ours.fileno())])
-    assert watch.order("because", "another") == [] and told == []
+    assert watch.order("because", "another") == [] and orders == []
     ordered = threading.Thread(target=watch.order, args=("because",))
     ordered.start()
     until(lambda: watch.ports[1].took)
-    assert told == [{"stop": "because", "keys": [1]}]
+    assert orders == [{"stop": "because", "keys": [1]}]
     watch.take(b'{"do": "taken"}', [])
     ordered.join()
     assert device.recv(1000) == frames.stop()  # one of three: the program sends the others

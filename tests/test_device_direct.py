@@ -69,16 +69,16 @@ def test_a_value_that_must_not_reach_the_device_makes_no_frame(call):
 
 def test_a_status_reply_gives_volts_channel_scent_and_what_is_left():
     (frame,) = direct.Parser().feed(bytes.fromhex("F5110100001108B806010200002710FE8155"))
-    assert frame.said() == direct.Said(3.68, 6, 0x0102, 10.0) and frame.said().battery == pytest.approx(10)
-    assert direct.Said(2.5, 0, 0, 0).battery == 0 and direct.Said(4.4, 0, 0, 0).battery == 100
-    assert direct.Said(3.225, 0, 0, 0).battery == pytest.approx(2.5)
+    assert frame.status() == direct.StatusReply(3.68, 6, 0x0102, 10.0) and frame.status().battery == pytest.approx(10)
+    assert direct.StatusReply(2.5, 0, 0, 0).battery == 0 and direct.StatusReply(4.4, 0, 0, 0).battery == 100
+    assert direct.StatusReply(3.225, 0, 0, 0).battery == pytest.approx(2.5)
 
 
 def test_packed_scents_are_read_and_a_refusal_is_none():
     reply = direct.Parser().feed(direct.reply(direct.CARTRIDGES, bytes.fromhex("123125")))[0]
     assert reply.scents() == (0x123, 0x125)
     refusal = direct.Parser().feed(direct.reply(direct.CARTRIDGES, b"\1"))[0]
-    assert refusal.scents() is None and refusal.said() is None
+    assert refusal.scents() is None and refusal.status() is None
 
 
 STREAM = b"".join(direct.reply(command, bytes(range(n))) for n, command in enumerate(sorted(direct.COMMANDS)))
@@ -89,13 +89,13 @@ def test_any_chunking_gives_the_same_frames_and_drops(noise, sizes):
     stream = noise + STREAM + noise
     whole = direct.Parser()
     frames_of_one = whole.feed(stream) + whole.expire()
-    pieces, found, rest = direct.Parser(), [], stream
+    pieces, parsed, rest = direct.Parser(), [], stream
     for size in [*sizes, len(stream)]:
-        found += pieces.feed(rest[:size])
+        parsed += pieces.feed(rest[:size])
         rest = rest[size:]
-    found += pieces.expire()
-    assert found == frames_of_one and pieces.dropped == whole.dropped and pieces.errors == whole.errors
-    assert whole.dropped + sum(len(frame.raw) for frame in found) == len(stream)
+    parsed += pieces.expire()
+    assert parsed == frames_of_one and pieces.dropped == whole.dropped and pieces.errors == whole.errors
+    assert whole.dropped + sum(len(frame.raw) for frame in parsed) == len(stream)
 
 
 def test_every_single_bit_flip_is_rejected():

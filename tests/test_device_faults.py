@@ -182,7 +182,7 @@ def test_a_device_plugged_in_again_while_its_terminal_hangs_up_is_there_again(tm
 
 
 def test_d8_two_thousand_replugs_on_other_paths_are_all_found_again_and_silenced_first():
-    world, draw, found = World(), random.Random(8), 0
+    world, draw, cases = World(), random.Random(8), 0
     for turn in range(2000):
         if turn % 4 == 0 and world.neck.status().connected:
             world.neck.play(1 + turn % 12, seconds=20)
@@ -192,11 +192,11 @@ def test_d8_two_thousand_replugs_on_other_paths_are_all_found_again_and_silenced
         heard = len(world.device.received)
         world.device.plug()
         world.clock.sleep(2.5)  # the cap of the back-off, and the burst
-        found += world.neck.status().connected
+        cases += world.neck.status().connected
         after = [raw for _, raw in world.device.received[heard:]]
         assert after == [frames.wake(), *[frames.stop()] * 3]
         assert not world.device.emitting
-    assert found == 2000
+    assert cases == 2000
 
 
 def test_d8_on_a_real_terminal_the_link_name_is_followed_to_the_new_path(tmp_path):

@@ -55,12 +55,12 @@ def build(row):
 
 
 def parse(stream, sizes=None):
-    parser, found, at = Parser(), [], 0
+    parser, parsed, at = Parser(), [], 0
     for size in sizes or [len(stream)]:
-        found += parser.feed(stream[at : at + size])
+        parsed += parser.feed(stream[at : at + size])
         at += size
-    found += parser.feed(stream[at:])
-    return found + parser.expire(), parser
+    parsed += parser.feed(stream[at:])
+    return parsed + parser.expire(), parser
 
 
 @pytest.mark.parametrize("built, hexed", VENDOR.items(), ids=lambda value: value if isinstance(value, str) else "")
@@ -83,9 +83,9 @@ def test_every_golden_request_is_built_and_one_above_65_seconds_is_refused():
 def test_every_golden_stream_gives_its_frames_errors_and_drops(size):
     for row in golden("decode"):
         stream = bytes.fromhex(row["stream_hex"])
-        found, parser = parse(stream, [size] * (len(stream) // size))
-        assert len(found) == len(row["expected_frames"]), row["id"]
-        for frame, expected in zip(found, row["expected_frames"], strict=True):
+        parsed, parser = parse(stream, [size] * (len(stream) // size))
+        assert len(parsed) == len(row["expected_frames"]), row["id"]
+        for frame, expected in zip(parsed, row["expected_frames"], strict=True):
             assert frame.command == int(expected["cmd"], 16)
             assert frame.value == expected.get("value")
             assert frame.channel == expected.get("channel")
@@ -138,15 +138,15 @@ def test_a_bad_sum_shows_both_sums():
 
 def test_an_inner_frame_is_never_reported_as_an_outer_one():
     inner = D1[4:-3]
-    found, parser = parse(inner)
-    assert found == [] and parser.dropped == len(inner)
+    parsed, parser = parse(inner)
+    assert parsed == [] and parser.dropped == len(inner)
 
 
 def test_a_wrong_inner_sum_is_a_fault_of_its_own_and_drops_nothing():
     body = bytes([0xD1, 0, 0x18]) + D1[4:-5] + bytes([D1[-5] ^ 1, 0x55])
     stream = b"\xf5" + body + frames.checksum(body).to_bytes(2, "big") + b"\x55"
-    found, parser = parse(stream)
-    assert found == [] and parser.errors == ["inner_checksum"] and parser.dropped == 0
+    parsed, parser = parse(stream)
+    assert parsed == [] and parser.errors == ["inner_checksum"] and parser.dropped == 0
 
 
 def test_a_false_length_does_not_swallow_the_reply_behind_it():
@@ -172,9 +172,9 @@ def test_the_faults_kept_are_bounded():
 
 def test_the_firmwares_side_reads_every_request_with_the_same_parser():
     parser = Parser(REQUESTS)
-    found = parser.feed(b"".join(VENDOR))
-    assert [frame.raw for frame in found] == list(VENDOR)
-    assert [frame.inner.function for frame in found if frame.inner] == [0x71, 0x02, 0x01, 0x01, 0x22]
+    parsed = parser.feed(b"".join(VENDOR))
+    assert [frame.raw for frame in parsed] == list(VENDOR)
+    assert [frame.inner.function for frame in parsed if frame.inner] == [0x71, 0x02, 0x01, 0x01, 0x22]
     assert parser.errors == []
 
 
@@ -209,8 +209,8 @@ def test_any_chunking_gives_the_same(stream, sizes):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(good, min_size=1, max_size=5))
 def test_good_frames_all_come_through_and_nothing_is_dropped(sent):
-    found, parser = parse(b"".join(sent))
-    assert [frame.raw for frame in found] == sent and parser.dropped == 0 and parser.errors == []
+    parsed, parser = parse(b"".join(sent))
+    assert [frame.raw for frame in parsed] == sent and parser.dropped == 0 and parser.errors == []
 
 
 @pytest.mark.parametrize("sent", [A7, bytes.fromhex("F5A60000A655"), bytes.fromhex("F5A7F5019C55"), D1])
@@ -218,8 +218,8 @@ def test_every_single_bit_flip_of_a_known_frame_is_rejected(sent):
     for bit in range(len(sent) * 8):
         flipped = bytearray(sent)
         flipped[bit // 8] ^= 1 << bit % 8
-        found, parser = parse(bytes(flipped))
-        assert found == [] and parser.errors, bit
+        parsed, parser = parse(bytes(flipped))
+        assert parsed == [] and parser.errors, bit
 
 
 @settings(max_examples=300, deadline=None)
@@ -228,8 +228,8 @@ def test_every_single_bit_flip_is_rejected(sent, data):
     bit = data.draw(st.integers(0, len(sent) * 8 - 1))
     flipped = bytearray(sent)
     flipped[bit // 8] ^= 1 << bit % 8
-    found, parser = parse(bytes(flipped))
-    assert all(frame.raw not in (sent, bytes(flipped)) for frame in found)
+    parsed, parser = parse(bytes(flipped))
+    assert all(frame.raw not in (sent, bytes(flipped)) for frame in parsed)
     assert parser.errors
 
 

@@ -81,8 +81,8 @@ def test_references_are_at_most_half_of_a_gas_and_never_tested():
     chosen = drift.references(target, 10, seed=0)
     assert (np.bincount(target[chosen]) == [2, 10]).all()
     batches = {number: aged(number, rows=4) for number in (1, 2, 6)}
-    found = drift.tested(batches, drift.plain, 1, numbers=[6], after=6, count=2)
-    assert len(found["batch 6"].groups) == 6 * 2
+    result = drift.tested(batches, drift.plain, 1, numbers=[6], after=6, count=2)
+    assert len(result["batch 6"].groups) == 6 * 2
 
 
 def test_a_simulated_day_keeps_the_signs_and_moves_one_half_only():

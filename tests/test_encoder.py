@@ -46,13 +46,12 @@ def test_differences_and_level_free_windows_do_not_see_the_level():
 
 
 def test_conductance_forgets_the_level_of_drifting_sensors_alone():
-    rows = np.full((1, 5, 6), 300.0)
-    seen = conductance(rows, recordings.GAS)
-    assert (seen[..., :4] != 0).all()
-    assert (seen[..., 4:] == 0).all()
+    seen = conductance(np.full((1, 6, 5), 300.0), recordings.GAS)
+    assert (seen[:, :4] != 0).all()
+    assert (seen[:, 4:] == 0).all()
     assert np.allclose(log_conductance(np.array([0.0, 341, 1023]), offset=0, least=1)[[0, 2]], [-6.9295, 6.9295])
     assert log_conductance(341.0, offset=0) == pytest.approx(np.log(0.5))
-    assert np.isfinite(conductance(np.array([[[0.0, 1023, 65535, 0, 0, 65535]]]), recordings.GAS)).all()
+    assert np.isfinite(conductance(np.array([[[0.0], [1023], [65535], [0], [0], [65535]]]), recordings.GAS)).all()
 
 
 def test_validation_holds_out_whole_recordings():
@@ -105,24 +104,24 @@ def test_recordings_shorter_than_a_window_are_counted_or_refused():
 @pytest.mark.parametrize("options", [{"jitter": 0.1}, {"scale": 0.3}, {"gain": 0.3}, {"sensor_dropout": 0.5}])
 def test_each_augmentation_changes_windows_and_keeps_targets(options):
     batch = {"window": torch.randn(16, 50, 6).cumsum(1), "target": torch.arange(16) % 3}
-    found = augment(batch, EncoderConfig(representation="absolute", **options), 3)
-    assert found["window"].shape == (16, 50, 6)
-    assert not torch.equal(found["window"], batch["window"])
-    assert torch.equal(found["target"], batch["target"])
+    result = augment(batch, EncoderConfig(representation="absolute", **options), 3)
+    assert result["window"].shape == (16, 50, 6)
+    assert not torch.equal(result["window"], batch["window"])
+    assert torch.equal(result["target"], batch["target"])
     assert torch.equal(augment(batch, EncoderConfig(), 3)["window"], batch["window"])
 
 
 def test_mixup_mixes_targets_in_the_same_shares():
     batch = {"window": torch.ones(8, 5, 2) * torch.arange(8).reshape(8, 1, 1), "target": torch.arange(8)}
-    found = augment(batch, EncoderConfig(mixup=1.0), 8)
-    assert torch.allclose(found["target"].sum(1), torch.ones(8))
-    assert torch.allclose((found["target"] * torch.arange(8)).sum(1), found["window"][:, 0, 0], atol=1e-4)
+    result = augment(batch, EncoderConfig(mixup=1.0), 8)
+    assert torch.allclose(result["target"].sum(1), torch.ones(8))
+    assert torch.allclose((result["target"] * torch.arange(8)).sum(1), result["window"][:, 0, 0], atol=1e-4)
 
 
 def test_pooling_averages_the_windows_of_a_recording():
     logits = torch.tensor([[3.0, 0.0], [0.0, 1.0], [1.0, 0.0]])  # the second window alone is wrong
-    found = score({"logits": logits}, {"target": torch.tensor([0, 0, 0]), "recording": torch.tensor([4, 4, 9])})
-    assert found["recording"] == 1 and found["accuracy"] == pytest.approx(2 / 3)
+    result = score({"logits": logits}, {"target": torch.tensor([0, 0, 0]), "recording": torch.tensor([4, 4, 9])})
+    assert result["recording"] == 1 and result["accuracy"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +154,8 @@ def test_a_rebuilt_window_has_exactly_the_strict_differences_and_sees_nothing_el
 def test_slow_curves_come_back_from_their_differences():
     time = np.linspace(0, 1, 125)[None, :, None]
     curve = 300 + 80 * time**2 + 20 * np.sin(4 * time)
-    found = Protocol("rebuilt", ("CO",)).represent(curve)
-    assert np.abs(found - (curve - curve[:, :1])).max() < 0.5
+    result = Protocol("rebuilt", ("CO",)).represent(curve)
+    assert np.abs(result - (curve - curve[:, :1])).max() < 0.5
 
 
 def test_changed_windows_keep_their_targets_and_change_every_time():

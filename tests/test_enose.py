@@ -197,7 +197,7 @@ def test_a_port_that_is_none_is_refused_with_its_name(port):
 def test_a_virtual_board_of_any_nose_is_read_over_tcp(name):
     with Board(nose=name, rate=100) as board, TcpServer(board) as server, Nose(server.port, nose=name) as nose:
         assert len([nose.read() for _ in range(20)]) == 20
-        assert name != "opensmell" or nose.status()["told"]["sensors"] == "6"
+        assert name != "opensmell" or nose.status()["info"]["sensors"] == "6"
 
 
 def test_rows_come_over_tcp_too():
@@ -306,7 +306,7 @@ def test_every_nose_is_read_on_every_wire(name, wire):
         assert nose.description.name == name and len(rows[0].values) == len(nose.columns)
         assert len({row.values for row in rows}) > 5
         if wire == "osm":
-            wait(lambda: nose.status()["told"].get("rate") == 200)
+            wait(lambda: nose.status()["info"].get("rate") == 200)
     assert "columns" not in nose.status()["dropped"]
 
 
@@ -314,8 +314,8 @@ def test_what_an_opensmell_board_says_of_itself_is_kept():
     lines = Lines("opensmell")
     lines.feed(b"INFO,rig-7,1.2.0,6,interval_ms=500\nOSM,1,2,3,4,5,6\nCAL,2,10.5\nERR,3,heater off\nPING\n")
     assert lines.feed(b"OSM,1,2,3,4,5,6\n") == [(1, 2, 3, 4, 5, 6)]
-    assert (lines.told["device"], lines.told["rate"], lines.told["r0"]) == ("rig-7", 2.0, {"2": "10.5"})
-    assert lines.told["error"] == "3 heater off" and lines.dropped == {"error of the board": 1}
+    assert (lines.info["device"], lines.info["rate"], lines.info["r0"]) == ("rig-7", 2.0, {"2": "10.5"})
+    assert lines.info["error"] == "3 heater off" and lines.dropped == {"error of the board": 1}
 
 
 def test_a_board_that_says_it_has_another_number_of_sensors_is_refused():

@@ -66,8 +66,8 @@ def test_a_mixture_of_thirds_adds_up_to_one():
 def test_two_senses_that_agree_overrule_a_third_that_is_sure(odd):
     one, other = np.eye(12)[4], np.eye(12)[9]
     belief = smells(other if odd == "smell" else one)
-    told = [EXPERTS.seen(sense, shows(9 if odd == sense else 4)) for sense in ("picture", "text")]
-    assert EXPERTS.decide(EXPERTS.fuse(belief, *told))[0].argmax() == 4
+    shown = [EXPERTS.seen(sense, shows(9 if odd == sense else 4)) for sense in ("picture", "text")]
+    assert EXPERTS.decide(EXPERTS.fuse(belief, *shown))[0].argmax() == 4
 
 
 def test_pictures_tell_what_is_there_and_the_smell_how_much():

@@ -31,21 +31,21 @@ def windows(count=8, steps=100, channels=6, seed=0):
 
 @pytest.mark.parametrize(("steps", "channels"), [(100, 6), (125, 6), (125, 4), (60, 1)])
 def test_every_feature_has_a_name(steps, channels):
-    found = summarise(windows(steps=steps, channels=channels))
+    features = summarise(windows(steps=steps, channels=channels))
     called = names(steps, GAS[:channels])
-    assert found.shape == (8, len(called))
+    assert features.shape == (8, len(called))
     assert len(set(called)) == len(called)
-    assert torch.isfinite(found).all()
+    assert torch.isfinite(features).all()
 
 
 def test_features_say_what_their_names_say():
     x = windows()
-    found = dict(zip(names(100, GAS), summarise(x).T, strict=True))
-    assert torch.allclose(found["VOC: mean"], x[:, :, 2].mean(1), atol=1e-4)
-    assert torch.allclose(found["CO: quantile 1"], x[:, :, 3].amax(1))
-    assert torch.allclose(found["LPG: deviation"], x[:, :, 5].std(1, unbiased=False), atol=1e-4)
+    features = dict(zip(names(100, GAS), summarise(x).T, strict=True))
+    assert torch.allclose(features["VOC: mean"], x[:, :, 2].mean(1), atol=1e-4)
+    assert torch.allclose(features["CO: quantile 1"], x[:, :, 3].amax(1))
+    assert torch.allclose(features["LPG: deviation"], x[:, :, 5].std(1, unbiased=False), atol=1e-4)
     pair = np.corrcoef(x[0, :, 0], x[0, :, 4])[0, 1]
-    assert float(found["NO2, Alcohol: correlation"][0]) == pytest.approx(pair, abs=1e-4)
+    assert float(features["NO2, Alcohol: correlation"][0]) == pytest.approx(pair, abs=1e-4)
     line = torch.linspace(0, 5, 100).reshape(1, 100, 1).expand(1, 100, 6)
     assert dict(zip(names(100, GAS), summarise(line)[0], strict=True))["VOC: noise"] < 1e-3
 

@@ -189,8 +189,8 @@ def test_the_nearest_path_counts_only_where_the_path_is_known():
     assert torch.allclose(nearest(flat, paths_known[:2] * 0), flat)
     assert nearest(flat, paths_known[[12, 12]]).argmax(dim=1).tolist() == [0, 0]  # number 12, which begins between
     away = torch.tensor([100.0, 0, 0])
-    told = PathKNN(torch.stack([paths_known[0], paths_known[0] + 1]), torch.arange(2), torch.tensor([False, True]))
-    assert told(flat, paths_known[[0, 0]] + 1 + away).argmax(dim=1).tolist() == [0, 0]  # too far to believe the nearer
+    known = PathKNN(torch.stack([paths_known[0], paths_known[0] + 1]), torch.arange(2), torch.tensor([False, True]))
+    assert known(flat, paths_known[[0, 0]] + 1 + away).argmax(dim=1).tolist() == [0, 0]  # too far to believe the nearer
 
 
 def test_scores_count_by_place_and_by_kind():
@@ -247,9 +247,9 @@ def test_the_operation_tells_apart_only_recordings_that_run_the_same_program():
     hmm = ProgramHMM(*map(torch.tensor, (lines, operations, ([True] + [False] * 3) * 3)))
     seen = torch.zeros(4, dtype=torch.bool)
     alone = torch.nn.functional.one_hot(torch.arange(4), 8) * 0.5 + 0.0625
-    told = torch.full((4, 9), 0.01)
-    told[:, 1], told[:, 2] = 0.04, 0.89  # levels of the third, lines of the others
-    line, operation = hmm(alone, told, seen=seen)
+    known = torch.full((4, 9), 0.01)
+    known[:, 1], known[:, 2] = 0.04, 0.89  # levels of the third, lines of the others
+    line, operation = hmm(alone, known, seen=seen)
     assert line.argmax(dim=1).tolist() == lines[:4] and (operation.argmax(dim=1) == 1).all()
 
 
@@ -265,8 +265,8 @@ def test_a_whole_run_is_known_by_its_length_and_half_a_run_is_not_taken_for_a_sh
     alone, unseen = torch.full((10, 30), 1 / 30), torch.zeros(10, dtype=torch.bool)
     flat = torch.full((10, 9), 1 / 9)
     assert hmm(alone, flat, seen=unseen, run=True)[0].argmax(dim=1).tolist() == [*range(20, 30)]
-    told = torch.nn.functional.one_hot(torch.arange(10), 30) * 0.7 + 0.01
-    assert hmm(told, flat, seen=unseen)[0].argmax(dim=1).tolist() == [*range(10)]
+    known = torch.nn.functional.one_hot(torch.arange(10), 30) * 0.7 + 0.01
+    assert hmm(known, flat, seen=unseen)[0].argmax(dim=1).tolist() == [*range(10)]
 
 
 def test_a_window_whose_position_was_seen_keeps_its_own_line():
@@ -297,10 +297,10 @@ def test_a_followed_window_is_the_likeliest_line_whatever_it_would_write_by_itse
     machine = data.load()
     windows = machine.take(machine.windows["row"].to_numpy()[:6])
     fourth = torch.nn.functional.one_hot(torch.full((6,), 3), len(predictor.model.grammar)).float()
-    told = replace(predictor, hmm=lambda line, operation, **_: (fourth, operation))
+    known = replace(predictor, hmm=lambda line, operation, **_: (fourth, operation))
     wanted = predictor.model.grammar.texts[3]
-    assert [one.line for one in told.predict(windows, context="recording")] == [wanted] * 6
-    assert [one.line for one in told.predict(windows)] != [wanted] * 6
+    assert [one.line for one in known.predict(windows, context="recording")] == [wanted] * 6
+    assert [one.line for one in known.predict(windows)] != [wanted] * 6
 
 
 def test_weights_of_something_else_are_refused(packed, tmp_path):

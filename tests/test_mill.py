@@ -20,7 +20,7 @@ def folder(tmp_path):
     random = np.random.default_rng(1)
     for number in range(1, 7):
         line = np.repeat([7, 9, 12, 14, 0, 9], 10)
-        table = pd.DataFrame(random.normal(0, 0.01, (60, len(mill.CHANNELS))), columns=list(mill.CHANNELS))
+        table = pd.DataFrame(random.normal(0, 0.01, (60, len(mill.AXIS_CHANNELS))), columns=list(mill.AXIS_CHANNELS))
         table["X1_CurrentFeedback"] += line
         table[mill.PROGRAM], table[mill.PROCESS] = 1.0, np.where(line > 9, "end", "Prep")
         table[mill.LINE] = np.where(np.arange(60) % 10 == 0, mill.TICK, line).astype(float)
@@ -43,7 +43,7 @@ def test_trees_name_the_line_of_an_experiment_that_they_never_saw(folder):
 
 def test_what_is_hidden_is_not_seen(folder):
     blocks = mill.read(folder)
-    assert mill.columns(blocks, "all").shape[1] == 4 * len(mill.CHANNELS) == 176
+    assert mill.columns(blocks, "all").shape[1] == 4 * len(mill.AXIS_CHANNELS) == 176
     assert mill.columns(blocks, "no position").shape[1] == 176 - 4 * 8
     assert mill.columns(blocks, "drives alone").shape[1] == 4 * 20
 

@@ -287,10 +287,10 @@ def test_the_bench_counts_what_is_wrong_with_the_files_and_keeps_earlier_parts(t
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="SMELLKIT_DATA is not set: no real recordings here")
 def test_copies_and_misnamed_folders_of_the_real_data_are_counted():
-    found = mixture_bench.describe(REAL, splits=["test_unseen"])["test_unseen"]
-    assert found["copies"] == 16
-    assert found["in a folder of another name"] == 16  # garlic50_banan50, and cumin80_peach20 with other recordings
-    assert found["synthetic"] == 0
+    result = mixture_bench.describe(REAL, splits=["test_unseen"])["test_unseen"]
+    assert result["copies"] == 16
+    assert result["in a folder of another name"] == 16  # garlic50_banan50, and cumin80_peach20 with other recordings
+    assert result["synthetic"] == 0
 
 
 def test_a_day_and_its_combinations_are_left_out_together():

@@ -60,8 +60,8 @@ def test_an_error_of_the_kit_is_told_in_a_notebook_without_the_way_that_led_ther
         shell.run_cell(
             "from smellkit import options\noptions.check(['bananna'], ['banana'], 'There is no recording of')"
         )
-    told = "OptionError: There is no recording of 'bananna'\n  Try: did you mean banana?"
-    assert seen.stdout.strip() == told
+    message = "OptionError: There is no recording of 'bananna'\n  Try: did you mean banana?"
+    assert seen.stdout.strip() == message
 
 
 def test_parameters_and_scores_are_in_the_run_folder_which_is_named(folder, capsys):

@@ -118,8 +118,8 @@ def test_references_of_today_repair_a_nose_that_drifted(learnt, folder, tmp_path
         target = tmp_path / ("today" if file.stem[-1] in "12" else "later") / file.parent.name / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(target, index=False)
-    told = calibration.repair(tmp_path / "today", out=tmp_path / "fixed", using=place)
-    assert "6 references of 3 classes" in told and "now" in told
+    text = calibration.repair(tmp_path / "today", out=tmp_path / "fixed", using=place)
+    assert "6 references of 3 classes" in text and "now" in text
     right = {}
     for name, weights in {"before": place, "after": tmp_path / "fixed"}.items():
         smell = SubstanceSmell.load(weights)

@@ -69,25 +69,25 @@ def test_three_senses_say_more_than_one(pipeline, table):
 
 
 def test_shipped_weights_take_a_recording_a_picture_and_a_text():
-    found = Pipeline.load()(
+    answer = Pipeline.load()(
         picture=list_pictures().query("scent == 'pear'")["file"].iloc[0], text="green and watery, a pear"
     )
-    assert found.name == "pear" and not found.abstains
-    assert found.evidence["text"].shares["pear"] > 0.5 and 0 < found.evidence["text"].trust <= 1
+    assert answer.name == "pear" and not answer.abstains
+    assert answer.evidence["text"].shares["pear"] > 0.5 and 0 < answer.evidence["text"].trust <= 1
 
 
 def test_several_pictures_of_one_scene_are_taken_together():
     pipeline = Pipeline.load()
     pictures = [list_pictures().query("scent == @name")["file"].iloc[0] for name in ("banana", "garlic")]
-    found = pipeline(picture=pictures)
-    assert {name for name, share in found.beta.items() if share > 0.1} == {"banana", "garlic"}
-    assert not found.mixture_reason
+    answer = pipeline(picture=pictures)
+    assert {name for name, share in answer.beta.items() if share > 0.1} == {"banana", "garlic"}
+    assert not answer.mixture_reason
 
 
 def test_a_text_that_is_like_nothing_known_is_left_out():
-    found = Pipeline.load()(text="1234 5678 9999")
-    assert found.evidence["text"].trust == 0
-    assert "like nothing" in found.reason and found.mixture_reason
+    answer = Pipeline.load()(text="1234 5678 9999")
+    assert answer.evidence["text"].trust == 0
+    assert "like nothing" in answer.reason and answer.mixture_reason
 
 
 def test_nothing_to_recognise_is_refused(pipeline):
@@ -146,8 +146,8 @@ def test_a_sense_that_is_not_trusted_changes_nothing(pipeline):
 
 
 def test_a_substance_that_the_player_has_not_is_none_of_the_twelve_beside_a_text_too(pipeline, table):
-    found = pipeline(of(table, "mint"), text="cool and fresh")
-    assert found.reason and found.mixture_reason
+    answer = pipeline(of(table, "mint"), text="cool and fresh")
+    assert answer.reason and answer.mixture_reason
 
 
 def test_a_recording_says_by_its_columns_which_board_it_is_of():

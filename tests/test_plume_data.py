@@ -20,7 +20,7 @@ from smellkit.cli import cli
 from smellkit.errors import DataError, OptionError
 from smellkit.plume import CLASSES, GASES
 from smellkit.plume import annotations as tables
-from smellkit.plume.annotations import COLUMNS
+from smellkit.plume.annotations import COLUMNS, VIDEO
 from smellkit.simulate import plume as simulate
 from smellkit.study.plume import baselines, splits, survey
 from smellkit.study.plume import data as samples
@@ -58,13 +58,13 @@ def videos_in(pairs) -> set[str]:
 
 
 def frames_of(rows) -> pd.DataFrame:
-    """A table of annotations from (gas, pH, original, augmentation)."""
+    """A table of annotations from (gas, pH, original, augmentation), of which each original is a video."""
     return pd.DataFrame(
         [
-            (f"f/{gas}-{o}-{a}.png", f"m/{gas}-{o}-{a}.png", gas, ph, PH[ph], CLASSES[PH[ph]], f"o{o}", a)
+            (f"f/{gas}-{o}-{a}.png", f"m/{gas}-{o}-{a}.png", gas, ph, PH[ph], CLASSES[PH[ph]], f"o{o}", a, f"v{o}", a)
             for gas, ph, o, a in rows
         ],
-        columns=list(COLUMNS),
+        columns=[*COLUMNS, *VIDEO],
     )
 
 

@@ -135,3 +135,13 @@ def test_a_broken_picture_and_an_unknown_split_are_named(tmp_path, videos):
     table.to_parquet(file)
     with pytest.raises(DataError, match="parquet"):
         public.read(tmp_path, size=(24, 32))
+
+
+def test_frames_of_a_public_video_are_seen_beside_each_other(tmp_path, videos):
+    gasformer(tmp_path, videos)
+    task = public.PublicTask(data=str(tmp_path), model="plumenet", height=36, videos=0.5)
+    shown = task.load()["test"]
+    batch = shown.__getitems__(range(len(shown)))
+    assert batch["ch4_motion"].flatten(1).any(dim=1).all() and not batch["co2_motion"].any()
+    alone = public.PublicTask(data=str(tmp_path), model="plumenet", height=36).load()["test"]
+    assert "ch4_motion" not in alone.__getitems__([0])

@@ -67,13 +67,17 @@ def test_weights_and_the_true_emission_are_scored_on_every_simulator(tmp_path, m
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.setattr(worlds, "PAIRS", 9)
+    monkeypatch.setattr(worlds, "VIDEOS", 3)
     torch.set_num_threads(1)
-    rows = worlds.travel("plume", worlds=["cone"], progress=lambda line: None)["rows"]
-    assert set(rows) == {"shipped weights", worlds.EMISSION}
-    assert all(set(row) == {*worlds.OWN, "cone"} for row in rows.values())
+    result = worlds.travel("plume", worlds=["cone"], progress=lambda line: None)
+    rows, seen, alone = result["rows"], "shipped weights, videos", "shipped weights, frames of videos"
+    assert set(rows) == {"shipped weights", seen, alone, worlds.EMISSION}
+    assert all(set(rows[name]) == {*worlds.OWN, "cone"} for name in ("shipped weights", worlds.EMISSION))
+    gain, both = result["videos"]["cone"]["miou"], [rows[name]["cone"]["miou"]["value"] for name in (seen, alone)]
+    assert gain["low"] <= gain["value"] <= gain["high"] and gain["value"] == pytest.approx(both[0] - both[1])
     assert rows[worlds.EMISSION]["cone"]["balanced"]["value"] > 0.5
     miou = rows["shipped weights"]["cone"]["miou"]
     assert miou["low"] <= miou["value"] <= miou["high"]
-    assert set(options.resolve(score.TESTED["plume"].outcomes)("")) == {
-        f"simulator {world}" for world in (*worlds.OWN, *WORLDS)
-    }
+    films = {f"simulator {world}, videos" for world in (worlds.OWN[0], *WORLDS)}
+    scored = {f"simulator {world}" for world in (*worlds.OWN, *WORLDS)}
+    assert set(options.resolve(score.TESTED["plume"].outcomes)("")) == scored | films

@@ -92,11 +92,11 @@ def test_links_to_the_code_appear_with_its_address_alone(tmp_path):
     file.write_text('website: {repo-url: ""}\n')
     assert set(links(file).values()) == {""}
     file.write_text("website: {repo-url: https://github.com/someone/smellkit}\n")
-    found = links(file)
-    assert "mybinder.org/v2/gh/someone/smellkit/main" in found["open"]
-    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in found["open"]
+    addresses = links(file)
+    assert "mybinder.org/v2/gh/someone/smellkit/main" in addresses["open"]
+    assert "colab.research.google.com/github/someone/smellkit/blob/main/notebooks/00" in addresses["open"]
     workflow = "actions/workflows/tests.yml"
-    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in found["badges"]
+    assert f"https://github.com/someone/smellkit/{workflow}/badge.svg" in addresses["badges"]
     assert (paths.HOME / ".github" / workflow.removeprefix("actions/")).exists()
 
 

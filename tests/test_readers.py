@@ -135,14 +135,14 @@ def test_a_copy_is_left_out_and_told(tmp_path, nose):
     report = Report()
     _, table = read_folder(put(tmp_path, "tea_2.csv", text()), nose, report=report)
     assert table["file"].unique().tolist() == ["tea_1.csv"]
-    assert "a copy of a recording (tea_1.csv)" in report.told[0][1]
+    assert "a copy of a recording (tea_1.csv)" in report.warnings[0][1]
 
 
 def test_faster_rows_are_resampled_slower_ones_refused_and_a_gap_is_a_jump(tmp_path, nose):
     report = Report()
     _, table = read_folder(put(tmp_path, "tea.csv", text(clock=lambda row: 250 * row)), nose, report=report)
     assert len(table) == 30 and np.allclose(table["MQ3"], ROWS[::2, 0])
-    assert "4 rows a second resampled to 2" in report.told[0][1]
+    assert "4 rows a second resampled to 2" in report.warnings[0][1]
     with pytest.raises(DataError, match=r"expected 2 rows a second, found 1 rows a second"):
         read_folder(put(tmp_path, "tea.csv", text(clock=lambda row: 1000 * row)), nose)
     _, table = read_folder(put(tmp_path, "tea.csv", text(clock=lambda row: 500 * row + 90_000 * (row > 20))), nose)
@@ -157,7 +157,7 @@ def test_readings_that_mean_none_are_filled_in_or_cut(tmp_path, nose):
     )
     assert np.allclose(table["MQ3"], np.delete(ROWS[:, 0], np.s_[30:40]))
     assert np.flatnonzero(np.diff(table["step"]) != 1).tolist() == [29]
-    assert [count for _, _, count in report.told] == [2, 10]
+    assert [count for _, _, count in report.warnings] == [2, 10]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_point_between_thousands_is_refused_and_other_broken_counts_are_told(t
         read_folder(put(tmp_path, "tea.csv", text(rows)), nose)
     rows[:, 1] = 3.3 * ROWS[:, 1] / 1023
     read_folder(put(tmp_path, "tea.csv", text(rows)), nose, report=report)
-    assert "counts that are no whole numbers (MQ135)" in report.told[0][1]
+    assert "counts that are no whole numbers (MQ135)" in report.warnings[0][1]
 
 
 def test_columns_that_change_places_on_the_way_are_refused(tmp_path, nose):
@@ -227,7 +227,7 @@ def test_many_torn_rows_are_refused_and_a_few_are_told(tmp_path, nose):
     report = Report()
     torn = text().replace("5000,310,490,1013.25", "5000,310,4")
     _, table = read_folder(put(tmp_path, "tea.csv", torn), nose, report=report)
-    assert len(table) == 60 and "torn rows (the first: line 12): left out" in report.told[0][1]
+    assert len(table) == 60 and "torn rows (the first: line 12): left out" in report.warnings[0][1]
     for row in range(20, 30):
         torn = torn.replace(f"{500 * row},{300 + row},", f"{500 * row},")
     with pytest.raises(DataError, match="line 12: expected 4 fields, found 3 in '5000,310,4', and 10 more"):
@@ -281,7 +281,7 @@ def test_of_two_rates_the_slower_is_taken_and_the_faster_resampled(tmp_path, nos
         put(tmp_path, "b_1.csv", text(clock=lambda row: 2000 * row)), replace(nose, rate=None), report=report
     )
     assert described.rate == 0.5 and table.groupby("file").size().tolist() == [15, 60]
-    assert "2 rows a second resampled to 0.5" in report.told[0][1]
+    assert "2 rows a second resampled to 0.5" in report.warnings[0][1]
 
 
 def test_smellnets_board_is_known_by_its_columns(sample):
@@ -392,7 +392,7 @@ def test_a_bme688_logger_that_writes_pascal_is_converted_and_told(tmp_path):
     report = Report()
     _, table = read_folder(put(tmp_path, "tea.csv", "\n".join([names, *rows])), report=report)
     assert table["Pressure"].eq(1013.25).all() and len(table) == 3
-    assert any("Pressure: pascal, as the file says, taken as hectopascal" in what for _, what, _ in report.told)
+    assert any("Pressure: pascal, as the file says, taken as hectopascal" in what for _, what, _ in report.warnings)
 
 
 def test_libsvm_rows_are_features_and_a_file_is_a_session(tmp_path):
@@ -404,11 +404,11 @@ def test_libsvm_rows_are_features_and_a_file_is_a_session(tmp_path):
 
 
 def test_opensmells_json_tells_substance_session_and_units(tmp_path):
-    told = {"substance": "green-tea", "session_date": "2026-06-15", "sampling_rate_hz": 2.0,
+    described = {"substance": "green-tea", "session_date": "2026-06-15", "sampling_rate_hz": 2.0,
             "sensor_units": {"sensor_1": "voltage", "sensor_2": "adc"}}  # fmt: skip
     rows = "\n".join(f"{1 + n / 100:.2f},{500 + n}" for n in range(20))
     folder = put(tmp_path, "green-tea_rig_2026-06-15.csv", f"sensor_1,sensor_2\n{rows}\n")
-    put(tmp_path, "green-tea_rig_2026-06-15.json", json.dumps(told))
+    put(tmp_path, "green-tea_rig_2026-06-15.json", json.dumps(described))
     nose, table = read_folder(folder)
     assert nose.rate == 2 and nose.columns["sensor_1"].unit == "volt"
     assert set(table["substance"]) == {"green-tea"} and set(table["session"]) == {"2026-06-15"}
@@ -454,8 +454,8 @@ def test_opensmells_pairs_written_are_read_back_the_same(tmp_path, nose):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"green-tea_my-rig_unknown{again}.{kind}" for again in ("-2", "") for kind in ("csv", "json")
     ]
-    told = json.loads((tmp_path / "out" / "green-tea_my-rig_unknown.json").read_text())
-    assert told["sensor_units"] == {"MQ3": "adc", "MQ135": "adc"} and told["sampling_rate_hz"] == 2
+    described = json.loads((tmp_path / "out" / "green-tea_my-rig_unknown.json").read_text())
+    assert described["sensor_units"] == {"MQ3": "adc", "MQ135": "adc"} and described["sampling_rate_hz"] == 2
     _, back = read_folder(tmp_path / "out", nose)
     columns = list(nose.columns)
     assert sorted(map(tuple, back[columns].to_numpy())) == sorted(map(tuple, table[columns].to_numpy()))
@@ -469,7 +469,7 @@ def test_a_rate_that_the_clock_contradicts_is_told_and_the_measured_one_counts(t
     put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sampling_rate_hz": 2000}))
     report = Report()
     described, _ = read_folder(folder, replace(nose, rate=None), report=report)
-    assert described.rate == 2 and "2000 rows a second declared, 2 measured" in report.told[0][1]
+    assert described.rate == 2 and "2000 rows a second declared, 2 measured" in report.warnings[0][1]
 
 
 def test_a_new_description_marks_every_guess_and_is_read_back(tmp_path):

@@ -82,8 +82,8 @@ def test_strengths_of_cartridges_are_found_in_units_of_the_standards(standards):
     room = Room(6, rate=2.0)
     result = reproduce(room.nose, room.neck, PAIR, standards=standards, sniffing=SNIFFING)
     true = [room.chamber.strengths[SCENTS.index(name)] for name in PAIR]
-    found = [result.strengths[name] for name in PAIR]
-    assert found[0] / found[1] == pytest.approx(true[0] / true[1], rel=0.5)
+    strengths = [result.strengths[name] for name in PAIR]
+    assert strengths[0] / strengths[1] == pytest.approx(true[0] / true[1], rel=0.5)
 
 
 def test_without_standards_shares_are_of_how_strongly_the_sensors_answer():

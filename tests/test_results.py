@@ -110,8 +110,8 @@ def test_a_headline_without_its_figure_is_an_error(tmp_path):
     (tmp_path / "headlines.yaml").write_text("- {what: W, easy: [here, a, rows / x / score]}\n")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "a.json").write_text('{"rows": {"x": {"score": {"value": 0.5, "low": 0.4, "high": 0.6}}}}')
-    told = pages.headlines(tmp_path / "results").replace("\N{NO-BREAK SPACE}", " ")
-    assert told.splitlines()[2] == "| W | **50.0** [40.0, 60.0], here | – | – |"
+    text = pages.headlines(tmp_path / "results").replace("\N{NO-BREAK SPACE}", " ")
+    assert text.splitlines()[2] == "| W | **50.0** [40.0, 60.0], here | – | – |"
     (tmp_path / "headlines.yaml").write_text("- {what: W, easy: [here, a, rows / y / score]}\n")
     with pytest.raises(DataError, match="no figure at 'rows / y / score'"):
         pages.headlines(tmp_path / "results")

@@ -263,5 +263,5 @@ def test_a_vision_language_model_of_ones_own_is_fitted_into_the_pipeline(tiny):
     from smellkit.odour.pipeline import Pipeline
     from smellkit.odour.scents import list_pictures
 
-    found = Pipeline.fit(scene=str(tiny["qwen3_vl"]))(picture=list_pictures()["file"].iloc[0])
-    assert list(found.evidence) == ["picture"] and abs(sum(found.shares) - 1) < 1e-6
+    answer = Pipeline.fit(scene=str(tiny["qwen3_vl"]))(picture=list_pictures()["file"].iloc[0])
+    assert list(answer.evidence) == ["picture"] and abs(sum(answer.shares) - 1) < 1e-6

@@ -140,8 +140,8 @@ def test_the_preview_has_every_page_and_no_broken_link(home):
 
 def test_broken_links_and_fetches_are_found(home):
     page(home, '[a](site/gone.qmd) [b](site/about.qmd#gone) ![](no.png)\n\n<script src="https://x.org/a.js"></script>')
-    found = " ".join(broken(home / "_site"))
-    assert all(word in found for word in ("site/gone.html", "#gone", "no.png", "https://x.org/a.js"))
+    faults = " ".join(broken(home / "_site"))
+    assert all(word in faults for word in ("site/gone.html", "#gone", "no.png", "https://x.org/a.js"))
 
 
 def test_widgets_become_a_picture(home):

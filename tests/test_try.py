@@ -110,7 +110,7 @@ def test_the_page_gives_the_answers_of_python(page, kind):
         np.testing.assert_allclose(got["beta"], expected.shares, atol=1e-4 if not expected.reason else 5e-4)
         if compared % EARLY == 0:
             recogniser = Recogniser(pipeline, columns=pipeline.smell.columns)
-            rows = np.concatenate(read_parts(path, pipeline.smell))
+            rows = np.concatenate([part.values for part in read_parts(path, pipeline.smell)])
             early = [answer for row in rows if (answer := recogniser.add(row))][-1]
             np.testing.assert_allclose(got["early"]["probabilities"], early.probabilities, atol=1e-4)
         compared += 1

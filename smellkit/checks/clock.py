@@ -196,9 +196,9 @@ def refuse_exchange(path: Path, lines: Sequence[int] | np.ndarray, values: np.nd
         return  # readings that jump all the time prove nothing
     moved = np.abs(np.sort(values[far + 1], axis=1) - np.sort(values[far], axis=1)).sum(axis=1)
     if (rows := far[moved < 0.05 * jump[far]]).size:
-        found = f"the values of the row before in another order ({', '.join(names)})"
+        actual = f"the values of the row before in another order ({', '.join(names)})"
         hint = "did the order of columns change there? Save the rows from there on as a file with a header of its own"
-        raise fault(path, "rows that follow each other", found, hint, line=int(lines[rows[0] + 1]))
+        raise fault(path, "rows that follow each other", actual, hint, line=int(lines[rows[0] + 1]))
 
 
 @dataclass

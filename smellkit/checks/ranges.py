@@ -122,12 +122,12 @@ def _strictly(values: NDArray, ranges: Ranges) -> str:
     dead = standstill(values) >= np.maximum(LEAST, STILL * ranges.still)
     if not (far | dead).any():
         return ""
-    place = int(np.argmax(far if far.any() else dead))
-    name, at = ranges.names[place], f"{middle[place]:.4g}"
+    index = int(np.argmax(far if far.any() else dead))
+    name, at = ranges.names[index], f"{middle[index]:.4g}"
     more = f", and {int((far | dead).sum()) - 1} more channels" if (far | dead).sum() > 1 else ""
     if not far.any():
         return f"{OUTSIDE}: {name} stands still at {at}{more}: a dead channel? Check its wire"
-    known = f"{low[place]:.4g} to {high[place]:.4g} in training"
+    known = f"{low[index]:.4g} to {high[index]:.4g} in training"
     return f"{OUTSIDE}: {name} is about {at} ({known}){more}{_explained(middle, far, ranges)}"
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 LIMIT = 200_000_000  # bytes; the longest real recording has 60 thousand
 DEEPEST = 100  # levels
 WORDS, CHARACTERS = 2_000, 20_000  # of a description; the longest in SmellNet has 200 words
@@ -39,13 +39,13 @@ ARCHIVES = (b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh", b"\x28\xb5
 
 
 def fault(
-    path: Path | str, expected: str, found: str, hint: str, *, line: int | None = None, column: str | None = None,
+    path: Path | str, expected: str, actual: str, hint: str, *, line: int | None = None, column: str | None = None,
     key: str | None = None,
 ) -> DataError:  # fmt: skip
     """Return the error for one fault: `file, line 3, column 'CO': expected a number, found 'abc'`, then what to try."""
     places = {"line": line, "column": None if column is None else repr(column), "key": key}
     where = ", ".join([str(path), *(f"{name} {place}" for name, place in places.items() if place is not None)])
-    return DataError(f"{where}: expected {expected}, found {found}", hint=hint)
+    return DataError(f"{where}: expected {expected}, found {actual}", hint=hint)
 
 
 def kind(what: str) -> str:
@@ -53,10 +53,10 @@ def kind(what: str) -> str:
     return re.sub(r"\s*\(.*?\)", "", what)
 
 
-def summary(told: Iterable[tuple[str, str, int]]) -> list[str]:
+def summary(notes: Iterable[tuple[str, str, int]]) -> list[str]:
     """A line for each kind of what was told, over all files: `3 x header trimmed, in 3 files, first a.csv`."""
     kinds: dict[str, list[tuple[str, str, int]]] = {}
-    for place in told:
+    for place in notes:
         kinds.setdefault(kind(place[1]), []).append(place)
     lines = []
     for what, places in kinds.items():
@@ -74,7 +74,7 @@ class Report:
     notes: list[tuple[str, str, int]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # file -> why it was left out
     remarks: list[str] = field(default_factory=list)  # what is in the data, in words
-    told: list[tuple[str, str, int]] = field(default_factory=list)  # those notes that a command repeats to its user
+    warnings: list[tuple[str, str, int]] = field(default_factory=list)  # notes that a command repeats to its user
 
     def note(self, path: Path | str, what: str, count: int = 1) -> None:
         """Count `what` in the file `path`, and log it."""
@@ -83,9 +83,9 @@ class Report:
 
     def tell(self, path: Path | str, what: str, count: int = 1) -> None:
         """Count `what` as `note` does, as something that changes what is read: the first of its kind is a warning."""
-        again = any(kind(what) == kind(other) for _, other, _ in self.told)
+        again = any(kind(what) == kind(other) for _, other, _ in self.warnings)
         self.notes.append((str(path), what, int(count)))
-        self.told.append(self.notes[-1])
+        self.warnings.append(self.notes[-1])
         log.log(logging.INFO if again else logging.WARNING, "%s: %s (%d)", path, what, count)
 
     def skip(self, path: Path | str, why: object) -> None:
@@ -97,7 +97,7 @@ class Report:
         """Take over what another report holds."""
         self.files += other.files
         self.skipped |= other.skipped
-        for name in ("notes", "remarks", "told"):
+        for name in ("notes", "remarks", "warnings"):
             getattr(self, name).extend(getattr(other, name))
 
     @property
@@ -116,8 +116,8 @@ class Report:
 
 
 def readable(
-    paths: Iterable[Path], read: Callable[[Path], Result], *, skip: bool = False, report: Report | None = None
-) -> Iterator[tuple[Path, Result]]:
+    paths: Iterable[Path], read: Callable[[Path], Value], *, skip: bool = False, report: Report | None = None
+) -> Iterator[tuple[Path, Value]]:
     """Yield (path, read(path)) for every path; the first fault ends it, or with `skip` is reported and left out."""
     report = report if report is not None else Report()
     for path in paths:

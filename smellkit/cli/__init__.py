@@ -83,10 +83,10 @@ class Forgiven(logging.Filter):
         return False
 
     def show(self) -> None:
-        from smellkit.checks.report import summary
+        if self.places:
+            from smellkit.checks.report import summary  # loads pandas, which who plays a scent need not wait for
 
-        if lines := summary(self.places):
-            click.echo("\n  ".join(["Forgiven while reading:", *lines]), err=True)
+            click.echo("\n  ".join(["Forgiven while reading:", *summary(self.places)]), err=True)
 
 
 @click.group(cls=LazyGroup, table=COMMANDS)

@@ -59,14 +59,14 @@ def scents():
 def probe(**player):
     """Ask who is there: the handset for its radio channel, or the player how it is."""
     with _open(**player) as neck:
-        answer, said = neck.probe(), neck.status()
+        answer, status = neck.probe(), neck.status()
         took = f"on {player['port']} answered in {answer.seconds * 1000:.1f} ms"
         if neck.link == "handset":
             click.echo(f"The handset {took}: radio channel {answer.channel}.")
             click.echo("Battery and cartridges: unknown (the link has no query for them).")
         else:
-            click.echo(f"The player {took}: {said.state}.")
-            click.echo(f"Battery {said.battery} %, cartridges {said.cartridges}, as it said at {said.said_at}.")
+            click.echo(f"The player {took}: {status.state}.")
+            click.echo(f"Battery {status.battery} %, cartridges {status.cartridges}, as it said at {status.said_at}.")
 
 
 @neckwear.command()
@@ -119,8 +119,8 @@ def stop(port):
     replies = order_stop(port or "")
     for reply in replies:
         for name in reply["sent"]:
-            said = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
-            click.echo(f"Stop was sent to {name}, held by process {reply['pid']} ({reply['program']}). {said}")
+            outcome = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
+            click.echo(f"Stop was sent to {name}, held by process {reply['pid']} ({reply['program']}). {outcome}")
     if replies:
         return
     if not port or port == "virtual":
@@ -206,11 +206,13 @@ def _stopped_by_hand():
 
 
 def _channel(scent):
-    from smellkit.odour.scents import ALIASES, SCENTS
+    from smellkit.device import frames
+
+    if scent.isdecimal() and int(scent) in frames.SCENT_NUMBERS:
+        return int(scent)
+    from smellkit.odour.scents import ALIASES, SCENTS  # names alone need them, and they load pandas
     from smellkit.options import check
 
-    if scent.isdecimal() and 1 <= int(scent) <= len(SCENTS):
-        return int(scent)
     name = scent.strip().lower().replace(" ", "_").replace("-", "_")
     name = ALIASES.get(name, name)
     check([name], SCENTS, "There is no scent")

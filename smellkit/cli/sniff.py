@@ -58,8 +58,8 @@ def describe(answer) -> str:
         return f"Nothing is recognised: {answer.reason}"
     kind = f" ({answer.category}, {answer.category_confidence:.0%})" if answer.category else ""
     lines = [f"{answer.name}, {answer.confidence:.0%} sure{kind}: {_shares(answer.beta)}"]
-    for sense, said in answer.evidence.items():
-        shares = f"left out: {said.why}" if said.why else f"{_shares(said.shares)}   trust {said.trust:.2f}"
+    for sense, one in answer.evidence.items():
+        shares = f"left out: {one.why}" if one.why else f"{_shares(one.shares)}   trust {one.trust:.2f}"
         lines.append(f"  {sense:8} {shares}")
     return "\n".join(lines + ([f"  {answer.reason}: no scent would be played"] if answer.reason else []))
 

@@ -135,8 +135,8 @@ def _example(nose: Description) -> Path | list[str]:
     if nose.name == "smellnet" and files:
         return files[0]
     spans = [column.span for column in nose.columns.values()]
-    middles = [(place, (low + min(high, low + 1000)) / 2) for place, (low, high) in enumerate(spans)]
+    middles = [(index, (low + min(high, low + 1000)) / 2) for index, (low, high) in enumerate(spans)]
     return [
-        ",".join(f"{middle * (1 + 0.1 * math.sin(row / 10 + place)):.4g}" for place, middle in middles)
+        ",".join(f"{middle * (1 + 0.1 * math.sin(row / 10 + index)):.4g}" for index, middle in middles)
         for row in range(60)
     ]

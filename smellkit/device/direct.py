@@ -19,7 +19,7 @@ from smellkit.device.errors import ArgumentError
 STOP, PLAY, STATE, DEVICE_ID, CARTRIDGES, STATUS, MIX = 0x00, 0x02, 0x03, 0x04, 0x0E, 0x11, 0x13
 COMMANDS = {STOP, PLAY, STATE, DEVICE_ID, CARTRIDGES, STATUS, 0x12, MIX}
 MAX_MILLISECONDS = 86_400_000
-DONE, FINISHED = 0, 1  # first byte of a reply: done or accepted; over
+DONE = 0  # first byte of a reply: done or accepted; 1 is over
 OURS, _PLAYER_TO_PC = bytes.fromhex("11000001"), bytes.fromhex("11010000")
 _AROUND = 10  # bytes of a frame without data
 _BATTERY = {3.00: 0, 3.45: 5, 3.68: 10, 3.74: 20, 3.77: 30, 3.79: 40, 3.82: 50, 3.87: 60, 3.92: 70, 3.98: 80, 4.06: 90,
@@ -50,7 +50,7 @@ def device_id() -> bytes:
 
 def cartridges() -> bytes:
     """Ask which scent lies in which channel: 12 bits each, packed."""
-    return request(CARTRIDGES, bytes([len(frames.SCENTS)]))
+    return request(CARTRIDGES, bytes([len(frames.SCENT_NUMBERS)]))
 
 
 def status() -> bytes:
@@ -95,7 +95,7 @@ def crc16(body: bytes) -> int:
     return crc
 
 
-class Said(NamedTuple):
+class StatusReply(NamedTuple):
     """What a status reply says: volts, the channel and scent id that play, and the seconds that are left of it."""
 
     volts: float
@@ -112,7 +112,7 @@ class Said(NamedTuple):
         return 100.0
 
 
-class Frame(NamedTuple):
+class DirectFrame(NamedTuple):
     """One sound frame: its command, the whole of it, and its data."""
 
     command: int
@@ -125,12 +125,12 @@ class Frame(NamedTuple):
         """The first byte of the data: what most replies are about."""
         return self.data[0] if self.data else None
 
-    def said(self) -> Said | None:
+    def status(self) -> StatusReply | None:
         """What a status reply says; None for a refusal or another command."""
         if self.command != STATUS or len(self.data) != 8:
             return None
         volts, channel, scent, left = struct.unpack(">BBHI", self.data)
-        return Said(round(volts * 0.02, 2), channel, scent, left / 1000)
+        return StatusReply(round(volts * 0.02, 2), channel, scent, left / 1000)
 
     def scents(self) -> tuple[int, ...] | None:
         """The scent ids of the channels from 1 on, as a cartridge reply says; None for a refusal."""
@@ -157,5 +157,5 @@ class Parser(frames.Parser):
     def _sum(self, body: bytes) -> int:
         return crc16(body)
 
-    def _read(self, raw: bytes) -> Frame:
-        return Frame(raw[5], raw, raw[7:-3])
+    def _read(self, raw: bytes) -> DirectFrame:
+        return DirectFrame(raw[5], raw, raw[7:-3])

@@ -52,14 +52,14 @@ class Lines:
 
     The first line after a start is dropped: nobody knows how much of it is missing. A header line is recognised by its
     names, may give the columns in another order, and begins another `run`; rows come out in the order of the nose.
-    `told` has what an OpenSmell board says of itself; `outside`, in words, what this nose can't say and the board does.
+    `info` has what an OpenSmell board says of itself; `outside`, in words, what this nose can't say and the board does.
     """
 
     def __init__(self, nose: Description | str = "smellnet"):
         self.nose = noses.load(nose) if isinstance(nose, str) else nose
         self.columns = tuple(self.nose.columns)
         self.dropped: collections.Counter[str] = collections.Counter()
-        self.told: dict[str, Any] = {}
+        self.info: dict[str, Any] = {}
         self.run = 0
         self.restart()
 
@@ -70,7 +70,7 @@ class Lines:
         self._recent: collections.deque[str] = collections.deque(maxlen=RECENT)
         self._line = b""
         self._whole = False  # the line that is being collected was seen from its beginning
-        self._places: list[int] = []  # of the columns, as a header gives them ...
+        self._indices: list[int] = []  # of the columns, as a header gives them ...
         self._width = 0  # ... of so many names
 
     @property
@@ -97,15 +97,15 @@ class Lines:
     def _row(self, line: bytes) -> tuple[float, ...] | None:
         mark = next((mark for mark in (b",", b";", b"\t") if mark in line), None)
         fields = [field.strip() for field in line.split(mark)]
-        if not line or self._header(fields) or self._said(fields):
+        if not line or self._header(fields) or self._about_itself(fields):
             return None
         if fields[0] == b"OSM":
             del fields[0]
-        places = self._places or self._usual(len(fields))
-        if not (reason := self._fault(line, fields, places)):
-            columns = zip(self.nose.columns.values(), places, strict=True)
-            values = [column.reading(float(fields[place])) for column, place in columns]
-            self._watch(values, fields, places)
+        indices = self._indices or self._usual(len(fields))
+        if not (reason := self._fault(line, fields, indices)):
+            columns = zip(self.nose.columns.values(), indices, strict=True)
+            values = [column.reading(float(fields[index])) for column, index in columns]
+            self._watch(values, fields, indices)
             reason = "out of range" if math.inf in values else "no reading" if any(map(math.isnan, values)) else ""
         if reason:
             self.dropped[reason] += 1
@@ -115,57 +115,57 @@ class Lines:
     def _usual(self, width: int) -> list[int]:
         """The places of the columns without a header: their order, behind the clock where the nose has one."""
         before = int(self.nose.clock is not None and width == len(self.columns) + 1)
-        return [place + before for place in range(len(self.columns))]
+        return [index + before for index in range(len(self.columns))]
 
-    def _fault(self, line: bytes, fields: list[bytes], places: list[int]) -> str:
+    def _fault(self, line: bytes, fields: list[bytes], indices: list[int]) -> str:
         if len(line) > LONGEST:
             return "too long"
         if not self._whole:
             return "first"
         if not line.isascii() or any(byte < 32 and byte != 9 for byte in line):
             return "garbage"
-        if len(fields) != (self._width if self._places else places[-1] + 1):
+        if len(fields) != (self._width if self._indices else indices[-1] + 1):
             return "columns"
         return "" if all(map(NUMBER.fullmatch, fields)) else "not a number"  # nan, inf, ovf among them
 
     def _header(self, fields: list[bytes]) -> bool:
         names = [field.decode("ascii", "replace") for field in fields]
         spelled = [[name, *column.also] for name, column in self.nose.columns.items()]
-        places = [next((names.index(name) for name in known if name in names), -1) for known in spelled]
-        if -1 in places:
+        indices = [next((names.index(name) for name in known if name in names), -1) for known in spelled]
+        if -1 in indices:
             return False
-        self._places, self._width = places, len(names)
+        self._indices, self._width = indices, len(names)
         self.run += 1
         return True
 
-    def _said(self, fields: list[bytes]) -> bool:
-        """Whether a line is one that an OpenSmell board says of itself; what it says is in `told`."""
+    def _about_itself(self, fields: list[bytes]) -> bool:
+        """Whether a line is one that an OpenSmell board says of itself; what it says is in `info`."""
         kind, *words = [field.decode("ascii", "replace") for field in fields]
         if kind == "INFO" and len(words) >= 3:
-            self.told |= {"device": words[0], "version": words[1], "sensors": words[2]}
+            self.info |= {"device": words[0], "version": words[1], "sensors": words[2]}
             interval = re.fullmatch(r"interval_ms=(\d+\.?\d*)", words[-1])
             if interval and float(interval[1]) > 0:
-                self.told["rate"] = 1000 / float(interval[1])
+                self.info["rate"] = 1000 / float(interval[1])
             if words[2].isdecimal() and int(words[2]) != len(self.columns):
                 self.outside = f"a board of {words[2]} sensors, and the nose {self.nose.name} has {len(self.columns)}"
         elif kind == "CAL" and len(words) == 2:
-            self.told.setdefault("r0", {})[words[0]] = words[1]
+            self.info.setdefault("r0", {})[words[0]] = words[1]
         elif kind == "ERR":
-            self.told["error"] = " ".join(words)
+            self.info["error"] = " ".join(words)
             self.dropped["error of the board"] += 1
         return kind in ("INFO", "CAL", "ERR", "PING")
 
-    def _watch(self, values: list[float], fields: list[bytes], places: list[int]) -> None:
+    def _watch(self, values: list[float], fields: list[bytes], indices: list[int]) -> None:
         """Remember which column was out of its span: again and again, that is another board than the nose says."""
         far = next((number for number, value in enumerate(values) if value == math.inf), None)
         self._recent.append("" if far is None else self.columns[far])
         if far is None or self._recent.count(self.columns[far]) < AGAIN:
             self.outside = self.outside if any(self._recent) else ""
             return
-        name, said = self.columns[far], float(fields[places[far]])
+        name, value = self.columns[far], float(fields[indices[far]])
         column = self.nose.columns[name]
-        why = column.explain([said]) or "describe the board in a nose.toml"
-        self.outside = f"{name} says {said:g}, {self.nose.name} allows {column.span[0]:g} to {column.span[1]:g}: {why}"
+        why = column.explain([value]) or "describe the board in a nose.toml"
+        self.outside = f"{name} says {value:g}, {self.nose.name} allows {column.span[0]:g} to {column.span[1]:g}: {why}"
 
 
 def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
@@ -268,7 +268,7 @@ class Nose(contextlib.AbstractContextManager):
             "lag": 0.0 if oldest is None else now - self._began - oldest,
             "lost": self.lost,
             "outside": self._lines.outside,
-            "told": dict(self._lines.told),
+            "info": dict(self._lines.info),
             "dropped": dict(self._lines.dropped) | ({"overrun": self.overrun} if self.overrun else {}),
         }
 
@@ -325,7 +325,7 @@ class Nose(contextlib.AbstractContextManager):
         data, now = self._link.read(), self.clock.now()
         if data:
             self._byte_at = now
-            if data.startswith(b"OSM,") and "device" not in self._lines.told:
+            if data.startswith(b"OSM,") and "device" not in self._lines.info:
                 self._link.write(b"PING\n")  # whose rows are these, and how fast should they come?
             for piece in data.splitlines(keepends=True):  # a header in between begins another run
                 self._keep(self._lines.feed(piece), now)

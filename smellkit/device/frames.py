@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from smellkit.device.errors import ArgumentError
 
-SCENTS = range(1, 13)
+SCENT_NUMBERS = range(1, 13)
 MAX_MILLISECONDS = 65_000  # above 65.535 s the vendor's own checksum is wrong: what firmware expects there is unknown
 EVERYONE = 0xFFFF  # the address that every device listens to
 FORWARD = 0  # in a table of lengths: 7 + the frame's own length byte

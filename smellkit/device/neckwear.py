@@ -76,7 +76,7 @@ class NeckWear:
     `Link`, and for tests a clock of `smellkit.study.device.fake`.
     """
 
-    scents = frames.SCENTS
+    scents = frames.SCENT_NUMBERS
 
     def __init__(self, connect: Callable[[], Link], *, name: str = "the port", clock: Clock | None = None,
                  timing: Timing | None = None, log: Path | str | None = None, watchdog: bool = False,
@@ -89,7 +89,7 @@ class NeckWear:
         self._process = os.getpid()
         self._unsilenced: Exception | None = None
         self._channel: int | str = UNKNOWN
-        self._said: dict[str, Any] = {}
+        self._answers: dict[str, Any] = {}
         self._schedule: Schedule | None = None
         self.log = lines = Log(log, now=self._clock.now)
         self._guard = guard.guard if isinstance(self._clock, Clock) else None  # a clock of a test needs none
@@ -236,18 +236,18 @@ class NeckWear:
             reply, seconds = self._ask("read channel", frames.read_channel(), (0xA7, 0))
             self._channel = reply.value
             return ProbeReply(self._channel, seconds)
-        status, seconds = self._ask("status", direct.status(), (direct.STATUS, 0))
-        said: dict[str, Any] = {"said_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        if status.said():
-            said["battery"] = round(status.said().battery, 1)
+        frame, seconds = self._ask("status", direct.status(), (direct.STATUS, 0))
+        answers: dict[str, Any] = {"said_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        if reply := frame.status():
+            answers["battery"] = round(reply.battery, 1)
         with suppress(NoReply):  # a player that lacks a command may as well say nothing
             state = self._ask("state", direct.state(), (direct.STATE, 0))[0].value
             if state not in (None, 1):  # 1 is what a player says that lacks the command
-                said["state"] = "idle" if state == 0 else f"not idle ({state})"
+                answers["state"] = "idle" if state == 0 else f"not idle ({state})"
         with suppress(NoReply):
             scents = self._ask("cartridges", direct.cartridges(), (direct.CARTRIDGES, 0))[0].scents()
-            said |= {"cartridges": scents} if scents else {}
-        self._said = said
+            answers |= {"cartridges": scents} if scents else {}
+        self._answers = answers
         return ProbeReply(UNKNOWN, seconds)
 
     def set_handset(self, channel: int) -> None:
@@ -290,7 +290,7 @@ class NeckWear:
             engine.name, self.link, engine.link is not None, self.has_watchdog, self._channel,
             requested=(pulse.scent or None) if pulse else None, left=left, bound=bound,
             emitting="unconfirmed" if self._schedule or bound else UNKNOWN,
-            latency=self.log.latency(), warning=self.log.warning, trouble=away, **self._said,
+            latency=self.log.latency(), warning=self.log.warning, trouble=away, **self._answers,
         )  # fmt: skip
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from smellkit.errors import OptionError
 
-SCENTS = 12
+SCENT_COUNT = 12
 MARGIN = 0.05  # the least lead that makes one scent the answer
 LONGEST = 3600.0  # seconds: a typing error shall not become a day of scent
 NEAR = 1e-9  # two remainders closer than this are a tie: 0.1 * 27 and 0.3 * 9 differ in the last bit
@@ -53,11 +53,11 @@ def render(beta: Sequence[float], *, seconds: float = 60, slot: float = 2.0, gap
     slot = _number(slot, "slot", low=1, high=5)
     gap = _number(gap, "gap", low=0, high=5)
     seconds = _number(seconds, "seconds", low=slot + gap, high=LONGEST)
-    if isinstance(keep, bool) or not isinstance(keep, int) or not 1 <= keep <= SCENTS:
-        raise OptionError(f"keep is {keep!r}", hint=f"a whole number of scents from 1 to {SCENTS}")
-    kept = sorted(range(SCENTS), key=lambda scent: (-shares[scent], scent))[:keep]
+    if isinstance(keep, bool) or not isinstance(keep, int) or not 1 <= keep <= SCENT_COUNT:
+        raise OptionError(f"keep is {keep!r}", hint=f"a whole number of scents from 1 to {SCENT_COUNT}")
+    kept = sorted(range(SCENT_COUNT), key=lambda scent: (-shares[scent], scent))[:keep]
     mass = sum(shares[scent] for scent in kept)
-    planned = [shares[scent] / mass if scent in kept else 0.0 for scent in range(SCENTS)]
+    planned = [shares[scent] / mass if scent in kept else 0.0 for scent in range(SCENT_COUNT)]
     number = math.floor(seconds / (slot + gap) + NEAR)
     counts = apportion(planned, number)
     starts = (turn * (slot + gap) for turn in range(number))  # products, not sums: nothing adds up to a drift
@@ -83,7 +83,7 @@ def abstains(beta: Sequence[float], *, margin: float = MARGIN, mixture: bool = F
     are a fine answer: the largest share leads the flat mixture, 1/12, by less than `margin`.
     """
     first, second = sorted(check(beta), reverse=True)[:2]
-    return first - (1 / SCENTS if mixture else second) < _number(margin, "margin", low=0, high=1)
+    return first - (1 / SCENT_COUNT if mixture else second) < _number(margin, "margin", low=0, high=1)
 
 
 def check(beta: Sequence[float]) -> list[float]:
@@ -91,9 +91,9 @@ def check(beta: Sequence[float]) -> list[float]:
     try:
         shares = list(beta)
     except TypeError as why:
-        raise OptionError(f"A mixture of {beta!r}", hint=f"{SCENTS} shares, one a scent") from why
-    if len(shares) != SCENTS:
-        raise OptionError(f"A mixture of {len(shares)} shares", hint=f"{SCENTS} shares, one a scent; 0 for none")
+        raise OptionError(f"A mixture of {beta!r}", hint=f"{SCENT_COUNT} shares, one a scent") from why
+    if len(shares) != SCENT_COUNT:
+        raise OptionError(f"A mixture of {len(shares)} shares", hint=f"{SCENT_COUNT} shares, one a scent; 0 for none")
     shares = [_number(share, f"the share of scent {n}", low=0, high=2) for n, share in enumerate(shares, 1)]
     total = math.fsum(shares)
     if abs(total - 1) > 1e-6:

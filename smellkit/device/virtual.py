@@ -220,9 +220,9 @@ class VirtualDirect(VirtualNeckWear):
     def _obey(self, frame: Any, now: float) -> None:
         command, data = frame.command, frame.data
         scent = max(0, self.emitting)
-        said = b"\0"
+        answer = b"\0"
         if command in self.lacks:
-            said = b"\x01"
+            answer = b"\x01"
         elif command == direct.STOP:
             self._silence(now)
         elif command == direct.PLAY and len(data) == 6 and 1 <= data[0] <= 12:
@@ -230,17 +230,17 @@ class VirtualDirect(VirtualNeckWear):
         elif command == direct.MIX and len(data) in (12, 24):
             self._mix(data, now)
         elif command == direct.STATE:
-            said = bytes([min(0x0C, 6 + scent) if scent else 7 * bool(self._scents)])
+            answer = bytes([min(0x0C, 6 + scent) if scent else 7 * bool(self._scents)])
         elif command == direct.DEVICE_ID:
-            said = self.uid
+            answer = self.uid
         elif command == direct.CARTRIDGES:
-            said = bytes.fromhex("".join(f"{channel:03x}" for channel in range(1, 13)))
+            answer = bytes.fromhex("".join(f"{channel:03x}" for channel in range(1, 13)))
         elif command == direct.STATUS:
             left = max(0, round(1000 * (self._until - now))) if scent else 0
-            said = bytes([195, scent]) + scent.to_bytes(2, "big") + left.to_bytes(4, "big")
+            answer = bytes([195, scent]) + scent.to_bytes(2, "big") + left.to_bytes(4, "big")
         else:
-            said = b"\x01"
-        self._answer(now, direct.reply(command, said))
+            answer = b"\x01"
+        self._answer(now, direct.reply(command, answer))
 
     def _mix(self, data: bytes, now: float) -> None:
         """*Inferred*: a mixture takes the place of what plays, and lasts until it is stopped: it has no duration."""

@@ -123,12 +123,12 @@ def _leave(port: _Port) -> None:
 
 
 class Watch:
-    """All the ports, and whoever may order a stop. `tell` sends a line to the program."""
+    """All the ports, and whoever may order a stop. `send` gives a message to the program."""
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None]):
+    def __init__(self, send: Callable[[dict[str, Any]], None]):
         self.ports: dict[int, _Port] = {}
         self.signals = self.before = -1
-        self._tell = tell
+        self._send = send
 
     def take(self, line: bytes, descriptors: list[int]) -> None:
         """Obey one line."""
@@ -150,7 +150,7 @@ class Watch:
             for port in self.ports.values():
                 port.left = 0
         elif do == "ping":
-            self._tell({"pong": True})
+            self._send({"pong": True})
 
     def order(self, why: str, name: str = "") -> list[_Port]:
         """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
@@ -161,7 +161,7 @@ class Watch:
         for port in ports.values():
             port.confirmed = None if port.message.get("answers") else False
         if ports:
-            silence(list(ports.values()), before=lambda: self._tell({"stop": why, "keys": list(ports)}))
+            silence(list(ports.values()), before=lambda: self._send({"stop": why, "keys": list(ports)}))
         return list(ports.values())
 
     def signalled(self) -> None:
@@ -241,12 +241,12 @@ def main() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     line = None if os.name == "nt" else socket.socket(fileno=os.dup(0))
 
-    def tell(message: dict[str, Any]) -> None:
+    def send(message: dict[str, Any]) -> None:
         data = json.dumps(message).encode() + b"\n"
         with contextlib.suppress(OSError):
             line.send(data, socket.MSG_DONTWAIT) if line else os.write(1, data)
 
-    watch = Watch(tell)
+    watch = Watch(send)
     # the machine shuts down
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(silence(list(watch.ports.values()))))  # type: ignore[func-returns-value]
     try:
@@ -254,7 +254,7 @@ def main() -> None:
             if line:
                 with contextlib.suppress(OSError, StopIteration):  # no private folder: nobody else may order
                     stack.enter_context(_door(watch, os.getppid()))
-            tell({"pong": True})
+            send({"pong": True})
             if line:
                 _listen(line, watch)
             else:

@@ -91,7 +91,7 @@ def cut(table: pd.DataFrame, *, stride: int = STRIDE, report: Report | None = No
     codes, lines = pd.factorize(table["line"], sort=True)
     sensors = ~np.isnan(np.delete(values[:, : len(CONTINUOUS)], POSITION_COLUMNS, axis=1)).all(axis=1)
     kept = table[["recording", "operation", "group", "part", "row"]].rename(columns={"row": "file_row"})
-    number = {name: place for place, name in enumerate(OPERATIONS)}
+    number = {name: index for index, name in enumerate(OPERATIONS)}
     frame = kept.iloc[row].reset_index(drop=True).assign(
         start=table.groupby("recording").cumcount().to_numpy()[row],
         row=row,

@@ -35,8 +35,8 @@ class TokenDecoder(nn.Module):
 
     def _hidden(self, tokens: Tensor, context: Tensor, memory: Tensor) -> Tensor:
         steps = tokens.shape[1]
-        x = self.embed(tokens) + self.position[:steps] + context[:, None]
-        for layer in self.layers:
+        x = self.embed(tokens) + self.position[:steps] + context[:, None]  # (B, t, width)
+        for layer in self.layers:  # a token attends to those before it, then to all of the memory (B, steps, width)
             x = layer(x, memory, tgt_mask=self.later[:steps, :steps])
         return self.norm(x)
 

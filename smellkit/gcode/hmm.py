@@ -54,14 +54,14 @@ class ProgramHMM:
         likelihood = alone**evidence
         count, posterior = len(self.line), torch.empty_like(likelihood)
         now = self.begins
-        for step, row in enumerate(likelihood):
+        for step, row in enumerate(likelihood):  # forward, scaled to sum 1 (states,): Rabiner (1989), eq. 19 and 20
             posterior[step] = now * row / (now * row).sum()
             now = torch.full_like(now, JUMP / count)
             for odds, back in zip(STEPS, self.back, strict=True):
                 now = now + (1 - JUMP) * odds * torch.where(back >= 0, posterior[step][back], 0)
         backward = self.ends / self.ends.max()
-        for step in range(len(likelihood) - 1, -1, -1):
-            posterior[step] *= backward
+        for step in range(len(likelihood) - 1, -1, -1):  # backward (states,): eq. 25
+            posterior[step] *= backward  # both together: eq. 27, but for its sum
             ahead = backward * likelihood[step]
             backward = torch.full_like(ahead, JUMP * float(ahead.mean()))
             for odds, back in zip(STEPS, self.back, strict=True):

@@ -73,8 +73,8 @@ def node(channel: str) -> str:
 
 MODALITIES = tuple(dict.fromkeys(map(modality, CONTINUOUS)))
 COLUMNS: dict[str, list[int]] = {}  # node -> where its channels are among the 155
-for _place, _channel in enumerate(CONTINUOUS):
-    COLUMNS.setdefault(node(_channel), []).append(_place)
+for _index, _channel in enumerate(CONTINUOUS):
+    COLUMNS.setdefault(node(_channel), []).append(_index)
 POSITION_COLUMNS = COLUMNS["position"]
 MOVING = {  # node -> those of its columns that are never constant while it works
     name: [i for i in columns if modality(CONTINUOUS[i]) in ("accelerometer", "gyroscope", "current")]
@@ -181,12 +181,12 @@ def _cells(path: Path, *, labels: bool) -> pd.DataFrame:
         cells = read_texts(path, columns=[], optional=wanted, clock=True)
     cells = cells.rename(columns={old: new for old, new in older.items() if new not in cells})
     if not len(cells):
-        raise fault(path, expected="rows", found="none", hint="record it again, or leave the file out")
+        raise fault(path, expected="rows", actual="none", hint="record it again, or leave the file out")
     if not any(channel in cells for channel in CONTINUOUS):
-        raise fault(path, column=CONTINUOUS[0], expected="sensor channels", found="none of the 155", hint=HINT)
+        raise fault(path, column=CONTINUOUS[0], expected="sensor channels", actual="none of the 155", hint=HINT)
     if labels and LABEL not in cells:
         hint = "`smellkit predict` reads recordings without it"
-        raise fault(path, column=LABEL, expected="the line of G-code of each row", found="no such column", hint=hint)
+        raise fault(path, column=LABEL, expected="the line of G-code of each row", actual="no such column", hint=hint)
     return cells
 
 
@@ -201,8 +201,8 @@ def _parquet(path: Path, wanted: list[str]) -> pd.DataFrame:
         return file.read(columns=[name for name in file.schema_arrow.names if name in known]).to_pandas()
     except (ArrowException, OSError, ValueError) as why:
         cut = data.startswith(b"PAR1") and not data.endswith(b"PAR1")
-        found = f"one that was cut off ({len(data)} bytes)" if cut else str(why)[:120]
-        raise fault(path, expected="a parquet file", found=found, hint="copy it again") from why
+        actual = f"one that was cut off ({len(data)} bytes)" if cut else str(why)[:120]
+        raise fault(path, expected="a parquet file", actual=actual, hint="copy it again") from why
 
 
 def _numbers(cells: pd.DataFrame, name: str, *, path: Path) -> NDArray[np.float32]:
@@ -218,7 +218,7 @@ def _numbers(cells: pd.DataFrame, name: str, *, path: Path) -> NDArray[np.float3
     if len(wrong):
         line, cell = int(cells.index[wrong[0]]), repr(column.iloc[wrong[0]])[:40]
         hint = "correct the cell, or leave the file out (skip)"
-        raise fault(path, line=line, column=name, expected="a number", found=cell, hint=hint)
+        raise fault(path, line=line, column=name, expected="a number", actual=cell, hint=hint)
     values[~np.isfinite(values)] = np.nan
     return values.astype(np.float32)
 

@@ -173,8 +173,8 @@ def read_labels(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} is not valid CSV: {why.what}", hint=why.hint) from why
     names = [name for name in sheet.header if name.startswith("label_")]
     if not names:
-        found, hint = ", ".join(map(repr, sheet.header[:6])), "filepath,label_almond,label_clove; see README"
-        raise fault(path, "columns filepath and label_<odorant>", found, hint, line=1)
+        actual, hint = ", ".join(map(repr, sheet.header[:6])), "filepath,label_almond,label_clove; see README"
+        raise fault(path, "columns filepath and label_<odorant>", actual, hint, line=1)
     ratios = pd.DataFrame(0.0, index=sheet.lines, columns=list(ODORANTS))
     for name in names:
         ratios[_odorant(path, name)] += _ratios(sheet, name)
@@ -278,16 +278,16 @@ def repair(folder: Path, *, labels: Path | None = None, out: Path, using: Path) 
         return replace(smell, network=network.eval())
 
     held, repaired = held_out(windows, fit), fit(np.ones(len(z), bool))
-    confidence, told, graded = smell.confidence.asdict(), "", np.isfinite(held).all(1)
+    confidence, gain, graded = smell.confidence.asdict(), "", np.isfinite(held).all(1)
     if graded.any():
         confidence["temperature"] = fit_temperature(held[graded], target[graded])
         right = [scores[graded].argmax(1) == target[graded] for scores in (smell.scores(windows.values), held)]
-        told = "; windows of references left out: {:.0%} right before, {:.0%} now".format(*map(np.mean, right))
+        gain = "; windows of references left out: {:.0%} right before, {:.0%} now".format(*map(np.mean, right))
     count = {name: len(np.unique(windows.recording[target == i])) for i, name in enumerate(smell.classes)}
     about = {"calibration": confidence, "references": {name: n for name, n in count.items() if n}}
     checkpoint.save(out, {**repaired.network.state_dict(), **spare}, {**manifest, **about})
     classes = len(about["references"])
-    return f"{sum(count.values())} references of {classes} classes, {len(z)} windows{told}.\n{out}"
+    return f"{sum(count.values())} references of {classes} classes, {len(z)} windows{gain}.\n{out}"
 
 
 def _substances(folder: Path, smell: SubstanceSmell) -> LabelledWindows:

@@ -30,8 +30,7 @@ class Recorded(nn.Module):
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network({"window": self.protocol.represent(rows)})
-        scores = outputs["logits"].log_softmax(1) / self.temperature
-        return outputs["z"], scores.softmax(1)
+        return outputs["z"], (outputs["logits"] / self.temperature).softmax(1)
 
 
 def odour(weights: Path, *, out: Path) -> str:

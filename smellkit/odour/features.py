@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 QUANTILES = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
@@ -20,6 +20,7 @@ LAGS = (1, 5, 10, 20)  # steps, for the autocorrelation
 BANDS = 6  # of the spectrum, equally wide on a logarithmic axis
 SEGMENTS = 8
 TINY = 1e-6
+STILL = 1e-4  # a change that is none
 REMEMBERED = 4  # sets of windows whose features `describe` keeps
 
 
@@ -35,30 +36,35 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
     x = windows.transpose(1, 2).contiguous()  # (batch, channels, steps), in a row: all below is several times as fast
     centred, change = x - x[..., :1], x[..., 1:] - x[..., :-1]  # first, so that what rests is 0 and not rounding
     centred = centred - centred.mean(-1, keepdim=True)
-    deviation = centred.square().mean(-1, keepdim=True).sqrt()
     maps, sizes = _maps(x.shape[-1])
     linear, cubic, waves = _times(x, maps).split(sizes, -1)
-    unexplained = x - _times(cubic, _cubics(x.shape[-1]).T)
-    noise = unexplained.square().mean(-1, keepdim=True).sqrt()
+    deviation, noise = _size(centred), _size(x - _times(cubic, _cubics(x.shape[-1]).T))
     alone = [_quantiles(x), linear, deviation, noise, *_changes(change)]
-    alone += [*_autocorrelations(centred, deviation), _bands(waves)]
-    together = [_correlations(centred), _correlations(change)]
-    together += [_direction(linear[..., 0]), _direction(linear[..., 1]), _direction(deviation[..., 0])]
-    return torch.cat([torch.cat(alone, -1).flatten(1), *together], -1)
+    alone += [_autocorrelations(centred) / (deviation.square() + TINY), _bands(waves)]
+    directions = _direction(torch.cat([linear[..., :2], deviation], -1))
+    return torch.cat([torch.cat(alone, -1).flatten(1), _correlations(centred, change), directions], -1)
 
 
 def _times(x: Tensor, rows: NDArray[np.float32]) -> Tensor:
     """Products of x (batch, channels, steps) with each of `rows` (n, steps), (batch, channels, n), in one step."""
-    flat = x.reshape(-1, x.shape[-1]) @ torch.from_numpy(rows).to(x).T
-    return flat.reshape(*x.shape[:2], len(rows))
+    return x @ torch.from_numpy(rows).to(x).T
+
+
+def _size(x: Tensor) -> Tensor:
+    """Root mean square over the steps of x (batch, channels, steps), (batch, channels, 1)."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True) / x.shape[-1] ** 0.5
 
 
 def _quantiles(x: Tensor) -> Tensor:
     if x.requires_grad or not x.is_cpu or torch.compiler.is_exporting():
-        ordered = x.sort(-1).values
+        ordered = x.topk(x.shape[-1], largest=False).values  # as ONNX sorts
     else:  # numpy's sort is thirty times as fast as torch's, which ONNX can hold
         ordered = torch.from_numpy(np.sort(x.numpy(), axis=-1))
-    return ordered[..., [round(q * (x.shape[-1] - 1)) for q in QUANTILES]]
+    return _chosen(ordered, [round(q * (x.shape[-1] - 1)) for q in QUANTILES])
+
+
+def _chosen(x: Tensor, places: ArrayLike) -> Tensor:
+    return x.index_select(-1, torch.as_tensor(np.asarray(places), device=x.device))
 
 
 def _changes(change: Tensor) -> list[Tensor]:
@@ -66,16 +72,15 @@ def _changes(change: Tensor) -> list[Tensor]:
     size = change.abs()
     return [
         size.mean(-1, keepdim=True),
-        change.square().mean(-1, keepdim=True).sqrt(),
+        _size(change),
         size.amax(-1, keepdim=True),
-        (size < 1e-4).to(change).mean(-1, keepdim=True),
+        0.5 - 0.5 * (size - STILL).sign().mean(-1, keepdim=True),  # a comparison takes four times as long
         _times(size, _segments(change.shape[-1], 4)),
     ]
 
 
-def _autocorrelations(centred: Tensor, deviation: Tensor) -> list[Tensor]:
-    variance = deviation.square() + TINY
-    return [(centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) / variance for lag in LAGS]
+def _autocorrelations(centred: Tensor) -> Tensor:
+    return torch.cat([(centred[..., lag:] * centred[..., :-lag]).mean(-1, keepdim=True) for lag in LAGS], -1)
 
 
 def _bands(waves: Tensor) -> Tensor:
@@ -119,16 +124,15 @@ class QuantileNormalizer(nn.Module):
         # x -> sum over the steps between knots of how much of the step lies below x, (batch, features)
         left, width = self.knots[:-1], self.knots[1:] - self.knots[:-1]
         least = self.least * left.abs().clamp_min(1)
-        tie = width < least  # much mass on one value: it sits in the middle of its step
-        steepness = 1 / torch.where(tie, least, width)
-        middle = 0.5 * tie
+        middle = 0.5 * (width < least)  # much mass on one value: it sits in the middle of its step
+        steepness = 1 / torch.maximum(width, least)
         if torch.compiler.is_exporting():  # all knots at once: a file of half the size, for few windows at a time
             passed = torch.addcmul(middle, x[:, None] - left, steepness).clamp(0, 1).sum(1)
         else:
             passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
             for knot, slope, half in zip(left, steepness, middle, strict=True):
                 passed += torch.addcmul(half, x - knot, slope).clamp_(0, 1)
-        return self.reach * (2 * passed / len(left) - 1)
+        return passed * (2 * self.reach / len(left)) - self.reach
 
 
 @functools.cache
@@ -178,13 +182,16 @@ def _pools(frequencies: int) -> np.ndarray:
     return np.tile(bands / bands.sum(1, keepdims=True).clip(1), 2)
 
 
-def _correlations(x: Tensor) -> Tensor:
-    """Of each pair of channels of x (batch, channels, steps): the cosine of the angle between them, (batch, pairs)."""
-    products, channels = x @ x.transpose(1, 2), x.shape[1]
-    size = (products.flatten(1)[:, :: channels + 1] + TINY).sqrt()
-    cosines = products / (size[:, :, None] * size[:, None])
-    return cosines.flatten(1)[:, np.flatnonzero(np.triu(np.ones((channels, channels)), 1))]
+def _correlations(*several: Tensor) -> Tensor:
+    """Of each pair of channels of each x (batch, channels, steps): the cosine of the angle between them."""
+    channels = several[0].shape[1]
+    products = torch.cat([x @ x.transpose(1, 2) for x in several], 1).flatten(1)  # (batch, all channels * channels)
+    every = np.arange(len(several) * channels)
+    one, other = (np.add.outer(every[::channels], place).ravel() for place in np.triu_indices(channels, 1))
+    length = (_chosen(products, channels * every + every % channels) + TINY).sqrt()  # (batch, all channels)
+    return _chosen(products, channels * one + other % channels) / (_chosen(length, one) * _chosen(length, other))
 
 
-def _direction(response: Tensor) -> Tensor:
-    return response / (response.square().sum(-1, keepdim=True) + TINY).sqrt()
+def _direction(responses: Tensor) -> Tensor:
+    """Each of the responses (batch, channels, n) as shares of its length, one after the other (batch, n * channels)."""
+    return (responses / (responses.square().sum(1, keepdim=True) + TINY).sqrt()).transpose(1, 2).flatten(1)

@@ -143,9 +143,9 @@ def _read(path: Path, report: Report) -> list[Raw]:
 def _exchange(raw: Raw) -> Raw:
     """What the JSON beside a CSV of OpenSmell's says of it."""
     where = raw.path.with_suffix(".json")
-    said = read_json(where)
-    raw.substance, raw.session = str(said.get("substance", "")), str(said.get("session_date", ""))
-    rate, units = said.get("sampling_rate_hz"), said.get("sensor_units") or {}
+    about = read_json(where)
+    raw.substance, raw.session = str(about.get("substance", "")), str(about.get("session_date", ""))
+    rate, units = about.get("sampling_rate_hz"), about.get("sensor_units") or {}
     raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
     for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
         if str(unit) not in SPELLED:
@@ -332,8 +332,8 @@ def _metadata(folder: Path) -> dict[str, str]:
     for path in sorted(folder.glob("*metadata*")):
         lines = [re.split(r"[\s,;]+", line.strip()) for line in path.read_text("utf-8", "replace").splitlines()]
         if lines and {"id", "class"} <= set(lines[0]):
-            places = lines[0].index("id"), lines[0].index("class")
-            return {line[places[0]]: line[places[1]] for line in lines[1:] if len(line) > max(places)}
+            indices = lines[0].index("id"), lines[0].index("class")
+            return {line[indices[0]]: line[indices[1]] for line in lines[1:] if len(line) > max(indices)}
     return {}
 
 
@@ -341,10 +341,10 @@ def clock_names(raw: Raw, nose: Description | None = None) -> list[str]:
     """The columns that hold the time of a row: the nose's clock, or what looks like one, whatever it is called."""
     if nose is not None and nose.clock in raw.cells:
         return [str(nose.clock)]
-    others = raw.cells[[name for name in raw.cells if nose is None or name not in nose.columns]]
+    others = [name for name in raw.cells if nose is None or name not in nose.columns]
     known = [name for name in clock_columns(list(raw.cells)) if name in others]
-    texts = [name for name in others if len(others) and not is_numeric_dtype(others[name])]
-    return known or [name for name in texts if re.search(r"\d{1,2}:\d\d", str(others[name].iloc[0]))][:1]
+    texts = [name for name in others if len(raw.cells) and not is_numeric_dtype(raw.cells[name])]
+    return known or [name for name in texts if re.search(r"\d{1,2}:\d\d", str(raw.cells[name].iloc[0]))][:1]
 
 
 def seconds_of(raw: Raw, nose: Description) -> tuple[NDArray | None, str]:

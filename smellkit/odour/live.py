@@ -54,7 +54,7 @@ class Recogniser:
         self.nose = pipeline.smell.nose  # whose rows these are
         columns = columns or tuple(self.nose.columns)
         self.span = pipeline.smell.span
-        self._places = [list(columns).index(name) for name in pipeline.smell.columns]
+        self._indices = [list(columns).index(name) for name in pipeline.smell.columns]
         self._rows: collections.deque[list[float]] = collections.deque(maxlen=self.span)
         self._shown: dict[str, Evidence] = {}
         self.restart()
@@ -72,7 +72,7 @@ class Recogniser:
         if why := difference(self.nose, nose, columns=self.pipeline.smell.columns):
             hint = "weights of this nose, or open the port as the nose that it is (nose=...)"
             raise WeightsError(f"These weights are for another nose: {why}", hint=hint)
-        self._places = [list(nose.columns).index(name) for name in self.pipeline.smell.columns]
+        self._indices = [list(nose.columns).index(name) for name in self.pipeline.smell.columns]
         self.restart()
 
     def restart(self) -> None:
@@ -89,7 +89,7 @@ class Recogniser:
     def add(self, values: Sequence[float]) -> Mixture | None:
         """Take one row; return what the window that ends with it smells of, every few rows from the first window on."""
         began = time.perf_counter()
-        self._rows.append([values[place] for place in self._places])
+        self._rows.append([values[index] for index in self._indices])
         self._count += 1
         late = self._count - self.span
         if late < 0 or late % EVERY:
@@ -149,8 +149,8 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
             answers.append((len(values), answer))
     measured = (len(times) - 1) / max(times[-1] - times[0], 1e-9)
     if recogniser.nose.rate and not pace.slowest < measured / pace.rate < 1 / pace.slowest:
-        told = "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone"
-        log.warning(told, measured, pace.rate)
+        message = "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone"
+        log.warning(message, measured, pace.rate)
     return Sniff(np.array(values), tuple(answers))
 
 
@@ -261,8 +261,8 @@ def as_line(
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     line: dict[str, Any] = {"time": time, "item": name, "recording": str(recording or "")}
     if answer is not None:
-        said = asdict(answer)
-        line |= {key: said[key] for key in ("name", "confidence", "beta", "evidence", "reason", "mixture_reason")}
+        fields = asdict(answer)
+        line |= {key: fields[key] for key in ("name", "confidence", "beta", "evidence", "reason", "mixture_reason")}
     aired: Any = None  # the scent that was played, or the slots of a mixture as (start, scent, seconds)
     if played and played.plan is not None:
         aired = [(start, SCENTS[scent - 1], length) for start, scent, length in played.plan.slots]

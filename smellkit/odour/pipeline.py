@@ -22,6 +22,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from smellkit import checkpoint
+from smellkit.checks import Report
 from smellkit.checks.ranges import outside
 from smellkit.device import playlist
 from smellkit.device.neckwear import NeckWear
@@ -29,10 +30,11 @@ from smellkit.device.playlist import Playlist
 from smellkit.errors import DataError, OptionError
 from smellkit.odour.confidence import ABSTAIN, decide, prediction_sets
 from smellkit.odour.formats import header_of
-from smellkit.odour.readers import by_clock
+from smellkit.odour.readers import Stretch, by_clock
 from smellkit.odour.recordings import MIXTURE_GAS, find
 from smellkit.odour.scents import SCENTS
 from smellkit.odour.smell import SHIPPED, Fused, MixtureSmell, Smell, SubstanceSmell, load_smell
+from smellkit.sensors import PPM
 
 OUTSIDE = 0.5  # the most that may speak for a smell which the player has not
 FEW = 4  # substances that are told where one is not sure
@@ -188,15 +190,12 @@ class Pipeline:
         if recording is None:
             return self.fuse(shown=self.seen(given), single=single)
         smell = self.board(recording, nose)
-        parts = read_parts(recording, smell)
-        if why := outside(np.concatenate(parts), smell.ranges) if sum(map(len, parts)) >= smell.span else "":
+        windows, _, why = read_windows(recording, smell)
+        if why:
             return self.without_smell(why, self.seen(given), single=single)
-        if (longest := max(map(len, parts))) < smell.span:
-            raise DataError(f"{longest} rows are fewer than the {smell.span} of one window", hint="record longer")
-        windows = np.concatenate([smell.windows(rows) for rows in parts])
         if shown := self.seen(given):
             return self.fuse(self.smelled(smell, windows), shown=shown)
-        return self.judge(*smell.recording(windows), smell=smell)
+        return self.judge(*smell.recording(windows), smell=smell)  # by z and the odour vector, see `smell.scores`
 
     def without_smell(self, why: str, shown: Mapping[str, Evidence], *, single: bool = False) -> Mixture:
         """Return what is `shown` alone, with the smell left out and `why`; no answer where nothing is shown."""
@@ -244,10 +243,10 @@ class Pipeline:
             if not contents:
                 continue
             try:
-                said = [self.fused.senses.shares(sense, one) for one in contents]
+                answers = [self.fused.senses.shares(sense, one) for one in contents]
             except DataError as why:
                 raise DataError(f"The {sense}: {why.what}", hint=why.hint) from why
-            each = [shares for shares in said if shares is not None]
+            each = [shares for shares in answers if shares is not None]
             right = float(self.fused.experts.confusion[sense].trace() / len(SCENTS))
             known = Evidence(named(np.mean(each, axis=0)), right) if each else None
             evidence[sense] = known or Evidence(FLAT, 0.0, "like nothing known")
@@ -255,8 +254,8 @@ class Pipeline:
 
     def likelihoods(self, shown: Mapping[str, Evidence]) -> list[NDArray[np.float64]]:
         """What the evidence that is trusted at all says of each composition, (1, m + 1) each."""
-        told = {sense: one for sense, one in shown.items() if one.trust > 0}
-        return [self.fused.experts.seen(sense, [[*one.shares.values()]]) for sense, one in told.items()]
+        trusted = {sense: one for sense, one in shown.items() if one.trust > 0}
+        return [self.fused.experts.seen(sense, [[*one.shares.values()]]) for sense, one in trusted.items()]
 
     def fuse(
         self, smelled: Belief | None = None, *, shown: Mapping[str, Evidence] | None = None, single: bool = False
@@ -272,24 +271,44 @@ class Pipeline:
         beta, chances = experts.decide(posterior), posterior[0, :-1] @ loudest(experts.compositions)
         best = int(beta[0].argmax())
         first, second = np.argsort(-chances, kind="stable")[:2]
-        doubt, limits = f"not sure: {SCENTS[first]} or {SCENTS[second]}", self.fused.limits
+        unsure, limits = f"not sure: {SCENTS[first]} or {SCENTS[second]}", self.fused.limits
         if nothing:
             reasons = 2 * ("like nothing that these weights know",)
         elif posterior[0, -1] > 1 - OUTSIDE:
             reasons = 2 * ("probably none of the player's scents",)
         else:
             wrong = experts.expected_error(posterior, beta)[0] > limits.error
-            reasons = doubt if chances[best] < limits.sure else "", doubt if wrong else ""
+            reasons = unsure if chances[best] < limits.sure else "", unsure if wrong else ""
         return Mixture(named(normalised(beta[0])), SCENTS[best], float(chances[best]), evidence, (), *reasons)
 
 
-def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
+def read_windows(
+    recording: Recording, smell: Smell, *, stride: int = 0, report: Report | None = None
+) -> tuple[NDArray[np.float32], list[int], str]:
+    """Windows (n, steps, channels) of a recording, the row at which each begins, and why the weights can't know it.
+
+    They lie `stride` rows apart, by default as far as the weights want; none lies across a gap. DataError for a
+    recording without a whole window, and for what `read_parts` refuses.
+    """
+    parts, stride = read_parts(recording, smell, report=report), stride or smell.stride
+    rows, longest = np.concatenate([part.values for part in parts]), max(len(part.row) for part in parts)
+    why = outside(rows, smell.ranges) if len(rows) >= smell.span else ""
+    if longest < smell.span and not why:
+        name = f"{recording}: " if isinstance(recording, (str, Path)) else ""
+        what = f"{name}{longest} rows are fewer than the {smell.span} of one window"
+        raise DataError(what, hint="record longer")
+    windows = [smell.windows(part.values, stride=stride) for part in parts]
+    begins = [part.row[::stride][: len(own)].tolist() for part, own in zip(parts, windows, strict=True)]
+    return np.concatenate(windows), sum(begins, []), why
+
+
+def read_parts(recording: Recording, smell: Smell, *, report: Report | None = None) -> list[Stretch]:
     """Return a CSV file, a table or an array as rows (rows, columns) of the smell's nose, a part between two gaps.
 
     DataError for a column that is missing, another number of columns, and a cell that is not a finite number.
     """
     if isinstance(recording, (str, Path)):
-        return [stretch.values for stretch in smell.stretches(Path(recording))]
+        return smell.stretches(Path(recording), report=report)
     columns, values = smell.columns, recording
     if isinstance(recording, pd.DataFrame):
         if lost := [name for name in columns if name not in recording]:
@@ -305,8 +324,8 @@ def read_parts(recording: Recording, smell: Smell) -> list[NDArray[np.float32]]:
         row, column = wrong[0]
         raise DataError(f"Row {row}, column {columns[column]}: {rows[row, column]}", hint="drop or fill the rows first")
     if isinstance(recording, pd.DataFrame):
-        return [part.values for part in by_clock(recording, rows, smell.nose)]
-    return [rows]
+        return by_clock(recording, rows, smell.nose)
+    return [Stretch(rows, np.arange(len(rows)))]
 
 
 def _of_mixture_board(recording: Recording, smell: Smell) -> bool:
@@ -315,7 +334,7 @@ def _of_mixture_board(recording: Recording, smell: Smell) -> bool:
         return np.ndim(recording) == 2 and np.shape(recording)[1] == len(MIXTURE_GAS) != len(smell.columns)
     names = recording.columns if isinstance(recording, pd.DataFrame) else header_of(Path(recording))
     there = {str(name).strip() for name in names}
-    other = not set(smell.columns) <= there and not there & {"LPG", "Alcohol", "Benzene"}
+    other = not set(smell.columns) <= there and not there & set(PPM)
     return other and {"NO2", "VOC", "CO"} <= there
 
 

@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import checkpoint, paths
+from smellkit import paths
 from smellkit.checks import Report, read_json, readable
-from smellkit.checks.ranges import Ranges, outside
+from smellkit.checks.ranges import Ranges
 from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
-from smellkit.odour.pipeline import Evidence, Pipeline
+from smellkit.odour.pipeline import Evidence, Pipeline, read_windows
 from smellkit.odour.recordings import STRIDE, MixtureWindows, cut_mixtures, read_mixture_files
 from smellkit.odour.scents import ODORANTS, PICTURES, pictures_in, to_odorants
-from smellkit.odour.smell import MixtureSmell, SubstanceSmell, load_hybrid
+from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 from smellkit.sensors import SMELLNET
 
 SHOWN = 5
@@ -69,24 +69,19 @@ def recording_rows(
     name: str, path: Path, smell: SubstanceSmell, *, stride: int = 50, report: Report | None = None
 ) -> list[list]:
     """The rows that the table of predictions has for one recording; what lies outside is refused."""
-    parts = smell.stretches(path, report=report)
-    if why := outside(np.concatenate([part.values for part in parts]), smell.ranges):
+    windows, starts, why = read_windows(path, smell, stride=stride, report=report)
+    if why:
         hint = "bring the columns to the unit and the sensors of the training recordings"
         raise DataError(f"{path}: {why}", hint=hint)
-    windows = [smell.windows(part.values, stride=stride) for part in parts]
-    if not sum(map(len, windows)):
-        longest = max(len(part.row) for part in parts)
-        raise DataError(f"{name}: {longest} rows are fewer than the {smell.span} of one window", hint="record longer")
-    starts = [int(row) for part, own in zip(parts, windows, strict=True) for row in part.row[::stride][: len(own)]]
-    scores = smell.scores(np.concatenate(windows))
-    whole = max(1.0, len(scores) * stride / smell.protocol.stride)  # as many windows as calibration would have cut
+    scores = smell.scores(windows)
+    whole = max(1.0, len(scores) * stride / smell.stride)  # as many windows as calibration would have cut
     p = np.vstack([smell.calibrated(scores), smell.calibrated(scores.mean(0), whole)])  # the recording's comes last
-    places, rows = [*enumerate(starts), (-1, 0)], []
-    for place, own, one in zip(places, p, decide(p, smell.confidence.thresholds), strict=True):
+    positions, rows = [*enumerate(starts), (-1, 0)], []
+    for position, own, one in zip(positions, p, decide(p, smell.confidence.thresholds), strict=True):
         best, (kind, sure) = np.argsort(-own, kind="stable")[:SHOWN], smell.category(own)
         answer = kind if sure > smell.confidence.category_least else "abstain"  # where no substance is sure
         answer = answer if one == ABSTAIN else smell.classes[one]
-        rows.append([paths.cell(name), *place, *(smell.classes[i] for i in best), *own[best], kind, sure, answer])
+        rows.append([paths.cell(name), *position, *(smell.classes[i] for i in best), *own[best], kind, sure, answer])
     return rows
 
 
@@ -97,14 +92,14 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
     made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
     """
-    model, report = load_hybrid(weights), Report()
+    smell, report = MixtureSmell.load(weights), Report()
     session = SessionCalibration.load(Path(calibration)) if calibration else None
-    windows = read_folder(Path(folder), skip=skip, ranges=Ranges.of(checkpoint.manifest(weights)), report=report)
+    windows = read_folder(Path(folder), skip=skip, ranges=smell.ranges, report=report)
     if session:
         ratios, how = session.predict(windows.counts), f"calibrated with {len(np.unique(session.recording))} references"
         how += _far(windows, session.distance(windows.counts))
     else:
-        answer = model.explain(windows.counts, recording=windows.recording)
+        answer = smell.hybrid.explain(windows.counts, recording=windows.recording)
         ratios = answer["ratios"]
         known = len(np.unique(windows.recording[answer["p_known_session"] >= 0.5]))
         how = f"{known} of them in a session known from training"
@@ -144,8 +139,8 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
         own = path.with_suffix("").as_posix()  # it may be called by its path or by its name, with .csv or without
         places = [Path(pictures) / key for key in (own, path.stem)] if pictures else []
         files = next(filter(None, map(_pictures, places)), [])
-        said = next((words[key] for key in (name, own, path.name, path.stem) if key in words), [])
-        shown = pipeline.seen({"picture": files, "text": said})
+        own_texts = next((words[key] for key in (name, own, path.name, path.stem) if key in words), [])
+        shown = pipeline.seen({"picture": files, "text": own_texts})
         seen += bool(shown)
         ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
     _write(as_table(windows, ratios), out)

@@ -125,8 +125,8 @@ def _with_rate(nose: Description, recordings: Sequence[Raw], folder: Path, repor
         if step := step_of(raw, nose):
             rates.append(1 / step)
             if raw.rate and not 0.5 <= rates[-1] / raw.rate <= 2:
-                told = f"{raw.rate:g} rows a second declared, {rates[-1]:.3g} measured"
-                report.tell(raw.path, f"{told}: the measured ones count")
+                rates_differ = f"{raw.rate:g} rows a second declared, {rates[-1]:.3g} measured"
+                report.tell(raw.path, f"{rates_differ}: the measured ones count")
     if not rates and not declared:
         report.tell(folder, f"no clock and no rate: rows are taken as they come (write rate = ... into {noses.FILE})")
         return nose
@@ -163,7 +163,7 @@ def _rows(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     values = _values(raw, nose, report)
     counts = [name for name in nose.gas if nose.columns[name].unit == "adc"]  # alike: nobody sees them exchanged
     if len(counts) > 1:
-        refuse_exchange(raw.path, raw.lines, values[counts].to_numpy(), counts)
+        refuse_exchange(raw.path, raw.lines, values.to_numpy()[:, [name in counts for name in nose.columns]], counts)
     return _at_pace(raw, nose, values, counts, report)
 
 
@@ -183,11 +183,12 @@ def _at_pace(raw: Raw, nose: Description, values: pd.DataFrame, alike: Sequence[
 def _values(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     """The nose's columns in its units; NaN where there is no reading. DataError for anything outside of a span."""
     sources = _sources(raw, nose, report)
-    values = {name: _readings(raw, name, nose.columns[name], source, report) for name, source in sources.items()}
-    _check_spans(raw, nose, sources, np.stack(list(values.values()), axis=1))
-    for name, source in sources.items():
-        _check_counts(raw, source, values[name], nose.columns[name].unit, report)
-    return pd.DataFrame(values)
+    each = [_readings(raw, name, nose.columns[name], source, report) for name, source in sources.items()]
+    values = np.stack(each, axis=1)
+    _check_spans(raw, nose, sources, values)
+    for own, (name, source) in zip(each, sources.items(), strict=True):
+        _check_counts(raw, source, own, nose.columns[name].unit, report)
+    return pd.DataFrame(values, columns=list(sources))
 
 
 def _readings(raw: Raw, name: str, column: Column, source: str, report: Report) -> NDArray[np.float64]:
@@ -207,11 +208,12 @@ def _readings(raw: Raw, name: str, column: Column, source: str, report: Report) 
         report.tell(raw.path, f"{source}: {unit}, as the file says, taken as {column.unit}", len(cells))
         factor, offset = noses.UNITS[column.unit][unit]
         own = own * factor + offset
-    own = np.where(np.isin(own, column.fault), np.nan, own)
+    if column.fault:
+        own = np.where(np.isin(own, column.fault), np.nan, own)
     if column.overflow is not None and (over := own == column.overflow).any():
-        own[over] = column.span[1]
-        say = report.tell if column.role == "gas" else report.note  # other sensors are known for it
-        say(raw.path, f"{name}: overflow {column.overflow:.0f} taken as {column.span[1]:g}", int(over.sum()))
+        own = np.where(over, column.span[1], own)
+        note = report.tell if column.role == "gas" else report.note  # other sensors are known for it
+        note(raw.path, f"{name}: overflow {column.overflow:.0f} taken as {column.span[1]:g}", int(over.sum()))
     if np.isnan(own).all() and raw.sheet is None:
         hint = f"take the column out of {noses.FILE} if the sensor is absent"
         raise raw.fault("readings", "none in the whole file", hint, column=source)
@@ -249,24 +251,26 @@ def _check_spans(raw: Raw, nose: Description, sources: Mapping[str, str], values
     wrong = (values < low) | (values > high) | (np.isnan(values) & (raw.sheet is not None))
     if not wrong.any():
         return
-    row, place = map(int, np.argwhere(wrong)[0])
-    source, column, found = list(sources.values())[place], columns[place], f"{values[row, place]:.10g}"
+    row, index = map(int, np.argwhere(wrong)[0])
+    source, column, actual = list(sources.values())[index], columns[index], f"{values[row, index]:.10g}"
     if raw.sheet:
-        found = repr(str(raw.sheet.cells[source][row])[:40])
+        actual = repr(str(raw.sheet.cells[source][row])[:40])
     more = f" (and {wrong.sum() - 1} more cells like it in this file)" if wrong.sum() > 1 else ""
     same = [one.unit == column.unit and one.span == column.span for one in columns]
-    hint = column.explain(values[:, same].ravel()) if np.isfinite(values[row, place]) else NO_NUMBER
+    hint = column.explain(values[:, same].ravel()) if np.isfinite(values[row, index]) else NO_NUMBER
     hint = hint or f"correct the cell, leave the file out (skip), or write the column's real span into {noses.FILE}"
-    limits = f"a number from {low[place]:g} to {high[place]:g} ({column.unit})"
-    raise raw.fault(limits, found + more, hint, column=source, row=row)
+    limits = f"a number from {low[index]:g} to {high[index]:g} ({column.unit})"
+    raise raw.fault(limits, actual + more, hint, column=source, row=row)
 
 
 def _check_counts(raw: Raw, source: str, values: NDArray, unit: str, report: Report) -> None:
     """Refuse counts with a point between thousands, as in 1.092; tell of others that are no whole numbers."""
-    broken = (values != np.round(values)) & ~np.isnan(values)
-    rest, pointed = values[~broken], values[broken]
-    if unit not in ("adc", "ppm") or not len(pointed):
+    if unit not in ("adc", "ppm"):
         return
+    broken = (values != np.round(values)) & ~np.isnan(values)
+    if not broken.any():
+        return
+    rest, pointed = values[~broken], values[broken]
     thousands = (np.abs(1000 * pointed - np.round(1000 * pointed)) < 1e-6).all() and pointed.max() < 10
     if thousands and len(rest) and np.nanmedian(rest) >= 100 and np.nanmax(rest) < 1000:
         hint, row = "a point between thousands, as in 1.092 for 1092? Save it without", int(broken.argmax())
@@ -277,9 +281,9 @@ def _check_counts(raw: Raw, source: str, values: NDArray, unit: str, report: Rep
 
 def _filled(raw: Raw, values: pd.DataFrame, report: Report) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Values without NaN, and which rows are kept: a few lost readings are filled in, more of them left out."""
-    lost = values.isna()
-    if not lost.to_numpy().any():
+    if not np.isnan(values.to_numpy()).any():
         return values, np.ones(len(values), bool)
+    lost = values.isna()
     runs = lost.apply(lambda column: column.groupby((column != column.shift()).cumsum()).transform("size"))
     gone = (lost & (runs > HOLD)).any(axis=1).to_numpy()
     if gone.mean() > 0.5:

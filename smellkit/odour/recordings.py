@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smellkit import cache, paths
 from smellkit.checks import Report, fault, readable
@@ -33,7 +33,7 @@ RATE = 1.0  # Hz, about: SmellNet's files have no time column
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
 ALL = "all"
 NO_FILES = ("Thumbs.db", "desktop.ini")  # what systems leave in folders
-_VERSION, _MIXTURES = "recordings 3", "blends 4"
+_VERSION, _MIXTURES = "recordings 3", "mixtures 5"
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 LENGTH, STRIDE, STEPS = 100, 50, 600  # a window, the way to the next, and how much of a recording counts, as published
 
@@ -138,15 +138,20 @@ def _tidy(names: dict[str, Path], *, root: Path, skip: bool, notes: Report) -> p
         return read_rows(file, SMELLNET, columns=SENSORS, report=notes)
 
     name_of = {path: name for name, path in names.items()}
-    tables = []
+    tables, words = [], []
     for file, values in readable(names.values(), read, skip=skip, report=notes):
-        if (values["Pressure"] == STUCK[0]).all() and (values["Humidity"] == STUCK[1]).all():
+        pressure, humidity = (values[name].to_numpy() for name in ("Pressure", "Humidity"))
+        if (pressure == STUCK[0]).all() and (humidity == STUCK[1]).all():
             notes.note(file, f"environment sensor stuck at {STUCK[0]} hPa, {STUCK[1]:.0f} %")
-        words = {"substance": file.parent.name, "recording": file.stem, "file": name_of[file]}
-        tables.append(values.assign(**words, step=np.arange(len(values)) + JUMP * values["part"]))
+        tables.append(values)
+        words.append((file.parent.name, file.stem, name_of[file]))
     if not tables:
         raise unread(root, notes)
-    table = pd.concat(tables, ignore_index=True)[["substance", "recording", "step", "file", *SENSORS]]
+    which, steps = np.repeat(np.arange(len(tables)), [*map(len, tables)]), [np.arange(len(one)) for one in tables]
+    labels = pd.DataFrame(words, columns=["substance", "recording", "file"]).take(which).reset_index(drop=True)
+    table = pd.concat(tables, ignore_index=True)
+    labels.insert(2, "step", np.concatenate(steps) + JUMP * table["part"])
+    table = pd.concat([labels, table[[*SENSORS]]], axis=1)
     try:
         return schema().validate(table)
     except pandera.errors.SchemaError as why:
@@ -165,8 +170,8 @@ def _listed(root: Path, *, skip: bool, report: Report) -> list[Path]:
             if path.suffix.lower() == ".csv" and path != folder:
                 files.append(path)
                 continue
-            found = "an empty folder" if path.is_dir() and path == folder else repr(path.name)
-            why = fault(path, "recordings called <substance>/*.csv", found, "rename, move or delete it")
+            actual = "an empty folder" if path.is_dir() and path == folder else repr(path.name)
+            why = fault(path, "recordings called <substance>/*.csv", actual, "rename, move or delete it")
             if not skip:
                 raise why
             report.skip(path, why)
@@ -201,9 +206,14 @@ class MixtureWindows:
         return self.index[name].to_numpy()[self.recording]
 
 
+def mixture_windows(rows: ArrayLike, *, stride: int = STRIDE) -> NDArray[np.float32]:
+    """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording; none when it is too short."""
+    return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride)
+
+
 def cut_mixtures(values: NDArray | Sequence[NDArray], index: pd.DataFrame) -> MixtureWindows:
     """Cut recordings, (steps, 4) each, into windows; only the first 600 steps count."""
-    parts = [sliding(value[:STEPS], length=LENGTH, stride=STRIDE) for value in values]
+    parts = [mixture_windows(value) for value in values]
     counts = [len(part) for part in parts]
     if not sum(counts):
         raise DataError(f"No recording has a whole window of {LENGTH} steps", hint="at least 10 s at 10 Hz are needed")

@@ -109,21 +109,21 @@ def read_scents(folder: str | Path | None = None, *, report: Report | None = Non
     entries, report = value.get("odors"), report if report is not None else Report()
     if not isinstance(entries, list) or not entries:
         instead = f"only {', '.join(value)[:100]}" if entries is None else repr(entries)[:60]
-        raise fault(path, key="$.odors", expected="a list of scents", found=instead, hint="see data/README.md")
+        raise fault(path, key="$.odors", expected="a list of scents", actual=instead, hint="see data/README.md")
     scents = [_scent(path, f"$.odors[{number}]", entry, report) for number, entry in enumerate(entries)]
     scents.sort(key=lambda scent: scent.id)
     ids, names = [scent.id for scent in scents], Counter(scent.name for scent in scents)
     if ids != [*range(1, len(scents) + 1)]:
-        expected, found = f"1 to {len(scents)}", ", ".join(map(str, ids))
-        raise fault(path, key="id", expected=expected, found=found, hint="number the scents without a gap")
+        expected, actual = f"1 to {len(scents)}", ", ".join(map(str, ids))
+        raise fault(path, key="id", expected=expected, actual=actual, hint="number the scents without a gap")
     if twice := [name for name, count in names.items() if count > 1]:
-        raise fault(path, key="name", expected="each once", found=f"{twice[0]!r} again", hint="correct one of them")
+        raise fault(path, key="name", expected="each once", actual=f"{twice[0]!r} again", hint="correct one of them")
     return scents
 
 
 def _scent(path: Path, where: str, entry: Any, report: Report) -> Scent:
     if not isinstance(entry, dict):
-        raise fault(path, key=where, expected="an object", found=repr(entry)[:60], hint="see data/README.md")
+        raise fault(path, key=where, expected="an object", actual=repr(entry)[:60], hint="see data/README.md")
     name, lists = entry.get("name"), ("key_molecules", "qualitative_descriptors")
     wanted = {"id": ("a whole number from 1", type(entry.get("id")) is int)}
     wanted["name"] = "a name", isinstance(name, str) and bool(name.strip())
@@ -132,8 +132,8 @@ def _scent(path: Path, where: str, entry: Any, report: Report) -> Scent:
         wanted[key] = "a list of texts", isinstance(words, list) and all(isinstance(word, str) for word in words)
     for key, (expected, right) in wanted.items():
         if not right:
-            found = repr(entry.get(key))[:60]
-            raise fault(path, key=f"{where}.{key}", expected=expected, found=found, hint="correct it")
+            actual = repr(entry.get(key))[:60]
+            raise fault(path, key=f"{where}.{key}", expected=expected, actual=actual, hint="correct it")
     return Scent(
         id=entry["id"],
         name=entry["name"].strip(),

@@ -63,8 +63,8 @@ class Probe:
     def likeness(self, embeddings: NDArray) -> FloatArray:
         """Cosine to the most alike known example of each scent, (n, 12); -1 where none is known."""
         cosine = unit(self._standardised(embeddings)) @ np.asarray(self.known, np.float64).T
-        places = [self.label == scent for scent in range(len(self.bias))]
-        return np.stack([cosine[:, at].max(axis=1) if at.any() else np.full(len(cosine), -1.0) for at in places], 1)
+        of_scent = [self.label == scent for scent in range(len(self.bias))]
+        return np.stack([cosine[:, at].max(axis=1) if at.any() else np.full(len(cosine), -1.0) for at in of_scent], 1)
 
     def strange(self, embeddings: NDArray) -> NDArray[np.bool_]:
         """Whether an example is like nothing known, (n,): then its shares mean nothing."""

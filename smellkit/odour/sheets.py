@@ -68,9 +68,9 @@ class Raw:
         """The line of the file on which each row begins."""
         return self.cells.index.to_numpy()
 
-    def fault(self, expected: str, found: str, hint: str, *, row: Any = None, **place: Any) -> DataError:
+    def fault(self, expected: str, actual: str, hint: str, *, row: Any = None, **place: Any) -> DataError:
         """The error for one fault: in a `column`, in a `row` or a `line`, or of the whole file."""
-        return fault(self.path, expected, found, hint, **place | ({} if row is None else {"line": self.lines[row]}))
+        return fault(self.path, expected, actual, hint, **place | ({} if row is None else {"line": self.lines[row]}))
 
 
 def read_known(path: Path, nose: Description, report: Report) -> Raw:
@@ -83,14 +83,15 @@ def read_known(path: Path, nose: Description, report: Report) -> Raw:
     cells: dict[str, Any] = {name: numbers(sheet.cells[name]) for name in nose.columns}
     for name in clock_columns(sheet.header):
         cells.setdefault(name, sheet.cells[name].to_pandas().str.strip().array)
-    return Raw(path, pd.DataFrame(cells, index=sheet.lines), sheet=sheet)
+    return Raw(path, pd.DataFrame(cells, index=sheet.lines, copy=False), sheet=sheet)
 
 
 def tell_moved(raw: Raw, nose: Description, report: Report) -> None:
     """Tell of columns that hold what they can't: they are not used, but the cells of their rows may have moved."""
     sheet, moved = raw.sheet, {}
     assert sheet
-    for name in [name for name in nose.columns if name in sheet.header and name not in raw.cells]:
+    unused = {*sheet.header} - {*raw.cells}
+    for name in [name for name in nose.columns if name in unused]:
         values, (low, high) = numbers(sheet.cells[name]), nose.columns[name].span
         wrong = ~((values >= low) & (values <= high)) & (values != nose.columns[name].overflow)
         if wrong.any():
@@ -189,17 +190,17 @@ def _names(
     texts = [at for at, row in enumerate(above) if any(row) and not any(numbers[at])]
     headers = [at for at in texts if len(above[at]) == width]
     if not headers and texts and len(above[texts[-1]]) > 2 and abs(len(above[texts[-1]]) - width) <= 2:
-        found = f"{len(above[texts[-1]])} names above rows of {width} fields"
+        actual = f"{len(above[texts[-1]])} names above rows of {width} fields"
         hint = "a name for each column; or a decimal comma that also separates columns?"
-        raise fault(path, f"{width} names", found, hint, line=texts[-1] + 1)
+        raise fault(path, f"{width} names", actual, hint, line=texts[-1] + 1)
     others = [at + 1 for at, row in enumerate(above) if row and at not in headers[:1]]
     _tell(path, "lines above the rows that are none", others, report)
     if not headers:
         return [f"column {number}" for number in range(1, width + 1)], False
     names = [name or f"column {number}" for number, name in enumerate(above[headers[0]], 1)]
     if twice := [name for name in names if names.count(name) > 1]:
-        found, hint = f"{names.count(twice[0])} times", "rename or delete the copy"
-        raise fault(path, "each column once", found, hint, line=headers[0] + 1, column=twice[0])
+        actual, hint = f"{names.count(twice[0])} times", "rename or delete the copy"
+        raise fault(path, "each column once", actual, hint, line=headers[0] + 1, column=twice[0])
     return names, True
 
 
@@ -244,7 +245,7 @@ def _judge(path: Path, odd: Mapping[int, str], rows: int, layout: Layout, report
     torn = [line for line, own in fields.items() if 2 * sum(bool(number(one)) for one in own) >= len(own)]
     if len(torn) > max(2, TORN * rows):
         line = torn[0]
-        found = f"{len(fields[line])} in {odd[line][:40]!r}, and {len(torn) - 1} more such lines"
-        raise fault(path, f"{len(layout.names)} fields", found, "were cells lost? Record it again", line=line)
+        actual = f"{len(fields[line])} in {odd[line][:40]!r}, and {len(torn) - 1} more such lines"
+        raise fault(path, f"{len(layout.names)} fields", actual, "were cells lost? Record it again", line=line)
     _tell(path, "torn rows", torn, report)
     _tell(path, "lines between the rows that are none", sorted({*odd} - {*torn}), report)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from torch import nn
 
 from smellkit import checkpoint, noses
@@ -36,11 +36,11 @@ from smellkit.odour.recordings import (
     ALL,
     LENGTH,
     MIXTURE_GAS,
-    STEPS,
     STRIDE,
     STUCK,
     base_of,
     find,
+    mixture_windows,
     read_mixture,
     read_recordings,
 )
@@ -49,7 +49,6 @@ from smellkit.odour.scents import SCENTS, category, to_channels
 from smellkit.odour.senses import SENSES, Probe, Senses
 from smellkit.odour.windows import Protocol, cut
 from smellkit.sensors import ENVIRONMENT, FULL, MIXTURE, SMELLNET
-from smellkit.windows import sliding
 
 FloatArray = NDArray[np.float64]
 SHIPPED = ("compact", "light")  # scene encoders whose numbers the weights of the fusion hold; the installed one is used
@@ -114,6 +113,10 @@ class SubstanceSmell:
     def span(self) -> int:  # rows under one window
         return self.protocol.span
 
+    @property
+    def stride(self) -> int:  # rows from one window to the next
+        return self.protocol.stride
+
     def stretches(self, path: Path, *, report: Report | None = None) -> list[Stretch]:
         """The rows of a file as parts between which its clock shows a gap; a half first row is dropped."""
         return readers.read_stretches(path, self.nose, columns=self.columns, report=report)
@@ -132,8 +135,8 @@ class SubstanceSmell:
             return self.network.head(torch.as_tensor(z, dtype=torch.float32)).double().numpy()
 
     def scores(self, windows: NDArray) -> FloatArray:
-        """Log-probabilities of windows, (n, classes), not yet calibrated."""
-        return self.network.run(windows).log_softmax(1).double().numpy()
+        """Log-probabilities of windows, (n, classes), not yet calibrated: windows -> z -> odour vector -> softmax."""
+        return log_softmax(self.odour(self.channels(windows)), axis=1)
 
     def probabilities(self, windows: NDArray) -> FloatArray:
         """Calibrated probabilities of windows, (n, classes)."""
@@ -173,7 +176,7 @@ class MixtureSmell:
     columns = MIXTURE_GAS
     confidence = Confidence()
     about = "trained weights, mixtures of twelve scents"
-    span = LENGTH
+    span, stride = LENGTH, STRIDE
     nose: Description = MIXTURE
 
     @classmethod
@@ -187,7 +190,7 @@ class MixtureSmell:
 
     def windows(self, rows: NDArray, *, stride: int = 0) -> NDArray[np.float32]:
         """Windows (n, 100, 4) of the first 600 `rows` (rows, 4) of a recording."""
-        return sliding(np.asarray(rows, np.float32)[:STEPS], length=LENGTH, stride=stride or STRIDE)
+        return mixture_windows(rows, stride=stride or STRIDE)
 
     def explained(self, windows: NDArray) -> tuple[FloatArray, float]:
         """Ratios in channel order, (n, 12), for windows of one recording, and how far its session is known, 0 to 1."""
@@ -225,9 +228,7 @@ def load_smell(weights: str | Path = "odour") -> Smell:
 
 def load_hybrid(folder: Path) -> Hybrid:
     """Return the mixture model in a folder of weights."""
-    tensors, manifest = checkpoint.load(folder, made_by="`smellkit bench smellnet-mixture --save FOLDER`")
-    if manifest.get("kind") != "mixture":
-        raise WeightsError(f"{folder} holds weights of kind {manifest.get('kind')!r}", hint="--weights mixture")
+    tensors, _ = checkpoint.load(folder, kind="mixture", made_by="`smellkit bench smellnet-mixture --save FOLDER`")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
         known, session = (Neighbours(**inside(arrays, f"{name}.")) for name in ("known", "session"))
@@ -258,12 +259,10 @@ class Fused:
     def load(cls, weights: str | Path = "fusion", *, scene: str = "") -> Fused:
         """From a folder of weights; WeightsError when they do not fit."""
         folder = checkpoint.find(weights)
-        tensors, manifest = checkpoint.load(folder, made_by="`smellkit bench fusion --save FOLDER`")
+        tensors, manifest = checkpoint.load(folder, kind="fusion", made_by="`smellkit bench fusion --save FOLDER`")
         scene = scene or usual()
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         try:
-            if manifest["kind"] != "fusion":
-                raise WeightsError(f"{folder} holds weights of kind {manifest['kind']!r}", hint="--weights fusion")
             numbers = dict(manifest["scenes"][scene])
             limits = Limits(**numbers.pop("limits"))
             senses = Senses(scene, {sense: Probe(**inside(arrays, f"{scene}.{sense}.")) for sense in SENSES})

@@ -27,8 +27,8 @@ from smellkit.odour import recordings
 from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Pipeline
 from smellkit.odour.scents import SCENTS, list_pictures
+from smellkit.odour.session import SPAN, Session
 from smellkit.panel import drawings
-from smellkit.panel.session import SPAN, Session
 from smellkit.sensors import SMELLNET
 
 __all__ = ["Panel", "Session", "show"]
@@ -145,9 +145,9 @@ class Panel:
         rows = [_box("row", *every[begin:end]) for begin, end in itertools.pairwise((0, *ROWS))]
         # what changes its height stands below the buttons: Stop must not move under a hand
         top = _box("card", *rows, pictures["now"])
-        sensors, said = _card("Sensors", pictures["traces"]), _card("What each sense says", pictures["evidence"])
+        sensors, senses = _card("Sensors", pictures["traces"]), _card("What each sense says", pictures["evidence"])
         shares = _card("Shares of the twelve scents", pictures["bars"], pictures["slots"])
-        left, right = _box("column", sensors, said), _box("column", shares, _card("Link", pictures["log"]))
+        left, right = _box("column", sensors, senses), _box("column", shares, _card("Link", pictures["log"]))
         return _box("", top, _box("grid", left, right), beat, pictures["page"], _widget("HTML", drawings.chrome()))
 
     def _offered(self, root: Path, models: dict[str, Callable[[], Recogniser]]) -> dict[str, list]:
@@ -218,6 +218,7 @@ class Panel:
         session, answer, (playing, _) = self.session, self.session.answer, self.session.playing
         rows = [row.values for row in list(session.rows)]
         nose = session.recogniser.nose if session.recogniser else SMELLNET
+        units = [column.unit for column in nose.columns.values()]
         known = answer is not None and not (answer.reason and answer.name not in SCENTS)  # else they share out little
         shares = answer.shares if answer and known else None
         plan = session.plan.slots if session.plan else ()
@@ -225,7 +226,7 @@ class Panel:
         self._count += 1
         drawn = {
             "now": self._now(),
-            "traces": drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN),
+            "traces": drawings.traces(tuple(nose.columns), rows, drawn=nose.gas, span=SPAN, units=units),
             "evidence": drawings.evidence(answer.evidence if answer else {}),
             "bars": drawings.bars(SCENTS, shares, playing=playing, keep=KEEP),
             "slots": drawings.slots(plan, at=at),

@@ -11,8 +11,8 @@ from smellkit.odour.pipeline import Evidence
 from smellkit.plots import PALETTE
 
 BLUE, AMBER, GREEN, RED = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3]
-UNITS = {"Alcohol": "ppm", "LPG": "ppm", "Benzene": "ppm", "Temperature": "°C", "Pressure": "hPa", "Humidity": "%",
-         "Gas_Resistance": "kΩ", "Altitude": "m"}  # fmt: skip
+SYMBOLS = {"ppm": "ppm", "celsius": "°C", "hectopascal": "hPa", "pascal": "Pa", "percent": "%", "ohm": "Ω",
+           "kilo-ohm": "kΩ", "volt": "V", "metre": "m"}  # fmt: skip  # of the units of a nose
 FINE = 'stroke-linejoin="round" vector-effect="non-scaling-stroke"'  # as thick in any width
 
 
@@ -47,12 +47,14 @@ def now(
     )
 
 
-def traces(names: Sequence[str], rows: Sequence[Sequence[float]], *, drawn: Sequence[str], span: int) -> str:
+def traces(
+    names: Sequence[str], rows: Sequence[Sequence[float]], *, drawn: Sequence[str], span: int, units: Sequence[str] = ()
+) -> str:
     """Return a small chart for each of the `drawn` sensors over the last `span` rows, and the others as numbers."""
     charts, facts = [], []
     for index, name in enumerate(names):
         values, words = [row[index] for row in rows], escape(_words(name))
-        latest = f"{_short(values[-1])} {UNITS.get(name, '')}" if values else "&nbsp;"
+        latest = f"{_short(values[-1])} {SYMBOLS.get(units[index], '') if units else ''}" if values else "&nbsp;"
         if name in drawn:
             charts.append(f"<div><p>{words}<span>{latest}</span></p>{_line(values, span, name)}</div>")
         elif values:
@@ -77,10 +79,10 @@ def bars(names: Sequence[str], shares: Sequence[float] | None, *, playing: int =
     return f'<div class="smell-bars">{"".join(cells)}</div>'
 
 
-def evidence(said: Mapping[str, Evidence], *, best: int = 3) -> str:
+def evidence(senses: Mapping[str, Evidence], *, best: int = 3) -> str:
     """What each sense says: the `best` largest of its shares that count, and how far it is trusted, or why not."""
     rows = []
-    for sense, own in said.items():
+    for sense, own in senses.items():
         largest = sorted(own.shares.items(), key=lambda item: -item[1])[:best]
         words = ", ".join(f"{escape(_words(name))} {100 * share:.0f} %" for name, share in largest if share >= 0.01)
         rows.append(

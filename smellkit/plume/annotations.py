@@ -34,6 +34,7 @@ ORIGINAL = ["original_sample_id", "augmentation_id"]
 COLUMNS = ("frame_path", "mask_path", "gas_type", *HEALTH, *ORIGINAL)
 PATHS = ("co2_frame", "co2_mask", "ch4_frame", "ch4_mask")
 PAIRED = (*PATHS, *HEALTH, "is_paired", "missing_modality")
+VIDEO = ["video", "frame_number"]  # of files that have them: "" and -1 for a frame of no video
 PREFIX = "mmseg_dataset"  # of the published files
 NONE = ("", "none", "nan", "empty")
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -81,23 +82,19 @@ def annotation_file(folder: str | Path, split: str, *, paired: bool = False) -> 
 def read(folder: str | Path, split: str, *, pictures: bool = True, report: Report | None = None) -> pd.DataFrame:
     """Return one row a frame of `split`: COLUMNS, with paths below `folder` that have slashes, and numbers as numbers.
 
-    Ids are texts; augmentations 1, 01 and 1.0 are the same. The index is the line in the file. With `pictures` each
-    file must be there (not: be whole). Raises `DataError`.
+    VIDEO comes after them. Ids are texts; augmentations 1, 01 and 1.0 are the same. The index is the line in the file.
+    With `pictures` each file must be there (not: be whole). Raises `DataError`.
     """
     path = annotation_file(find(folder), split)
-    table = read_texts(path, columns=COLUMNS, report=report)
+    table = read_texts(path, columns=COLUMNS, optional=VIDEO, report=report)
     for column in ("frame_path", "mask_path"):
         table[column] = _paths(table[column], path=path, pictures=pictures)
     table["gas_type"] = table["gas_type"].str.lower()
     _check_cells(table, path=path)
     table["augmentation_id"] = table["augmentation_id"].str.replace(r"^0*([0-9]+)(\.0*)?$", r"\1", regex=True)
-    once = {"each frame once": ["frame_path"], "each augmentation once a gas": [*ORIGINAL, "gas_type"]}
-    for expected, keys in once.items():
-        first = table.index.to_series().groupby([table[key] for key in keys]).transform("first")
-        twice = table[keys].agg(" ".join, axis=1) + " in line " + first.astype(str) + " too"
-        hint = "delete one of the two lines"
-        _refuse(table[keys[0]], table.duplicated(keys), path=path, expected=expected, found=twice, hint=hint)
-    return table
+    _once(table, ["frame_path"], path=path, expected="each frame once")
+    _once(table, [*ORIGINAL, "gas_type"], path=path, expected="each augmentation once a gas")
+    return _videos(table, ["gas_type"], path=path)
 
 
 def read_pairs(
@@ -105,9 +102,9 @@ def read_pairs(
 ) -> pd.DataFrame:
     """Return one row a pair of `split`: PAIRED, "" where a gas has no frame; the index is the row from 0.
 
-    Frames that occur in several pairs, as in files of the published code, are counted in the report. Without `labels`
-    only the frames and missing_modality are read, if there is such a column: a row that names a gas there has no frame
-    of it, whatever its path.
+    VIDEO comes last. Frames that occur in several pairs, as in files of the published code, are counted in the report.
+    Without `labels` only the frames, missing_modality and VIDEO are read, where there are such columns: a row that
+    names a gas there has no frame of it, whatever its path.
     """
     folder, report = find(folder), report or Report()
     path = annotation_file(folder, split, paired=True)
@@ -117,12 +114,13 @@ def read_pairs(
         command = "`smellkit data pair FOLDER` writes it from the annotations"
         raise DataError(f"No {path}", hint=command if alone.is_file() else hint)
     columns = PAIRED if labels else [f"{gas}_frame" for gas in GASES]
-    table = read_texts(path, columns=columns, optional=["missing_modality"], report=report)
+    table = read_texts(path, columns=columns, optional=["missing_modality", *VIDEO], report=report)
     table = table if "missing_modality" in table else table.assign(missing_modality="")
     for column in table.columns.intersection(["missing_modality", *PATHS]):
         table[column] = table[column].where(~table[column].str.lower().isin(NONE), "")
     table["missing_modality"] = missing = table["missing_modality"].str.lower()
     _check_cells(table, path=path)
+    table = _videos(table, ["missing_modality"], path=path)
     for column in table.columns.intersection(PATHS):
         gone, empty = missing == column[:3], table[column] == ""
         if labels:
@@ -143,7 +141,9 @@ def read_pairs(
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """Write an annotation table as CSV by rename."""
+    """Write an annotation table as CSV by rename, without VIDEO where no frame is of one."""
+    if "video" in table and (table["video"] == "").all():
+        table = table.drop(columns=VIDEO)
     paths.write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
@@ -186,7 +186,7 @@ def _paths(cells: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
         files = [located(path.parent, name) for name in cleaned]
         absent = pd.Series(["" if file.is_file() else f"no file {file}" for file in files], cells.index, dtype=str)
         hint = "copy the pictures beside the annotations; capitals count"
-        _refuse(cells, absent != "", path=path, expected="a picture", found=absent, hint=hint)
+        _refuse(cells, absent != "", path=path, expected="a picture", actual=absent, hint=hint)
     return cleaned
 
 
@@ -205,16 +205,33 @@ def _check_cells(table: pd.DataFrame, *, path: Path) -> None:
         _refuse(table["class_name"], ~same, path=path, expected=f"the name of the class_id ({listed})")
 
 
+def _videos(table: pd.DataFrame, keys: list[str], *, path: Path) -> pd.DataFrame:
+    """The table with VIDEO, "" and -1 for a frame of no video; refused where a frame has no number, or comes twice."""
+    table = table.assign(**{name: table.get(name, "") for name in VIDEO})
+    filmed, number = table["video"] != "", table["frame_number"]
+    known = "a whole number: the place of the frame in its video"
+    _refuse(number, filmed & ~number.str.fullmatch("[0-9]{1,9}"), path=path, expected=known)
+    _once(table[filmed], [*keys, *VIDEO], path=path, expected="each frame of a video once")
+    return table.assign(frame_number=number.where(filmed, "-1").astype(np.int64))
+
+
+def _once(table: pd.DataFrame, keys: list[str], *, path: Path, expected: str) -> None:
+    first = table.index.to_series().groupby([table[key] for key in keys]).transform("first")
+    twice = table[keys].agg(" ".join, axis=1) + " in line " + first.astype(str) + " too"
+    hint = "delete one of the two lines"
+    _refuse(table[keys[0]], table.duplicated(keys), path=path, expected=expected, actual=twice, hint=hint)
+
+
 def _refuse(
-    cells: pd.Series, wrong: pd.Series, *, path: Path, expected: str, found: pd.Series | None = None,
+    cells: pd.Series, wrong: pd.Series, *, path: Path, expected: str, actual: pd.Series | None = None,
     hint: str = "correct the cell",
 ) -> None:  # fmt: skip
     """Refuse the file at the first wrong cell, and say how many there are; `found` says more than the cell itself."""
     if wrong.any():
         line: Any = wrong.idxmax()
-        text = f"{cells[line][:60]!r}" if found is None else found[line]
+        text = f"{cells[line][:60]!r}" if actual is None else actual[line]
         more = f" (and {wrong.sum() - 1} more cells like it)" if wrong.sum() > 1 else ""
-        raise fault(path, line=int(line), column=str(cells.name), expected=expected, found=text + more, hint=hint)
+        raise fault(path, line=int(line), column=str(cells.name), expected=expected, actual=text + more, hint=hint)
 
 
 def features(frame: Grey) -> NDArray[np.float64]:
@@ -256,9 +273,9 @@ class Rule:
     def _read(self, path: Path, *, deep: bool, report: Report | None = None) -> NDArray:
         """The pixels of a frame of 8 bits, or of a deep one; refused where it is of the other kind."""
         if _is_deep(path) != deep:
-            wanted, found = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
+            wanted, actual = ("16 bits", "8 bits") if deep else ("8 bits", "16 bits")
             hint = f"save all frames of {self.folder} with the same depth"
-            raise fault(path, expected=f"a frame of {wanted}, as the others", found=found, hint=hint)
+            raise fault(path, expected=f"a frame of {wanted}, as the others", actual=actual, hint=hint)
         return np.asarray(read_picture(path, rgb=False), np.float64) if deep else _grey(path, report)
 
 
@@ -294,5 +311,5 @@ def _grey(path: Path, report: Report | None) -> Grey:
         spread = colours.max(axis=2).astype(int) - colours.min(axis=2)
         if np.mean(spread > COLOUR) > 0.01:
             hint = "export grey levels from the camera, not a palette of false colours"
-            raise fault(path, expected="a grey frame", found="colours", hint=hint)
+            raise fault(path, expected="a grey frame", actual="colours", hint=hint)
     return np.asarray(picture.convert("L"))

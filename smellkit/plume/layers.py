@@ -50,10 +50,10 @@ class Attention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, other: Tensor, there: Tensor | float = 1.0) -> Tensor:
-        # (B, HW, d) x (B, d, HW) -> weights (B, HW, HW); a row sums to 1 over the places attended to
+        # (B, HW, d) x (B, d, HW) -> weights (B, HW, HW); a row sums to 1 over the places attended to: eq. 1
         weights = torch.bmm(self.query(x).flatten(2).transpose(1, 2), self.key(other).flatten(2)).softmax(dim=-1)
-        attended = torch.bmm(self.value(other).flatten(2), weights.transpose(1, 2)).view_as(x)
-        return x + self.gamma * (attended * there)
+        attended = torch.bmm(self.value(other).flatten(2), weights.transpose(1, 2)).view_as(x)  # (B, C, H, W): eq. 2
+        return x + self.gamma * (attended * there)  # eq. 3
 
 
 class ChannelAttention(nn.Module):
@@ -65,7 +65,7 @@ class ChannelAttention(nn.Module):
         self.gate = nn.Sequential(squeeze, nn.ReLU(inplace=True), excite, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]
+        return x * self.gate(x.mean(dim=(2, 3)))[:, :, None, None]  # (B, C) -> (B, C, 1, 1): eq. 2, 3 and 4
 
 
 class ResNet(nn.Module):
@@ -162,8 +162,8 @@ def means(x: Tensor, parts: int) -> Tensor:
 @functools.cache
 def _shares(length: int, parts: int) -> NDArray[np.float32]:
     """What each place weighs in the mean of each part (parts, length); neighbours overlap where it does not divide."""
-    place, part = np.arange(length), np.arange(parts)[:, None]
-    inside = (place >= part * length // parts) & (place < -(-(part + 1) * length // parts))
+    position, part = np.arange(length), np.arange(parts)[:, None]
+    inside = (position >= part * length // parts) & (position < -(-(part + 1) * length // parts))
     return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
 
 

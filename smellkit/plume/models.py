@@ -53,9 +53,9 @@ class FUME(nn.Module):
             low, high = (x.chunk(2) for x in self.encoders[0](torch.cat(frames)))
         high, joined = self.fusion(*high, present)
         outputs = {"class_logits": self.classifier(joined.mean(dim=(2, 3)))}
-        for place, gas in enumerate(GASES):
-            logits = self.heads[place](low[place], high[place])
-            outputs[f"{gas}_logits"] = where_present(resize(logits, frames[place].shape[-2:]), present[:, place])
+        for index, gas in enumerate(GASES):
+            logits = self.heads[index](low[index], high[index])
+            outputs[f"{gas}_logits"] = where_present(resize(logits, frames[index].shape[-2:]), present[:, index])
         return outputs
 
 
@@ -117,8 +117,8 @@ class OneFrame(nn.Module):
         single = self.look(torch.cat([batch[name] for name in GASES]), gas)  # (2 B, ...): all CO2, then all CH4
         outputs = {}
         if "logits" in single:
-            for place, logits in enumerate(single["logits"].chunk(len(GASES))):
-                outputs[f"{GASES[place]}_logits"] = where_present(logits, present[:, place])
+            for index, logits in enumerate(single["logits"].chunk(len(GASES))):
+                outputs[f"{GASES[index]}_logits"] = where_present(logits, present[:, index])
         if "class_logits" in single:
             each = torch.stack(single["class_logits"].chunk(len(GASES)), dim=1)
             agreed = (each.log_softmax(dim=-1) * present[:, :, None]).sum(dim=1)
@@ -139,7 +139,7 @@ class EarlyFusion(nn.Module):
         present = batch["present"]
         low, high = self.encoder(torch.cat([batch[gas] for gas in GASES], dim=1) * present[:, :, None, None])
         mask = resize(self.head(low, high), batch[GASES[0]].shape[-2:])
-        outputs = {f"{gas}_logits": where_present(mask, present[:, place]) for place, gas in enumerate(GASES)}
+        outputs = {f"{gas}_logits": where_present(mask, present[:, index]) for index, gas in enumerate(GASES)}
         return outputs | {"class_logits": self.classifier(high.mean(dim=(2, 3)))}
 
 
@@ -156,7 +156,7 @@ class Sized(nn.Module):
     def forward(self, batch: Batch) -> Batch:
         if not self.mirrored or self.training:
             return self.once(batch)
-        both = {gas: torch.cat([batch[gas], batch[gas].flip(-1)]) for gas in GASES}
+        both = {name: torch.cat([x, x.flip(-1)]) for name, x in batch.items() if x.ndim == 4}
         outputs = self.once(both | {"present": batch["present"].repeat(2, 1)})
         halves = {name: x.chunk(2) for name, x in outputs.items()}
         return {
@@ -167,7 +167,7 @@ class Sized(nn.Module):
         """The answers to the frames as they are."""
         size = batch[GASES[0]].shape[-2:]
         if size != torch.Size(self.size):
-            batch = batch | {gas: to_size(batch[gas], self.size) for gas in GASES}
+            batch = {name: to_size(x, self.size) if x.ndim == 4 else x for name, x in batch.items()}
         outputs = self.model(batch)
         return {name: resize(x, size) if x.ndim == 4 and x.shape[-2:] != size else x for name, x in outputs.items()}
 
@@ -210,5 +210,5 @@ def build(name: str, **options) -> nn.Module:
     check([name], MODELS, "There is no model")
     other = options.keys() - inspect.signature(MODELS[name]).parameters
     if other:
-        raise OptionError(f"The model {name} has no {' and no '.join(sorted(other))}", hint="that is for fume alone")
+        raise OptionError(f"The model {name} has no {' and no '.join(sorted(other))}", hint="leave that out")
     return MODELS[name](**options)

@@ -29,10 +29,11 @@ class PlumeNet(nn.Module):
     The other camera sees the same wall behind other amounts of gas, so its frame is the second channel of the input:
     what differs between the two is gas. What decides the class is how much gas there is, which is a sum over the plume,
     not the look of any place in it; and the classes are ordered. `ph` (B,) is counted from the middle class.
-    With `one_camera`, whose gain is the same in all frames, grey levels are taken as they are.
+    With `one_camera`, whose gain is the same in all frames, grey levels are taken as they are. With `videos` it also
+    sees what moves (`co2_motion`, `ch4_motion` (B, 2, H, W) of `video.motion`); a frame of none it answers as without.
     """
 
-    def __init__(self, *, dropout: float = 0.2, one_camera: bool = False):
+    def __init__(self, *, dropout: float = 0.2, one_camera: bool = False, videos: bool = False):
         super().__init__()
         self.one_camera = one_camera
         self.stem = nn.Sequential(*conv(2, 16, 3, stride=2), separable(16, 16))
@@ -45,12 +46,16 @@ class PlumeNet(nn.Module):
         self.masks = nn.ModuleList(nn.Conv2d(16, MASKS, 1) for _ in GASES)
         self.amounts = nn.Conv2d(16, AMOUNTS, 1)
         self.health = HealthHead(len(GASES) * (AMOUNTS + 3 + (0 if one_camera else SCALES)), dropout=dropout)
+        self.moving = nn.Conv2d(2, 16, 3, stride=2, padding=1, bias=False) if videos else None
+        if self.moving is not None:
+            nn.init.zeros_(self.moving.weight)  # until it has learned from videos, their frames are single ones
 
     def forward(self, batch: Batch) -> Batch:
         frames, present = torch.cat([batch[gas] for gas in GASES]), batch["present"].T.flatten()  # 2 B: CO2, then CH4
         standard, spread = standardised(frames)
         frames = frames if self.one_camera else standard
-        fine = self.features(frames, present[:, None, None, None])
+        moved = [batch[f"{gas}_motion"] for gas in GASES if f"{gas}_motion" in batch]
+        fine = self.features(frames, present[:, None, None, None], torch.cat(moved) if moved else None)
         logits = torch.cat([head(x) for head, x in zip(self.masks, fine.chunk(2), strict=True)])  # (2 B, 3, H/2, W/2)
         # the class learns from amounts in the mask, but does not bend the mask to its own end: detach
         probability, own = softmax(logits.detach()), resize(frames, fine.shape[-2:])
@@ -64,10 +69,16 @@ class PlumeNet(nn.Module):
             "ph": ph,
         }
 
-    def features(self, frames: Tensor, there: Tensor) -> Tensor:
-        """Fine features (2 B, 16, H/2, W/2) of frames (2 B, 1, H, W), those that are `there` (2 B, 1, 1, 1)."""
+    def features(self, frames: Tensor, there: Tensor, moved: Tensor | None = None) -> Tensor:
+        """Fine features (2 B, 16, H/2, W/2) of frames (2 B, 1, H, W), those that are `there` (2 B, 1, 1, 1).
+
+        `moved` (2 B, 2, H, W) is what moves in them (`video.motion`), where they are of videos.
+        """
         known = frames * there
-        levels = [self.stem(torch.cat([known, swapped(known)], dim=1))]  # own beside other frame
+        x = self.stem[0](torch.cat([known, swapped(known)], dim=1))  # own beside other frame
+        if self.moving is not None and moved is not None:
+            x = x + self.moving(moved * there)
+        levels = [self.stem[1:](x)]
         for level in self.down:
             levels.append(level(levels[-1]))  # (2 B, 32, H/4, W/4), (2 B, 64, H/8, W/8), (2 B, 128, H/16, W/16)
         x = levels[-1] + self.gas_embedding.repeat_interleave(len(frames) // 2, dim=0)[:, :, None, None]

@@ -95,13 +95,15 @@ def _write_all(
         missing = next((gas for gas in GASES if gas not in video.gases), "")
         for frame in range(video.frames):
             original = {"original_sample_id": video.name, "augmentation_id": frame}
+            moment = {"video": video.name, "frame_number": frame}
             pair = dict.fromkeys(tables.PATHS, "") | health | {"is_paired": not missing, "missing_modality": missing}
+            pair |= moment
             for place, gas in ((GASES.index(gas), gas) for gas in video.gases):
                 for kind, pixels in (("frame", made.frames), ("mask", made.masks)):
                     pair[f"{gas}_{kind}"] = f"{kind}s/{video.name}_f{frame:02d}_{gas}.png"
                     Image.fromarray(pixels[frame, place]).save(folder / pair[f"{gas}_{kind}"], compress_level=4)
                 paths = {"frame_path": pair[f"{gas}_frame"], "mask_path": pair[f"{gas}_mask"], "gas_type": gas}
-                rows.setdefault(video.split, []).append(paths | health | original)
+                rows.setdefault(video.split, []).append(paths | health | original | moment)
                 known = {"gas_type": gas, "log_emission": round(float(log_emission[place]), 4)}
                 truth.append(original | known | {"contrast": float(f"{made.contrast[frame, place]:.4g}")})
             moments.setdefault(video.split, []).append(pair)
@@ -110,7 +112,7 @@ def _write_all(
         tables.write(pd.DataFrame(listed), tables.annotation_file(folder, split))
         table = pd.DataFrame(moments[split]).assign(alone=lambda table: table["co2_frame"] == "")
         table = table.sort_values(["ph_value", "class_name", "alone", "co2_frame", "ch4_frame"])
-        pairs[split] = table[list(tables.PAIRED)]
+        pairs[split] = table[[*tables.PAIRED, *tables.VIDEO]]
         tables.write(pairs[split], tables.annotation_file(folder, split, paired=True))
     tables.write(pd.DataFrame(truth), folder / "emission.csv")
     return pairs

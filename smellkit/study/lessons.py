@@ -137,7 +137,7 @@ def wait(neck: NeckWear, seconds: float) -> None:
 
 def terms(folder: Path = paths.HOME / "notebooks") -> dict[str, tuple[str, Path, str]]:
     """Every marked term -> the sentence that explains it, its notebook and that notebook's title, where it is first."""
-    found: dict[str, tuple[str, Path, str]] = {}
+    terms: dict[str, tuple[str, Path, str]] = {}
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         words = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
@@ -147,8 +147,8 @@ def terms(folder: Path = paths.HOME / "notebooks") -> dict[str, tuple[str, Path,
                 plain = re.sub("</?dfn>", "", sentence).lstrip("> ")
                 plain = re.sub(r"\]\((\d\d_)", r"](notebooks/\1", plain)  # links lead there from site/, too
                 for term in re.findall(r"<dfn>(.*?)</dfn>", sentence):
-                    found.setdefault(term, (plain, path, title))
-    return found
+                    terms.setdefault(term, (plain, path, title))
+    return terms
 
 
 def glossary(folder: Path = paths.HOME / "notebooks") -> str:

@@ -94,8 +94,8 @@ def template(name: str) -> Template:
     """A template of site/templates to `render`; texts are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    found = FileSystemLoader(paths.HOME / "site" / "templates")
-    return Environment(loader=found, autoescape=True, undefined=StrictUndefined).get_template(name)
+    loader = FileSystemLoader(paths.HOME / "site" / "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(name)
 
 
 def _section(result: Result, layout: dict) -> str:
@@ -134,9 +134,9 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
 
     def mark(number: int, middle: float, figure: Figure) -> tuple:
         value, low, high = figure
-        told = f"{value:.3g}" if low is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"
+        text = f"{value:.3g}" if low is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"
         y = middle + 5 * (number - (len(places) - 1) / 2)
-        return number, y, x(value), *(None if end is None else x(end) for end in (low, high)), told
+        return number, y, x(value), *(None if end is None else x(end) for end in (low, high)), text
 
     middles = [top + LINE * (number + 0.5) for number in range(len(rows))]
     marks = [
@@ -149,9 +149,9 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
         f"{table.title}: {', '.join(columns)} with 95 % intervals, {len(rows)} rows; the tables below have the figures"
     )
     size = {"width": WIDE, "height": LINE * len(rows) + 30 + top, "left": left, "top": top}
-    told = {"title": table.title, "label": words, "columns": columns, "palette": PALETTE, "rows": drawn}
+    drawing = {"title": table.title, "label": words, "columns": columns, "palette": PALETTE, "rows": drawn}
     across = {
         "ticks": [(x(tick), f"{tick:g}") for tick in ticks],
         "lines": [(x(at), name) for name, at in lines.items()],
     }
-    return template("intervals.svg.j2").render(**size, **told, **across)
+    return template("intervals.svg.j2").render(**size, **drawing, **across)

@@ -107,7 +107,9 @@ def plume(data: str) -> Mapping[str, Outcome]:
     model = PlumePredictor.load(paths.weights() / "plume").model
     if data:
         return {"pairs of a folder": worlds.answered(model, data)}
-    return {f"simulator {world}": worlds.scored(model, world) for world in (*worlds.OWN, *worlds.WORLDS)}
+    singly = {f"simulator {world}": worlds.scored(model, world) for world in (*worlds.OWN, *worlds.WORLDS)}
+    films = (worlds.OWN[0], *worlds.WORLDS)
+    return singly | {f"simulator {world}, videos": worlds.filmed(model, world, videos=True) for world in films}
 
 
 STUDY, SHARES = "smellkit.study", ("top1_at_0.1", "dynamic_top_k")

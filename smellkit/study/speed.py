@@ -21,7 +21,6 @@ from smellkit.options import check
 from smellkit.plume import GASES
 from smellkit.study.commands import FOLDER, keep
 from smellkit.study.evaluate import earlier
-from smellkit.study.odour import training_speed
 from smellkit.study.timing import Row, machine, once, own_work, peak, recordings, roofline, session, timed, versus
 
 RECORDINGS, HOUR = 300, 3600  # files to read; rows of an hour at 1 Hz
@@ -252,8 +251,19 @@ def growth(folder: Path) -> Iterator[tuple[str, Row]]:
         yield name, {"slope": slope, unit: dict(zip(map(str, sizes), values, strict=True))}
 
 
+def of_training(name: str) -> Callable[[Path], Iterator[tuple[str, Row]]]:
+    """A part that loads torch, so that whoever asks what there is does not wait for it."""
+
+    def part(folder: Path) -> Iterator[tuple[str, Row]]:
+        from smellkit.study.odour import training_speed
+
+        return getattr(training_speed, name)(folder)
+
+    return part
+
+
 PARTS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
-    "reading": reading, "features": features, "learning": training_speed.learning, "epoch": training_speed.epoch,
+    "reading": reading, "features": features, "learning": of_training("learning"), "epoch": of_training("epoch"),
     "window": window, "gcode": gcode, "plume": plume, "driver": driver,
     "sweep": sweep, "growth": growth, "notebooks": notebooks,
 }  # fmt: skip

@@ -12,12 +12,11 @@ from smellkit.checks.ranges import Ranges, outside
 from smellkit.errors import DataError, SmellkitError
 from smellkit.gcode import recordings as machine
 from smellkit.odour import predict, readers, recordings
+from smellkit.odour.scents import PICTURES
 from smellkit.plume import annotations as tables
 from smellkit.sensors import GAS, SENSORS, SMELLNET
 from smellkit.study.odour.survey import survey
 from smellkit.study.plume import survey as plumes
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def check(folder: Path | None = None, *, mask_values: str = "") -> Report:

@@ -74,7 +74,7 @@ def read(path: Path) -> Sweep:
         items = value.values() if isinstance(value, dict) else value
         if not isinstance(value, kind) or not all(isinstance(item, inside) for item in items):
             hint = "see notebooks/sweeps for examples"
-            raise fault(path, key=key, expected=expected, found=repr(value)[:60], hint=hint)
+            raise fault(path, key=key, expected=expected, actual=repr(value)[:60], hint=hint)
     return Sweep(**{"name": Path(path).stem, **values})
 
 

@@ -33,7 +33,7 @@ MOTION = (
 )
 DRIVE = ("CurrentFeedback", "DCBusVoltage", "OutputCurrent", "OutputVoltage", "OutputPower")
 AXES = [f"{axis}_{what}" for axis in ("X1", "Y1", "Z1", "S1") for what in (*MOTION, *DRIVE)]
-CHANNELS = tuple(name for name in AXES if name != "Z1_OutputPower") + ("S1_SystemInertia",)
+AXIS_CHANNELS = tuple(name for name in AXES if name != "Z1_OutputPower") + ("S1_SystemInertia",)
 PROGRAM, LINE, PROCESS = "M1_CURRENT_PROGRAM_NUMBER", "M1_sequence_number", "Machining_Process"
 OTHER = (0, 4)  # programs that are not of the part
 TICK, ROWS = 2, 10  # what the number says once a second, and the rows of a second
@@ -61,21 +61,21 @@ def read(folder: Path) -> pd.DataFrame:
 
 
 def _blocks(file: Path) -> pd.DataFrame:
-    names = [*CHANNELS, PROGRAM, LINE]
+    names = [*AXIS_CHANNELS, PROGRAM, LINE]
     texts = read_texts(file, columns=[*names, PROCESS])
     process = texts[PROCESS].str.capitalize().to_numpy()  # `end` is `End`
     table = pd.DataFrame({name: numbers(texts[name].to_numpy()) for name in names})
     for row, column in np.argwhere(~np.isfinite(table.to_numpy()))[:1]:
-        found, line = texts[names[column]].iloc[row], int(texts.index[row])
-        raise fault(file, line=line, column=names[column], expected="a number", found=found, hint="fetch it again")
+        actual, line = texts[names[column]].iloc[row], int(texts.index[row])
+        raise fault(file, line=line, column=names[column], expected="a number", actual=actual, hint="fetch it again")
     if (wrong := np.flatnonzero((table[LINE] % 1 != 0) | (table[LINE] < 0))).size:
-        found, line = f"{table[LINE].iloc[wrong[0]]:g}", int(texts.index[wrong[0]])
-        raise fault(file, line=line, column=LINE, expected="a line's number", found=found, hint="fetch it again")
+        actual, line = f"{table[LINE].iloc[wrong[0]]:g}", int(texts.index[wrong[0]])
+        raise fault(file, line=line, column=LINE, expected="a line's number", actual=actual, hint="fetch it again")
     tick = (table[LINE] == TICK).cumsum()
     block = tick.astype(str) + "/" + (table.groupby(tick).cumcount() // ROWS).astype(str)
-    told = ~table[LINE].isin((0, TICK)) & ~table[PROGRAM].isin(OTHER)
-    grouped = table.assign(block=block, process=process)[told].groupby("block", sort=False)
-    summary = grouped[list(CHANNELS)].agg(["mean", "std", "first", "last"]).fillna(0.0)
+    labelled = ~table[LINE].isin((0, TICK)) & ~table[PROGRAM].isin(OTHER)
+    grouped = table.assign(block=block, process=process)[labelled].groupby("block", sort=False)
+    summary = grouped[list(AXIS_CHANNELS)].agg(["mean", "std", "first", "last"]).fillna(0.0)
     summary.columns = ["/".join(names) for names in summary.columns]
     labels = grouped[[LINE, "process"]].agg(lambda column: column.mode().iloc[0])
     return summary.reset_index(drop=True).assign(
@@ -85,7 +85,7 @@ def _blocks(file: Path) -> pd.DataFrame:
 
 def columns(blocks: pd.DataFrame, inputs: str) -> Array:
     """The summaries (blocks, features) that are seen under one of `INPUTS`."""
-    names = [name for name in CHANNELS if not {name, name.split("_")[1]} & set(INPUTS[inputs])]
+    names = [name for name in AXIS_CHANNELS if not {name, name.split("_")[1]} & set(INPUTS[inputs])]
     return blocks[[f"{name}/{kind}" for name in names for kind in ("mean", "std", "first", "last")]].to_numpy()
 
 
@@ -105,12 +105,12 @@ def held_out(blocks: pd.DataFrame, learner: Callable[[int], Any], inputs: str, s
     """Predictions for every block by a learner that never saw its experiment: six folds of three experiments."""
     x, names = columns(blocks, inputs), sorted(blocks["experiment"].unique())
     fold = blocks["experiment"].map({name: number % FOLDS for number, name in enumerate(names)}).to_numpy()
-    told: dict[str, NDArray] = {target: blocks[target].to_numpy().copy() for target in ("line", "process")}
-    for target, answer in told.items():
+    predicted: dict[str, NDArray] = {target: blocks[target].to_numpy().copy() for target in ("line", "process")}
+    for target, answer in predicted.items():
         truth = blocks[target].to_numpy()
         for part in range(FOLDS):
             answer[fold == part] = learner(seed).fit(x[fold != part], truth[fold != part]).predict(x[fold == part])
-    return {"whole experiments": outcome(blocks, told["line"], told["process"])}
+    return {"whole experiments": outcome(blocks, predicted["line"], predicted["process"])}
 
 
 def run(

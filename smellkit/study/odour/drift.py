@@ -312,6 +312,6 @@ def _read_one(file: Path) -> Batch:
     whole = np.isfinite(values).all(axis=1) & (numbers.notna().sum(axis=1) == SENSORS * PER_SENSOR)
     for number in np.flatnonzero(~whole | gas.isna())[:1]:
         expected = f"a gas, its concentration and {SENSORS * PER_SENSOR} numbers"
-        found = repr(lines[number][:60])
-        raise fault(file, line=number + 1, expected=expected, found=found, hint="fetch it again")
+        actual = repr(lines[number][:60])
+        raise fault(file, line=number + 1, expected=expected, actual=actual, hint="fetch it again")
     return Batch(values, gas.to_numpy(int))

@@ -180,11 +180,11 @@ def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 
     several = (windows.ratios > 0).sum(axis=1) > 1
     chosen = np.unique(names[several] if several.any() else names)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
-    said = plots.wrapped(re.sub(r"(\d+) ", r" \1, ", re.sub(r"(\d+)$", r" \1", name)) for name in chosen)
+    labels = plots.wrapped(re.sub(r"(\d+) ", r" \1, ", re.sub(r"(\d+)$", r" \1", name)) for name in chosen)
     figure, axes = plots.canvas(1, 2, height=1.8 + 0.42 * len(chosen), sharey=True)
     shades = [plots.TWELVE[place] for place in to_channels(np.eye(len(ODORANTS))).argmax(axis=1)]  # those of playlists
     for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
-        means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], said, list(ODORANTS))
+        means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], labels, list(ODORANTS))
         means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=shades)
         side.set(title=title, xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "0.5", "1"], xlabel="ratio")
         side.tick_params(axis="y", length=0)
@@ -215,8 +215,8 @@ def grouped(table: pd.DataFrame, *, label: str, limits: tuple[float, float], dig
         look["xerr"] = np.stack([np.stack([end[kind] for end in ends]) for kind in kinds])
     wide["score"][kinds].plot.barh(ax=axes, width=0.8, color=plots.colours(kinds), **look)
     for bars, kind in zip(axes.containers if digits is not None else (), kinds, strict=False):
-        told = [f"{value:.{digits}f}" if np.isfinite(value) else "" for value in wide["score"][kind]]
-        axes.bar_label(bars, told, padding=4)
+        labels = [f"{value:.{digits}f}" if np.isfinite(value) else "" for value in wide["score"][kind]]
+        axes.bar_label(bars, labels, padding=4)
     axes.set_yticks(range(len(names)), plots.wrapped(names))
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()

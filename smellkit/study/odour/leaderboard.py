@@ -72,12 +72,12 @@ def _read(path: Path) -> pd.DataFrame:
         raise fault(path, "a recording of SmellNet", repr(name), hint, line=line, column="file")
     windows = pd.to_numeric(texts.get("window", pd.Series(WHOLE, index=texts.index)), errors="coerce")
     for line in windows.index[windows.isna() | (windows % 1 != 0) | (windows < WHOLE)]:
-        found, hint = repr(texts.at[line, "window"]), "as `smellkit predict` numbers them"
-        raise fault(path, "0, 1, ..., or -1 for the recording", found, hint, line=line, column="window")
+        actual, hint = repr(texts.at[line, "window"]), "as `smellkit predict` numbers them"
+        raise fault(path, "0, 1, ..., or -1 for the recording", actual, hint, line=line, column="window")
     answers = texts.assign(window=windows.astype(int), name=names).join(recordings, on="name")
     for line in answers.index[answers.duplicated(["name", "window"])]:
-        found = f"{answers.at[line, 'name']} a second time"
-        raise fault(path, "each window once", found, "one row a window", line=line, column="window")
+        actual = f"{answers.at[line, 'name']} a second time"
+        raise fault(path, "each window once", actual, "one row a window", line=line, column="window")
     return answers
 
 

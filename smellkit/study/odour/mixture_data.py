@@ -42,12 +42,12 @@ def parse_label(name: str) -> dict[str, float]:
         at = match.end()
     ratios, hint = dict(parts), "name the file like almond80_clove20.csv"
     if at < len(label):
-        raise fault(name, expected="odorants with their percentages", found=repr(label[at:]), hint=hint)
+        raise fault(name, expected="odorants with their percentages", actual=repr(label[at:]), hint=hint)
     if len(ratios) < len(parts):
-        raise fault(name, expected="each odorant once", found=repr(label), hint=hint)
+        raise fault(name, expected="each odorant once", actual=repr(label), hint=hint)
     if abs(sum(ratios.values()) - 1) > TOLERANCE or not all(ratios.values()):
         total = round(100 * sum(ratios.values()))
-        raise fault(name, expected="ratios above 0 that add to 100 %", found=f"{total} % in {label!r}", hint=hint)
+        raise fault(name, expected="ratios above 0 that add to 100 %", actual=f"{total} % in {label!r}", hint=hint)
     return ratios
 
 
@@ -55,7 +55,7 @@ def _known(name: str, word: str) -> str:
     try:
         return odorant(word)
     except OptionError as why:
-        raise fault(name, expected="names of odorants", found=repr(word), hint=why.hint) from why
+        raise fault(name, expected="names of odorants", actual=repr(word), hint=why.hint) from why
 
 
 def recorded_at(name: str) -> datetime | None:

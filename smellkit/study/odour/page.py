@@ -43,7 +43,7 @@ def animation(recording: Path, look: str) -> str:
     """An SVG that draws a recording and its early recognition once, and rests on the end; no script."""
     pipeline = Pipeline.load("odour-same-session")
     classes, columns = pipeline.smell.classes, pipeline.smell.columns
-    rows, final = np.concatenate(read_parts(recording, pipeline.smell)), pipeline(recording)
+    rows, final = np.concatenate([part.values for part in read_parts(recording, pipeline.smell)]), pipeline(recording)
     recogniser = Recogniser(pipeline, columns=columns)
     answers = [(n / len(rows), answer) for n, row in enumerate(rows, 1) if (answer := recogniser.add(row))]
     every = np.unique(np.linspace(0, len(rows) - 1, DRAWN).astype(int))
@@ -57,9 +57,9 @@ def animation(recording: Path, look: str) -> str:
         likely.append((f"{classes[best].replace('_', ' ')} {100 * final.probabilities[best]:.0f} %", points))
     shares = sorted(final.beta.items(), key=lambda one: -one[1])[:4]
     mixture = [(scent.replace("_", " "), share) for scent, share in shares]
-    told = {"name": final.name, "number": SCENTS.index(final.name) + 1, "mixture": mixture, "likely": likely}
-    told |= {"curves": curves, "seconds": len(rows), "first": answers[0][0], "lasts": LASTS, "palette": PALETTE}
-    return template("sniff.svg.j2").render(**told, **LOOKS[look]) + "\n"
+    words = {"name": final.name, "number": SCENTS.index(final.name) + 1, "mixture": mixture, "likely": likely}
+    words |= {"curves": curves, "seconds": len(rows), "first": answers[0][0], "lasts": LASTS, "palette": PALETTE}
+    return template("sniff.svg.j2").render(**words, **LOOKS[look]) + "\n"
 
 
 if __name__ == "__main__":

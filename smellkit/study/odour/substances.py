@@ -100,8 +100,8 @@ def _page(name: str, row: dict[str, Any]) -> str:
     }
     lasted = next(iter(row["curves"].values()))["seconds"]
     shown = {"other_session": None, **row, "early": {**soon, "seconds": soon["seconds"] or [0]}}
-    told = {"word": name.replace("_", " "), "row": shown, "lasted": lasted, "curves": curves}
-    return template("substance.qmd.j2").render(**told, probability=_drawn(soon["seconds"], soon["p"], (0, 1))) + "\n"
+    words = {"word": name.replace("_", " "), "row": shown, "lasted": lasted, "curves": curves}
+    return template("substance.qmd.j2").render(**words, probability=_drawn(soon["seconds"], soon["p"], (0, 1))) + "\n"
 
 
 def _drawn(across: Sequence[float], values: Sequence[float], span: tuple[float, float]) -> dict[str, Any]:

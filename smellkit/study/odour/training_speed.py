@@ -18,7 +18,7 @@ from smellkit.study.odour import systems
 from smellkit.study.timing import Row, arithmetic, once, own_work, versus
 
 BEST = "ensemble"  # of `smellkit bench smellnet-base`
-WINDOWS, STEPS, CHANNELS, CLASSES = 4096, 100, 6, 50  # of an epoch
+WINDOWS, STEPS, WIDTH, CLASSES = 4096, 100, 6, 50  # of an epoch
 KERNELS = """
 import json, sys, time
 import numpy as np
@@ -79,7 +79,7 @@ def _kernels(folder: Path, train: LabelledWindows, held: LabelledWindows) -> tup
 def epoch(folder: Path) -> Iterator[tuple[str, Row]]:
     """One epoch of the LSTM by `smellkit.train` against a plain loop of torch, and against its arithmetic here."""
     random = np.random.default_rng(0)
-    values = random.normal(0, 1, (WINDOWS, STEPS, CHANNELS)).astype(np.float32)
+    values = random.normal(0, 1, (WINDOWS, STEPS, WIDTH)).astype(np.float32)
     number = np.arange(WINDOWS)
     target, names = number % CLASSES, tuple(map(str, range(CLASSES)))
     windows = LabelledWindows(values, target, number, 0 * number, 0 * number, names)
@@ -88,7 +88,7 @@ def epoch(folder: Path) -> Iterator[tuple[str, Row]]:
         row = versus(kit, partial(_plain_epoch, windows), rounds=5)
     yield "an epoch of the LSTM / a plain loop", row
     hidden = 96
-    forward = WINDOWS * STEPS * 2 * 4 * hidden * (CHANNELS + hidden)  # and twice as much backward
+    forward = WINDOWS * STEPS * 2 * 4 * hidden * (WIDTH + hidden)  # and twice as much backward
     yield "an epoch of the LSTM / its arithmetic", once(row["seconds"], arithmetic(3 * forward))
 
 

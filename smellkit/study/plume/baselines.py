@@ -111,7 +111,7 @@ def emissions(folder: str, pairs: Pairs, *, split: str) -> Table | None:
         if own.isna().any():
             absent, expected = f"none of {own.index[own.isna()][0]}", f"log_emission of every {gas} video"
             hint = "take the file that came with these annotations, or delete it"
-            raise fault(file, expected=expected, found=absent, hint=hint)
+            raise fault(file, expected=expected, actual=absent, hint=hint)
         emitted[rows, place] = own
     return np.hstack([emitted, there])
 

@@ -81,20 +81,22 @@ def emission(table: pd.DataFrame) -> Figure:
 
     Columns of `survey.amounts`; points are spread a little to the side, lines join the medians.
     """
+    import seaborn
+
     labels = {"log_emission": "emission of the vessel, ln Q", "area": "gas, share of the frame"}
     known = [name for name in labels if name in table and table[name].notna().any()]
     figure, panels = plots.canvas(1, len(known), height=3.3, squeeze=False)
-    random = np.random.default_rng(1)
+    palette = {NAMES[gas]: shade for gas, shade in SHADES.items()}
+    look: dict[str, Any] = {"data": table.replace({"gas_type": NAMES}), "hue": "gas_type", "palette": palette}
+    look |= {"x": "ph_value", "native_scale": True}
     for axes, name in zip(panels[0], known, strict=True):
-        for place, (gas, rows) in enumerate(table.groupby("gas_type", sort=False)):
-            gas, side = str(gas), (place - 0.5) * 0.09
-            spread = rows["ph_value"] + side + random.uniform(-0.03, 0.03, len(rows))
-            axes.scatter(spread, rows[name], s=9, alpha=0.4, color=SHADES[gas], linewidth=0)
-            middle = rows.groupby("ph_value")[name].median()
-            axes.plot(middle.index + side, middle, "o-", color=SHADES[gas], markersize=5, label=NAMES[gas])
+        seaborn.stripplot(**look, y=name, ax=axes, dodge=True, size=3, alpha=0.4, legend=False)
+        seaborn.pointplot(**look, y=name, ax=axes, dodge=0.4, estimator="median", errorbar=None, linewidth=1.5)
         axes.set(xlabel="pH", ylabel=labels[name])
         axes.grid(axis="y")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        handles = axes.get_legend_handles_labels()
+        axes.get_legend().remove()
+    figure.legend(*handles, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -40,7 +40,7 @@ class MaskRule:
         path = rule.folder / VALUES
         for key, name in read_json(path).items() if path.is_file() else ():
             if name not in NAMES or not key.isdecimal():
-                raise fault(path, key=key, expected=", ".join(NAMES), found=repr(name)[:40], hint=ASK)
+                raise fault(path, key=key, expected=", ".join(NAMES), actual=repr(name)[:40], hint=ASK)
             rule.values[int(key)] = NAMES.index(name)
         return rule
 
@@ -55,7 +55,7 @@ class MaskRule:
             one, other = (f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (frame[1], values))
             if one != other:
                 hint = "save the mask with the pixels of its frame, or pair it with the right frame"
-                raise fault(path, expected=f"{one} pixels, as {frame[0]} has", found=other, hint=hint)
+                raise fault(path, expected=f"{one} pixels, as {frame[0]} has", actual=other, hint=hint)
         levels = self._with(path, values)
         self._meaning(levels)  # a mask that is refused leaves nothing behind
         self.levels = levels
@@ -69,8 +69,8 @@ class MaskRule:
                 if len(self.levels) > 2:
                     break
             else:
-                known, found = "values whose meaning is known", "0 and 1 in all masks"
-                raise fault(self.levels[1], expected=known, found=found, hint=ASK)
+                known, actual = "values whose meaning is known", "0 and 1 in all masks"
+                raise fault(self.levels[1], expected=known, actual=actual, hint=ASK)
         table = np.zeros(256, np.uint8)
         for code, number in self._meaning(self.levels).items():
             table[code] = number
@@ -89,12 +89,12 @@ class MaskRule:
         best = max(codes, key=lambda code: len(code.keys() & levels.keys()))
         level = next(level for level in levels if level not in best)
         if self.values:
-            known, found, hint = f"{', '.join(map(str, best))}, as {VALUES} says", str(level), ASK
+            known, actual, hint = f"{', '.join(map(str, best))}, as {VALUES} says", str(level), ASK
         else:
             known = "the values 0, 1, 2 or 0, 127, 255, as all masks"
-            found = ", ".join(map(str, sorted(levels)[:8])) + (", ..." if len(levels) > 8 else "")
+            actual = ", ".join(map(str, sorted(levels)[:8])) + (", ..." if len(levels) > 8 else "")
             hint = f"save 0 background, 1 tube, 2 gas, without smoothing, as png; or say it: {ASK}"
-        raise fault(levels[level], expected=known, found=found, hint=hint)
+        raise fault(levels[level], expected=known, actual=actual, hint=hint)
 
 
 def _values(path: Path, report: Report | None = None) -> Grey:
@@ -104,11 +104,11 @@ def _values(path: Path, report: Report | None = None) -> Grey:
     if values.ndim == 3:
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
         if (colours != colours[..., :1]).any():
-            raise fault(path, expected="a grey mask", found="colours", hint="save the class numbers 0, 1, 2 as grey")
+            raise fault(path, expected="a grey mask", actual="colours", hint="save the class numbers 0, 1, 2 as grey")
         values = colours[..., 0]
     if values.dtype.kind == "f" or values.max(initial=0) > 255:
         hint = "save 0 background, 1 tube, 2 gas, as png"
-        raise fault(path, expected="whole values up to 255", found=str(values.max()), hint=hint)
+        raise fault(path, expected="whole values up to 255", actual=str(values.max()), hint=hint)
     return values.astype(np.uint8)
 
 
@@ -127,7 +127,7 @@ def _as_its_frame(values: Grey, path: Path, file: Path, frame: Grey) -> Grey:
     rows, columns = frame.shape
     if turn not in QUARTERS or rows == columns:
         hint = "save frame and mask upright, without EXIF"
-        raise fault(path, expected="the turn of its frame (EXIF)", found="none", hint=hint)
+        raise fault(path, expected="the turn of its frame (EXIF)", actual="none", hint=hint)
     if values.shape != (columns, rows):
         return values  # drawn on the upright frame
     turned = Image.fromarray(values)

@@ -63,7 +63,7 @@ def read(folder: str | Path, *, size: tuple[int, int]) -> tuple[pd.DataFrame, to
         rows.append((*_named(key, path), gas, _split(split, path)))
         grey, masks = _grey(picture, path), [_grey(mask, path) for mask in stored]
         if any(mask.shape != grey.shape for mask in masks):
-            raise fault(path, key=key, expected="a mask of the frame's size", found="another", hint=HINT)
+            raise fault(path, key=key, expected="a mask of the frame's size", actual="another", hint=HINT)
         shown, place = np.zeros((2, len(GASES), *size), np.uint8), GASES.index(gas)
         shown[0, place] = resized(grey, size, Image.Resampling.BILINEAR)
         mask = GAS * (np.max(masks, axis=0) > 0).astype(np.uint8)
@@ -104,10 +104,12 @@ class PublicTask(PlumeTask):
         table, frames, masks = read(self.data, size=four_to_three(self.height))
         missing = table["gas"].map(dict(zip(GASES, GASES[::-1], strict=True)))
         table = table.assign(missing_modality=missing, class_id=1, class_name=CLASSES[1], ph_value=PH)  # not learned
+        table = table.rename(columns={"number": "frame_number"})
         splits: dict[str, Dataset] = {}
         for split, rows in deal(table, self.protocol, seed=self.deal_seed).items():
-            change = self.change if split == "train" else None
-            splits[split] = Pairs(table.loc[rows].reset_index(drop=True), frames[rows], masks[rows], change=change)
+            own = table.loc[rows].reset_index(drop=True), frames[rows], masks[rows]
+            change, videos = (self.change, self.videos) if split == "train" else (None, float(self.videos > 0))
+            splits[split] = Pairs(*own, change=change, videos=videos)
         return splits
 
 
@@ -123,7 +125,7 @@ def _controlled_diet(folder: Path) -> Iterator[Stored]:
     for path in sorted(folder.glob("data/*/images/*")):
         mask = path.parent.with_name("masks") / f"{path.stem}.png"
         if not mask.is_file():
-            raise fault(path, expected=f"its mask {mask.name}", found="none", hint=HINT)
+            raise fault(path, expected=f"its mask {mask.name}", actual="none", hint=HINT)
         yield path, path.stem, "ch4", path.parts[-3], path.read_bytes(), [mask.read_bytes()]
 
 
@@ -138,15 +140,15 @@ def _gasground(folder: Path) -> Iterator[Stored]:
         for key, members in parts.items():
             masks = [data for kind, data in members.items() if kind.endswith(".png")]
             if "png" not in members or not masks:
-                raise fault(path, key=key, expected="KEY.png and KEY.*.png", found=str([*members]), hint=HINT)
+                raise fault(path, key=key, expected="KEY.png and KEY.*.png", actual=str([*members]), hint=HINT)
             about = json.loads(members.get("json", b"{}"))
-            told = " ".join(str(about.get(name, "")) for name in ("gas", "camera"))
-            yield path, key, "co2" if CO2.search(told) else "ch4", path.stem, members["png"], masks
+            described = " ".join(str(about.get(name, "")) for name in ("gas", "camera"))
+            yield path, key, "co2" if CO2.search(described) else "ch4", path.stem, members["png"], masks
 
 
 def _named(key: str, where: Path) -> tuple[str, int]:
     if not (match := KEY.match(key)):
-        raise fault(where, expected="names such as FLIR0757_frame_0169", found=repr(key)[:40], hint=HINT)
+        raise fault(where, expected="names such as FLIR0757_frame_0169", actual=repr(key)[:40], hint=HINT)
     return match["video"], int(match["number"])
 
 
@@ -154,7 +156,7 @@ def _split(text: str, where: Path) -> str:
     """The kit's name of an official split; a frame that is in several is in the first of them."""
     name = re.split(r"[^a-z]+", text.lower().strip())[0]
     if name not in NAMES:
-        raise fault(where, expected=", ".join(NAMES), found=repr(text)[:40], hint=HINT)
+        raise fault(where, expected=", ".join(NAMES), actual=repr(text)[:40], hint=HINT)
     return NAMES[name]
 
 
@@ -164,4 +166,4 @@ def _grey(data: bytes, where: Path) -> Grey:
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.convert("L"))
     except OSError as why:
-        raise fault(where, expected="pictures", found=str(why)[:80], hint=HINT) from why
+        raise fault(where, expected="pictures", actual=str(why)[:80], hint=HINT) from why

@@ -2,7 +2,8 @@
 
 The kit's own weights, trained on simulated cameras of many kinds: of five videos three are of our own simulator (four
 in ten of them far from the task's), one of each of two others. Coarse frames first, then whole ones, twice, then other
-videos, a third of them of plumes, walls and cameras mixed, every class as often; in all about 17 minutes of one core:
+videos, a third of them of plumes, walls and cameras mixed, every class as often; last five frames of each of a thousand
+such videos, half of the time beside each other; in all about 24 minutes of one core:
 
 smellkit data simulate plume --out DIR --pairs 2600 --frames 1 --shares 2400,150,50 --seed 31
     --missing none --variety 0.4 --world own,own,own,cone,particles
@@ -16,7 +17,11 @@ smellkit data simulate plume --out MIXED --pairs 3900 --frames 1 --shares 3600,2
     --missing even --variety 0.5 --world own,own,cone,particles,mixed,mixed
 smellkit train plume --name plume-mixed OPTIONS --set data=MIXED --set start=plume-longer --set epochs=3 --set batch=16
     --set learning_rate=0.0015
-python -m smellkit.study.plume.release plume-mixed data/weights/plume
+smellkit data simulate plume --out VIDEOS --pairs 6600 --frames 5 --shares 6000,500,100 --seed 51
+    --missing even --variety 0.5 --world own,own,cone,particles,mixed,mixed
+smellkit train plume --name plume-videos OPTIONS --set data=VIDEOS --set start=plume-mixed --set videos=0.5
+    --set epochs=1 --set batch=16 --set learning_rate=0.0015
+python -m smellkit.study.plume.release plume-videos data/weights/plume
 
 with OPTIONS: --set model=plumenet --set alpha=1,1,1 --set ph=0.5 --set masks=3 --set invert=0.1 --set dropout=0.3
     --set weight_decay=0.0001 --set warmup=0.05 --set seed=1
@@ -38,8 +43,8 @@ from smellkit.study.plume.task import PlumeTask
 
 def from_run(run: Run) -> PlumePredictor:
     """The predictor of a finished run of the task `plume`."""
-    model = task_of(PlumeTask, {**run.params, "start": ""}).build()  # the run that it began with may be gone
-    return PlumePredictor(checkpoint.restore(model, run.folder))
+    task = task_of(PlumeTask, {**run.params, "start": ""})  # the run that it began with may be gone
+    return PlumePredictor(checkpoint.restore(task.build(), run.folder), videos=task.videos > 0)
 
 
 def save(run: Run, folder: Path) -> Path:
@@ -52,6 +57,7 @@ def save(run: Run, folder: Path) -> Path:
         "kind": "plume",
         "model": task.model,
         "size": list(model.size),
+        "videos": task.videos > 0,
         "mirrored": True,  # up to a point of masks, for twice the time
         "gases": list(GASES),
         "classes": list(CLASSES),

@@ -41,16 +41,16 @@ def lacking(folder: str, *names: str, both: bool = False) -> str:
 
 
 def annotated(folder: str | Path, frames: pd.Series, *, split: str) -> pd.DataFrame:
-    """Return COLUMNS of `frames` (paths, from the pairs of `split`), a row each.
+    """Return COLUMNS and VIDEO of `frames` (paths, from the pairs of `split`), a row each.
 
     They are looked up in all splits, since `pair_folder` may deal them out anew without touching the annotations.
     """
     table = pd.concat(read_all(folder, pictures=False).values()).drop_duplicates("frame_path")
     if len(unknown := frames[~frames.isin(table["frame_path"])]):
         path = tables.annotation_file(tables.find(folder), split, paired=True)
-        found = f"{unknown.iloc[0]}{f' (and {len(unknown) - 1} more)' if len(unknown) > 1 else ''}"
+        actual = f"{unknown.iloc[0]}{f' (and {len(unknown) - 1} more)' if len(unknown) > 1 else ''}"
         hint = "`smellkit data pair FOLDER` pairs what the annotations hold now"
-        raise fault(path, expected="frames that are annotated in this folder", found=found, hint=hint)
+        raise fault(path, expected="frames that are annotated in this folder", actual=actual, hint=hint)
     return table.set_index("frame_path", drop=False).rename_axis(None).loc[frames]
 
 
@@ -83,12 +83,18 @@ def pair(table: pd.DataFrame, how: str = "original_based", *, seed: int = 7) -> 
         drawn = table.groupby(cells, observed=True)["class_id"]
         partner = drawn.transform(lambda rows: np.argsort(random.permutation(len(rows))))
     table = table.rename(columns={"frame_path": "frame", "mask_path": "mask"}).assign(partner=partner)
-    pairs = table.pivot(index=[*tables.HEALTH, "partner"], columns="gas_type", values=["frame", "mask"])
+    keys = [*tables.HEALTH, "partner"]
+    moments = table.groupby(keys)[tables.VIDEO]
+    pairs = table.pivot(index=keys, columns="gas_type", values=["frame", "mask"])
     pairs.columns = [f"{gas}_{kind}" for kind, gas in pairs.columns]
-    pairs = pairs.reindex(columns=tables.PATHS).astype(object).fillna("").astype(str).reset_index()
+    pairs = pairs.reindex(columns=tables.PATHS).astype(object).fillna("").astype(str)
+    moment = moments.first()
+    moment.loc[(moments.nunique() > 1).any(axis=1), tables.VIDEO] = "", -1  # frames of two moments are of no video
+    pairs = pairs.join(moment).reset_index()
     pairs["missing_modality"] = np.select([pairs[f"{gas}_frame"] == "" for gas in GASES], list(GASES), "")
     pairs["is_paired"] = pairs["missing_modality"] == ""
-    return pairs.sort_values(["ph_value", "class_name", "partner"])[list(tables.PAIRED)].reset_index(drop=True)
+    pairs = pairs.sort_values(["ph_value", "class_name", "partner"]).reset_index(drop=True)
+    return pairs[[*tables.PAIRED, *tables.VIDEO]]
 
 
 def pair_folder(

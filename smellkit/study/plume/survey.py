@@ -34,7 +34,7 @@ def check(folder: str | Path = "") -> Report:
     }
     couples: dict[tuple[Path, Path], None] = {}  # each couple once
     for _, table in readable(readers, lambda file: readers[file](), skip=True, report=report):
-        for column in table.columns[table.columns.str.contains("frame")]:
+        for column in table.columns.intersection(["frame_path", "co2_frame", "ch4_frame"]):
             names = table.loc[table[column] != "", [column, column.replace("frame", "mask")]].to_numpy()
             couples |= {(tables.located(folder, one), tables.located(folder, two)): None for one, two in names}
     try:

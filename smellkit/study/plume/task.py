@@ -45,6 +45,7 @@ class PlumeTask:
     augment: bool = True
     invert: float = 0.0  # share of negative frames in the augmentation
     dropout: float = 0.2  # how often one gas of a full pair is hidden
+    videos: float = 0.0
     start: str = ""  # a finished run whose weights training begins with
     balance: bool = True  # draw every class equally often
     masks: float = 1.0  # weights of the losses of masks, class, and (for a model that gives one) pH
@@ -56,8 +57,9 @@ class PlumeTask:
     def __post_init__(self) -> None:
         if not {"masks", "class"} & self.weights.keys():
             raise OptionError("Neither masks nor the class are to be learned", hint="masks or health above 0")
-        if not 0 <= self.dropout <= 1:
-            raise OptionError(f"dropout={self.dropout} is not a share of the full pairs", hint="0 to 1")
+        for name, share in (("dropout", self.dropout), ("videos", self.videos)):
+            if not 0 <= share <= 1:
+                raise OptionError(f"{name}={share} is not a share of the pairs", hint="0 to 1")
         for height in (self.height, self.test_height or self.height):
             if height < 32:
                 raise OptionError(f"Frames of {height} rows", hint="32 or more")
@@ -89,19 +91,22 @@ class PlumeTask:
         """Pairs to train on, changed and drawn anew every epoch, and pairs to validate and test on as they are."""
         size, test_size = data.four_to_three(self.height), data.four_to_three(self.test_height or self.height)
         changed: dict[str, Any] = {"change": self.change, "dropout": self.dropout, "balance": self.balance}
+        changed["videos"], videos = self.videos, float(self.videos > 0)
         gases = "both" if self.gases == "full" else self.gases
         return {
             "train": data.paired(self.data, "train", size=size, pairing=self.pairing, gases=self.gases, **changed),
-            "valid": data.paired(self.data, "valid", size=size, gases=gases),
-            "test": data.paired(self.test or self.data, "test", size=test_size, gases=gases),
+            "valid": data.paired(self.data, "valid", size=size, gases=gases, videos=videos),
+            "test": data.paired(self.test or self.data, "test", size=test_size, gases=gases, videos=videos),
         }
 
     def build(self) -> Sized:
         """The untrained model."""
-        options = ({"fusion": self.fusion} if self.fusion else {}) | ({} if self.shared else {"shared": False})
+        options: dict[str, Any] = {"fusion": self.fusion} if self.fusion else {}
+        options |= ({} if self.shared else {"shared": False}) | ({"videos": True} if self.videos else {})
         network = Sized(models.build(self.model, **options), data.four_to_three(self.height))
-        if self.start:
-            checkpoint.restore(network, runs.latest(self.start).folder)
+        if self.start:  # what sees a video begins at nothing where the run has seen none
+            new = {name: x for name, x in network.state_dict().items() if ".moving." in name}
+            checkpoint.fill(network, new | checkpoint.load(runs.latest(self.start).folder)[0], where=self.start)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
 
     def loss(self, outputs: Batch, batch: Batch) -> Tensor:

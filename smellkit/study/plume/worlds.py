@@ -21,6 +21,7 @@ from torch import nn
 from smellkit import checkpoint, paths
 from smellkit.plume import CLASSES
 from smellkit.plume.predict import PlumePredictor
+from smellkit.plume.video import agreed
 from smellkit.simulate import plume as simulate
 from smellkit.simulate import plume_physics
 from smellkit.simulate.plume_worlds import WORLDS
@@ -31,6 +32,7 @@ from smellkit.study.plume import data as samples
 
 PAIRS, SEED = 300, 61  # of a test set
 DRAWN = 5000  # vessels a class
+VIDEOS, FRAMES = 100, 5  # of a test set of videos, and of each of them
 OWN = ("own", "own, CO2 often alone")  # the second has the missing gases of the published set
 EMISSION = "true emission, without what a missing gas tells"  # the most that can be known of the class
 MEASURES = ("miou", "balanced", "accuracy", "plume_co2", "plume_ch4", "tube_co2", "tube_ch4")
@@ -39,21 +41,40 @@ MEASURES = ("miou", "balanced", "accuracy", "plume_co2", "plume_ch4", "tube_co2"
 def travel(
     weights: str = "plume", *, worlds: Sequence[str] = tuple(WORLDS), progress: Callable[[str], object] = print
 ) -> dict[str, Any]:
-    """Scores with intervals of the `weights`, and of who knows the true emission, on our simulator and on `worlds`."""
+    """Scores with intervals of the `weights`, and of who knows the true emission, on our simulator and on `worlds`.
+
+    `videos` are by how much the weights are better on frames that they see in their videos than singly.
+    """
     model = PlumePredictor.load(checkpoint.find(weights)).model
-    tests = (*OWN, *worlds)
+    tests, films = (*OWN, *worlds), (OWN[0], *worlds)
+    alone, seen = ({world: filmed(model, world, videos=videos) for world in films} for videos in (False, True))
     rows: dict[str, Callable[[int], dict[str, Outcome]]] = {
         "shipped weights": lambda _: {world: scored(model, world) for world in tests},
+        "shipped weights, frames of videos": lambda _: alone,
+        "shipped weights, videos": lambda _: seen,
         EMISSION: lambda _: {world: emission_known(world) for world in tests},
     }
     about = {"pairs": PAIRS, "seed": SEED}
     measured = evaluate.evaluate(rows, seeds=1, about=about, progress=progress)["rows"]
-    return {"about": about, "rows": {name: {world: row[world] for world in tests} for name, row in measured.items()}}
+    kept = {name: {world: row[world] for world in tests if world in row} for name, row in measured.items()}
+    better = {world: evaluate.paired_difference([seen[world]], [alone[world]]) for world in films}
+    gained = {world: {name: part._asdict() for name, part in gain.items()} for world, gain in better.items()}
+    return {"about": about, "rows": kept, "videos": gained}
 
 
 def scored(model: nn.Module, world: str) -> Outcome:
     """What a model answers on the test pairs of a simulator; see OWN."""
     return answered(model, tested(world))
+
+
+def filmed(model: nn.Module, world: str, *, videos: bool) -> Outcome:
+    """What a model answers on videos of a simulator: to each as one, or to all frames singly."""
+    folder = tested(world, frames=FRAMES)
+    shown = samples.paired(folder, "test", videos=float(videos))
+    groups, predictions = baselines.videos(folder, shown), bench.predictions_of(model, shown)
+    if videos:
+        predictions.kept["class_logits"] = agreed(predictions.kept["class_logits"].log_softmax(dim=1), groups.tolist())
+    return predictions.outcome(groups, measures=MEASURES)
 
 
 def answered(model: nn.Module, folder: str) -> Outcome:
@@ -86,13 +107,13 @@ def emission_known(world: str) -> Outcome:
     return answers.outcome(baselines.videos(folder, shown), measures=MEASURES)
 
 
-def tested(world: str) -> str:
-    """The folder of the test pairs of a simulator, made where it is not there; see OWN."""
-    how: dict[str, Any] = {"pairs": PAIRS, "missing": "even", "world": world}
+def tested(world: str, *, frames: int = 1) -> str:
+    """The folder of the test pairs of a simulator, made where it is not there; see OWN and FRAMES."""
+    how: dict[str, Any] = {"pairs": PAIRS if frames == 1 else VIDEOS * frames, "missing": "even", "world": world}
     if world == OWN[1]:
         how = {"pairs": 3 * PAIRS, "missing": "fume", "world": "own"}
-    name = f"test-{'fume' if world == OWN[1] else world}-{how['pairs']}-{SEED}"
+    name = f"test-{'fume' if world == OWN[1] else world}-{how['pairs']}-{SEED}{f'-{frames}' if frames > 1 else ''}"
     folder = paths.work() / "plume-worlds" / name
     if not folder.exists():
-        simulate.write(folder, frames=1, size=(160, 120), shares=(0, 0, 1), seed=SEED, **how)
+        simulate.write(folder, frames=frames, size=(160, 120), shares=(0, 0, 1), seed=SEED, **how)
     return str(folder)
