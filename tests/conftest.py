@@ -103,14 +103,22 @@ def own_work(request, tmp_path_factory):
         own = {"SMELLKIT_WORK": f"{folder}/work", "SMELLKIT_RUNS": f"{folder}/runs"}
         os.environ.update(own)
         share(Path(folder) / "work", kept, "scene", "tables")
-        needed = any(turn(item.nodeid) == "panel" for item in request.session.items)
-        first = os.environ["PYTEST_XDIST_WORKER"] == "gw0"
-        looking = subprocess.Popen([sys.executable, "-c", LOOK]) if needed and first else None
-        yield
-        if looking:
-            looking.wait(120)
+        with looking(request.session.items):
+            yield
         for name in own:
             del os.environ[name]
+
+
+@contextlib.contextmanager
+def looking(items):
+    """Beside tests that look at all of the sample's pictures and texts, a process that does it before them."""
+    if os.environ["PYTEST_XDIST_WORKER"] != "gw0" or not any(turn(item.nodeid) == "panel" for item in items):
+        yield
+        return
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", LOOK], **quiet) as process:
+        yield
+        process.terminate()
 
 
 def share(work, kept, *names):

@@ -40,6 +40,7 @@ def test_no_link_on_any_page_leads_nowhere_and_nothing_comes_from_a_network(buil
     assert not list(broken(built))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOKED_AT)
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_nothing_on_a_page_keeps_anybody_out(address, chromium, name, mode):
