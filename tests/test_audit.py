@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from smellkit.sensors import SENSORS
+from smellkit.study import published
 from smellkit.study.odour import audit
 from smellkit.study.odour.survey import number_sessions
 
@@ -33,30 +34,25 @@ def test_a_session_ends_where_the_weather_jumps():
 @pytest.mark.parametrize(("confounded", "least", "most"), [(True, 0.9, 1.0), (False, 0.0, 0.75)])
 def test_the_weather_alone_names_substances_only_where_it_is_confounded(confounded, least, most):
     first, second = room(confounded=confounded), room(confounded=confounded, seed=1)
-    found = audit._first_row(first, second, ("Pressure",), trees=20, seed=0)
-    assert least <= found["value"] <= most
+    found = audit._first_row(first, second, ("Pressure",), 20, 0)["first row"]
+    assert least <= np.mean(found.measures["top1"]) <= most
 
 
 def test_the_sample_is_audited_and_the_verdict_has_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path))
     found = audit.run(trees=20)
-    climate = found["first_row"]["temperature, pressure, humidity, altitude"]["value"]
-    moved = found["other_session"]["twelve channels, absolute"]["top1"]["value"]
+    climate = found["rows"][audit.CLIMATE]["first row"]["top1"]["value"]
+    moved = found["rows"][audit.ABSOLUTE]["other_session"]["top1"]["value"]
     assert f"{climate:.0%}" in found["verdict"] and f"{moved:.0%}" in found["verdict"]
     assert "session" in found["verdict"]
-    assert "top-1 / top-5" in audit.report(found)
+    assert "Windows of another session" in published.text("audit", found)
 
 
 def test_the_verdict_follows_the_numbers():
     flat = {"value": 0.1, "low": 0.0, "high": 0.2}
-    views = ("twelve channels, absolute", "six gas channels, differences (strict)")
-    first = ("temperature, pressure, humidity, altitude", "six gas channels")
-    found = {
-        "chance_level": 0.1,
-        "first_row": dict.fromkeys(first, flat),
-        "windows": dict.fromkeys(views, {"top1": {"value": 0.9}}),
-        "other_session": dict.fromkeys(views, {"top1": {"value": 0.85}}),
-        "second_sessions": {"substances": [], "top1": None},
-    }
+    first = {name: {"first row": {"top1": flat}} for name in (audit.CLIMATE, "six gas channels")}
+    splits = {"windows": {"top1": {"value": 0.9}}, "other_session": {"top1": {"value": 0.85}}}
+    found = {"about": {"chance_level": 0.1}, "rows": first | dict.fromkeys((audit.ABSOLUTE, audit.STRICT), splits)}
     assert "say little" in audit.verdict(found) and "survives" in audit.verdict(found)
-    assert "nothing is known about another day" in audit.verdict(found | {"other_session": {}})
+    del splits["other_session"]
+    assert "nothing is known about another day" in audit.verdict(found)

@@ -10,6 +10,7 @@ from test_encoder import table
 from smellkit.errors import OptionError
 from smellkit.odour import scents
 from smellkit.odour.windows import Protocol, cut
+from smellkit.study import evaluate
 from smellkit.study.odour import calibrated, systems
 from smellkit.study.odour import smellnet as bench
 
@@ -59,12 +60,12 @@ def test_figures_have_intervals_around_their_value():
     random = np.random.default_rng(0)
     scores = [np.log(random.dirichlet(np.ones(3), len(windows))) for _ in range(2)]
     for count in bench.LEVELS.values():
-        figures = bench.at_level(scores, windows, count)
+        figures = evaluate.scores([bench.outcome(part, windows, count) for part in scores])
         top = figures["top1"]
         assert top["low"] <= top["value"] <= top["high"]
         assert figures["top5"]["value"] == 1.0  # of three classes
         assert top["value"] == pytest.approx(np.mean(figures["by_seed"]["top1"]))
-    assert set(bench.by_kind(scores, windows)["per_substance"]) == {"s0", "s1", "s2"}
+    assert set(bench.by_kind(scores[0], windows)["per_substance"]) == {"s0", "s1", "s2"}
 
 
 def test_categories_hold_ten_substances_each():
@@ -120,7 +121,7 @@ def test_the_command_measures_the_sample_and_keeps_other_models(tmp_path):
         assert done.exit_code == 0, done.output
         assert "Top-1" in done.output and model in done.output
     found = json.loads(out.read_text())
-    assert set(found["models"]) == {"lda", "extratrees-lda"}
-    assert found["data"]["substances"] == 14
-    assert set(found["data"]["faults"]) >= {"notes", "recordings_too_short", "substances_missing_from_a_split"}
-    assert "other_session" in found["models"]["lda"]
+    assert set(found["rows"]) == {"lda", "extratrees-lda"}
+    assert found["about"]["substances"] == 14
+    assert set(found["about"]["faults"]) >= {"notes", "recordings_too_short", "substances_missing_from_a_split"}
+    assert "other_session" in found["rows"]["lda"]

@@ -38,11 +38,11 @@ def test_the_threshold_is_the_least_whose_decisions_are_right_often_enough():
 
 def test_more_seconds_decide_more_recordings_and_what_is_undecided_has_no_median():
     found = recordings(60, answers=80)
-    row = early.figures(found, 1.0, 4.0)["by second"]
-    shares = [row[str(second)]["decided"]["value"] for second in early.SECONDS]
+    row = early.outcomes(found, 1.0, 4.0)
+    shares = [np.mean(row[f"{second} s"].measures["decided"]) for second in range(125, 501, 5)]
     assert shares == sorted(shares) and shares[-1] > shares[0]
-    nothing = early.figures(found, 1.0, 1e9)
-    assert nothing["median seconds to a decision"] is None and "right of decided" not in nothing["by second"]["500"]
+    nothing = early.outcomes(found, 1.0, 1e9)
+    assert nothing["decision"].extra["median seconds to a decision"] is None and not nothing["500 s"].extra
 
 
 def test_the_bench_measures_the_shipped_weights_on_the_sample(tmp_path, monkeypatch):
@@ -57,5 +57,5 @@ def test_the_bench_measures_the_shipped_weights_on_the_sample(tmp_path, monkeypa
     done = CliRunner().invoke(cli, ["bench", "early", "--model", "odour", "--folds", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
-    assert {"weight", "threshold", "same session"} <= set(found["models"]["odour"])
-    assert f"odour, same session, {early.SECONDS[0]} s" in found["rows"]
+    row = found["rows"]["odour, same session"]
+    assert {"weight", "threshold"} <= set(row["decision"]) and "forced" in row[f"{early.SECONDS[0]} s"]

@@ -4,35 +4,38 @@ import pandas as pd
 import pytest
 
 from smellkit import options, paths
-from smellkit.study import sweep
-from smellkit.study.odour import ablations
+from smellkit.study import ablations, sweep
 from smellkit.train import Settings
 
+STUDIES = {name: study for studies in ablations.STUDIES.values() for name, study in studies.items()}
 
-@pytest.mark.parametrize("name", ablations.SWEEPS)
+
+@pytest.mark.parametrize("name", STUDIES)
 def test_every_case_of_a_sweep_can_be_run(name):
     plan = sweep.read(paths.HOME / "notebooks" / "sweeps" / f"{name}.yaml")
-    build = options.resolve(ablations.FACTORY)
+    build = options.resolve(STUDIES[name].task)
     for values in plan.cases().values():
         asked, _ = options.split(plan.fixed | values, build, Settings)
         build(**asked)
-    assert len(plan.seeds) == 5
+    assert len(plan.seeds) == (5 if name in ablations.STUDIES["smellnet"] else 3)
 
 
 def test_published_cases_are_means_over_their_runs(monkeypatch):
     def run(plan, factory, *, workers):
         rows = [
-            {"case": case, "seed": seed, "run": f"{case}/{seed}"} | dict.fromkeys(ablations.SCORES.values(), seed / 10)
+            {"case": case, "seed": seed, "run": f"{case}/{seed}"} | dict.fromkeys(scores, seed / 10)
             for case in plan.cases()
             for seed in plan.seeds
         ]
         return pd.DataFrame(rows)
 
+    scores = ablations.STUDIES["smellnet"]["technique"].scores
     monkeypatch.setattr(sweep, "run", run)
-    found = ablations.measure(seeds=3)["sweeps"]
-    assert set(found) == {"technique", "sensors", "tricks", "sessions"}
-    assert len(found["sensors"]) == 7
-    one = found["technique"]["cross-entropy"]
-    assert one["test window"]["value"] == pytest.approx(0.2)
-    assert one["test window"]["low"] < 0.2 < one["test window"]["high"]
-    assert one["seeds"] == 3 and one["runs"] == ["cross-entropy/1", "cross-entropy/2", "cross-entropy/3"]
+    found = ablations.run(system="smellnet", seeds=3)["rows"]
+    assert {name.split("/")[0] for name in found} == {"technique", "sensors", "tricks", "sessions"}
+    assert sum(name.startswith("sensors/") for name in found) == 7
+    one = found["technique/cross-entropy"]["test"]
+    assert one["accuracy"]["value"] == pytest.approx(0.2)
+    assert one["accuracy"]["low"] < 0.2 < one["accuracy"]["high"]
+    assert one["by_seed"]["accuracy"] == [0.1, 0.2, 0.3]
+    assert found["technique/+ focal gamma 1"]["test"]["difference"]["accuracy"]["value"] == 0

@@ -73,3 +73,46 @@ def test_a_published_result_says_what_made_it(tmp_path):
     assert kept["made_by"]["command"] == "smellkit bench x"
     assert kept["stamp"]["cores"] >= 1
     assert evaluate.earlier(tmp_path / "absent.json") == {}
+
+
+def test_a_number_for_a_fit_has_an_interval_over_seeds():
+    fits = [Outcome(None, {"accuracy": value}) for value in (0.5, 0.6, 0.7)]
+    assert evaluate.summarise(fits)["accuracy"] == metrics.over_seeds([0.5, 0.6, 0.7])
+    assert evaluate.scores(fits[:1])["accuracy"] == {"value": 0.5, "low": None, "high": None}
+
+
+def test_some_of_the_units_have_the_same_measures():
+    whole, some = outcome(1), outcome(1).of(GROUPS < 2)
+    assert len(some.groups) == 10
+    assert some.measures["count"](np.arange(10)) == whole.measures["accuracy"][:10].sum()
+
+
+def test_every_split_says_how_much_it_differs_from_the_row_that_is_compared_with():
+    rows = {"a": lambda seed: {"test": outcome(seed)}, "b": lambda seed: {"test": outcome(seed, better=0.5)}}
+    other = {"c": lambda seed: {"test": Outcome(GROUPS[:-1], {"accuracy": np.ones(len(GROUPS) - 1)})}}
+    result = evaluate.evaluate(rows | other, seeds=2, about={}, against="a")["rows"]
+    assert result["b"]["test"]["difference"]["accuracy"]["low"] > 0
+    assert "difference" not in result["a"]["test"] and "difference" not in result["c"]["test"]
+
+
+def test_a_row_that_was_fitted_otherwise_is_measured_again_and_others_are_kept():
+    asked = {"seeds": 1, "about": {"data": 1}}
+    rows = {name: lambda seed: {"test": outcome(seed)} for name in "ab"}
+    first = evaluate.evaluate(rows, **asked, settings={"a": {"folds": 2}})
+    said = []
+    again = evaluate.evaluate(
+        {"a": rows["a"]}, **asked, settings={"a": {"folds": 3}}, earlier=first, progress=said.append
+    )
+    assert again["rows"]["a"]["settings"] == {"folds": 3} and again["rows"]["b"] == first["rows"]["b"]
+    assert "measured before" not in said[0]
+
+
+def test_a_split_of_the_first_seed_alone_stands_beside_those_of_all_and_what_differs_is_its_mean():
+    def fit(seed):
+        one = outcome(seed)
+        beside = Outcome(one.groups, one.measures, {"size": seed, "same": "x", "each": {"a": 2.0 * seed}})
+        return {"test": beside} | ({"once": one} if seed == 1 else {})
+
+    row = evaluate.evaluate({"a": fit}, seeds=3, about={})["rows"]["a"]
+    assert len(row["test"]["by_seed"]["accuracy"]) == 3 and len(row["once"]["by_seed"]["accuracy"]) == 1
+    assert (row["test"]["size"], row["test"]["same"], row["test"]["each"]) == (2, "x", {"a": 4})

@@ -15,12 +15,13 @@ from smellkit.errors import OptionError, WeightsError
 from smellkit.gcode import data, export, predict, recordings, tokens
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CHANNELS, CONTINUOUS, POSITION_COLUMNS
-from smellkit.gcode.tokens import SIZES, Grammar
+from smellkit.gcode.tokens import EOS, SIZES, Grammar
 from smellkit.gcode.window_decoder import PathKNN, SummaryMLP, summary_features
 from smellkit.study.gcode import release, scores, task
 from smellkit.study.gcode.scores import forced, head_scores
 from smellkit.study.gcode.splits import DataConfig
 from smellkit.study.gcode.task import DecoderTask, EncoderTask, WindowDecoderTask
+from smellkit.study.gcode.two_stage import SensorDecoder
 from smellkit.train import Settings, fit
 
 SAMPLE = paths.sample() / "gcode"
@@ -142,32 +143,38 @@ def test_an_unfrozen_encoder_moves():
     assert checkpoint.fingerprint(task.two_stages(run)[0]) != before
 
 
-def test_decoding_step_by_step_is_decoding_the_whole_line_again(run, batch):
-    model = task.model_of(WindowDecoderTask, run)
-    line = model.decode(model.encode(batch["continuous"], batch["categorical"]))
-    outputs = model(batch | {"open": line})
-    again = forced(model.grammar, outputs["line"], outputs["token"], line)
-    assert torch.equal(torch.where(line == 0, 0, again), line)
+def test_a_window_is_answered_with_its_likeliest_line_whole(packed):
+    predictor, machine = predict.load(packed), data.load().labelled()
+    rows = machine.take(machine.windows["row"][:40])
+    continuous, categorical = predictor.scaling(torch.as_tensor(rows))
+    with torch.no_grad():
+        best = predictor.model.encode(continuous, categorical)["line"].argmax(dim=1).tolist()
+    lines = [one.line for one in predictor.predict(rows)]
+    assert lines == [predictor.model.grammar.texts[number] for number in best] and len(set(lines)) > 1
 
 
-def test_what_is_decoded_from_a_draft_is_what_token_by_token_would_give(run, batch):
-    model = task.model_of(WindowDecoderTask, run)
-    outputs = model.encode(batch["continuous"], batch["categorical"])
-    torch.manual_seed(0)
-    for line in (outputs["line"].softmax(dim=1), torch.rand(6, len(model.grammar)).softmax(dim=1)):
-        tokens, ended = torch.zeros(6, 8, dtype=torch.long), torch.zeros(6, dtype=torch.bool)
-        for step in range(8):
-            scores = model(batch | {"open": tokens})["token"]
-            tokens[:, step] = torch.where(ended, 0, forced(model.grammar, line.log(), scores, tokens)[:, step])
-            ended |= tokens[:, step] == model.grammar.vocabulary.ids["EOS"]
-        assert torch.equal(model.decode(outputs | {"line": line.log()}), tokens)
+def test_a_teacher_forced_token_is_that_of_the_lines_that_begin_with_the_true_ones():
+    grammar = Grammar(["G0", "G1 X1.5", "G1 Y2.5", "G1 Y3.5"])
+    line = torch.tensor([[0.4, 0.25, 0.15, 0.2]]).log()
+    token = torch.zeros(1, 8, len(grammar.vocabulary))
+    given = forced(grammar, line, token, grammar.tokens[[2]])
+    assert grammar.vocabulary.decode(given[0].tolist()) == ["G1", "Y", "NUM_Y_3.5"]  # 0.6, 0.35 and 0.2, not G0
+    token[0, 2, grammar.vocabulary.ids["NUM_Y_2.5"]] = 5
+    token[0, 0, grammar.vocabulary.ids["X"]] = 5  # which begins no line
+    given = forced(grammar, line, token, grammar.tokens[[2]])
+    assert grammar.vocabulary.decode(given[0].tolist()) == ["G1", "Y", "NUM_Y_2.5"]
 
 
-def test_what_is_decoded_is_always_a_line_of_the_grammar(run, batch):
-    model = task.model_of(WindowDecoderTask, run)
-    outputs = model.encode(torch.randn_like(batch["continuous"]) * 3, batch["categorical"])
-    line = model.decode(outputs | {"line": torch.zeros_like(outputs["line"])}, weight=1.0)
-    assert set(model.grammar.texts_of(line)) <= set(model.grammar.texts)
+def test_the_two_stages_run_free_on_what_they_wrote(batch):
+    encoder = EncoderTask().build().eval()
+    decoder = SensorDecoder(memory=encoder.width, width=32, layers=1, dropout=0.0)
+    with torch.no_grad():
+        encoded = encoder(batch)
+        given = encoded["memory"], encoded["operation"]
+        tokens = decoder.free(*given)
+        again = decoder({"published": tokens, "memory": given[0], "logits": given[1]})["token"].argmax(dim=2)
+    ended = (tokens == EOS).cumsum(dim=1) - (tokens == EOS).long() > 0
+    assert torch.equal(torch.where(ended, 0, again), tokens)
 
 
 def test_a_token_is_as_likely_as_its_type_letter_sign_and_digits_together():
@@ -178,6 +185,15 @@ def test_a_token_is_as_likely_as_its_type_letter_sign_and_digits_together():
     wanted = [3, None, 0, 1, 0, 0, 1, 2, 5, 4]
     sure = sum(p.log_softmax(0)[n] for p, n in zip(pieces, wanted, strict=True) if n is not None)
     assert grammar.head_log_probs(logits)[token] == pytest.approx(float(sure), abs=1e-4)
+
+
+def test_the_nearest_path_counts_alone_where_it_is_near_and_with_others_where_all_are_far():
+    path = torch.cumsum(torch.rand(64, 3), dim=0)
+    away = torch.tensor([0.2, 0.0, 0.0])  # mm
+    nearest = PathKNN(torch.stack([path, path + away, path + away]), torch.tensor([0, 1, 1]), torch.zeros(3).bool())
+    flat = torch.full((1, 2), 0.5)
+    assert nearest(flat, (path + 0.4 * away)[None])[0, 0] > 0.98  # 0.08 mm from one, 0.12 mm from two
+    assert nearest(flat, (path - 100 * away)[None])[0, 1] > 0.4  # 20 mm from one, 20.2 mm from two
 
 
 def test_the_nearest_path_counts_only_where_the_path_is_known():
@@ -292,7 +308,7 @@ def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
     assert sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray)) == before
 
 
-def test_a_followed_window_is_the_likeliest_line_whatever_it_would_write_by_itself(packed):
+def test_a_followed_window_is_the_likeliest_line_whatever_it_would_be_by_itself(packed):
     predictor = predict.load(packed)
     machine = data.load()
     windows = machine.take(machine.windows["row"].to_numpy()[:6])

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from smellkit.cli import cli
 from smellkit.errors import DataError
+from smellkit.study import evaluate
 from smellkit.study.odour import leaderboard
 
 
@@ -28,17 +29,17 @@ def table(path, *, windows=3, right=1.0, splits=("testing",), drop=()):
 
 def test_predictions_are_scored_by_window_and_by_recording_with_intervals(tmp_path):
     scores = leaderboard.score(table(tmp_path / "a.csv", right=0.5, splits=("testing", "online_spices")))
-    whole = scores["test"]["recording"]
+    scores = {split: evaluate.scores([one]) for split, one in scores.items()}
+    whole = scores["test, recording"]
     assert whole["top1"]["value"] == pytest.approx(0.5)
     assert whole["top1"]["low"] < 0.5 < whole["top1"]["high"]
-    assert whole["top5"]["value"] == 1 and scores["test"]["window"]["answers"] == 150
-    assert scores["other_session"]["recording"]["top1"]["value"] == pytest.approx(7 / 13)
+    assert whole["top5"]["value"] == 1 and scores["test, window"]["answers"] == 150
+    assert scores["other_session, recording"]["top1"]["value"] == pytest.approx(7 / 13)
 
 
 def test_recordings_alone_are_enough(tmp_path):
     scores = leaderboard.score(table(tmp_path / "a.csv", windows=0, drop=["window", "top5"]))
-    assert scores["test"]["window"] == {}
-    assert set(scores["test"]["recording"]) == {"top1", "answers"}
+    assert set(scores) == {"test, recording"} and set(scores["test, recording"].measures) == {"top1"}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,6 @@ def test_a_submission_stands_on_the_leaderboard_and_nobody_replaces_another_s(tm
     done = CliRunner().invoke(cli, [*how, "--by", "me"], catch_exceptions=False)
     assert "test, window: top1 100.0" in done.output and "another session" in done.output
     row = json.loads(out.read_text())["rows"]["mine"]
-    assert row["by"] == "me" and len(row["sha256"]) == 64
+    assert row["settings"]["by"] == "me" and len(row["settings"]["sha256"]) == 64
     with pytest.raises(DataError, match="by me"):
         CliRunner().invoke(cli, [*how, "--by", "you"], catch_exceptions=False)

@@ -275,12 +275,16 @@ def test_the_task_learns_on_the_sample():
 
 
 def test_the_bench_counts_what_is_wrong_with_the_files_and_keeps_earlier_parts(tmp_path):
-    result = mixture_bench.run("", parts=["official"], seeds=1, earlier={"data": "another", "fusion": 1})
-    assert "fusion" not in result
-    assert result["official"]["seen"]["k-NN, whitened"]["all"]["dynamic_top_k"] > 80
-    assert result["made_by"]["official"]["stamp"]["cores"] >= 1
-    kept = mixture_bench.run("", parts=["official"], seeds=1, earlier=result | {"fusion": 1})
-    assert kept["fusion"] == 1
+    other = {"about": "another", "rows": {"validation/x": {}}}
+    result = mixture_bench.run("", parts=["official"], seeds=1, earlier=other)
+    assert "validation/x" not in result["rows"]
+    row = result["rows"]["official/k-NN, whitened"]
+    assert row["seen"]["dynamic_top_k"]["value"] > 80 and row["seen"]["top1_at_0.1"]["low"] is not None
+    assert sum(row[f"seen, {kind}"]["windows"] for kind in ("real", "synthetic") if f"seen, {kind}" in row) > 0
+    said = []
+    rows = result["rows"] | {"validation/x": {}}
+    kept = mixture_bench.run("", parts=["official"], seeds=1, earlier=result | {"rows": rows}, progress=said.append)
+    assert kept["rows"] == rows and all("measured before" in line for line in said)
     with pytest.raises(OptionError, match="officiel"):
         mixture_bench.run("", parts=["officiel"])
 

@@ -108,7 +108,7 @@ def test_the_kept_discriminant_is_the_same_as_a_network(learnt):
     _, _, windows, _, _, _ = learnt
     linear = own.Discriminant.fit(own.features(windows.values), windows.target)
     scores = linear.scores(own.features(windows.values))
-    assert np.abs(own.network_scores(linear.network(windows), windows.values) - scores).max() < 1e-3
+    assert np.abs(own.network_scores(linear.network(windows.values), windows.values) - scores).max() < 1e-3
 
 
 def test_references_of_today_repair_a_nose_that_drifted(learnt, folder, tmp_path):

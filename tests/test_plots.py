@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from smellkit import plots
-from smellkit.study import tables
+from smellkit.study import published
 
 RNG = np.random.default_rng(0)
 NAMES = ["apple", "pear", "mandarin orange"]
@@ -87,20 +87,20 @@ def test_every_name_has_a_colour_of_its_own():
 
 def table(*rows, **how):
     """A table of one column: name, value, low and high a row."""
-    return tables.Table("T", "case", ("mean",), tuple((name, (figure,)) for name, *figure in rows), **how)
+    return published.Table("T", "case", ("mean",), tuple((name, (figure,)) for name, *figure in rows), **how)
 
 
 def test_the_best_is_bold_only_when_its_interval_stands_clear():
     clear = ("lstm", 0.8, 0.75, 0.85), ("gru", 0.6, 0.5, 0.7)
     near = ("lstm", 0.8, 0.65, 0.85), ("gru", 0.6, 0.5, 0.7)
     unknown = ("lstm", 0.8, None, None), ("gru", 0.6, 0.5, 0.7)
-    assert "| lstm | **0.800** [" in tables.markdown(table(*clear))
-    assert "| gru | **0.600** [" in tables.markdown(table(*clear, smaller=("mean",)))
-    assert all("**0" not in tables.markdown(table(*rows)) for rows in (near, unknown))
+    assert "| lstm | **0.800** [" in published.markdown(table(*clear))
+    assert "| gru | **0.600** [" in published.markdown(table(*clear, smaller=("mean",)))
+    assert all("**0" not in published.markdown(table(*rows)) for rows in (near, unknown))
 
 
 def test_a_table_shows_intervals_where_there_are_some():
-    text = tables.markdown(table(("lstm", 0.8, 0.75, 0.85), ("one seed", 0.6, None, None), note="Five seeds"))
+    text = published.markdown(table(("lstm", 0.8, 0.75, 0.85), ("one seed", 0.6, None, None), note="Five seeds"))
     lines = text.replace("\N{NO-BREAK SPACE}", " ").splitlines()
     assert lines[0] == "**T**" and lines[-1] == "Five seeds"
     rows = ["| lstm | 0.800 [0.750, 0.850] |", "| one seed | 0.600 |"]
@@ -109,4 +109,4 @@ def test_a_table_shows_intervals_where_there_are_some():
 
 def test_a_plain_table_rounds_floats_and_leaves_the_rest():
     table = pd.DataFrame({"name": ["a|b", "c"], "value": [0.12345, float("nan")], "count": [7, 1234]})
-    assert tables.plain(table).data.splitlines()[2:] == ["| a\\|b | 0.123 | 7 |", "| c | – | 1,234 |"]
+    assert published.plain(table).data.splitlines()[2:] == ["| a\\|b | 0.123 | 7 |", "| c | – | 1,234 |"]

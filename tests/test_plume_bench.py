@@ -15,8 +15,8 @@ from smellkit.plume import GASES, annotations, models
 from smellkit.plume.models import Sized
 from smellkit.plume.plumenet import ordered
 from smellkit.simulate import plume as simulate
-from smellkit.study import evaluate
-from smellkit.study.plume import ablations, baselines, bench, release, scores
+from smellkit.study import ablations, evaluate
+from smellkit.study.plume import baselines, bench, release, scores
 from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks
 from smellkit.study.plume.bench import Predictions
@@ -38,7 +38,7 @@ def own_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(own_runs):
     lines = []
-    measured = bench.bench("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, training=QUICK)
+    measured = bench.run("", names=["ours"], seeds=1, surfaces=False, progress=lines.append, training=QUICK)
     assert len(lines) == len(measured["rows"]) and lines[0].startswith("ours: test ")
     return measured
 
@@ -56,14 +56,16 @@ def test_the_rule_without_pictures_and_the_forest_stand_beside_every_result(resu
     rows = result["rows"]
     assert {"ours", "pattern of missing gases", "random forest, true masks"} <= set(rows)
     for row in rows.values():
+        test = row["test"]
         for name in ("miou", "balanced"):
-            if name in row:
-                assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
-        if "confusion" in row:
-            assert np.sum(row["confusion"]) == pytest.approx(result["data"]["test"]["pairs"])
-            right = np.diagonal(row["confusion"]) / np.sum(row["confusion"], axis=1)
-            assert np.mean(right) == pytest.approx(row["balanced"]["value"])
-    assert "confusion" in rows["ours"] and rows["ours"]["parameters"] == bench.counts("plumenet-one-camera").parameters
+            if name in test:
+                assert test[name]["low"] <= test[name]["value"] <= test[name]["high"]
+        if "confusion" in test:
+            assert np.sum(test["confusion"]) == pytest.approx(result["about"]["data"]["test"]["pairs"])
+            right = np.diagonal(test["confusion"]) / np.sum(test["confusion"], axis=1)
+            assert np.mean(right) == pytest.approx(test["balanced"]["value"])
+    ours = rows["ours"]["test"]
+    assert "confusion" in ours and ours["parameters"] == bench.counts("plumenet-one-camera").parameters
     json.dumps(result, allow_nan=False)
 
 
@@ -74,26 +76,26 @@ def test_a_finished_row_is_not_trained_again(result, monkeypatch):
 
 
 def test_the_pairs_with_both_gases_are_scored_whole_and_with_either_hidden(result):
-    gone = result["missing"]["ours"]
-    assert set(gone) == {"both", "co2", "ch4"}
-    assert "iou_ch4" not in gone["co2"] and "iou_co2" in gone["co2"]
+    gone = result["rows"]["ours"]
+    assert {"seen: both", "seen: co2", "seen: ch4"} <= set(gone)
+    assert "iou_ch4" not in gone["seen: co2"] and "iou_co2" in gone["seen: co2"]
 
 
 def test_a_camera_that_never_fails_or_always_does_is_what_the_bench_says(result):
     run = bench.trained("ours", data="", seed=1, **QUICK)
-    table = ablations.failing(model_of(run), "", shares=(0, 1)).set_index(["failing", "share"])
-    gone = result["missing"]["ours"]
+    table = bench.failing(model_of(run), "", shares=(0, 1)).set_index(["failing", "share"])
+    gone = result["rows"]["ours"]
     for gas, other in zip(GASES, GASES[::-1], strict=True):
-        assert table.loc[(gas, 0), "miou"] == pytest.approx(gone["both"]["miou"]["value"])
-        assert table.loc[(gas, 1), "accuracy"] == pytest.approx(gone[other]["accuracy"]["value"])
+        assert table.loc[(gas, 0), "miou"] == pytest.approx(gone["seen: both"]["miou"]["value"])
+        assert table.loc[(gas, 1), "accuracy"] == pytest.approx(gone[f"seen: {other}"]["accuracy"]["value"])
 
 
 def test_a_file_of_results_takes_up_rows_of_the_same_bench_only(result):
     asked = {"names": ["ours"], "seeds": 1, "surfaces": False, "failing": False, "progress": len, "training": QUICK}
     earlier = json.loads(json.dumps(result | {"rows": {"other": {}}}))
-    assert {"ours", "other"} <= set(bench.bench("", earlier=earlier, **asked)["rows"])
-    other = earlier | {"training": earlier["training"] | {"epochs": 99}}
-    assert "other" not in bench.bench("", earlier=other, **asked)["rows"]
+    assert {"ours", "other"} <= set(bench.run("", earlier=earlier, **asked)["rows"])
+    other = earlier | {"about": earlier["about"] | {"training": earlier["about"]["training"] | {"epochs": 99}}}
+    assert "other" not in bench.run("", earlier=other, **asked)["rows"]
 
 
 def test_pairs_that_changed_in_their_folder_are_trained_on_anew_and_not_set_beside_the_old(tmp_path):
@@ -128,7 +130,7 @@ def test_a_drawn_part_of_the_pairs_has_more_than_the_lowest_ph(tmp_path, result)
             "predictions_of",
             lambda model, some: asked.append(pairs.label[pairs.row[some.indices]]) or say(model, some),
         )
-        ablations.failing(model, str(tmp_path / "many"), shares=(0, 1), rows=20)
+        bench.failing(model, str(tmp_path / "many"), shares=(0, 1), rows=20)
     assert all(len(label) == 20 and {0, 2} <= set(label.tolist()) for label in asked)
 
 
@@ -152,7 +154,8 @@ def test_a_difference_on_the_same_pairs_is_surer_than_two_scores_beside_each_oth
         [predicted(label, np.eye(3)[answer]).outcome(np.arange(120), measures=("balanced",))]
         for answer in (better, first)
     )
-    difference = bench.difference(lambda _: {"test": one[0]}, lambda _: {"test": other[0]}, 1)["balanced"]
+    measured = evaluate.measured([{"test": one[0]}], [{"test": other[0]}])
+    difference = measured["test"]["difference"]["balanced"]
     two = [evaluate.summarise(each)["balanced"] for each in (one, other)]
     assert difference["value"] == pytest.approx(two[0].value - two[1].value)
     assert difference["low"] > 0
@@ -280,17 +283,17 @@ def test_a_sweep_is_published_by_case_and_one_run_again_takes_its_place(tmp_path
     monkeypatch.setattr(ablations.sweep, "FOLDER", tmp_path)
     # a pool that starts at once; sweeps on dask's own workers are tested in test_sweep.py
     monkeypatch.setattr(ablations.sweep.cluster, "workers", lambda *_, count: ThreadPoolExecutor(count))
-    out = tmp_path / "ablations.json"
+    out, was = tmp_path / "ablations.json", {"test": {"by_seed": {}}, "seeds": [1, 2, 3]}
     out.write_text(
-        json.dumps({"tables": {"Which tasks are learned": {}, "Classes and augmentation": {"as it was": {"seeds": 3}}}})
+        json.dumps({"about": {}, "rows": {"Which tasks are learned/both tasks": {}, "Classes and augmentation/x": was}})
     )
     asked = ["bench", "plume-ablations", "--only", "plume-tasks", "--seeds", "1", "--json", str(out)]
     said = CliRunner().invoke(cli.cli, asked, catch_exceptions=False)
-    tables = json.loads(out.read_text())["tables"]
-    assert "class only" in said.output and tables["Classes and augmentation"] == {"as it was": {"seeds": 3}}
-    assert list(tables["Which tasks are learned"]) == ["both tasks", "class only"]
-    row = tables["Which tasks are learned"]["both tasks"]
-    assert row["seeds"] == 1 and 0 < row["miou"]["value"] < 1 and 0 < row["balanced"]["value"] <= 1
+    rows = json.loads(out.read_text())["rows"]
+    assert "class only" in said.output and rows.pop("Classes and augmentation/x") == was
+    assert list(rows) == ["Which tasks are learned/both tasks", "Which tasks are learned/class only"]
+    row = rows["Which tasks are learned/both tasks"]
+    assert row["seeds"] == [1] and 0 < row["test"]["miou"]["value"] < 1 and 0 < row["test"]["balanced"]["value"] <= 1
 
 
 def test_classes_are_drawn_equally_often_unless_that_is_not_wanted():
@@ -366,11 +369,11 @@ def test_outlines_that_lie_some_rows_too_low_are_as_far_from_the_true_ones():
 def test_the_distances_between_outlines_stand_in_the_row(result, monkeypatch):
     pytest.importorskip("monai")
     monkeypatch.setattr(bench.Bench, "baselines", lambda *_, **__: {})
-    row = bench.bench("", names=["ours"], seeds=1, failing=False, progress=len, training=QUICK)["rows"]["ours"]
+    row = bench.run("", names=["ours"], seeds=1, failing=False, progress=len, training=QUICK)["rows"]["ours"]["test"]
     run, pairs = bench.trained("ours", data="", seed=1, **QUICK), samples.paired("", "test", size=(72, 96))
     expected = scores.outlines(model_of(run), pairs, baselines.videos("", pairs))
     assert {name: row[name] for name in ("hd95", "asd", "outlined")} == expected
-    assert 0 < expected["asd"] < expected["hd95"] < 120 and "hd95" not in result["rows"]["ours"]
+    assert 0 < expected["asd"] < expected["hd95"] < 120 and "hd95" not in result["rows"]["ours"]["test"]
 
 
 @pytest.mark.parametrize("gases", ["both", "co2"])

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from smellkit import batch, paths, site
 from smellkit.cli.commands import site as command
 from smellkit.errors import DataError, OptionError, SmellkitError
-from smellkit.study import pages, tables
+from smellkit.study import pages
 from smellkit.study import published as results
 from tests.links import broken
 
@@ -154,11 +154,10 @@ def test_widgets_become_a_picture(home):
 
 
 AUDIT = {
-    "first_row": {
-        "pressure alone": {"value": 0.42, "low": 0.3, "high": 0.54},
-        "all twelve channels": {"value": 0.9156, "low": 0.84, "high": 0.98},
-    },
-    "chance": 0.02,
+    "rows": {
+        "pressure alone": {"first row": {"top1": {"value": 0.42, "low": 0.3, "high": 0.54}}},
+        "all twelve channels": {"first row": {"top1": {"value": 0.9156, "low": 0.84, "high": 0.98}}},
+    }
 }
 
 
@@ -176,7 +175,7 @@ def test_results_come_from_their_files_alone(home):
     assert "<strong>91.6</strong> [84.0, 98.0]" in text  # its interval stands clear
     assert "42.0 [30.0, 54.0]" in text
     assert "smellkit audit data/raw/smellnet" in text
-    assert "| speed.frames | 7.0 |" in tables.markdown(results.read(folder)["other"].tables[0])
+    assert "| speed.frames | 7.0 |" in results.markdown(results.read(folder)["other"].tables[0])
     (folder / "audit.json").write_text("{")
     with pytest.raises(DataError, match="smellkit audit"):
         results.read(folder)

@@ -110,5 +110,5 @@ def test_the_command_scores_the_sample_and_keeps_other_methods(tmp_path, monkeyp
         done = CliRunner().invoke(cli, command)
         assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
-    assert set(found["methods"]) == {"level-free", "conductance"} >= set(found["chosen"])
-    assert {"simulated", "as recorded"} <= set(found["methods"]["conductance"]) - {"other_session"}
+    assert set(found["rows"]) == {"level-free", "conductance"} >= {found["chosen"]}
+    assert {"simulated", "as recorded"} <= set(found["rows"]["conductance"]) - {"other_session"}

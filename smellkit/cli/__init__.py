@@ -35,7 +35,7 @@ BENCHES = {
     "smellnet-base": "smellkit.study.odour.commands:smellnet_base",
     "smellnet-sessions": "smellkit.study.odour.commands:smellnet_sessions",
     "early": "smellkit.study.odour.commands:early",
-    "smellnet-ablations": "smellkit.study.odour.commands:smellnet_ablations",
+    "smellnet-ablations": "smellkit.study.commands:smellnet_ablations",
     "smellnet-mixture": "smellkit.study.odour.commands:smellnet_mixture",
     "peers": "smellkit.study.odour.commands:peers",
     "drift": "smellkit.study.odour.commands:drift",
@@ -44,10 +44,10 @@ BENCHES = {
     "neckwear": "smellkit.study.device.bench:bench",
     "speed": "smellkit.study.speed:bench",
     "gcode": "smellkit.study.gcode.commands:bench",
-    "gcode-ablations": "smellkit.study.gcode.commands:ablations",
+    "gcode-ablations": "smellkit.study.commands:gcode_ablations",
     "smart-mill": "smellkit.study.gcode.commands:smart_mill",
     "plume": "smellkit.study.plume.commands:bench",
-    "plume-ablations": "smellkit.study.plume.commands:ablations",
+    "plume-ablations": "smellkit.study.commands:plume_ablations",
     "plume-worlds": "smellkit.study.plume.commands:worlds",
 }
 

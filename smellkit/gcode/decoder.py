@@ -1,13 +1,9 @@
 """From memory to tokens: a transformer decoder with a flat head and structured heads."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from smellkit.gcode.tokens import BOS, EOS, OUTPUTS, PAD, STEPS, Vocabulary
-
-Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
+from smellkit.gcode.tokens import BOS, OUTPUTS, STEPS, Vocabulary
 
 
 class TokenDecoder(nn.Module):
@@ -33,37 +29,11 @@ class TokenDecoder(nn.Module):
         self.token = nn.Linear(width, len(vocabulary))
         self.later = nn.Buffer(torch.ones(STEPS, STEPS, dtype=torch.bool).triu(1), persistent=False)
 
-    def _hidden(self, tokens: Tensor, context: Tensor, memory: Tensor) -> Tensor:
-        steps = tokens.shape[1]
-        x = self.embed(tokens) + self.position[:steps] + context[:, None]  # (B, t, width)
-        for layer in self.layers:  # a token attends to those before it, then to all of the memory (B, steps, width)
-            x = layer(x, memory, tgt_mask=self.later[:steps, :steps])
-        return self.norm(x)
-
     def line(self, target: Tensor, context: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Structured (B, 8, 82) and flat logits (B, 8, V) of each token of `target` (B, 8), from the ones before it."""
         before = torch.cat([torch.full_like(target[:, :1], BOS), target[:, :-1]], dim=1)
-        x = self._hidden(before, context, memory)
+        x = self.embed(before) + self.position + context[:, None]  # (B, 8, width)
+        for layer in self.layers:  # a token attends to those before it, then to all of the memory (B, steps, width)
+            x = layer(x, memory, tgt_mask=self.later)
+        x = self.norm(x)
         return self.structured(x), self.token(x)
-
-    def generate(self, context: Tensor, memory: Tensor, *, draft: Tensor, choose: Choose) -> Tensor:
-        """Free-running tokens (B, 8), padded after EOS; `choose(structured, flat, before)` picks all eight at once.
-
-        Each is chosen given those before it in a `draft` (B, 8), and what is chosen is the next draft. One that stays
-        is what token by token would give, since every look makes at least one more token right: a good draft needs one.
-        """
-
-        def unsettled(draft: Tensor, tokens: Tensor) -> Tensor:
-            return (draft != tokens).any()
-
-        def look(_: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
-            tokens = choose(*self.line(draft, context, memory), draft)
-            ended = (tokens == EOS).cumsum(dim=1) - (tokens == EOS).long()  # EOS before this one
-            return draft.clone(), torch.where(ended > 0, PAD, tokens)
-
-        seen = look(draft, draft)
-        if torch.compiler.is_exporting():
-            return torch.while_loop(unsettled, look, seen)[1]
-        while unsettled(*seen):
-            seen = look(*seen)
-        return seen[1]

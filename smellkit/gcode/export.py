@@ -26,7 +26,7 @@ class RawWindow(nn.Module):
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         scaled, codes = self.scaling(rows)
         outputs = self.model.encode(scaled * self.mask, codes)
-        return outputs["operation"].softmax(dim=1), self.model.decode(outputs)
+        return outputs["operation"].softmax(dim=1), self.model.grammar.tokens[outputs["line"].argmax(dim=1)]
 
 
 def gcode(weights: Path, *, out: Path) -> str:

@@ -62,12 +62,10 @@ class LinePredictor:
             scaled, codes = self.scaling(block)
             blocks.append(self.model.eval().encode(scaled * torch.as_tensor(self.mask), codes))
         line, operation = (torch.cat([one[name] for one in blocks]).softmax(dim=1) for name in ("line", "operation"))
-        if context == "window":
-            rows = torch.cat([self.model.decode(block) for block in blocks])
-        else:  # the likeliest line whole: what one window alone would write is no help to it
+        if context != "window":
             seen = torch.cat([one["seen"] for one in blocks])
             line, operation = self.hmm(line, operation, seen=seen, run=context == "run")
-            rows = self.model.grammar.tokens[line.argmax(dim=1)]
+        rows = self.model.grammar.tokens[line.argmax(dim=1)]
         published = [tuple(default().decode(row)) for row in self.model.grammar.published_tokens(rows).tolist()]
         best, lines = operation.max(dim=1), self.model.grammar.texts_of(rows)
         names = [OPERATIONS[number] for number in best.indices.tolist()]

@@ -184,21 +184,6 @@ class Grammar(nn.Module):
         pieces = torch.split(logits, SIZES, dim=-1)
         return torch.cat([piece.log_softmax(dim=-1) for piece in pieces], dim=-1) @ self.one_hot_fields.T
 
-    def prior(self, line: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probability of each token, (batch, 8, V), given the `tokens` (batch, 8) before it.
-
-        It is that of the lines that have it there, by the probabilities of lines (batch, L) not ruled out: those that
-        begin with the tokens before. A token that none has is e^-30.
-        """
-        known = self.tokens.T  # (8, L)
-        other = (tokens[:, :, None] != known).long()  # (batch, 8, L): lines that have another token here
-        begun = other.cumsum(dim=1) == other  # and those that have had no other before
-        probability = (line + 1e-9)[:, None] * begun
-        probability = probability / probability.sum(dim=2, keepdim=True).clamp(min=1e-12)
-        next_token = line.new_zeros(*tokens.shape, len(self.vocabulary))
-        next_token = next_token.scatter_add(2, known.expand_as(begun), probability)
-        return next_token.clamp(min=1e-13).log()
-
     def published_tokens(self, tokens: Tensor) -> Tensor:
         """Numbers in the published vocabulary of open tokens (..., 8); padding stays padding."""
         return torch.where(tokens == PAD, PAD, self.published[tokens])

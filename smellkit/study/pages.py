@@ -19,9 +19,8 @@ import yaml
 from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.plots import PALETTE
-from smellkit.study import published, score, tables
-from smellkit.study.published import FOLDER, Result
-from smellkit.study.tables import Figure, Table
+from smellkit.study import published, score
+from smellkit.study.published import FOLDER, Figure, Published, Table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -71,7 +70,7 @@ def _headline(folder: Path, where: str, name: str, place: str, times: float = 10
     figure = published.figure_at(json.loads(file.read_text(encoding="utf-8")), place, times)
     if figure is None:
         raise DataError(f"{file} has no figure at {place!r}", hint="correct site/headlines.yaml")
-    value, mark, interval = tables.cell(figure).partition(" [")
+    value, mark, interval = published.cell(figure).partition(" [")
     return f"**{value}**{mark}{interval}, {where}"
 
 
@@ -98,7 +97,7 @@ def template(name: str) -> Template:
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(name)
 
 
-def _section(result: Result, layout: dict) -> str:
+def _section(result: Published, layout: dict) -> str:
     parts = [f"## {result.title}"]
     shown = {table["title"]: table for table in layout.get("tables", [])}
     for table in result.tables:
@@ -107,7 +106,7 @@ def _section(result: Result, layout: dict) -> str:
             parts.append(intervals(table, columns, lines=how.get("lines", {}), log=how.get("log", False)))
     for table in result.tables:
         figures = f"{len(table.rows)} row{'s' * (len(table.rows) != 1)}"
-        body = tables.markdown(table).removeprefix(f"**{table.title}**\n\n")
+        body = published.markdown(table).removeprefix(f"**{table.title}**\n\n")
         head = f"<summary>{escape(table.title or 'Figures')} <small>{figures}</small></summary>"
         parts.append(f'<details class="results">{head}\n\n{body}\n\n</details>')
     made = f"Made by `{published.made_by(result.name, result.command)}`"

@@ -1,31 +1,14 @@
 """What training data look like, for the manifest of weights that are released: see `smellkit.checks.ranges`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from smellkit.checks.ranges import Ranges
 from smellkit.gcode import recordings as machine
-from smellkit.odour.recordings import MIXTURE_GAS, STEPS, read_recordings
-from smellkit.odour.smell import board_ranges
 from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import FEATURES, Rule, features
-from smellkit.study.odour.mixture_data import read_mixtures, training_split
-
-
-def odour(folder: str | Path, *, columns: Sequence[str]) -> Ranges:
-    """Of the training recordings of SmellNet's board."""
-    return board_ranges(read_recordings(folder, "training"), columns)
-
-
-def mixture(folder: str | Path) -> Ranges:
-    """Of the recordings of the larger training split of mixtures."""
-    values, _ = read_mixtures(folder, training_split(folder))
-    ranges = Ranges.measure(values, names=MIXTURE_GAS, unit=["counts"] * len(MIXTURE_GAS))
-    ranges.still[:] = STEPS  # files of the set that were resampled hold a channel for as long as they last
-    return ranges
 
 
 def gcode(folder: str | Path) -> Ranges:

@@ -88,15 +88,12 @@ def table(page: str, file: Path = FILE) -> str:
         own = [look for look in looks if look["system"] == system and test in look["figures"]]
         shipped = [look for look in own if look["weights"]]
         last = (shipped or own)[-1]
-        told = ", ".join(f"{name.replace('_', ' ')} {_told(one)}" for name, one in last["figures"][test].items()) or "–"
+        told = (
+            ", ".join(f"{name.replace('_', ' ')} {percent(one)}" for name, one in last["figures"][test].items()) or "–"
+        )
         whose = f"{'shipped weights' if shipped else 'a fit'}, {last['date']}"
         rows.append(f"| {system}: {test} | {len(own)} | {len(shipped)} | {told} | {whose} |")
     return "\n".join(rows)
-
-
-def _told(figure: Mapping[str, Any]) -> str:
-    """A share in per cent, with its interval where one was kept."""
-    return percent(figure) if figure.get("low") is not None else f"{100 * figure['value']:.1f}"
 
 
 def plume(data: str) -> Mapping[str, Outcome]:

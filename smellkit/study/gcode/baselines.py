@@ -13,6 +13,17 @@ from smellkit.study.gcode.splits import Prepared
 
 Numbers = NDArray[np.int64]
 BY_LENGTH = "clock, length of recording"
+SEES = {  # name -> what it sees: nothing, the position, or all channels in use
+    "majority": "",
+    "trie, no sensors": "",
+    "trie + true program": "",
+    "time since start + true program": "",
+    BY_LENGTH: "",
+    "1-NN on position": "position",
+    "trees on lines": "channels",
+    "trees on lines + true program": "channels",
+}
+SHOWN = ("1-NN on position", "trees on lines", BY_LENGTH)  # beside every system on the results page
 
 
 def tokens_of(

@@ -11,6 +11,7 @@ import pandas as pd
 from smellkit import plots
 from smellkit.gcode.data import LENGTH
 from smellkit.gcode.recordings import CONTINUOUS, RATE, modality
+from smellkit.study.figures import grouped
 from smellkit.study.gcode.path import draw
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from smellkit.gcode.data import Machine
 
 
+ENDS = {"score": "value", "low": "low", "high": "high"}  # a column of a table: its key in a figure
 UNITS = {"position": ", mm", "current": ", A"}  # of channels that are shown by name
 
 
@@ -68,15 +70,6 @@ def timeline(machine: Machine, recording: str, *, names: Sequence[str]) -> Figur
 
 def protocols(rows: Mapping[str, Mapping], *, measures: Sequence[str] = ("TF", "AR", "Num")) -> Figure:
     """Token measures of rows of a bench, per cent with 95 % intervals: one group of bars a row."""
-    figure, axes = plots.canvas(height=1.4 + 0.62 * len(rows))
-    figures = {m: 100 * pd.DataFrame([row[m] for row in rows.values()], list(rows)) for m in measures}
-    ends = [[own["value"] - own["low"], own["high"] - own["value"]] for own in figures.values()]
-    values = pd.DataFrame({measure: own["value"] for measure, own in figures.items()}).set_axis(plots.wrapped(rows))
-    bars = {"color": plots.PALETTE[: len(measures)], "width": 0.8, "legend": False, "capsize": 2, "ecolor": plots.INK}
-    values.plot.barh(ax=axes, xerr=np.clip(ends, 0, None), **bars)
-    axes.invert_yaxis()
-    axes.set(xlabel="tokens right, %", xlim=(0, 100))
-    plots.show_ends(axes, np.concatenate([own[["low", "high"]].to_numpy(float) for own in figures.values()]))
-    axes.grid(axis="x")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(measures))
-    return figure
+    each = [{"name": name, "part": measure, **{end: 100 * row[measure][key] for end, key in ENDS.items()}}
+            for name, row in rows.items() for measure in measures]  # fmt: skip
+    return grouped(pd.DataFrame(each), label="tokens right, %", limits=(0, 100))

@@ -1,8 +1,8 @@
 """Three protocols, one table: train (or take up) the fits that a protocol asks for, and score their predictions."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ from torch.utils.data import DataLoader
 
 from smellkit import options, paths, runs
 from smellkit.gcode import predict
+from smellkit.gcode.data import load
 from smellkit.gcode.recordings import channel_mask
 from smellkit.gcode.tokens import PAD, default
 from smellkit.runs import Run
-from smellkit.study.evaluate import Outcome, earlier, percent, publish, summarise
+from smellkit.study.evaluate import Fit, Outcome, evaluate
 from smellkit.study.gcode import baselines, path
 from smellkit.study.gcode import task as tasks
 from smellkit.study.gcode.release import program_hmm
-from smellkit.study.gcode.scores import forced, token_hits
+from smellkit.study.gcode.scores import forced, token_accuracy, token_hits
 from smellkit.study.gcode.splits import FOLDS, PROTOCOLS, DataConfig, Prepared
 from smellkit.study.metrics import macro_f1
 from smellkit.task import collate
@@ -34,13 +35,15 @@ DECODER = {"epochs": 40, "batch": 64, "learning_rate": 1e-3}
 TRAINED_ON = {"no-position": "all", "no-position-z": "centred"}  # the window decoder learns to do without the position
 SYSTEMS = ("decoder", "two-stage", "two-stage-fourier")  # ours, as claimed, as claimed with Fourier features
 CONTEXTS = {"window": "", "recording": ", whole recording", "run": ", known to be one run"}
-TOKENS = ("TF", "AR", "Num", "words", "exact")
 HEADS = ("type", "command", "parameter", "digits")
 
 
+SHOWN = "protocols"  # the table of the results page that has a row
+
+
 @dataclass(frozen=True)
-class Predictions:
-    """The predictions of a system for the test windows of one fit, beside the truth."""
+class Decoded:
+    """What a system decodes for the test windows of one fit, beside the truth."""
 
     table: pd.DataFrame  # the windows: recording, operation, group, start
     operation: NDArray[np.float32]  # (n, 9) probabilities
@@ -51,8 +54,8 @@ class Predictions:
     decoded: Sequence[str]  # (n,) the decoded ones, or none: published tokens can't tell most numbers of a line
 
 
-def bench(
-    folder: str,
+def run(
+    data: str = "",
     *,
     protocol: str = "G",
     channel_set: str = "all",
@@ -60,9 +63,11 @@ def bench(
     seeds: Sequence[int] = (7,),
     system: str = "decoder",
     context: str = "window",
+    progress: Callable[[str], object] = lambda _: None,
+    earlier: Mapping[str, Any] | None = None,
     **training: Any,
 ) -> dict[str, Any]:
-    """Scores of `system` under a protocol and a channel set, beside the baselines that need no network, as `rows`.
+    """Scores of `system` under a protocol and a channel set, beside the baselines that need no network.
 
     With the `context` "recording" the window decoder follows each test recording from its beginning to its end, with
     "run" it knows that this is one whole run of a program.
@@ -73,24 +78,42 @@ def bench(
     """
     options.check([protocol], PROTOCOLS, "There is no protocol")
     options.check([system], SYSTEMS, "There is no system")
-    mask, numbers = channel_mask(channel_set), list(folds) if protocol == "G" else [0]
     asked = {"protocol": protocol, "channel_set": channel_set, "system": system}
-    own = []
-    for seed in seeds:
-        fits = [trained(folder, **asked, fold=fold, seed=seed, **training) for fold in numbers]
-        joined = predictions(fits, mask=mask, context=context)
-        own.append(outcome(joined, unseen=protocol == "X"))
-    beside = baseline_outcomes([prepared for _, prepared in fits], mask=mask)
-    outcomes = {system: own, **{name: [one] for name, one in beside.items()}}
-    figures = {name: {m: i._asdict() for m, i in summarise(several).items()} for name, several in outcomes.items()}
-    scored = fits[-1][0].scores.get("test", {})
-    return runs.plain({
-        "system": system, "protocol": protocol, "channels": channel_set, "context": context, "folds": numbers,
-        "about": PROTOCOLS[protocol], "seeds": list(seeds), "windows": len(joined.table),
-        "recordings": joined.table["recording"].nunique(), "rows": figures, **own[-1].extra,
-        "heads": {name: scored[name] for name in HEADS if name in scored},  # of the published decoder, teacher-forced
-        "stamp": runs.stamp(),
-    })  # fmt: skip
+    numbers = list(folds) if protocol == "G" else [0]
+    training = {name: value for name, value in training.items() if value}
+    some = f", fold {', '.join(map(str, numbers))}" if protocol == "G" and len(numbers) < FOLDS else ""
+    table, how = load(data).labelled().windows, {"protocol": protocol, "folds": numbers}
+    about = {"windows": len(table), "recordings": table["recording"].nunique()}
+    name = f"{protocol}{some}: {system}, {channel_set}{CONTEXTS[context]}"
+    told = {**how, "system": system, "channels": channel_set, "context": context, "table": SHOWN, **training}
+    beside = cache(partial(_beside, data, protocol, numbers, channel_set))
+    seen = {"": "no sensor", "position": TRAINED_ON.get(channel_set, channel_set), "channels": channel_set}
+    names = {f"{protocol}{some}: {one} ({seen[what]})": one for one, what in baselines.SEES.items()}
+    tables = {row: how | {"table": SHOWN if one in baselines.SHOWN else "baselines"} for row, one in names.items()}
+    fits: dict[str, Fit] = {name: partial(_scored, data, numbers, context, asked, training)}
+    fits |= {row: lambda _, one=one: {"test": beside()[one]} for row, one in names.items()}  # type: ignore[misc]
+    repeated = {name: seeds, **dict.fromkeys(names, [0])}
+    settings = {name: told, **tables}
+    result = evaluate(fits, seeds=repeated, about=about, settings=settings, earlier=earlier, progress=progress)
+    return result | {"rows": dict(sorted(result["rows"].items()))}
+
+
+def _scored(
+    data: str, folds: Sequence[int], context: str, asked: dict[str, str], training: dict[str, Any], seed: int
+) -> dict[str, Outcome]:
+    """What the fits of all folds with a seed score together."""
+    fits = [trained(data, **asked, fold=fold, seed=seed, **training) for fold in folds]
+    last = fits[-1][0].scores.get("test", {})
+    heads = {name: last[name] for name in HEADS if name in last}  # of the published decoder, teacher-forced
+    found = decoded(fits, mask=channel_mask(asked["channel_set"]), context=context)
+    return outcomes(found, unseen=asked["protocol"] == "X", **({"heads": heads} if heads else {}))
+
+
+def _beside(data: str, protocol: str, folds: Sequence[int], channel_set: str) -> dict[str, Outcome]:
+    """What the baselines score under the same protocol."""
+    channels = TRAINED_ON.get(channel_set, channel_set)
+    configs = [DataConfig(data=data, protocol=protocol, fold=fold, channels=channels) for fold in folds]
+    return baseline_outcomes([config.prepared for config in configs], mask=channel_mask(channel_set))
 
 
 def trained(
@@ -100,14 +123,33 @@ def trained(
     channels = TRAINED_ON.get(channel_set, channel_set) if system == "decoder" else channel_set
     asked: dict[str, Any] = {"data": folder, "protocol": protocol, "fold": fold, "channels": channels}
     where, how = f"bench/gcode-{system}-{protocol}-{channels}-{fold}-{seed}", {"seed": seed, **training}
-    prepared = DataConfig(**asked).prepared
+    data = DataConfig(**asked).prepared
     if system == "decoder":
-        return fitted(tasks.WindowDecoderTask, asked, TRAINING | how, name=f"{where}/window-decoder"), prepared
+        return fitted(tasks.WindowDecoderTask, asked, TRAINING | how, name=f"{where}/window-decoder"), data
     first = ENCODER | {"seed": seed, "epochs": min(20, training.get("epochs", 20))}
     named = {"fourier": True} if system == "two-stage-fourier" else {}
     fitted(tasks.EncoderTask, asked | named, first, name=f"{where}/encoder")
     stage = {"encoder": f"{where}/encoder"}
-    return fitted(tasks.DecoderTask, stage, DECODER | how, name=f"{where}/decoder"), prepared
+    return fitted(tasks.DecoderTask, stage, DECODER | how, name=f"{where}/decoder"), data
+
+
+def shared_encoder(data: str, fixed: Mapping[str, Any]) -> dict[str, str]:
+    """The option of the published decoder's ablations that all of them share: one frozen encoder."""
+    asked = {"data": data, "protocol": "G", "fold": 0, "thin": 2}
+    how = {"epochs": int(fixed.get("epochs", 8)), "batch": 64, "learning_rate": 1e-3, "seed": 1}
+    return {"encoder": fitted(tasks.EncoderTask, asked, how, name="gcode-ablations-encoder").name}
+
+
+def blinded(name: str, kind: str) -> Outcome:
+    """What one trained decoder, the run `name`, scores on its test when it is blinded to a kind of sensor ("": none).
+
+    The published modality table is of this kind: it shows what a model trained with a channel misses when it is gone,
+    not what the channel is worth; for that, train again (`--set without=...`).
+    """
+    run = runs.latest(name)
+    data = options.task_of(tasks.WindowDecoderTask, run.params).prepared
+    test = decoded([(run, data)], mask=channel_mask(without=kind))
+    return Outcome(None, {"TF": token_accuracy(test.forced, test.target)})
 
 
 def fitted(factory, asked: dict[str, Any], how: dict[str, Any], *, name: str) -> Run:
@@ -119,15 +161,13 @@ def fitted(factory, asked: dict[str, Any], how: dict[str, Any], *, name: str) ->
 
 
 @torch.no_grad()
-def predictions(
-    fits: Sequence[tuple[Run, Prepared]], *, mask: NDArray[np.bool_], context: str = "window"
-) -> Predictions:
-    """The predictions of every fit for the test part of its split, one after another, seeing the channels of `mask`.
+def decoded(fits: Sequence[tuple[Run, Prepared]], *, mask: NDArray[np.bool_], context: str = "window") -> Decoded:
+    """What every fit decodes for the test part of its split, one after another, seeing the channels of `mask`.
 
     By itself a window is all it sees; with the `context` "recording" all windows of the recording, with "run" also that
     this is one whole run of a program.
     """
-    tables, parts, decoded = [], [], list[str]()
+    tables, parts, texts = [], [], list[str]()
     for run, prepared in fits:
         windows = prepared.windows("test", mask=prepared.mask & mask)
         tables.append(prepared.machine.windows.iloc[prepared.parts.test])
@@ -136,13 +176,13 @@ def predictions(
             operation, tokens = _two_stages(run, batches)
         else:
             operation, tokens, lines = _window_decoder(run, batches, prepared, tables[-1], context)
-            decoded += lines
+            texts += lines
         teacher, free = map(torch.cat, zip(*tokens, strict=True))
         parts.append((operation, teacher, free, windows.tensors["published"]))
     names = ("operation", "forced", "free", "target")
     arrays = {name: torch.cat(part).numpy() for name, part in zip(names, zip(*parts, strict=True), strict=True)}
     truth = [text for _, prepared in fits for text in prepared.texts[prepared.parts.test]]
-    return Predictions(pd.concat(tables, ignore_index=True), **arrays, line=truth, decoded=decoded)
+    return Decoded(pd.concat(tables, ignore_index=True), **arrays, line=truth, decoded=texts)
 
 
 def _two_stages(run: Run, batches: list) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -169,35 +209,32 @@ def _window_decoder(
     tokens, lines = [], []
     for batch, one, own in zip(batches, outputs, line.split(256), strict=True):
         teacher = grammar.published[forced(grammar, own.log(), one["token"], batch["open"])]
-        decoded = model.decode(one) if context == "window" else grammar.tokens[own.argmax(dim=1)]
+        decoded = grammar.tokens[own.argmax(dim=1)]
         tokens.append((teacher, grammar.published_tokens(decoded)))
         lines += grammar.texts_of(decoded)
     return operation, tokens, lines
 
 
-def outcome(given: Predictions, *, unseen: bool = False) -> Outcome:
-    """Token measures and operation measures of a system, drawn again by group; also by recording and by operation.
+def outcomes(given: Decoded, *, unseen: bool = False, **extra: Any) -> dict[str, Outcome]:
+    """Token measures and operation measures of a system, drawn again by group: "test", and each operation's part of it.
 
-    `unseen` operations can't be named: then the program counts, which damage* shares with *150025.
+    `unseen` operations can't be named: then the program counts, which damage* shares with *150025. `extra` stays.
     """
     table, truth, best = given.table, given.table["operation_id"].to_numpy(), given.operation.argmax(axis=1)
     logs = pd.DataFrame(np.log(given.operation + 1e-9)).groupby(table["recording"].to_numpy())
     whole = logs.transform("mean").to_numpy().argmax(axis=1)
     if unseen:
         truth, best, whole = (baselines.programs(operation) for operation in (truth, best, whole))
-    measures = token_measures(given.forced, given.free, given.target)
-    if given.decoded:
-        measures |= path.measures(table["recording"].to_numpy(), given.line, given.decoded)
-    measures |= {"operation": best == truth, "operation_f1": lambda rows: macro_f1(best[rows], truth[rows])}
-    operations = []
-    for operation, rows in table.groupby("operation").indices.items():
-        size = {"windows": len(rows), "recordings": table["recording"].iloc[rows].nunique()}
-        scored = {name: measures[name](rows) for name in ("TF", "AR", "Num")}
-        shares = {"named": measures["operation"][rows].mean(), "exact": measures["exact"][rows].mean()}
-        operations.append({"operation": operation, **size, **scored, **shares})
+    named, few = "program" if unseen else "operation", token_measures(given.forced, given.free, given.target)
+    measures = few | (path.measures(table["recording"].to_numpy(), given.line, given.decoded) if given.decoded else {})
+    measures |= {named: best == truth, f"{named}_f1": lambda rows: macro_f1(best[rows], truth[rows])}
     right = (whole == truth)[table["recording"].drop_duplicates().index]
-    extra = {"operation_by_recording": float(right.mean()), "operations": operations}
-    return Outcome(table["group"].to_numpy(), measures, extra)
+    size = lambda rows: {"windows": len(rows), "recordings": rows["recording"].nunique()}  # noqa: E731
+    told = size(table) | {f"{named}_by_recording": float(right.mean()), **extra}
+    every = Outcome(table["group"].to_numpy(), few | {named: best == truth})
+    own = {operation: replace(every.of(rows), extra=size(table.iloc[rows])) for operation, rows in
+           table.groupby("operation").indices.items()}  # fmt: skip
+    return {"test": Outcome(every.groups, measures, told), **own}
 
 
 def shipped(folder: str) -> dict[str, Outcome]:
@@ -250,49 +287,3 @@ def baseline_outcomes(folds: Sequence[Prepared], *, mask: NDArray[np.bool_]) -> 
             measures |= path.measures(tables["recording"].to_numpy(), line, decoded)
         outcomes[name] = Outcome(tables["group"].to_numpy(), measures)
     return outcomes
-
-
-def published_rows(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Rows for a page: `result`'s system, then the two baselines that stand beside every system, with their inputs."""
-    some = result["protocol"] == "G" and len(result["folds"]) < FOLDS
-    prefix = result["protocol"] + (f", fold {', '.join(map(str, result['folds']))}" if some else "")
-    whole = CONTEXTS[result["context"]]
-    channels, system = result["channels"], result["system"]
-    own = {name: figure for name, figure in result["rows"][system].items() if name != "operation_f1"}
-    if result["protocol"] == "X":
-        own["program"] = own.pop("operation")
-    named = {"1-NN on position": TRAINED_ON.get(channels, channels), "trees on lines": channels}
-    named |= {baselines.BY_LENGTH: "no sensor"} if result["context"] == "run" else {}
-    beside = {f"{prefix}: {name} ({inputs})": result["rows"][name] for name, inputs in named.items()}
-    return {f"{prefix}: {system}, {channels}{whole}": own} | beside
-
-
-def write(file: Path, result: dict[str, Any]) -> Path:
-    """Add `result` to a file: `rows`, `heads` and `operations` to show, and `results` whole, by name.
-
-    A file holds several protocols and channel sets, since each is a command of its own; the same name is replaced.
-    """
-    rows = published_rows(result)
-    name = next(iter(rows))
-    new = {"rows": rows, "heads": {name: result["heads"]} if result["heads"] else {}, "results": {name: result}}
-    if name.startswith("G: decoder, "):
-        inputs = name.removeprefix("G: decoder, ")
-        new["operations"] = {f"{row['operation']}, {inputs}": row for row in result["operations"]}
-    old = earlier(file)
-    kept = {key: old.get(key, {}) | new.get(key, {}) for key in ("rows", "heads", "operations", "results")}
-    kept["rows"] = dict(sorted(kept["rows"].items()))
-    return publish(file, kept, command="smellkit bench gcode --data DIR --protocol P --channels C")
-
-
-def text(result: dict[str, Any]) -> str:
-    """The result as a table to read: per cent, with 95 % intervals."""
-    rows, own = result["rows"], result["rows"][result["system"]]
-    table = pd.DataFrame({name: {m: percent(row[m]) for m in TOKENS if m in row} for name, row in rows.items()})
-    what = "program" if result["protocol"] == "X" else "operation"
-    head = f"Protocol {result['protocol']}, folds {result['folds']}, {result['channels']}: {result['windows']} windows"
-    named = f"{what} {percent(own['operation'])}, macro-F1 {percent(own['operation_f1'])}"
-    whole = f"by recording {100 * result['operation_by_recording']:.1f}"
-    lines = [f"{head} of {result['recordings']} recordings", f"{named}, {whole}", table.T.fillna("-").to_string()]
-    if parts := ", ".join(f"{name} {100 * value:.1f}" for name, value in result["heads"].items()):
-        lines.append(f"Structured heads, teacher-forced: {parts}")
-    return "\n".join(lines)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from smellkit.gcode.tokens import EOS, HEADS, PAD, PARAMETERS, SIZES, UNK, Grammar, Numbers, default, structured
-from smellkit.gcode.window_decoder import WEIGHT
 from smellkit.study.losses import focal
+
+WEIGHT = 0.3  # of the token decoder beside the lines' prior, teacher-forced
 
 
 def published_fields() -> Tensor:
@@ -71,6 +72,14 @@ def token_accuracy(tokens: Numbers, target: Numbers, **how: Any) -> float:
 
 
 def forced(grammar: Grammar, line: Tensor, token: Tensor, target: Tensor) -> Tensor:
-    """Teacher-forced tokens (B, 8): scores `token` (B, 8, V) and line logits (B, L), given the true tokens so far."""
-    scores = WEIGHT * token.log_softmax(dim=2)
-    return (scores + grammar.prior(line.softmax(dim=1), target)).argmax(dim=2)
+    """Teacher-forced tokens (B, 8): scores `token` (B, 8, V), and logits (B, L) of lines that begin with the true ones.
+
+    This is what the losses on tokens train; an answer is the likeliest line.
+    """
+    known = grammar.tokens.T  # (8, L)
+    other = (target[:, :, None] != known).long()  # (B, 8, L): lines that have another token here
+    begun = other.cumsum(dim=1) == other  # and those that have had no other before
+    probability = (line.softmax(dim=1) + 1e-9)[:, None] * begun
+    probability = probability / probability.sum(dim=2, keepdim=True).clamp(min=1e-12)
+    prior = torch.zeros_like(token).scatter_add(2, known.expand_as(begun), probability).clamp(min=1e-13).log()
+    return (WEIGHT * token.log_softmax(dim=2) + prior).argmax(dim=2)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from smellkit.gcode.data import Scaling
 from smellkit.gcode.decoder import TokenDecoder
 from smellkit.gcode.recordings import CONTINUOUS, OPERATIONS, POSITION_COLUMNS
-from smellkit.gcode.tokens import PAD, STEPS, default
+from smellkit.gcode.tokens import EOS, PAD, STEPS, default
 from smellkit.gcode.window_decoder import FOURIER, fourier_features
 from smellkit.task import Batch
 
@@ -79,8 +79,11 @@ class SensorDecoder(TokenDecoder):
 
     def free(self, memory: Tensor, operation: Tensor) -> Tensor:
         """Greedy tokens (B, 8), padded after EOS."""
-        draft, choose = torch.full((len(memory), STEPS), PAD), lambda _, flat, before: flat.argmax(dim=2)
-        return self.eval().generate(*self.inputs(memory, operation), draft=draft, choose=choose)
+        tokens, given = torch.full((len(memory), STEPS), PAD), self.eval().inputs(memory, operation)
+        for step in range(STEPS):
+            tokens[:, step] = self.line(tokens, *given)[1][:, step].argmax(dim=1)
+        ended = (tokens == EOS).cumsum(dim=1) - (tokens == EOS).long()  # EOS before this one
+        return torch.where(ended > 0, PAD, tokens)
 
 
 class TwoStage(nn.Module):

@@ -5,6 +5,8 @@ recorded in one session, whatever tells sessions apart tells substances apart. T
 no smell, or hardly any, and on recordings from another time.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,61 +21,78 @@ from smellkit.odour.features import describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.sensors import ENVIRONMENT, GAS, SENSORS
 from smellkit.study import metrics
-from smellkit.study.evaluate import Outcome, percent, summarise
+from smellkit.study.evaluate import Fit, Outcome, evaluate
 from smellkit.study.odour.survey import number_sessions, other_sessions
 
+CLIMATE = "temperature, pressure, humidity, altitude"
+ABSOLUTE, STRICT = "twelve channels, absolute", "six gas channels, differences (strict)"
+SECOND = "twelve channels, absolute, without second sessions"
 FIRST_ROWS = {  # inputs of one row, before any odour dynamics
-    "temperature, pressure, humidity, altitude": ("Temperature", "Pressure", "Humidity", "Altitude"),
+    CLIMATE: ("Temperature", "Pressure", "Humidity", "Altitude"),
     "pressure alone": ("Pressure",),
     "six gas channels": GAS,
     "all twelve channels": SENSORS,
 }
 INPUTS = {  # of windows, with ever less smell-free information in them
     "environment columns": Protocol("absolute", ENVIRONMENT),
-    "twelve channels, absolute": Protocol("absolute", SENSORS),
+    ABSOLUTE: Protocol("absolute", SENSORS),
     "six gas channels, absolute": Protocol("absolute"),
     "six gas channels, level-free": Protocol("level-free"),
-    "six gas channels, differences (strict)": Protocol(),
+    STRICT: Protocol(),
 }
 
 
-def run(data: str | Path = "", *, trees: int = 200, seed: int = 0) -> dict[str, Any]:
+def run(
+    data: str | Path = "",
+    *,
+    trees: int = 200,
+    seed: int = 0,
+    progress: Callable[[str], object] = lambda _: None,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Measure what a forest learns from inputs with ever less smell in them on the recordings in `data`.
 
-    Returns {"chance_level", "recordings", "first_row", "windows", "other_session", "second_sessions", "verdict"};
-    accuracies as {value, low, high} with intervals over recordings.
+    {"about", "stamp", "rows": {input: {"first row" or "windows", "other_session"}}, "verdict"}; intervals over
+    recordings.
     """
     report = Report()
     training, testing = (recordings.read_recordings(data, split, report=report) for split in ("training", "testing"))
     away, classes = other_sessions(data, report), tuple(sorted(training["substance"].unique()))
-    how = {"trees": trees, "seed": seed}
     tables = {"windows": testing} | ({"other_session": away} if away is not None else {})
-    result: dict[str, Any] = {
-        "chance_level": 1 / len(classes),
-        "substances": len(classes),
-        "recordings": {"training": training["file"].nunique(), "testing": testing["file"].nunique()},
-        "first_row": {name: _first_row(training, testing, columns, **how) for name, columns in FIRST_ROWS.items()},
-        "windows": {},
-        "other_session": {},
-    }
-    for name, protocol in INPUTS.items():
-        model = _forest(cut(training, protocol, classes=classes), **how)
+
+    def windows(protocol: Protocol, seed: int) -> dict[str, Outcome]:
+        model, outcomes = _forest(cut(training, protocol, classes=classes), trees=trees, seed=seed), {}
         for split, table in tables.items():
             test = cut(table, protocol, classes=classes)
             scores = model.predict_proba(describe(test.values).numpy())
             hits = {f"top{k}": metrics.hits(scores, test.target, k=k) for k in (1, 5)}
-            intervals = summarise([Outcome(test.recording, hits)])
-            result[split][name] = {measure: interval._asdict() for measure, interval in intervals.items()}
-    result["second_sessions"] = _second_sessions(training, **how)
-    result["faults"] = {str(note): int(count) for note, count in report.counts.items()}
+            outcomes[split] = Outcome(test.recording, hits)
+        return outcomes
+
+    fits: dict[str, Fit] = {}
+    for name, columns in FIRST_ROWS.items():
+        fits[name] = partial(_first_row, training, testing, columns, trees)
+    fits |= {name: partial(windows, protocol) for name, protocol in INPUTS.items()}
+    double = _second_sessions(training)
+    if len(double):
+        fits[SECOND] = partial(_without, training, double, trees)
+    about = {
+        "chance_level": 1 / len(classes),
+        "substances": len(classes),
+        "recordings": {"training": training["file"].nunique(), "testing": testing["file"].nunique()},
+        "second_sessions": sorted(set(training.loc[training["file"].isin(double), "substance"])),
+        "faults": {str(note): int(count) for note, count in report.counts.items()},
+        "trees": trees,
+    }
+    result = evaluate(fits, seeds=[seed], about=about, earlier=earlier, progress=progress)
     return result | {"verdict": verdict(result)}
 
 
-def verdict(result: dict[str, Any]) -> str:
+def verdict(result: Mapping[str, Any]) -> str:
     """A paragraph in words, from the numbers alone."""
-    chance, first, windows = result["chance_level"], result["first_row"], result["windows"]
-    climate, gas = (first[name]["value"] for name in ("temperature, pressure, humidity, altitude", "six gas channels"))
-    absolute = windows["twelve channels, absolute"]["top1"]["value"]
+    chance, rows = result["about"]["chance_level"], result["rows"]
+    climate, gas = (rows[name]["first row"]["top1"]["value"] for name in (CLIMATE, "six gas channels"))
+    absolute = rows[ABSOLUTE]["windows"]["top1"]["value"]
     text = "One row of temperature, pressure, humidity and altitude, with no gas sensor in it, names "
     text += f"{climate:.0%} of the test recordings ({chance:.1%} by chance); one row of the six gas channels, "
     text += f"before any odour dynamics, {gas:.0%}. "
@@ -82,62 +101,48 @@ def verdict(result: dict[str, Any]) -> str:
         text += f"The {absolute:.0%} of windows that absolute levels of all channels reach are a session detector's. "
     else:
         text += "So the surroundings say little about the substance here. "
-    text += _on_another_day(result, absolute)
-    if result["second_sessions"]["substances"]:
-        count = len(result["second_sessions"]["substances"])
+    text += _on_another_day(rows, absolute)
+    if SECOND in rows:
+        count, right = len(result["about"]["second_sessions"]), rows[SECOND]["second sessions"]["top1"]["value"]
         text += f" {count} substances have a second session in the training split; without it, "
-        text += f"{result['second_sessions']['top1']:.0%} of its windows are named right from absolute levels."
+        text += f"{right:.0%} of its windows are named right from absolute levels."
     return text.strip()
 
 
-def _on_another_day(result: dict[str, Any], absolute: float) -> str:
+def _on_another_day(rows: Mapping[str, Any], absolute: float) -> str:
     """What the recordings of other sessions say, for the verdict."""
-    if not result["other_session"]:
+    if "other_session" not in rows[ABSOLUTE]:
         return "There are no online_* recordings here, so nothing is known about another day. "
-    name = "six gas channels, differences (strict)"
-    moved = result["other_session"]["twelve channels, absolute"]["top1"]["value"]
-    strict, kept = (result[split][name]["top1"]["value"] for split in ("windows", "other_session"))
+    moved = rows[ABSOLUTE]["other_session"]["top1"]["value"]
+    strict, kept = (rows[STRICT][split]["top1"]["value"] for split in ("windows", "other_session"))
     text = f"On recordings from another time the same model falls from {absolute:.0%} to {moved:.0%}, "
     text += f"and the strict differences from {strict:.0%} to {kept:.0%}. "
     within = "Read test accuracy as recognition within a session, and expect the other-session figure on a new day."
     return text + ("The figure survives a change of session." if moved >= absolute / 2 else within)
 
 
-def report(result: dict[str, Any]) -> str:
-    """The audit as text."""
-    count, chance = result["substances"], result["chance_level"]
-    lines = [f"{result['recordings']} recordings of {count} substances, chance {chance:.1%}"]
-    lines += ["", "First row of a recording alone, per cent"]
-    lines += [f"  {name:42} {percent(value)}" for name, value in result["first_row"].items()]
-    lines += ["", "Windows of the test split, top-1 in per cent (and from another session, top-1 / top-5)"]
-    for name, value in result["windows"].items():
-        away = result["other_session"].get(name)
-        more = f"   {100 * away['top1']['value']:.1f} / {100 * away['top5']['value']:.1f}" if away else ""
-        lines.append(f"  {name:42} {percent(value['top1'])}{more}")
-    return "\n".join([*lines, "", result["verdict"]])
-
-
-def _first_row(training, testing, columns, *, trees: int, seed: int) -> dict[str, float]:
+def _first_row(training, testing, columns, trees: int, seed: int) -> dict[str, Outcome]:
     first, rows = (table[table["step"] == 0] for table in (training, testing))
     rows = rows[rows["substance"].isin(first["substance"])]
     names, target = np.unique(first["substance"], return_inverse=True)
     model = _trees(first[list(columns)].to_numpy(), target, trees=trees, seed=seed)
     right = names[model.predict(rows[list(columns)].to_numpy())] == rows["substance"].to_numpy()
-    return summarise([Outcome(np.arange(len(right)), {"top1": right})])["top1"]._asdict()
+    return {"first row": Outcome(np.arange(len(right)), {"top1": right})}
 
 
-def _second_sessions(training: pd.DataFrame, *, trees: int, seed: int) -> dict[str, Any]:
-    """Accuracy on the second session of the substances that have two, when it was left out of the training."""
+def _second_sessions(training: pd.DataFrame) -> NDArray:
+    """The files of second sessions, of the substances that have two."""
     number = number_sessions(training)
-    substance = training.groupby("file", sort=True)["substance"].first()
-    double = sorted(set(substance[number > 0]))
-    if not double:
-        return {"substances": [], "top1": None}
-    classes = tuple(sorted(training["substance"].unique()))
-    away, protocol = training["file"].isin(number.index[number > 0]), Protocol("absolute", SENSORS)
+    return number.index[number > 0].to_numpy()
+
+
+def _without(training: pd.DataFrame, files: NDArray, trees: int, seed: int) -> dict[str, Outcome]:
+    """Windows of the `files`, when they were left out of the training."""
+    classes, protocol = tuple(sorted(training["substance"].unique())), Protocol("absolute", SENSORS)
+    away = training["file"].isin(files)
     train, test = (cut(part, protocol, classes=classes) for part in (training[~away], training[away]))
     right = _forest(train, trees=trees, seed=seed).predict(describe(test.values).numpy()) == test.target
-    return {"substances": double, "top1": float(right.mean())}
+    return {"second sessions": Outcome(test.recording, {"top1": right})}
 
 
 def _forest(windows: LabelledWindows, **how: int) -> Any:

@@ -6,7 +6,6 @@ Probabilities are (rows, classes); targets and groups are (rows,). Rows that bel
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +24,7 @@ from smellkit.odour.confidence import (
 from smellkit.odour.scents import category
 from smellkit.odour.windows import LabelledWindows
 from smellkit.study import metrics
-from smellkit.study.evaluate import Outcome, summarise
+from smellkit.study.evaluate import Outcome
 from smellkit.study.odour.systems import System, cross_validate
 
 Held = tuple[ArrayLike, ArrayLike, ArrayLike]  # scores (rows, classes) of recordings not trained on, target, groups
@@ -175,21 +174,15 @@ def selective(probabilities: ArrayLike, target: ArrayLike, thresholds: Threshold
     return {"answered": float(given.mean()), "accuracy": float(right.mean()) if given.any() else 0.0}
 
 
-def holds(scores: Sequence[NDArray], test: LabelledWindows, learnt: Confidence) -> dict[str, Any]:
-    """How well a confidence learnt on other recordings holds on these: error, coverage, size of sets, abstention.
-
-    Each is the mean over `scores`, one array (windows, classes) a seed.
-    """
-    probabilities = [softmax(part / learnt.temperature, axis=-1) for part in scores]
-    sets = [prediction_sets(p, learnt.quantile) for p in probabilities]
-    rows = np.arange(len(test))
-    covered = summarise([Outcome(test.recording, {"coverage": part[rows, test.target]}) for part in sets])
-    error = metrics.expected_calibration_error
-    answered = [selective(p, test.target, learnt.thresholds) for p in probabilities]
-    return {
-        "expected_calibration_error": float(np.mean([error(p, test.target) for p in probabilities])),
-        "before": float(np.mean([error(softmax(part, axis=-1), test.target) for part in scores])),
-        "coverage": covered["coverage"]._asdict(),
-        "set_size": float(np.mean([part.sum(1).mean() for part in sets])),
-        "selective": {name: float(np.mean([one[name] for one in answered])) for name in answered[0]},
+def holds(scores: NDArray, test: LabelledWindows, learnt: Confidence) -> Outcome:
+    """How well a confidence learnt on other recordings holds on these: coverage; error, size of sets, abstention."""
+    p, error = softmax(scores / learnt.temperature, axis=-1), metrics.expected_calibration_error
+    sets = prediction_sets(p, learnt.quantile)
+    beside = {
+        "expected_calibration_error": error(p, test.target),
+        "before": error(softmax(scores, axis=-1), test.target),
+        "set_size": float(sets.sum(1).mean()),
+        "selective": selective(p, test.target, learnt.thresholds),
+        "learnt": learnt.asdict(),
     }
+    return Outcome(test.recording, {"coverage": sets[np.arange(len(test)), test.target]}, beside)

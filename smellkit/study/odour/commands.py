@@ -4,35 +4,11 @@ from pathlib import Path
 
 import click
 
-from smellkit.study.commands import FOLDER, JSON, bench, keep, measure
-
-DATA = click.option("--data", default="", metavar="DIR", help="The SmellNet folder; the small sample by default.")
-
-
-def names(option: str, to: str, about: str):
-    """An option that takes names with commas between them, and gives a list."""
-    split = lambda _, __, text: [name for name in text.split(",") if name]  # noqa: E731
-    return click.option(option, to, default="", metavar="NAME", callback=split, help=about)
-
-
-def number(option: str, default: int, about: str):
-    """An option that is a whole number."""
-    return click.option(option, default=default, show_default=True, help=about)
-
-
-def several(option: str, to: str, about: str):
-    """An option that may be given more than once."""
-    return click.option(option, to, multiple=True, metavar="NAME", help=about)
-
-
-def place(about: str):
-    """The folder of data, which has to be named."""
-    return click.option("--data", required=True, metavar="DIR", type=FOLDER, help=about)
-
+from smellkit.study.commands import DATA, FOLDER, JSON, bench, keep, names, number, place, several
 
 smellnet_base = bench(
     "smellnet-base",
-    "odour.smellnet",
+    "odour.smellnet:run",
     "Measure models on SmellNet's 50 substances: the official split, cross-validation, other sessions.",
     DATA,
     names("--model", "models", "One model, or several with commas; the whole table else."),
@@ -42,7 +18,7 @@ smellnet_base = bench(
 )
 smellnet_sessions = bench(
     "smellnet-sessions",
-    "odour.sessions",
+    "odour.sessions:run",
     "Choose a method for another day on training recordings alone, and score it on other sessions.",
     DATA,
     several("--method", "methods", "A method; all without it. See `study/odour/sessions.py`."),
@@ -52,7 +28,7 @@ smellnet_sessions = bench(
 )
 early = bench(
     "early",
-    "odour.early",
+    "odour.early:run",
     "Measure how soon the shipped weights name a substance, and how often rightly, when they stop as they are sure.",
     DATA,
     names("--model", "models", "odour or odour-same-session; both else."),
@@ -60,7 +36,7 @@ early = bench(
 )
 smellnet_mixture = bench(
     "smellnet-mixture",
-    "odour.mixtures",
+    "odour.mixtures:run",
     "Measure mixture ratios on SmellNet-Mixture: the published metric, and those that keep it honest.",
     DATA,
     names("--part", "parts", "official, validation, calibration or networks; or all."),
@@ -69,7 +45,7 @@ smellnet_mixture = bench(
 )
 fusion = bench(
     "fusion",
-    "odour.fusion",
+    "odour.fusion:run",
     "Measure smell, picture and text alone and together: what ships, the networks, missing and lying senses.",
     DATA,
     click.option("--scene", default="", metavar="NAME", help="compact, light, or a Qwen-VL folder."),
@@ -78,7 +54,7 @@ fusion = bench(
 )
 drift = bench(
     "drift",
-    "odour.drift",
+    "odour.drift:run",
     "Measure how ageing sensors are met on UCI's drift set: no labels, all batches before, references of today.",
     place("The folder of UCI 270's batchN.dat."),
     number("--seeds", 3, "Repetitions of what is random, seeds 1, 2, ..."),
@@ -86,32 +62,19 @@ drift = bench(
 )
 peers = bench(
     "peers",
-    "odour.peers",
+    "odour.peers:run",
     "Measure opensmell 1.0.0 and this kit on the same folds, with the session audit beside (the extra `peers`).",
     place("A folder with smellnet/ and uma_odours/."),
     several("--set", "sets", "smellnet, uma or own-format; all by default."),
 )
 
 
-@click.command("smellnet-ablations")
-@DATA
-@number("--seeds", 5, "Repetitions of each case, seeds 1, 2, ...")
-@number("--workers", 2, "Processes on this machine.")
-@JSON
-def smellnet_ablations(data, seeds, workers, out):
-    """Run the encoder's sweeps of notebooks/sweeps in full: technique, sensors, tricks, sessions."""
-    from smellkit.study.odour import ablations
-
-    result = ablations.measure(data, seeds=seeds, workers=workers, progress=click.echo)
-    keep(result, out, "smellkit bench smellnet-ablations --data DIR")
-
-
-@click.command("reproduce")
-@number("--seeds", 20, "Targets of one, two and three scents, seeds 1, 2, ...")
-@JSON
-def reproduce(seeds, out):
-    """Measure how near the closed loop brings simulated air to a target, and how near playing it once comes."""
-    measure("odour.reproduce", out, f"smellkit bench reproduce --seeds {seeds}", seeds, resumes=False)
+reproduce = bench(
+    "reproduce",
+    "odour.reproduce:run",
+    "Measure how near the closed loop brings simulated air to a target, and how near playing it once comes.",
+    number("--seeds", 20, "Targets of one, two and three scents, seeds 1, 2, ..."),
+)
 
 
 @click.command()
@@ -119,10 +82,11 @@ def reproduce(seeds, out):
 @JSON
 def audit(folder, out):
     """Say how much of the accuracy on DIR may come from the session rather than from the smell."""
+    from smellkit.study import published
     from smellkit.study.odour import audit as audits
 
-    result = audits.run(folder)
-    click.echo(audits.report(result))
+    result = audits.run(folder, progress=click.echo)
+    click.echo(f"{published.text('audit', result)}\n{result['verdict']}")
     keep(result, out, "smellkit audit DIR")
 
 
@@ -134,15 +98,14 @@ def audit(folder, out):
 @click.option("--json", "out", type=FOLDER, help="The leaderboard; the published one by default.")
 def submit(file, name, by, link, out):
     """Score the predictions in FILE (a table as `smellkit predict` writes it) and put them on the leaderboard."""
-    from smellkit.study.evaluate import percent
+    from smellkit.study.evaluate import intervals, percent, splits
     from smellkit.study.odour import leaderboard
 
-    row = leaderboard.submit(file, name=name, by=by, link=link, out=out or leaderboard.FILE)
-    for split, kinds in row["scores"].items():
-        for kind, figures in kinds.items():
-            told = ", ".join(f"{key} {percent(value)}" for key, value in figures.items() if key != "answers")
-            click.echo(f"{split.replace('_', ' ')}, {kind}: {told or 'not answered'}")
-    if "other_session" not in row["scores"]:
+    scored = splits(leaderboard.submit(file, name=name, by=by, link=link, out=out or leaderboard.FILE))
+    for split, figures in scored.items():
+        told = ", ".join(f"{key} {percent(value)}" for key, value in intervals(figures).items())
+        click.echo(f"{split.replace('_', ' ')}: {told}")
+    if "other_session, recording" not in scored:
         click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
 
 

@@ -7,7 +7,8 @@ Windows overlap, so their sum says too much: the weight makes it honest. Weight 
 recordings that the fits did not see; of what they decide there, nine of ten are right.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +22,13 @@ from smellkit.odour.live import EVERY
 from smellkit.odour.recordings import read_recordings
 from smellkit.odour.smell import SubstanceSmell
 from smellkit.odour.windows import Protocol, cut
-from smellkit.study.evaluate import Outcome, scores
+from smellkit.study.evaluate import Outcome, evaluate, summarise
 from smellkit.study.odour import sessions, systems
 from smellkit.study.odour.release import ANOTHER_DAY, SYSTEM
 from smellkit.study.odour.survey import other_sessions
 
 RIGHT = 0.9  # of what is decided
-SECONDS = (125, 150, 200, 300, 400, 500)  # at which tables look
+SECONDS = (125, 500)  # the first and the last of a curve
 WEIGHTS = {"odour": sessions.METHODS[ANOTHER_DAY], "odour-same-session": systems.named(SYSTEM)}
 
 
@@ -81,21 +82,22 @@ def learn(held: Sniffed) -> tuple[float, float]:
     return weight, best[1]
 
 
-def figures(found: Sniffed, weight: float, threshold: float) -> dict[str, Any]:
-    """By second: the share named rightly if it had to be then, the share decided until then, and of these the right."""
+def outcomes(found: Sniffed, weight: float, threshold: float) -> dict[str, Outcome]:
+    """By second: the share named rightly if it had to be then, the share decided until then, and of these the right.
+
+    And the "decision", without a measure: the median second, none where fewer than half are ever decided.
+    """
     when, good = decided(found, weight, threshold)
-    every = np.arange(len(when))
-    rows: dict[str, Any] = {}
+    every, median = np.arange(len(when)), float(np.median(when))
+    told = {"median seconds to a decision": median if np.isfinite(median) else None, "recordings": len(when)}
+    splits = {"decision": Outcome(every, {}, told | {"weight": weight, "threshold": threshold})}
     for second in range(SECONDS[0], SECONDS[-1] + 1, EVERY):
         until, done = found.seconds <= second, when <= second
         forced = found.right()[until].groupby(found.recording[until]).last().to_numpy(float)
-        row = scores([Outcome(every, {"forced": forced, "decided": done.astype(float)})])
-        if done.any():
-            row |= scores([Outcome(every[done], {"right of decided": good[done].astype(float)})])
-        rows[str(second)] = {name: row[name] for name in ("forced", "decided", "right of decided") if name in row}
-    median = float(np.median(when))
-    ends = {"median seconds to a decision": median if np.isfinite(median) else None, "recordings": len(when)}
-    return {**ends, "by second": rows}
+        right = summarise([Outcome(every[done], {"right": good[done]})])["right"] if done.any() else None
+        extra = {"right of decided": right._asdict()} if right else {}  # of fewer units than what is beside
+        splits[f"{second} s"] = Outcome(every, {"forced": forced, "decided": done}, extra)
+    return splits
 
 
 def held_out(name: str, training: pd.DataFrame, classes: tuple[str, ...], folds: int) -> Sniffed:
@@ -110,25 +112,27 @@ def held_out(name: str, training: pd.DataFrame, classes: tuple[str, ...], folds:
 def run(
     data: str | Path = "",
     *,
-    models: tuple[str, ...] = (),
+    models: Sequence[str] = (),
     folds: int = 3,
     progress: Callable[[str], object] = lambda _: None,
     earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """{"models": {name: weight, threshold, and for each test the curve}, "rows": what tables show}; others are kept."""
+    """{"about", "stamp", "rows": {"weights, test": {"150 s": ...}}}; rows of other weights in `earlier` are kept."""
     training = read_recordings(data, "training")
-    splits = {"same session": read_recordings(data, "testing"), "other session": other_sessions(data)}
-    classes, found = tuple(sorted(training["substance"].unique())), dict((earlier or {}).get("models", {}))
-    for name in models or WEIGHTS:
+    tables = {"same session": read_recordings(data, "testing"), "other session": other_sessions(data)}
+    there = {split: table for split, table in tables.items() if table is not None}
+    classes = tuple(sorted(training["substance"].unique()))
+    learnt = cache(lambda name: learn(held_out(name, training, classes, folds)))
+
+    def fit(name: str, split: str, _: int) -> dict[str, Outcome]:
         smell = SubstanceSmell.load(checkpoint.find(name))
-        weight, threshold = learn(held_out(name, training, classes, folds))
-        found[name] = {"weight": weight, "threshold": threshold}
-        for split, table in splits.items():
-            if table is not None:
-                sniff = sniffed(smell.scores, table, smell.protocol, smell.classes)
-                found[name][split] = figures(sniff, weight, threshold)
-        progress(f"{name}: decides at odds of e to the {threshold:.2f}")
-    tests = {f"{name}, {split}": one[split] for name, one in found.items() for split in splits if split in one}
-    rows = {f"{test}, {second} s": one["by second"][str(second)] for test, one in tests.items() for second in SECONDS}
-    ends = {test: {key: one[key] for key in one if key != "by second"} for test, one in tests.items()}
-    return {"models": found, "rows": rows, "decisions": ends}
+        return outcomes(sniffed(smell.scores, there[split], smell.protocol, smell.classes), *learnt(name))
+
+    rows = {f"{name}, {split}": partial(fit, name, split) for name in models or WEIGHTS for split in there}
+    about = {"recordings": {split: table["file"].nunique() for split, table in {"training": training, **there}.items()}}
+    settings = {
+        f"{name}, {split}": {"folds": folds, "weights": checkpoint.manifest(checkpoint.find(name))["sha256"]}
+        for name in models or WEIGHTS
+        for split in there
+    }
+    return evaluate(rows, seeds=1, about=about, settings=settings, earlier=earlier, progress=progress)

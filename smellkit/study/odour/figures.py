@@ -16,6 +16,7 @@ from smellkit.odour.recordings import GAS, RATE, MixtureWindows
 from smellkit.odour.scents import CATEGORIES, ODORANTS, SCENTS, category, to_channels
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import evaluate
+from smellkit.study.figures import grouped
 from smellkit.study.odour.mixture_data import label
 from smellkit.study.odour.smellnet import outcome
 from smellkit.study.odour.survey import stuck
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 KINDS = [*CATEGORIES, "other"]
 METHODS = ("pca", "tsne")  # of a landscape
 SHADES = {name.replace("_", " "): shade for name, shade in zip(SCENTS, plots.TWELVE, strict=True)}  # of the scents
+FIRST_FIVE = {"first": "top1", "among five": "top5"}
 CHANGE = "change since the first row"
 POINTS, ALL = 150, 12_000  # of a line in a small panel, and of all lines of a figure, about
 Lines = Iterable[tuple[str, NDArray]]  # name and values over rows
@@ -102,18 +104,25 @@ def confusion(scores: NDArray, windows: LabelledWindows) -> Figure:
     return plots.confusion(matrix, names=[classes[i].replace("_", " ") for i in order])
 
 
-def sniffing(scores: NDArray, windows: LabelledWindows, protocol: Protocol, *, most: int = 9) -> pd.DataFrame:
+def sniffing(
+    scores: NDArray,
+    windows: LabelledWindows,
+    protocol: Protocol,
+    *,
+    rate: float = RATE,
+    answers: Mapping[str, str] = FIRST_FIVE,
+    most: int = 9,
+) -> pd.DataFrame:
     """Accuracy after ever more seconds of sniffing, up to the shortest recording.
 
-    One row for each answer, "first" or "among five": seconds, answer, value, and a 95 % interval low, high.
+    One row for each of `answers`, name -> measure: seconds, answer, value, and a 95 % interval low, high.
     """
     rows = []
     shortest = int(np.unique(windows.recording, return_counts=True)[1].min())
     for count in range(1, min(most, shortest) + 1):
         shares = evaluate.summarise([outcome(scores, windows, count)])
-        seconds = (protocol.span + (count - 1) * protocol.stride) / RATE
-        for answer, name in (("first", "top1"), ("among five", "top5")):
-            rows.append({"seconds": seconds, "answer": answer, **shares[name]._asdict()})
+        seconds = (protocol.span + (count - 1) * protocol.stride) / rate
+        rows += [{"seconds": seconds, "answer": answer, **shares[name]._asdict()} for answer, name in answers.items()]
     return pd.DataFrame(rows)
 
 
@@ -142,9 +151,10 @@ def confound(audited: dict[str, Any]) -> Figure:
     """What `audit.run` measured: top-1 within the session and on another day, input by input."""
     splits = {"test split, same session": "windows", "another session": "other_session"}
     rows = [{"name": name, "part": split, "score": figures["top1"]["value"], **figures["top1"]}
-            for split, key in splits.items() for name, figures in audited[key].items()]  # fmt: skip
+            for split, key in splits.items() for name, row in audited["rows"].items()
+            for figures in [row.get(key)] if figures]  # fmt: skip
     figure = grouped(pd.DataFrame(rows), label="share of windows that was right", limits=(0, 1.02))
-    figure.axes[0].axvline(audited["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
+    figure.axes[0].axvline(audited["about"]["chance_level"], color=plots.INK, linestyle=(0, (4, 3)), linewidth=1)
     return figure
 
 
@@ -199,32 +209,6 @@ def scores_beside(table: Mapping[str, Mapping[str, float]]) -> Figure:
     rows = [{"name": system, "part": word, "score": scores[key]}
             for system, scores in table.items() for key, word in names.items()]  # fmt: skip
     return grouped(pd.DataFrame(rows), label="%", limits=(0, 100), digits=0)
-
-
-def grouped(table: pd.DataFrame, *, label: str, limits: tuple[float, float], digits: int | None = None) -> Figure:
-    """Horizontal bars of "score", one group for each "name" and in it one bar for each "part".
-
-    With intervals where there are columns "low" and "high", and the number at its end with so many `digits`.
-    """
-    names, kinds = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["part"]))
-    wide = table.pivot(index="name", columns="part").reindex(names)
-    figure, axes = plots.canvas(height=1.4 + 0.28 * len(names) * len(kinds))
-    look: dict[str, Any] = {"ecolor": plots.INK, "error_kw": {"elinewidth": 1.2, "capsize": 2}, "legend": False}
-    if "low" in table:
-        ends = [wide["score"] - wide["low"], wide["high"] - wide["score"]]
-        look["xerr"] = np.stack([np.stack([end[kind] for end in ends]) for kind in kinds])
-    wide["score"][kinds].plot.barh(ax=axes, width=0.8, color=plots.colours(kinds), **look)
-    for bars, kind in zip(axes.containers if digits is not None else (), kinds, strict=False):
-        labels = [f"{value:.{digits}f}" if np.isfinite(value) else "" for value in wide["score"][kind]]
-        axes.bar_label(bars, labels, padding=4)
-    axes.set_yticks(range(len(names)), plots.wrapped(names))
-    axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
-    axes.set(xlabel=label, ylabel="", xlim=limits)
-    plots.show_ends(axes, table[[end for end in ("low", "high") if end in table]].to_numpy(float))
-    axes.grid(axis="x")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(kinds), 4))
-    return figure
 
 
 def all_subsets(accuracy: Mapping[str, float]) -> Figure:

@@ -22,7 +22,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from smellkit.odour.experts import Experts, compositions
-from smellkit.odour.mixture import dynamic_top_k, within_tolerance
 from smellkit.odour.recordings import find
 from smellkit.odour.scene_encoder import load_scene_encoder
 from smellkit.odour.scents import ODORANTS, SCENTS, to_channels
@@ -30,7 +29,7 @@ from smellkit.odour.senses import SENSES
 from smellkit.study.evaluate import Outcome, evaluate
 from smellkit.study.odour import fusion_task
 from smellkit.study.odour.fusion_task import MODALITIES, correct
-from smellkit.study.odour.mixture_task import divergence
+from smellkit.study.odour.mixture_task import mixture_measures
 from smellkit.study.odour.scenes import SWAPS, Scenes, Smells, read_scenes, swap_modality
 from smellkit.task import Batch
 from smellkit.train import Settings
@@ -139,13 +138,8 @@ def by_network(network: Any, scenes: Scenes, *, plain: bool) -> Predict:
 def outcome(beta: NDArray, smells: Smells, *, classes: bool = False) -> Outcome:
     """All measures of beta (n, 12), by recording; with `classes` the accuracy of the loudest scent for each scent."""
     truth, right = smells.ratios.astype(float), correct(beta.astype(np.float32), smells.ratios)
-    measures: dict[str, Any] = {
-        "top1_at_0.1": within_tolerance(beta, truth),
-        "dynamic_top_k": dynamic_top_k(beta, truth),
-        "mae": np.abs(beta - truth).mean(axis=1),
-        "kl": divergence(beta, truth),
-        "loudest": right,
-    }
+    scores = mixture_measures(beta, truth)
+    measures = {name: scores[name] for name in ("top1_at_0.1", "dynamic_top_k", "mae", "kl")} | {"loudest": right}
     if classes:
         strongest = truth >= truth.max(axis=1, keepdims=True) - 1e-6
         measures |= {name: _share(right, strongest[:, i]) for i, name in enumerate(SCENTS) if strongest[:, i].any()}

@@ -35,31 +35,34 @@ def known() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "split", "substance"]).set_index("name")
 
 
-def score(file: Path) -> dict[str, Any]:
-    """{test: {window, recording}, other_session}: Top-1 and Top-5 with intervals over recordings.
+def score(file: Path) -> dict[str, Outcome]:
+    """{"test, window", "test, recording", "other_session, window", ...}: Top-1 and Top-5 of recordings.
 
     DataError names what is missing, unknown or answered twice.
     """
     answers = _read(Path(file))
-    scores: dict[str, Any] = {}
+    scores = {}
     for split, name in SPLITS.items():
         own = answers[answers["split"] == split]
-        if own.empty and split != "testing":
-            continue
-        scores[name] = {kind: _scored(own[(own["window"] == WHOLE) == (kind == "recording")], split, kind, Path(file))
-                        for kind in ("window", "recording")}  # fmt: skip
+        for kind in ("window", "recording") if len(own) or split == "testing" else ():
+            answered = own[(own["window"] == WHOLE) == (kind == "recording")]
+            if kind == "recording" or len(answered):
+                scores[f"{name}, {kind}"] = _scored(answered, split, kind, Path(file))
     return scores
 
 
 def submit(file: Path, *, name: str, by: str, link: str = "", out: Path = FILE) -> dict[str, Any]:
     """Score `file` and put it under `name` into the JSON of the leaderboard; return its row."""
-    row = {"by": by, "link": link, "scores": score(file), "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
-    row["date"] = datetime.date.today().isoformat()
-    before = evaluate.earlier(out).get("rows", {})
-    if name in before and before[name]["by"] != by:
-        raise DataError(f"{name!r} stands there already, by {before[name]['by']}", hint="take another --name")
-    evaluate.publish(out, {"rows": {**before, name: row}}, command="smellkit submit FILE.csv --name NAME --by WHO")
-    return row
+    scored, before = score(file), evaluate.earlier(out)
+    told = {"by": by, "link": link, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+    told["date"] = datetime.date.today().isoformat()
+    if name in (rows := before.get("rows", {})) and rows[name]["settings"]["by"] != by:
+        hint = "take another --name"
+        raise DataError(f"{name!r} stands there already, by {rows[name]['settings']['by']}", hint=hint)
+    asked: dict[str, Any] = {"about": {}, "settings": {name: told}, "earlier": before}
+    result = evaluate.evaluate({name: lambda _: scored}, seeds=[0], **asked)
+    evaluate.publish(out, result, command="smellkit submit FILE.csv --name NAME --by WHO")
+    return result["rows"][name]
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -81,10 +84,8 @@ def _read(path: Path) -> pd.DataFrame:
     return answers
 
 
-def _scored(own: pd.DataFrame, split: str, kind: str, path: Path) -> dict[str, Any]:
-    """The figures of one split, of windows or whole recordings; none where only the other kind was answered."""
-    if own.empty and kind == "window":
-        return {}
+def _scored(own: pd.DataFrame, split: str, kind: str, path: Path) -> Outcome:
+    """What is right of one split, of windows or whole recordings; refused where a recording has none."""
     recordings = known().query("split == @split")
     if missing := sorted(set(recordings.index) - set(own["name"])):
         hint = f"a row with window -1 for the {kind}" if kind == "recording" else "rows with window 0, 1, ..."
@@ -99,5 +100,4 @@ def _scored(own: pd.DataFrame, split: str, kind: str, path: Path) -> dict[str, A
     measures = {"top1": right["top1"].to_numpy(float)}
     if len(ranks) == len(RANKS):
         measures["top5"] = right.any(axis=1).to_numpy(float)
-    figures = evaluate.scores([Outcome(own["name"].factorize()[0], measures)])
-    return {key: figures[key] for key in measures} | {"answers": len(own)}
+    return Outcome(own["name"].factorize()[0], measures, {"answers": len(own)})

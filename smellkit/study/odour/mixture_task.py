@@ -26,6 +26,7 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour.mixture import ROUNDING, AlphaSum, Array, dynamic_top_k, mixture_conductance, within_tolerance
 from smellkit.odour.recordings import find
 from smellkit.odour.smell import inside
+from smellkit.study.evaluate import Measure, value
 from smellkit.study.odour.mixture_data import held_out, read_windows, training_split
 from smellkit.task import Batch, Task, Tensors
 
@@ -155,18 +156,24 @@ def presence_f1(predicted: ArrayLike, truth: ArrayLike, *, threshold: float = 0.
     return float(2 * (named & present).sum() / max(named.sum() + present.sum(), 1))
 
 
-def mixture_scores(predicted: ArrayLike, truth: ArrayLike) -> dict[str, float]:
-    """All scores over all windows; percentages are 0..100, as in the paper."""
+def mixture_measures(predicted: ArrayLike, truth: ArrayLike, *, times: float = 1) -> dict[str, Measure]:
+    """Every score of ratios by window, or of any windows; shares `times` 100 are percentages, as in the paper."""
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     return {
-        "windows": len(truth),
-        "top1_at_0.1": 100 * float(within_tolerance(predicted, truth).mean()),
-        "top1_at_0.2": 100 * float(within_tolerance(predicted, truth, tolerance=0.2).mean()),
-        "dynamic_top_k": 100 * float(dynamic_top_k(predicted, truth).mean()),
-        "mae": float(np.abs(predicted - truth).mean()),
-        "kl": float(divergence(predicted, truth).mean()),
-        "presence_f1": 100 * presence_f1(predicted, truth),
+        "top1_at_0.1": times * within_tolerance(predicted, truth),
+        "top1_at_0.2": times * within_tolerance(predicted, truth, tolerance=0.2),
+        "dynamic_top_k": times * dynamic_top_k(predicted, truth),
+        "mae": np.abs(predicted - truth).mean(axis=1),
+        "kl": divergence(predicted, truth),
+        "presence_f1": lambda rows: times * presence_f1(predicted[rows], truth[rows]),
     }
+
+
+def mixture_scores(predicted: ArrayLike, truth: ArrayLike) -> dict[str, float]:
+    """All of `mixture_measures` over all windows, in per cent, and how many these are."""
+    every = np.arange(len(np.asarray(truth)))
+    means = {name: value(each, every) for name, each in mixture_measures(predicted, truth, times=100).items()}
+    return {"windows": len(every), **means}
 
 
 def task(

@@ -4,24 +4,25 @@ Nothing is fitted on a test split and no model sees the clock; what was chosen h
 of a split counts, copies too, as in the published protocol; beside it stand the scores on each recording once.
 """
 
-import time
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smellkit import checkpoint, runs, train
+from smellkit import checkpoint, train
 from smellkit.odour.calibration import SessionCalibration
-from smellkit.odour.mixture import Hybrid, Neighbours, dynamic_top_k, level_and_slope, levels, within_tolerance
+from smellkit.odour.mixture import Neighbours, level_and_slope, levels
 from smellkit.odour.recordings import MixtureWindows, find
 from smellkit.odour.scents import ODORANTS
 from smellkit.options import check
-from smellkit.study.evaluate import Outcome, summarise
+from smellkit.study.evaluate import Fit, Outcome, evaluate
 from smellkit.study.odour.hybrid import fit_hybrid, grow_forest, real_windows, whitened_neighbours
 from smellkit.study.odour.mixture_data import groups, labels, misplaced, read_mixtures, read_windows, training_split
-from smellkit.study.odour.mixture_task import STAGES, load_encoder, mixture_scores, task
+from smellkit.study.odour.mixture_task import STAGES, load_encoder, mixture_measures, mixture_scores, task
 
 PUBLISHED = {  # Feng et al., arXiv 2506.00239: two different runs, each the best on its test split
     "seen": {"top1_at_0.1": 50.3, "dynamic_top_k": 88.0},
@@ -34,9 +35,8 @@ SELECTION = (
     "another. The rule that few recordings of a known session are coincidence, and the metric and k of the neighbours, "
     "were chosen with tests in view. So only recordings that nobody has seen yet are a clean test."
 )
-Progress = Callable[[str], object]
+SETTINGS = train.Settings(epochs=12, batch=128, learning_rate=3e-3)  # of the networks
 Predict = Callable[[MixtureWindows], NDArray]
-Table = dict[str, Any]
 
 
 def run(
@@ -44,27 +44,21 @@ def run(
     *,
     parts: Sequence[str] = (),
     seeds: int = 5,
-    progress: Progress = lambda _: None,
-    earlier: Table | None = None,
-) -> Table:
-    """Measure `parts` (or all) on a SmellNet folder, an entry each; parts of an `earlier` result on it stay."""
+    progress: Callable[[str], object] = lambda _: None,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure `parts` (or all) on a SmellNet folder: rows "official/hybrid"; `earlier` rows on the same data stay."""
     check(parts, PARTS, "There is no part")
-    folder, described = find(data), describe(find(data))
-    result = dict(earlier) if earlier and earlier.get("data") == described else {}
-    made_by = dict(result.get("made_by", {}))
-    for name in parts or PARTS:
-        began = time.monotonic()
-        result[name] = PARTS[name](folder, seeds, progress)
-        seconds = round(time.monotonic() - began, 1)
-        command = f"smellkit bench smellnet-mixture --data DIR --part {name} --seeds {seeds}"
-        made_by[name] = {"command": command, "stamp": runs.stamp(), "seeds": [*range(1, seeds + 1)], "seconds": seconds}
-        progress(f"{name}: {seconds:.0f} s")
-    return result | {"data": described, "published": PUBLISHED, "selection": SELECTION, "made_by": made_by}
+    folder = find(data)
+    rows = {f"{part}/{name}": fit for part in parts or PARTS for name, fit in PARTS[part](folder).items()}
+    often = {name: seeds if name in RANDOM else min(seeds, 3) if name.startswith("networks") else 1 for name in rows}
+    result = evaluate(rows, seeds=often, about=describe(folder), earlier=earlier, progress=progress, times=1)
+    return {"published": PUBLISHED, "selection": SELECTION, **result}
 
 
-def describe(folder: Path, *, splits: Sequence[str] = ()) -> Table:
+def describe(folder: Path, *, splits: Sequence[str] = ()) -> dict[str, Any]:
     """Count what is there: files, copies, files in a folder named after another mixture, made-up recordings."""
-    table: Table = {}
+    table: dict[str, Any] = {}
     for split in splits or sorted(path.name for path in (folder / "mixture").glob("*/") if path.is_dir()):
         _, index = read_mixtures(folder, split)
         named = [file for file in index["file"] if any(c.isdigit() for c in Path(file).parent.name)]
@@ -79,62 +73,63 @@ def describe(folder: Path, *, splits: Sequence[str] = ()) -> Table:
     return table
 
 
-def official(folder: Path, seeds: int, progress: Progress) -> Table:
-    """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen."""
-    table: Table = {}
-    for name, training in (("seen", "training_seen"), ("unseen", "training_new")):
-        if not all((folder / "mixture" / split).is_dir() for split in (f"test_{name}", training)):
-            continue
-        windows, test = read_windows(folder, training), read_windows(folder, f"test_{name}", copies=True)
-        table[name] = {}
-        for system, fit in SYSTEMS.items():
-            repeated = seeds if system in RANDOM else 1
-            table[name][system] = figures([fit(windows, seed)(test) for seed in range(1, repeated + 1)], test)
-            progress(f"  {name:7} {system:28} {line(table[name][system]['all'])}")
-    return table
+def scored(predicted: NDArray, test: MixtureWindows) -> Outcome:
+    """Every score of ratios, by recording."""
+    return Outcome(test.recording, mixture_measures(predicted, test.ratios, times=100), {"windows": len(test)})
 
 
-def figures(predictions: Sequence[NDArray], test: MixtureWindows) -> Table:
-    """Scores of a split, means over seeds: all, by kind, number and day; intervals: bootstrap over recordings."""
+def official(folder: Path) -> dict[str, Fit]:
+    """Seen: trained on training_seen, tested on test_seen. Unseen: trained on training_new, tested on test_unseen.
 
-    def mean(rows: NDArray) -> Table:
-        return _mean([mixture_scores(one[rows], test.ratios[rows]) for one in predictions])
+    All windows, each recording once, and those of a kind, number of components and day.
+    """
+    splits = {"seen": "training_seen", "unseen": "training_new"}
+    there = {name: training for name, training in splits.items()
+             if all((folder / "mixture" / split).is_dir() for split in (f"test_{name}", training))}  # fmt: skip
+    windows = functools.cache(lambda split: read_windows(folder, split, copies=split.startswith("test")))
 
-    days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("synthetic").to_numpy()[test.recording]
-    by = {"kind": test.column("kind"), "components": (test.ratios > 0).sum(axis=1), "day": days}
-    table: Table = {"all": mean(np.ones(len(test), bool))}
-    table["each recording once"] = mean(test.column("duplicate_of") == "")
-    for name, group in by.items():
-        table[name] = {str(value): mean(group == value) for value in np.unique(group)}
-    measures = {"top1_at_0.1": within_tolerance, "dynamic_top_k": dynamic_top_k}
-    outcomes = [
-        Outcome(test.recording, {name: 100 * score(one, test.ratios) for name, score in measures.items()})
-        for one in predictions
-    ]
-    table["interval"] = {name: [each.low, each.high] for name, each in summarise(outcomes).items()}
-    if len(predictions) > 1:
-        table["seeds"] = [mixture_scores(one, test.ratios)["top1_at_0.1"] for one in predictions]
-    return table
+    def fit(system: str, seed: int) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        for name, training in there.items():
+            test = windows(f"test_{name}")
+            whole = scored(SYSTEMS[system](windows(training), seed)(test), test)
+            masks = {f"{name}, {kind}": mask for kind, mask in kinds(test).items()}
+            some = {part: replace(whole.of(mask), extra={"windows": int(mask.sum())}) for part, mask in masks.items()}
+            outcomes |= {name: whole, **some}
+        return outcomes
+
+    return {name: functools.partial(fit, name) for name in SYSTEMS}
 
 
-def validation(folder: Path, seeds: int, progress: Progress) -> Table:
+def kinds(test: MixtureWindows) -> dict[str, NDArray[np.bool_]]:
+    """Which windows are of what: "each recording once", "synthetic", "2 components", "2025-08-04"."""
+    days = test.index["recorded_at"].dt.strftime("%Y-%m-%d").fillna("no day").to_numpy()[test.recording]
+    count = np.char.add((test.ratios > 0).sum(axis=1).astype(str), " components")
+    groups = {"kind": test.column("kind"), "components": count, "day": days}
+    masks = {str(value): group == value for group in groups.values() for value in np.unique(group)}
+    return {"each recording once": test.column("duplicate_of") == "", **masks}
+
+
+def validation(folder: Path) -> dict[str, Fit]:
     """Leave out recordings, combinations, days, or days with their combinations, and predict what is real of them."""
     windows = read_windows(folder, training_split(folder))
     real = (windows.index["kind"] == "real").to_numpy()
     real = real if real.any() else ~real
-    table: Table = {}
-    for by in ("recording", "combination", "day", "day and combination"):
-        folds = [(windows.of(known), windows.of(asked)) for known, asked in left_out(windows.index, by, real)]
-        folds = [(known, asked) for known, asked in folds if len(asked) and len(known)]
-        if len(folds) < 2:
-            continue
-        truth = np.concatenate([asked.ratios for _, asked in folds])
-        table[by] = {}
-        for system, fit in list(SYSTEMS.items())[1:]:
-            predicted = np.concatenate([fit(known, 1)(asked) for known, asked in folds])
-            table[by][system] = mixture_scores(predicted, truth)
-            progress(f"  without {by:12} {system:28} {line(table[by][system])}")
-    return table
+
+    def fit(system: str, seed: int) -> dict[str, Outcome]:
+        outcomes = {}
+        for by in ("recording", "combination", "day", "day and combination"):
+            folds = [(windows.of(known), windows.of(asked)) for known, asked in left_out(windows.index, by, real)]
+            folds = [(known, asked) for known, asked in folds if len(asked) and len(known)]
+            if len(folds) > 1:
+                parts = [SYSTEMS[system](known, seed)(asked) for known, asked in folds]
+                truth = np.concatenate([asked.ratios for _, asked in folds])
+                which = np.concatenate([asked.index["file"].to_numpy(str)[asked.recording] for _, asked in folds])
+                measures = mixture_measures(np.concatenate(parts), truth, times=100)
+                outcomes[f"without {by}"] = Outcome(which, measures, {"windows": len(truth)})
+        return outcomes
+
+    return {name: functools.partial(fit, name) for name in list(SYSTEMS)[1:]}
 
 
 def left_out(index: Any, by: str, real: NDArray) -> list[tuple[NDArray, NDArray]]:
@@ -157,31 +152,37 @@ def left_out(index: Any, by: str, real: NDArray) -> list[tuple[NDArray, NDArray]
     return folds
 
 
-def calibrations(folder: Path, seeds: int, progress: Progress) -> Table:
+def calibrations(folder: Path) -> dict[str, Fit]:
     """References of the same day: 1 or 3 a mixture, drawn or the first ones of the day; and base scents alone."""
     windows = read_windows(folder, training_split(folder))
-    model = fit_hybrid(windows)
-    table = mixture_references(folder, model, seeds) | base_scents_alone(windows, model)
-    for name, scores in table.items():
-        progress(f"  {name:48} {line(scores)}")
-    return table
+    model, base = functools.cache(lambda: fit_hybrid(windows)), base_scents_alone(windows)
+    unseen = (folder / "mixture" / "test_unseen").is_dir()
+    drawn = [f"{count} a mixture, {order}" for count in (1, 3) for order in ("drawn", "first")] if unseen else []
+    test = functools.cache(lambda: read_windows(folder, "test_unseen"))
+
+    def fit(name: str, seed: int) -> dict[str, Outcome]:
+        if name in base:
+            references, asked = base[name]
+        else:  # references are recordings of test_unseen, each once; what is no reference is predicted
+            count, order = int(name[0]), None if name.endswith("first") else seed
+            part = draw_references(test().index, count=count, seed=order)
+            references, asked = test().of(part), test().of(~part)
+        if not len(asked):
+            return {}
+        predicted = SessionCalibration.fit(references, model()).predict(asked.counts)
+        whole = scored(predicted, asked)
+        return {"test": of_fit(mixture_scores(predicted, asked.ratios)) if name.endswith("drawn") else whole}
+
+    return {name: functools.partial(fit, name) for name in [*drawn, *base]}
 
 
-def mixture_references(folder: Path, model: Hybrid, seeds: int) -> Table:
-    """References are recordings of test_unseen, each once; what is no reference is predicted."""
-    if not (folder / "mixture" / "test_unseen").is_dir():
-        return {}
-    test, table = read_windows(folder, "test_unseen"), {}
-    for count in (1, 3):
-        for order, drawn in (("drawn", [*range(1, seeds + 1)]), ("first", [None])):
-            parts = [draw_references(test.index, count=count, seed=seed) for seed in drawn]
-            rows = [_calibrated(test.of(part), test.of(~part), model) for part in parts if not part.all()]
-            if rows:
-                table[f"{count} a mixture, {order}"] = _mean(rows)
-    return table
+def of_fit(scores: Mapping[str, float], **extra: Any) -> Outcome:
+    """What is known of one fit, or of one draw, whose units another has not: its scores."""
+    measures = {name: value for name, value in scores.items() if name != "windows"}
+    return Outcome(None, measures, {"windows": scores["windows"], **extra})
 
 
-def base_scents_alone(windows: MixtureWindows, model: Hybrid) -> Table:
+def base_scents_alone(windows: MixtureWindows) -> dict[str, tuple[MixtureWindows, MixtureWindows]]:
     """References are the base scents of a training day; its real mixtures of these scents are predicted."""
     days, index, table = groups(windows.index, "day"), windows.index, {}
     present = index[list(ODORANTS)].to_numpy() > 0
@@ -191,38 +192,28 @@ def base_scents_alone(windows: MixtureWindows, model: Hybrid) -> Table:
         scents = references.ratios.sum(axis=0) > 0
         asked = rest.of(~present[:, ~scents].any(axis=1))
         if len(asked) and scents.sum() >= 2:
-            name = f"base scents alone, {day}, {scents.sum()} scents"
-            table[name] = _calibrated(references, asked, model)
+            table[f"base scents alone, {day}, {scents.sum()} scents"] = references, asked
     return table
 
 
-def _calibrated(references: MixtureWindows, asked: MixtureWindows, model: Hybrid) -> dict[str, float]:
-    return mixture_scores(SessionCalibration.fit(references, model).predict(asked.counts), asked.ratios)
-
-
-def networks(folder: Path, seeds: int, progress: Progress) -> Table:
+def networks(folder: Path) -> dict[str, Fit]:
     """The alpha stage: an encoder's 50 channels, frozen or fine-tuned, against one that learnt with it from nothing."""
-    table: Table = {}
-    for stage in STAGES:
-        rows, unchanged = [], []
-        for seed in range(1, min(seeds, 3) + 1):
-            settings = train.Settings(epochs=12, batch=128, learning_rate=3e-3, seed=seed)
-            name, trained = f"bench-mixture/{stage}-{seed}", f"bench-mixture/encoder-{seed}"
-            options: Table = {"data": str(folder), "stage": stage}
-            options["encoder"] = "" if stage in ("encoder", "joint") else trained
-            rows.append(train.fit(task(**options), settings, name=name, params=options).scores)
-            if options["encoder"]:
-                before, after = (checkpoint.fingerprint(load_encoder(run)) for run in (trained, name))
-                unchanged.append(before == after)
-        table[stage] = {split: _mean([row[split] for row in rows]) for split in ("valid", "test") if split in rows[0]}
-        table[stage]["parameters"] = rows[0]["parameters"]
-        if unchanged:
-            table[stage]["encoder unchanged"] = all(unchanged)
-        progress(f"  {stage:12} {line(table[stage].get('test', table[stage]['valid']))}")
-    return table
+
+    def fit(stage: str, seed: int) -> dict[str, Outcome]:
+        name, trained = f"bench-mixture/{stage}-{seed}", f"bench-mixture/encoder-{seed}"
+        options: dict[str, Any] = {"data": str(folder), "stage": stage}
+        options["encoder"] = "" if stage in ("encoder", "joint") else trained
+        found = train.fit(task(**options), replace(SETTINGS, seed=seed), name=name, params=options).scores
+        beside = {"parameters": found["parameters"]}
+        if options["encoder"]:
+            before, after = (checkpoint.fingerprint(load_encoder(run)) for run in (trained, name))
+            beside["encoder unchanged"] = before == after
+        return {split: of_fit(found[split], **beside) for split in ("valid", "test") if split in found}
+
+    return {stage: functools.partial(fit, stage) for stage in STAGES}
 
 
-PARTS: dict[str, Callable[[Path, int, Progress], Table]] = {
+PARTS: dict[str, Callable[[Path], dict[str, Fit]]] = {
     "official": official,
     "validation": validation,
     "calibration": calibrations,
@@ -254,7 +245,8 @@ SYSTEMS: dict[str, Callable[[MixtureWindows, int], Predict]] = {  # the first is
     "forest, posterior mean": _posterior_mean,
     "hybrid": _hybrid,
 }
-RANDOM = ("forest, posterior mean", "hybrid")
+DRAWN = ("calibration/1 a mixture, drawn", "calibration/3 a mixture, drawn")
+RANDOM = ("official/forest, posterior mean", "official/hybrid", *DRAWN)
 
 
 def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.bool_]:
@@ -267,15 +259,3 @@ def draw_references(index: Any, *, count: int, seed: int | None) -> NDArray[np.b
         rows = rows[np.argsort(when[rows], kind="stable")] if seed is None else random.permutation(rows)
         chosen[rows[:count]] = True
     return chosen
-
-
-def line(scores: dict[str, float]) -> str:
-    """Return the main scores in one line."""
-    return (
-        f"Top-1@0.1 {scores['top1_at_0.1']:5.1f}   top-k {scores['dynamic_top_k']:5.1f}   MAE {scores['mae']:.3f}   "
-        f"KL {scores['kl']:.2f}   presence F1 {scores['presence_f1']:5.1f}"
-    )
-
-
-def _mean(rows: Sequence[Table]) -> Table:
-    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from smellkit import noses
@@ -24,13 +22,14 @@ from smellkit.checks import Report, fault, read_texts
 from smellkit.errors import DataError
 from smellkit.noses import Description
 from smellkit.odour import readers
-from smellkit.odour.encoder import Encoder, discriminant
-from smellkit.odour.features import QuantileNormalizer, describe
+from smellkit.odour.encoder import Encoder
+from smellkit.odour.features import describe
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study import metrics
 from smellkit.study.evaluate import Outcome, percent, summarise
+from smellkit.study.odour.figures import sniffing
 from smellkit.study.odour.smellnet import combine
-from smellkit.study.odour.systems import BASELINES, discriminants, forest, network_scores, trained
+from smellkit.study.odour.systems import BASELINES, Discriminant, forest, network_scores, trained
 
 SPAN = 125  # rows under a window, where recordings are long enough: the protocol's
 SHORT, LEAST = 50, 26  # rows below which no differences are summarised, and below which nothing is
@@ -129,11 +128,6 @@ def _sessions(path: Path, files: set[str]) -> dict[str, str]:
 # How good, honestly
 
 
-def share(groups: NDArray, right: NDArray) -> metrics.Interval:
-    """Share of what is `right`; 95 %: bootstrap over `groups`."""
-    return summarise([Outcome(groups, {"accuracy": right})])["accuracy"]
-
-
 @dataclass(frozen=True)
 class Trial:
     """Log-probabilities of windows by fits that did not see their recording (or session), one array a learner."""
@@ -148,10 +142,14 @@ class Trial:
         names = ("lda", "network") if "network" in self.scores else ("ensemble",)
         return max(names, key=lambda name: self.accuracy(name, count=1).value)
 
+    def outcome(self, learner: str, *, count: int = 0) -> Outcome:
+        """Which recordings are named right, or which runs of `count` windows; by recording."""
+        scores, target, recording = combine(self.scores[learner], self.windows, count)
+        return Outcome(recording, {"accuracy": metrics.hits(scores, target)})
+
     def accuracy(self, learner: str, *, count: int = 0) -> metrics.Interval:
         """Share of recordings named right, or of every run of `count` windows; 95 %: bootstrap over recordings."""
-        scores, target, recording = combine(self.scores[learner], self.windows, count)
-        return share(recording, metrics.hits(scores, target))
+        return summarise([self.outcome(learner, count=count)])["accuracy"]
 
     def table(self) -> pd.DataFrame:
         """One row a learner: per cent of recordings and of windows, with intervals."""
@@ -167,12 +165,8 @@ class Trial:
 
     def sniffing(self, protocol: Protocol, rate: float | None) -> pd.DataFrame:
         """Accuracy after ever more windows in a row, up to the shortest recording: seconds, value, low, high."""
-        shortest = int(np.unique(self.windows.recording, return_counts=True)[1].min())
-        rows = []
-        for count in range(1, min(9, shortest) + 1):
-            seconds = (protocol.span + (count - 1) * protocol.stride) / (rate or 1.0)
-            rows.append({"seconds": seconds, "answer": self.kept, **self.accuracy(self.kept, count=count)._asdict()})
-        return pd.DataFrame(rows)
+        answers = {self.kept: "top1"}
+        return sniffing(self.scores[self.kept], self.windows, protocol, rate=rate or 1.0, answers=answers)
 
 
 def folds_of(windows: LabelledWindows, most: int = 5) -> NDArray[np.int64]:
@@ -216,7 +210,7 @@ def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[N
         woods = BASELINES[kind](seed).fit(train.values, target)
 
     def scores(values: NDArray) -> dict[str, NDArray]:
-        parts = {"null": np.tile(frequent, (len(values), 1)), "lda": linear.scores(features(values))}
+        parts = {"null": np.tile(frequent, (len(values), 1)), "lda": linear.scores(features(values)).clip(-50)}
         if steps == 1:
             parts["ensemble"] = np.log(trees.predict_proba(features(values)) + 1e-3)
         else:
@@ -244,32 +238,6 @@ def features(values: NDArray) -> NDArray[np.float32]:
     return values[:, 0] if values.shape[1] == 1 else describe(values).numpy()
 
 
-@dataclass
-class Discriminant:
-    """A shrinkage discriminant on normal features."""
-
-    normalizer: QuantileNormalizer
-    model: Any
-
-    @classmethod
-    def fit(cls, x: NDArray, target: NDArray) -> Discriminant:
-        tensor = torch.from_numpy(np.ascontiguousarray(x, np.float32))
-        normalizer = QuantileNormalizer(tensor.shape[1]).fit(tensor)
-        return cls(normalizer, discriminants().fit(normalizer(tensor).numpy(), target))
-
-    def scores(self, x: NDArray) -> NDArray:
-        """Log-probabilities (rows, classes)."""
-        normal = self.normalizer(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
-        return self.model.predict_log_proba(normal).clip(-50)
-
-    def network(self, windows: LabelledWindows) -> Encoder:
-        """The same as weights."""
-        weight, bias = self.model.coef_, self.model.intercept_
-        if len(weight) == 1:  # two classes: scikit-learn keeps their difference alone
-            weight, bias = np.vstack([0 * weight, weight]), np.hstack([0 * bias, bias])
-        return discriminant(torch.from_numpy(windows.values), torch.from_numpy(weight), torch.from_numpy(bias))
-
-
 def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[np.int64]) -> pd.DataFrame:
     """Accuracy of the LDA on recordings when ever more recordings of each class are there to learn from."""
     x, graded = features(windows.values), windows.start % protocol.stride == 0
@@ -282,11 +250,12 @@ def learning_curve(windows: LabelledWindows, protocol: Protocol, fold: NDArray[n
             if len(train) <= len(windows.classes):
                 continue
             test = graded & (fold == number)
-            scores = Discriminant.fit(x[train], windows.target[train]).scores(x[test])
+            scores = Discriminant.fit(x[train], windows.target[train]).scores(x[test]).clip(-50)
             scores, target, recording = combine(scores, windows[test], 0)
             shares.append((recording, metrics.hits(scores, target)))
         if shares:
             groups, hits = (np.concatenate(part) for part in zip(*shares, strict=True))
-            rows.append({"recordings": count, **share(groups, hits)._asdict()})
+            right = summarise([Outcome(groups, {"accuracy": hits})])["accuracy"]
+            rows.append({"recordings": count, **right._asdict()})
         count *= 2
     return pd.DataFrame(rows)

@@ -14,23 +14,18 @@ from smellkit import checkpoint, runs
 from smellkit.odour.smell import board_ranges
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.study import metrics
-from smellkit.study.evaluate import percent
+from smellkit.study.evaluate import Outcome, percent, summarise
 from smellkit.study.odour import calibrated
-from smellkit.study.odour.own import SHORT, Discriminant, Own, Trial, features, network, share
-from smellkit.study.odour.systems import forest
+from smellkit.study.odour.own import SHORT, Own, Trial, features, network
+from smellkit.study.odour.systems import Discriminant, forest
 
 REFERENCES = 2000  # training windows whose z stays with the weights, for `smellkit calibrate`
 
 # Smell, or session?
 
 
-def audit(
-    own: Own, windows: LabelledWindows, fold: NDArray[np.int64], trial: Trial, *, seed: int = 7
-) -> dict[str, Any]:
-    """What one row of a recording gives away before anything is smelled, in the folds of the trial, and a verdict.
-
-    {"first_row": {input: interval}, "chance", "verdict"}; forests on the first row of each recording.
-    """
+def first_row(own: Own, windows: LabelledWindows, fold: NDArray[np.int64], *, seed: int = 7) -> dict[str, Outcome]:
+    """Input -> which recordings forests name from their first row, in the folds of the trial; by recording."""
     first = own.table.groupby("file", sort=True).first()
     used, begins = np.unique(windows.recording, return_index=True)
     fold_of = fold[begins]
@@ -44,7 +39,19 @@ def audit(
         for number in np.unique(fold_of):
             train, test = fold_of != number, fold_of == number
             right[test] = forest(seed, trees=200).fit(x[train], target[train]).predict(x[test]) == target[test]
-        shown[name] = share(used, right)
+        shown[name] = Outcome(used, {"accuracy": right})
+    return shown
+
+
+def audit(
+    own: Own, windows: LabelledWindows, fold: NDArray[np.int64], trial: Trial, *, seed: int = 7
+) -> dict[str, Any]:
+    """What one row of a recording gives away before anything is smelled, in the folds of the trial, and a verdict.
+
+    {"first_row": {input: interval}, "chance", "verdict"}; forests on the first row of each recording.
+    """
+    found = first_row(own, windows, fold, seed=seed)
+    shown = {name: summarise([outcome])["accuracy"] for name, outcome in found.items()}
     best, chance = trial.accuracy(trial.kept).value, trial.accuracy("null").value
     result = {"first_row": {name: value._asdict() for name, value in shown.items()}, "chance": chance}
     return result | {"verdict": verdict(shown, chance=chance, best=best)}
@@ -81,7 +88,7 @@ def weights(
         return ""
     kept = trial.kept
     if kept == "lda":
-        model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows)
+        model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows.values)
     else:
         model = "curve-mlp" if protocol.steps >= SHORT else "summary-mlp"
         net = network(model, windows, seed=seed)

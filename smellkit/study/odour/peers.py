@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from smellkit import noses
 from smellkit.errors import DataError, OptionError
 from smellkit.options import check
-from smellkit.study.evaluate import Outcome, percent, summarise
+from smellkit.study.evaluate import Fit, Outcome, evaluate
 from smellkit.study.odour import own, own_report
 from smellkit.study.odour.own import Own
 
@@ -36,40 +36,39 @@ def run(
 ) -> dict[str, Any]:
     """Measure both on `sets` (smellnet, uma, own-format; all by default) below `data`, keeping `earlier` rows.
 
-    {"published", "about", "rows": {"set/way": {"recordings", ...}}}; OptionError without opensmell (the extra `peers`).
+    {"about", "stamp", "rows": {"set/way": {"recordings": ...}}, "published"}; OptionError without opensmell (the extra
+    `peers`).
     """
     check(sets, SETS, "There is no set")
     if importlib.util.find_spec("opensmell") is None:
         raise OptionError("The peer is not installed", hint="pip install smellkit[peers]")
-    rows, about = ({**(earlier or {}).get(part, {})} for part in ("rows", "about"))
+    result = dict(earlier or {})
     for name in sets or SETS:
         with tempfile.TemporaryDirectory() as scratch:
             mine = SETS[name](Path(data), Path(scratch))
-        for way, row in compare(mine, seed=seed).items():
-            rows[f"{name}/{way}"] = row
-            progress(f"{name}, {way}: {percent(row['recordings'])}")
-        about[name] = {"recordings": len(mine.files), "classes": int(mine.table["substance"].nunique())}
-    return {"published": PUBLISHED, "about": about, "rows": rows}
+        size = {"recordings": len(mine.files), "classes": int(mine.table["substance"].nunique())}
+        found = compare(mine, seed=seed)
+        rows: dict[str, Fit] = {f"{name}/{way}": lambda _, one=one: {"recordings": one} for way, one in found.items()}  # type: ignore[misc]
+        asked: dict[str, Any] = {"about": {}, "settings": dict.fromkeys(rows, size), "earlier": result}
+        result = evaluate(rows, seeds=[seed], progress=progress, **asked)
+    return {"published": PUBLISHED, **result}
 
 
-def compare(mine: Own, *, seed: int) -> dict[str, dict[str, Any]]:
-    """Every way on the same folds of recordings: {way: {"recordings": interval, ...}}; the audit is one of the rows."""
+def compare(mine: Own, *, seed: int) -> dict[str, Outcome]:
+    """Every way on the same folds of recordings; the audit is one of the ways."""
     protocol = mine.protocol()
     windows = mine.windows(protocol)
     fold = own.folds_of(windows)
     trial = own.validate(windows, protocol, fold, seed=seed)
-    audited = own_report.audit(mine, windows, fold, trial, seed=seed)
     used, first = np.unique(windows.recording, return_index=True)
     parts = [rows[list(protocol.columns)].to_numpy() for _, rows in mine.table.groupby("file", sort=True)]
-    rows: dict[str, Any] = {}
+    rows: dict[str, Outcome] = {}
     for way, absolute in {"opensmell": False, "opensmell, absolute levels": True}.items():
         x = np.stack([described(parts[number], absolute=absolute) for number in used])
-        right = forest(x, windows.target[first], fold[first])
-        rows[way] = {"recordings": summarise([Outcome(used, {"accuracy": right})])["accuracy"]._asdict()}
-    rows |= {f"smellkit, {name}": {"recordings": trial.accuracy(name)._asdict()} for name in trial.scores}
-    for name, value in audited["first_row"].items():
-        rows[f"audit: {name}"] = {"recordings": value}
-    return rows
+        rows[way] = Outcome(used, {"accuracy": forest(x, windows.target[first], fold[first])})
+    rows |= {f"smellkit, {name}": trial.outcome(name) for name in trial.scores}
+    audited = own_report.first_row(mine, windows, fold, seed=seed)
+    return rows | {f"audit: {name}": one for name, one in audited.items()}
 
 
 def described(values: NDArray, *, absolute: bool) -> NDArray[np.float64]:

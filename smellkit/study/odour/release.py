@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from smellkit import checkpoint, paths, runs, train
+from smellkit.checks.ranges import Ranges
 from smellkit.odour.confidence import Confidence, prediction_sets
-from smellkit.odour.encoder import Encoder, discriminant
+from smellkit.odour.encoder import Encoder
 from smellkit.odour.experts import Experts
-from smellkit.odour.features import QuantileNormalizer, describe
-from smellkit.odour.mixture import dynamic_top_k, within_tolerance
+from smellkit.odour.features import describe
 from smellkit.odour.pipeline import loudest
-from smellkit.odour.recordings import find, read_recordings
+from smellkit.odour.recordings import MIXTURE_GAS, STEPS, find, read_recordings
 from smellkit.odour.scents import ODORANTS, category
 from smellkit.odour.senses import Senses
-from smellkit.odour.smell import SHIPPED, Fused, Limits, SubstanceSmell, load_hybrid
+from smellkit.odour.smell import SHIPPED, Fused, Limits, SubstanceSmell, board_ranges, load_hybrid
 from smellkit.odour.windows import LabelledWindows, cut
-from smellkit.study import ranges, score
-from smellkit.study.evaluate import Outcome
+from smellkit.study import score
+from smellkit.study.evaluate import Outcome, summarise
 from smellkit.study.odour import calibrated, sessions, smellnet, systems
 from smellkit.study.odour.encoder_task import RECIPES
 from smellkit.study.odour.fusion import (
@@ -38,8 +38,8 @@ from smellkit.study.odour.fusion import (
     untrained,
 )
 from smellkit.study.odour.hybrid import fit_classifier, fit_hybrid, save_hybrid, tensors_of
-from smellkit.study.odour.mixture_data import known_mixtures, read_windows, training_split
-from smellkit.study.odour.mixture_task import load_encoder, task
+from smellkit.study.odour.mixture_data import known_mixtures, read_mixtures, read_windows, training_split
+from smellkit.study.odour.mixture_task import load_encoder, mixture_measures, task
 from smellkit.study.odour.scenes import Scenes, read_scenes
 from smellkit.study.odour.survey import other_sessions
 
@@ -107,10 +107,8 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
 def fit_day(system: systems.System, training: pd.DataFrame, moved: pd.DataFrame) -> Encoder:
     """What `sessions.fit` fits as one encoder: a discriminant of simulated days."""
     windows = sessions.moving_windows(training, system.protocol, moved)
-    x, values = describe(windows.values), torch.from_numpy(windows.values)
-    normal = QuantileNormalizer(x.shape[1], **DAY_OPTIONS).fit(x)(x).numpy()
-    model = systems.discriminants().fit(normal, windows.target)
-    return discriminant(values, torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_), **DAY_OPTIONS)
+    found = systems.Discriminant.fit(describe(windows.values).numpy(), windows.target, **DAY_OPTIONS)
+    return found.network(windows.values, **DAY_OPTIONS)
 
 
 def day_confidence(
@@ -144,7 +142,7 @@ def _kept(smell: SubstanceSmell, data: str | Path, folder: Path, *, made_by: dic
         "calibration": smell.confidence.asdict(),
         "made_by": {**made_by, "data": f"SmellNet, training split, {revision}", "revision": runs.revision()},
         "scores": figures,
-        "ranges": ranges.odour(data, columns=smell.columns).asdict(),
+        "ranges": board_ranges(read_recordings(data, "training"), smell.columns).asdict(),
     }
     checkpoint.save(folder, smell.network.state_dict(), runs.plain(manifest))
     if Path(folder).resolve().parent == paths.weights().resolve():  # they ship, and have met the tests
@@ -167,13 +165,14 @@ def scores(smell: SubstanceSmell, data: str | Path) -> dict[str, Any]:
     for name, windows in tests(smell, data).items():
         values = smell.scores(windows.values)
         levels = {"window": 1, "recording": 0}
-        top = {level: smellnet.at_level([values], windows, count) for level, count in levels.items()}
-        held = calibrated.holds([values], windows, smell.confidence)
+        top = {level: summarise([smellnet.outcome(values, windows, count)]) for level, count in levels.items()}
+        holds = calibrated.holds(values, windows, smell.confidence)
+        held = {**summarise([holds]), **holds.extra}
         figures[name] = {
-            **{level: {k: figure[k]["value"] for k in ("top1", "top5")} for level, figure in top.items()},
+            **{level: {k: figure[k].value for k in ("top1", "top5")} for level, figure in top.items()},
             "category": _categories(smell, values, windows),
             **{k: held[k] for k in ("expected_calibration_error", "set_size")},
-            "coverage": held["coverage"]["value"],
+            "coverage": held["coverage"].value,
             "whole recordings": of_recordings(smell, values, windows),
             "selective": held["selective"],
         }
@@ -206,7 +205,9 @@ def mixture(data: str, out: Path, *, epochs: int = 25, seed: int = 7, progress: 
     encoder = {f"encoder.{name}": tensor for name, tensor in load_encoder(str(run.folder)).state_dict().items()}
     split = training_split(folder)
     about = {"trained_on": f"mixture/{split}", "seed": seed, "encoder_epochs": epochs}
-    about |= {"ranges": ranges.mixture(folder).asdict()}
+    ranges = Ranges.measure(read_mixtures(folder, split)[0], names=MIXTURE_GAS, unit=["counts"] * len(MIXTURE_GAS))
+    ranges.still[:] = STEPS  # files of the set that were resampled hold a channel for as long as they last
+    about |= {"ranges": ranges.asdict()}
     return save_hybrid(fit_hybrid(read_windows(folder, split), seed=seed), out, extra=encoder, about=about)
 
 
@@ -272,9 +273,7 @@ def mixture_outcomes(data: str) -> dict[str, Outcome]:
         if (find(data) / "mixture" / f"test_{name}").is_dir():
             test = read_windows(find(data), f"test_{name}", copies=True)
             ratios = hybrid.explain(test.counts, recording=test.recording)["ratios"]
-            right = {"top1_at_0.1": within_tolerance, "dynamic_top_k": dynamic_top_k}
-            measures = {measure: of(ratios, test.ratios) for measure, of in right.items()}
-            outcomes[f"{name} mixtures"] = Outcome(test.recording, measures)
+            outcomes[f"{name} mixtures"] = Outcome(test.recording, mixture_measures(ratios, test.ratios))
     return outcomes
 
 

@@ -356,9 +356,14 @@ def errors(true: NDArray, target: Mapping[str, float]) -> dict[str, float]:
     return {"mae": float(off.mean()), "worst": float(off.max())}
 
 
-def run(count: int = 20, *, progress: Callable[[str], object] = lambda _: None) -> dict[str, Any]:
-    """Return the figures of every case on `count` targets: medians and means with 95 % intervals over targets."""
-    aims = targets(count)
+def run(
+    *,
+    seeds: int = 20,
+    progress: Callable[[str], object] = lambda _: None,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the figures of every case on `seeds` targets: medians and means with 95 % intervals over targets."""
+    aims = targets(seeds)
 
     def once(_: int) -> dict[str, Outcome]:
         return _splits(aims, [errors(Room(n, rate=1.0).play(aim), aim) for n, aim in enumerate(aims, 1)])
@@ -373,7 +378,7 @@ def run(count: int = 20, *, progress: Callable[[str], object] = lambda _: None) 
     about["sniffing"] = vars(Sniffing(exponents=EXPONENTS))
     about["shares"] = "amounts given off, by scent, cartridges included"
     rows = {OPEN: once} | {name: functools.partial(closed, case) for name, case in CASES.items()}
-    return evaluate(rows, seeds=[1], about=about, progress=progress)
+    return evaluate(rows, seeds=[1], about=about, earlier=earlier, progress=progress)
 
 
 def _splits(aims: list[dict[str, float]], each: list[dict[str, float]]) -> dict[str, Outcome]:

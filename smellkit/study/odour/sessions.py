@@ -9,8 +9,9 @@ another session. Those scores stand beside it for every method: for all but the 
 to choose by them would be to fit the test.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smellkit import runs
 from smellkit.errors import DataError
 from smellkit.odour import recordings
 from smellkit.odour.windows import PER_WINDOW, LabelledWindows, Protocol, cut
 from smellkit.options import check
 from smellkit.sensors import FULL, GAS, GROVE
-from smellkit.study.evaluate import percent
+from smellkit.study.evaluate import Outcome, evaluate
 from smellkit.study.odour import smellnet, systems
 from smellkit.study.odour.survey import number_sessions, other_sessions
 from smellkit.study.odour.systems import ENSEMBLE, FREE, System, curves
@@ -113,28 +113,27 @@ def run(
     """Score `methods` (all by default) on simulated days and on the recordings of other sessions in `data`.
 
     `folds` recordings of each substance are held out in turn for the simulated days; the other sessions are scored by
-    `seeds` fits on all training recordings, or not at all, and then an earlier figure stays. Figures of other methods
-    in `earlier`, a result, are kept.
+    `seeds` fits on all training recordings, or not at all, and then an earlier figure stays. Rows of other methods in
+    `earlier`, a result, are kept. {"about", "stamp", "rows", "chosen": the best method}.
     """
     check(methods, METHODS, "There is no method")
-    training, rows = recordings.read_recordings(data, "training"), dict((earlier or {}).get("methods", {}))
+    training = recordings.read_recordings(data, "training")
     moved, away = movements(training), other_sessions(data) if seeds else None
-    for name in methods or METHODS:
-        kept = {key: row for key, row in rows.get(name, {}).items() if key == "other_session"}
-        rows[name] = kept | measure(name, training, away, moved, folds=folds, seeds=seeds)
-        progress(f"{name}: {percent(rows[name]['simulated']['top1'])} on simulated days")
-    best = chosen(rows)
-    return {
-        "movements": {"of": list(moved.index), "deviation": moved.pow(2).mean().pow(0.5).round(3).to_dict()},
-        "criterion": CRITERION,
-        "chosen": {best: rows[best]},
-        "methods": rows,
-    }
+    fits = {name: partial(measure, name, training, away, moved, folds=folds) for name in methods or METHODS}
+    settings = {name: METHODS[name].settings | {"folds": folds, "away": away is not None} for name in fits}
+    deviation = moved.pow(2).mean().pow(0.5).round(3).to_dict()
+    about = {"movements": {"of": list(moved.index), "deviation": deviation}, "criterion": CRITERION}
+    asked: dict[str, Any] = {"about": about, "settings": settings, "earlier": earlier}
+    result = evaluate(fits, seeds=seeds or 1, progress=progress, **asked)
+    for name in fits if not seeds else ():
+        before = (earlier or {}).get("rows", {}).get(name, {})
+        result["rows"][name] |= {split: one for split, one in before.items() if split == "other_session"}
+    return {**result, "chosen": chosen(result["rows"])}
 
 
-def chosen(methods: dict[str, Any]) -> str:
+def chosen(rows: Mapping[str, Any]) -> str:
     """The method with the best top-1 on simulated days; other sessions have no say."""
-    return max(methods, key=lambda name: methods[name].get("simulated", {"top1": {"value": -1}})["top1"]["value"])
+    return max(rows, key=lambda name: rows[name].get("simulated", {"top1": {"value": -1}})["top1"]["value"])
 
 
 def fit(system: System, table: pd.DataFrame, moved: pd.DataFrame, **how: Any) -> systems.Scorer:
@@ -157,11 +156,11 @@ def held_out(
 
 
 def measure(
-    name: str, training: pd.DataFrame, away: pd.DataFrame | None, moved: pd.DataFrame, *, folds: int, seeds: int
-) -> dict[str, Any]:
+    name: str, training: pd.DataFrame, away: pd.DataFrame | None, moved: pd.DataFrame, seed: int, *, folds: int
+) -> dict[str, Outcome]:
     """Top-1, top-5 and macro F1 of a method on simulated days, as recorded, and on the recordings of other sessions.
 
-    A recording that was scored on several days counts as one for the interval.
+    A recording that was scored on several days counts as one for the interval. Days are simulated for the first seed.
     """
     system, classes = METHODS[name], tuple(sorted(training["substance"].unique()))
 
@@ -169,18 +168,20 @@ def measure(
         windows, files = cut(table, system.protocol, classes=classes), np.unique(table["file"])
         return scorer(windows.values), replace(windows, recording=files[windows.recording])
 
-    def figures(parts: list[tuple[NDArray, LabelledWindows]]) -> dict[str, Any]:
+    def joined(parts: list[tuple[NDArray, LabelledWindows]]) -> Outcome:
         scores, windows = zip(*parts, strict=True)
         every = {name: np.concatenate([getattr(one, name) for one in windows]) for name in PER_WINDOW}
-        return smellnet.at_level([np.concatenate(scores)], replace(windows[0], **every))
+        return smellnet.outcome(np.concatenate(scores), replace(windows[0], **every))
 
-    days, same = [], []
-    for scorer, table, pair in held_out(system, training, moved, folds=folds, name=f"sessions/{name}"):
+    days, same, outcomes = [], [], {}
+    for scorer, table, pair in (
+        held_out(system, training, moved, folds=folds, name=f"sessions/{name}") if seed == 1 else ()
+    ):
         same.append(scored(scorer, table))
         days += [scored(scorer, another_day(table, sign * pair)) for sign in (1, -1)]
-    row = {"criterion": CRITERION, "simulated": figures(days), "as recorded": figures(same)}
+    if seed == 1:
+        outcomes = {"simulated": joined(days), "as recorded": joined(same)}
     if away is not None:
-        fits = [fit(system, training, moved, seed=seed, name=f"sessions/{name}") for seed in range(1, seeds + 1)]
-        scores, other = zip(*(scored(scorer, away) for scorer in fits), strict=True)
-        row["other_session"] = smellnet.at_level(scores, other[0])
-    return {**row, "revision": runs.revision()}
+        found = scored(fit(system, training, moved, seed=seed, name=f"sessions/{name}"), away)
+        outcomes["other_session"] = smellnet.outcome(*found)
+    return outcomes

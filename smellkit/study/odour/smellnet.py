@@ -5,7 +5,8 @@ Beside it stands the cross-validated score over all recordings of both splits, b
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from smellkit.checks import Report
 from smellkit.odour import recordings
+from smellkit.odour.confidence import Confidence
 from smellkit.odour.scents import category
 from smellkit.odour.windows import LabelledWindows, Protocol, cut
 from smellkit.study import evaluate, metrics
@@ -41,33 +43,30 @@ def run(
 ) -> dict[str, Any]:
     """Measure `models` (names of `systems.SYSTEMS`, all by default) on the SmellNet folder `data`.
 
-    Returns {"data", "published", "models": {name: figures}}. `folds` 0 leaves cross-validation out; figures of other
-    models in `earlier`, a result on the same data, are kept.
+    Returns {"about", "stamp", "rows", "published"}. `folds` 0 leaves cross-validation out; rows of other models in
+    `earlier`, a result on the same data, are kept.
     """
-    report, earlier = Report(), earlier or {}
+    report = Report()
     training, testing = (recordings.read_recordings(data, split, report=report) for split in ("training", "testing"))
     away = other_sessions(data, report)
     known = {name: systems.named(name) for name in models or systems.SYSTEMS}
-    fits = {name: Fits(name, system, training, testing, away, seeds, folds) for name, system in known.items()}
-    kept = {name: row for name, row in earlier.get("models", {}).items() if name not in fits}
-    before, about = {"about": earlier.get("data"), "rows": kept}, describe(training, testing, away, report)
-    result = evaluate.evaluate(fits, seeds=seeds, about=about, earlier=before, progress=progress)
-    rows = {name: fits[name].published(row) if name in fits else row for name, row in result["rows"].items()}
-    return {"data": result["about"], "published": PUBLISHED, "models": rows}
+    fits = {name: Fits(name, system, training, testing, away, folds) for name, system in known.items()}
+    settings = {name: system.settings | {"folds": folds} for name, system in known.items()}
+    asked: dict[str, Any] = {"about": describe(training, testing, away, report), "settings": settings}
+    result = evaluate.evaluate(fits, seeds=seeds, earlier=earlier, progress=progress, **asked)
+    return {"published": PUBLISHED, **result}
 
 
 @dataclass
 class Fits:
-    """The fits of one system: each call scores the test split and other sessions, and `published` makes its row."""
+    """The fits of one system: each call scores the test split and other sessions, the first cross-validates, too."""
 
     name: str
     system: systems.System
     training: pd.DataFrame
     testing: pd.DataFrame
     away: pd.DataFrame | None
-    seeds: int
     folds: int
-    scores: list[NDArray] = field(default_factory=list)  # of the test windows, one array a seed
 
     def __call__(self, seed: int) -> dict[str, Outcome]:
         """Fit with `seed` and return an Outcome for each level of the test split and for other sessions."""
@@ -77,39 +76,32 @@ class Fits:
         inside = dense.start % protocol.stride == 0
         scorer = systems.fit(self.system, train, seed=seed, name=f"bench/{self.name}")
         every = scorer(dense.values)
-        self.scores.append(every[inside])
-        outcomes = {level: outcome(every[inside], dense[inside], count) for level, count in LEVELS.items()}
-        outcomes["test-time windows"] = outcome(around(every, dense)[inside], dense[inside])
+        scores, test = every[inside], dense[inside]
+        outcomes = {level: outcome(scores, test, count) for level, count in LEVELS.items()}
+        outcomes["1 window"] = replace(outcomes["1 window"], extra={"windows": len(test), **by_kind(scores, test)})
+        outcomes["test-time windows"] = outcome(around(every, dense)[inside], test)
         if self.away is not None:
             other = cut(self.away, protocol, classes=train.classes)
-            outcomes["other_session"] = outcome(scorer(other.values), other)
+            found = outcome(scorer(other.values), other)
+            more = {**found.extra, "windows_of": int(self.away["file"].nunique())}
+            outcomes["other_session"] = replace(found, extra=more)
+        if self.folds and seed == 1:
+            outcomes["cross_validated"] = self.cross_validated(train.classes)
+        if self.system.calibrated:
+            outcomes["calibration"] = calibrated.holds(scores, test, self.learnt)
         return outcomes
 
-    def published(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row as it is published: what was fitted, its figures, cross-validation and confidence."""
-        system, protocol = self.system, self.system.protocol
-        test = cut(self.testing, protocol, classes=sorted(self.training["substance"].unique()))
-        about: dict[str, Any] = {
-            "table": system.table,
-            "members": list(system.members),
-            "channels": list(protocol.columns),
-        }
-        about |= {"representation": protocol.representation, "seeds": self.seeds, "fit_seconds": row["seconds"]}
-        levels = {level: row[level] for level in (*LEVELS, "test-time windows")}
-        published: dict[str, Any] = about | {"test": levels | by_kind(self.scores, test)}
-        if self.away is not None:
-            published["other_session"] = row["other_session"] | {"windows_of": int(self.away["file"].nunique())}
-        if self.folds:
-            both = pd.concat([self.training, self.testing[self.testing["substance"].isin(test.classes)]])
-            everything = cut(both, protocol, stride=system.stride)
-            held_out, graded = systems.cross_validate(system, everything, name=self.name, folds=self.folds)
-            published["cross_validated"] = at_level([held_out], graded)
-        if system.calibrated:
-            learnt = calibrated.learn(system, cut(self.training, protocol, stride=system.stride), name=self.name)
-            published["calibration"] = {"learnt": learnt.asdict(), **calibrated.holds(self.scores, test, learnt)}
-        command = f'smellkit bench smellnet-base --data DIR --model "{self.name}"'
-        command += f" --seeds {self.seeds} --folds {self.folds}"
-        return published | {"command": command, "revision": row["revision"]}
+    @cached_property
+    def learnt(self) -> Confidence:
+        """How sure to be, learnt on recordings of the training split alone."""
+        windows = cut(self.training, self.system.protocol, stride=self.system.stride)
+        return calibrated.learn(self.system, windows, name=self.name)
+
+    def cross_validated(self, classes: Sequence[str]) -> Outcome:
+        """Windows of all recordings, each by a fit without its fold."""
+        both = pd.concat([self.training, self.testing[self.testing["substance"].isin(classes)]])
+        everything = cut(both, self.system.protocol, stride=self.system.stride)
+        return outcome(*systems.cross_validate(self.system, everything, name=self.name, folds=self.folds))
 
 
 def outcome(scores: NDArray, windows: LabelledWindows, count: int = 1) -> Outcome:
@@ -124,14 +116,9 @@ def outcome(scores: NDArray, windows: LabelledWindows, count: int = 1) -> Outcom
     return Outcome(recording, measures, extra={"windows": len(target)})
 
 
-def at_level(scores: Sequence[NDArray], windows: LabelledWindows, count: int = 1) -> dict[str, Any]:
-    """Figures of log-probabilities, one array (windows, classes) a seed, see `outcome` and `evaluate.scores`."""
-    return evaluate.scores([outcome(part, windows, count) for part in scores])
-
-
-def by_kind(scores: Sequence[NDArray], test: LabelledWindows) -> dict[str, Any]:
-    """Top-1 of windows for each substance and each category, mean over seeds."""
-    right = pd.Series(np.mean([metrics.hits(part, test.target) for part in scores], axis=0))
+def by_kind(scores: NDArray, test: LabelledWindows) -> dict[str, Any]:
+    """Top-1 of windows for each substance and each category."""
+    right = pd.Series(metrics.hits(scores, test.target))
     substance = pd.Series(np.array(test.classes)[test.target])
     kinds = substance.map(category)
     return {

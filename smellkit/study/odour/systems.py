@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 
 from smellkit import checkpoint, train
 from smellkit.errors import DataError
-from smellkit.odour.encoder import BACKBONES, Encoder, make
+from smellkit.odour.encoder import BACKBONES, Encoder, discriminant, make
 from smellkit.odour.features import LAG, QuantileNormalizer, describe
 from smellkit.odour.windows import LabelledWindows, Protocol
 from smellkit.options import check
@@ -31,44 +31,69 @@ Scorer = Callable[[Array], Array]  # windows (windows, steps, channels) -> log-p
 
 
 @dataclass
-class Baseline:
-    """A scikit-learn style classifier on the summary features of a window."""
+class Discriminant:
+    """A shrinkage discriminant (0.1 s to fit) on features (rows, n) that were made normal; `least` as `make` has it."""
 
+    normalizer: QuantileNormalizer
     model: Any
-    inputs: str = "features"  # or the "normal" ones, about N(0, 1) each, or "scored": with linear discriminants beside
-    # them, because a tree alone can't add features up
+
+    @classmethod
+    def fit(cls, x: NDArray, target: NDArray, **least: Any) -> Discriminant:
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        tensor = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+        normalizer = QuantileNormalizer(tensor.shape[1], **least).fit(tensor)
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
+        return cls(normalizer, model.fit(normalizer(tensor).numpy(), target))
+
+    def normal(self, x: NDArray) -> NDArray:
+        """The features, about N(0, 1) each."""
+        return self.normalizer(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
+
+    def scores(self, x: NDArray) -> NDArray:
+        """Log-probabilities (rows, classes)."""
+        return self.model.predict_log_proba(self.normal(x))
+
+    def network(self, values: NDArray, **least: float) -> Encoder:
+        """The same as weights, on summary features of windows such as `values`."""
+        weight, bias = self.model.coef_, self.model.intercept_
+        if len(weight) == 1:  # two classes: scikit-learn keeps their difference alone
+            weight, bias = np.vstack([0 * weight, weight]), np.hstack([0 * bias, bias])
+        return discriminant(torch.from_numpy(values), torch.from_numpy(weight), torch.from_numpy(bias), **least)
+
+
+@dataclass
+class Baseline:
+    """A classifier on the summary features of a window: of a scikit-learn style, or linear discriminants alone (None).
+
+    Where it is `scored`, it sees the features with linear discriminants beside, because a tree alone can't add up.
+    """
+
+    model: Any = None
+    scored: bool = False
     lag: int = 0  # rows over which differences are summarised as well
     floor: float = 1e-3  # added to probabilities that a forest counts, before the logarithm
 
     def fit(self, windows: Array, target: NDArray[np.int64]) -> Baseline:
-        x = describe(windows, lag=self.lag)
-        self.normalizer = QuantileNormalizer(x.shape[1]).fit(x)
-        if self.inputs == "scored":
-            self.linear = discriminants().fit(self.normalizer(x).numpy(), target)
-        self.model.fit(self._inputs(x), np.asarray(target))
+        x = describe(windows, lag=self.lag).numpy()
+        if self.scored or self.model is None:
+            self.linear = Discriminant.fit(x, target)
+        if self.model is not None:
+            self.model.fit(self._inputs(x), np.asarray(target))
         return self
 
     def scores(self, windows: Array) -> Array:
         """Log-probabilities (windows, classes)."""
-        x = self._inputs(describe(windows, lag=self.lag))
-        if not self.floor:
-            return self.model.predict_log_proba(x).astype(np.float32)
-        return np.log(self.model.predict_proba(x) + self.floor).astype(np.float32)
+        x = describe(windows, lag=self.lag).numpy()
+        if self.model is None:
+            return self.linear.scores(x).astype(np.float32)
+        return np.log(self.model.predict_proba(self._inputs(x)) + self.floor).astype(np.float32)
 
-    def _inputs(self, x: torch.Tensor) -> Array:
-        if self.inputs == "features":
-            return x.numpy()
-        normal = self.normalizer(x).numpy()
-        if self.inputs == "normal":
-            return normal
-        return np.concatenate([x.numpy(), self.linear.decision_function(normal).reshape(len(x), -1)], axis=1)
-
-
-def discriminants():
-    """Linear discriminants whose covariance is shrunk by a tenth: 0.1 s to fit."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
+    def _inputs(self, x: Array) -> Array:
+        if not self.scored:
+            return x
+        beside = self.linear.model.decision_function(self.linear.normal(x))
+        return np.concatenate([x, beside.reshape(len(x), -1)], axis=1)
 
 
 def forest(seed: int, *, trees: int = 300):
@@ -87,10 +112,10 @@ def boosted(seed: int):
 
 
 BASELINES: dict[str, Callable[[int], Baseline]] = {  # name -> function(seed)
-    "lda": lambda seed: Baseline(discriminants(), "normal", floor=0.0),
+    "lda": lambda seed: Baseline(),
     "extratrees": lambda seed: Baseline(forest(seed)),
-    "extratrees-lda": lambda seed: Baseline(forest(seed), "scored"),
-    "curve-trees": lambda seed: Baseline(forest(seed, trees=150), "scored", LAG),  # on whole curves and differences
+    "extratrees-lda": lambda seed: Baseline(forest(seed), scored=True),
+    "curve-trees": lambda seed: Baseline(forest(seed, trees=150), scored=True, lag=LAG),  # on curves and differences
     "lightgbm": lambda seed: Baseline(boosted(seed), floor=1e-6),
 }
 
@@ -111,6 +136,13 @@ class System:
     def stride(self) -> int:
         """The stride that holds both the windows to train on and those to grade."""
         return int(np.gcd(self.protocol.stride, self.train_stride))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a published row says of how it was fitted."""
+        of = {"members": list(self.members), "channels": list(self.protocol.columns), **self.augment}
+        more = {"table": self.table} | ({"days": True} if self.days else {})
+        return of | {"representation": self.protocol.representation, **more}
 
 
 FREE, REBUILT = Protocol("level-free"), Protocol("rebuilt")  # rebuilt from the strict differences alone

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
-from smellkit import options, paths, runs
+from smellkit import options, paths
 from smellkit.plume import GASES, models
 from smellkit.plume import annotations as tables
 from smellkit.runs import Run
 from smellkit.study import evaluate
-from smellkit.study.evaluate import Outcome
+from smellkit.study.evaluate import Fit, Outcome
 from smellkit.study.plume import baselines, release, scores
 from smellkit.study.plume import data as samples
 from smellkit.study.plume import task as tasks
@@ -55,8 +56,6 @@ FEW = ("miou", "balanced", "accuracy", *(f"iou_{gas}" for gas in GASES))  # with
 HEIGHT = 240  # rows of the test frames
 INPUT_HEIGHT = 120  # rows that every model sees of them
 PUBLISHED_SIZE = (480, 640)  # of the published counts
-COMMAND = "smellkit bench plume --data DIR"
-Fit = Callable[[int], Mapping[str, Outcome]]
 
 
 class Counts(NamedTuple):
@@ -125,7 +124,7 @@ class Bench:
         shown = {"recipes": RECIPES, "seeds": self.seeds, "height": self.height, "test_height": HEIGHT}
         parts = {"train": self.data, "valid": self.data, "test": self.folder}
         data = {split: about(folder, split) for split, folder in parts.items()}
-        return runs.plain({"data": data, "training": {**TRAINING, **self.training, **shown}})
+        return {"data": data, "training": {**TRAINING, **self.training, **shown}}
 
     def run(self, row: str, seed: int) -> Run:
         """The finished run of a row."""
@@ -133,12 +132,12 @@ class Bench:
 
     def fit(self, row: str, seed: int) -> dict[str, Outcome]:
         """The scores of a row, and those on pairs with both gases by what is left to see: both, or one alone."""
-        gases, model = options_of(row).get("gases", "both"), release.from_run(self.run(row, seed)).model
-        predictions, pairs = predictions_of(model, self.pairs(gases)), self.pairs(gases)
-        groups = videos(self.folder, pairs)
-        extra: dict[str, Any] = {}
+        gases, run = options_of(row).get("gases", "both"), self.run(row, seed)
+        model, pairs = release.from_run(run).model, self.pairs(gases)
+        predictions, groups = predictions_of(model, pairs), videos(self.folder, pairs)
+        extra = counts(options_of(row)["model"])._asdict() | {"training_seconds": run.stamp.get("seconds", np.nan)}
         if self.surfaces and seed == 1 and gases == "both" and "counts" in predictions.kept:
-            extra = scores.outlines(model, pairs, groups)
+            extra |= scores.outlines(model, pairs, groups)
         outcomes = {"test": predictions.outcome(groups, **extra)}
         if self.failing and row in FAILING:
             full = self.pairs("full").row.numpy()
@@ -146,7 +145,7 @@ class Bench:
                 pairs = self.pairs(left)
                 rows = np.flatnonzero(np.isin(pairs.row.numpy(), full))
                 part = predictions_of(model, pairs).of(rows)
-                outcomes[left] = part.outcome(videos(self.folder, pairs)[rows], measures=FEW)
+                outcomes[f"seen: {left}"] = part.outcome(videos(self.folder, pairs)[rows], measures=FEW)
         return outcomes
 
     def baselines(self, *, masks: bool) -> dict[str, Fit]:
@@ -180,10 +179,11 @@ class Bench:
         return fits
 
 
-def bench(
+def run(
     data: str = "",
     *,
     names: Sequence[str] = (),
+    epochs: int = 0,
     earlier: Mapping[str, Any] | None = None,
     progress: Callable[[str], object] = print,
     **how: Any,
@@ -193,42 +193,13 @@ def bench(
     `names` are rows, or models, which then train as FUME does. Runs that are there with the same parameters and pairs
     are taken up, and an unfinished one goes on where it stopped; so are rows of an `earlier` result.
     """
-    shared = Bench(data, **how)
-    names, about, seeds = rows_of(names) or list(ROWS), shared.about(), shared.seeds
-    old = earlier if earlier and {key: earlier.get(key) for key in about} == about else {}
-    fits: dict[str, Fit] = {name: cache(partial(shared.fit, name)) for name in names}
-    fits |= {name: cache(fit) for name, fit in shared.baselines(masks=FIRST in names).items()}
-    measured = evaluate.evaluate(fits, seeds=seeds, about=about, progress=progress)
-    result: dict[str, Any] = {key: dict(old.get(key, {})) for key in ("rows", "missing", "paired_differences")}
-    for name, row in measured["rows"].items():
-        result["rows"][name] = published(row["test"], [fits[name](seed)["test"] for seed in range(1, seeds + 1)])
-        if name in names:
-            seconds = [shared.run(name, seed).stamp.get("seconds", np.nan) for seed in range(1, seeds + 1)]
-            result["rows"][name] |= counts(options_of(name)["model"])._asdict() | {"seconds": np.mean(seconds)}
-            if left := {gases: published(row[gases], []) for gases in ("both", *GASES) if gases in row}:
-                result["missing"][name] = left
-            if FIRST in names and name != FIRST and options_of(name).get("gases", "both") == "both":
-                result["paired_differences"][name] = difference(fits[name], fits[FIRST], seeds)
-    return runs.plain({"made_by": {"command": COMMAND}, **about, **result, "stamp": measured["stamp"]})
-
-
-def published(split: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """One split of a row of `evaluate` in the published shape, with what only the `outcomes` of its seeds know.
-
-    `confusion` (3, 3) is a mean over seeds; distances between outlines are those of seed 1.
-    """
-    row = {name: split[name] for name in split if name in MEASURES or name == "by_seed"}
-    row |= dict(outcomes[0].extra) if outcomes else {}
-    if "confusion" in row:
-        row["confusion"] = np.mean([outcome.extra["confusion"] for outcome in outcomes], axis=0)
-    return row
-
-
-def difference(first: Fit, second: Fit, seeds: int) -> dict[str, Any]:
-    """By how much `first` is better than `second` on the same pairs, in mean IoU and balanced accuracy."""
-    one, other = ([fit(seed)["test"] for seed in range(1, seeds + 1)] for fit in (first, second))
-    intervals = evaluate.paired_difference(one, other)
-    return {name: intervals[name]._asdict() for name in ("miou", "balanced") if name in intervals}
+    shared = Bench(data, **how | ({"training": {"epochs": epochs}} if epochs else {}))
+    names = rows_of(names) or list(ROWS)
+    extent = {"surfaces": shared.surfaces, "failing": shared.failing}
+    fits: dict[str, Fit] = {name: partial(shared.fit, name) for name in names}
+    asked: dict[str, Any] = {"settings": dict.fromkeys(names, extent), "against": FIRST, "earlier": earlier}
+    fits |= shared.baselines(masks=FIRST in names)
+    return evaluate.evaluate(fits, seeds=shared.seeds, about=shared.about(), progress=progress, **asked)
 
 
 def rows_of(names: Collection[str]) -> list[str]:
@@ -267,6 +238,35 @@ def trained(row: str, *, data: str, test: str = "", seed: int = 1, height: int =
 def predictions_of(model: nn.Module, pairs: Dataset) -> Predictions:
     """What a model predicts of these pairs."""
     return Predictions(*predict(model, pairs, batch=32, keep=scores.keep))
+
+
+def failing(
+    model: nn.Module, folder: str, *, shares: Sequence[float] = (0, 0.25, 0.5, 0.75, 1), rows: int = 120, seed: int = 0
+) -> pd.DataFrame:
+    """Scores on `rows` drawn pairs with both gases when one camera fails in a share of them: failing, share, scores.
+
+    A mask counts only where there is a frame. Each pair is predicted three times, whole and with either gas hidden.
+    """
+    random, predictions = np.random.default_rng(seed), {}
+    chosen: NDArray | None = None
+    for gases in ("full", *GASES):
+        pairs = samples.paired(folder, "test", size=four_to_three(HEIGHT), gases=gases)
+        if chosen is None:
+            chosen = random.permutation(pairs.row.numpy())[:rows]  # the table lies in order of pH
+        these = np.flatnonzero(np.isin(pairs.row.numpy(), chosen))
+        predictions[gases] = predictions_of(model, Subset(pairs, these.tolist()))
+    order = random.permutation(len(these))
+    scores = []
+    for gas, left in zip(GASES, GASES[::-1], strict=True):
+        for share in shares:
+            gone = torch.as_tensor(order[: round(share * len(order))])
+            parts = zip(predictions["full"], predictions[left], strict=True)
+            mixed = (
+                {name: x.index_copy(0, gone, hidden[name][gone]) for name, x in whole.items()}
+                for whole, hidden in parts
+            )
+            scores.append({"failing": gas, "share": share, **Predictions(*mixed).score()})
+    return pd.DataFrame(scores)
 
 
 @cache

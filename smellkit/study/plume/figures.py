@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from smellkit import plots
 from smellkit.plume import CLASSES, GAS, GASES, TUBE
+from smellkit.study.figures import WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 NAMES = {"co2": "CO2", "ch4": "CH4"}
 SHADES = {"co2": plots.PALETTE[0], "ch4": plots.PALETTE[1]}
-MEASURES = {"miou": "mean IoU", "balanced": "balanced accuracy"}
 DASHED = (0, (2, 1.5))
 EDGES = {GAS: (plots.PALETTE[1], "gas"), TUBE: (plots.PALETTE[5], "tube")}
 
@@ -110,7 +110,7 @@ def scores(table: Mapping[str, Mapping[str, Any]], measure: str, *, label: str) 
 
 def learning(metrics: pd.DataFrame) -> Figure:
     """Mean IoU and balanced accuracy on validation pairs over the epochs of a run."""
-    table = metrics.rename(columns=MEASURES).melt("epoch", list(MEASURES.values()), "score", "value")
+    table = metrics.rename(columns=WORDS).melt("epoch", list(WORDS.values()), "score", "value")
     return plots.lines(table, x="epoch", y="value", group="score", label="validation")
 
 
@@ -146,24 +146,6 @@ def health(probabilities: Mapping[str, NDArray[np.float32]], *, truth: str) -> F
     """Probabilities of the three classes as stacked bars, one a name."""
     table = pd.DataFrame(np.stack(list(probabilities.values())), index=list(probabilities), columns=list(CLASSES))
     return plots.stacked(table, label=f"probability (it is {truth})")
-
-
-def cases(tables: pd.DataFrame) -> Figure:
-    """Means with intervals by case, mean IoU beside balanced accuracy: a table of `ablations.swept`."""
-    names, scores = (list(dict.fromkeys(tables[column])) for column in ("case", "score"))
-    figure, panels = plots.canvas(1, len(scores), height=1.3 + 0.36 * len(names), sharey=True, squeeze=False)
-    for axes, score in zip(panels[0], scores, strict=True):
-        rows = tables[tables["score"] == score].set_index("case").reindex(names)
-        known = np.isfinite(rows["low"].to_numpy(float))
-        half = np.where(known, rows["mean"] - rows["low"], 0)
-        least, most = (rows["mean"] - half).min() - 0.02, (rows["mean"] + half).max() + 0.02
-        axes.errorbar(rows["mean"], range(len(names)), xerr=half, fmt="o", color=plots.PALETTE[0], capsize=3)
-        axes.set(xlabel=MEASURES[score.removeprefix("test.")], ylim=(len(names) - 0.5, -0.5))
-        axes.set(xlim=(max(least, 0), min(most, 1)))
-        axes.locator_params(axis="x", nbins=4)
-        axes.set_yticks(range(len(names)), names)
-        axes.grid(axis="x")
-    return figure
 
 
 def edges(predictions: Sequence[PlumePrediction], shape: tuple[int, int]) -> NDArray[np.uint8]:
