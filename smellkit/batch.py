@@ -209,8 +209,9 @@ def _execute(
 
     `settings` are environment variables for its kernel.
     """
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
+    with plan.no_iris():
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
 
     part, stamp = target.parent / "unfinished" / target.name, target.with_suffix(".json")
     part.parent.mkdir(parents=True, exist_ok=True)

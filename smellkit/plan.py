@@ -3,10 +3,12 @@
 import ast
 import json
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from smellkit import options
 from smellkit.checks import read_yaml
@@ -32,6 +34,20 @@ class Notebook:
     def code(self) -> list[str]:
         """The text of each code cell."""
         return ["".join(cell["source"]) for cell in self.cells if cell["cell_type"] == "code"]
+
+
+@contextmanager
+def no_iris() -> Iterator[None]:
+    """What is imported in the block and checks notebooks makes no parser of IRIs, which takes a second and checks none.
+
+    The parser is jsonschema's, and there where something else (JupyterLab) has brought it along.
+    """
+    absent = sys.modules.setdefault("rfc3987_syntax", cast(Any, None)) is None
+    try:
+        yield
+    finally:
+        if absent:
+            sys.modules.pop("rfc3987_syntax", None)
 
 
 def find(folder: Path) -> list[Notebook]:

@@ -25,7 +25,7 @@ import yaml
 
 from smellkit import batch, paths
 from smellkit.errors import DataError, OptionError, SmellkitError
-from smellkit.plan import NUMBERED
+from smellkit.plan import NUMBERED, no_iris
 
 TROUBLE = re.compile(r"\bwarn(ing)?\b|\berror\b|unable to resolve|unresolved|could not find", re.IGNORECASE)
 SOURCE = re.compile(r'(href="[^":]+)\.(?:qmd|ipynb)(?=["#])')  # a link to what a page of ours is made from
@@ -280,7 +280,8 @@ def preview(stage: Path, out: Path) -> None:
 
 def _book(path: Path) -> Any:
     """A page as a notebook without hidden cells: a .qmd is one cell, its title and subtitle as in a notebook."""
-    import nbformat
+    with no_iris():
+        import nbformat
 
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
@@ -302,8 +303,10 @@ def _book(path: Path) -> Any:
 def _exporter() -> Any:
     """nbconvert's exporter in our frame; maths become MathML, which needs no script, and `:::` divisions."""
     from latex2mathml.converter import convert
-    from nbconvert import HTMLExporter
+    from nbconvert import HTMLExporter, TemplateExporter
+    from nbconvert.filters.highlight import Highlight2HTML
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from nbconvert.filters.widgetsdatatypefilter import WidgetsDataTypeFilter
 
     class Renderer(IPythonRenderer):
         def inline_math(self, body: str, display: str = "inline") -> str:
@@ -319,7 +322,15 @@ def _exporter() -> Any:
         plain = re.sub(r"^:{3,}[ \t]*(\{.*\})?[ \t]*$", _division, text, flags=re.MULTILINE)
         return MarkdownWithMath(renderer=Renderer(escape=False)).render(plain)
 
-    return HTMLExporter(
+    class Pages(HTMLExporter):
+        """Without a look for pictures that lack words: it parses each page again, and tests look at all pages."""
+
+        def from_notebook_node(self, nb: Any, resources: Any = None, **how: Any) -> Any:
+            self.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=self))
+            self.register_filter("filter_data_type", WidgetsDataTypeFilter(notebook_metadata={}, parent=self))
+            return TemplateExporter.from_notebook_node(self, nb, self._init_resources(resources), **how)
+
+    return Pages(
         template_name="preview", extra_template_basedirs=[str(paths.HOME / "site")],
         exclude_input_prompt=True, exclude_output_prompt=True, filters={"markdown2html": markdown},
     )  # fmt: skip

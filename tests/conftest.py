@@ -6,6 +6,8 @@ import http.server
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -19,6 +21,9 @@ from hypothesis import settings
 from smellkit import paths
 from smellkit.cli import cli
 
+# jsonschema would make itself a parser of IRIs, in one second a process; nothing here has any.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 settings.register_profile("kit", deadline=None)  # no test is timed: a busy machine is not wrong
 settings.load_profile("kit")
 
@@ -29,6 +34,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 TURNS = {"player": ("test_device", "test_enose"), "panel": ("test_panel", "test_browser")}  # files that measure seconds
+LOOK = "import os; hasattr(os, 'nice') and os.nice(5); from smellkit import Pipeline; Pipeline.fit().fused"
 BEHIND = 10  # niceness of all other tests that run beside them
 
 
@@ -50,6 +56,13 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             return turn(nodeid) or super()._split_scope(nodeid)
 
+        def _reschedule(self, node):
+            """Whoever has a turn does nothing else: what computes is left to as many workers as there are cores."""
+            if len(self.nodes) <= len(TURNS) or not TURNS.keys() & self.assigned_work[node].keys():
+                super()._reschedule(node)
+            elif not node.shutting_down:
+                node.shutdown()  # once it has done what it has
+
     return Turns(config, log) if config.getvalue("dist") == "load" else None
 
 
@@ -60,11 +73,13 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_collection_modifyitems(config, items):
-    """What has its turn comes first, then files of many tests; whole notebooks take minutes: only where `-m` asks."""
+    """What has its turn comes first, then files of long or many tests; whole notebooks only where `-m` asks."""
     if "lessons" not in config.option.markexpr:
         items[:] = [item for item in items if not item.get_closest_marker("lessons")]
-    count = Counter(item.path for item in items)
-    items.sort(key=lambda item: (not turn(item.nodeid), -count[item.path]))
+    weight = Counter()
+    for item in items:
+        weight[item.path] += 30 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: (not turn(item.nodeid), -weight[item.path]))
 
 
 def pytest_runtest_setup(item):
@@ -74,17 +89,45 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_work():
-    """Workers side by side keep their runs and what they derive from data, and build pages, in folders of their own."""
+def own_work(request, tmp_path_factory):
+    """Workers side by side keep their runs, and build pages, in folders of their own.
+
+    What they read of data, and what pictures and texts look like, is kept by content: that they have in common. Beside
+    the tests that look at all of the sample's pictures and texts, a companion of the first worker does it before.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield
         return
+    kept = tmp_path_factory.getbasetemp().parent / "kept"
     with tempfile.TemporaryDirectory(prefix="smell-work-") as folder:
         own = {"SMELLKIT_WORK": f"{folder}/work", "SMELLKIT_RUNS": f"{folder}/runs"}
         os.environ.update(own)
-        yield
+        share(Path(folder) / "work", kept, "scene", "tables")
+        with looking(request.session.items):
+            yield
         for name in own:
             del os.environ[name]
+
+
+@contextlib.contextmanager
+def looking(items):
+    """Beside tests that look at all of the sample's pictures and texts, a process that does it before them."""
+    if os.environ["PYTEST_XDIST_WORKER"] != "gw0" or not any(turn(item.nodeid) == "panel" for item in items):
+        yield
+        return
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", LOOK], **quiet) as process:
+        yield
+        process.terminate()
+
+
+def share(work, kept, *names):
+    """Let the folder `work` have the folders called `names` from `kept`, where the system has links for everybody."""
+    for name in names:
+        (kept / name).mkdir(parents=True, exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            (work / name).symlink_to(kept / name, target_is_directory=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -103,6 +146,13 @@ def own_folders(tmp_path, monkeypatch):
     """The kit's folders of runs and of kept tables lie below `tmp_path`."""
     monkeypatch.setenv("SMELLKIT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture
+def looked_at(tmp_path):
+    """A new folder for what is computed, in which the sample's pictures and texts have been looked at."""
+    share(tmp_path / "work", paths.work(), "scene")
+    return tmp_path / "work"
 
 
 @pytest.fixture(scope="session")

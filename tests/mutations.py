@@ -257,8 +257,10 @@ def outcome(kind: Kind, fault: str, folder: Path, clean: Any, *, chance: random.
     return ("warned", "; ".join(what for _, what, _ in report.warnings)) if report.warnings else ("SILENT", "")
 
 
-def run(count: int, *, seed: int = 7, progress: Callable[[str], object] = lambda _: None) -> Counter[str]:
-    """Break `count` files, all kinds in turn and every fault of each before any again; return how many ended how.
+def run(
+    count: int, *, kinds: tuple[Kind, ...] = KINDS, seed: int = 7, progress: Callable[[str], object] = lambda _: None
+) -> Counter[str]:
+    """Break `count` files, all `kinds` in turn and every fault of each before any again; return how many ended how.
 
     What went wrong is said by `progress`: file, fault, what happened.
     """
@@ -266,7 +268,7 @@ def run(count: int, *, seed: int = 7, progress: Callable[[str], object] = lambda
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as root:
         ready = []
-        for kind in KINDS:
+        for kind in kinds:
             folder = Path(tempfile.mkdtemp(dir=root))
             kind.prepare(folder)
             ready.append((kind, folder, kind.answer(folder / kind.name, Report())))

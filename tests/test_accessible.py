@@ -40,21 +40,23 @@ def test_no_link_on_any_page_leads_nowhere_and_nothing_comes_from_a_network(buil
     assert not list(broken(built))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOOKED_AT)
 @pytest.mark.parametrize("mode", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_on_a_page_keeps_anybody_out(address, chromium, width, mode):
-    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=mode)
+def test_nothing_on_a_page_keeps_anybody_out(address, chromium, name, mode):
+    context = chromium.new_context(color_scheme=mode)
     page, faults, outside = context.new_page(), [], []
     page.on("request", lambda request: outside.append(request.url) if not request.url.startswith(address) else None)
     page.on("pageerror", lambda why: faults.append(str(why)))
-    for name in LOOKED_AT:
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
         page.goto(f"{address}/{name}.html")
         page.eval_on_selector_all("details.results", "all => all.slice(0, 2).forEach(one => { one.open = true; })")
         for fault in axe_api.Axe().run(page).response["violations"]:
             if fault["impact"] in ("serious", "critical"):
-                faults += [f"{name}: {fault['id']}: {node['html'][:120]}" for node in fault["nodes"]]
+                faults += [f"{width}: {fault['id']}: {node['html'][:120]}" for node in fault["nodes"]]
         if page.evaluate("document.documentElement.scrollWidth") > width:
-            faults.append(f"{name} is wider than {width} pixels")
+            faults.append(f"wider than {width} pixels")
     context.close()
     assert not faults, "\n".join(faults[:40])
     assert not [url for url in outside if not url.startswith(("data:", "blob:"))]

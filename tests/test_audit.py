@@ -34,25 +34,25 @@ def test_a_session_ends_where_the_weather_jumps():
 @pytest.mark.parametrize(("confounded", "least", "most"), [(True, 0.9, 1.0), (False, 0.0, 0.75)])
 def test_the_weather_alone_names_substances_only_where_it_is_confounded(confounded, least, most):
     first, second = room(confounded=confounded), room(confounded=confounded, seed=1)
-    found = audit._first_row(first, second, ("Pressure",), 20, 0)["first row"]
-    assert least <= np.mean(found.measures["top1"]) <= most
+    result = audit._first_row(first, second, ("Pressure",), 20, 0)["first row"]
+    assert least <= np.mean(result.measures["top1"]) <= most
 
 
 def test_the_sample_is_audited_and_the_verdict_has_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path))
-    found = audit.run(trees=20)
-    climate = found["rows"][audit.CLIMATE]["first row"]["top1"]["value"]
-    moved = found["rows"][audit.ABSOLUTE]["other_session"]["top1"]["value"]
-    assert f"{climate:.0%}" in found["verdict"] and f"{moved:.0%}" in found["verdict"]
-    assert "session" in found["verdict"]
-    assert "Windows of another session" in published.text("audit", found)
+    result = audit.run(trees=20)
+    climate = result["rows"][audit.CLIMATE]["first row"]["top1"]["value"]
+    moved = result["rows"][audit.ABSOLUTE]["other_session"]["top1"]["value"]
+    assert f"{climate:.0%}" in result["verdict"] and f"{moved:.0%}" in result["verdict"]
+    assert "session" in result["verdict"]
+    assert "Windows of another session" in published.text("audit", result)
 
 
 def test_the_verdict_follows_the_numbers():
     flat = {"value": 0.1, "low": 0.0, "high": 0.2}
     first = {name: {"first row": {"top1": flat}} for name in (audit.CLIMATE, "six gas channels")}
     splits = {"windows": {"top1": {"value": 0.9}}, "other_session": {"top1": {"value": 0.85}}}
-    found = {"about": {"chance_level": 0.1}, "rows": first | dict.fromkeys((audit.ABSOLUTE, audit.STRICT), splits)}
-    assert "say little" in audit.verdict(found) and "survives" in audit.verdict(found)
+    result = {"about": {"chance_level": 0.1}, "rows": first | dict.fromkeys((audit.ABSOLUTE, audit.STRICT), splits)}
+    assert "say little" in audit.verdict(result) and "survives" in audit.verdict(result)
     del splits["other_session"]
-    assert "nothing is known about another day" in audit.verdict(found)
+    assert "nothing is known about another day" in audit.verdict(result)

@@ -114,6 +114,7 @@ def test_a_wrong_profile_is_refused_before_anything_runs(books):
         batch.run(profile="full", folder=books)
 
 
+@pytest.mark.slow
 def test_a_batch_runs_then_skips_then_runs_what_changed_and_what_follows(books):
     before = set(psutil.Process().children())  # a worker does other files, too
     assert statuses(batch.run(folder=books)) == ["done", "done"]
@@ -164,6 +165,7 @@ def test_a_notebook_reads_the_runs_that_its_code_names_and_the_results_read_all(
     assert plan.upstream(plan.find(books)) == needs
 
 
+@pytest.mark.slow
 def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):
     reading(books)
     good = (books / "01_first.ipynb").read_bytes()
@@ -187,6 +189,7 @@ def killing(folder, tmp_path, *, again):
     write(folder / "01_first.ipynb", FIRST, first, then, "print('alive')")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_middle_of_a_notebook_costs_that_notebook_a_second_run(books, tmp_path):
     killing(books, tmp_path, again=False)
     said = []
@@ -197,6 +200,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_notebook_costs_that_notebook
     assert until(lambda: not kernels(books))
 
 
+@pytest.mark.slow
 def test_a_notebook_that_kills_every_worker_is_named(books, tmp_path):
     killing(books, tmp_path, again=True)
     (result,) = batch.run(["1"], folder=books, workers=2)
@@ -204,6 +208,7 @@ def test_a_notebook_that_kills_every_worker_is_named(books, tmp_path):
     assert until(lambda: not kernels(books))
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_notebooks_that_run_side_by_side(books, tmp_path):
     for number in (1, 2):
         wait = f"import pathlib, time\npathlib.Path('{tmp_path}/{number}').touch()\ntime.sleep(60)"

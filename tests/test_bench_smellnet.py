@@ -33,10 +33,10 @@ def test_pooling_never_crosses_a_recording():
 def test_test_time_windows_average_near_ones_of_the_same_recording():
     windows = cut(table(2, 2, rows=275), Protocol(), stride=10)
     scores = windows.start[:, None] + 1000.0 * windows.recording[:, None]
-    found = bench.around(scores, windows)
+    result = bench.around(scores, windows)
     inner = (windows.start >= 20) & (windows.start <= windows.start.max() - 20)
-    assert np.allclose(found[inner], scores[inner])
-    assert np.allclose(found[windows.start == 0] - scores[windows.start == 0], 10)  # of 0, 10 and 20
+    assert np.allclose(result[inner], scores[inner])
+    assert np.allclose(result[windows.start == 0] - scores[windows.start == 0], 10)  # of 0, 10 and 20
 
 
 def test_calibration_leaves_a_recording_more_out_of_the_lesser_fit(monkeypatch):
@@ -120,8 +120,8 @@ def test_the_command_measures_the_sample_and_keeps_other_models(tmp_path):
         )
         assert done.exit_code == 0, done.output
         assert "Top-1" in done.output and model in done.output
-    found = json.loads(out.read_text())
-    assert set(found["rows"]) == {"lda", "extratrees-lda"}
-    assert found["about"]["substances"] == 14
-    assert set(found["about"]["faults"]) >= {"notes", "recordings_too_short", "substances_missing_from_a_split"}
-    assert "other_session" in found["rows"]["lda"]
+    result = json.loads(out.read_text())
+    assert set(result["rows"]) == {"lda", "extratrees-lda"}
+    assert result["about"]["substances"] == 14
+    assert set(result["about"]["faults"]) >= {"notes", "recordings_too_short", "substances_missing_from_a_split"}
+    assert "other_session" in result["rows"]["lda"]

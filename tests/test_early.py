@@ -21,8 +21,8 @@ def recordings(count=40, answers=20, classes=4, sharp=0.25, seed=0):
 
 def test_a_decision_is_the_first_answer_that_is_sure_and_is_never_taken_back():
     sums = np.log([[0.6, 0.4], [0.05, 0.95], [0.9, 0.1], [0.5, 0.5], [0.5, 0.5], [0.5, 0.5]])
-    found = early.Sniffed(sums, np.zeros(6, int), np.repeat([0, 1], 3), np.tile([125, 130, 135], 2))
-    when, good = early.decided(found, 1.0, np.log(9) - 1e-9)
+    sniffed = early.Sniffed(sums, np.zeros(6, int), np.repeat([0, 1], 3), np.tile([125, 130, 135], 2))
+    when, good = early.decided(sniffed, 1.0, np.log(9) - 1e-9)
     assert when.tolist() == [130, np.inf] and good.tolist() == [False, False]
 
 
@@ -37,11 +37,11 @@ def test_the_threshold_is_the_least_whose_decisions_are_right_often_enough():
 
 
 def test_more_seconds_decide_more_recordings_and_what_is_undecided_has_no_median():
-    found = recordings(60, answers=80)
-    row = early.outcomes(found, 1.0, 4.0)
+    sniffed = recordings(60, answers=80)
+    row = early.outcomes(sniffed, 1.0, 4.0)
     shares = [np.mean(row[f"{second} s"].measures["decided"]) for second in range(125, 501, 5)]
     assert shares == sorted(shares) and shares[-1] > shares[0]
-    nothing = early.outcomes(found, 1.0, 1e9)
+    nothing = early.outcomes(sniffed, 1.0, 1e9)
     assert nothing["decision"].extra["median seconds to a decision"] is None and not nothing["500 s"].extra
 
 
@@ -56,6 +56,6 @@ def test_the_bench_measures_the_shipped_weights_on_the_sample(tmp_path, monkeypa
     out = tmp_path / "early.json"
     done = CliRunner().invoke(cli, ["bench", "early", "--model", "odour", "--folds", "1", "--json", str(out)])
     assert done.exit_code == 0, done.output
-    found = json.loads(out.read_text())
-    row = found["rows"]["odour, same session"]
+    result = json.loads(out.read_text())
+    row = result["rows"]["odour, same session"]
     assert {"weight", "threshold"} <= set(row["decision"]) and "forced" in row[f"{early.SECONDS[0]} s"]

@@ -31,11 +31,11 @@ def test_published_cases_are_means_over_their_runs(monkeypatch):
 
     scores = ablations.STUDIES["smellnet"]["technique"].scores
     monkeypatch.setattr(sweep, "run", run)
-    found = ablations.run(system="smellnet", seeds=3)["rows"]
-    assert {name.split("/")[0] for name in found} == {"technique", "sensors", "tricks", "sessions"}
-    assert sum(name.startswith("sensors/") for name in found) == 7
-    one = found["technique/cross-entropy"]["test"]
+    result = ablations.run(system="smellnet", seeds=3)["rows"]
+    assert {name.split("/")[0] for name in result} == {"technique", "sensors", "tricks", "sessions"}
+    assert sum(name.startswith("sensors/") for name in result) == 7
+    one = result["technique/cross-entropy"]["test"]
     assert one["accuracy"]["value"] == pytest.approx(0.2)
     assert one["accuracy"]["low"] < 0.2 < one["accuracy"]["high"]
     assert one["by_seed"]["accuracy"] == [0.1, 0.2, 0.3]
-    assert found["technique/+ focal gamma 1"]["test"]["difference"]["accuracy"]["value"] == 0
+    assert result["technique/+ focal gamma 1"]["test"]["difference"]["accuracy"]["value"] == 0

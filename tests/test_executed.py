@@ -49,6 +49,7 @@ def test_there_is_another_parameter_for_every_notebook():
     assert list(CHANGED) == [path.name[:2] for path in sorted(batch.FOLDER.glob("*.ipynb"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_notebook_runs_with_another_parameter_and_its_answers_hold(number, runs):
     (result,) = batch.run([number], given=CHANGED[number])
@@ -56,6 +57,7 @@ def test_a_notebook_runs_with_another_parameter_and_its_answers_hold(number, run
     assert next(runs.glob("*/*.svg")).exists() and next(runs.glob("*/*.pdf")).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_notebook_gives_every_output_again(number, runs):
     (result,) = batch.run([number])

@@ -46,12 +46,12 @@ def test_cases_share_an_encoder_and_the_first_is_blinded_in_testing(tmp_path, mo
     monkeypatch.setattr(ablations.sweep.cluster, "workers", lambda *_, count: ThreadPoolExecutor(1))
     monkeypatch.setattr(ablations, "MODALITIES", ("position",))
     old = {"about": {}, "rows": {f"{ablations.TOGETHER}/gone": {}, "Loss/x": {"seeds": []}}}
-    found = ablations.run(system="gcode", only=list(plans), seeds=1, fixed={"epochs": "1"}, earlier=old)
-    assert list(found["rows"]) == [
+    result = ablations.run(system="gcode", only=list(plans), seeds=1, fixed={"epochs": "1"}, earlier=old)
+    assert list(result["rows"]) == [
         "Loss/x",
         f"{ablations.AGAIN}/everything",
         f"{ablations.ZEROED}/nothing",
         f"{ablations.ZEROED}/position",
         f"{ablations.TOGETHER}/frozen",
     ]
-    assert 0 <= found["rows"][f"{ablations.ZEROED}/position"]["test"]["TF"]["value"] <= 1
+    assert 0 <= result["rows"][f"{ablations.ZEROED}/position"]["test"]["TF"]["value"] <= 1

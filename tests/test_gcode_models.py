@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from smellkit import checkpoint, cli, paths, runs
 from smellkit.errors import OptionError, WeightsError
-from smellkit.gcode import data, export, predict, recordings, tokens
+from smellkit.gcode import data, predict, recordings, tokens
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CHANNELS, CONTINUOUS, POSITION_COLUMNS
 from smellkit.gcode.tokens import EOS, SIZES, Grammar
@@ -332,7 +332,7 @@ def test_weights_of_something_else_are_refused(packed, tmp_path):
 @pytest.mark.slow
 def test_onnx_says_what_torch_says(packed, tmp_path):
     pytest.importorskip("onnxscript")
-    assert "agrees with torch on 30 windows" in export.gcode(packed, out=tmp_path / "gcode.onnx")
+    assert "agrees with torch on 30 windows" in predict.onnx(packed, out=tmp_path / "gcode.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["gcode.onnx"]
 
 

@@ -124,3 +124,10 @@ def test_no_imports_go_in_a_circle():
         for name in ready:
             del waiting[name]
     assert not waiting, f"among {sorted(waiting)}"
+
+
+def test_a_variable_is_called_after_what_it_holds():
+    """Not `found`, and not `told`: everything is that."""
+    for path in FILES.values():
+        names = {getattr(node, "id", getattr(node, "arg", "")) for node in ast.walk(ast.parse(path.read_text("utf-8")))}
+        assert not names & {"found", "told"}, path

@@ -45,6 +45,7 @@ def learnt(folder, tmp_path_factory):
     return mine, protocol, windows, fold, trial, place
 
 
+@pytest.mark.slow
 def test_no_recording_is_scored_by_a_fit_that_saw_it(learnt):
     mine, protocol, windows, fold, trial, _ = learnt
     for number in np.unique(windows.recording):
@@ -55,6 +56,7 @@ def test_no_recording_is_scored_by_a_fit_that_saw_it(learnt):
     assert len(set(zip(session, names, strict=True))) == 2
 
 
+@pytest.mark.slow
 def test_two_noses_are_learnt_at_the_same_time(learnt, own_folders):
     """Side by side in one folder of runs: neither refuses the other, and neither leaves a run behind."""
     windows = learnt[2]

@@ -105,14 +105,16 @@ def test_a_file_is_done_by_one_worker_and_what_measures_seconds_takes_turns(tmp_
     body = "import os, pytest\n@pytest.mark.parametrize('n', range(9))\ndef test_it(n):\n"
     body += "    with open('said', 'a') as file:\n"
     body += "        file.write(f\"{__name__} {os.environ['PYTEST_XDIST_WORKER']} {os.nice(0)}\\n\")\n"
-    for name in ("device_a", "device_b", "c", "d"):
+    for name in ("device_a", "device_b", "c", "d", "e"):
         (tmp_path / f"test_{name}.py").write_text(body)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    addresses = os.pathsep.join([str(paths.HOME / "tests"), str(paths.HOME)])
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--no-loadscope-reorder", "-p", "conftest", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env=clean | {"PYTHONPATH": addresses}, capture_output=True, text=True)
+    found = os.pathsep.join([str(paths.HOME / "tests"), str(paths.HOME)])
+    alone = {"PYTHONPATH": found, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-n", "3", "--no-loadscope-reorder", "-p", "conftest"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, env=clean | alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     said = {tuple(line.split()) for line in (tmp_path / "said").read_text().splitlines()}
     worker, nice = ({row[0]: row[i] for row in said} for i in (1, 2))
-    assert len(said) == 4 and worker["test_device_a"] == worker["test_device_b"]
+    assert len(said) == 5 and worker["test_device_a"] == worker["test_device_b"]
+    assert worker["test_device_a"] not in [worker[f"test_{name}"] for name in "cde"]
     assert int(nice["test_c"]) >= 10 and int(nice["test_device_a"]) == os.nice(0)

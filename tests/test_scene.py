@@ -7,10 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from smellkit.errors import DataError, OptionError, SmellkitError, WeightsError
-from smellkit.odour.scene_encoder import LightScene, SceneEncoder, in_batches, load_scene_encoder
+from smellkit.odour.scene_encoder import (
+    TEXTS,
+    TOKENS,
+    CompactScene,
+    LightScene,
+    SceneEncoder,
+    in_batches,
+    installed,
+    load_scene_encoder,
+    verified,
+)
 
 WORDS = [
     "[UNK]",
@@ -226,6 +237,21 @@ def test_other_folders_and_names_are_refused_with_a_hint(tmp_path):
         load_scene_encoder(str(tmp_path / "nowhere"))
     with pytest.raises(OptionError, match="pinned revision"):
         load_scene_encoder("Qwen/Qwen3-VL-2B-Instruct")
+
+
+@pytest.mark.skipif(not installed(), reason="pip install 'smellkit[senses]'")
+def test_a_text_means_what_transformers_says_that_it_means():
+    transformers = pytest.importorskip("transformers")
+    folder = verified(*TEXTS).parent
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True).eval()
+    lines = ["Green.", "a clove, sulphurous and pungent", "crème brûlée 🍮", "so long that its end is left out " * 60]
+    batch = tokenizer(lines, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
+    with torch.inference_mode():
+        states, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+    mean = ((states * mask).sum(1) / mask.sum(1)).numpy()
+    expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(CompactScene().embed_texts(lines), expected, atol=1e-5)
 
 
 def test_the_interface_needs_both_senses():

@@ -110,7 +110,7 @@ def test_a_notebook_shows_code_and_figures_and_hides_what_it_should(home):
     assert "<title>What is seen? – smellkit</title>" in body
     assert "In one sentence" in body and "<svg" in body and "seen" in body
     assert "secret" not in body and "label: a" not in body
-    assert '<details class="code" open=""><summary>Code</summary>' in body
+    assert '<details class="code" open><summary>Code</summary>' in body
 
 
 def test_quarto_gets_no_html_that_loads_scripts_and_headings_that_it_can_list(home):

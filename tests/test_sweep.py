@@ -44,6 +44,7 @@ def own_runs(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_case_and_seed_once_and_goes_on_where_it_stopped(own_runs, monkeypatch):
     fixed = {"epochs": 8, "learning_rate": 0.05, "batch": 16}
     plan = sweep.Sweep("removal", task="line", seeds=[1, 2], fixed=fixed, leave_one_out={"channels": ["a", "b", "c"]})

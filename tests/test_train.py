@@ -224,6 +224,7 @@ def together(tmp_path_factory):
     return {name: runs.Run(name, folder / name) for name in ("odd", "even")}, done
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_and_the_first_alone_writes_and_shows(together):
     two, said = together[0]["even"], together[1]
     assert said.returncode == 0, said.stderr[-2000:]

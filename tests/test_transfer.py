@@ -15,11 +15,11 @@ from smellkit.study.odour import sessions, systems
 
 def sat_twice():
     """Recordings of which the last of each substance is from another session: half as strong, and lower."""
-    found = table(3, 4).assign(Pressure=1000.0, Humidity=40.0)
-    later = found["file"].str.endswith(".3.csv")
-    found.loc[later, "Pressure"] += 5
-    found.loc[later, list(GAS)] = 150 + 0.5 * (found.loc[later, list(GAS)] - 300)
-    return found
+    result = table(3, 4).assign(Pressure=1000.0, Humidity=40.0)
+    later = result["file"].str.endswith(".3.csv")
+    result.loc[later, "Pressure"] += 5
+    result.loc[later, list(GAS)] = 150 + 0.5 * (result.loc[later, list(GAS)] - 300)
+    return result
 
 
 def test_movements_are_those_between_sessions():
@@ -40,9 +40,9 @@ def test_a_day_moves_all_its_recordings_alike_and_stays_in_range():
     assert not there.equals(back) and sessions.another_day(sat_twice(), 0 * moved)[list(GAS)].equals(
         sat_twice()[list(GAS)].round().astype(np.float32)
     )
-    for found in (there, back, sessions.another_day(sat_twice(), 9 + 0 * moved)):
-        assert found[list(GAS)].min().min() >= 0 and found[list(GAS[:4])].max().max() <= 1023
-        assert (found["substance"] == sat_twice()["substance"]).all()
+    for result in (there, back, sessions.another_day(sat_twice(), 9 + 0 * moved)):
+        assert result[list(GAS)].min().min() >= 0 and result[list(GAS[:4])].max().max() <= 1023
+        assert (result["substance"] == sat_twice()["substance"]).all()
 
 
 def test_a_window_is_learnt_as_it_was_recorded_and_on_days_of_its_own():
@@ -86,8 +86,8 @@ def test_the_chosen_method_is_the_best_on_simulated_days_whatever_other_sessions
         one = {"top1": {"value": value, "low": 0, "high": 1}, "top5": {"value": 1.0}}
         return {"simulated": one, "other_session": {"top1": {"value": away}}}
 
-    found = {"rebuilt": scored(0.5, 0.1), "level-free": scored(0.4, 0.9)}
-    assert sessions.chosen(found) == "rebuilt"
+    result = {"rebuilt": scored(0.5, 0.1), "level-free": scored(0.4, 0.9)}
+    assert sessions.chosen(result) == "rebuilt"
 
 
 def test_an_unknown_method_is_refused():
@@ -109,6 +109,6 @@ def test_the_command_scores_the_sample_and_keeps_other_methods(tmp_path, monkeyp
         command = ["bench", "smellnet-sessions", "--method", name, "--folds", "2", "--json", str(out)]
         done = CliRunner().invoke(cli, command)
         assert done.exit_code == 0, done.output
-    found = json.loads(out.read_text())
-    assert set(found["rows"]) == {"level-free", "conductance"} >= {found["chosen"]}
-    assert {"simulated", "as recorded"} <= set(found["rows"]["conductance"]) - {"other_session"}
+    result = json.loads(out.read_text())
+    assert set(result["rows"]) == {"level-free", "conductance"} >= {result["chosen"]}
+    assert {"simulated", "as recorded"} <= set(result["rows"]["conductance"]) - {"other_session"}

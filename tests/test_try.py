@@ -83,6 +83,7 @@ def asked(page, path, kind, *, early=True):
     return page.evaluate(page_answer, [path.read_text(), kind, early])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sample", "odour", "odour-same-session"])
 def test_the_page_gives_the_answers_of_python(page, kind):
     files = REAL if REAL.is_dir() and kind != "sample" else SAMPLE

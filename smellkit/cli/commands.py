@@ -31,7 +31,7 @@ PREDICTORS = {  # weights -> function(folder, *, weights, out, **options) -> wha
 
 EXPORTERS = {  # weights -> function(weights, *, out) -> what happened
     "odour": "smellkit.odour.export:odour",
-    "gcode": "smellkit.gcode.export:gcode",
+    "gcode": "smellkit.gcode.predict:onnx",
     "plume": "smellkit.plume.predict:onnx",
 }
 

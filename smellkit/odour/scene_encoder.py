@@ -177,7 +177,7 @@ def _picture_statistics(picture: Image, *, side: int = 96) -> Array:
 
 def installed() -> bool:
     """Whether both packages, and what reads texts, are there."""
-    return all(importlib.util.find_spec(name) is not None for name in (PICTURES[0], TEXTS[0], "transformers"))
+    return all(importlib.util.find_spec(name) is not None for name in (PICTURES[0], TEXTS[0], "tokenizers"))
 
 
 class CompactScene(SceneEncoder):
@@ -200,15 +200,15 @@ class CompactScene(SceneEncoder):
         return torch.load(verified(*PICTURES), map_location="cpu", weights_only=True)
 
     @functools.cached_property
-    def _reader(self) -> tuple[Any, Any]:
-        from transformers import AutoTokenizer, BertModel
-        from transformers.utils import logging as chatter
+    def _reading(self) -> tuple[Any, dict[str, Tensor]]:
+        from safetensors.torch import load_file
+        from tokenizers import Tokenizer
 
-        chatter.set_verbosity_error()
-        chatter.disable_progress_bar()
-        folder = verified(*TEXTS).parent
-        model = BertModel.from_pretrained(folder, use_safetensors=True, add_pooling_layer=False, local_files_only=True)
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True), model.eval()
+        file = verified(*TEXTS)
+        tokenizer = Tokenizer.from_file(str(file.with_name("tokenizer.json")))
+        tokenizer.enable_truncation(TOKENS)
+        tokenizer.enable_padding()
+        return tokenizer, load_file(file)
 
     @torch.inference_mode()
     def embed_pictures(self, pictures: list[Image]) -> Array:
@@ -216,10 +216,11 @@ class CompactScene(SceneEncoder):
 
     @torch.inference_mode()
     def embed_texts(self, texts: list[str]) -> Array:
-        tokenizer, model = self._reader
-        batch = tokenizer(texts, padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
-        states = model(**batch).last_hidden_state  # (n, tokens, 384)
-        weight = batch["attention_mask"].unsqueeze(-1).float()  # (n, tokens, 1): the padding does not count
+        tokenizer, weights = self._reading
+        read = tokenizer.encode_batch(texts)
+        ids, mask = (torch.tensor([getattr(one, name) for one in read]) for name in ("ids", "attention_mask"))
+        states = minilm(weights, ids, mask)
+        weight = mask.unsqueeze(-1).float()  # (n, tokens, 1): the padding does not count
         return F.normalize((states * weight).sum(1) / weight.sum(1), dim=1).numpy()
 
 
@@ -277,6 +278,31 @@ def efficientnet_lite0(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         x = x + y if x.shape == y.shape else y
     x = F.relu6(layer(x, "_conv_head", "_bn1")).mean(dim=(2, 3))  # (n, 1280, 7, 7) -> (n, 1280)
     return F.linear(x, weights["_fc.weight"], weights["_fc.bias"])
+
+
+def minilm(weights: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> Tensor:
+    """Words (n, tokens), and 0 in `mask` (n, tokens) where is none, to what each means, (n, tokens, 384): BERT."""
+
+    def dense(x: Tensor, name: str) -> Tensor:
+        return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], eps=1e-12)
+
+    words, places, kinds = (
+        weights[f"embeddings.{name}_embeddings.weight"] for name in ("word", "position", "token_type")
+    )
+    x = norm(words[ids] + places[: ids.shape[1]] + kinds[0], "embeddings.LayerNorm")
+    for layer in (f"encoder.layer.{number}" for number in range(6)):
+        q, k, v = (  # (n, 12 heads, tokens, 32)
+            dense(x, f"{layer}.attention.self.{part}").unflatten(-1, (12, -1)).transpose(1, 2)
+            for part in ("query", "key", "value")
+        )
+        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None].bool()).transpose(1, 2).flatten(2)
+        x = norm(x + dense(heard, f"{layer}.attention.output.dense"), f"{layer}.attention.output.LayerNorm")
+        wide = F.gelu(dense(x, f"{layer}.intermediate.dense"))  # (n, tokens, 1536)
+        x = norm(x + dense(wide, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
+    return x
 
 
 class QwenScene(SceneEncoder):

@@ -140,12 +140,12 @@ def tidy(rows: Mapping[str, Any], title: str = "") -> pd.DataFrame:
         for split, figures in splits(row).items() if name.startswith(begins) else ():
             for measure, (mean, low, high) in intervals(figures).items():
                 off, least, most = intervals(figures.get("difference", {})).get(measure, (0.0, None, None))
-                told = measure if split == "test" else f"{split}.{measure}"
+                named = measure if split == "test" else f"{split}.{measure}"
                 clear = None not in (least, most) and not least <= 0 <= most  # type: ignore[operator]
-                table.append([name.removeprefix(begins), told, mean, low, high, off, least, most, clear, row["seeds"]])
+                table.append([name.removeprefix(begins), named, mean, low, high, off, least, most, clear, row["seeds"]])
     numbers = ["mean", "low", "high", "difference", "difference_low", "difference_high"]
-    found = pd.DataFrame(table, columns=["case", "score", *numbers, "apart", "seeds"])
-    return found.astype(dict.fromkeys(numbers, float)).assign(seeds=found["seeds"].map(len))
+    effects = pd.DataFrame(table, columns=["case", "score", *numbers, "apart", "seeds"])
+    return effects.astype(dict.fromkeys(numbers, float)).assign(seeds=effects["seeds"].map(len))
 
 
 def says(table: pd.DataFrame) -> str:
@@ -156,8 +156,8 @@ def says(table: pd.DataFrame) -> str:
         return ""
     off = 100 * others["difference"]
     apart = [f"{case} ({off[case]:+.1f})" for case in others.index[others["apart"]]]
-    told = [f"Against {first!r}, points: {'; '.join(apart)}."] if apart else []
+    sentences = [f"Against {first!r}, points: {'; '.join(apart)}."] if apart else []
     if (alike := off[~others["apart"]].abs()).size:
         reach = f"differences of up to {alike.max():.1f} points"
-        told.append(f"Noise, within {rows['seeds'].iloc[0]} seeds: {'; '.join(alike.index)} ({reach}).")
-    return " ".join(told)
+        sentences.append(f"Noise, within {rows['seeds'].iloc[0]} seeds: {'; '.join(alike.index)} ({reach}).")
+    return " ".join(sentences)

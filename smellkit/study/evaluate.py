@@ -119,9 +119,9 @@ def evaluate(
         facts: dict[str, Any] = {"seeds": chosen[name], "seconds": round((time.monotonic() - began) / len(fits), 1)}
         facts |= {"revision": runs.revision()} | ({"settings": how[name]} if how.get(name) else {})
         rows[name] = measured(fits, first() if against in models and name != against else ()) | facts
-        told = [f"{split} {percent(next(iter(one.values())), times=times)}"
+        shown = [f"{split} {percent(next(iter(one.values())), times=times)}"
                 for split, one in splits(rows[name]).items() if one["by_seed"]]  # fmt: skip
-        progress(f"{name}: {', '.join(told)}   ({facts['seconds']:.0f} s)")
+        progress(f"{name}: {', '.join(shown)}   ({facts['seconds']:.0f} s)")
     return {"about": content, "stamp": runs.stamp(), "rows": rows}
 
 

@@ -88,11 +88,11 @@ def table(page: str, file: Path = FILE) -> str:
         own = [look for look in looks if look["system"] == system and test in look["figures"]]
         shipped = [look for look in own if look["weights"]]
         last = (shipped or own)[-1]
-        told = (
+        text = (
             ", ".join(f"{name.replace('_', ' ')} {percent(one)}" for name, one in last["figures"][test].items()) or "–"
         )
         whose = f"{'shipped weights' if shipped else 'a fit'}, {last['date']}"
-        rows.append(f"| {system}: {test} | {len(own)} | {len(shipped)} | {told} | {whose} |")
+        rows.append(f"| {system}: {test} | {len(own)} | {len(shipped)} | {text} | {whose} |")
     return "\n".join(rows)
 
 

@@ -134,12 +134,12 @@ def gcode(folder: Path) -> Iterator[tuple[str, Row]]:
     """A line of G-code of a window, free-running: ONNX Runtime, torch, and the published two stages (untrained)."""
     import torch
 
-    from smellkit.gcode import export, predict
+    from smellkit.gcode import predict
     from smellkit.study.gcode.two_stage import MachineEncoder, SensorDecoder
 
-    export.gcode(paths.weights() / "gcode", out=folder / "gcode.onnx")
+    predict.onnx(paths.weights() / "gcode", out=folder / "gcode.onnx")
     predictor, model = predict.load(paths.weights() / "gcode"), session(folder / "gcode.onnx")
-    eager, rows = export.RawWindow(predictor).eval(), export._example(predictor, np.random.default_rng(1))
+    eager, rows = predict.RawWindow(predictor).eval(), predict.example(predictor, np.random.default_rng(1))
     encoder = MachineEncoder(predictor.scaling).eval()
     decoder = SensorDecoder(memory=encoder.width, width=192, layers=4, dropout=0.0).eval()
 

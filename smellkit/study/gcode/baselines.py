@@ -45,7 +45,7 @@ def tokens_of(
     probability = trees(prepared, mask=mask)
     of_program = np.zeros((program.max() + 1, len(lines)), bool)
     of_program[program[train], np.searchsorted(lines, line)] = True
-    named, told = (
+    named, by_program = (
         train[first[p.argmax(axis=1)]] for p in (probability, (probability + 1e-9) * of_program[program[test]])
     )
     return {
@@ -56,7 +56,7 @@ def tokens_of(
         BY_LENGTH: (None, clock(machine, train, test, target, program[train[_as_long(machine, train, test)]]), None),
         "1-NN on position": (None, target[near], near),
         "trees on lines": (None, target[named], named),
-        "trees on lines + true program": (None, target[told], told),
+        "trees on lines + true program": (None, target[by_program], by_program),
     }
 
 

@@ -85,7 +85,7 @@ def run(
     table, how = load(data).labelled().windows, {"protocol": protocol, "folds": numbers}
     about = {"windows": len(table), "recordings": table["recording"].nunique()}
     name = f"{protocol}{some}: {system}, {channel_set}{CONTEXTS[context]}"
-    told = {**how, "system": system, "channels": channel_set, "context": context, "table": SHOWN, **training}
+    facts = {**how, "system": system, "channels": channel_set, "context": context, "table": SHOWN, **training}
     beside = cache(partial(_beside, data, protocol, numbers, channel_set))
     seen = {"": "no sensor", "position": TRAINED_ON.get(channel_set, channel_set), "channels": channel_set}
     names = {f"{protocol}{some}: {one} ({seen[what]})": one for one, what in baselines.SEES.items()}
@@ -93,7 +93,7 @@ def run(
     fits: dict[str, Fit] = {name: partial(_scored, data, numbers, context, asked, training)}
     fits |= {row: lambda _, one=one: {"test": beside()[one]} for row, one in names.items()}  # type: ignore[misc]
     repeated = {name: seeds, **dict.fromkeys(names, [0])}
-    settings = {name: told, **tables}
+    settings = {name: facts, **tables}
     result = evaluate(fits, seeds=repeated, about=about, settings=settings, earlier=earlier, progress=progress)
     return result | {"rows": dict(sorted(result["rows"].items()))}
 
@@ -105,8 +105,8 @@ def _scored(
     fits = [trained(data, **asked, fold=fold, seed=seed, **training) for fold in folds]
     last = fits[-1][0].scores.get("test", {})
     heads = {name: last[name] for name in HEADS if name in last}  # of the published decoder, teacher-forced
-    found = decoded(fits, mask=channel_mask(asked["channel_set"]), context=context)
-    return outcomes(found, unseen=asked["protocol"] == "X", **({"heads": heads} if heads else {}))
+    fits_decoded = decoded(fits, mask=channel_mask(asked["channel_set"]), context=context)
+    return outcomes(fits_decoded, unseen=asked["protocol"] == "X", **({"heads": heads} if heads else {}))
 
 
 def _beside(data: str, protocol: str, folds: Sequence[int], channel_set: str) -> dict[str, Outcome]:
@@ -230,11 +230,11 @@ def outcomes(given: Decoded, *, unseen: bool = False, **extra: Any) -> dict[str,
     measures |= {named: best == truth, f"{named}_f1": lambda rows: macro_f1(best[rows], truth[rows])}
     right = (whole == truth)[table["recording"].drop_duplicates().index]
     size = lambda rows: {"windows": len(rows), "recordings": rows["recording"].nunique()}  # noqa: E731
-    told = size(table) | {f"{named}_by_recording": float(right.mean()), **extra}
+    extras = size(table) | {f"{named}_by_recording": float(right.mean()), **extra}
     every = Outcome(table["group"].to_numpy(), few | {named: best == truth})
     own = {operation: replace(every.of(rows), extra=size(table.iloc[rows])) for operation, rows in
            table.groupby("operation").indices.items()}  # fmt: skip
-    return {"test": Outcome(every.groups, measures, told), **own}
+    return {"test": Outcome(every.groups, measures, extras), **own}
 
 
 def shipped(folder: str) -> dict[str, Outcome]:

@@ -103,8 +103,8 @@ def submit(file, name, by, link, out):
 
     scored = splits(leaderboard.submit(file, name=name, by=by, link=link, out=out or leaderboard.FILE))
     for split, figures in scored.items():
-        told = ", ".join(f"{key} {percent(value)}" for key, value in intervals(figures).items())
-        click.echo(f"{split.replace('_', ' ')}: {told}")
+        listed = ", ".join(f"{key} {percent(value)}" for key, value in intervals(figures).items())
+        click.echo(f"{split.replace('_', ' ')}: {listed}")
     if "other_session, recording" not in scored:
         click.echo("Not answered: another session (base/online_spices). The official split shares its sessions.")
 

@@ -59,11 +59,12 @@ def sniffed(
     return Sniffed(sums, windows.target, windows.recording, windows.start + protocol.span)
 
 
-def decided(found: Sniffed, weight: float, threshold: float) -> tuple[NDArray, NDArray]:
+def decided(sniffed: Sniffed, weight: float, threshold: float) -> tuple[NDArray, NDArray]:
     """Of each recording, when its odds first pass the threshold (infinity: never), and whether it is right then."""
-    answers = pd.DataFrame({"when": found.seconds.astype(float), "good": found.right()})
-    first = answers[found.lead(weight) >= threshold].groupby(found.recording[found.lead(weight) >= threshold]).first()
-    every = first.reindex(np.unique(found.recording))
+    answers = pd.DataFrame({"when": sniffed.seconds.astype(float), "good": sniffed.right()})
+    sure = sniffed.lead(weight) >= threshold
+    first = answers[sure].groupby(sniffed.recording[sure]).first()
+    every = first.reindex(np.unique(sniffed.recording))
     return every["when"].fillna(np.inf).to_numpy(), every["good"].eq(True).to_numpy()
 
 
@@ -82,18 +83,18 @@ def learn(held: Sniffed) -> tuple[float, float]:
     return weight, best[1]
 
 
-def outcomes(found: Sniffed, weight: float, threshold: float) -> dict[str, Outcome]:
+def outcomes(sniffed: Sniffed, weight: float, threshold: float) -> dict[str, Outcome]:
     """By second: the share named rightly if it had to be then, the share decided until then, and of these the right.
 
     And the "decision", without a measure: the median second, none where fewer than half are ever decided.
     """
-    when, good = decided(found, weight, threshold)
+    when, good = decided(sniffed, weight, threshold)
     every, median = np.arange(len(when)), float(np.median(when))
-    told = {"median seconds to a decision": median if np.isfinite(median) else None, "recordings": len(when)}
-    splits = {"decision": Outcome(every, {}, told | {"weight": weight, "threshold": threshold})}
+    facts = {"median seconds to a decision": median if np.isfinite(median) else None, "recordings": len(when)}
+    splits = {"decision": Outcome(every, {}, facts | {"weight": weight, "threshold": threshold})}
     for second in range(SECONDS[0], SECONDS[-1] + 1, EVERY):
-        until, done = found.seconds <= second, when <= second
-        forced = found.right()[until].groupby(found.recording[until]).last().to_numpy(float)
+        until, done = sniffed.seconds <= second, when <= second
+        forced = sniffed.right()[until].groupby(sniffed.recording[until]).last().to_numpy(float)
         right = summarise([Outcome(every[done], {"right": good[done]})])["right"] if done.any() else None
         extra = {"right of decided": right._asdict()} if right else {}  # of fewer units than what is beside
         splits[f"{second} s"] = Outcome(every, {"forced": forced, "decided": done}, extra)

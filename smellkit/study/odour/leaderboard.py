@@ -54,12 +54,12 @@ def score(file: Path) -> dict[str, Outcome]:
 def submit(file: Path, *, name: str, by: str, link: str = "", out: Path = FILE) -> dict[str, Any]:
     """Score `file` and put it under `name` into the JSON of the leaderboard; return its row."""
     scored, before = score(file), evaluate.earlier(out)
-    told = {"by": by, "link": link, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
-    told["date"] = datetime.date.today().isoformat()
+    settings = {"by": by, "link": link, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}
+    settings["date"] = datetime.date.today().isoformat()
     if name in (rows := before.get("rows", {})) and rows[name]["settings"]["by"] != by:
         hint = "take another --name"
         raise DataError(f"{name!r} stands there already, by {rows[name]['settings']['by']}", hint=hint)
-    asked: dict[str, Any] = {"about": {}, "settings": {name: told}, "earlier": before}
+    asked: dict[str, Any] = {"about": {}, "settings": {name: settings}, "earlier": before}
     result = evaluate.evaluate({name: lambda _: scored}, seeds=[0], **asked)
     evaluate.publish(out, result, command="smellkit submit FILE.csv --name NAME --by WHO")
     return result["rows"][name]

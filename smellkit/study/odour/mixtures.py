@@ -203,12 +203,12 @@ def networks(folder: Path) -> dict[str, Fit]:
         name, trained = f"bench-mixture/{stage}-{seed}", f"bench-mixture/encoder-{seed}"
         options: dict[str, Any] = {"data": str(folder), "stage": stage}
         options["encoder"] = "" if stage in ("encoder", "joint") else trained
-        found = train.fit(task(**options), replace(SETTINGS, seed=seed), name=name, params=options).scores
-        beside = {"parameters": found["parameters"]}
+        scores = train.fit(task(**options), replace(SETTINGS, seed=seed), name=name, params=options).scores
+        beside = {"parameters": scores["parameters"]}
         if options["encoder"]:
             before, after = (checkpoint.fingerprint(load_encoder(run)) for run in (trained, name))
             beside["encoder unchanged"] = before == after
-        return {split: of_fit(found[split], **beside) for split in ("valid", "test") if split in found}
+        return {split: of_fit(scores[split], **beside) for split in ("valid", "test") if split in scores}
 
     return {stage: functools.partial(fit, stage) for stage in STAGES}
 

@@ -50,8 +50,8 @@ def audit(
 
     {"first_row": {input: interval}, "chance", "verdict"}; forests on the first row of each recording.
     """
-    found = first_row(own, windows, fold, seed=seed)
-    shown = {name: summarise([outcome])["accuracy"] for name, outcome in found.items()}
+    outcomes = first_row(own, windows, fold, seed=seed)
+    shown = {name: summarise([outcome])["accuracy"] for name, outcome in outcomes.items()}
     best, chance = trial.accuracy(trial.kept).value, trial.accuracy("null").value
     result = {"first_row": {name: value._asdict() for name, value in shown.items()}, "chance": chance}
     return result | {"verdict": verdict(shown, chance=chance, best=best)}

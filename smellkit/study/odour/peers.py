@@ -47,8 +47,8 @@ def run(
         with tempfile.TemporaryDirectory() as scratch:
             mine = SETS[name](Path(data), Path(scratch))
         size = {"recordings": len(mine.files), "classes": int(mine.table["substance"].nunique())}
-        found = compare(mine, seed=seed)
-        rows: dict[str, Fit] = {f"{name}/{way}": lambda _, one=one: {"recordings": one} for way, one in found.items()}  # type: ignore[misc]
+        ways = compare(mine, seed=seed)
+        rows: dict[str, Fit] = {f"{name}/{way}": lambda _, one=one: {"recordings": one} for way, one in ways.items()}  # type: ignore[misc]
         asked: dict[str, Any] = {"about": {}, "settings": dict.fromkeys(rows, size), "earlier": result}
         result = evaluate(rows, seeds=[seed], progress=progress, **asked)
     return {"published": PUBLISHED, **result}
@@ -80,8 +80,8 @@ def described(values: NDArray, *, absolute: bool) -> NDArray[np.float64]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its fits of decays overflow
         parts = segment(rows if absolute else rs_r0_normalize(rows), stride=STRIDE)
-        found = [list(extract_all_framework_features(part).values()) for part in parts]
-    return np.nan_to_num(np.mean(found, axis=0), posinf=0, neginf=0)
+        features = [list(extract_all_framework_features(part).values()) for part in parts]
+    return np.nan_to_num(np.mean(features, axis=0), posinf=0, neginf=0)
 
 
 def forest(x: NDArray, target: NDArray, fold: NDArray) -> NDArray[np.float64]:

@@ -107,8 +107,8 @@ def another_day(data: str | Path, folder: Path, *, progress: Progress = lambda _
 def fit_day(system: systems.System, training: pd.DataFrame, moved: pd.DataFrame) -> Encoder:
     """What `sessions.fit` fits as one encoder: a discriminant of simulated days."""
     windows = sessions.moving_windows(training, system.protocol, moved)
-    found = systems.Discriminant.fit(describe(windows.values).numpy(), windows.target, **DAY_OPTIONS)
-    return found.network(windows.values, **DAY_OPTIONS)
+    discriminant = systems.Discriminant.fit(describe(windows.values).numpy(), windows.target, **DAY_OPTIONS)
+    return discriminant.network(windows.values, **DAY_OPTIONS)
 
 
 def day_confidence(

@@ -345,9 +345,9 @@ def close(target: Mapping[str, float], seed: int, case: Case, standards: Mapping
     result = reproduce(room.nose, room.neck, target, standards=standards, sniffing=sniffing)
     if result.best is None:
         raise DeviceError(f"No mixture of {dict(target)} was sniffed: {result.reason}", hint=f"target {seed}")
-    found = errors(room.play(result.best.played), target)
+    error = errors(room.play(result.best.played), target)
     first = errors(room.play(result.steps[0].played), target)["mae"]  # from the scents alone, before any step
-    return found | {"first": first, "sniffed": result.best.error, "sniffs": float(result.sniffs)}
+    return error | {"first": first, "sniffed": result.best.error, "sniffs": float(result.sniffs)}
 
 
 def errors(true: NDArray, target: Mapping[str, float]) -> dict[str, float]:

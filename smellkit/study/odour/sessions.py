@@ -182,6 +182,6 @@ def measure(
     if seed == 1:
         outcomes = {"simulated": joined(days), "as recorded": joined(same)}
     if away is not None:
-        found = scored(fit(system, training, moved, seed=seed, name=f"sessions/{name}"), away)
-        outcomes["other_session"] = smellnet.outcome(*found)
+        away_scores = scored(fit(system, training, moved, seed=seed, name=f"sessions/{name}"), away)
+        outcomes["other_session"] = smellnet.outcome(*away_scores)
     return outcomes

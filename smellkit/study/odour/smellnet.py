@@ -82,9 +82,9 @@ class Fits:
         outcomes["test-time windows"] = outcome(around(every, dense)[inside], test)
         if self.away is not None:
             other = cut(self.away, protocol, classes=train.classes)
-            found = outcome(scorer(other.values), other)
-            more = {**found.extra, "windows_of": int(self.away["file"].nunique())}
-            outcomes["other_session"] = replace(found, extra=more)
+            another = outcome(scorer(other.values), other)
+            more = {**another.extra, "windows_of": int(self.away["file"].nunique())}
+            outcomes["other_session"] = replace(another, extra=more)
         if self.folds and seed == 1:
             outcomes["cross_validated"] = self.cross_validated(train.classes)
         if self.system.calibrated:
