@@ -74,7 +74,7 @@ def _changes(change: Tensor) -> list[Tensor]:
         size.mean(-1, keepdim=True),
         _size(change),
         size.amax(-1, keepdim=True),
-        0.5 - 0.5 * (size - STILL).sign().mean(-1, keepdim=True),  # a comparison takes four times as long
+        (STILL - size).sign().relu().mean(-1, keepdim=True),  # size < STILL; a comparison takes four times as long
         _times(size, _segments(change.shape[-1], 4)),
     ]
 
