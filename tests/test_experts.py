@@ -34,7 +34,7 @@ def shows(*scents):
 def smells(composition, *, sure=0.98):
     """What a look-up believes that found one composition."""
     belief = (1 - sure) * PRIOR
-    belief[EXPERTS.places(composition[None])[0]] += sure
+    belief[EXPERTS.indices(composition[None])[0]] += sure
     return belief[None]
 
 

@@ -5,8 +5,8 @@
     text     mean shares m, 12 ---- exp(-n KL(m || what that composition says)) -+      --> beta: least expected error
 
 Compositions are the single scents, pairs in tenths, even triples, every mixture that was recorded, and last "none of
-the twelve". A sense is never believed without a rest of doubt, so that two senses that agree overrule a third. The
-concentrations n, the doubts and the prior are learned (`study.odour.fusion`); a sense that is absent is left out.
+the twelve". A sense is never believed without a rest of uncertainty, so that two that agree overrule a third. The
+concentrations n, uncertainties and the prior are learned (`study.odour.fusion`); a sense that is absent is left out.
 """
 
 import functools
@@ -39,7 +39,7 @@ class Experts:
     compositions: FloatArray  # (m, 12), each of sum 1, in channel order
     prior: FloatArray  # (m + 1,), the last one for none of the twelve
     concentration: Mapping[str, float]
-    doubt: Mapping[str, float]
+    uncertainty: Mapping[str, float]  # of a sense: the share of its belief that does not hang on what it saw
     tail: Mapping[str, float]  # concentration of what is doubted, of picture and text
     confusion: Mapping[str, FloatArray]  # (12, 12), mean shares of what is one scent, of picture and text
 
@@ -58,7 +58,7 @@ class Experts:
         away = divergence(shares, (1 - LEAK) * shown + LEAK / len(SCENTS))
         likelihood = np.exp(-self.concentration[sense] * away)
         tail = np.exp(-self.tail[sense] * np.append(away, divergence(shares, FLAT), axis=1))
-        return np.pad(likelihood, ((0, 0), (0, 1))) + self.doubt[sense] * tail
+        return np.pad(likelihood, ((0, 0), (0, 1))) + self.uncertainty[sense] * tail
 
     def voted(
         self, votes: NDArray, network: NDArray, mixtures: NDArray, posterior_mean: NDArray, known: NDArray
@@ -70,14 +70,14 @@ class Experts:
         both = {"votes": votes, "network": network}
         logs = sum(self.concentration[name] * np.log(shares + REST) for name, shares in both.items())
         looked_up = np.zeros((len(votes), len(self.prior)))
-        np.add.at(looked_up.T, self.places(to_channels(mixtures)), softmax(logs, axis=1).T)
+        np.add.at(looked_up.T, self.indices(to_channels(mixtures)), softmax(logs, axis=1).T)
         mean = to_channels(posterior_mean / np.maximum(posterior_mean.sum(axis=1, keepdims=True), 1e-9))
         blurred = (1 - LEAK) * self.compositions + LEAK / len(SCENTS)
         likelihood = np.exp(-self.concentration["smell"] * divergence(mean, blurred))
         guessed = self.prior * np.pad(likelihood, ((0, 0), (0, 1)))
         guessed /= guessed.sum(axis=1, keepdims=True)
         known = np.asarray(known)[:, None]
-        return self._doubted(known * looked_up + (1 - known) * guessed)
+        return self._uncertain(known * looked_up + (1 - known) * guessed)
 
     def named(self, inside: NDArray, outside: NDArray) -> FloatArray:
         """What a board of substances says, (n, m + 1): `inside` (n, 12) of the twelve, `outside` (n,) of any other."""
@@ -85,10 +85,10 @@ class Experts:
         single = np.append(self._single, True)
         weight = np.where(single, 1.0, 0.1 * len(SCENTS) * self.prior / self.prior[~single].sum())
         each = np.concatenate([inside @ self.compositions.T, outside[:, None]], axis=1) * weight
-        return self._doubted(each / np.maximum(each.sum(axis=1, keepdims=True), 1e-300))
+        return self._uncertain(each / np.maximum(each.sum(axis=1, keepdims=True), 1e-300))
 
-    def _doubted(self, belief: FloatArray) -> FloatArray:
-        return (1 - self.doubt["smell"]) * belief + self.doubt["smell"] * self.prior
+    def _uncertain(self, belief: FloatArray) -> FloatArray:
+        return (1 - self.uncertainty["smell"]) * belief + self.uncertainty["smell"] * self.prior
 
     @property
     def _single(self) -> NDArray[np.bool_]:
@@ -121,7 +121,7 @@ class Experts:
         """How much of the shares beta (n, 12) is expected to be wrong, added up, (n,): from 0 to 2."""
         return (posterior[:, :-1] * cdist(beta, self.compositions, "cityblock")).sum(axis=1)
 
-    def places(self, mixtures: NDArray) -> NDArray[np.int64]:
+    def indices(self, mixtures: NDArray) -> NDArray[np.int64]:
         """The row of `compositions` of each mixture (k, 12) in channel order: the nearest one."""
         mixtures = np.asarray(mixtures, np.float64) / np.sum(mixtures, axis=1, keepdims=True)
         return cdist(mixtures, self.compositions, "chebyshev").argmin(axis=1)

@@ -63,8 +63,8 @@ def _quantiles(x: Tensor) -> Tensor:
     return _chosen(ordered, [round(q * (x.shape[-1] - 1)) for q in QUANTILES])
 
 
-def _chosen(x: Tensor, places: ArrayLike) -> Tensor:
-    return x.index_select(-1, torch.as_tensor(np.asarray(places), device=x.device))
+def _chosen(x: Tensor, indices: ArrayLike) -> Tensor:
+    return x.index_select(-1, torch.as_tensor(np.asarray(indices), device=x.device))
 
 
 def _changes(change: Tensor) -> list[Tensor]:
@@ -187,7 +187,7 @@ def _correlations(*several: Tensor) -> Tensor:
     channels = several[0].shape[1]
     products = torch.cat([x @ x.transpose(1, 2) for x in several], 1).flatten(1)  # (batch, all channels * channels)
     every = np.arange(len(several) * channels)
-    one, other = (np.add.outer(every[::channels], place).ravel() for place in np.triu_indices(channels, 1))
+    one, other = (np.add.outer(every[::channels], index).ravel() for index in np.triu_indices(channels, 1))
     length = (_chosen(products, channels * every + every % channels) + TINY).sqrt()  # (batch, all channels)
     return _chosen(products, channels * one + other % channels) / (_chosen(length, one) * _chosen(length, other))
 

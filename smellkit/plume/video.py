@@ -30,8 +30,8 @@ def neighbours(videos: Sequence[Hashable]) -> NDArray[np.int64]:
     for video, rows in rows_of.items():
         if video != "" and len(rows) >= FEWEST:
             size = min(len(rows), OTHERS + 1)
-            for place, row in enumerate(rows):
-                first = min(max(0, place - size // 2), len(rows) - size)
+            for index, row in enumerate(rows):
+                first = min(max(0, index - size // 2), len(rows) - size)
                 near[row, : size - 1] = [other for other in rows[first : first + size] if other != row]
     return near
 

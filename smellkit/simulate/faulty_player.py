@@ -132,10 +132,10 @@ class FaultyNeckWear(VirtualNeckWear):
             return
         if chance("late"):
             now += draw.uniform(0.3, 1.8)
-        for fault, place in (("wrong_sum", -2), ("wrong_tail", -1)):
+        for fault, index in (("wrong_sum", -2), ("wrong_tail", -1)):
             if chance(fault):
                 damaged = bytearray(reply)
-                damaged[place] ^= 1 << draw.randrange(8)
+                damaged[index] ^= 1 << draw.randrange(8)
                 reply = bytes(damaged)
         if chance("cut"):
             reply = reply[: draw.randrange(1, len(reply))]

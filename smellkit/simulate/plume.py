@@ -98,14 +98,14 @@ def _write_all(
             moment = {"video": video.name, "frame_number": frame}
             pair = dict.fromkeys(tables.PATHS, "") | health | {"is_paired": not missing, "missing_modality": missing}
             pair |= moment
-            for place, gas in ((GASES.index(gas), gas) for gas in video.gases):
+            for index, gas in ((GASES.index(gas), gas) for gas in video.gases):
                 for kind, pixels in (("frame", made.frames), ("mask", made.masks)):
                     pair[f"{gas}_{kind}"] = f"{kind}s/{video.name}_f{frame:02d}_{gas}.png"
-                    Image.fromarray(pixels[frame, place]).save(folder / pair[f"{gas}_{kind}"], compress_level=4)
+                    Image.fromarray(pixels[frame, index]).save(folder / pair[f"{gas}_{kind}"], compress_level=4)
                 paths = {"frame_path": pair[f"{gas}_frame"], "mask_path": pair[f"{gas}_mask"], "gas_type": gas}
                 rows.setdefault(video.split, []).append(paths | health | original | moment)
-                known = {"gas_type": gas, "log_emission": round(float(log_emission[place]), 4)}
-                truth.append(original | known | {"contrast": float(f"{made.contrast[frame, place]:.4g}")})
+                known = {"gas_type": gas, "log_emission": round(float(log_emission[index]), 4)}
+                truth.append(original | known | {"contrast": float(f"{made.contrast[frame, index]:.4g}")})
             moments.setdefault(video.split, []).append(pair)
     pairs = {}
     for split, listed in rows.items():

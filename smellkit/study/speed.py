@@ -176,13 +176,13 @@ def plume(folder: Path) -> Iterator[tuple[str, Row]]:
     frames = {gas: models.normalise(frame / 255) for gas, frame in zip(GASES, pair, strict=False)}
     batch, whole = frames | {"present": present}, predict.Frames(sized).eval()
     given = dict(zip(predict.INPUTS, (part.numpy() for part in pair), strict=True))
-    for said, sized.mirrored in (("a pair of plumes", True), ("a pair of plumes at one look", False)):
+    for name, sized.mirrored in (("a pair of plumes", True), ("a pair of plumes at one look", False)):
         file = folder / f"plume-{sized.mirrored}.onnx"
         onnx(whole, file, examples=[pair], inputs=predict.INPUTS, outputs=predict.OUTPUTS, each="pair")
         fast = partial(session(file).run, None, given)  # masks, not only logits
         with torch.inference_mode():
-            yield f"{said} / FUME", versus(lambda: sized(batch), lambda: fume(batch), rounds=60)
-            yield f"{said} by ONNX Runtime / FUME", versus(fast, lambda: fume(batch), rounds=60)
+            yield f"{name} / FUME", versus(lambda: sized(batch), lambda: fume(batch), rounds=60)
+            yield f"{name} by ONNX Runtime / FUME", versus(fast, lambda: fume(batch), rounds=60)
 
 
 def driver(_: Path) -> Iterator[tuple[str, Row]]:

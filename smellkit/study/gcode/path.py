@@ -150,8 +150,8 @@ def same(first: Sequence[str], second: Sequence[str], *, tolerance: float = 0.1)
         before[: len(reached)] = reached[: len(window)]
         if number:
             before[1:] |= before[:-1].copy()
-        place = np.arange(len(window))
-        gap, entry = (np.maximum.accumulate(np.where(mask, place, -1)) for mask in (~near, near & before))
+        step = np.arange(len(window))
+        gap, entry = (np.maximum.accumulate(np.where(mask, step, -1)) for mask in (~near, near & before))
         there = np.flatnonzero(near & (entry > gap))
         if not len(there):
             return False

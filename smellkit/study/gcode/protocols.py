@@ -250,11 +250,13 @@ def shipped(folder: str) -> dict[str, Outcome]:
         for rows in table.groupby("recording", sort=False).indices.values():
             windows = machine.take(table["row"].to_numpy()[rows])
             answers |= zip(rows.tolist(), predictor.predict(windows, context=context), strict=True)
-        said = [answers[row] for row in range(len(table))]
-        free = np.array([default().numbers(one.tokens) for one in said])
+        every = [answers[row] for row in range(len(table))]
+        free = np.array([default().numbers(one.tokens) for one in every])
         measures = token_measures(None, free, prepared.target[test])
-        measures |= {"operation": table["operation"].to_numpy() == [one.operation for one in said]}
-        measures |= path.measures(table["recording"].to_numpy(), list(prepared.texts[test]), [one.line for one in said])
+        measures |= {"operation": table["operation"].to_numpy() == [one.operation for one in every]}
+        measures |= path.measures(
+            table["recording"].to_numpy(), list(prepared.texts[test]), [one.line for one in every]
+        )
         outcomes[f"left-out recordings, by {context}"] = Outcome(table["group"].to_numpy(), measures)
     return outcomes
 

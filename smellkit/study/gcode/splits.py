@@ -97,7 +97,7 @@ def _folds(table: pd.DataFrame) -> dict[str, int]:
     """Group -> fold, dealt out in turn within each operation, in an order that only the names decide."""
     operations = table.groupby("operation")["group"]
     every = [sorted(own.unique(), key=lambda group: (zlib.crc32(group.encode()), group)) for _, own in operations]
-    return {group: (n + place) % FOLDS for n, groups in enumerate(every) for place, group in enumerate(groups)}
+    return {group: (n + turn) % FOLDS for n, groups in enumerate(every) for turn, group in enumerate(groups)}
 
 
 def _tenth(table: pd.DataFrame, *, seed: int) -> set[str]:

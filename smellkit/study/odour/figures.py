@@ -192,7 +192,7 @@ def true_and_predicted(windows: MixtureWindows, ratios: NDArray, *, most: int = 
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int)]
     labels = plots.wrapped(re.sub(r"(\d+) ", r" \1, ", re.sub(r"(\d+)$", r" \1", name)) for name in chosen)
     figure, axes = plots.canvas(1, 2, height=1.8 + 0.42 * len(chosen), sharey=True)
-    shades = [plots.TWELVE[place] for place in to_channels(np.eye(len(ODORANTS))).argmax(axis=1)]  # those of playlists
+    shades = [plots.TWELVE[scent] for scent in to_channels(np.eye(len(ODORANTS))).argmax(axis=1)]  # those of playlists
     for side, values, title in zip(axes, (windows.ratios, ratios), ("true", "predicted"), strict=True):
         means = pd.DataFrame([values[names == name].mean(axis=0) for name in chosen], labels, list(ODORANTS))
         means.plot.barh(stacked=True, ax=side, width=0.7, legend=False, color=shades)

@@ -1,6 +1,6 @@
 """`smellkit bench fusion`: how much each sense is worth, alone and together, missing, and in conflict.
 
-Here the product of experts learns its numbers, too: how concentrated each sense is, how far to doubt it, and the prior.
+Here the product of experts learns its numbers, too: how concentrated each sense is, how uncertain it is, and the prior.
 
 rows   product of experts | network on evidence | network on embeddings (plain) | experts trained without one sense
 splits seven subsets of smell, picture and text, on test and (where there is one) unseen; conflicts; single scents
@@ -40,10 +40,10 @@ NONE = 0.02  # before any sense speaks, that the air holds none of the twelve: n
 MOST = 3000  # scenes that the numbers are fitted to
 START = {  # where the search begins, and the bounds of each number
     "concentration": {"picture": 6.0, "text": 5.0, "smell": 1.0, "votes": 0.5, "network": 0.5},
-    "doubt": {"picture": 1e-3, "text": 1e-3, "smell": 0.05},
+    "uncertainty": {"picture": 1e-3, "text": 1e-3, "smell": 0.05},
     "tail": {"picture": 1.0, "text": 1.0},
 }
-# The doubt of smell has a higher floor: a look-up does not know air that nobody mixed before.
+# The uncertainty of smell has a higher floor: a look-up does not know air that nobody mixed before.
 BOUNDS = [(0.05, 60.0)] * 5 + [(1e-4, 0.5), (1e-4, 0.5), (0.02, 0.5)] + [(0.05, 10.0)] * 2
 SETTINGS = Settings(epochs=12, batch=128, learning_rate=2e-3)
 Predict = Callable[..., NDArray]  # smells, what was drawn, which senses, single=False -> beta (n, 12)
@@ -58,7 +58,7 @@ def fit_experts(scenes: Scenes, *, seed: int = 7, senses: Sequence[int] = (0, 1,
     seen = scenes.draw("train", torch.from_numpy(train.ratios))
     drawn = {name: swap_modality(seen[name], SWAPS).numpy() for name in SENSES}
     subsets = [subset for subset in SUBSETS if set(subset) <= set(senses)]
-    truth = np.arange(len(train)), expert.places(train.ratios)
+    truth = np.arange(len(train)), expert.indices(train.ratios)
     options = {"maxfev": 150, "xtol": 0.05, "ftol": 1e-4}
     bar = tqdm(total=options["maxfev"], desc="experts", leave=False)
 
@@ -66,11 +66,11 @@ def fit_experts(scenes: Scenes, *, seed: int = 7, senses: Sequence[int] = (0, 1,
         """Mean negative log posterior of the true compositions, over all `subsets` of the senses."""
         bar.update()
         tried = with_numbers(expert, numbers)
-        said = [train.belief(tried, scenes.mixtures), *(tried.seen(name, drawn[name]) for name in SENSES)]
+        every = [train.belief(tried, scenes.mixtures), *(tried.seen(name, drawn[name]) for name in SENSES)]
         flat, total = tried.flat(len(train)), 0.0
         for subset in subsets:
-            likelihoods = [said[i] for i in subset if i]
-            belief = said[0] if 0 in subset else flat
+            likelihoods = [every[i] for i in subset if i]
+            belief = every[0] if 0 in subset else flat
             posterior = tried.fuse(belief, *likelihoods) if likelihoods else belief
             total += np.log(posterior[truth] + 1e-12).mean()
         return -total / len(subsets)
@@ -80,7 +80,7 @@ def fit_experts(scenes: Scenes, *, seed: int = 7, senses: Sequence[int] = (0, 1,
 
 
 def with_numbers(expert: Experts, numbers: NDArray) -> Experts:
-    """The experts with concentrations, doubts and tails from their logarithms."""
+    """The experts with concentrations, uncertainties and tails from their logarithms."""
     values = iter(np.exp(numbers).tolist())
     learnt: Any = {part: {name: next(values) for name in names} for part, names in START.items()}
     return replace(expert, **learnt)
@@ -102,7 +102,7 @@ def untrained(scenes: Scenes) -> Experts:
     kinds = [kind(row) for row in table]
     confusion = {name: np.asarray(probe.confusion, float) for name, probe in scenes.probes.items()}
     expert = Experts(table, np.ones(len(table) + 1), {}, {}, {}, confusion)
-    count, kinds_there = Counter(kinds[place] for place in expert.places(recorded)), Counter(kinds)
+    count, kinds_there = Counter(kinds[index] for index in expert.indices(recorded)), Counter(kinds)
     weight = np.array([(count[kind] + 1) / kinds_there[kind] for kind in kinds])
     return replace(expert, prior=np.append((1 - NONE) * weight / weight.sum(), NONE))
 

@@ -229,7 +229,7 @@ def fusion(data: str, out: Path, *, seed: int = 7, progress: Progress = lambda _
         for sense, probe in senses.probes.items():
             arrays = tensors_of(probe, f"{scene}.{sense}.").items()
             tensors |= {name: one.float() if one.dtype == torch.float64 else one for name, one in arrays}
-        numbers[scene] = {name: dict(getattr(experts, name)) for name in ("concentration", "doubt", "tail")}
+        numbers[scene] = {name: dict(getattr(experts, name)) for name in ("concentration", "uncertainty", "tail")}
         numbers[scene]["limits"] = vars(fit_limits(experts, scenes, seed=seed))
         progress(f"{scene}: {numbers[scene]}")
     tensors |= {"mixtures": torch.from_numpy(mixtures), "prior": torch.from_numpy(experts.prior)}

@@ -52,10 +52,10 @@ class EvidenceBank:
     @classmethod
     def of(cls, shares: NDArray, embeddings: NDArray, scent: NDArray) -> EvidenceBank:
         """The bank of examples (n, 12) and (n, d) of each `scent` (n,)."""
-        places = [np.flatnonzero(scent == i) for i in range(len(SCENTS))]
+        indices = [np.flatnonzero(scent == i) for i in range(len(SCENTS))]
         tables = [torch.from_numpy(np.asarray(rows, np.float32)) for rows in (shares, embeddings)]
-        said, seen = (pad_sequence([rows[some] for some in places], batch_first=True) for rows in tables)
-        return cls(said, seen, torch.tensor([*map(len, places)]))
+        smells, seen = (pad_sequence([rows[some] for some in indices], batch_first=True) for rows in tables)
+        return cls(smells, seen, torch.tensor([*map(len, indices)]))
 
     def draw(self, ratios: Tensor, uniform: Tensor) -> tuple[Tensor, ...]:
         """Return shares (n, 12) and embeddings (n, d) of scenes, averaged over one drawn for each present scent.
@@ -176,14 +176,14 @@ def cross_fitted(
     """What hybrids say of the windows of each `asked` that were fitted to `train` without their recordings, or days."""
     names, number = np.unique(groups(train.index, by), return_inverse=True)
     fold = number % (FOLDS if by == "recording" else len(names))
-    said: list[list[Smells]] = [[] for _ in asked]
+    parts_of: list[list[Smells]] = [[] for _ in asked]
     for one in tqdm(np.unique(fold), desc="left out", leave=False):
         known, left_out = train.of(fold != one), [windows.of(fold == one) for windows in asked]
         if len(known) and any(map(len, left_out)):
             say = teller(known, mixtures, encoder, trees=50)
-            for parts, windows in zip(said, left_out, strict=True):
+            for parts, windows in zip(parts_of, left_out, strict=True):
                 parts += [say(windows)] if len(windows) else []
-    return [Smells.stacked(parts) for parts in said]
+    return [Smells.stacked(parts) for parts in parts_of]
 
 
 @dataclass(frozen=True)
