@@ -321,19 +321,29 @@ def test_a_click_that_a_stop_has_outrun_plays_nothing(shown, monkeypatch):
     wait(lambda: air.emitting == 7)
 
 
-def test_a_page_that_falls_silent_takes_the_scent_along_and_one_that_never_spoke_does_not(shown):
+def playing(shown):
+    """The air of a virtual player that plays for a minute, once there is a scent in it."""
     shown.controls["connect"].click()
     wait(lambda: shown.session.connected and not shown.session.busy)
     air = shown.session.player.virtual
     shown.session.play(3, seconds=60)
     wait(lambda: air.emitting == 3)
-    time.sleep(4.5)  # a page that has spoken may be silent for 4
-    assert air.emitting == 3 and "no sign of life" in shown.pictures["log"].value
+    return air
+
+
+def test_a_page_that_falls_silent_takes_the_scent_along(shown):
+    air = playing(shown)
     shown._beat("page 1")
     spoke = time.monotonic()
     wait(lambda: not air.emitting)
     assert 3 < time.monotonic() - spoke < 5
     wait(lambda: "within 5 s" in shown.pictures["log"].value)
+
+
+def test_a_page_that_never_spoke_takes_no_scent_along(shown):
+    air = playing(shown)
+    time.sleep(4.5)  # a page that has spoken may be silent for 4
+    assert air.emitting == 3 and "no sign of life" in shown.pictures["log"].value
 
 
 def test_a_lost_player_shows_at_once_and_clears_when_it_is_back(shown, tmp_path):

@@ -315,7 +315,7 @@ def test_both_virtual_devices_close_the_loop_on_real_ports_in_real_time():
     device = VirtualNeckWear()
     chamber = Chamber(device, seed=3, rate=20.0)
     began, threads = time.monotonic(), threading.active_count()
-    brief = Sniffing(seconds=4, air=1, window=1, exponents=EXPONENTS)
+    brief = Sniffing(seconds=2.5, air=0.6, window=0.5, exponents=EXPONENTS)
     board, neck = ChamberBoard(chamber), NeckWear.open("virtual", virtual=device)
     with board, neck, Nose(board.port, nose="smellnet-mixture") as nose:
         result = reproduce(nose, neck, {"garlic": 1.0}, sniffing=brief, budget=2)
