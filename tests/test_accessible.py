@@ -17,7 +17,13 @@ LOOKED_AT = [
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def content():
+    """What pages show that is made of data: the substances' own, and parts of others."""
+    return pages.parts(), substances.pages()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, content):
     """A preview of all pages and of the published notebooks."""
     home = tmp_path_factory.mktemp("home")
     for name in ("_quarto.yml", "index.qmd", "site", "data/croissant.json"):
@@ -25,7 +31,7 @@ def built(tmp_path_factory):
         (home / name).symlink_to(paths.HOME / name)
     with pytest.MonkeyPatch.context() as here:
         here.setenv("SMELLKIT_WORK", str(home / "work"))
-        site.build("published", home=home, quarto=False, content=lambda: (pages.parts(), substances.pages()))
+        site.build("published", home=home, quarto=False, content=lambda: content)
     return home / "_site"
 
 
@@ -34,6 +40,10 @@ def address(built, serving):
     """The same, served to this machine alone."""
     with serving(built) as address:
         yield address
+
+
+def test_each_substance_has_a_page_of_its_own(content):
+    assert len(content[1]) >= 50 and all(page for page in content[1].values())
 
 
 def test_no_link_on_any_page_leads_nowhere_and_nothing_comes_from_a_network(built):

@@ -279,7 +279,7 @@ def test_ports_are_listed():
     assert all(port.device for port in list_ports())
 
 
-def test_commands_play_mix_stop_probe_and_list():
+def test_commands_play_mix_stop_and_probe():
     run = CliRunner().invoke
     assert "radio channel 150" in run(neckwear, ["probe"]).output
     assert "holds a player" in str(run(neckwear, ["stop"]).exception)  # and none is made to be stopped
@@ -287,6 +287,10 @@ def test_commands_play_mix_stop_probe_and_list():
     assert said.startswith("Waking the player ...\nPlaying scent 3") and "unconfirmed" in said
     mixed = run(neckwear, ["mix", "1=0.5", "4=0.5", "--seconds", "2.5", "--slot", "1"]).output
     assert "2 slots: 1 4" in mixed and re.search(r"scent 4 (49|50)\.\d%", mixed)
+
+
+def test_commands_know_scents_by_name_and_list_what_is_there():
+    run = CliRunner().invoke
     assert "Cartridges 1, 3" in run(neckwear, ["checklist", "3", "1"]).output
     assert "radio_loss" in run(neckwear, ["virtual", "--list-faults"]).output
     assert run(neckwear, ["ports"]).exit_code == 0

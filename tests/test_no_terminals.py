@@ -29,6 +29,7 @@ for cell in json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))["c
     if cell["cell_type"] == "code":
         code = "".join(cell["source"]).replace("seconds: float = 6.0", "seconds: float = 2.5")
         code = code.replace("speed: float = 100.0", "speed: float = 300.0")
+        code = code.replace("stop_latencies(5)", "stop_latencies(2)")
         exec(compile(code, sys.argv[1], "exec"), space)
 print("finished")
 """
