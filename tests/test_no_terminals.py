@@ -26,7 +26,7 @@ NOTEBOOK = """
 import json, pathlib, sys
 space = {"__name__": "__main__"}
 for cell in json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))["cells"]:
-    if cell["cell_type"] == "code":
+    if cell["cell_type"] == "code" and "panel.show(" not in "".join(cell["source"]):  # PANEL shows it
         code = "".join(cell["source"]).replace("seconds: float = 6.0", "seconds: float = 2.5")
         code = code.replace("speed: float = 100.0", "speed: float = 300.0")
         code = code.replace("stop_latencies(5)", "stop_latencies(2)")
