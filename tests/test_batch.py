@@ -171,20 +171,31 @@ def test_a_notebook_reads_the_runs_that_its_code_names_and_the_results_read_all(
     assert plan.upstream(plan.find(books)) == needs
 
 
-@pytest.mark.slow
-def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):
+def failing(books):
+    """Three notebooks of which the first fails and the second reads its run; what the first was before."""
     reading(books)
     good = (books / "01_first.ipynb").read_bytes()
     write(books / "01_first.ipynb", FIRST, "x = 1; None and start('one')", "#| label: b\ny = 0\nx / y", 'start("one")')
     write(books / "03_third.ipynb", "epochs: int = 1", "x = 1")
+    return good
+
+
+@pytest.mark.slow
+def test_a_failure_names_notebook_cell_and_error_and_the_batch_resumes_there(books):
+    good = failing(books)
     results = batch.run(folder=books)
     assert statuses(results) == ["failed", "not reached", "done"]
     assert "01_first.ipynb, code cell 3: `x / y`" in str(results[0].error)
     assert "ZeroDivisionError" in str(results[0].error)
     assert not (batch.executed("quick") / "01_first.ipynb").exists()
-    assert statuses(batch.run(folder=books, force=True, stop=True)) == ["failed", "not reached", "not reached"]
     (books / "01_first.ipynb").write_bytes(good)
     assert statuses(batch.run(folder=books)) == ["done", "done", "up to date"]
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_to_stop_does_so_at_the_first_failure(books):
+    failing(books)
+    assert statuses(batch.run(folder=books, stop=True)) == ["failed", "not reached", "not reached"]
 
 
 def killing(folder, tmp_path, *, again):
