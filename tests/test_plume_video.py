@@ -59,14 +59,17 @@ def motion(frames):
     return video.motion(frames[:, :1], frames[:, 1:])
 
 
-def test_neighbours_are_the_nearest_frames_of_the_same_video():
-    near = video.neighbours(["a", "b", "a", "", "a", "a", "a", "a", "b", "b", ""])
-    assert near[0].tolist() == [2, 4, 5, 6] and near[4].tolist() == [0, 2, 5, 6] and near[7].tolist() == [2, 4, 5, 6]
-    assert near[1].tolist() == [8, 9, -1, -1] and (near[[3, 10]] == -1).all()
+def test_the_other_frames_are_spread_over_the_video():
+    others = video.spread(["a", "b", "a", "", "a", "a", "a", "a", "b", "b", ""])
+    assert others[0].tolist() == [2, 4, 5, 6] and others[7].tolist() == [0, 2, 4, 5]
+    assert others[1].tolist() == [8, 9, -1, -1] and (others[[3, 10]] == -1).all()
+    assert video.spread(["a"] * 100)[[0, 50]].tolist() == [[20, 40, 60, 80], [70, 90, 10, 30]]
+    for count in range(5, 30):  # never the frame itself, and each of the others once
+        assert all(len({row, *others}) == 5 for row, others in enumerate(video.spread([1] * count).tolist()))
 
 
 def test_two_frames_are_no_video():
-    assert (video.neighbours(["a", "a", "b"]) == -1).all()
+    assert (video.spread(["a", "a", "b"]) == -1).all()
 
 
 def test_a_warm_body_that_stands_still_does_not_move_and_gas_does():
@@ -113,7 +116,7 @@ def test_a_single_frame_is_answered_as_if_there_were_no_videos(predictor, filmed
     assert (one["co2_logits"][1] - other["co2_logits"][1]).abs().max() > 1e-3
 
 
-def test_frames_of_a_video_are_seen_with_their_neighbours_and_have_one_class(predictor, filmed):
+def test_frames_of_a_video_are_seen_beside_others_and_have_one_class(predictor, filmed):
     pairs = [tuple(frames) for frames in filmed.frames]
     alone, seen = predictor.predict(pairs), predictor.predict(pairs, videos=["a"] * 5)
     assert not any(one.single for one in seen)
@@ -219,7 +222,7 @@ def test_rows_in_another_order_are_answered_alike(folder, packed, tmp_path):
     pd.testing.assert_frame_equal(one, other.sort_values("co2_frame", ignore_index=True)[one.columns])
 
 
-def test_training_sees_a_share_of_pairs_in_their_videos_and_frame_and_neighbours_alike(folder):
+def test_training_sees_a_share_of_pairs_in_their_videos_and_frame_and_others_alike(folder):
     shown = data.paired(folder, "train", size=SIZE, videos=0.5, change=data.Augment(affine=1.0, elastic=1.0, spoil=0))
     torch.manual_seed(1)
     batch = shown.__getitems__(list(range(len(shown))))

@@ -213,7 +213,7 @@ def _check_cells(table: pd.DataFrame, *, path: Path) -> None:
 def _videos(table: pd.DataFrame, *, path: Path) -> pd.DataFrame:
     """The table with VIDEO, "" and -1 for a frame of no video; refused where a frame of one has no number."""
     table = table.assign(**{name: table.get(name, "") for name in VIDEO})
-    filmed, number = table["video"] != "", table["frame_number"]
+    filmed, number = table["video"] != "", table["frame_number"].str.removesuffix(".0")  # as spreadsheets save
     known = "a whole number: the place of the frame in its video"
     _refuse(number, filmed & ~number.str.fullmatch("[0-9]{1,9}"), path=path, expected=known)
     return table.assign(frame_number=number.where(filmed, "-1").astype(np.int64))
@@ -230,7 +230,7 @@ def _refuse(
     cells: pd.Series, wrong: pd.Series, *, path: Path, expected: str, actual: pd.Series | None = None,
     hint: str = "correct the cell",
 ) -> None:  # fmt: skip
-    """Refuse the file at the first wrong cell, and say how many there are; `found` says more than the cell itself."""
+    """Refuse the file at the first wrong cell, and say how many there are; `actual` says more than the cell itself."""
     if wrong.any():
         line: Any = wrong.idxmax()
         text = f"{cells[line][:60]!r}" if actual is None else actual[line]

@@ -1,6 +1,6 @@
 """Segment the plumes in recorded frames and name the rumen's health: a mask for each frame, a row for each pair.
 
-Where the annotations say which frames are a video, each is seen with its neighbours, and a video has one class.
+Where the annotations say which frames are a video, each is seen beside others of it, and a video has one class.
 `smellkit export plume --onnx FILE` writes the same model as one file: co2, ch4 (1, 1, 240, 320) grey from 0 to 255;
 present (1, 2), 1 where there is a frame --> co2_mask, ch4_mask (1, 240, 320) of 0 background, 1 tube, 2 gas;
 probability (1, 3) of Healthy, Transitional, Acidotic. It sees single frames.
@@ -35,7 +35,7 @@ from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import FEATURES, Rule, features
 from smellkit.plume.layers import resize
 from smellkit.plume.models import Sized, normalise, to_size
-from smellkit.plume.video import agreed, motion, neighbours, others_of
+from smellkit.plume.video import agreed, motion, others_of, spread
 from smellkit.task import Batch
 
 COLUMNS = ("co2_frame", "ch4_frame", "class", "p0", "p1", "p2", "co2_mask", "ch4_mask")
@@ -101,8 +101,8 @@ class PlumePredictor:
     ) -> list[PlumePrediction]:
         """Masks and class of each pair of grey frames of 8 bits and any size; None is a missing frame.
 
-        `videos` names the video of each pair, "" for none, those of one in order of time: a frame is seen with its
-        neighbours there, and the class is that of the whole video. DataError where its frames differ in size.
+        `videos` names the video of each pair, "" for none, those of one in order of time: a frame is seen beside
+        others of it, and the class is that of the whole video. DataError where its frames differ in size.
         """
         names = list(videos) if videos and self.videos else [""] * len(pairs)
         _refuse_sizes(pairs, names)
@@ -127,11 +127,11 @@ class PlumePredictor:
 
     def _batches(self, pairs: Sequence[tuple[Frame | None, Frame | None]], videos: Sequence[str]) -> Iterator[Batch]:
         """The pairs, BATCH at a time, with what moves in them where there are videos."""
-        frames, near = self._batch(pairs), torch.as_tensor(neighbours(videos))
+        frames, others = self._batch(pairs), torch.as_tensor(spread(videos))
         for rows in torch.arange(len(pairs)).split(BATCH):
             batch = {name: x[rows] for name, x in frames.items()}
-            if (near[rows] >= 0).any():
-                batch |= {f"{gas}_motion": motion(batch[gas], others_of(frames[gas], near[rows])) for gas in GASES}
+            if (others[rows] >= 0).any():
+                batch |= {f"{gas}_motion": motion(batch[gas], others_of(frames[gas], others[rows])) for gas in GASES}
             yield batch
 
     def _batch(self, pairs: Sequence[tuple[Frame | None, Frame | None]]) -> Batch:

@@ -12,28 +12,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-OTHERS = 4  # frames that a frame is set against, the nearest of its video
+OTHERS = 4  # frames that a frame is set against, spread over its video
 FEWEST = 3  # frames that make a video
 ALIKE = 0.7  # least correlation, by size, of two frames of a camera that stands still
 FLAT = 0.02  # least deviation of grey levels (from -1 to 1)
 
 
-def neighbours(videos: Sequence[Hashable]) -> NDArray[np.int64]:
-    """The rows (n, OTHERS) of the nearest frames of the same video, -1 where there are no more.
+def spread(videos: Sequence[Hashable]) -> NDArray[np.int64]:
+    """For each frame the rows (n, OTHERS) of others, spread evenly over its video, -1 where there are no more.
 
     Rows of a video are in order of time; "" is a frame of none, and a video of fewer than FEWEST is single frames.
+    The nearest ones would do at a few frames a second, but at 22 the gas has hardly moved in them, and looks like wall.
     """
     rows_of: dict[Hashable, list[int]] = {}
     for row, video in enumerate(videos):
         rows_of.setdefault(video, []).append(row)
-    near = np.full((len(videos), OTHERS), -1)
+    others = np.full((len(videos), OTHERS), -1)
     for video, rows in rows_of.items():
         if video != "" and len(rows) >= FEWEST:
-            size = min(len(rows), OTHERS + 1)
+            count = min(len(rows) - 1, OTHERS)
+            steps = np.arange(1, count + 1) * len(rows) // (count + 1)
             for index, row in enumerate(rows):
-                first = min(max(0, index - size // 2), len(rows) - size)
-                near[row, : size - 1] = [other for other in rows[first : first + size] if other != row]
-    return near
+                others[row, :count] = np.take(rows, index + steps, mode="wrap")
+    return others
 
 
 def agreed(log_p: Tensor, videos: Sequence[Hashable]) -> Tensor:
@@ -44,9 +45,9 @@ def agreed(log_p: Tensor, videos: Sequence[Hashable]) -> Tensor:
     return (total / number.bincount()[:, None])[number].log_softmax(dim=1)
 
 
-def others_of(frames: Tensor, near: Tensor) -> Tensor:
-    """Frames (B, T, H, W) that rows `near` (B, T) of `frames` (n, 1, H, W) name; blank for -1."""
-    return frames[near, 0] * (near >= 0)[:, :, None, None]
+def others_of(frames: Tensor, rows: Tensor) -> Tensor:
+    """Frames (B, T, H, W) that `rows` (B, T) of `frames` (n, 1, H, W) name; blank for -1."""
+    return frames[rows, 0] * (rows >= 0)[:, :, None, None]
 
 
 def motion(frame: Tensor, others: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from smellkit.plume import GASES
 from smellkit.plume import annotations as tables
 from smellkit.plume.annotations import Grey, Rule
 from smellkit.plume.models import normalise
-from smellkit.plume.video import OTHERS, motion, neighbours
+from smellkit.plume.video import OTHERS, motion, spread
 from smellkit.study.plume import splits
 from smellkit.study.plume.masks import VALUES, MaskRule
 from smellkit.task import Batch, Tensors
@@ -66,12 +66,12 @@ class Pairs(Tensors):
         self.label = torch.tensor(table["class_id"].to_numpy(np.int64))
         self.ph = torch.tensor(table["ph_value"].tolist())
         self.augment, self.dropout = change, dropout
-        self.videos, self.near = videos, None
+        self.videos, self.others = videos, None
         if videos and "video" in table:
             order = table.sort_values("frame_number").index  # of the frames of each video
-            self.near = torch.empty(len(table), OTHERS, dtype=torch.long)
-            near = neighbours(table["video"][order].tolist())
-            self.near[order] = torch.as_tensor(np.append(order, -1)[near])
+            self.others = torch.empty(len(table), OTHERS, dtype=torch.long)
+            others = spread(table["video"][order].tolist())
+            self.others[order] = torch.as_tensor(np.append(order, -1)[others])
         label = self.label[self.row]
         self.weights = 1 / torch.bincount(label).clamp(min=1)[label].double() if balance else None
 
@@ -79,18 +79,18 @@ class Pairs(Tensors):
         row = self.row[torch.as_tensor(indices)]
         present = hide(self.present[row], probability=self.dropout) if self.dropout else self.present[row]
         frames, masks, there = self.frames[row], self.masks[row].long(), present  # (B, 2, H, W), (B, 2)
-        if self.near is not None:  # the others of the video come after the frame itself, gas by gas
-            near = self.near[row]
-            seen = (near >= 0) & (torch.rand(len(row), 1) < self.videos)
-            frames = torch.cat([frames, self.frames[near].flatten(1, 2)], dim=1)
-            there = torch.cat([present, (self.present[near] * seen[:, :, None] * present[:, None]).flatten(1)], dim=1)
+        if self.others is not None:  # the others of the video come after the frame itself, gas by gas
+            rows = self.others[row]
+            seen = (rows >= 0) & (torch.rand(len(row), 1) < self.videos)
+            frames = torch.cat([frames, self.frames[rows].flatten(1, 2)], dim=1)
+            there = torch.cat([present, (self.present[rows] * seen[:, :, None] * present[:, None]).flatten(1)], dim=1)
         frames = frames.float() / 255
         if self.augment:
             frames, masks = self.augment(frames, masks)
         frames = normalise(frames) * there[:, :, None, None]
         masks = masks * present[:, :, None, None].long()
         batch = {gas: frames[:, place, None] for place, gas in enumerate(GASES)}
-        if self.near is not None:
+        if self.others is not None:
             others = frames[:, len(GASES) :].unflatten(1, (OTHERS, len(GASES))).unbind(2)
             batch |= {f"{gas}_motion": motion(batch[gas], x) for gas, x in zip(GASES, others, strict=True)}
         batch |= {f"{gas}_mask": masks[:, place] for place, gas in enumerate(GASES)}
