@@ -272,3 +272,10 @@ def test_a_figure_shows_every_frame_that_there_is():
     figure = figures.frames(pictures[:4], masks[:4], present=present[:4], predicted=masks[:4], titles=["a"] * 4)
     assert sum(bool(axes.images) for axes in figure.axes) == present[:4].sum()
     assert sum(text.get_text() == "no frame" for axes in figure.axes for text in axes.texts) == (~present[:4]).sum()
+
+
+def test_long_videos_of_any_camera_hold_numbers_to_their_end():
+    with np.errstate(all="raise", under="ignore"):
+        for number, plan in enumerate(simulate.plan(3 * 40, frames=40, missing="none", variety=1.0)):
+            frames = simulate.film(plan, number=number, size=(40, 30), seed=3)[1].frames
+            assert frames[-1].std() > 1

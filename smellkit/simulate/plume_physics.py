@@ -296,7 +296,8 @@ def _scales(lattices: Array, x: Array, y: Array, *, blur: float) -> Array:
 def _texture(scene: Scene, x: Array, y: Array) -> NDArray[np.float32]:
     """Factors of the depth (frames, gases, rows, columns), around 1: eddies that the puffs are too smooth for."""
     assert scene.fields is not None  # where there is a texture
-    move, lattices = 0.04 * np.arange(scene.frames), scene.fields[0]
+    drift, lattices = 0.04 * np.arange(scene.frames) % 0.4, scene.fields[0]
+    move = np.minimum(drift, 0.4 - drift)  # forth and back: beyond the lattice there is nothing
     fields = [[_scales(lattices, x - step, y - gas, blur=0.004) for gas in (0.0, 0.02)] for step in move]
     return np.exp(scene.texture * np.array(fields) - scene.texture**2 / 2).astype(np.float32)
 
