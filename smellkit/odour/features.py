@@ -35,7 +35,7 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
         return torch.cat([summarise(windows), summarise(windows[:, lag:] - windows[:, :-lag])], -1)
     x = windows.transpose(1, 2).contiguous()  # (batch, channels, steps), in a row: all below is several times as fast
     centred, change = x - x[..., :1], x[..., 1:] - x[..., :-1]  # first, so that what rests is 0 and not rounding
-    centred = centred - centred.mean(-1, keepdim=True)
+    centred -= centred.mean(-1, keepdim=True)
     maps, sizes = _maps(x.shape[-1])
     linear, cubic, waves = _times(x, maps).split(sizes, -1)
     deviation, noise = _size(centred), _size(x - _times(cubic, _cubics(x.shape[-1]).T))
@@ -74,7 +74,7 @@ def _changes(change: Tensor) -> list[Tensor]:
         size.mean(-1, keepdim=True),
         _size(change),
         size.amax(-1, keepdim=True),
-        (STILL - size).sign().relu().mean(-1, keepdim=True),  # size < STILL; a comparison takes four times as long
+        (STILL - size).relu().ceil().mean(-1, keepdim=True),  # size < STILL; a comparison takes four times as long
         _times(size, _segments(change.shape[-1], 4)),
     ]
 
@@ -121,18 +121,18 @@ class QuantileNormalizer(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        # x -> sum over the steps between knots of how much of the step lies below x, (batch, features)
-        left, width = self.knots[:-1], self.knots[1:] - self.knots[:-1]
+        # x -> -3, and for each step between knots how much of it lies below x, (batch, features)
+        left, width, high = self.knots[:-1], self.knots[1:] - self.knots[:-1], 2 * self.reach / (len(self.knots) - 1)
         least = self.least * left.abs().clamp_min(1)
-        middle = 0.5 * (width < least)  # much mass on one value: it sits in the middle of its step
-        steepness = 1 / torch.maximum(width, least)
+        middle = high / 2 * (width < least)  # much mass on one value: it sits in the middle of its step
+        steepness = high / torch.maximum(width, least)
         if torch.compiler.is_exporting():  # all knots at once: a file of half the size, for few windows at a time
-            passed = torch.addcmul(middle, x[:, None] - left, steepness).clamp(0, 1).sum(1)
-        else:
-            passed = torch.zeros_like(x)  # knots below x, and the share of the way to the next one
-            for knot, slope, half in zip(left, steepness, middle, strict=True):
-                passed += torch.addcmul(half, x - knot, slope).clamp_(0, 1)
-        return passed * (2 * self.reach / len(left)) - self.reach
+            steps = torch.addcmul(middle, x[:, None] - left, steepness).clamp(0.0, high)
+            return left.new_ones(len(left)) @ steps - self.reach  # summed over the middle it takes twice as long
+        passed = torch.full_like(x, -self.reach)
+        for knot, slope, half in zip(left, steepness, middle, strict=True):
+            passed += torch.addcmul(half, x - knot, slope).clamp_(0.0, high)
+        return passed
 
 
 @functools.cache
