@@ -154,22 +154,20 @@ class Sized(nn.Module):
         self.model, self.size, self.mirrored = model, size, mirrored
 
     def forward(self, batch: Batch) -> Batch:
-        if not self.mirrored or self.training:
-            return self.once(batch)
+        size = batch[GASES[0]].shape[-2:]
+        if size != torch.Size(self.size):
+            batch = {name: to_size(x, self.size) if x.ndim == 4 else x for name, x in batch.items()}
+        outputs = self.twice(batch) if self.mirrored and not self.training else self.model(batch)
+        return {name: resize(x, size) if x.ndim == 4 and x.shape[-2:] != size else x for name, x in outputs.items()}
+
+    def twice(self, batch: Batch) -> Batch:
+        """The mean of the answers to frames and to mirrored frames."""
         both = {name: torch.cat([x, x.flip(-1)]) for name, x in batch.items() if x.ndim == 4}
-        outputs = self.once(both | {"present": batch["present"].repeat(2, 1)})
+        outputs = self.model(both | {"present": batch["present"].repeat(2, 1)})
         halves = {name: x.chunk(2) for name, x in outputs.items()}
         return {
             name: (one + (other.flip(-1) if other.ndim == 4 else other)) / 2 for name, (one, other) in halves.items()
         }
-
-    def once(self, batch: Batch) -> Batch:
-        """The answers to the frames as they are."""
-        size = batch[GASES[0]].shape[-2:]
-        if size != torch.Size(self.size):
-            batch = {name: to_size(x, self.size) if x.ndim == 4 else x for name, x in batch.items()}
-        outputs = self.model(batch)
-        return {name: resize(x, size) if x.ndim == 4 and x.shape[-2:] != size else x for name, x in outputs.items()}
 
 
 def normalise(frames: Tensor) -> Tensor:
