@@ -35,7 +35,7 @@ def summarise(windows: Tensor, *, lag: int = 0) -> Tensor:
         return torch.cat([summarise(windows), summarise(windows[:, lag:] - windows[:, :-lag])], -1)
     x = windows.transpose(1, 2).contiguous()  # (batch, channels, steps), in a row: all below is several times as fast
     centred, change = x - x[..., :1], x[..., 1:] - x[..., :-1]  # first, so that what rests is 0 and not rounding
-    centred -= centred.mean(-1, keepdim=True)
+    centred = centred - centred.mean(-1, keepdim=True)
     maps, sizes = _maps(x.shape[-1])
     linear, cubic, waves = _times(x, maps).split(sizes, -1)
     deviation, noise = _size(centred), _size(x - _times(cubic, _cubics(x.shape[-1]).T))
@@ -74,7 +74,7 @@ def _changes(change: Tensor) -> list[Tensor]:
         size.mean(-1, keepdim=True),
         _size(change),
         size.amax(-1, keepdim=True),
-        (STILL - size).relu().ceil().mean(-1, keepdim=True),  # size < STILL; a comparison takes four times as long
+        (STILL - size).sign().relu().mean(-1, keepdim=True),  # size < STILL; a comparison takes four times as long
         _times(size, _segments(change.shape[-1], 4)),
     ]
 
