@@ -132,8 +132,9 @@ def gcode(
 
 def _tell_gaps(machine: data.Machine, names: dict[str, str], report: Report) -> None:
     """Say in which files windows hold rows without any sensor, or without a whole position."""
-    axes, rows = np.isnan(machine.values[:, POSITION_COLUMNS]), machine.windows["row"].to_numpy()[:, None]
-    half = axes.any(axis=1)[rows + np.arange(LENGTH)].any(axis=1) & (not axes.all())
+    rows = machine.windows["row"].to_numpy()[:, None] + np.arange(LENGTH)
+    axes = np.isnan(machine.values[:, POSITION_COLUMNS])[rows]  # (windows, 64, 3)
+    half = axes.any(axis=(1, 2)) & (not axes.all())
     for what, mask in (
         ("windows with rows that have no sensor: their answers say little", ~machine.windows["has_sensors"]),
         (f"windows with rows that lack a position: filled in, or hidden beyond {GAP} rows", half),
