@@ -82,6 +82,12 @@ def test_a_recording_whose_sensors_all_are_empty_is_refused(table, tmp_path):
         read(table.assign(**dict.fromkeys(empty, np.nan)), tmp_path)
 
 
+def test_recordings_of_unknown_operations_are_not_trained_on_and_the_names_are_told(table, tmp_path):
+    table.to_parquet(tmp_path / "mill_a_001.parquet")
+    with pytest.raises(DataError, match=r"known operation \(here: mill_a\)"):
+        splits.DataConfig(data=str(tmp_path)).prepared
+
+
 def test_recordings_that_share_only_a_clock_from_zero_are_no_repeats(table, tmp_path):
     table = table.drop(columns=list(recordings.POSITION)).assign(t_console=np.arange(len(table)) * 0.257)
     for number, change in enumerate((1.0, 1.1)):
