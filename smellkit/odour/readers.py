@@ -105,9 +105,7 @@ def read_rows(path: Path, nose: Description, *, columns: Sequence[str], report: 
 
 
 def by_clock(table: pd.DataFrame, values: NDArray, nose: Description) -> list[Stretch]:
-    """The parts of a table's `values` (rows, columns) at the nose's pace, by the clock in its index or a column."""
-    if isinstance(table.index, pd.DatetimeIndex | pd.TimedeltaIndex):
-        table = table.assign(time=table.index)
+    """The parts of a table's `values` (rows, columns) at the nose's pace, by the table's own clock where it has one."""
     raw = Raw(Path("the table"), table.reset_index(drop=True).rename(columns=str))
     return _stretches(_at_pace(raw, nose, pd.DataFrame(values), [], Report()), range(values.shape[1]))
 
@@ -166,9 +164,6 @@ def _rows(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     counts = [name for name in nose.gas if nose.columns[name].unit == "adc"]  # alike: nobody sees them exchanged
     if len(counts) > 1:
         refuse_exchange(raw.path, raw.lines, values.to_numpy()[:, [name in counts for name in nose.columns]], counts)
-    if nose.rate and not clock_names(raw, nose):
-        note = report.note if nose.name == SMELLNET.name else report.tell  # SmellNet's board writes no clock
-        note(raw.path, f"{NO_CLOCK} {nose.rate:g} Hz, as the nose says")
     return _at_pace(raw, nose, values, counts, report)
 
 
