@@ -85,7 +85,7 @@ def test_a_recording_whose_sensors_all_are_empty_is_refused(table, tmp_path):
 def test_recordings_of_unknown_operations_are_not_trained_on_and_the_names_are_told(table, tmp_path):
     table.to_parquet(tmp_path / "mill_a_001.parquet")
     with pytest.raises(DataError, match=r"known operation \(here: mill_a\)"):
-        splits.DataConfig(data=str(tmp_path)).prepared
+        splits.DataConfig(data=str(tmp_path)).load()
 
 
 def test_recordings_that_share_only_a_clock_from_zero_are_no_repeats(table, tmp_path):
