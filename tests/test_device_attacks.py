@@ -25,7 +25,7 @@ from smellkit.device import engine, frames, guard
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Lines
 from smellkit.device.errors import Closed, LinkError, PortError
-from smellkit.device.jobs import Timing
+from smellkit.device.jobs import Request, Timing
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
@@ -166,6 +166,19 @@ def test_a_play_that_comes_while_the_channel_changes_waits_for_that():
     assert world.sent("set handset") and not world.sent("play 3")
     world.clock.sleep(1)
     assert world.device.emitting == 3
+
+
+def test_a_play_between_the_stop_and_the_change_of_channel_waits_where_a_stop_still_reaches_it():
+    world = World()
+    world.neck.play(3, seconds=30)
+    world.clock.sleep(5)
+    change = Request("set handset channel 160", frames.set_handset(160), (0xA6, 0), retunes=True)
+    world.neck._engine._exchange.current = change  # as another thread that waits for it
+    world.clock.sleep(0.06)
+    world.neck.play(5, seconds=30)
+    world.clock.sleep(2)
+    assert change.done and world.neck.stop().sent == 3
+    assert not world.device.emitting
 
 
 def test_a_change_of_channel_that_nobody_answers_has_stopped_what_played_too():

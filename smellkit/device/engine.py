@@ -32,8 +32,8 @@ class Engine(Worker):
 
     def _do_play(self) -> float:
         request = self._exchange.current
-        if request and request.retunes and request.tries and not request.done:
-            return NEVER
+        if request and request.retunes and not request.silences and not request.done:
+            return NEVER  # no stop would reach what begins now
         while self.schedule and self.link and not self._stop.active:
             if self._now() >= self.kept_until:
                 self._end_schedule("stopped: nobody is there any more")

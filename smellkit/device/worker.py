@@ -328,6 +328,7 @@ class Worker:
                 return now
             if not self._send(request.frame, request.what):
                 return NEVER
+            request.silences = False
             self._exchange.sent(request, self._now())
         return NEVER
 
