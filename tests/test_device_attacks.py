@@ -213,6 +213,29 @@ def test_a_machine_that_slept_wakes_the_device_before_it_plays():
     assert [air.scent for air in world.device.air] == [3, 4]
 
 
+@pytest.mark.parametrize("asleep", [15.0, 4000.0])
+def test_a_machine_that_slept_before_a_scent_began_does_not_play_it_when_it_wakes(asleep):
+    world = World()
+    world.neck.play(3, seconds=5)
+    world.clock.sleep(0.5)  # the player is being woken
+    world.clock.advance(asleep)
+    with pytest.raises(LinkError, match="interrupted: nothing ran for"):
+        world.neck.wait()
+    world.clock.sleep(60)
+    assert world.device.air == []
+
+
+def test_a_stop_while_the_device_is_woken_leaves_the_next_play_to_wake_it_again():
+    world = World()
+    world.neck.play(3, seconds=5)
+    world.clock.sleep(0.5)
+    world.neck.stop()
+    before = len(world.device.received)
+    world.neck.play(4, seconds=1)
+    world.neck.wait()
+    assert [raw for _, raw in world.device.received[before:]] == [*[frames.wake()] * 3, frames.play(4, 1000)]
+
+
 def test_a_stopped_program_does_not_go_on_when_it_is_continued():
     shorter = START.replace("timing=Timing(", "timing=Timing(frame=5.0, ")  # than the 10 s that pass until it is silent
     with playing("neck = begin(); time.sleep(60)", shorter) as (device, child):

@@ -133,6 +133,27 @@ def test_d1_a_play_that_nobody_acknowledges_is_an_error_and_a_stop_too():
         world.neck.probe()
 
 
+@pytest.mark.parametrize("seconds", [1, 2, 10])
+def test_d1_a_short_play_that_nobody_acknowledges_was_not_played_either(seconds):
+    world = World(link="direct")
+    obey = world.device._obey
+    world.device._obey = lambda frame, now: None if frame.command == direct.PLAY else obey(frame, now)
+    world.neck.play(3, seconds=seconds)
+    with pytest.raises(NoReply, match="does not acknowledge the play"):
+        world.neck.wait()
+    world.device.lacks = (direct.MIX,)
+    world.neck.play_mixture(MIX, seconds=9)
+    with pytest.raises(NoReply, match="does not acknowledge the play"):
+        world.neck.wait()
+
+
+def test_a_late_answer_to_a_short_play_is_waited_for():
+    world = World(link="direct", late=1.0)
+    world.neck.play(3, seconds=0.5)
+    world.neck.wait()
+    assert world.neck.ended == "played" and len(world.device.air) == 1
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_d2_late_answers_confirm_what_they_belong_to(seed):
     world = World(link="direct", late=0.6, duplicate=0.2, seed=seed)

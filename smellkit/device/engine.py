@@ -47,6 +47,8 @@ class Engine(Worker):
     def _advance(self, schedule: Schedule, now: float) -> float | None:
         """One move: begin, send the next frame, or end; when to go on, None for at once."""
         if schedule.began == NEVER:
+            if (waited := now - schedule.asked) > self.wake_bound() + self.timing.asleep:
+                return self._interrupt(schedule, waited)
             if self._asleep():
                 return NEVER  # the wake comes first
             if now < self._free:
@@ -68,11 +70,7 @@ class Engine(Worker):
         if now < due:
             return due
         if now - due > self.timing.asleep or due < schedule.covered < now:
-            what = f"{schedule.what} was interrupted: nothing ran for {now - due:.1f} s"
-            self.log.note(what)
-            remedy = "the machine slept or was busy; what was left is not played by itself: play it again"
-            self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
-            return NEVER
+            return self._interrupt(schedule, now - due)
         if end - now < SHORTEST:
             if schedule.covered == -NEVER:
                 self.log.note(f"too late for scent {pulse.scent}, {pulse.seconds:g} s")
@@ -112,6 +110,13 @@ class Engine(Worker):
 
     def _fail_schedule(self, error: Exception) -> None:
         self._end_schedule(error=error)
+    def _interrupt(self, schedule: Schedule, seconds: float) -> float:
+        what = f"{schedule.what} was interrupted: nothing ran for {seconds:.1f} s"
+        self.log.note(what)
+        remedy = "the machine slept or was busy; what was left is not played by itself: play it again"
+        self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
+        return NEVER
+
         self._begin_stop()
 
     # the link that answers

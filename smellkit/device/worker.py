@@ -99,6 +99,8 @@ class Worker:
                 self._wake.start(self.timing.wakes, self._now(), job)
             else:
                 self._end_schedule("stopped")
+                if self._wake.left:  # it may have slept through the few that went out
+                    self._last_forward = -NEVER
                 self._wake.finish("stopped")
                 self._begin_stop(job)
         if self.link is None:
