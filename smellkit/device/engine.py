@@ -58,6 +58,8 @@ class Engine(Worker):
         if schedule.next == len(schedule.pulses):
             if now < schedule.began + schedule.seconds:
                 return schedule.began + schedule.seconds
+            if (sent := schedule.sending) and not sent.heard and sent.frame[5] == direct.PLAY:
+                return NEVER  # `_do_again` waits for the answer, or gives up: only what was heard was played
             self._end_schedule("played")
             return None
         pulse = schedule.pulses[schedule.next]
