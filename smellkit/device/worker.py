@@ -308,7 +308,7 @@ class Worker:
         if how:
             self.log.note(f"{how}: {schedule.what}")
         if how == "played" and schedule.stop_after:
-            self._begin_stop(schedule)
+            self._begin_stop(Job("stop", lambda job: schedule.finish(how, job.error)))
             self._do_stop()
         else:
             schedule.finish(how, error)
