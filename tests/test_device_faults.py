@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from serial import SerialException
 
@@ -383,7 +384,7 @@ def test_d14_a_bad_scent_sends_no_byte(scent):
     assert world.device.received == []
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "3", None, 3601])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, np.True_, "3", b"8", None, 3601])
 def test_d14_a_bad_duration_sends_no_byte(seconds):
     world = World()
     with pytest.raises(ArgumentError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -333,13 +333,9 @@ class NeckWear:
 
 
 def _seconds(value: float) -> float:
-    try:
-        seconds = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0.05 <= seconds <= LONGEST:  # NaN neither
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.05 <= value <= LONGEST:  # NaN neither
         raise ArgumentError(f"seconds is {value!r}", remedy=f"a number from 0.05 to {LONGEST:g}")
-    return seconds
+    return float(value)
 
 
 def _accepted(status: int | None, frame: bytes, command: str) -> None:
