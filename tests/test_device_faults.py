@@ -516,8 +516,8 @@ def test_the_rendered_sequence_is_what_is_in_the_air():
     world = World()
     plan = world.neck.play_mixture(MIX, seconds=22)
     world.neck.wait()
-    assert [air.scent for air in world.device.air] == [scent for _, scent, _ in plan.slots]
     assert world.neck.ended == "played"
+    assert [air.scent for air in world.device.air] == [scent for _, scent, _ in plan.slots]
     assert plan.slots == playlist.render(MIX, seconds=22).slots
     assert world.neck.achieved() == {1: 0.4, 2: 0.3, 3: 0.2, 4: 0.1}
     assert world.noted("planned shares") and world.noted("achieved shares")

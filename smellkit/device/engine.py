@@ -110,8 +110,6 @@ class Engine(Worker):
         if until >= end - 1e-9:
             schedule.next, schedule.covered = schedule.next + 1, -NEVER
 
-    def _fail_schedule(self, error: Exception) -> None:
-        self._end_schedule(error=error)
     def _interrupt(self, schedule: Schedule, seconds: float) -> float:
         what = f"{schedule.what} was interrupted: nothing ran for {seconds:.1f} s"
         self.log.note(what)
@@ -119,6 +117,8 @@ class Engine(Worker):
         self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
         return NEVER
 
+    def _fail_schedule(self, error: Exception) -> None:
+        self._end_schedule(error=error)
         self._begin_stop()
 
     # the link that answers

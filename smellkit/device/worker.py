@@ -328,9 +328,9 @@ class Worker:
                 request.silences = False
                 self._begin_stop()
                 return now
+            request.silences = False
             if not self._send(request.frame, request.what):
                 return NEVER
-            request.silences = False
             self._exchange.sent(request, self._now())
         return NEVER
 
