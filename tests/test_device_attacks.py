@@ -594,6 +594,51 @@ def test_an_emergency_stop_over_the_link_that_answers_says_whether_it_was_confir
         child.kill()
 
 
+@contextlib.contextmanager
+def commanded(device, *words):
+    """A command of the kit on a player, and what it says."""
+    command = [sys.executable, "-u", "-m", "smellkit", "neckwear", *words]
+    with PtyServer(device) as server:
+        with subprocess.Popen([*command, "--port", server.port], stdout=-1, stderr=-2, text=True) as child:
+            try:
+                yield server, child
+            finally:
+                child.kill()
+
+
+def block(device, port):
+    """Let the port take no byte any more, as a handset that hangs."""
+    device.takes_bytes = False
+    time.sleep(0.1)  # its thread may be about to read
+    full = os.open(port, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, b"\0" * 100)
+    os.close(full)
+
+
+@pytest.mark.parametrize("words", [["play", "3"], ["mix", "1=0.5", "2=0.5"]])
+def test_a_stop_order_while_a_command_wakes_the_player_ends_the_command_and_nothing_plays(words):
+    device = VirtualNeckWear()
+    with commanded(device, *words, "--seconds", "5") as (server, child):
+        until(lambda: device.awake)
+        assert [reply["sent"] for reply in order_stop(server.port)] == [[server.port]]
+        said = child.communicate(timeout=20)[0]
+    assert "It was stopped." in said and "Sent:" not in said
+    assert device.air == []
+
+
+def test_ctrl_c_that_no_stop_can_follow_is_an_error_and_no_promise():
+    device = VirtualNeckWear()
+    with commanded(device, "play", "3", "--seconds", "30") as (server, child):
+        await_silence(device, False)
+        block(device, server.port)
+        child.send_signal(signal.SIGINT)
+        said = child.communicate(timeout=20)[0]
+    assert "Stop was sent" not in said and "takes no bytes" in said
+    assert child.returncode == 1
+
+
 def test_the_stop_command_opens_a_port_that_nobody_holds():
     device = VirtualNeckWear()
     with PtyServer(device) as served:

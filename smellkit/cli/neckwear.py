@@ -76,8 +76,7 @@ def probe(**player):
 def play(scent, seconds, **player):
     """Play one SCENT: its channel, 1 to 12, or its name, such as banana."""
     number = _channel(scent)
-    with _stopped_by_hand(), _open(**player) as neck:
-        _wake(neck)
+    with _playing(**player) as neck:
         neck.play(number, seconds=seconds)
         click.echo(f"Playing scent {scent} for {seconds:g} s on {player['port']}. Ctrl-C stops.")
         neck.wait()
@@ -99,14 +98,13 @@ def mix(shares, seconds, slot, keep, **player):
     lists them. Slots of two seconds are smelled one after the other, not as a blend.
     """
     beta = _beta(shares)
-    with _stopped_by_hand(), _open(**player) as neck:
-        _wake(neck)
+    with _playing(**player) as neck:
         plan = neck.play_mixture(beta, seconds=seconds, slot=slot, keep=keep)
         scents = " ".join(str(scent) for _, scent, _ in plan.slots)
         click.echo(f"{len(plan.slots)} slots: {scents}. Left out: {plan.lost:.1%}. Ctrl-C stops.")
         neck.wait()
         sent = ", ".join(f"scent {scent} {share:.1%}" for scent, share in neck.achieved().items() if scent)
-        click.echo(f"Sent: {sent or 'as one mixture'}")
+        click.echo(f"Sent: {sent or 'as one mixture'}" if neck.ended == "played" else f"It was {neck.ended}.")
 
 
 @neckwear.command()
@@ -189,20 +187,18 @@ def _open(port, *, log=None, link="auto", blind=False):
         return NeckWear.open(port, log=log, link=known)
 
 
-def _wake(neck) -> None:
-    """Say what takes so long: a player behind the handset sleeps until it is woken three times."""
-    if neck.link == "handset":
-        click.echo("Waking the player ...")
-        neck.wake()
-
-
 @contextlib.contextmanager
-def _stopped_by_hand():
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("\nStop was sent.")
-        raise SystemExit(130) from None
+def _playing(**player):
+    """The player, for what wakes it first where it sleeps; Ctrl-C is silence, or an error where no stop could leave."""
+    with _open(**player) as neck:
+        if neck.link == "handset":
+            click.echo("Waking the player ...")
+        try:
+            yield neck
+        except KeyboardInterrupt:
+            neck.stop()
+            click.echo("\nStop was sent.")
+            raise SystemExit(130) from None
 
 
 def _channel(scent):
