@@ -114,11 +114,17 @@ def stop(port):
     from smellkit.device.watchdog import order_stop
     from smellkit.errors import DeviceError
 
-    replies = order_stop(port or "")
+    replies, missed = order_stop(port or ""), []
     for reply in replies:
-        for name in reply["sent"]:
+        for name in reply["ports"]:
+            held = f"{name}, held by process {reply['pid']} ({reply['program']})"
+            if name not in reply["sent"]:
+                missed.append(held)
+                continue
             outcome = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
-            click.echo(f"Stop was sent to {name}, held by process {reply['pid']} ({reply['program']}). {outcome}")
+            click.echo(f"Stop was sent to {held}. {outcome}")
+    if missed:
+        raise DeviceError(f"No stop could be sent to {'; '.join(missed)}", hint="switch the player off")
     if replies:
         return
     if not port or port == "virtual":
@@ -183,7 +189,7 @@ def _open(port, *, log=None, link="auto", blind=False):
             neck.close()
         if not blind:
             raise
-        click.echo(f"Nothing answered on {port}; playing blind.")
+        click.echo(f"Nothing answered on {port}: going on blind.")
         return NeckWear.open(port, log=log, link=known)
 
 

@@ -62,7 +62,7 @@ class _Port:
     def __init__(self, message: dict[str, Any], fd: int):
         self.message, self.fd, self.name = message, fd, message["name"]
         self.left = 0
-        self.took = False  # whether the newest stop went out
+        self.took = False  # whether a stop went out
         self.confirmed: bool | None = False  # None: the program has not said yet what became of its stops
         self._lock = threading.RLock()  # a descriptor that was let go of is soon another file's
 
@@ -70,9 +70,9 @@ class _Port:
         """Send one stop, the first or if any is left, whatever fails."""
         with self._lock, contextlib.suppress(Exception):  # whatever it was, the next try may do
             if first or self.left > 0:
-                self.left, self.took = max(0, self.left - 1), False
-                # alone: nobody but the program can reach it
-                self.took = not self.message.get("alone") and self._sent(bytes.fromhex(self.message["stop"]))
+                self.left = max(0, self.left - 1)
+                if not self.message.get("alone"):  # else nobody but the program can reach it
+                    self.took = self._sent(bytes.fromhex(self.message["stop"])) or self.took
 
     def _sent(self, stop: bytes) -> bool:
         if self.fd < 0 and os.name != "nt":  # it was let go of
@@ -157,9 +157,14 @@ class Watch:
 
         Returns the ports that it was for; some may not have taken a stop.
         """
-        ports = {key: port for key, port in list(self.ports.items()) if name in ("", port.name, port.message["url"])}
+        meant = os.path.realpath(name)  # a port may have several names
+        ports = {
+            key: port
+            for key, port in list(self.ports.items())
+            if not name or meant in map(os.path.realpath, (port.name, port.message["url"]))
+        }
         for port in ports.values():
-            port.confirmed = None if port.message.get("answers") else False
+            port.took, port.confirmed = False, None if port.message.get("answers") else False
         if ports:
             silence(list(ports.values()), before=lambda: self._send({"stop": why, "keys": list(ports)}))
         return list(ports.values())
@@ -193,7 +198,7 @@ def _door(watch: Watch, program: int) -> Iterator[None]:
                 words = Path(f"/proc/{program}/cmdline").read_bytes().replace(b"\0", b" ")
                 called = words.decode(errors="replace").strip()[:200]
             reply: dict[str, Any] = {"pid": program, "program": called}
-            reply["ports"] = [port.name for port in list(watch.ports.values())]
+            reply["ports"] = [port.name for port in sent]
             reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
             reply["confirmed"] = [port.name for port in sent if port.confirmed]
             self.wfile.write(json.dumps(reply).encode() + b"\n")
@@ -216,7 +221,8 @@ def _door(watch: Watch, program: int) -> Iterator[None]:
 def order_stop(port: str = "") -> list[dict[str, Any]]:
     """Have every program of this user that holds players send stop, on one port or on all; what each answered.
 
-    A reply has `pid`, `program`, `ports`, and of those `sent`, which took it, and `confirmed`, whose player said so.
+    A reply has `pid`, `program`, `ports` that were meant, and of those `sent`, which took it, and `confirmed`, whose
+    player said so.
     """
     replies, lines = [], []
     doors = [door for folder in private_folders() for door in sorted(folder.glob("*.sock"))]
@@ -231,7 +237,7 @@ def order_stop(port: str = "") -> list[dict[str, Any]]:
     for line in lines:
         with line, contextlib.suppress(OSError, ValueError):
             replies.append(json.loads(line.recv(65536)))
-    return [reply for reply in replies if reply["sent"]]
+    return [reply for reply in replies if reply["ports"]]
 
 
 def main() -> None:
