@@ -55,6 +55,11 @@ class Engine(Worker):
                 return self._free
             schedule.began = now
             self.log.note(f"begins: {schedule.what}")
+        guarded = not self._guard or self._guard.watches(self)
+        if schedule.instead and not guarded:
+            what = "The watchdog is gone, and a mixture on this link has no end of its own"
+            self._fail_schedule(LinkError(what, port=self.name, remedy="stop was sent; play it again"))
+            return NEVER
         if schedule.next == len(schedule.pulses):
             if now < schedule.began + schedule.seconds:
                 return schedule.began + schedule.seconds
@@ -63,7 +68,6 @@ class Engine(Worker):
             self._end_schedule("played")
             return None
         pulse = schedule.pulses[schedule.next]
-        guarded = not self._guard or not self.watched or self._guard.watches(self)
         longest = self.timing.frame if guarded else min(self.timing.frame, self.timing.unguarded)
         if pulse.volumes:
             longest = NEVER

@@ -30,12 +30,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 STOPS, STOP_GAP = 3, 0.05
 SILENT = 0.5  # seconds from a kill or a signal to silence at most, on a busy machine; 0.1 on a quiet one
 CONFIRMS = 4.0  # seconds in which a player that answers has confirmed a stop, or has not
+LIFE = 10.0  # seconds without a word from the program: stopped or held, and a mixture has no end of its own
 ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)}
 
 
@@ -65,6 +67,10 @@ class _Port:
         self.took = False  # whether a stop went out
         self.confirmed: bool | None = False  # None: the program has not said yet what became of its stops
         self._lock = threading.RLock()  # a descriptor that was let go of is soon another file's
+
+    def called(self, name: str) -> bool:
+        """Whether `name` is one of its names, of which a port may have several; none is all ports'."""
+        return not name or os.path.realpath(name) in map(os.path.realpath, (self.name, self.message["url"]))
 
     def write(self, *, first: bool = False) -> None:
         """Send one stop, the first or if any is left, whatever fails."""
@@ -97,11 +103,11 @@ class _Port:
             os.close(fd)
 
 
-def _ready(descriptors: list[int], seconds: float | None, what: int) -> list[int]:
+def _ready(descriptors: list[int], seconds: float, what: int) -> list[int]:
     poller = select.poll()
     for fd in descriptors:
         poller.register(fd, what)
-    return [fd for fd, _ in poller.poll(None if seconds is None else 1000 * seconds)]
+    return [fd for fd, _ in poller.poll(1000 * seconds)]
 
 
 def silence(ports: list[_Port], *, before: Callable[[], None] = lambda: None) -> None:
@@ -152,17 +158,12 @@ class Watch:
         elif do == "ping":
             self._send({"pong": True})
 
-    def order(self, why: str, name: str = "") -> list[_Port]:
-        """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
+    def order(self, why: str, meant: Callable[[_Port], bool] = lambda port: True) -> list[_Port]:
+        """Somebody wants silence on the ports that are `meant`: the program is told first, so that it renews nothing.
 
-        Returns the ports that it was for; some may not have taken a stop.
+        Returns those ports; some may not have taken a stop.
         """
-        meant = os.path.realpath(name)  # a port may have several names
-        ports = {
-            key: port
-            for key, port in list(self.ports.items())
-            if not name or meant in map(os.path.realpath, (port.name, port.message["url"]))
-        }
+        ports = {key: port for key, port in list(self.ports.items()) if meant(port)}
         for port in ports.values():
             port.took, port.confirmed = False, None if port.message.get("answers") else False
         if ports:
@@ -189,7 +190,11 @@ def _door(watch: Watch, program: int) -> Iterator[None]:
 
         def handle(self) -> None:
             order, _, name = self.rfile.readline(4096).decode(errors="replace").strip().partition(" ")
-            sent = watch.order("an order from another process", name) if order == "stop" else []
+            sent = (
+                watch.order("an order from another process", partial(_Port.called, name=name))
+                if order == "stop"
+                else []
+            )
             until = time.monotonic() + CONFIRMS
             while any(port.confirmed is None for port in sent) and time.monotonic() < until:
                 time.sleep(0.005)
@@ -276,10 +281,13 @@ def _listen(line: socket.socket, watch: Watch) -> None:
     with contextlib.suppress(OSError, AttributeError):
         # a forked child of the program may keep the socket open: the program's own end is what counts
         parent = os.pidfd_open(os.getppid())
-    ended = False
+    ended, held = False, False
     while not ended:
         sources = [fd for fd in (line.fileno(), parent, watch.signals) if fd >= 0]
-        ready = _ready(sources, None, select.POLLIN)
+        ready = _ready(sources, LIFE, select.POLLIN)
+        if not ready and not held:  # stopped, or its interpreter is: what has no end of its own would go on
+            watch.order("no sign of life from the program", lambda port: port.message.get("answers", False))
+        held = not ready
         ended = parent in ready
         if line.fileno() in ready:  # first: a port that was just named is to be stopped too
             try:
