@@ -27,6 +27,7 @@ from smellkit.device.clock import Clock
 from smellkit.device.enose import Lines
 from smellkit.device.errors import Closed, LinkError, PortError
 from smellkit.device.jobs import Request, Timing
+from smellkit.device.link import connector
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
@@ -716,13 +717,20 @@ def test_what_nobody_keeps_alive_ends_and_what_is_kept_goes_on():
     assert len(world.device.air) == 1
 
 
-def test_a_player_without_a_watchdog_has_frames_of_two_seconds():
-    with NeckWear.open("virtual", watchdog=False, timing=QUICK) as neck:
-        neck.play(3, seconds=5)
-        neck.wait()
-        durations = [int.from_bytes(raw[16:20], "big") for _, raw in neck.virtual.received if len(raw) == 26]
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_player_without_a_watchdog_has_frames_of_two_seconds(opened):
+    device = VirtualNeckWear()
+    with PtyServer(device) as server:
+        connect = connector(server.port)
+        unwatched = (
+            NeckWear.open(server.port, watchdog=False, timing=QUICK) if opened else NeckWear(connect, timing=QUICK)
+        )
+        with unwatched as neck:
+            neck.play(3, seconds=5)
+            neck.wait()
+        durations = [int.from_bytes(raw[16:20], "big") for _, raw in device.received if len(raw) == 26]
         assert max(durations) <= 2000 and len(durations) >= 4
-        until(lambda: len(neck.virtual.air) == 1)
+        until(lambda: len(device.air) == 1)
 
 
 def test_a_private_folder_is_made_private_again(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from numbers import Real
 from pathlib import Path
@@ -124,8 +124,6 @@ class NeckWear:
             raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(DIALECTS))
         if str(port).startswith("ble:") and link == "handset":
             raise ArgumentError("No handset is reached over Bluetooth", remedy='link="direct"')
-        if not watchdog:
-            timing = replace(timing, frame=min(timing.frame, timing.unguarded))
         url, close = port, lambda: None
         if port == "virtual":
             from smellkit.device.serve import serve_here
