@@ -258,6 +258,7 @@ def test_a_play_older_than_the_last_stop_is_dropped():
     world.neck.wait()
     world.clock.sleep(5)
     assert world.device.air == []
+    assert world.neck.ended == "stopped" and world.noted("not begun, a stop came after it: scent 3")
     del world.neck._asked
     world.neck.play(3, seconds=1)
     world.neck.wait()

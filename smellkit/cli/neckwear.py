@@ -150,7 +150,7 @@ def checklist(scents):
 @click.option("--fault", "faults", multiple=True, help="Name, or name=value; repeat for more. See --list-faults.")
 @click.option("--seed", default=0, show_default=True, help="Decides every chance.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what was emitted (JSON lines).")
-@click.option("--seconds", type=float, default=10**8, help="End after this long; without, Ctrl-C ends it.")
+@click.option("--seconds", type=click.IntRange(0, 10**8), default=10**8, help="End after this long, or by Ctrl-C.")
 @click.option("--list-faults", is_flag=True, help="Say what can go wrong, and end.")
 def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     """Run a virtual NeckWear for any client."""

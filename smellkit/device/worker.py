@@ -91,6 +91,7 @@ class Worker:
             self._exchange.fail(Closed(f"{self.name} was closed", port=self.name, remedy="open it again"))
         for job in jobs:
             if isinstance(job, Schedule) and job.asked < self._last_stop:
+                self.log.note(f"not begun, a stop came after it: {job.what}")
                 job.finish("stopped")
             elif isinstance(job, Schedule):
                 self._end_schedule("replaced")
