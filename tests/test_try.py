@@ -140,6 +140,32 @@ def test_the_page_renders_mixtures_as_python_does(page):
         assert got["end"] == pytest.approx(plan.seconds)
 
 
+PLAYER = """async (slept) => {
+  const {Player, TIMING} = await import("./try/neckwear.js"), sent = [], now = Date.now;
+  const port = {write: (frame) => sent.push(frame[3] === 3 ? "wake" : frame[11] === 1 ? "play" : "stop")};
+  const timing = {...TIMING, gap: 10, stopGap: 5, wakeGap: 50, frame: 300, renew: 100}, player = new Player(port, {timing});
+  const play = () => player.run({slots: [{start: 0, scent: 3, seconds: 1}], end: 1}).then(() => "", (why) => why.message);
+  const over = play();
+  await new Promise((resolve) => setTimeout(resolve, slept ? 400 : 30));
+  if (!slept) { await player.stop(); sent.length = 0; play(); await new Promise((resolve) => setTimeout(resolve, 300)); }
+  Date.now = () => now() + 3600e3 * slept;
+  const said = slept ? await over : "";
+  await player.stop();
+  Date.now = now;
+  return [said, sent];
+}"""
+
+
+def test_a_page_whose_machine_slept_plays_nothing_more_and_says_so(page):
+    said, sent = page.evaluate(PLAYER, 1)
+    assert "the machine slept" in said
+    assert sent[:4] == ["wake", "wake", "wake", "play"] and sent.count("play") <= 2 and sent[-1] == "stop"
+
+
+def test_a_page_wakes_the_player_again_where_a_stop_cut_that_short(page):
+    assert page.evaluate(PLAYER, 0)[1][:4] == ["wake", "wake", "wake", "play"]
+
+
 def played(page):
     """A sample recognised and, over Web Serial, played by the virtual device."""
     page.click("[data-sample=garlic]")

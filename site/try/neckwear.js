@@ -7,6 +7,7 @@ import {ranked, sum as total} from "./smell.js";
 const EVERYONE = [0xff, 0xff], HANDSET = [1, 0, 1], NECKWEAR = 2;
 export const BAUD = 115200;
 export const TIMING = {gap: 200, stops: 3, stopGap: 50, wakes: 3, wakeGap: 1000, idle: 240000, frame: 10000, renew: 1000};
+const ASLEEP = 3000;  // nothing that waits is this late, unless the machine slept
 
 const bytes = (value, size) => Array.from({length: size}, (_, i) => Math.floor(value / 256 ** (size - 1 - i)) & 255);
 const outer = (body) => [0xf5, ...body, ...bytes(total(body) & 0xffff, 2), 0x55];
@@ -75,7 +76,8 @@ export class Player {
     try {
       if (performance.now() - this.awake > this.timing.idle) {
         this.tell("waking the player");
-        for (let n = 0; n < this.timing.wakes && !gone(); n++) { await this.send(wake()); await sleep(this.timing.wakeGap); }
+        for (let n = 0; n < this.timing.wakes && !gone(); n++) { await this.send(wake(), gone); await this.until(performance.now() + this.timing.wakeGap, gone); }
+        if (!gone()) this.awake = performance.now();  // through fewer of them it may have slept
       }
       const began = performance.now();
       for (const {start, scent, seconds} of slots) {
@@ -98,16 +100,24 @@ export class Player {
     }
   }
 
-  async until(when, gone) { while (!gone() && performance.now() < when) await sleep(Math.min(50, when - performance.now())); }
+  // Wait for a moment, but not across a sleep of the machine: what was asked for before it is not played after it.
+  async until(when, gone) {
+    while (!gone() && performance.now() < when) {
+      const before = Date.now();  // the other clock may stand still meanwhile
+      await sleep(Math.min(50, when - performance.now()));
+      if (!gone() && Date.now() - before > ASLEEP) throw new Error("Interrupted: the machine slept or was busy. Play it again");
+    }
+  }
 
-  async send(frame, gone = () => false) {
-    await sleep(this.last + this.timing.gap - performance.now());
+  async send(frame, gone) {
+    await this.until(this.last + this.timing.gap, gone);
     if (gone()) return;
     await this.write(frame);
   }
 
   async write(frame) {
-    this.last = this.awake = performance.now();
+    this.last = performance.now();
+    if (this.last - this.awake < this.timing.idle) this.awake = this.last;  // asleep it hears nothing but a wake
     await this.port.write(frame);
   }
 
