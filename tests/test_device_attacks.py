@@ -407,7 +407,7 @@ def test_a_log_that_blocks_holds_nobody_up(tmp_path):
         assert "log" in neck.log.warning
 
 
-def test_a_log_of_garbage_has_an_end_and_keeps_what_was_sent(tmp_path, monkeypatch):
+def test_a_log_of_garbage_has_an_end_keeps_what_was_sent_and_says_once_that_it_is_full(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("smellkit.device.log.LineFile.__init__.__kwdefaults__", {"limit": 20_000})
     log = Log(tmp_path / "log", now=time.monotonic)
     for _ in range(500):
@@ -416,7 +416,7 @@ def test_a_log_of_garbage_has_an_end_and_keeps_what_was_sent(tmp_path, monkeypat
     log.close()
     lines = (tmp_path / "log").read_text().splitlines()
     assert (tmp_path / "log").stat().st_size < 21_000 and json.loads(lines[-1])["what"] == "stop"
-    assert not log.warning
+    assert "is full" in log.warning and caplog.text.count("is full") == 1
 
 
 def test_the_virtual_device_forgets_in_time(monkeypatch):
