@@ -142,12 +142,14 @@ def test_the_page_renders_mixtures_as_python_does(page):
 
 PLAYER = """async (slept) => {
   const {Player, TIMING} = await import("./try/neckwear.js"), sent = [], now = Date.now;
+  const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
   const port = {write: (frame) => sent.push(frame[3] === 3 ? "wake" : frame[11] === 1 ? "play" : "stop")};
-  const timing = {...TIMING, gap: 10, stopGap: 5, wakeGap: 50, frame: 300, renew: 100}, player = new Player(port, {timing});
-  const play = () => player.run({slots: [{start: 0, scent: 3, seconds: 1}], end: 1}).then(() => "", (why) => why.message);
+  const timing = {...TIMING, gap: 10, stopGap: 5, wakeGap: 50, frame: 300, renew: 100};
+  const player = new Player(port, {timing}), slots = [{start: 0, scent: 3, seconds: 1}];
+  const play = () => player.run({slots, end: 1}).then(() => "", (why) => why.message);
   const over = play();
-  await new Promise((resolve) => setTimeout(resolve, slept ? 400 : 30));
-  if (!slept) { await player.stop(); sent.length = 0; play(); await new Promise((resolve) => setTimeout(resolve, 300)); }
+  await wait(slept ? 400 : 30);
+  if (!slept) { await player.stop(); sent.length = 0; play(); await wait(300); }
   Date.now = () => now() + 3600e3 * slept;
   const said = slept ? await over : "";
   await player.stop();
