@@ -298,8 +298,8 @@ class NeckWear:
 
     @property
     def ended(self) -> str:
-        """How what was requested last came to its end: played, stopped, replaced; empty while it has not."""
-        return str(self._schedule.result or "") if self._schedule else ""
+        """How what was requested last ended: played, stopped, replaced, or what went wrong; empty while it has not."""
+        return str(self._schedule.error or self._schedule.result or "") if self._schedule else ""
 
     @property
     def has_watchdog(self) -> bool:
