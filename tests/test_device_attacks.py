@@ -760,7 +760,7 @@ def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
     watch = Watch(orders.append)
     follow = {"do": "follow", "key": 1, "stop": frames.stop().hex(), "url": "", "name": "neck", "fd": True}
     watch.take(json.dumps(follow | {"telnet": False, "baud": 0}).encode(), [os.dup(ours.fileno())])
-    assert watch.order("because", "another") == [] and orders == []
+    assert watch.order("because", lambda port: port.called("another")) == [] and orders == []
     ordered = threading.Thread(target=watch.order, args=("because",))
     ordered.start()
     until(lambda: watch.ports[1].took)
