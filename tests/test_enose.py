@@ -1,9 +1,11 @@
 """Rows from the sensor board: every byte stream is survived, every lost line is counted, every thread ends."""
 
+import itertools
 import random
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -157,6 +159,15 @@ def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
     assert status["connections"] >= (2 if fault == "unplug" else 1)
     if fault in ("garbage", "partial", "long", "nan", "reset"):
         assert sum(status["dropped"].values()) >= 3
+
+
+def test_a_silent_board_begins_another_run_as_a_gap_cuts_a_file():
+    with FaultyBoard(RECORDING, faults="silence", rate=10) as board, Nose(board.port, nose="smellnet") as nose:
+        nose.description = replace(nose.description, rate=10.0)  # a gap is two seconds then
+        rows = [nose.read(timeout=9) for _ in range(14)]
+    gaps = [(before, row) for before, row in itertools.pairwise(rows) if row.time - before.time > 2]
+    assert len(gaps) == 1
+    assert all((row.run == before.run) == ((before, row) not in gaps) for before, row in itertools.pairwise(rows))
 
 
 def test_a_recording_says_where_rows_are_missing(tmp_path, caplog):

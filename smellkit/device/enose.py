@@ -41,7 +41,8 @@ RECENT, AGAIN = 20, 5  # so many of the recent rows out of a span are no noise o
 class Row:
     """One sample: `time` in seconds since the port was opened first, `values` in the order of the columns.
 
-    Rows with the same `run` follow each other; another number says that the board or the link began anew in between.
+    Rows with the same `run` follow each other; another number says that the board or the link began anew in between, or
+    was silent for longer than the nose's pace allows.
     """
 
     time: float
@@ -193,7 +194,7 @@ def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
                     raise
                 break
             if run not in (0, row.run):
-                log.warning("Rows are missing before row %d of %s: the board or its link began anew", count + 1, path)
+                log.warning("Rows are missing before row %d of %s: the board was silent or began anew", count + 1, path)
             run = row.run
             file.write(",".join(f"{value:.10g}" for value in row.values) + "\n")
             count += 1
@@ -223,6 +224,7 @@ class Nose(contextlib.AbstractContextManager):
         self._closed = False
         self.clock = Clock()
         self._began = self._row_at = self._byte_at = self.clock.now()
+        self._step_seconds = 0.0  # between the newest rows
         self._pauses, self._retry = pauses(), 0.0
         self._link: Link | None = None
         self._board = Board(nose=nose) if port == "virtual" else None
@@ -337,10 +339,18 @@ class Nose(contextlib.AbstractContextManager):
             self._byte_at = now
             if data.startswith(b"OSM,") and "device" not in self._lines.info:
                 self._link.write(b"PING\n")  # whose rows are these, and how fast should they come?
+            self._look_for_gap(now - self._row_at, data.count(b"\n"))
             for piece in data.splitlines(keepends=True):  # a header in between begins another run
                 self._keep(self._lines.feed(piece), now)
         elif now >= self._byte_at + PAUSE:
             self._lines.expire()
+
+    def _look_for_gap(self, silent: float, rows: int) -> None:
+        """After a silence fewer rows come than it had: they begin another run. If we slept, the port kept them."""
+        pace = self.description.pace
+        if silent > max(pace.gap, 5 * self._step_seconds) and 0 < rows < 0.5 * silent * pace.rate:
+            self._lines.run += 1
+        self._step_seconds = silent / rows if rows else self._step_seconds
 
     def _keep(self, values: list[tuple[float, ...]], now: float) -> None:
         if not values:
