@@ -565,6 +565,25 @@ def test_a_program_without_a_parent_process_handle_is_watched_by_its_line_alone(
     heard.close()
 
 
+def test_a_program_without_a_private_folder_is_watched_all_the_same():
+    code = f"import runpy; main = runpy.run_path({guard.watchdog.__file__!r})['main']\n"
+    code += "main.__globals__['private_folders'] = lambda: iter(()); main()"
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen([sys.executable, "-I", "-c", code], stdin=theirs) as child:
+        theirs.close()
+        assert b"pong" in ours.recv(100)
+        ours.close()
+        assert child.wait(5) == 0
+
+
+def test_a_private_folder_whose_name_is_too_long_for_a_socket_is_passed_by(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
+    (tmp_path / ("x" * 100)).mkdir()
+    with playing("neck = begin(); time.sleep(60)") as (device, child):
+        assert child.pid in [reply["pid"] for reply in order_stop()]
+        await_silence(device, True, 2.0)
+
+
 def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
     with playing("neck = begin(); time.sleep(60)") as (device, child):
         began = Clock.now()

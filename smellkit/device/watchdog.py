@@ -183,7 +183,7 @@ class Watch:
 
 @contextlib.contextmanager
 def _door(watch: Watch, program: int) -> Iterator[None]:
-    """The private socket on which other processes of the same user may order a stop."""
+    """The private socket on which other processes of the same user may order a stop, where there can be one."""
 
     class Client(socketserver.StreamRequestHandler):
         timeout = 5.0  # one that says nothing
@@ -208,19 +208,20 @@ def _door(watch: Watch, program: int) -> Iterator[None]:
             reply["confirmed"] = [port.name for port in sent if port.confirmed]
             self.wfile.write(json.dumps(reply).encode() + b"\n")
 
-    path = next(private_folders()) / f"{program}.sock"
-    path.unlink(missing_ok=True)
-    before = os.umask(0o177)
-    try:
-        server = socketserver.ThreadingUnixStreamServer(str(path), Client)
-    finally:
-        os.umask(before)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server, before = None, os.umask(0o177)
+    for path in [folder / f"{program}.sock" for folder in private_folders()]:
+        with contextlib.suppress(OSError):  # a name that is too long for a socket
+            path.unlink(missing_ok=True)
+            server = socketserver.ThreadingUnixStreamServer(str(path), Client)
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            break
+    os.umask(before)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if server:
+            path.unlink(missing_ok=True)
 
 
 def order_stop(port: str = "") -> list[dict[str, Any]]:
@@ -263,8 +264,7 @@ def main() -> None:
     try:
         with contextlib.ExitStack() as stack:
             if line:
-                with contextlib.suppress(OSError, StopIteration):  # no private folder: nobody else may order
-                    stack.enter_context(_door(watch, os.getppid()))
+                stack.enter_context(_door(watch, os.getppid()))
             send({"pong": True})
             if line:
                 _listen(line, watch)
