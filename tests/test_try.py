@@ -164,6 +164,16 @@ def test_a_page_whose_machine_slept_plays_nothing_more_and_says_so(page):
     assert sent[:4] == ["wake", "wake", "wake", "play"] and sent.count("play") <= 2 and sent[-1] == "stop"
 
 
+def test_a_page_whose_stop_does_not_leave_does_not_say_that_nothing_is_in_the_air(page):
+    code = """async () => {
+      const {Player} = await import("./try/neckwear.js"), told = [];
+      const port = {write: () => Promise.reject(new Error("gone"))};
+      const player = new Player(port, {tell: (text, scent) => told.push(scent)});
+      return [await player.stop().then(() => "", (why) => why.message), told];
+    }"""
+    assert page.evaluate(code) == ["gone", []]
+
+
 def test_a_page_wakes_the_player_again_where_a_stop_cut_that_short(page):
     assert page.evaluate(PLAYER, 0)[1][:4] == ["wake", "wake", "wake", "play"]
 
