@@ -346,17 +346,21 @@ def test_a_page_that_never_spoke_takes_no_scent_along(shown):
     assert air.emitting == 3 and "no sign of life" in shown.pictures["log"].value
 
 
-def test_a_lost_player_shows_at_once_and_clears_when_it_is_back(shown, tmp_path):
+def test_a_lost_player_shows_at_once_and_says_what_ended_when_it_is_back(shown, tmp_path):
     device = VirtualNeckWear()
     with PtyServer(device, link=tmp_path / "neck") as served:
         shown.controls["player_at"].value = served.port
         shown.controls["connect"].click()
         wait(lambda: shown.session.connected and not shown.session.busy)
         assert shown.session.player.log.run and shown.session.player.status().port == served.port
+        shown.controls["scent"].value = 7
+        shown.controls["play"].click()
+        wait(lambda: device.emitting)
         device.unplug()
         wait(lambda: "player gone" in shown.pictures["now"].value and "Plug it in" in shown.pictures["now"].value, 3)
         device.plug()
         wait(lambda: "player gone" not in shown.pictures["now"].value and "player idle" in shown.pictures["now"].value)
+        assert "The scent ended" in shown.pictures["now"].value and "went away" in shown.pictures["now"].value
         shown.session.close()
 
 
