@@ -7,6 +7,8 @@ come with pictures and texts. `window` counts from 0, `start` is its first row i
 whole recording. p are calibrated probabilities.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import paths
-from smellkit.checks import Report, read_json, readable
+from smellkit.checks import Report, fault, read_json, read_texts, readable
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
-from smellkit.odour.pipeline import Evidence, Pipeline, read_windows
+from smellkit.odour.pipeline import Evidence, Pipeline, read_windows, several
 from smellkit.odour.recordings import STRIDE, MixtureWindows, cut_mixtures, read_mixture_files
-from smellkit.odour.scents import ODORANTS, PICTURES, pictures_in, to_odorants
+from smellkit.odour.scents import ODORANTS, pictures_in, to_odorants
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 from smellkit.sensors import SMELLNET
 
@@ -134,24 +136,25 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     pipeline, report = Pipeline.load(weights), Report()
     windows = read_folder(Path(folder), skip=skip, ranges=pipeline.smell.ranges, report=report)
     words, seen, ratios = _texts(Path(texts)) if texts else {}, 0, np.zeros((len(windows), len(ODORANTS)))
+    unknown, listed = set(words), functools.cache(pictures_in)
     for number, name in enumerate(windows.index["file"]):
         rows, path = windows.recording == number, Path(name)
         own = path.with_suffix("").as_posix()  # it may be called by its path or by its name, with .csv or without
         places = [Path(pictures) / key for key in (own, path.stem)] if pictures else []
-        files = next(filter(None, map(_pictures, places)), [])
-        own_texts = next((words[key] for key in (name, own, path.name, path.stem) if key in words), [])
-        shown = pipeline.seen({"picture": files, "text": own_texts})
-        seen += bool(shown)
+        files = next(filter(None, (_pictures(place, listed) for place in places)), [])
+        called = [key for key in (name, own, path.name, path.stem) if key in words]
+        shown = pipeline.seen({"picture": files, "text": words[called[0]] if called else []})
+        seen, unknown = seen + bool(shown), unknown - {*called}
         ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
     _write(as_table(windows, ratios), out)
-    text = f"{len(windows.index)} recordings, {len(windows)} windows; {seen} with a picture or a text.\n{out}"
+    lost = f"; {len(unknown)} texts are of no recording here, such as {min(unknown)!r}" if unknown else ""
+    text = f"{len(windows.index)} recordings, {len(windows)} windows; {seen} with a picture or a text{lost}.\n{out}"
     return f"{text}\n{report}".rstrip()
 
 
-def _pictures(beside: Path) -> list[Path]:
+def _pictures(beside: Path, listed: Callable[[Path], list[Path]]) -> list[Path]:
     """The picture of this name, whatever its ending, or all that lie in the folder of this name."""
-    files = [one for ending in PICTURES if (one := beside.with_name(beside.name + ending)).is_file()]
-    return files or pictures_in(beside)
+    return [one for one in listed(beside.parent) if one.stem == beside.name] or listed(beside)
 
 
 def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> NDArray[np.float64]:
@@ -166,13 +169,14 @@ def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> ND
 
 def _texts(path: Path) -> dict[str, list[str]]:
     """The texts of recordings, by what the table calls them; DataError that names the file."""
-    if path.suffix.lower() == ".json":
-        return {key: [text] if isinstance(text, str) else list(text) for key, text in read_json(path).items()}
-    try:
-        table = pd.read_csv(path, dtype=str).dropna()
-        return {str(key): rows["text"].tolist() for key, rows in table.groupby("file")}
-    except (OSError, ValueError, KeyError) as why:
-        raise DataError(f"{path} is no table of texts: {why}", hint="a CSV with columns file and text") from why
+    if path.suffix.lower() != ".json":
+        table = read_texts(path, columns=["file", "text"])
+        return {name: texts.tolist() for name, texts in table["text"][table["text"] != ""].groupby(table["file"])}
+    words = {name: several(text) if isinstance(text, (str, list)) else [text] for name, text in read_json(path).items()}
+    for name, texts in words.items():
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise fault(path, "a text, or a list of texts", repr(wrong[0])[:60], "correct it", key=f"$.{name}")
+    return words
 
 
 def read_folder(folder: Path, *, skip: bool, ranges: Ranges | None, report: Report) -> MixtureWindows:
