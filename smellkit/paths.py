@@ -5,16 +5,20 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from smellkit.errors import OptionError, WriteError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # nothing can be written
+FULL = (  # nothing can be written
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+)
 LOCK = ".lock"
 HOME = Path(__file__).resolve().parent.parent  # the checkout
 
@@ -71,7 +75,17 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # there is nothing where nothing could be written
+            part.unlink()
+
+
+def check_writable(path: Path) -> None:
+    """WriteError where `replacing` could not write the file `path`: before hours of work rather than after them."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def lock(folder: Path, *, what: str) -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from smellkit import checkpoint as weights
 from smellkit import paths
-from smellkit.errors import DataError, WeightsError
+from smellkit.errors import DataError, WeightsError, WriteError
 from smellkit.odour import predict
 from smellkit.odour.confidence import Confidence, Thresholds
 from smellkit.odour.encoder import make
@@ -119,6 +119,16 @@ def test_nothing_to_predict_is_an_error_and_leaves_no_file(trained, tmp_path):
         with pytest.raises(DataError):
             predict.odour(source, weights=trained, out=tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("place", ["folder", "file/out.csv", f"{'x' * 300}.csv"])
+@pytest.mark.parametrize("name", ["odour", "mixture", "fusion"])
+def test_a_place_that_can_not_be_written_is_refused_before_anything_is_read(tmp_path, name, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    function, folder = getattr(predict, name), weights.find(name)
+    with pytest.raises(WriteError, match="Can't write"):
+        function(tmp_path / "nowhere", weights=folder, out=tmp_path / place)
 
 
 def test_a_manifest_that_says_too_little_is_refused(trained, tmp_path):

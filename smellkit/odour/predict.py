@@ -40,6 +40,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     """
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
+    paths.check_writable(Path(out))
     smell, folder, report = SubstanceSmell.load(weights), Path(folder), Report()
     root = folder.parent if folder.is_file() else folder
 
@@ -94,6 +95,7 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
     made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
     """
+    paths.check_writable(Path(out))
     smell, report = MixtureSmell.load(weights), Report()
     session = SessionCalibration.load(Path(calibration)) if calibration else None
     windows = read_folder(Path(folder), skip=skip, ranges=smell.ranges, report=report)
@@ -133,6 +135,7 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     """
     if pictures and not Path(pictures).is_dir():
         raise DataError(f"{pictures} is not a folder", hint="a picture, or a folder of them, for each recording")
+    paths.check_writable(Path(out))
     pipeline, report = Pipeline.load(weights), Report()
     windows = read_folder(Path(folder), skip=skip, ranges=pipeline.smell.ranges, report=report)
     words, seen, ratios = _texts(Path(texts)) if texts else {}, 0, np.zeros((len(windows), len(ODORANTS)))

@@ -89,7 +89,10 @@ class SceneEncoder(ABC):
                 raise DataError(f"A description is {text!r}", hint="give a text")
             if len(text) > LONGEST:
                 raise DataError(f"A text of {len(text):,} characters", hint=f"a few sentences, at most {LONGEST:,}")
-        keys = [sha256(text.encode()).hexdigest() for text in texts]
+        try:
+            keys = [sha256(text.encode()).hexdigest() for text in texts]
+        except UnicodeEncodeError as why:
+            raise DataError(f"A description is {why.object!r}, which is not Unicode", hint="give it as UTF-8") from why
         return self._cached("text", keys, self.text_size, lambda rows: self.embed_texts([texts[row] for row in rows]))
 
     def _cached(self, kind: str, keys: list[str], size: int, compute: Callable[[list[int]], Array]) -> Array:
@@ -104,8 +107,11 @@ class SceneEncoder(ABC):
         for row, embedding in in_batches(compute, absent, batch=self.batch):
             known[keys[row]] = embedding
             content = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
-            with paths.replacing(folder / keys[row]) as part:
-                part.write_bytes(sha256(content).digest() + content)
+            try:
+                with paths.replacing(folder / keys[row]) as part:
+                    part.write_bytes(sha256(content).digest() + content)
+            except OSError as why:  # costs time later, no result
+                log.warning("Can't keep what a scene encoder made: %s", why)
         return np.array([known[key] for key in keys], np.float32).reshape(len(keys), size)
 
 

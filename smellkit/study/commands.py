@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from smellkit import options
+from smellkit import options, paths
 
 FOLDER = click.Path(path_type=Path)
 JSON = click.option("--json", "out", type=FOLDER, help="Where the figures go; of rows, those not run now are kept.")
@@ -87,6 +87,8 @@ def bench(
             return
         if instead(given):
             return
+        if out:
+            paths.check_writable(out)
         run = resolve_name(f"smellkit.study.{study}")
         result = run(**given, **fixed, progress=click.echo, earlier=evaluate.earlier(out))
         click.echo(published.text(name, result))
