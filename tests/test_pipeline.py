@@ -11,6 +11,7 @@ from smellkit import checkpoint
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.odour import recordings
+from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Evidence, Pipeline, as_mixture, named
 from smellkit.odour.predict import mixture
 from smellkit.odour.scents import SCENTS, list_pictures
@@ -194,6 +195,16 @@ def test_a_cell_that_is_not_a_finite_number_is_refused_with_its_place(weights, c
     rows[50, 2] = cell
     with pytest.raises(DataError, match="Row 50, column VOC"):
         pipeline(rows)
+
+
+def test_after_a_reading_that_is_no_number_a_live_nose_begins_again(pipeline, table):
+    rows = table[[*pipeline.smell.nose.columns]].to_numpy(float)
+    recogniser = Recogniser(pipeline)
+    first = [answer for row in rows if (answer := recogniser.add(row))]
+    lost = recogniser.add(np.where(np.arange(rows.shape[1]) == 1, np.nan, rows[0]))
+    again = [answer for row in rows if (answer := recogniser.add(row))]
+    assert lost.abstains and "no number" in lost.reason
+    assert [answer.beta for answer in again] == [answer.beta for answer in first]
 
 
 def test_text_in_a_table_is_refused(pipeline, table):
