@@ -1,5 +1,7 @@
 """The task "odour-encoder": no leak between recordings, and augmentations that do what they say."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,16 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour import recordings
 from smellkit.odour.features import describe
 from smellkit.odour.windows import Protocol, conductance, cut, log_conductance
-from smellkit.study.odour.encoder_task import EncoderConfig, augment, hold_out, over_windows, samples, score, task
+from smellkit.study.odour.encoder_task import (
+    EncoderConfig,
+    augment,
+    hold_out,
+    over_windows,
+    read_splits,
+    samples,
+    score,
+    task,
+)
 from smellkit.train import Settings, fit
 
 
@@ -92,6 +103,19 @@ def test_a_recording_missing_in_one_substance_is_said():
     uneven = uneven[~uneven["file"].str.endswith("s1.3.csv")]
     with pytest.raises(DataError, match="recording number 3"):
         hold_out(cut(uneven, Protocol()), 3)
+
+
+def test_a_damaged_recording_to_test_on_is_refused_and_the_test_is_not_left_out(tmp_path):
+    for split in ("training", "testing"):
+        for name in ("apple", "mint"):
+            shutil.copytree(recordings.find() / "base" / split / name, tmp_path / "base" / split / name)
+    asked = EncoderConfig(data=str(tmp_path))
+    assert "test" in read_splits(asked)
+    min((tmp_path / "base" / "testing" / "mint").iterdir()).write_text("nothing")
+    with pytest.raises(DataError, match="mint"):
+        read_splits(asked)
+    shutil.rmtree(tmp_path / "base" / "testing")
+    assert "test" not in read_splits(asked)
 
 
 def test_recordings_shorter_than_a_window_are_counted_or_refused():
