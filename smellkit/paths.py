@@ -140,9 +140,14 @@ def locked(folder: Path, *, what: str) -> Iterator[None]:
         unlock(folder)
 
 
+def text(name: str) -> str:
+    """Names of files as text that can be written: a byte that is no UTF-8, as from an old archive, as `\\udce9`."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def cell(name: str) -> str:
     """A file's name as a cell of a CSV for spreadsheets, too: what would be a formula there begins with a quote."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t")) else name
+    return f"'{text(name)}" if name.startswith(("=", "+", "-", "@", "\t")) else text(name)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -1,6 +1,8 @@
 """Predicting folders: the right columns, honest probabilities, and a reason for whatever is left out."""
 
 import csv
+import shutil
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 
 from smellkit import checkpoint as weights
 from smellkit import paths
+from smellkit.cli import cli
 from smellkit.errors import DataError, WeightsError, WriteError
 from smellkit.odour import predict
 from smellkit.odour.confidence import Confidence, Thresholds
@@ -72,6 +75,21 @@ def test_a_file_called_like_a_formula_is_text_in_a_spreadsheet(trained, tmp_path
     predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "out.csv")
     files = [row["file"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())]
     assert set(files) == {"'=cmd.csv"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are any bytes")
+@pytest.mark.parametrize("name", ["odour", "mixture", "fusion"])
+def test_a_name_in_latin_1_is_written_as_text(tmp_path, name):
+    place = "base/testing" if name == "odour" else "mixture/test_seen"
+    file = min((paths.sample() / "smellnet" / place).rglob("*.csv"))
+    shutil.copy(file, tmp_path / "caf\udce9.csv")
+    (tmp_path / "th\udce9.csv").write_text("nothing")
+    skip = [] if name == "odour" else ["--set", "skip=true"]
+    words = ["predict", str(tmp_path), "--weights", name, "--out", str(tmp_path / "named.txt"), *skip]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.exit_code == 0 and r"th\udce9.csv" in done.output
+    with (tmp_path / "named.txt").open(encoding="utf-8") as table:
+        assert {row["file"] for row in csv.DictReader(table)} == {r"caf\udce9.csv"}
 
 
 def test_an_answer_may_be_none(trained, tmp_path):
@@ -141,7 +159,6 @@ def test_a_manifest_that_says_too_little_is_refused(trained, tmp_path):
 def test_the_command_line_predicts_with_the_shipped_weights(tmp_path):
     if not (paths.weights() / "odour").is_dir():
         pytest.skip("no data/weights/odour here")
-    from smellkit.cli import cli
 
     folder = paths.sample() / "smellnet" / "base" / "testing" / "banana"
     done = CliRunner().invoke(cli, ["predict", str(folder), "--weights", "odour", "--out", str(tmp_path / "o.csv")])

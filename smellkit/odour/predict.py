@@ -183,12 +183,14 @@ def _texts(path: Path) -> dict[str, list[str]]:
 
 
 def read_folder(folder: Path, *, skip: bool, ranges: Ranges | None, report: Report) -> MixtureWindows:
-    """Windows of all recordings (*.csv) below `folder`; what is too short or outside `ranges` is refused or skipped."""
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}", hint="recordings (*.csv, four gas sensors at 10 Hz)")
+    """Windows of all recordings (*.csv) below `folder`, or of the one file.
+
+    What is too short or outside `ranges` is refused or skipped.
+    """
     files = [file for file in files_in(folder, (".csv",)) if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
+    folder = folder.parent if folder.is_file() else folder
     values, index = read_mixture_files(files, root=folder, skip=skip, report=report)
     reasons = [unfit(folder / name, value, ranges) for name, value in zip(index["file"], values, strict=True)]
     for name, why in zip(index["file"], reasons, strict=True):
