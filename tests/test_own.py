@@ -158,6 +158,12 @@ def test_one_class_one_recording_or_a_short_one_is_told_with_the_remedy(folder, 
         own.understand(tmp_path / "alone", nose="mq-array")
 
 
+@pytest.mark.parametrize("option", ["out=elsewhere", "data=elsewhere", "netwroks=1"])
+def test_learn_takes_no_parameter_that_would_leave_its_report_elsewhere(folder, option):
+    with pytest.raises(OptionError, match="-p has no"):
+        CliRunner().invoke(cli, ["learn", str(folder), "-p", option], catch_exceptions=False)
+
+
 def shortened(folder, place, **rows):
     """A copy of `folder` of which some classes' first recordings hold so many rows alone."""
     shutil.copytree(folder, place)

@@ -121,15 +121,18 @@ def learn(folder, nose, sessions, out, pairs):
     """Say what FOLDER holds, how good your nose is honestly, and leave weights that run on it."""
     import shutil
 
-    from smellkit import batch, options, paths
+    from smellkit import batch, noses, options, paths
     from smellkit.checks import read_json
     from smellkit.study.odour.own_report import summary
 
+    more = options.parse(pairs)
+    options.check(more, ("representation", "networks", "seed"), "-p has no")
     folder = folder.expanduser().resolve()
     out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
-    places = {name: str(Path(text).resolve()) if Path(text).is_file() else text
+    there = {text: Path(text).is_file() or (Path(text) / noses.FILE).is_file() for text in (nose, sessions)}
+    places = {name: str(Path(text).resolve()) if there[text] else text
               for name, text in {"nose": nose, "sessions": sessions}.items()}  # fmt: skip
-    given = {**places, "out": str(out), **options.parse(pairs)}
+    given = {**places, "out": str(out), **more}
     (result,) = batch.run(["07_own_nose"], given=given, data=folder, force=True, timeout=3600)
     if result.error:
         raise result.error
