@@ -116,3 +116,11 @@ def test_a_split_of_the_first_seed_alone_stands_beside_those_of_all_and_what_dif
     row = evaluate.evaluate({"a": fit}, seeds=3, about={})["rows"]["a"]
     assert len(row["test"]["by_seed"]["accuracy"]) == 3 and len(row["once"]["by_seed"]["accuracy"]) == 1
     assert (row["test"]["size"], row["test"]["same"], row["test"]["each"]) == (2, "x", {"a": 4})
+
+
+def test_earlier_rows_about_other_data_go_and_that_is_said():
+    told = []
+    fit = lambda seed: {"test": Outcome(np.arange(3), {"right": np.ones(3)})}  # noqa: E731
+    before = evaluate.evaluate({"first": fit}, seeds=1, about={"files": 1})
+    after = evaluate.evaluate({"second": fit}, seeds=1, about={"files": 2}, earlier=before, progress=told.append)
+    assert list(after["rows"]) == ["second"] and told[0] == "not of the same data, so left out: first"

@@ -103,7 +103,10 @@ def evaluate(
     """
     chosen = {name: _which(seeds[name] if isinstance(seeds, Mapping) else seeds) for name in models}
     content, how = runs.plain(about), runs.plain(settings or {})
-    rows = dict((earlier or {}).get("rows", {})) if (earlier or {}).get("about") == content else {}
+    rows = dict((earlier or {}).get("rows", {}))
+    if rows and (earlier or {}).get("about") != content:
+        progress(f"not of the same data, so left out: {', '.join(rows)}")
+        rows = {}
     first = functools.cache(lambda: [models[against](seed) for seed in chosen[against]])
     for name, fit in models.items():
         before = rows.get(name, {})
