@@ -1,5 +1,7 @@
 """One way from a recording, a picture and a text to a mixture, and from there to the player."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -216,6 +218,14 @@ def test_text_in_a_table_is_refused(pipeline, table):
 def test_an_empty_text_or_no_picture_at_all_is_refused(given):
     with pytest.raises((DataError, OptionError), match="description|Nothing to recognise"):
         Pipeline.load()(**given)
+
+
+def test_weights_of_ones_own_judge_no_other_board_whatever_their_folder_is_called(tmp_path, monkeypatch):
+    shutil.copytree(checkpoint.find("odour"), tmp_path / "odour-mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match="not of the nose"):
+        Pipeline.load("odour-mine")(np.full((200, 4), 400.0), nose="mixture")
+    Pipeline.load(checkpoint.find("odour")).board(np.full((200, 4), 400.0), nose="mixture")
 
 
 def test_a_nose_that_the_weights_are_not_of_is_refused():
