@@ -156,6 +156,16 @@ def test_a_manifest_that_says_too_little_is_refused(trained, tmp_path):
         SubstanceSmell.load(tmp_path)
 
 
+@pytest.mark.parametrize("temperature", [0, -1, "warm"])
+def test_a_temperature_that_would_turn_answers_round_is_refused(trained, tmp_path, temperature):
+    shutil.copytree(trained, tmp_path / "weights")
+    manifest = weights.manifest(trained)
+    manifest["calibration"]["temperature"] = temperature
+    paths.write_json(tmp_path / "weights" / "manifest.json", manifest)
+    with pytest.raises(WeightsError, match="manifest.json"):
+        SubstanceSmell.load(tmp_path / "weights")
+
+
 def test_the_command_line_predicts_with_the_shipped_weights(tmp_path):
     if not (paths.weights() / "odour").is_dir():
         pytest.skip("no data/weights/odour here")

@@ -77,7 +77,7 @@ class SubstanceSmell:
             shape = protocol.steps, protocol.channels
             network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
             confidence = Confidence.of(manifest["calibration"])
-        except (KeyError, TypeError, AttributeError) as why:
+        except (KeyError, TypeError, AttributeError, ValueError) as why:
             what = f"{folder} / manifest.json does not describe an odour encoder: {why}"
             raise WeightsError(what, hint="use data/weights/odour") from why
         network_alone = {name: one for name, one in tensors.items() if not name.startswith("references.")}
