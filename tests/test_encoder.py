@@ -105,6 +105,12 @@ def test_a_recording_missing_in_one_substance_is_said():
         hold_out(cut(uneven, Protocol()), 3)
 
 
+def test_a_recording_without_a_window_counts_in_no_fold():
+    rows = table(substances=1)
+    rows = rows[(rows["recording"] != "s0.1") | (rows["step"] < 100)]
+    assert set(cut(rows, Protocol()).fold) == {0, 1, 2}
+
+
 def test_a_damaged_recording_to_test_on_is_refused_and_the_test_is_not_left_out(tmp_path):
     for split in ("training", "testing"):
         for name in ("apple", "mint"):

@@ -220,6 +220,18 @@ def test_an_empty_text_or_no_picture_at_all_is_refused(given):
         Pipeline.load()(**given)
 
 
+@pytest.mark.parametrize("rows", [{"garlic": [300, 300]}, {"garlic": [300, 300], "mint": [30, 30]}])
+def test_a_read_out_is_not_fitted_to_one_substance_or_to_one_without_a_window(tmp_path, rows):
+    for name, lengths in rows.items():
+        files = sorted((recordings.find() / "base" / "training" / name).glob("*.csv"))
+        for file, count in zip(files, lengths, strict=False):
+            place = tmp_path / "base" / "training" / name / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("".join(file.read_text().splitlines(keepends=True)[: count + 1]))
+    with pytest.raises(DataError, match="too little to fit a read-out to"):
+        Pipeline.fit(tmp_path)
+
+
 def test_weights_of_ones_own_judge_no_other_board_whatever_their_folder_is_called(tmp_path, monkeypatch):
     shutil.copytree(checkpoint.find("odour"), tmp_path / "odour-mine")
     monkeypatch.chdir(tmp_path)

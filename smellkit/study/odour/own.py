@@ -78,21 +78,18 @@ class Own:
     def windows(self, protocol: Protocol) -> LabelledWindows:
         """Windows to train on and to grade: of the latter every one starts at the protocol's stride.
 
-        Recordings that are shorter than a window are left out and do not count in `fold`. DataError where a class has
-        not two others.
+        Recordings that are shorter than a window are left out. DataError where a class has not two others.
         """
         most = max(WINDOWS, PER_CLASS * self.table["substance"].nunique())
         step = protocol.stride
         while step > max(1, protocol.stride // 5) and len(self.table) / step < most:
             step = next(smaller for smaller in range(step - 1, 0, -1) if protocol.stride % smaller == 0)
         windows = cut(self.table, protocol, stride=step)
-        fold = windows.fold.copy()
         for number, name in enumerate(windows.classes):
-            here, fold[windows.target == number] = np.unique(fold[windows.target == number], return_inverse=True)
-            if len(here) < 2:
-                what = f"{self.folder}: {name} has {len(here)} recordings of {protocol.span} rows, as a window takes"
+            if (count := len(np.unique(windows.fold[windows.target == number]))) < 2:
+                what = f"{self.folder}: {name} has {count} recordings of {protocol.span} rows, as a window takes"
                 raise DataError(what, hint="two at least: record longer, or leave the class out")
-        return replace(windows, fold=fold)
+        return windows
 
     def sessions(self, windows: LabelledWindows) -> NDArray[np.int64] | None:
         """Number of the session of each window; None unless each class was recorded in two known ones at least."""
