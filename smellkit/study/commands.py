@@ -23,9 +23,9 @@ def names(option: str, to: str, about: str):
     return click.option(option, to, default="", metavar="NAME", callback=split, help=about)
 
 
-def number(option: str, default: int, about: str):
-    """An option that is a whole number."""
-    return click.option(option, default=default, show_default=True, help=about)
+def number(option: str, default: int, about: str, *, least: int = 1):
+    """An option that is a whole number from `least` on."""
+    return click.option(option, default=default, show_default=True, type=click.IntRange(least), help=about)
 
 
 def numbers(option: str, default: str, about: str):

@@ -13,7 +13,7 @@ smellnet_base = bench(
     DATA,
     names("--model", "models", "One model, or several with commas; the whole table else."),
     number("--seeds", 5, "Repetitions of each model, seeds 1, 2, ..."),
-    number("--folds", 6, "Parts of the cross-validation; 0 leaves it out."),
+    number("--folds", 6, "Parts of the cross-validation; 0 leaves it out.", least=0),
     save="odour",
 )
 smellnet_sessions = bench(
@@ -22,7 +22,7 @@ smellnet_sessions = bench(
     "Choose a method for another day on training recordings alone, and score it on other sessions.",
     DATA,
     several("--method", "methods", "A method; all without it. See `study/odour/sessions.py`."),
-    number("--seeds", 0, "Fits that score other sessions; 0 keeps earlier figures."),
+    number("--seeds", 0, "Fits that score other sessions; 0 keeps earlier figures.", least=0),
     number("--folds", 5, "Recordings of each substance held out for simulated days."),
     save="another_day",
 )
