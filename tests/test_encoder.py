@@ -156,7 +156,16 @@ def test_pooling_averages_the_windows_of_a_recording():
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"model": "lstn"}, "lstm"), ({"sensors": "CO,VOCs"}, "VOC"), ({"representation": "levels"}, "level-free")],
+    [
+        ({"model": "lstn"}, "lstm"),
+        ({"sensors": "CO,VOCs"}, "VOC"),
+        ({"representation": "levels"}, "level-free"),
+        ({"stride": 0}, "stride is 0"),
+        ({"train_stride": 0}, "stride is 0"),
+        ({"length": -5}, "length is -5"),
+        ({"lag": 0}, "lag is 0"),
+        ({"lag": -5, "representation": "absolute"}, "lag is -5"),
+    ],
 )
 def test_wrong_options_are_refused_with_the_nearest(options, says):
     with pytest.raises(OptionError, match=says):

@@ -47,6 +47,10 @@ class Protocol:
 
     def __post_init__(self):
         check([self.representation], REPRESENTATIONS, "There is no representation")
+        apart = self.representation in ("fotd", "rebuilt")
+        for name, least in {"length": 1, "stride": 1, "lag": int(apart)}.items():
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}", hint=f"{least} or more")
         if not self.columns:
             raise OptionError("A protocol without a sensor", hint=f"keep at least one of {', '.join(GAS)}")
 

@@ -68,6 +68,7 @@ class EncoderConfig:
 
     def __post_init__(self):
         check([self.model], BACKBONES, "There is no model")
+        replace(self.protocol, stride=self.train_stride)  # a wrong option is refused now, not when data are read
 
     @property
     def protocol(self) -> Protocol:
@@ -110,7 +111,6 @@ def augment(batch: Batch, config: EncoderConfig, classes: int) -> Batch:
 def task(config: EncoderConfig | None = None, **options: Any) -> Task:
     """Return the task that `config`, or the `options` of one, describes."""
     config = config or EncoderConfig(**options)
-    config.protocol  # noqa: B018 - a wrong option is refused now, not when data are read
     splits = functools.cache(lambda: read_splits(config))
 
     def about() -> dict[str, Any]:
