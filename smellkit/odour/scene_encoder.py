@@ -224,6 +224,8 @@ class CompactScene(SceneEncoder):
     def embed_texts(self, texts: list[str]) -> Array:
         tokenizer, weights = self._reading
         read = tokenizer.encode_batch(texts)
+        if any(one.overflowing for one in read):
+            log.warning("Of a long text the first %d tokens are read, about as many words", TOKENS)
         ids, mask = (torch.tensor([getattr(one, name) for one in read]) for name in ("ids", "attention_mask"))
         states = minilm(weights, ids, mask)
         weight = mask.unsqueeze(-1).float()  # (n, tokens, 1): the padding does not count
