@@ -35,7 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TURNS = {"player": ("test_device", "test_enose"), "panel": ("test_panel", "test_browser")}  # files that measure seconds
 LOOK = "import os; hasattr(os, 'nice') and os.nice(5); from smellkit import Pipeline; Pipeline.fit().fused"
-BEHIND = 10  # niceness of all other tests that run beside them
+BEHIND = 5  # niceness of all other tests that run beside them
 
 
 def turn(name):

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import nbformat
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from smellkit import batch, plan
+from smellkit import batch, cluster, plan
 from smellkit.cli.commands import run as command
 from smellkit.errors import DataError, OptionError
 
@@ -198,6 +199,12 @@ def test_a_batch_that_is_to_stop_does_so_at_the_first_failure(books):
     assert statuses(batch.run(folder=books, stop=True)) == ["failed", "not reached", "not reached"]
 
 
+@pytest.fixture
+def one_worker(monkeypatch):
+    """A cluster of a single worker, which is started again when it dies."""
+    monkeypatch.setattr(cluster, "workers", partial(lambda start, scheduler, count: start(count=1), cluster.workers))
+
+
 def killing(folder, tmp_path, *, again):
     """Let the first notebook kill the worker that runs it: the first time, or every time."""
     first = f"import os, signal, time\nfrom pathlib import Path\nmark = Path('{tmp_path}/killed')\n"
@@ -218,7 +225,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_notebook_costs_that_notebook
 
 
 @pytest.mark.slow
-def test_a_notebook_that_kills_every_worker_is_named(books, tmp_path):
+def test_a_notebook_that_kills_every_worker_is_named(books, tmp_path, one_worker):
     killing(books, tmp_path, again=True)
     (result,) = batch.run(["1"], folder=books, workers=2)
     assert result.status == "failed" and "01_first: its workers died" in str(result.error)

@@ -566,14 +566,17 @@ def test_the_stop_command_opens_a_port_that_nobody_holds():
         await_silence(device, True, 1.0)
 
 
-def test_a_port_where_nothing_answers_is_no_success():
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_port_where_nothing_answers_is_no_success_unless_played_blind(blind):
     device = FaultyNeckWear(faults={"silence": 1.0})
     with PtyServer(device) as served:
-        refused = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--port", served.port])
-        assert refused.exit_code == 1 and "--blind" in str(refused.exception) and device.air == []
-        run = CliRunner().invoke(neckwear, ["play", "3", "--seconds", "0.2", "--blind", "--port", served.port])
-        assert "Nothing answered" in run.output and "playing blind" in run.output
-        assert [air.scent for air in device.air] == [3]
+        asked = ["play", "3", "--seconds", "0.2", "--port", served.port, *["--blind"] * blind]
+        done = CliRunner().invoke(neckwear, asked)
+    if blind:
+        assert "Nothing answered" in done.output and "playing blind" in done.output
+    else:
+        assert done.exit_code == 1 and "--blind" in str(done.exception)
+    assert [air.scent for air in device.air] == [3] * blind
 
 
 def test_an_idle_kernel_that_is_interrupted_falls_silent_and_lives_on():

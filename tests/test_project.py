@@ -117,4 +117,4 @@ def test_a_file_is_done_by_one_worker_and_what_measures_seconds_takes_turns(tmp_
     worker, nice = ({row[0]: row[i] for row in said} for i in (1, 2))
     assert len(said) == 5 and worker["test_device_a"] == worker["test_device_b"]
     assert worker["test_device_a"] not in [worker[f"test_{name}"] for name in "cde"]
-    assert int(nice["test_c"]) >= 10 and int(nice["test_device_a"]) == os.nice(0)
+    assert int(nice["test_c"]) >= 5 and int(nice["test_device_a"]) == os.nice(0)
