@@ -89,10 +89,17 @@ def bench(
             return
         if out:
             paths.check_writable(out)
-        run = resolve_name(f"smellkit.study.{study}")
-        result = run(**given, **fixed, progress=click.echo, earlier=evaluate.earlier(out))
+        run, before = resolve_name(f"smellkit.study.{study}"), evaluate.earlier(out)
+        command = f"smellkit bench {name}" + asked_for(click.get_current_context())
+        try:
+            result = run(**given, **fixed, progress=click.echo, earlier=before)
+        except BaseException as why:
+            measured, known = getattr(why, "measured", {}), before.get("rows", {})
+            if known != (rows := measured.get("rows", known)) and rows.keys() >= known.keys():
+                keep(before | measured, out, command)
+            raise
         click.echo(published.text(name, result))
-        keep(result, out, f"smellkit bench {name}" + asked_for(click.get_current_context()))
+        keep(result, out, command)
 
     for option in (*((SAVE,) if save else ()), JSON, *reversed(asked)):
         call = option(call)
