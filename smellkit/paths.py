@@ -15,11 +15,9 @@ from typing import Any
 
 from smellkit.errors import OptionError, WriteError
 
-FULL = (  # nothing can be written
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
-)
-LOCK = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # nothing can be written
+TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)  # a folder in place of a file, or a file of one
+LOCK, TRIES = ".lock", 50
 HOME = Path(__file__).resolve().parent.parent  # the checkout
 
 
@@ -50,11 +48,11 @@ def runs() -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Make a WriteError of what the block raises where `path` can't be written: no room, or not allowed."""
+    """Make a WriteError of what the block raises where `path` can't be written: no room, not allowed, or no file."""
     try:
         yield
     except OSError as why:
-        if isinstance(why, WriteError) or why.errno not in FULL:
+        if isinstance(why, WriteError) or why.errno not in FULL + TAKEN:
             raise
         hint = "make room, or write to another place; what was there before is unchanged"
         raise WriteError(f"Can't write {path}: {why.strerror}", hint=hint) from why
@@ -69,14 +67,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             yield part
             part.replace(path)
-    finally:
-        with suppress(OSError):  # there is nothing where nothing could be written
-            part.unlink()
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
@@ -91,12 +88,13 @@ def check_writable(path: Path) -> None:
 def lock(folder: Path, *, what: str) -> None:
     """Say that this process writes in `folder`, until `unlock`; OptionError where another one does.
 
-    The lock is a file with process, host and start; one whose process is gone is taken over.
+    The lock is a file with process, host and start; one whose process is gone is taken over, by one process alone.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     own = {"pid": os.getpid(), "host": socket.gethostname(), "began": _began(os.getpid())}
-    file = folder / LOCK
-    for _ in range(2):
+    file, taking, who = folder / LOCK, folder / f"{LOCK}.taking", ""
+    for _ in range(TRIES):
         try:
             with file.open("x", encoding="utf-8") as new:
                 json.dump(own | {"since": time.ctime()}, new)
@@ -105,11 +103,20 @@ def lock(folder: Path, *, what: str) -> None:
             holder = read_json(file)
         if own.items() <= holder.items():
             return
-        if holder and (holder["host"] != own["host"] or _began(holder["pid"]) == holder["began"]):
+        if not {*own, "since"} <= holder.keys():
+            who = "it does not say who"  # yet, perhaps
+        elif holder["host"] != own["host"] or _began(holder["pid"]) == holder["began"]:
             who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-            hint = f"wait for it, use another name, or delete {file} if that process is gone"
-            raise OptionError(f"Another run is writing here: {what} in {folder} ({who})", hint=hint)
-        file.unlink(missing_ok=True)
+            break
+        else:
+            with suppress(FileExistsError):
+                taking.mkdir()
+                if read_json(file) == holder:
+                    file.unlink()
+                taking.rmdir()
+        time.sleep(0.02)
+    hint = f"wait for it, use another name, or delete {file} (and {taking.name}) if that process is gone"
+    raise OptionError(f"Another run is writing here: {what} in {folder} ({who or 'it begins'})", hint=hint)
 
 
 def _began(pid: int) -> str:

@@ -139,7 +139,7 @@ def test_nothing_to_predict_is_an_error_and_leaves_no_file(trained, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
-@pytest.mark.parametrize("place", ["folder", "file/out.csv", f"{'x' * 300}.csv"])
+@pytest.mark.parametrize("place", ["folder", "file/out.csv"])
 @pytest.mark.parametrize("name", ["odour", "mixture", "fusion"])
 def test_a_place_that_can_not_be_written_is_refused_before_anything_is_read(tmp_path, name, place):
     (tmp_path / "folder").mkdir()
