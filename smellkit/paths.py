@@ -76,15 +76,6 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def check_writable(path: Path) -> None:
-    """WriteError where `replacing` could not write the file `path`: before hours of work rather than after them."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        tempfile.TemporaryFile(dir=path.parent).close()
-
-
 def lock(folder: Path, *, what: str) -> None:
     """Say that this process writes in `folder`, until `unlock`; OptionError where another one does.
 
@@ -155,6 +146,15 @@ def text(name: str) -> str:
 def cell(name: str) -> str:
     """A file's name as a cell of a CSV for spreadsheets, too: what would be a formula there begins with a quote."""
     return f"'{text(name)}" if name.startswith(("=", "+", "-", "@", "\t")) else text(name)
+
+
+def check_writable(path: Path) -> None:
+    """WriteError where `replacing` could not write the file `path`: before hours of work rather than after them."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def write_text(path: Path, text: str) -> Path:
