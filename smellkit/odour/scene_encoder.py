@@ -243,9 +243,8 @@ def verified(package: str, file: str, expected: str) -> Path:
     with path.open("rb") as opened:
         digest = file_digest(opened, "sha256").hexdigest()
     if digest != expected:
-        raise WeightsError(
-            f"{path} has SHA-256 {digest}, not {expected}", hint="another version, or damaged: reinstall"
-        )
+        what = f"{path} has SHA-256 {digest}, not {expected}"
+        raise WeightsError(what, hint="another version, or damaged: reinstall")
     return path
 
 
@@ -388,10 +387,8 @@ def load_scene_encoder(name: str = "", *, revision: str = "") -> SceneEncoder:
 
     Without a name it is the compact one where its packages are installed, and else the light one, and a line says so.
     """
-    name = name or usual()
-    if name == "compact":
-        return CompactScene()
-    return LightScene() if name == "light" else QwenScene(name, revision=revision)
+    own = {"compact": CompactScene, "light": LightScene}.get(name or usual())
+    return own() if own else QwenScene(name, revision=revision)
 
 
 @functools.cache
