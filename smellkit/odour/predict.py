@@ -178,7 +178,7 @@ def _texts(path: Path) -> dict[str, list[str]]:
     words = {name: several(text) if isinstance(text, (str, list)) else [text] for name, text in read_json(path).items()}
     for name, texts in words.items():
         if wrong := [text for text in texts if not isinstance(text, str)]:
-            raise fault(path, "a text, or a list of texts", repr(wrong[0])[:60], "correct it", key=f"$.{name}")
+            raise fault(path, "a text or a list of texts", repr(wrong[0])[:60], "correct it", key=f"$.{name}")
     return words
 
 
