@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -137,9 +138,23 @@ def locked(folder: Path, *, what: str) -> Iterator[None]:
         unlock(folder)
 
 
+def text(name: str) -> str:
+    """Names of files as text that can be written: a byte that is no UTF-8, as from an old archive, as `\\udce9`."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def cell(name: str) -> str:
     """A file's name as a cell of a CSV for spreadsheets, too: what would be a formula there begins with a quote."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t")) else name
+    return f"'{text(name)}" if name.startswith(("=", "+", "-", "@", "\t")) else text(name)
+
+
+def check_writable(path: Path) -> None:
+    """WriteError where `replacing` could not write the file `path`: before hours of work rather than after them."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -88,7 +88,8 @@ def test_the_report_has_everything_as_plain_numbers(learnt):
     asked = {"recordings", "classes", "columns", "rate", "folds", "accuracy", "by_session", "null", "audit", "seconds"}
     assert asked <= set(json.loads(json.dumps(report, allow_nan=False)))
     assert report["recordings"] == 18 and set(report["accuracy"]) == {"value", "low", "high"}
-    assert np.sum(report["confusion"]) == 18
+    assert np.sum(report["confusion"]) == 18 and report["too_short"] == []
+    assert "2 recordings are shorter than a window" in own_report.summary(report | {"too_short": ["a.csv", "b.csv"]})
 
 
 def test_weights_know_their_nose_and_name_recordings_from_the_command_line(learnt, folder, tmp_path):
@@ -155,6 +156,33 @@ def test_one_class_one_recording_or_a_short_one_is_told_with_the_remedy(folder, 
     shutil.copy(sorted(folder.glob("*/*.csv"))[-1], other)
     with pytest.raises(DataError, match="a single recording of zinc"):
         own.understand(tmp_path / "alone", nose="mq-array")
+
+
+@pytest.mark.parametrize("option", ["out=elsewhere", "data=elsewhere", "netwroks=1"])
+def test_learn_takes_no_parameter_that_would_leave_its_report_elsewhere(folder, option):
+    with pytest.raises(OptionError, match="-p has no"):
+        CliRunner().invoke(cli, ["learn", str(folder), "-p", option], catch_exceptions=False)
+
+
+def shortened(folder, place, **rows):
+    """A copy of `folder` of which some classes' first recordings hold so many rows alone."""
+    shutil.copytree(folder, place)
+    for name, lengths in rows.items():
+        for file, count in zip(sorted((place / name).glob("*.csv")), lengths, strict=False):
+            file.write_text("".join(file.read_text().splitlines(keepends=True)[: count + 1]))
+    return own.understand(place)
+
+
+def test_a_recording_that_is_shorter_than_a_window_is_left_out_and_counts_in_no_fold(folder, learnt, tmp_path):
+    protocol, name = learnt[1], learnt[0].files["substance"].iloc[0]
+    windows = shortened(folder, tmp_path / "some", **{name: [9, 300, 9]}).windows(protocol)
+    assert len(windows.short) == 2 and set(windows.fold[windows.target == 0]) == {0, 1, 2, 3}
+
+
+def test_a_class_without_two_recordings_as_long_as_a_window_is_refused_by_name(folder, learnt, tmp_path):
+    name = learnt[0].files["substance"].iloc[0]
+    with pytest.raises(DataError, match=f"{name} has 1 recordings of {learnt[1].span} rows"):
+        shortened(folder, tmp_path / "one", **{name: 5 * [9]}).windows(learnt[1])
 
 
 def test_sessions_come_from_a_file_or_are_refused_by_line(folder, tmp_path):

@@ -12,6 +12,7 @@ import collections
 import datetime
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -89,7 +90,13 @@ class Recogniser:
     def add(self, values: Sequence[float]) -> Mixture | None:
         """Take one row; return what the window that ends with it smells of, every few rows from the first window on."""
         began = time.perf_counter()
-        self._rows.append([values[index] for index in self._indices])
+        row = [values[index] for index in self._indices]
+        if not all(map(math.isfinite, row)):  # a window across it would lie
+            self.restart()
+            return self.pipeline.without_smell(
+                "a reading is no number: sniffing begins again", self._shown, single=True
+            )
+        self._rows.append(row)
         self._count += 1
         late = self._count - self.span
         if late < 0 or late % EVERY:

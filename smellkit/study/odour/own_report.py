@@ -148,6 +148,7 @@ def report(
             "rate": own.nose.rate,
             "sessions": int(own.files["session"].replace("", np.nan).nunique()),
             "window": {"rows": protocol.span, "input": protocol.representation},
+            "too_short": list(trial.windows.short),
             "folds": trial.folds,
             "accuracy": learners[trial.kept],
             "windows": {name: trial.accuracy(name, count=1)._asdict() for name in trial.scores},
@@ -174,6 +175,8 @@ def summary(report: Mapping[str, Any]) -> str:
         f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
         f"the most frequent class {percent(report['null'])} %",
     ]
+    if short := report["too_short"]:
+        lines += [f"{len(short)} recordings are shorter than a window and left out, such as {short[0]}"]
     if report["by_session"]:
         lines += [f"on sessions left out: {percent(report['by_session'][report['kept'] or 'ensemble'])} %"]
     if report["kept"]:  # a row of features is no time
