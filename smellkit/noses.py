@@ -137,6 +137,11 @@ class Description:
         rate = self.rate or 1.0
         return Pace(rate=rate, gap=max(5 / rate, 2.0))
 
+    def at_pace(self, measured: float) -> bool:
+        """Whether rows that come `measured` times a second come about as fast as they should, or nobody knows."""
+        slowest = self.pace.slowest
+        return not self.rate or slowest < measured / self.rate < 1 / slowest
+
     def of(self, *, role: str = "", unit: str = "") -> tuple[str, ...]:
         """The columns of a role or a unit."""
         return tuple(name for name, one in self.columns.items() if role in ("", one.role) and unit in ("", one.unit))

@@ -53,6 +53,7 @@ def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
     recording(tmp_path / "in" / "nuts" / "deep" / "a.csv")
     recording(tmp_path / "in" / "b.CSV", rows=125, seed=1)
     said = predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "out.csv")
+    assert "2 without a clock: taken at 1 Hz" in said
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0] == HEADER
     rows = list(csv.DictReader(lines))

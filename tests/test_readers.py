@@ -12,8 +12,10 @@ from smellkit import noses
 from smellkit.checks import Report
 from smellkit.cli.data import nose as nose_commands
 from smellkit.errors import DataError, OptionError
+from smellkit.odour import recordings
 from smellkit.odour.formats import write_exchange
-from smellkit.odour.readers import guess, read_folder
+from smellkit.odour.readers import guess, read_folder, read_stretches
+from smellkit.sensors import GAS, SMELLNET
 from smellkit.simulate.boards import write_recordings
 from smellkit.study import survey
 
@@ -157,7 +159,7 @@ def test_readings_that_mean_none_are_filled_in_or_cut(tmp_path, nose):
     )
     assert np.allclose(table["MQ3"], np.delete(ROWS[:, 0], np.s_[30:40]))
     assert np.flatnonzero(np.diff(table["step"]) != 1).tolist() == [29]
-    assert [count for _, _, count in report.warnings] == [2, 10]
+    assert [count for _, what, count in report.warnings if "reading" in what] == [2, 10]
 
 
 @pytest.mark.parametrize(
@@ -522,3 +524,19 @@ def test_simulated_recordings_of_every_nose_are_read_with_their_days(tmp_path, n
     assert all(
         file.read_bytes() == (tmp_path / "own" / file.relative_to(again)).read_bytes() for file in again.rglob("*.csv")
     )
+
+
+def test_rows_without_a_clock_are_taken_at_the_rate_of_the_nose_and_it_is_said_once(tmp_path, nose, caplog):
+    report = Report()
+    for number in range(3):
+        put(tmp_path, f"tea_{number}.csv", text(ROWS + number, names="MQ3,MQ135,Pressure", clock=None))
+    read_folder(tmp_path, replace(nose, rate=5.0), report=report)
+    assert [what for _, what, _ in report.warnings] == 3 * ["no clock: taken at 5 Hz, as the nose says"]
+    assert sum("no clock" in record.getMessage() for record in caplog.records if record.levelname == "WARNING") == 1
+
+
+def test_smellnets_own_files_have_no_clock_and_say_so_without_a_warning(tmp_path):
+    report, path = Report(), next(recordings.find().glob("base/testing/banana/*.csv"))
+    read_stretches(path, SMELLNET, columns=GAS, report=report)
+    assert [what for _, what, _ in report.notes] == ["no clock: taken at 1 Hz, as the nose says"]
+    assert not report.warnings
