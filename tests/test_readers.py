@@ -466,6 +466,33 @@ def test_opensmells_pairs_written_are_read_back_the_same(tmp_path, nose):
         write_exchange(tmp_path / "out", read, table)
 
 
+def test_a_gap_is_one_in_opensmells_pairs_too(tmp_path, nose):
+    fast = replace(nose, rate=10.0)
+    folder = put(tmp_path, "tea/1.csv", text(clock=lambda row: 100 * row + 3_600_000 * (row >= 30)))
+    _, table = read_folder(folder, fast)
+    write_exchange(tmp_path / "out", fast, table)
+    report = Report()
+    _, back = read_folder(tmp_path / "out", fast, report=report)
+    assert back["MQ3"].tolist() == table["MQ3"].tolist() and back["step"].tolist() == table["step"].tolist()
+    assert "gaps in the clock" in report.warnings[0][1]
+
+
+def test_what_the_json_beside_a_recording_leaves_open_is_no_name_and_no_rate(tmp_path, nose):
+    put(tmp_path, "tea/1.json", json.dumps({"substance": None, "sampling_rate_hz": None}))
+    _, table = read_folder(put(tmp_path, "tea/1.csv", text()), nose)
+    assert set(table["substance"]) == {"tea"}
+    put(tmp_path, "tea/1.json", json.dumps({"substance": "tea", "sampling_rate_hz": "10 Hz"}))
+    with pytest.raises(DataError, match=r"key \$.sampling_rate_hz: expected rows a second, found '10 Hz'"):
+        read_folder(tmp_path / "mine", nose)
+
+
+@pytest.mark.parametrize("name", ["Höhe", "µV", "日本", "MQ-3", "a.b", "MQ 3"])
+def test_a_description_of_columns_in_any_script_is_read_back(tmp_path, name):
+    path = put(tmp_path, "tea/1.csv", text(names=f"{name},MQ135,Pressure", clock=None))
+    CliRunner().invoke(nose_commands, ["new", str(path)], catch_exceptions=False)
+    assert list(noses.load(path).columns) == [name, "MQ135", "Pressure"]
+
+
 def test_a_rate_that_the_clock_contradicts_is_told_and_the_measured_one_counts(tmp_path, nose):
     folder = put(tmp_path, "tea_rig_1.csv", text())
     put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sampling_rate_hz": 2000}))
