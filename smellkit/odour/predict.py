@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import paths
-from smellkit.checks import Report, read_json, readable
+from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
@@ -170,7 +170,11 @@ def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> ND
 def _texts(path: Path) -> dict[str, list[str]]:
     """The texts of recordings, by what the table calls them; DataError that names the file."""
     if path.suffix.lower() == ".json":
-        return {key: [text] if isinstance(text, str) else list(text) for key, text in read_json(path).items()}
+        words = {key: [text] if isinstance(text, str) else text for key, text in read_json(path).items()}
+        for key, own in words.items():
+            if not isinstance(own, list) or not all(isinstance(text, str) for text in own):
+                raise fault(path, "a text or a list of texts", repr(own)[:60], "put it in quotes", key=f"$.{key}")
+        return words
     try:
         table = pd.read_csv(path, dtype=str).dropna()
         return {str(key): rows["text"].tolist() for key, rows in table.groupby("file")}
