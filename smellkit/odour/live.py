@@ -285,7 +285,7 @@ def finished(log: Path | None) -> set[tuple[str, str]]:
     if log is None or not Path(log).is_file():
         return set()
     done = set()
-    for text in Path(log).read_text(encoding="utf-8").splitlines():
+    for text in Path(log).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except ValueError:
