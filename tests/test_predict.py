@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from smellkit import checkpoint as weights
 from smellkit import paths
-from smellkit.errors import DataError, WeightsError
+from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.odour import predict
 from smellkit.odour.confidence import Confidence, Thresholds
 from smellkit.odour.encoder import make
@@ -66,6 +66,15 @@ def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
         assert p == sorted(p, reverse=True) and 0 < sum(p) <= 1.0001
         assert len({row[f"top{i}"] for i in range(1, 6)}) == 5
     assert "5 windows of 2 recordings" in said
+
+
+def test_predictions_beside_the_recordings_are_no_recording_the_next_time_and_a_folder_is_no_file(trained, tmp_path):
+    recording(tmp_path / "in" / "a.csv")
+    first = predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "in" / "out.csv")
+    assert predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "in" / "out.csv") == first
+    for system in (predict.odour, predict.mixture, predict.fusion):
+        with pytest.raises(OptionError, match="is a folder"):
+            system(tmp_path / "in", weights=trained, out=tmp_path)
 
 
 def test_a_file_called_like_a_formula_is_text_in_a_spreadsheet(trained, tmp_path):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from smellkit import paths
 from smellkit.checks import Report, fault, read_json, readable
 from smellkit.checks.ranges import Ranges
-from smellkit.errors import TRY, DataError
+from smellkit.errors import TRY, DataError, OptionError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
@@ -37,6 +37,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     A file that can't be read, or is too short for a window, is left out and named in the answer. DataError when there
     is not CSV, or none can be used. `answer` adds the substance, category or "abstain" that is answered.
     """
+    _refuse_folder(out)
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
     smell, folder, report = SubstanceSmell.load(weights), Path(folder), Report()
@@ -46,6 +47,7 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
         return recording_rows(path.relative_to(root).as_posix(), path, smell, stride=stride, report=report)
 
     files = files_in(folder, (".csv",) if smell.nose == SMELLNET else SUFFIXES)
+    files = [file for file in files if not is_index(file, report)]
     rows = [row for _, own in readable(files, read, skip=True, report=report) for row in own]
     if not rows:
         raise unread(folder, report)
@@ -61,6 +63,11 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
         text += f"; {timeless} without a clock: taken at {smell.nose.rate:g} Hz"
     left_out = {Path(path).relative_to(root).as_posix(): why for path, why in report.skipped.items()}
     return text + "".join(f"\n  left out {name}: {why.replace(TRY, '; try: ')}" for name, why in left_out.items())
+
+
+def _refuse_folder(out: Path) -> None:
+    if Path(out).is_dir():  # before anything is computed
+        raise OptionError(f"{out} is a folder", hint="a CSV file to write, such as predicted.csv")
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:
@@ -95,6 +102,7 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
     made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
     """
+    _refuse_folder(out)
     smell, report = MixtureSmell.load(weights), Report()
     session = SessionCalibration.load(Path(calibration)) if calibration else None
     windows = read_folder(Path(folder), skip=skip, ranges=smell.ranges, report=report)
@@ -132,6 +140,7 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     all that lies in a/b/, or b.jpg, b/; `texts` is a CSV (file, text) or a JSON object from file to text or texts. A
     recording without either is judged by its smell; one that can't be used is refused, or with `skip` left out.
     """
+    _refuse_folder(out)
     if pictures and not Path(pictures).is_dir():
         raise DataError(f"{pictures} is not a folder", hint="a picture, or a folder of them, for each recording")
     pipeline, report = Pipeline.load(weights), Report()
@@ -217,7 +226,7 @@ def as_table(windows: MixtureWindows, ratios: NDArray) -> pd.DataFrame:
 def is_index(file: Path, report: Report) -> bool:
     """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
     names = [name.strip() for name in header_of(file)]
-    if names == COLUMNS or ("filepath" in names and any(name.startswith("label_") for name in names)):
+    if names[:3] == COLUMNS[:3] or ("filepath" in names and any(name.startswith("label_") for name in names)):
         report.note(file, "an index of labels or predictions, no recording")
         return True
     return False
