@@ -243,3 +243,39 @@ def test_curves_of_an_own_nose_are_drawn_over_its_seconds_and_over_rows_where_no
         axes = figure.axes[0]
         assert axes.lines[0].get_xdata().max() <= rows / (rate or 1)
         assert label in {one.get_xlabel() for one in figure.axes}
+
+
+def quiet(folder, *, rows, sensors, seed):
+    """Two classes, three recordings each, of a nose whose counts hardly move."""
+    random = np.random.default_rng(seed)
+    for number in range(6):
+        often = random.random((rows, sensors)) < 0.03 * (1 + number // 3)
+        counts = 300 + np.cumsum(often, axis=0) * random.choice([-1, 1], sensors) + (random.random(often.shape) < 0.02)
+        path = folder / ("rice", "tea")[number // 3] / f"{number}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(counts, columns=[f"MQ{one}" for one in range(sensors)]).to_csv(path, index=False)
+    return own.understand(folder)
+
+
+def test_what_weights_of_a_quiet_nose_say_does_not_hang_on_how_a_window_was_rounded(tmp_path):
+    for seed in (0, 5):
+        mine = quiet(tmp_path / f"{seed}", rows=80, sensors=1, seed=seed)
+        protocol = mine.protocol()
+        windows = mine.windows(protocol)
+        even = np.zeros((len(windows), 2), np.float32)
+        trial = own.Trial(windows, dict.fromkeys(("null", "lda", "network"), even), 3)
+        own_report.weights(mine, protocol, windows, trial, folder=tmp_path / f"weights {seed}")
+        network = SubstanceSmell.load(tmp_path / f"weights {seed}").network
+        later = cut(quiet(tmp_path / f"{seed} later", rows=80, sensors=1, seed=100 + seed).table, protocol).values
+        said = network.run(later).softmax(1).double()
+        with torch.no_grad():
+            precisely = network.double()({"window": torch.from_numpy(later).double()})["logits"].softmax(1)
+        assert (said - precisely).abs().max() < 1e-3  # 0.03 and 0.06 where knots lay closer than that
+
+
+def test_as_many_windows_as_classes_are_too_few_to_learn_from_and_it_is_said(tmp_path):
+    mine = quiet(tmp_path / "short", rows=26, sensors=2, seed=1)
+    windows = mine.windows(mine.protocol())[[0, 3]]
+    with pytest.raises(DataError, match="2 windows of 2 classes") as told:
+        own._fit_all(windows, seed=7, networks=1)
+    assert "record longer" in str(told.value)

@@ -165,6 +165,15 @@ def test_a_board_that_goes_away_becomes_a_message_and_comes_back(session):
     wait(lambda: session.answer and not session.trouble)
 
 
+def test_a_board_at_another_rate_than_the_weights_know_is_told_and_not_recognised(session):
+    with Board(recording("mango"), rate=50) as board:
+        session.connect(nose=board.port)
+        wait(lambda: session.recogniser and session.recogniser.filled == 1)
+        assert session.answer is None and "a second, and the weights know 1" in session.trouble
+        session.play(seconds=1)
+        assert session.player.virtual.air == []
+
+
 def test_a_session_leaves_no_thread_and_no_port_behind(recogniser):
     files = Path("/proc/self/fd")
     threads, before = threading.active_count(), len(list(files.iterdir()))

@@ -43,6 +43,14 @@ def test_a_table_a_file_and_an_array_are_the_same_recording(pipeline, table):
         np.testing.assert_allclose(answer.probabilities, answers[0].probabilities, atol=1e-9)
 
 
+def test_a_table_goes_by_the_times_in_its_index(pipeline, table):
+    rows = of(table, "garlic")
+    times = pd.date_range("2025-03-01 12:43", periods=len(rows), freq="100ms")
+    with pytest.raises(DataError, match="rows are fewer than the 125 of one window"):
+        pipeline(rows.set_index(times))
+    assert pipeline(rows.set_index(times[0] + 10 * (times - times[0]))).name == "garlic"
+
+
 def test_fifty_channels_become_an_odour_vector_that_is_their_weighted_sum(pipeline, table):
     smell = pipeline.smell
     windows = smell.windows(of(table, "mango")[list(smell.columns)].to_numpy())

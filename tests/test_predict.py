@@ -56,6 +56,7 @@ def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
     recording(tmp_path / "in" / "nuts" / "deep" / "a.csv")
     recording(tmp_path / "in" / "b.CSV", rows=125, seed=1)
     said = predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "out.csv")
+    assert "2 without a clock: taken at 1 Hz" in said
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0] == HEADER
     rows = list(csv.DictReader(lines))
@@ -68,6 +69,15 @@ def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
         assert p == sorted(p, reverse=True) and 0 < sum(p) <= 1.0001
         assert len({row[f"top{i}"] for i in range(1, 6)}) == 5
     assert "5 windows of 2 recordings" in said
+
+
+def test_predictions_beside_the_recordings_are_no_recording_the_next_time_and_a_folder_is_no_file(trained, tmp_path):
+    recording(tmp_path / "in" / "a.csv")
+    first = predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "in" / "out.csv")
+    assert predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "in" / "out.csv") == first
+    for system in (predict.odour, predict.mixture, predict.fusion):
+        with pytest.raises(WriteError, match="Is a directory"):
+            system(tmp_path / "in", weights=trained, out=tmp_path)
 
 
 def test_a_file_called_like_a_formula_is_text_in_a_spreadsheet(trained, tmp_path):

@@ -92,6 +92,8 @@ def test_the_command_says_how_many_had_a_picture_or_a_text(beside, tmp_path):
         ("texts.csv", "a,b\n1,2\n", "no file"),
         ("texts.json", '{"a.csv": 3}', "a text or a list of texts"),
         ("texts.json", '{"a.csv": ["sweet", null]}', "a text or a list of texts"),
+        ("texts.json", '{"a.csv": null}', r"key \$.a.csv: expected a text or a list of texts"),
+        ("texts.json", '{"a.csv": [5]}', r"key \$.a.csv: expected a text or a list of texts"),
     ],
 )
 def test_texts_that_are_no_table_are_refused_by_file(beside, tmp_path, name, content, word):

@@ -23,6 +23,7 @@ from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
 from smellkit.odour.pipeline import Evidence, Pipeline, read_windows, several
+from smellkit.odour.readers import NO_CLOCK
 from smellkit.odour.recordings import STRIDE, MixtureWindows, cut_mixtures, read_mixture_files
 from smellkit.odour.scents import ODORANTS, pictures_in, to_odorants
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
@@ -45,9 +46,10 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     root = folder.parent if folder.is_file() else folder
 
     def read(path: Path) -> list[list]:
-        return recording_rows(path.relative_to(root).as_posix(), path, smell, stride=stride)
+        return recording_rows(path.relative_to(root).as_posix(), path, smell, stride=stride, report=report)
 
     files = files_in(folder, (".csv",) if smell.nose == SMELLNET else SUFFIXES)
+    files = [file for file in files if not is_index(file, report)]
     rows = [row for _, own in readable(files, read, skip=True, report=report) for row in own]
     if not rows:
         raise unread(folder, report)
@@ -59,6 +61,8 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     unasked = ["answer"] * (not answer) + ["category", "p_category"] * (not table["category"].any())
     _write(table.drop(columns=unasked), out)
     text = f"{out}: {len(table) - len(whole)} windows of {len(whole)} recordings; {silent} recordings too flat to name"
+    if timeless := sum(what.startswith(NO_CLOCK) for _, what, _ in report.notes):
+        text += f"; {timeless} without a clock: taken at {smell.nose.rate:g} Hz"
     left_out = {Path(path).relative_to(root).as_posix(): why for path, why in report.skipped.items()}
     return text + "".join(f"\n  left out {name}: {why.replace(TRY, '; try: ')}" for name, why in left_out.items())
 
@@ -219,7 +223,7 @@ def as_table(windows: MixtureWindows, ratios: NDArray) -> pd.DataFrame:
 def is_index(file: Path, report: Report) -> bool:
     """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
     names = [name.strip() for name in header_of(file)]
-    if names == COLUMNS or ("filepath" in names and any(name.startswith("label_") for name in names)):
+    if names[:3] == COLUMNS[:3] or ("filepath" in names and any(name.startswith("label_") for name in names)):
         report.note(file, "an index of labels or predictions, no recording")
         return True
     return False

@@ -206,6 +206,9 @@ def validate(
 def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[NDArray], dict[str, NDArray]]:
     """Fit every learner and return windows -> {learner: log-probabilities}; an absent class gets hardly any."""
     here, target = np.unique(train.target, return_inverse=True)
+    if len(train) <= len(here):
+        what = f"{len(train)} windows of {len(here)} classes to learn from are too few"
+        raise DataError(what, hint="record longer, or more recordings of each")
     frequent = np.where(np.arange(len(here)) == np.bincount(target).argmax(), 0.0, -20.0)
     steps = train.values.shape[1]
     linear = Discriminant.fit(features(train.values), target)
