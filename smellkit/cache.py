@@ -31,7 +31,7 @@ SETTLED = 2e9  # ns: a file that was written to more recently could change again
 def named(files: Iterable[Path], *, root: Path) -> dict[str, Path]:
     """Return name -> file, the name being the path below `root` with slashes; a file elsewhere keeps its whole path."""
     start = f"{root}{os.sep}"
-    return {str(file).removeprefix(start).replace(os.sep, "/"): file for file in files}
+    return {paths.text(str(file).removeprefix(start).replace(os.sep, "/")): file for file in files}
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:

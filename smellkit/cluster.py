@@ -16,6 +16,8 @@ def workers(scheduler: str = "", *, count: int) -> Iterator[Executor]:
     import dask
     from distributed import Client, LocalCluster
 
+    if count < 1:  # tasks would wait for ever
+        raise OptionError(f"There are {count} workers", hint="1 or more")
     if scheduler:
         try:
             client = Client(scheduler, timeout=5)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -27,6 +28,7 @@ from smellkit.errors import DataError
 from smellkit.options import alike
 
 FILE = "nose.toml"
+BARE = re.compile(r"[A-Za-z0-9_-]+")  # a key of TOML without quotes
 SHIPPED = paths.HOME / "data" / "noses"
 ROLES = ("gas", "temperature", "humidity", "pressure", "other")
 SECONDS = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -137,6 +139,11 @@ class Description:
         rate = self.rate or 1.0
         return Pace(rate=rate, gap=max(5 / rate, 2.0))
 
+    def at_pace(self, measured: float) -> bool:
+        """Whether rows that come `measured` times a second come about as fast as they should, or nobody knows."""
+        slowest = self.pace.slowest
+        return not self.rate or slowest < measured / self.rate < 1 / slowest
+
     def of(self, *, role: str = "", unit: str = "") -> tuple[str, ...]:
         """The columns of a role or a unit."""
         return tuple(name for name, one in self.columns.items() if role in ("", one.role) and unit in ("", one.unit))
@@ -219,7 +226,7 @@ def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> s
     columns = values.pop("columns")
     text = lines(values, "")
     for name, column in columns.items():
-        text += ["", f"[columns.{name if name.isidentifier() else _toml(name)}]", *lines(column, f"{name}.")]
+        text += ["", f"[columns.{name if BARE.fullmatch(name) else _toml(name)}]", *lines(column, f"{name}.")]
     return "\n".join(text) + "\n"
 
 

@@ -5,17 +5,19 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from smellkit.errors import OptionError, WriteError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # nothing can be written
-LOCK = ".lock"
+TAKEN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)  # a folder in place of a file, or a file of one
+LOCK, TRIES = ".lock", 50
 HOME = Path(__file__).resolve().parent.parent  # the checkout
 
 
@@ -46,11 +48,11 @@ def runs() -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Make a WriteError of what the block raises where `path` can't be written: no room, or not allowed."""
+    """Make a WriteError of what the block raises where `path` can't be written: no room, not allowed, or no file."""
     try:
         yield
     except OSError as why:
-        if isinstance(why, WriteError) or why.errno not in FULL:
+        if isinstance(why, WriteError) or why.errno not in FULL + TAKEN:
             raise
         hint = "make room, or write to another place; what was there before is unchanged"
         raise WriteError(f"Can't write {path}: {why.strerror}", hint=hint) from why
@@ -65,24 +67,25 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             yield part
             part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def lock(folder: Path, *, what: str) -> None:
     """Say that this process writes in `folder`, until `unlock`; OptionError where another one does.
 
-    The lock is a file with process, host and start; one whose process is gone is taken over.
+    The lock is a file with process, host and start; one whose process is gone is taken over, by one process alone.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     own = {"pid": os.getpid(), "host": socket.gethostname(), "began": _began(os.getpid())}
-    file = folder / LOCK
-    for _ in range(2):
+    file, taking, who = folder / LOCK, folder / f"{LOCK}.taking", ""
+    for _ in range(TRIES):
         try:
             with file.open("x", encoding="utf-8") as new:
                 json.dump(own | {"since": time.ctime()}, new)
@@ -91,11 +94,20 @@ def lock(folder: Path, *, what: str) -> None:
             holder = read_json(file)
         if own.items() <= holder.items():
             return
-        if holder and (holder["host"] != own["host"] or _began(holder["pid"]) == holder["began"]):
+        if not {*own, "since"} <= holder.keys():
+            who = "it does not say who"  # yet, perhaps
+        elif holder["host"] != own["host"] or _began(holder["pid"]) == holder["began"]:
             who = f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-            hint = f"wait for it, use another name, or delete {file} if that process is gone"
-            raise OptionError(f"Another run is writing here: {what} in {folder} ({who})", hint=hint)
-        file.unlink(missing_ok=True)
+            break
+        else:
+            with suppress(FileExistsError):
+                taking.mkdir()
+                if read_json(file) == holder:
+                    file.unlink()
+                taking.rmdir()
+        time.sleep(0.02)
+    hint = f"wait for it, use another name, or delete {file} (and {taking.name}) if that process is gone"
+    raise OptionError(f"Another run is writing here: {what} in {folder} ({who or 'it begins'})", hint=hint)
 
 
 def _began(pid: int) -> str:
@@ -126,9 +138,23 @@ def locked(folder: Path, *, what: str) -> Iterator[None]:
         unlock(folder)
 
 
+def text(name: str) -> str:
+    """Names of files as text that can be written: a byte that is no UTF-8, as from an old archive, as `\\udce9`."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def cell(name: str) -> str:
     """A file's name as a cell of a CSV for spreadsheets, too: what would be a formula there begins with a quote."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t")) else name
+    return f"'{text(name)}" if name.startswith(("=", "+", "-", "@", "\t")) else text(name)
+
+
+def check_writable(path: Path) -> None:
+    """WriteError where `replacing` could not write the file `path`: before hours of work rather than after them."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -113,8 +114,8 @@ def start(name: str, params: dict[str, Any] | None = None) -> Run:
     A finished run of this name is kept aside until this one is finished. A name may hold slashes for runs that belong
     together, such as `sweep/seed=1`. OptionError when another process is writing a run of this name.
     """
-    if not name or name.startswith("/") or ".." in Path(name).parts:
-        raise OptionError(f"{name!r} is not a name for a run", hint="letters, digits, '-', '=' and '/'")
+    if any(part.startswith(".") or not part for part in re.split(r"[/\\]", name)):
+        raise OptionError(f"{name!r} is not a name for a run", hint="letters, digits, '-', '=' and '/', no point first")
     run = Run(name, paths.runs() / name)
     claim(run)
     if leads():

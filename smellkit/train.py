@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from smellkit import checkpoint, paths, runs
 from smellkit.errors import OptionError, WriteError
+from smellkit.options import check
 from smellkit.runs import Run
 from smellkit.task import Batch, Task, collate
 
@@ -41,6 +42,14 @@ class Settings:
     seed: int = 7
     precision: str = "no"  # no, fp16 or bf16
     tracker: str = ""  # tensorboard, wandb, or several with commas
+
+    def __post_init__(self) -> None:
+        check([self.precision], ("no", "fp16", "bf16"), "There is no precision")
+        for name, least in {"epochs": 1, "batch": 1, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise OptionError(f"{name}={getattr(self, name)}", hint=f"{least} or more")
+        if not 0 <= self.averaging < 1:
+            raise OptionError(f"averaging={self.averaging} is not a decay", hint="0 (none) to below 1")
 
 
 def fit(
@@ -129,13 +138,18 @@ class _Loop:
         self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if settings.averaging else None
         self.chosen = self.average.module if self.average else model  # what is scored and kept
         self.accelerator.register_for_checkpointing(self.schedule, *filter(None, [self.average]))
-        self.rows: list[dict[str, Any]] = []  # one an epoch
-        if self.state.exists():
-            self.accelerator.load_state(str(self.state))
-            lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = lines[: self.schedule.last_epoch // len(self.loader)]  # whose state was saved, too
-            paths.write_text(run.folder / "metrics.jsonl", "".join(kept))
-            self.rows = [json.loads(line) for line in kept]
+        self.rows = self.take_up()  # one an epoch
+
+    def take_up(self) -> list[dict[str, Any]]:
+        """Go on from the last epoch whose state was saved whole, if any; the rows up to it."""
+        file, saved = self.run.folder / "metrics.jsonl", sorted(self.state.glob("[0-9]*"))
+        if saved:
+            self.accelerator.load_state(str(saved[-1]))
+        if not file.exists():
+            return []
+        kept = file.read_text(encoding="utf-8").splitlines(keepends=True)[: int(saved[-1].name) if saved else 0]
+        paths.write_text(file, "".join(kept))
+        return [json.loads(line) for line in kept]
 
     def train_epoch(self, loss_of: Callable[[Batch, Batch], Tensor], *, clip: float) -> float:
         """One pass over the training batches; return the mean loss."""
@@ -175,13 +189,20 @@ class _Loop:
             if manifest:
                 checkpoint.save(self.run.folder, self.chosen.state_dict(), manifest)
             self.run.log(self.rows[-1])
+        part = self.state / "part"
         try:
             with paths.writing(self.state):
-                self.accelerator.save_state(str(self.state))
+                self.accelerator.save_state(str(part))
         except RuntimeError as why:
             if not re.search("writ|iostream", str(why)):  # what torch makes of a full disk
                 raise
             raise WriteError(f"Can't write {self.state}: {str(why)[:200]}", hint="make room") from why
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            earlier = list(self.state.glob("[0-9]*"))
+            part.rename(self.state / f"{len(self.rows):06}")  # whole, or not there
+            for state in earlier:
+                shutil.rmtree(state)
 
     def finish(self, task: Task, splits: dict[str, Dataset]) -> Run:
         """Score every split but the training one with the best epoch's weights, and finish the run."""

@@ -147,7 +147,7 @@ def test_a_padded_header_is_trimmed_with_a_warning(tmp_path, caplog):
     report = Report()
     table = read_table(write(tmp_path / "smell.csv", b" NO2 ,CO\n1,2\n"), columns=["NO2"], report=report)
     assert table["NO2"].tolist() == [1.0]
-    assert report.counts == {"header trimmed": 1}
+    assert report.counts["header trimmed"] == 1
     assert "trimmed" in caplog.text
 
 
@@ -163,7 +163,7 @@ def test_a_first_row_caught_halfway_is_dropped_and_told(tmp_path, row):
     path, report = write(tmp_path / "smell.csv", b"NO2,CO\n" + row + b"\n1,2\n3,4\n"), Report()
     table = read_table(path, columns=["NO2", "CO"], report=report)
     assert table.to_numpy().tolist() == [[1, 2], [3, 4]]
-    assert report.counts == {"truncated first row dropped": 1}
+    assert report.counts["truncated first row dropped"] == 1
 
 
 def test_only_the_first_row_is_dropped(tmp_path):

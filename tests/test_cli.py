@@ -81,6 +81,8 @@ def test_the_kit_itself_loads_nothing_and_its_names_are_there():
         (["predict", ".", "--weights", "nothing", "--out", "x.csv"], "odour"),
         (["predict", "nowhere", "--weights", "odour", "--out", "x.csv"], "nowhere"),
         (["export", "nothing", "--onnx", "x.onnx"], "odour"),
+        (["bench", "drift", "--data", ".", "--seeds", "0"], "0 is not in the range x>=1"),
+        (["bench", "drift", "--data", ".", "--json", "."], "Can't write .: Is a directory"),
         (["predicd"], "predict"),
     ],
 )

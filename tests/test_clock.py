@@ -1,6 +1,8 @@
 """One clock for every system: any time column is read or refused, and rows come out in order at the rate asked for."""
 
+import warnings
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,6 +71,15 @@ def test_a_clock_of_any_kind_says_the_same_seconds(kind, tmp_path):
     assert clock_columns(["NO2", name, "CO"]) == [name]
     seconds = read_clock(pd.Series(cells), path=tmp_path / "a.csv", name=name, lines=range(2, 99))
     np.testing.assert_allclose(seconds - seconds[0], SECONDS, atol=1e-3)
+
+
+def test_dates_are_read_without_a_warning_of_pandas():
+    cells = pd.Series(["2025-03-01 12:43:56", "2025-03-13 00:00:00"])
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        seconds = read_clock(cells, path=Path(), name="t", lines=[2, 3])
+    assert not heard
+    assert seconds[1] - seconds[0] == 11 * 86400 + 40564
 
 
 def test_a_date_and_a_time_are_one_clock_and_sensors_are_none():

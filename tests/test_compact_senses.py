@@ -65,6 +65,13 @@ def test_other_bytes_than_the_known_ones_are_refused(package):
         verified(package[0], "models/other.pth", package[2])
 
 
+def test_the_rest_of_a_text_of_more_tokens_is_left_unread_and_that_is_said(encoder, caplog):
+    encoder.embed_texts(["sweet and ripe"])
+    assert not caplog.records
+    encoder.embed_texts(["sweet and ripe " * 100])
+    assert "first 256 tokens" in caplog.text
+
+
 def test_a_package_that_is_absent_is_named_with_what_to_install():
     with pytest.raises(SmellkitError, match="not installed"):
         verified("no_such_package_of_models", "a", "b")

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import random
+import select
 import signal
 import socket
 import stat
@@ -25,7 +26,8 @@ from smellkit.device import engine, frames, guard
 from smellkit.device.clock import Clock
 from smellkit.device.enose import Lines
 from smellkit.device.errors import Closed, LinkError, PortError
-from smellkit.device.jobs import Timing
+from smellkit.device.jobs import Request, Timing
+from smellkit.device.link import connector
 from smellkit.device.log import Log
 from smellkit.device.neckwear import NeckWear
 from smellkit.device.serve import PtyServer, TcpServer
@@ -168,6 +170,19 @@ def test_a_play_that_comes_while_the_channel_changes_waits_for_that():
     assert world.device.emitting == 3
 
 
+def test_a_play_between_the_stop_and_the_change_of_channel_waits_where_a_stop_still_reaches_it():
+    world = World()
+    world.neck.play(3, seconds=30)
+    world.clock.sleep(5)
+    change = Request("set handset channel 160", frames.set_handset(160), (0xA6, 0), retunes=True)
+    world.neck._engine._exchange.current = change  # as another thread that waits for it
+    world.clock.sleep(0.06)
+    world.neck.play(5, seconds=30)
+    world.clock.sleep(2)
+    assert change.done and world.neck.stop().sent == 3
+    assert not world.device.emitting
+
+
 def test_a_change_of_channel_that_nobody_answers_has_stopped_what_played_too():
     world = World(silence=1.0)
     world.neck.play(3, seconds=60)
@@ -200,6 +215,29 @@ def test_a_machine_that_slept_wakes_the_device_before_it_plays():
     assert [air.scent for air in world.device.air] == [3, 4]
 
 
+@pytest.mark.parametrize("asleep", [15.0, 4000.0])
+def test_a_machine_that_slept_before_a_scent_began_does_not_play_it_when_it_wakes(asleep):
+    world = World()
+    world.neck.play(3, seconds=5)
+    world.clock.sleep(0.5)  # the player is being woken
+    world.clock.advance(asleep)
+    with pytest.raises(LinkError, match="interrupted: nothing ran for"):
+        world.neck.wait()
+    world.clock.sleep(60)
+    assert world.device.air == []
+
+
+def test_a_stop_while_the_device_is_woken_leaves_the_next_play_to_wake_it_again():
+    world = World()
+    world.neck.play(3, seconds=5)
+    world.clock.sleep(0.5)
+    world.neck.stop()
+    before = len(world.device.received)
+    world.neck.play(4, seconds=1)
+    world.neck.wait()
+    assert [raw for _, raw in world.device.received[before:]] == [*[frames.wake()] * 3, frames.play(4, 1000)]
+
+
 def test_a_stopped_program_does_not_go_on_when_it_is_continued():
     shorter = START.replace("timing=Timing(", "timing=Timing(frame=5.0, ")  # than the 10 s that pass until it is silent
     with playing("neck = begin(); time.sleep(60)", shorter) as (device, child):
@@ -220,6 +258,7 @@ def test_a_play_older_than_the_last_stop_is_dropped():
     world.neck.wait()
     world.clock.sleep(5)
     assert world.device.air == []
+    assert world.neck.ended == "stopped" and world.noted("not begun, a stop came after it: scent 3")
     del world.neck._asked
     world.neck.play(3, seconds=1)
     world.neck.wait()
@@ -368,7 +407,7 @@ def test_a_log_that_blocks_holds_nobody_up(tmp_path):
         assert "log" in neck.log.warning
 
 
-def test_a_log_of_garbage_has_an_end_and_keeps_what_was_sent(tmp_path, monkeypatch):
+def test_a_log_of_garbage_has_an_end_keeps_what_was_sent_and_says_once_that_it_is_full(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("smellkit.device.log.LineFile.__init__.__kwdefaults__", {"limit": 20_000})
     log = Log(tmp_path / "log", now=time.monotonic)
     for _ in range(500):
@@ -377,7 +416,7 @@ def test_a_log_of_garbage_has_an_end_and_keeps_what_was_sent(tmp_path, monkeypat
     log.close()
     lines = (tmp_path / "log").read_text().splitlines()
     assert (tmp_path / "log").stat().st_size < 21_000 and json.loads(lines[-1])["what"] == "stop"
-    assert not log.warning
+    assert "is full" in log.warning and caplog.text.count("is full") == 1
 
 
 def test_the_virtual_device_forgets_in_time(monkeypatch):
@@ -526,6 +565,25 @@ def test_a_program_without_a_parent_process_handle_is_watched_by_its_line_alone(
     heard.close()
 
 
+def test_a_program_without_a_private_folder_is_watched_all_the_same():
+    code = f"import runpy; main = runpy.run_path({guard.watchdog.__file__!r})['main']\n"
+    code += "main.__globals__['private_folders'] = lambda: iter(()); main()"
+    ours, theirs = socket.socketpair()
+    with subprocess.Popen([sys.executable, "-I", "-c", code], stdin=theirs) as child:
+        theirs.close()
+        assert b"pong" in ours.recv(100)
+        ours.close()
+        assert child.wait(5) == 0
+
+
+def test_a_private_folder_whose_name_is_too_long_for_a_socket_is_passed_by(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("x" * 100)))
+    (tmp_path / ("x" * 100)).mkdir()
+    with playing("neck = begin(); time.sleep(60)") as (device, child):
+        assert child.pid in [reply["pid"] for reply in order_stop()]
+        await_silence(device, True, 2.0)
+
+
 def test_the_stop_command_reaches_the_player_of_another_program_and_names_it():
     with playing("neck = begin(); time.sleep(60)") as (device, child):
         began = Clock.now()
@@ -558,6 +616,74 @@ def test_an_emergency_stop_over_the_link_that_answers_says_whether_it_was_confir
         child.kill()
 
 
+@contextlib.contextmanager
+def commanded(device, *words):
+    """A command of the kit on a player, and what it says."""
+    command = [sys.executable, "-u", "-m", "smellkit", "neckwear", *words]
+    with (
+        PtyServer(device) as server,
+        subprocess.Popen([*command, "--port", server.port], stdout=-1, stderr=-2, text=True) as child,
+    ):
+        try:
+            yield server, child
+        finally:
+            child.kill()
+
+
+def block(device, port):
+    """Let the port take no byte any more, as a handset that hangs."""
+    device.takes_bytes = False
+    time.sleep(0.1)  # its thread may be about to read
+    full = os.open(port, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    while select.select([], [full], [], 0.2)[1]:  # the kernel moves on what it took, and takes more
+        with contextlib.suppress(BlockingIOError):
+            os.write(full, b"\0" * 100)
+    os.close(full)
+
+
+@pytest.mark.parametrize("words", [["play", "3"], ["mix", "1=0.5", "2=0.5"]])
+def test_a_stop_order_while_a_command_wakes_the_player_ends_the_command_and_nothing_plays(words):
+    device = VirtualNeckWear()
+    with commanded(device, *words, "--seconds", "5") as (server, child):
+        until(lambda: device.awake)
+        assert [reply["sent"] for reply in order_stop(server.port)] == [[server.port]]
+        said = child.communicate(timeout=20)[0]
+    assert "It was stopped." in said and "Sent:" not in said
+    assert device.air == []
+
+
+def test_a_stop_order_that_cannot_be_sent_says_so_and_who_holds_the_player():
+    device = VirtualNeckWear()
+    with commanded(device, "play", "3", "--seconds", "30") as (server, child):
+        await_silence(device, False)
+        block(device, server.port)
+        run = CliRunner().invoke(neckwear, ["stop", "--port", server.port])
+    assert run.exit_code and f"No stop could be sent to {server.port}, held by process {child.pid}" in str(
+        run.exception
+    )
+
+
+def test_a_stop_order_by_another_name_of_the_port_reaches_its_player(tmp_path):
+    device = VirtualNeckWear()
+    with PtyServer(device, link=tmp_path / "neck") as server, NeckWear.open(server.port, timing=QUICK) as neck:
+        neck.play(3, seconds=30)
+        await_silence(device, False)
+        (reply,) = order_stop(os.path.realpath(server.port))
+        await_silence(device, True, 2.0)
+        assert reply["sent"] == [server.port]
+
+
+def test_ctrl_c_that_no_stop_can_follow_is_an_error_and_no_promise():
+    device = VirtualNeckWear()
+    with commanded(device, "play", "3", "--seconds", "30") as (server, child):
+        await_silence(device, False)
+        block(device, server.port)
+        child.send_signal(signal.SIGINT)
+        said = child.communicate(timeout=20)[0]
+    assert "Stop was sent" not in said and "takes no bytes" in said
+    assert child.returncode == 1
+
+
 def test_the_stop_command_opens_a_port_that_nobody_holds():
     device = VirtualNeckWear()
     with PtyServer(device) as served:
@@ -573,7 +699,7 @@ def test_a_port_where_nothing_answers_is_no_success_unless_played_blind(blind):
         asked = ["play", "3", "--seconds", "0.2", "--port", served.port, *["--blind"] * blind]
         done = CliRunner().invoke(neckwear, asked)
     if blind:
-        assert "Nothing answered" in done.output and "playing blind" in done.output
+        assert "Nothing answered" in done.output and "going on blind" in done.output
     else:
         assert done.exit_code == 1 and "--blind" in str(done.exception)
     assert [air.scent for air in device.air] == [3] * blind
@@ -614,13 +740,20 @@ def test_what_nobody_keeps_alive_ends_and_what_is_kept_goes_on():
     assert len(world.device.air) == 1
 
 
-def test_a_player_without_a_watchdog_has_frames_of_two_seconds():
-    with NeckWear.open("virtual", watchdog=False, timing=QUICK) as neck:
-        neck.play(3, seconds=5)
-        neck.wait()
-        durations = [int.from_bytes(raw[16:20], "big") for _, raw in neck.virtual.received if len(raw) == 26]
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_player_without_a_watchdog_has_frames_of_two_seconds(opened):
+    device = VirtualNeckWear()
+    with PtyServer(device) as server:
+        connect = connector(server.port)
+        unwatched = (
+            NeckWear.open(server.port, watchdog=False, timing=QUICK) if opened else NeckWear(connect, timing=QUICK)
+        )
+        with unwatched as neck:
+            neck.play(3, seconds=5)
+            neck.wait()
+        durations = [int.from_bytes(raw[16:20], "big") for _, raw in device.received if len(raw) == 26]
         assert max(durations) <= 2000 and len(durations) >= 4
-        until(lambda: len(neck.virtual.air) == 1)
+        until(lambda: len(device.air) == 1)
 
 
 def test_a_private_folder_is_made_private_again(tmp_path, monkeypatch):
@@ -649,7 +782,7 @@ def test_the_watchdog_leaves_the_stops_to_a_program_that_sends_them_itself():
     watch = Watch(orders.append)
     follow = {"do": "follow", "key": 1, "stop": frames.stop().hex(), "url": "", "name": "neck", "fd": True}
     watch.take(json.dumps(follow | {"telnet": False, "baud": 0}).encode(), [os.dup(ours.fileno())])
-    assert watch.order("because", "another") == [] and orders == []
+    assert watch.order("because", lambda port: port.called("another")) == [] and orders == []
     ordered = threading.Thread(target=watch.order, args=("because",))
     ordered.start()
     until(lambda: watch.ports[1].took)

@@ -3,6 +3,10 @@
 import json
 import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +135,27 @@ def test_d1_a_play_that_nobody_acknowledges_is_an_error_and_a_stop_too():
     assert not world.device.emitting  # the stops arrived all the same
     with pytest.raises(NoReply):
         world.neck.probe()
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 10])
+def test_d1_a_short_play_that_nobody_acknowledges_was_not_played_either(seconds):
+    world = World(link="direct")
+    obey = world.device._obey
+    world.device._obey = lambda frame, now: None if frame.command == direct.PLAY else obey(frame, now)
+    world.neck.play(3, seconds=seconds)
+    with pytest.raises(NoReply, match="does not acknowledge the play"):
+        world.neck.wait()
+    world.device.lacks = (direct.MIX,)
+    world.neck.play_mixture(MIX, seconds=9)
+    with pytest.raises(NoReply, match="does not acknowledge the play"):
+        world.neck.wait()
+
+
+def test_a_late_answer_to_a_short_play_is_waited_for():
+    world = World(link="direct", late=1.0)
+    world.neck.play(3, seconds=0.5)
+    world.neck.wait()
+    assert world.neck.ended == "played" and len(world.device.air) == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -360,6 +385,38 @@ def test_a_mixture_is_one_frame_and_ends_in_time_while_it_is_watched():
         neck.play_mixture([0.5, 0, 0.5] + [0] * 9, seconds=3)
         until(lambda: neck.virtual.emitting)
         assert neck.virtual.volumes == ()
+
+
+@pytest.fixture
+def mixing():
+    """A program that plays a mixture, which has no end of its own; the player, and the number of the watchdog."""
+    code = "import sys, time\nfrom smellkit.device import guard\nfrom smellkit.device.neckwear import NeckWear\n"
+    code += "neck = NeckWear.open(sys.argv[1], link='direct')\nneck.play_mixture([0.5, 0.5] + [0] * 10)\n"
+    code += "print(guard.guard.pid, flush=True)\ntime.sleep(100)"
+    device = VirtualDirect()
+    with (
+        PtyServer(device) as server,
+        subprocess.Popen([sys.executable, "-c", code, server.port], stdout=subprocess.PIPE) as child,
+    ):
+        watchdog = int(child.stdout.readline())
+        until(lambda: device.emitting)
+        yield device, child, watchdog
+        child.kill()
+
+
+def test_a_mixture_ends_when_its_watchdog_dies(mixing):
+    device, _, watchdog = mixing
+    os.kill(watchdog, signal.SIGKILL)
+    until(lambda: not device.emitting, 2.0)
+
+
+def test_a_mixture_ends_when_its_program_is_stopped_in_a_terminal_and_does_not_go_on(mixing):
+    device, child, _ = mixing
+    child.send_signal(signal.SIGSTOP)
+    until(lambda: not device.emitting, 15.0)
+    child.send_signal(signal.SIGCONT)
+    time.sleep(1.0)
+    assert not device.emitting and len(device.air) == 2
 
 
 def test_a_player_that_says_it_has_no_mixtures_is_given_slots_at_once():

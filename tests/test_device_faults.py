@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from serial import SerialException
 
@@ -383,7 +384,7 @@ def test_d14_a_bad_scent_sends_no_byte(scent):
     assert world.device.received == []
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "3", None, 3601])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, np.True_, "3", b"8", None, 3601])
 def test_d14_a_bad_duration_sends_no_byte(seconds):
     world = World()
     with pytest.raises(ArgumentError):
@@ -515,6 +516,7 @@ def test_the_rendered_sequence_is_what_is_in_the_air():
     world = World()
     plan = world.neck.play_mixture(MIX, seconds=22)
     world.neck.wait()
+    assert world.neck.ended == "played"
     assert [air.scent for air in world.device.air] == [scent for _, scent, _ in plan.slots]
     assert plan.slots == playlist.render(MIX, seconds=22).slots
     assert world.neck.achieved() == {1: 0.4, 2: 0.3, 3: 0.2, 4: 0.1}

@@ -294,6 +294,7 @@ def test_commands_know_scents_by_name_and_list_what_is_there():
     assert "Cartridges 1, 3" in run(neckwear, ["checklist", "3", "1"]).output
     assert "radio_loss" in run(neckwear, ["virtual", "--list-faults"]).output
     assert run(neckwear, ["ports"]).exit_code == 0
+    assert all(run(neckwear, ["virtual", "--seconds", bad]).exit_code == 2 for bad in ("-1", "nan", "inf"))
     assert "There is no scent '13'" in str(run(neckwear, ["play", "13"]).exception)
     assert "did you mean banana" in str(run(neckwear, ["play", "bananna"]).exception)
     assert "Playing scent orange" in run(neckwear, ["play", "orange", "--seconds", "0.2"]).output

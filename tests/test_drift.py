@@ -42,7 +42,15 @@ def test_both_forms_of_the_files_read_alike_and_in_order_of_their_numbers(tmp_pa
         assert (batch.target == aged(number).target).all()
 
 
-@pytest.mark.parametrize("spoil", [lambda line: line[:200], lambda line: line + " 129:1.0", lambda line: "x" + line])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda line: line[:200],
+        lambda line: line + " 129:1.0",
+        lambda line: "x" + line,
+        lambda line: line.replace(" 1:", " 0:").replace(" 2:", " 1:").replace(" 0:", " 2:"),
+    ],
+)
 def test_a_row_of_another_length_or_gas_is_refused_with_its_line(spoil, tmp_path):
     write(aged(1), tmp_path / "batch1.dat", sparse=True)
     write(aged(2), tmp_path / "batch2.dat", sparse=True)
@@ -50,6 +58,14 @@ def test_a_row_of_another_length_or_gas_is_refused_with_its_line(spoil, tmp_path
     lines[6] = spoil(lines[6])
     (tmp_path / "batch2.dat").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(DataError, match=r"batch2\.dat, line 7"):
+        drift.read(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"\xe9thanol,1"])
+def test_a_file_without_rows_or_in_another_encoding_is_refused_by_name(data, tmp_path):
+    write(aged(1), tmp_path / "batch1.dat", sparse=True)
+    (tmp_path / "batch2.dat").write_bytes(data)
+    with pytest.raises(DataError, match=r"batch2\.dat"):
         drift.read(tmp_path)
 
 

@@ -1,5 +1,7 @@
 """The task "odour-encoder": no leak between recordings, and augmentations that do what they say."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,16 @@ from smellkit.errors import DataError, OptionError
 from smellkit.odour import recordings
 from smellkit.odour.features import describe
 from smellkit.odour.windows import Protocol, conductance, cut, log_conductance
-from smellkit.study.odour.encoder_task import EncoderConfig, augment, hold_out, over_windows, samples, score, task
+from smellkit.study.odour.encoder_task import (
+    EncoderConfig,
+    augment,
+    hold_out,
+    over_windows,
+    read_splits,
+    samples,
+    score,
+    task,
+)
 from smellkit.train import Settings, fit
 
 
@@ -94,6 +105,25 @@ def test_a_recording_missing_in_one_substance_is_said():
         hold_out(cut(uneven, Protocol()), 3)
 
 
+def test_a_recording_without_a_window_counts_in_no_fold():
+    rows = table(substances=1)
+    rows = rows[(rows["recording"] != "s0.1") | (rows["step"] < 100)]
+    assert set(cut(rows, Protocol()).fold) == {0, 1, 2}
+
+
+def test_a_damaged_recording_to_test_on_is_refused_and_the_test_is_not_left_out(tmp_path):
+    for split in ("training", "testing"):
+        for name in ("apple", "mint"):
+            shutil.copytree(recordings.find() / "base" / split / name, tmp_path / "base" / split / name)
+    asked = EncoderConfig(data=str(tmp_path))
+    assert "test" in read_splits(asked)
+    min((tmp_path / "base" / "testing" / "mint").iterdir()).write_text("nothing")
+    with pytest.raises(DataError, match="mint"):
+        read_splits(asked)
+    shutil.rmtree(tmp_path / "base" / "testing")
+    assert "test" not in read_splits(asked)
+
+
 def test_recordings_shorter_than_a_window_are_counted_or_refused():
     some = pd.concat([table(2, 2), table(1, 1, rows=60).assign(file="short.csv")])
     assert cut(some, Protocol()).short == ("short.csv",)
@@ -126,7 +156,16 @@ def test_pooling_averages_the_windows_of_a_recording():
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"model": "lstn"}, "lstm"), ({"sensors": "CO,VOCs"}, "VOC"), ({"representation": "levels"}, "level-free")],
+    [
+        ({"model": "lstn"}, "lstm"),
+        ({"sensors": "CO,VOCs"}, "VOC"),
+        ({"representation": "levels"}, "level-free"),
+        ({"stride": 0}, "stride is 0"),
+        ({"train_stride": 0}, "stride is 0"),
+        ({"length": -5}, "length is -5"),
+        ({"lag": 0}, "lag is 0"),
+        ({"lag": -5, "representation": "absolute"}, "lag is -5"),
+    ],
 )
 def test_wrong_options_are_refused_with_the_nearest(options, says):
     with pytest.raises(OptionError, match=says):

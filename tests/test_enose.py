@@ -1,9 +1,11 @@
 """Rows from the sensor board: every byte stream is survived, every lost line is counted, every thread ends."""
 
+import itertools
 import random
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from smellkit import noses
 from smellkit.device.board import Board
-from smellkit.device.enose import KEPT, LONGEST, Lines, Nose
+from smellkit.device.enose import KEPT, LONGEST, Lines, Nose, record
 from smellkit.device.errors import Closed, LinkError, NoReply, PortError, PortLost
 from smellkit.device.serve import TcpServer
 from smellkit.errors import DataError, OptionError
@@ -56,6 +58,20 @@ def test_a_header_gives_the_order_of_the_columns():
     assert lines.feed(b"time," + ",".join(reversed(SENSORS)).encode() + b"\n") == []
     assert lines.feed(b"9," + b",".join(reversed(LINE.strip().split(b","))) + b"\n") == [VALUES]
     assert not lines.dropped
+
+
+def test_a_link_that_comes_back_keeps_the_order_that_a_header_gave():
+    lines = Lines()
+    lines.feed(",".join(reversed(SENSORS)).encode() + b"\n")
+    lines.restart()  # a board that did not restart with it says no header again
+    row = b",".join(reversed(LINE.strip().split(b",")))
+    assert lines.feed(b"3\n" + row + b"\n") == [VALUES]
+
+
+def test_a_board_that_says_no_end_of_itself_breaks_nothing():
+    lines = started()
+    assert lines.feed(b"INFO,a,b," + b"9" * 4400 + b"\n" + LINE) == [VALUES]
+    assert lines.dropped["too long"] == 1
 
 
 @given(st.lists(st.integers(1, 200), max_size=40))
@@ -143,6 +159,32 @@ def test_every_fault_is_survived_and_no_wrong_row_comes_through(fault):
     assert status["connections"] >= (2 if fault == "unplug" else 1)
     if fault in ("garbage", "partial", "long", "nan", "reset"):
         assert sum(status["dropped"].values()) >= 3
+
+
+def test_a_silent_board_begins_another_run_as_a_gap_cuts_a_file():
+    with FaultyBoard(RECORDING, faults="silence", rate=10) as board, Nose(board.port, nose="smellnet") as nose:
+        nose.description = replace(nose.description, rate=10.0)  # a gap is two seconds then
+        rows = [nose.read(timeout=9) for _ in range(14)]
+    gaps = [(before, row) for before, row in itertools.pairwise(rows) if row.time - before.time > 2]
+    assert len(gaps) == 1
+    assert all((row.run == before.run) == ((before, row) not in gaps) for before, row in itertools.pairwise(rows))
+
+
+def test_a_recording_says_where_rows_are_missing(tmp_path, caplog):
+    with Board(RECORDING[:30], rate=200) as board, Nose(board.port) as nose:
+        rows = record(nose, tmp_path / "air.csv", seconds=0.4)  # the recording begins again within
+    assert rows == len((tmp_path / "air.csv").read_text().splitlines()) - 1
+    assert "Rows are missing before row" in caplog.text and str(tmp_path / "air.csv") in caplog.text
+
+
+def test_a_recording_of_nothing_is_an_error(tmp_path):
+    with Board(RECORDING, rate=0.01) as board, Nose(board.port) as nose:
+        with pytest.raises(NoReply, match="is silent"):
+            record(nose, tmp_path / "air.csv", seconds=0.2)
+        for wrong in (0, -1, float("nan")):
+            with pytest.raises(OptionError, match="seconds is"):
+                record(nose, tmp_path / "none.csv", seconds=wrong)
+    assert not (tmp_path / "none.csv").exists()
 
 
 def test_a_gap_in_the_series_begins_another_run():

@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from smellkit.cli import cli
 from smellkit.errors import DataError
 from smellkit.study import evaluate, metrics
 from smellkit.study.evaluate import Outcome
+from smellkit.study.odour import reproduce
 
 GROUPS = np.repeat(np.arange(6), 5)
 
@@ -116,3 +119,31 @@ def test_a_split_of_the_first_seed_alone_stands_beside_those_of_all_and_what_dif
     row = evaluate.evaluate({"a": fit}, seeds=3, about={})["rows"]["a"]
     assert len(row["test"]["by_seed"]["accuracy"]) == 3 and len(row["once"]["by_seed"]["accuracy"]) == 1
     assert (row["test"]["size"], row["test"]["same"], row["test"]["each"]) == (2, "x", {"a": 4})
+
+
+def test_earlier_rows_about_other_data_go_and_that_is_said():
+    told = []
+    fit = lambda seed: {"test": Outcome(np.arange(3), {"right": np.ones(3)})}  # noqa: E731
+    before = evaluate.evaluate({"first": fit}, seeds=1, about={"files": 1})
+    after = evaluate.evaluate({"second": fit}, seeds=1, about={"files": 2}, earlier=before, progress=told.append)
+    assert list(after["rows"]) == ["second"] and told[0] == "not of the same data, so left out: first"
+
+
+def test_rows_that_were_measured_before_a_bench_was_interrupted_are_kept(tmp_path, monkeypatch):
+    def interrupted(seed):
+        raise KeyboardInterrupt
+
+    def bench(last, about):
+        def run(*, seeds, progress, earlier):
+            fits = {"first": lambda seed: {"test": outcome(seed)}, "last": last}
+            return evaluate.evaluate(fits, seeds=seeds, about=about, earlier=earlier, progress=progress)
+
+        monkeypatch.setattr(reproduce, "run", run)
+        return CliRunner().invoke(cli, ["bench", "reproduce", "--json", str(tmp_path / "out.json"), "--seeds", "1"])
+
+    assert bench(interrupted, {"files": 1}).exit_code == 1  # while the second row is measured
+    assert list(evaluate.earlier(tmp_path / "out.json")["rows"]) == ["first"]
+    assert "first: measured before" in bench(lambda seed: {"test": outcome(seed)}, {"files": 1}).output
+    whole = evaluate.earlier(tmp_path / "out.json")
+    assert bench(interrupted, {"files": 2}).exit_code == 1  # of other data, it takes the place of nothing
+    assert evaluate.earlier(tmp_path / "out.json") == whole and list(whole["rows"]) == ["first", "last"]

@@ -13,6 +13,7 @@ from smellkit import paths
 from smellkit.checks import Report
 from smellkit.errors import DataError, OptionError
 from smellkit.gcode import data, recordings
+from smellkit.simulate.gcode import machine
 from smellkit.study.gcode import splits
 
 REAL = Path(os.environ.get("SMELLKIT_DATA", "")) / "gcode_fingerprint"
@@ -50,6 +51,57 @@ def test_parquet_and_the_original_csv_are_the_same_recording(table, tmp_path):
     one, _ = read(table, tmp_path)
     other, _ = read(table, tmp_path, "face_001_aligned.csv")
     pd.testing.assert_frame_equal(one, other)
+
+
+def test_two_files_of_one_recording_are_refused_and_not_read_as_one_of_twice_the_length(table, tmp_path):
+    table.to_parquet(tmp_path / "face_001.parquet")
+    table.to_csv(tmp_path / "face_001_aligned.csv", index=False)
+    with pytest.raises(DataError, match=r"face_001.parquet.*found that of face_001_aligned.csv"):
+        data.load(tmp_path)
+
+
+def test_a_clock_that_is_the_index_of_a_parquet_file_is_read(table, tmp_path):
+    begin = pd.Timestamp("2025-03-01")
+    table["t_console"] = [str(begin + pd.Timedelta(seconds=second)) for second in np.arange(len(table)) / 39]
+    wanted, _ = read(table, tmp_path)
+    rows, report = read(table.set_index("t_console"), tmp_path)
+    pd.testing.assert_frame_equal(rows, wanted)
+    assert len(rows) < len(table) / 8 and any("thinned" in what for what in report.counts)
+
+
+def test_a_number_that_no_sensor_says_is_refused_and_not_answered_with_nan(table, tmp_path):
+    table["mpox"] = table["mpox"].astype(float)
+    table.loc[70, "mpox"] = 1e300
+    with pytest.raises(DataError, match="line 72, column 'mpox': expected a number"):
+        read(table, tmp_path)
+
+
+def test_a_recording_whose_sensors_all_are_empty_is_refused(table, tmp_path):
+    empty = table.columns.intersection([*recordings.CONTINUOUS])
+    with pytest.raises(DataError, match="none of the 155"):
+        read(table.assign(**dict.fromkeys(empty, np.nan)), tmp_path)
+
+
+def test_recordings_of_unknown_operations_are_not_trained_on_and_the_names_are_told(table, tmp_path):
+    table.to_parquet(tmp_path / "mill_a_001.parquet")
+    with pytest.raises(DataError, match=r"known operation \(here: mill_a\)"):
+        splits.DataConfig(data=str(tmp_path)).load()
+
+
+def test_recordings_that_share_only_a_clock_from_zero_are_no_repeats(table, tmp_path):
+    table = table.drop(columns=list(recordings.POSITION)).assign(t_console=np.arange(len(table)) * 0.257)
+    for number, change in enumerate((1.0, 1.1)):
+        channels = table.columns.intersection([*recordings.CONTINUOUS])
+        table.assign(**table[channels] * change).to_parquet(tmp_path / f"face_00{number}.parquet")
+    rows = recordings.read(tmp_path)
+    assert (rows["group"] == rows["recording"]).all()
+
+
+def test_simulated_recordings_are_not_laid_among_others(table, tmp_path):
+    table.to_parquet(tmp_path / "face_001.parquet")
+    with pytest.raises(DataError, match="exists already"):
+        machine(tmp_path, recordings=1, damaged=1)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "face_001.parquet"), table)
 
 
 def test_a_missing_node_is_counted_and_empty(table, tmp_path):

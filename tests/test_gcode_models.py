@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from smellkit import checkpoint, cli, paths, runs
-from smellkit.errors import OptionError, WeightsError
+from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.gcode import data, predict, recordings, tokens
 from smellkit.gcode.hmm import ProgramHMM
 from smellkit.gcode.recordings import CHANNELS, CONTINUOUS, POSITION_COLUMNS
@@ -308,6 +308,58 @@ def test_a_stream_says_what_the_file_says_and_does_not_grow(packed):
     assert sum(value.nbytes for value in vars(stream).values() if isinstance(value, np.ndarray)) == before
 
 
+def test_a_line_of_more_tokens_than_the_decoder_writes_is_answered_whole(packed):
+    predictor, long = predict.load(packed), "G1 X1.5 Y2.5 Z3.5 R0.083 F10.5"
+    predictor.model.grammar = tokens.Grammar([long, *predictor.model.grammar.texts[1:]])
+    first = torch.nn.functional.one_hot(torch.zeros(1, dtype=torch.int64), len(predictor.model.grammar)).float()
+    known = replace(predictor, hmm=lambda line, operation, **_: (first, operation))
+    windows = data.load().take([0])
+    assert known.predict(windows, context="recording")[0].line == long
+
+
+def test_windows_of_doubles_are_answered_as_those_of_single_precision(packed):
+    predictor, windows = predict.load(packed), data.load().take([0, 200])
+    assert predictor.predict(windows.astype(float)) == predictor.predict(windows)
+
+
+def test_half_a_position_is_filled_in_or_hidden_and_never_taken_for_another_place(packed):
+    predictor, machine = predict.load(packed), data.load()
+    windows = machine.take(machine.windows["row"])
+    whole, hidden = ([one.line for one in predictor.predict(x)] for x in (windows, _blank(windows, columns=3)))
+    assert [one.line for one in predictor.predict(_blank(windows, columns=1))] == hidden
+    filled = [one.line for one in predictor.predict(_blank(windows, columns=3, rows=np.arange(64) % 4 > 0))]
+    same = [np.mean([line == other for line, other in zip(lines, whole, strict=True)]) for lines in (filled, hidden)]
+    assert same[0] > 0.9 > same[1]
+
+
+def _blank(windows, *, columns, rows=slice(None)):
+    windows = windows.copy()
+    for column in POSITION_COLUMNS[:columns]:
+        windows[:, rows, column] = np.nan
+    return windows
+
+
+def test_rows_without_sensors_or_without_a_position_are_told(packed, tmp_path, caplog):
+    table = pd.read_parquet(SAMPLE / "face_001.parquet")
+    sensors = table.columns.intersection([*CHANNELS[:155]]).drop(["mpox", "mpoy", "mpoz"])
+    table.loc[90:, sensors], table.loc[:20, "mpox"] = np.nan, np.nan
+    table.to_parquet(tmp_path / "face_001.parquet")
+    predict.gcode(tmp_path, weights=packed, out=tmp_path / "p.csv")
+    assert "no sensor: their answers say little" in caplog.text and "lack a position" in caplog.text
+
+
+def test_a_stream_refuses_another_unit_and_rows_of_unknown_channels(packed):
+    predictor = predict.load(packed)
+    table = pd.read_parquet(SAMPLE / "pocket_002.parquet")
+    pressure = [name for name in table if name.endswith("Pressure")]
+    stream = predict.Stream(predictor)
+    with pytest.raises(DataError, match="Row 64: .*hPa"):
+        for row in table.assign(**table[pressure] * 10).to_dict("records"):
+            stream.push(row)
+    with pytest.raises(OptionError, match="frame_b2.AX"):
+        stream.push({"frame_b2.AX": 1.0})
+
+
 def test_a_followed_window_is_the_likeliest_line_whatever_it_would_be_by_itself(packed):
     predictor = predict.load(packed)
     machine = data.load()
@@ -324,6 +376,10 @@ def test_weights_of_something_else_are_refused(packed, tmp_path):
     checkpoint.save(tmp_path, tensors, manifest | {"lines": manifest["lines"][:-1]})
     with pytest.raises(WeightsError, match="line"):
         predict.load(tmp_path)
+    for used in ([1], "x", None):
+        checkpoint.save(tmp_path, tensors, manifest | {"used": used})
+        with pytest.raises(WeightsError, match="other channels"):
+            predict.load(tmp_path)
     checkpoint.save(tmp_path, {}, {"kind": "gcode"})
     with pytest.raises(WeightsError, match="no decoder"):
         predict.load(tmp_path)

@@ -1,9 +1,11 @@
 """Two processes, two folders, one name: who writes is known, what was finished stays, a full disk loses nothing."""
 
 import json
+import multiprocessing
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -73,6 +75,42 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(tmp_path, holder):
     assert json.loads((tmp_path / "here/.lock").read_text())["pid"] == os.getpid()
     paths.unlock(tmp_path / "here")
     assert not (tmp_path / "here/.lock").exists()
+
+
+@pytest.mark.parametrize("text", ['{"pid": 7, "host": "here", "since": "then"}', "", "[]", "half of a"])
+def test_a_lock_that_cannot_be_understood_is_named_with_what_to_do(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(paths, "TRIES", 2)
+    (tmp_path / ".lock").write_text(text)
+    with pytest.raises(OptionError, match=rf"does not say who(.|\n)*delete {tmp_path}/.lock"):
+        paths.lock(tmp_path, what="a test")
+    assert (tmp_path / ".lock").read_text() == text
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_several_processes_that_begin_at_once_one_gets_the_lock(tmp_path, stale):
+    gone = json.dumps({"pid": 2**22 + 1, "host": socket.gethostname(), "began": "1", "since": "then"})
+    context = multiprocessing.get_context("fork")
+    for number in range(10):
+        (folder := tmp_path / str(number)).mkdir()
+        if stale:
+            (folder / ".lock").write_text(gone)
+        begin, done, got = context.Barrier(4), context.Barrier(4), context.Queue()
+        racers = [context.Process(target=_race, args=(folder, begin, done, got)) for _ in range(4)]
+        for racer in racers:
+            racer.start()
+        assert sorted(got.get(timeout=20) for _ in racers) == ["busy", "busy", "busy", "mine"]
+        for racer in racers:
+            racer.join()
+
+
+def _race(folder, begin, done, got):
+    begin.wait()
+    try:
+        paths.lock(folder, what="a test")
+        got.put("mine")
+    except OptionError:
+        got.put("busy")
+    done.wait()  # who holds the lock lives until all have asked
 
 
 def test_the_same_training_twice_at_once_is_refused_and_disturbs_nothing(tmp_path, holder):

@@ -12,15 +12,15 @@ from smellkit.study import evaluate
 from smellkit.study.odour import leaderboard
 
 
-def table(path, *, windows=3, right=1.0, splits=("testing",), drop=()):
+def table(path, *, windows=True, right=1.0, splits=("testing",), drop=()):
     """Predictions for every recording of `splits`: the first share `right` of them names the substance."""
     rows = []
     known = leaderboard.known()
     for split in splits:
-        own = known[known["split"] == split]
+        own, count = known[known["split"] == split], leaderboard.WINDOWS[split] * windows
         for number, (name, one) in enumerate(own.iterrows()):
             first = one["substance"] if number < right * len(own) else "nothing"
-            for window in [*range(windows), -1]:
+            for window in [*range(count // len(own) + (number < count % len(own))), -1]:
                 rows.append((f"{one['substance']}/{name}", window, first, "a", "b", "c", one["substance"]))
     made = pd.DataFrame(rows, columns=["file", "window", *leaderboard.RANKS]).drop(columns=list(drop))
     made.to_csv(path, index=False)
@@ -33,12 +33,12 @@ def test_predictions_are_scored_by_window_and_by_recording_with_intervals(tmp_pa
     whole = scores["test, recording"]
     assert whole["top1"]["value"] == pytest.approx(0.5)
     assert whole["top1"]["low"] < 0.5 < whole["top1"]["high"]
-    assert whole["top5"]["value"] == 1 and scores["test, window"]["answers"] == 150
+    assert whole["top5"]["value"] == 1 and scores["test, window"]["answers"] == 502
     assert scores["other_session, recording"]["top1"]["value"] == pytest.approx(7 / 13)
 
 
 def test_recordings_alone_are_enough(tmp_path):
-    scores = leaderboard.score(table(tmp_path / "a.csv", windows=0, drop=["window", "top5"]))
+    scores = leaderboard.score(table(tmp_path / "a.csv", windows=False, drop=["window", "top5"]))
     assert set(scores) == {"test, recording"} and set(scores["test, recording"].measures) == {"top1"}
 
 
@@ -46,7 +46,8 @@ def test_recordings_alone_are_enough(tmp_path):
     ("change", "said"),
     [
         (lambda rows: rows[rows["file"] != rows["file"][0]], "1 of 50 recordings have no"),
-        (lambda rows: rows[~((rows["file"] == rows["file"][0]) & (rows["window"] == 1))], "are left out"),
+        (lambda rows: rows[~((rows["file"] == rows["file"][0]) & (rows["window"] == 1))], "501 windows of testing"),
+        (lambda rows: rows[rows["window"] < 5], "250 windows of testing, where there are 502"),
         (lambda rows: pd.concat([rows, rows.iloc[:1]]), "each window once"),
         (
             lambda rows: rows.assign(file=["a/b.csv", *rows["file"][1:]]),

@@ -251,6 +251,12 @@ def test_an_index_of_labels_among_the_recordings_is_no_recording(tmp_path):
     assert pd.read_csv(tmp_path / "p.csv")["file"].unique().tolist() == ["good.csv"]
 
 
+def test_one_recording_alone_is_predicted_too(tmp_path):
+    file = min((paths.sample() / "smellnet" / "mixture" / "test_seen").rglob("*.csv"))
+    mixture(file, weights=paths.weights() / "mixture", out=tmp_path / "out.csv")
+    assert set(pd.read_csv(tmp_path / "out.csv")["file"]) == {file.name}
+
+
 def test_an_empty_folder_and_other_weights_are_refused(tmp_path):
     with pytest.raises(DataError, match="No recordings"):
         mixture(tmp_path, weights=paths.weights() / "mixture", out=tmp_path / "out.csv")

@@ -123,7 +123,7 @@ def test_overflow_and_a_stuck_environment_sensor_are_counted():
 def test_a_substance_missing_from_a_split_is_said(small, caplog):
     report = Report()
     recordings.read_recordings(small, "testing", report=report)
-    assert report.counts == {"substance only in training": 1}
+    assert report.counts["substance only in training"] == 1
     assert "garlic" in caplog.text
 
 

@@ -88,7 +88,8 @@ def test_the_report_has_everything_as_plain_numbers(learnt):
     asked = {"recordings", "classes", "columns", "rate", "folds", "accuracy", "by_session", "null", "audit", "seconds"}
     assert asked <= set(json.loads(json.dumps(report, allow_nan=False)))
     assert report["recordings"] == 18 and set(report["accuracy"]) == {"value", "low", "high"}
-    assert np.sum(report["confusion"]) == 18
+    assert np.sum(report["confusion"]) == 18 and report["too_short"] == []
+    assert "2 recordings are shorter than a window" in own_report.summary(report | {"too_short": ["a.csv", "b.csv"]})
 
 
 def test_weights_know_their_nose_and_name_recordings_from_the_command_line(learnt, folder, tmp_path):
@@ -157,6 +158,33 @@ def test_one_class_one_recording_or_a_short_one_is_told_with_the_remedy(folder, 
         own.understand(tmp_path / "alone", nose="mq-array")
 
 
+@pytest.mark.parametrize("option", ["out=elsewhere", "data=elsewhere", "netwroks=1"])
+def test_learn_takes_no_parameter_that_would_leave_its_report_elsewhere(folder, option):
+    with pytest.raises(OptionError, match="-p has no"):
+        CliRunner().invoke(cli, ["learn", str(folder), "-p", option], catch_exceptions=False)
+
+
+def shortened(folder, place, **rows):
+    """A copy of `folder` of which some classes' first recordings hold so many rows alone."""
+    shutil.copytree(folder, place)
+    for name, lengths in rows.items():
+        for file, count in zip(sorted((place / name).glob("*.csv")), lengths, strict=False):
+            file.write_text("".join(file.read_text().splitlines(keepends=True)[: count + 1]))
+    return own.understand(place)
+
+
+def test_a_recording_that_is_shorter_than_a_window_is_left_out_and_counts_in_no_fold(folder, learnt, tmp_path):
+    protocol, name = learnt[1], learnt[0].files["substance"].iloc[0]
+    windows = shortened(folder, tmp_path / "some", **{name: [9, 300, 9]}).windows(protocol)
+    assert len(windows.short) == 2 and set(windows.fold[windows.target == 0]) == {0, 1, 2, 3}
+
+
+def test_a_class_without_two_recordings_as_long_as_a_window_is_refused_by_name(folder, learnt, tmp_path):
+    name = learnt[0].files["substance"].iloc[0]
+    with pytest.raises(DataError, match=f"{name} has 1 recordings of {learnt[1].span} rows"):
+        shortened(folder, tmp_path / "one", **{name: 5 * [9]}).windows(learnt[1])
+
+
 def test_sessions_come_from_a_file_or_are_refused_by_line(folder, tmp_path):
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.csv"))
     path = tmp_path / "sessions.csv"
@@ -215,3 +243,39 @@ def test_curves_of_an_own_nose_are_drawn_over_its_seconds_and_over_rows_where_no
         axes = figure.axes[0]
         assert axes.lines[0].get_xdata().max() <= rows / (rate or 1)
         assert label in {one.get_xlabel() for one in figure.axes}
+
+
+def quiet(folder, *, rows, sensors, seed):
+    """Two classes, three recordings each, of a nose whose counts hardly move."""
+    random = np.random.default_rng(seed)
+    for number in range(6):
+        often = random.random((rows, sensors)) < 0.03 * (1 + number // 3)
+        counts = 300 + np.cumsum(often, axis=0) * random.choice([-1, 1], sensors) + (random.random(often.shape) < 0.02)
+        path = folder / ("rice", "tea")[number // 3] / f"{number}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(counts, columns=[f"MQ{one}" for one in range(sensors)]).to_csv(path, index=False)
+    return own.understand(folder)
+
+
+def test_what_weights_of_a_quiet_nose_say_does_not_hang_on_how_a_window_was_rounded(tmp_path):
+    for seed in (0, 5):
+        mine = quiet(tmp_path / f"{seed}", rows=80, sensors=1, seed=seed)
+        protocol = mine.protocol()
+        windows = mine.windows(protocol)
+        even = np.zeros((len(windows), 2), np.float32)
+        trial = own.Trial(windows, dict.fromkeys(("null", "lda", "network"), even), 3)
+        own_report.weights(mine, protocol, windows, trial, folder=tmp_path / f"weights {seed}")
+        network = SubstanceSmell.load(tmp_path / f"weights {seed}").network
+        later = cut(quiet(tmp_path / f"{seed} later", rows=80, sensors=1, seed=100 + seed).table, protocol).values
+        said = network.run(later).softmax(1).double()
+        with torch.no_grad():
+            precisely = network.double()({"window": torch.from_numpy(later).double()})["logits"].softmax(1)
+        assert (said - precisely).abs().max() < 1e-3  # 0.03 and 0.06 where knots lay closer than that
+
+
+def test_as_many_windows_as_classes_are_too_few_to_learn_from_and_it_is_said(tmp_path):
+    mine = quiet(tmp_path / "short", rows=26, sensors=2, seed=1)
+    windows = mine.windows(mine.protocol())[[0, 3]]
+    with pytest.raises(DataError, match="2 windows of 2 classes") as told:
+        own._fit_all(windows, seed=7, networks=1)
+    assert "record longer" in str(told.value)

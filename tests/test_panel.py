@@ -165,6 +165,15 @@ def test_a_board_that_goes_away_becomes_a_message_and_comes_back(session):
     wait(lambda: session.answer and not session.trouble)
 
 
+def test_a_board_at_another_rate_than_the_weights_know_is_told_and_not_recognised(session):
+    with Board(recording("mango"), rate=50) as board:
+        session.connect(nose=board.port)
+        wait(lambda: session.recogniser and session.recogniser.filled == 1)
+        assert session.answer is None and "a second, and the weights know 1" in session.trouble
+        session.play(seconds=1)
+        assert session.player.virtual.air == []
+
+
 def test_a_session_leaves_no_thread_and_no_port_behind(recogniser):
     files = Path("/proc/self/fd")
     threads, before = threading.active_count(), len(list(files.iterdir()))
@@ -346,17 +355,21 @@ def test_a_page_that_never_spoke_takes_no_scent_along(shown):
     assert air.emitting == 3 and "no sign of life" in shown.pictures["log"].value
 
 
-def test_a_lost_player_shows_at_once_and_clears_when_it_is_back(shown, tmp_path):
+def test_a_lost_player_shows_at_once_and_says_what_ended_when_it_is_back(shown, tmp_path):
     device = VirtualNeckWear()
     with PtyServer(device, link=tmp_path / "neck") as served:
         shown.controls["player_at"].value = served.port
         shown.controls["connect"].click()
         wait(lambda: shown.session.connected and not shown.session.busy)
         assert shown.session.player.log.run and shown.session.player.status().port == served.port
+        shown.controls["scent"].value = 7
+        shown.controls["play"].click()
+        wait(lambda: device.emitting)
         device.unplug()
         wait(lambda: "player gone" in shown.pictures["now"].value and "Plug it in" in shown.pictures["now"].value, 3)
         device.plug()
         wait(lambda: "player gone" not in shown.pictures["now"].value and "player idle" in shown.pictures["now"].value)
+        assert "The scent ended" in shown.pictures["now"].value and "went away" in shown.pictures["now"].value
         shown.session.close()
 
 

@@ -1,5 +1,7 @@
 """One way from a recording, a picture and a text to a mixture, and from there to the player."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from smellkit import checkpoint
 from smellkit.device.neckwear import NeckWear
 from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.odour import recordings
+from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Evidence, Pipeline, as_mixture, named
 from smellkit.odour.predict import mixture
 from smellkit.odour.scents import SCENTS, list_pictures
@@ -38,6 +41,14 @@ def test_a_table_a_file_and_an_array_are_the_same_recording(pipeline, table):
     assert {answer.name for answer in answers} == {"garlic"}
     for answer in answers[1:]:
         np.testing.assert_allclose(answer.probabilities, answers[0].probabilities, atol=1e-9)
+
+
+def test_a_table_goes_by_the_times_in_its_index(pipeline, table):
+    rows = of(table, "garlic")
+    times = pd.date_range("2025-03-01 12:43", periods=len(rows), freq="100ms")
+    with pytest.raises(DataError, match="rows are fewer than the 125 of one window"):
+        pipeline(rows.set_index(times))
+    assert pipeline(rows.set_index(times[0] + 10 * (times - times[0]))).name == "garlic"
 
 
 def test_fifty_channels_become_an_odour_vector_that_is_their_weighted_sum(pipeline, table):
@@ -196,6 +207,16 @@ def test_a_cell_that_is_not_a_finite_number_is_refused_with_its_place(weights, c
         pipeline(rows)
 
 
+def test_after_a_reading_that_is_no_number_a_live_nose_begins_again(pipeline, table):
+    rows = table[[*pipeline.smell.nose.columns]].to_numpy(float)
+    recogniser = Recogniser(pipeline)
+    first = [answer for row in rows if (answer := recogniser.add(row))]
+    lost = recogniser.add(np.where(np.arange(rows.shape[1]) == 1, np.nan, rows[0]))
+    again = [answer for row in rows if (answer := recogniser.add(row))]
+    assert lost.abstains and "no number" in lost.reason
+    assert [answer.beta for answer in again] == [answer.beta for answer in first]
+
+
 def test_text_in_a_table_is_refused(pipeline, table):
     with pytest.raises(DataError, match="not a number"):
         pipeline(of(table, "mango").assign(LPG="much"))
@@ -205,6 +226,26 @@ def test_text_in_a_table_is_refused(pipeline, table):
 def test_an_empty_text_or_no_picture_at_all_is_refused(given):
     with pytest.raises((DataError, OptionError), match="description|Nothing to recognise"):
         Pipeline.load()(**given)
+
+
+@pytest.mark.parametrize("rows", [{"garlic": [300, 300]}, {"garlic": [300, 300], "mint": [30, 30]}])
+def test_a_read_out_is_not_fitted_to_one_substance_or_to_one_without_a_window(tmp_path, rows):
+    for name, lengths in rows.items():
+        files = sorted((recordings.find() / "base" / "training" / name).glob("*.csv"))
+        for file, count in zip(files, lengths, strict=False):
+            place = tmp_path / "base" / "training" / name / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("".join(file.read_text().splitlines(keepends=True)[: count + 1]))
+    with pytest.raises(DataError, match="too little to fit a read-out to"):
+        Pipeline.fit(tmp_path)
+
+
+def test_weights_of_ones_own_judge_no_other_board_whatever_their_folder_is_called(tmp_path, monkeypatch):
+    shutil.copytree(checkpoint.find("odour"), tmp_path / "odour-mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match="not of the nose"):
+        Pipeline.load("odour-mine")(np.full((200, 4), 400.0), nose="mixture")
+    Pipeline.load(checkpoint.find("odour")).board(np.full((200, 4), 400.0), nose="mixture")
 
 
 def test_a_nose_that_the_weights_are_not_of_is_refused():

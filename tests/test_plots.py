@@ -43,6 +43,12 @@ def test_a_chart_is_saved_and_takes_the_page_s_text_colour(chart):
     assert figure.get_figwidth() <= 7.1
 
 
+def test_a_dollar_in_a_name_begins_no_formula():
+    figure = plots.bars({"tea 2 $ or 3 $": 1.0, r"$\frac$": 2.0})
+    plots.svg(figure)
+    assert not any(label.get_parse_math() for label in figure.axes[0].get_yticklabels())
+
+
 def test_both_ends_of_every_interval_are_seen_apart_from_the_axis():
     low, high = {"none": 0.0, "below": -0.05, "all": 0.9}, {"none": 0.4, "below": 0.1, "all": 1.0}
     axes = plots.bars({"none": 0.1, "below": 0.0, "all": 1.0}, low=low, high=high, limits=(0, 1)).axes[0]

@@ -525,6 +525,20 @@ def test_masks_of_other_codes_and_modes_are_the_same_mask(tmp_path, codes, mode)
     assert (read_mask(tmp_path / "mask.png") == want).all()
 
 
+@pytest.mark.parametrize("shade", [lambda mask: mask > 0, lambda mask: mask >= 0])
+def test_masks_of_nothing_above_one_are_asked_about_and_not_taken_for_tube(folder, shade):
+    for file in (folder / "masks").iterdir():
+        Image.fromarray(shade(np.asarray(Image.open(file))).astype(np.uint8)).save(file)
+    with pytest.raises(DataError, match="values whose meaning is known"):
+        samples.read(folder, "test")
+
+
+def test_a_meaning_of_what_no_mask_can_hold_is_refused(tmp_path, folder):
+    (folder / "mask_values.json").write_text('{"0": "background", "300": "gas"}')
+    with pytest.raises(DataError, match="mask_values.json, key 300"):
+        MaskRule.of(folder)
+
+
 @pytest.mark.parametrize("values", [(0, 60, 255), (0, 1, 3), (7,)])
 def test_a_mask_of_unknown_values_is_refused_with_them(tmp_path, values):
     Image.fromarray(np.resize(np.array(values, np.uint8), (8, 8))).save(tmp_path / "mask.png")

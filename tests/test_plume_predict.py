@@ -194,6 +194,33 @@ def test_masks_stay_with_their_table_when_the_table_is_held_fast(folder, packed,
     assert files(out) == before
 
 
+def test_an_interrupted_exchange_loses_no_mask(folder, packed, tmp_path, monkeypatch):
+    predict.plume(folder, weights=packed, out=tmp_path / "out")
+    before = files(tmp_path / "out")
+
+    def interrupted(path, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", interrupted)
+        predict.plume(folder, weights=packed, out=tmp_path / "out")
+    assert files(tmp_path / "out") == before
+
+
+def test_one_file_as_the_frame_of_both_gases_is_refused(folder, packed, tmp_path):
+    write(folder, ["a_co2,a_ch4,", "a_co2,a_co2,"])
+    with pytest.raises(DataError, match="line 3, column 'ch4_frame': expected another frame than that of CO2"):
+        predict.plume(folder, weights=packed, out=tmp_path / "out")
+
+
+def test_frames_of_other_numbers_are_refused_and_none_are_answered_with_none(packed):
+    predictor, frame = predict.PlumePredictor.load(packed), np.full((48, 64), 128, np.uint8)
+    assert predictor.predict([]) == []
+    for other in (frame / 255, frame.astype(np.uint16), np.dstack([frame] * 3), frame[:0]):
+        with pytest.raises(DataError, match="uint8"):
+            predictor.predict([(other, None)])
+
+
 def test_the_folder_of_the_frames_is_not_written_into(folder, packed, tmp_path):
     truth = folder / "masks" / "frames" / "a_co2.png"
     truth.parent.mkdir(parents=True)

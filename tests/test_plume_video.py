@@ -183,6 +183,14 @@ def test_a_video_that_is_said_wrongly_is_refused(folder, change, words):
             tables.read(folder, "train") if "paired" not in file.name else tables.read_pairs(folder, "train")
 
 
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", ""])
+def test_a_cell_that_says_nothing_is_no_video(folder, word):
+    for file in (folder / "train_annotations.csv", folder / "paired_train_annotations.csv"):
+        pd.read_csv(file, dtype=str, keep_default_na=False).assign(video=word).to_csv(file, index=False)
+    for table in (tables.read(folder, "train"), tables.read_pairs(folder, "train")):
+        assert (table["video"] == "").all() and (table["frame_number"] == -1).all()
+
+
 def test_a_moment_that_comes_twice_is_refused_in_annotations_and_seen_singly_in_pairs(folder):
     path = folder / "train_annotations.csv"
     pd.read_csv(path, dtype=str, keep_default_na=False).assign(frame_number="1").to_csv(path, index=False)

@@ -1,6 +1,8 @@
 """Predicting folders: the right columns, honest probabilities, and a reason for whatever is left out."""
 
 import csv
+import shutil
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -10,7 +12,8 @@ from click.testing import CliRunner
 
 from smellkit import checkpoint as weights
 from smellkit import paths
-from smellkit.errors import DataError, WeightsError
+from smellkit.cli import cli
+from smellkit.errors import DataError, WeightsError, WriteError
 from smellkit.odour import predict
 from smellkit.odour.confidence import Confidence, Thresholds
 from smellkit.odour.encoder import make
@@ -53,6 +56,7 @@ def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
     recording(tmp_path / "in" / "nuts" / "deep" / "a.csv")
     recording(tmp_path / "in" / "b.CSV", rows=125, seed=1)
     said = predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "out.csv")
+    assert "2 without a clock: taken at 1 Hz" in said
     lines = (tmp_path / "out.csv").read_text().splitlines()
     assert lines[0] == HEADER
     rows = list(csv.DictReader(lines))
@@ -67,11 +71,35 @@ def test_every_window_and_the_recording_get_a_row(trained, tmp_path):
     assert "5 windows of 2 recordings" in said
 
 
+def test_predictions_beside_the_recordings_are_no_recording_the_next_time_and_a_folder_is_no_file(trained, tmp_path):
+    recording(tmp_path / "in" / "a.csv")
+    first = predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "in" / "out.csv")
+    assert predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "in" / "out.csv") == first
+    for system in (predict.odour, predict.mixture, predict.fusion):
+        with pytest.raises(WriteError, match="Is a directory"):
+            system(tmp_path / "in", weights=trained, out=tmp_path)
+
+
 def test_a_file_called_like_a_formula_is_text_in_a_spreadsheet(trained, tmp_path):
     recording(tmp_path / "in" / "=cmd.csv", rows=125)
     predict.odour(tmp_path / "in", weights=trained, out=tmp_path / "out.csv")
     files = [row["file"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())]
     assert set(files) == {"'=cmd.csv"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are any bytes")
+@pytest.mark.parametrize("name", ["odour", "mixture", "fusion"])
+def test_a_name_in_latin_1_is_written_as_text(tmp_path, name):
+    place = "base/testing" if name == "odour" else "mixture/test_seen"
+    file = min((paths.sample() / "smellnet" / place).rglob("*.csv"))
+    shutil.copy(file, tmp_path / "caf\udce9.csv")
+    (tmp_path / "th\udce9.csv").write_text("nothing")
+    skip = [] if name == "odour" else ["--set", "skip=true"]
+    words = ["predict", str(tmp_path), "--weights", name, "--out", str(tmp_path / "named.txt"), *skip]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.exit_code == 0 and r"th\udce9.csv" in done.output
+    with (tmp_path / "named.txt").open(encoding="utf-8") as table:
+        assert {row["file"] for row in csv.DictReader(table)} == {r"caf\udce9.csv"}
 
 
 def test_an_answer_may_be_none(trained, tmp_path):
@@ -121,6 +149,16 @@ def test_nothing_to_predict_is_an_error_and_leaves_no_file(trained, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("place", ["folder", "file/out.csv"])
+@pytest.mark.parametrize("name", ["odour", "mixture", "fusion"])
+def test_a_place_that_can_not_be_written_is_refused_before_anything_is_read(tmp_path, name, place):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    function, folder = getattr(predict, name), weights.find(name)
+    with pytest.raises(WriteError, match="Can't write"):
+        function(tmp_path / "nowhere", weights=folder, out=tmp_path / place)
+
+
 def test_a_manifest_that_says_too_little_is_refused(trained, tmp_path):
     tensors, _ = weights.load(trained)
     weights.save(tmp_path, tensors, {"kind": "odour"})
@@ -128,10 +166,19 @@ def test_a_manifest_that_says_too_little_is_refused(trained, tmp_path):
         SubstanceSmell.load(tmp_path)
 
 
+@pytest.mark.parametrize("temperature", [0, -1, "warm"])
+def test_a_temperature_that_would_turn_answers_round_is_refused(trained, tmp_path, temperature):
+    shutil.copytree(trained, tmp_path / "weights")
+    manifest = weights.manifest(trained)
+    manifest["calibration"]["temperature"] = temperature
+    paths.write_json(tmp_path / "weights" / "manifest.json", manifest)
+    with pytest.raises(WeightsError, match="manifest.json"):
+        SubstanceSmell.load(tmp_path / "weights")
+
+
 def test_the_command_line_predicts_with_the_shipped_weights(tmp_path):
     if not (paths.weights() / "odour").is_dir():
         pytest.skip("no data/weights/odour here")
-    from smellkit.cli import cli
 
     folder = paths.sample() / "smellnet" / "base" / "testing" / "banana"
     done = CliRunner().invoke(cli, ["predict", str(folder), "--weights", "odour", "--out", str(tmp_path / "o.csv")])

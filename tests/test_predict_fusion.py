@@ -87,13 +87,42 @@ def test_the_command_says_how_many_had_a_picture_or_a_text(beside, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content", "word"),
-    [("texts.json", "[1]", "expected an object"), ("texts.csv", "a,b\n1,2\n", "no table of texts")],
+    [
+        ("texts.json", "[1]", "expected an object"),
+        ("texts.csv", "a,b\n1,2\n", "no file"),
+        ("texts.json", '{"a.csv": 3}', "a text or a list of texts"),
+        ("texts.json", '{"a.csv": ["sweet", null]}', "a text or a list of texts"),
+        ("texts.json", '{"a.csv": null}', r"key \$.a.csv: expected a text or a list of texts"),
+        ("texts.json", '{"a.csv": [5]}', r"key \$.a.csv: expected a text or a list of texts"),
+    ],
 )
 def test_texts_that_are_no_table_are_refused_by_file(beside, tmp_path, name, content, word):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=word) as why:
         predicted(beside, tmp_path / "out.csv", texts=str(tmp_path / name))
     assert name in str(why.value) and not (tmp_path / "out.csv").exists()
+
+
+def test_a_remark_beside_a_text_is_no_reason_to_leave_the_text_out(beside, tmp_path):
+    pd.read_csv(beside / "texts.csv").assign(remark="").to_csv(tmp_path / "texts.csv", index=False)
+    first = predicted(beside, tmp_path / "a.csv", texts=str(beside / "texts.csv"))
+    second = predicted(beside, tmp_path / "b.csv", texts=str(tmp_path / "texts.csv"))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_picture_is_found_whatever_the_case_of_its_ending(beside, tmp_path):
+    first = sorted((beside / "recordings").glob("*.csv"))[0]
+    shutil.copy(next((beside / "pictures" / first.stem).iterdir()), tmp_path / f"{first.stem}.JPG")
+    folder, weights = beside / "recordings", checkpoint.find("fusion")
+    said = fusion(folder, weights=weights, out=tmp_path / "out.csv", pictures=str(tmp_path))
+    assert "1 with a picture or a text" in said
+
+
+def test_texts_of_recordings_that_are_not_there_are_told(beside, tmp_path):
+    (tmp_path / "texts.json").write_text('{"mistyped.csv": "sweet"}')
+    folder, weights = beside / "recordings", checkpoint.find("fusion")
+    said = fusion(folder, weights=weights, out=tmp_path / "out.csv", texts=str(tmp_path / "texts.json"))
+    assert "1 texts are of no recording here, such as 'mistyped.csv'" in said
 
 
 def test_volts_in_columns_of_counts_are_refused_here_too(beside, tmp_path):

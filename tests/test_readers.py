@@ -12,8 +12,10 @@ from smellkit import noses
 from smellkit.checks import Report
 from smellkit.cli.data import nose as nose_commands
 from smellkit.errors import DataError, OptionError
+from smellkit.odour import recordings
 from smellkit.odour.formats import write_exchange
-from smellkit.odour.readers import guess, read_folder
+from smellkit.odour.readers import guess, read_folder, read_stretches
+from smellkit.sensors import GAS, SMELLNET
 from smellkit.simulate.boards import write_recordings
 from smellkit.study import survey
 
@@ -157,7 +159,7 @@ def test_readings_that_mean_none_are_filled_in_or_cut(tmp_path, nose):
     )
     assert np.allclose(table["MQ3"], np.delete(ROWS[:, 0], np.s_[30:40]))
     assert np.flatnonzero(np.diff(table["step"]) != 1).tolist() == [29]
-    assert [count for _, _, count in report.warnings] == [2, 10]
+    assert [count for _, what, count in report.warnings if "reading" in what] == [2, 10]
 
 
 @pytest.mark.parametrize(
@@ -464,6 +466,33 @@ def test_opensmells_pairs_written_are_read_back_the_same(tmp_path, nose):
         write_exchange(tmp_path / "out", read, table)
 
 
+def test_a_gap_is_one_in_opensmells_pairs_too(tmp_path, nose):
+    fast = replace(nose, rate=10.0)
+    folder = put(tmp_path, "tea/1.csv", text(clock=lambda row: 100 * row + 3_600_000 * (row >= 30)))
+    _, table = read_folder(folder, fast)
+    write_exchange(tmp_path / "out", fast, table)
+    report = Report()
+    _, back = read_folder(tmp_path / "out", fast, report=report)
+    assert back["MQ3"].tolist() == table["MQ3"].tolist() and back["step"].tolist() == table["step"].tolist()
+    assert "gaps in the clock" in report.warnings[0][1]
+
+
+def test_what_the_json_beside_a_recording_leaves_open_is_no_name_and_no_rate(tmp_path, nose):
+    put(tmp_path, "tea/1.json", json.dumps({"substance": None, "sampling_rate_hz": None}))
+    _, table = read_folder(put(tmp_path, "tea/1.csv", text()), nose)
+    assert set(table["substance"]) == {"tea"}
+    put(tmp_path, "tea/1.json", json.dumps({"substance": "tea", "sampling_rate_hz": "10 Hz"}))
+    with pytest.raises(DataError, match=r"key \$.sampling_rate_hz: expected rows a second, found '10 Hz'"):
+        read_folder(tmp_path / "mine", nose)
+
+
+@pytest.mark.parametrize("name", ["Höhe", "µV", "日本", "MQ-3", "a.b", "MQ 3"])
+def test_a_description_of_columns_in_any_script_is_read_back(tmp_path, name):
+    path = put(tmp_path, "tea/1.csv", text(names=f"{name},MQ135,Pressure", clock=None))
+    CliRunner().invoke(nose_commands, ["new", str(path)], catch_exceptions=False)
+    assert list(noses.load(path).columns) == [name, "MQ135", "Pressure"]
+
+
 def test_a_rate_that_the_clock_contradicts_is_told_and_the_measured_one_counts(tmp_path, nose):
     folder = put(tmp_path, "tea_rig_1.csv", text())
     put(tmp_path, "tea_rig_1.json", json.dumps({"substance": "tea", "sampling_rate_hz": 2000}))
@@ -522,3 +551,19 @@ def test_simulated_recordings_of_every_nose_are_read_with_their_days(tmp_path, n
     assert all(
         file.read_bytes() == (tmp_path / "own" / file.relative_to(again)).read_bytes() for file in again.rglob("*.csv")
     )
+
+
+def test_rows_without_a_clock_are_taken_at_the_rate_of_the_nose_and_it_is_said_once(tmp_path, nose, caplog):
+    report = Report()
+    for number in range(3):
+        put(tmp_path, f"tea_{number}.csv", text(ROWS + number, names="MQ3,MQ135,Pressure", clock=None))
+    read_folder(tmp_path, replace(nose, rate=5.0), report=report)
+    assert [what for _, what, _ in report.warnings] == 3 * ["no clock: taken at 5 Hz, as the nose says"]
+    assert sum("no clock" in record.getMessage() for record in caplog.records if record.levelname == "WARNING") == 1
+
+
+def test_smellnets_own_files_have_no_clock_and_say_so_without_a_warning(tmp_path):
+    report, path = Report(), next(recordings.find().glob("base/testing/banana/*.csv"))
+    read_stretches(path, SMELLNET, columns=GAS, report=report)
+    assert [what for _, what, _ in report.notes] == ["no clock: taken at 1 Hz, as the nose says"]
+    assert not report.warnings

@@ -98,6 +98,11 @@ def test_a_plot_has_a_mark_with_its_row_and_interval_for_every_figure():
     assert plot.count("<title>") == 3 and "others" in plot and "\n" not in plot and "<b>" not in plot
 
 
+def test_a_table_of_nothing_but_zeros_is_drawn():
+    rows = (("nobody is right", ((0.0, 0.0, 0.0),)),)
+    assert "0 [0, 0]" in pages.intervals(results.Table("T", "of", ("x",), rows), ["x"])
+
+
 def test_ratios_of_any_size_stand_on_an_axis_of_decades():
     rows = tuple((str(value), ((value, None, None),)) for value in (0.1, 1.0, 10.0, 1000.0))
     plot = pages.intervals(results.Table("T", "of", ("x",), rows), ["x"], log=True)

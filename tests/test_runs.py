@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from smellkit import paths, runs
-from smellkit.errors import DataError, OptionError
+from smellkit.errors import DataError, OptionError, WriteError
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,15 @@ def test_an_old_file_survives_a_failed_write(tmp_path):
     assert (tmp_path / "out.csv").read_text() == "old"
 
 
+@pytest.mark.parametrize("name", ["folder", "file/out.csv", "file/more/out.csv"])
+def test_a_folder_in_place_of_a_file_is_said_and_stays(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(WriteError, match="Can't write"):
+        paths.write_text(tmp_path / name, "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
 def test_a_run_is_finished_when_its_scores_are_there():
     run = runs.start("a/b", {"seed": 1})
     assert not run.finished
@@ -46,8 +55,8 @@ def test_a_fresh_run_forgets_the_old_scores():
     assert not runs.start("a").finished
 
 
-@pytest.mark.parametrize("name", ["", "/etc", "../x", "a/../../x"])
-def test_a_run_stays_in_the_folder_of_runs(name):
+@pytest.mark.parametrize("name", ["", "/etc", "../x", "a/../../x", ".", "a/.", "a/.earlier", "a//b", "a\\..\\b"])
+def test_a_run_stays_in_a_folder_of_its_own_below_those_of_runs(name):
     with pytest.raises(OptionError):
         runs.start(name)
 

@@ -127,6 +127,17 @@ def test_a_second_encoding_comes_from_the_cache(work):
     assert len(list(work.rglob("*"))) > 2
 
 
+def test_a_work_folder_that_can_not_be_written_costs_time_and_no_answer(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SMELLKIT_WORK", str(tmp_path / "file" / "work"))
+    assert np.isfinite(LightScene().text(["sweet and ripe"])).all()
+
+
+def test_a_text_that_is_no_unicode_is_refused():
+    with pytest.raises(DataError, match="not Unicode"):
+        LightScene().text(["caf\udce9"])  # what Python makes of an argument in Latin-1
+
+
 @pytest.mark.parametrize("damage", [b"", b"half", b"\0" * 740])
 def test_a_damaged_cache_entry_is_computed_again(work, damage):
     encoder = LightScene()

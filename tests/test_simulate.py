@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from smellkit import paths
-from smellkit.errors import SmellkitError
+from smellkit import noses, paths
+from smellkit.errors import OptionError, SmellkitError
 from smellkit.odour import recordings
 from smellkit.simulate import nose as simulate
+from smellkit.simulate.boards import write_recordings
 from smellkit.simulate.drawings import draw
 from smellkit.simulate.odour import Size, write_sample
 
@@ -191,3 +192,12 @@ def test_the_command_writes_a_sample(tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert len(list((out / "smellnet/base/training").glob("*/*.csv"))) == 14
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"days": 0}, {"recordings": 0}, {"seconds": 0}, {"seconds": float("nan")}, {"classes": 15}]
+)
+def test_recordings_that_no_board_can_make_are_refused_by_name(wrong, tmp_path):
+    with pytest.raises(OptionError, match=f"{next(iter(wrong))} is"):
+        write_recordings(tmp_path / "new", noses.load("mq-array"), **wrong)
+    assert not (tmp_path / "new").exists()

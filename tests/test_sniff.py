@@ -164,3 +164,11 @@ def test_a_line_that_was_cut_does_not_swallow_the_next(tmp_path):
     log.write_text('{"item": "mango/')
     live.append(log, {"item": "garlic", "recording": "a.csv", "error": ""})
     assert live.finished(log) == {("garlic", "a.csv")}
+
+
+def test_a_log_with_damaged_bytes_still_tells_what_is_done_and_a_folder_is_no_log(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(b'\xff\xfe{"item\n{"item": "garlic", "recording": "a.csv", "error": ""}\n')
+    assert live.finished(log) == {("garlic", "a.csv")}
+    told = CliRunner().invoke(cli, ["sniff", "--text", "garlic", "--json", str(tmp_path)])
+    assert told.exit_code == 2 and "is a directory" in told.output

@@ -22,9 +22,18 @@ def test_a_ratio_is_the_peers_time_by_the_kits_and_the_first_round_is_not_counte
 def test_an_absent_peer_is_said_and_the_rows_before_it_stay(monkeypatch):
     monkeypatch.setitem(sys.modules, "opensmell", None)
     kept = {"rows": {"mine": {"seconds": 1.0}}, "absent": {"features": "old"}}
-    result = speed.run(["features"], kept=kept)
+    result = speed.run(["features"], earlier=kept)
     assert {"mine", "features of an hour / window by window"} == set(result["rows"])
     assert "opensmell" in result["absent"]["features"] and result["machine"]["threads"] == 1
+
+
+def test_rows_of_another_machine_do_not_become_rows_of_this_one(monkeypatch):
+    monkeypatch.setitem(speed.PARTS, "known", lambda _: iter([("a / b", timing.once(0.002, 0.1))]))
+    here, said = timing.machine(), []
+    for other, left in (({}, {"mine", "a / b"}), ({"processor": "another"}, {"a / b"})):
+        kept = {"rows": {"mine": {"seconds": 1.0}}, "machine": here | other}
+        assert set(speed.run(["known"], earlier=kept, progress=said.append)["rows"]) == left
+    assert said[-2] == "measured on another machine, so left out: mine"
 
 
 def test_what_is_known_without_rounds_is_told_without_an_interval(monkeypatch):

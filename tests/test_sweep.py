@@ -88,6 +88,32 @@ def test_a_file_that_is_no_sweep_is_refused_by_name(tmp_path, text):
         sweep.read(path)
 
 
+@pytest.mark.parametrize("lines", ["seeds: []", "grid: {width: []}", "leave_one_out: {sensors: []}"])
+def test_an_empty_list_is_no_sweep_of_nothing(tmp_path, lines):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"task: line\n{lines}\n")
+    with pytest.raises(DataError, match=r"found .*\[\]"):
+        sweep.read(path)
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        {"leave_one_out": {"sensors": ["CO"], "lags": ["CO"]}},
+        {"variants": {"all": {}}, "leave_one_out": {"sensors": ["CO"]}},
+        {"variants": {"a/b": {"width": 1}, "a-b": {"width": 2}}},
+    ],
+)
+def test_two_cases_of_one_name_are_refused_and_none_is_lost(cases):
+    with pytest.raises(OptionError, match="Two cases of g are called"):
+        sweep.Sweep("g", task="line", **cases).cases()
+
+
+def test_a_sweep_without_a_worker_is_refused_and_does_not_wait(own_runs):
+    with pytest.raises(OptionError, match="0 workers"):
+        sweep.run(sweep.Sweep("g", task="line"), f"{__name__}:line", workers=0)
+
+
 def test_an_unknown_key_in_the_file_is_refused_with_the_nearest_one(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text("task: line\nseed: [1]")

@@ -103,6 +103,31 @@ def test_an_interrupted_run_resumes_to_the_same_weights():
     assert torch.equal(weights.load(run.folder)[0]["layer.weight"], whole["layer.weight"])
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_run_that_dies_while_its_state_is_written_resumes_to_the_same_weights(monkeypatch, epoch):
+    whole = weights.load(fit(line_task(), SHORT, name="whole").folder)[0]
+    save, calls = torch.optim.AdamW.state_dict, []
+
+    def dies(optimiser):
+        calls.append(1)
+        if len(calls) == epoch:
+            raise KeyboardInterrupt  # the model is written, the optimiser is not
+        return save(optimiser)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch.optim.AdamW, "state_dict", dies)
+        fit(line_task(), SHORT, name="broken")
+    run = fit(line_task(), SHORT, name="broken", resume=True)
+    assert list(run.metrics()["epoch"]) == list(range(6))
+    assert torch.equal(weights.load(run.folder)[0]["layer.weight"], whole["layer.weight"])
+
+
+@pytest.mark.parametrize("given", [{"epochs": 0}, {"batch": 0}, {"seed": -1}, {"averaging": 1.0}, {"precision": "fp8"}])
+def test_settings_that_can_train_nothing_are_refused_by_name(given):
+    with pytest.raises(OptionError, match=next(iter(given))):
+        Settings(**given)
+
+
 def test_a_run_with_other_parameters_is_not_resumed():
     fit(line_task(), SHORT)
     with pytest.raises(OptionError, match="epochs: 6 then, 5 now"):

@@ -140,6 +140,44 @@ def test_the_page_renders_mixtures_as_python_does(page):
         assert got["end"] == pytest.approx(plan.seconds)
 
 
+PLAYER = """async (slept) => {
+  const {Player, TIMING} = await import("./try/neckwear.js"), sent = [], now = Date.now;
+  const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+  const port = {write: (frame) => sent.push(frame[3] === 3 ? "wake" : frame[11] === 1 ? "play" : "stop")};
+  const timing = {...TIMING, gap: 10, stopGap: 5, wakeGap: 50, frame: 300, renew: 100};
+  const player = new Player(port, {timing}), slots = [{start: 0, scent: 3, seconds: 1}];
+  const play = () => player.run({slots, end: 1}).then(() => "", (why) => why.message);
+  const over = play();
+  await wait(slept ? 400 : 30);
+  if (!slept) { await player.stop(); sent.length = 0; play(); await wait(300); }
+  Date.now = () => now() + 3600e3 * slept;
+  const said = slept ? await over : "";
+  await player.stop();
+  Date.now = now;
+  return [said, sent];
+}"""
+
+
+def test_a_page_whose_machine_slept_plays_nothing_more_and_says_so(page):
+    said, sent = page.evaluate(PLAYER, 1)
+    assert "the machine slept" in said
+    assert sent[:4] == ["wake", "wake", "wake", "play"] and sent.count("play") <= 2 and sent[-1] == "stop"
+
+
+def test_a_page_whose_stop_does_not_leave_does_not_say_that_nothing_is_in_the_air(page):
+    code = """async () => {
+      const {Player} = await import("./try/neckwear.js"), told = [];
+      const port = {write: () => Promise.reject(new Error("gone"))};
+      const player = new Player(port, {tell: (text, scent) => told.push(scent)});
+      return [await player.stop().then(() => "", (why) => why.message), told];
+    }"""
+    assert page.evaluate(code) == ["gone", []]
+
+
+def test_a_page_wakes_the_player_again_where_a_stop_cut_that_short(page):
+    assert page.evaluate(PLAYER, 0)[1][:4] == ["wake", "wake", "wake", "play"]
+
+
 def played(page):
     """A sample recognised and, over Web Serial, played by the virtual device."""
     page.click("[data-sample=garlic]")

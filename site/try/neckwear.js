@@ -6,21 +6,19 @@ import {ranked, sum as total} from "./smell.js";
 
 const EVERYONE = [0xff, 0xff], HANDSET = [1, 0, 1], NECKWEAR = 2;
 export const BAUD = 115200;
-export const TIMING = {gap: 200, stops: 3, stopGap: 50, wakes: 3, wakeGap: 1000, idle: 240000, frame: 10000, renew: 1000};
+export const TIMING = {gap: 200, stops: 3, stopGap: 50, wakes: 3, wakeGap: 1000, idle: 240000, frame: 10000, renew: 1000, asleep: 3000};
 
 const bytes = (value, size) => Array.from({length: size}, (_, i) => Math.floor(value / 256 ** (size - 1 - i)) & 255);
 const outer = (body) => [0xf5, ...body, ...bytes(total(body) & 0xffff, 2), 0x55];
 const inner = (code, data) => outer([...HANDSET, NECKWEAR, ...EVERYONE, code, ...data]);
 const forward = (payload) => Uint8Array.from(outer([0x51, 0, payload.length, ...payload]));
-const whole = (name, value, high) => {
-  if (!Number.isInteger(value) || value < 1 || value > high) throw new RangeError(`${name} is ${value}: a whole number from 1 to ${high}`);
-};
 
 export const wake = () => forward([0xf5, 0x71, 0x55]);
 export const stop = () => forward(inner(2, []));
 export function play(scent, milliseconds) {
-  whole("scent", scent, 12);
-  whole("milliseconds", milliseconds, 65000);
+  for (const [value, high] of [[scent, 12], [milliseconds, 65000]]) {
+    if (!Number.isInteger(value) || value < 1 || value > high) throw new RangeError(`${value}: a whole number from 1 to ${high}`);
+  }
   return forward(inner(1, [0, 0, 0, scent, ...bytes(milliseconds, 4)]));
 }
 
@@ -61,6 +59,7 @@ export function order(shares, counts) {
   return turns;
 }
 
+const clock = () => performance.now();  // it may stand still while the machine sleeps
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 // A player on a port with `write(bytes)`. One thing plays at a time; a stop ends it and is sent three times.
@@ -73,21 +72,22 @@ export class Player {
   async run({slots, end}) {
     const turn = ++this.turn, gone = () => turn !== this.turn;
     try {
-      if (performance.now() - this.awake > this.timing.idle) {
+      if (clock() - this.awake > this.timing.idle) {
         this.tell("waking the player");
-        for (let n = 0; n < this.timing.wakes && !gone(); n++) { await this.send(wake()); await sleep(this.timing.wakeGap); }
+        for (let n = 0; n < this.timing.wakes; n++) { await this.send(wake(), gone); await this.until(clock() + this.timing.wakeGap, gone); }
+        if (!gone()) this.awake = clock();  // through fewer of them it may have slept
       }
-      const began = performance.now();
+      const began = clock();
       for (const {start, scent, seconds} of slots) {
         await this.until(began + 1000 * start, gone);
         const over = began + 1000 * (start + seconds);
         while (!gone()) {  // longer than one frame: renewed before it ends
-          const left = Math.round(over - performance.now()), now = Math.min(left, this.timing.frame);
+          const left = Math.round(over - clock()), now = Math.min(left, this.timing.frame);
           if (now < 1) break;
           this.tell("", scent);
           await this.send(play(scent, now), gone);
           if (now === left) break;
-          await this.until(performance.now() + now - this.timing.renew, gone);
+          await this.until(clock() + now - this.timing.renew, gone);
         }
       }
       await this.until(began + 1000 * end, gone);
@@ -98,25 +98,32 @@ export class Player {
     }
   }
 
-  async until(when, gone) { while (!gone() && performance.now() < when) await sleep(Math.min(50, when - performance.now())); }
+  // Not across a sleep of the machine: what was asked for before it is not played after it.
+  async until(when, gone) {
+    while (!gone() && clock() < when) {
+      const before = Date.now();
+      await sleep(Math.min(50, when - clock()));
+      if (!gone() && Date.now() - before > this.timing.asleep) throw new Error("Interrupted: the machine slept. Play it again");
+    }
+  }
 
-  async send(frame, gone = () => false) {
-    await sleep(this.last + this.timing.gap - performance.now());
-    if (gone()) return;
-    await this.write(frame);
+  async send(frame, gone) {
+    await this.until(this.last + this.timing.gap, gone);
+    if (!gone()) await this.write(frame);
   }
 
   async write(frame) {
-    this.last = this.awake = performance.now();
+    this.last = clock();
+    if (this.last - this.awake < this.timing.idle) this.awake = this.last;  // asleep it hears nothing but a wake
     await this.port.write(frame);
   }
 
   async stop() {
     this.turn++;
-    this.tell("", 0);
     for (let n = 0; n < this.timing.stops; n++) {
+      if (n) await sleep(this.timing.stopGap);
       await this.write(stop());
-      if (n + 1 < this.timing.stops) await sleep(this.timing.stopGap);
+      this.tell("", 0);
     }
   }
 }
@@ -158,7 +165,7 @@ export class VirtualPort {
   constructor(show) { this.show = show; }
   write(frame) {
     const code = frame[3] === 3 ? 0x71 : frame[11];
-    if (code === 1) this.emit(frame[15], (frame[16] << 24 | frame[17] << 16 | frame[18] << 8 | frame[19]) >>> 0);
+    if (code === 1) this.emit(frame[15], new DataView(frame.buffer).getUint32(16));
     if (code === 2) this.emit(0, 0);
   }
   emit(scent, milliseconds) {

@@ -1,6 +1,6 @@
 // The page: what is asked of smell.js and neckwear.js, and what is seen of it.
 import {DataError, Listener, SCENTS, Smell, number, ranked, readRecording} from "./smell.js";
-import {BAUD, Player, SerialPort, VirtualPort, lines, render} from "./neckwear.js";
+import {BAUD, Player, SerialPort, TIMING, VirtualPort, lines, render} from "./neckwear.js";
 
 const SAMPLES = ["banana", "garlic", "strawberry", "mint"], SPEED = 25, SHOWN = 60;
 const COLOURS = ["var(--kit-accent)", "#c77700", "#2a8f5b", "#c2403a", "#8a63c9", "#6b7480"];
@@ -27,7 +27,7 @@ page.innerHTML = `
     <button data-part="connect">Use a real NeckWear</button>
     <span data-part="air" class="try-air" aria-live="polite">nothing is in the air</span></div>`;
 
-const state = {shown: null, answer: null, busy: 0, player: null, port: null, board: null, smells: {}};
+const state = {busy: 0, smells: {}};
 const say = (text) => { $("says").textContent = text; };
 const complain = (why) => say(why.name === "NotFoundError" ? "No port was chosen." : why.hint ? `${why.message}. Try: ${why.hint}` : `${why.message ?? why}`);
 
@@ -49,7 +49,7 @@ async function smell(kind) {
 
 async function recognise(text, name, kind) {
   const mine = ++state.busy;
-  await disconnectBoard();
+  disconnectBoard();
   clear();
   try {
     const encoder = await smell(kind), {rows, notes} = readRecording(text, encoder.columns);
@@ -84,12 +84,11 @@ function clear() {
 function show(encoder, answer, when) {
   state.answer = answer;
   const set = answer.set.length && !answer.reason.startsWith("not sure:") ? ` One of: ${answer.set.map(words).join(", ")} (90 %).` : "";
-  $("answer").innerHTML = "";
   const strong = document.createElement("strong"), rest = document.createElement("span");
   const kind = answer.category ? ` (${answer.category}, ${percent(answer.categoryConfidence)})` : "";
   strong.textContent = answer.name ? `${words(answer.name)}, ${percent(answer.confidence)}${kind}` : "no answer";
   rest.textContent = ` (${when}).${set}${answer.reason ? ` Nothing is played: ${words(answer.reason)}.` : ""}`;
-  $("answer").append(strong, rest);
+  $("answer").replaceChildren(strong, rest);
   $("play").disabled = Boolean(answer.reason);
   $("mix").disabled = Boolean(answer.mixtureReason);
   $("bars").replaceChildren(...answer.beta.map((share, n) => {
@@ -129,17 +128,19 @@ function inTheAir(scent) {
 function usePort(port, real) {
   state.port = port;
   state.player = new Player(port, {
-    timing: real ? undefined : {gap: 0, stops: 1, stopGap: 0, wakes: 0, wakeGap: 0, idle: Infinity, frame: 10000, renew: 1000},
+    timing: real ? undefined : {...TIMING, gap: 0, stops: 1, idle: Infinity},
     tell: (text, scent) => { if (text) say(text); else if (real) inTheAir(scent); },
   });
   $("connect").textContent = real ? "Disconnect the NeckWear" : "Use a real NeckWear";
 }
 
+const useOwn = () => usePort(new VirtualPort(inTheAir), false);
+
 async function connect() {
   if (state.port instanceof SerialPort) {
     await halt();
     await state.port.close();
-    return usePort(new VirtualPort(inTheAir), false);
+    return useOwn();
   }
   if (!navigator.serial) return say(NO_SERIAL);
   try {
@@ -154,19 +155,18 @@ async function connect() {
 
 function lost() {
   state.player.turn++;
-  usePort(new VirtualPort(inTheAir), false);
+  useOwn();
   inTheAir(0);
   say("The player is gone. A scent ends by itself within 10 s. Plug it in and connect again.");
 }
 
-const start = (plan) => state.player.run(plan).catch((why) => { complain(why); inTheAir(0); });
+const start = (plan) => state.player.run(plan).catch(complain);
 const halt = () => state.player.stop().catch((why) => complain(why));
 
 // A live board
 
-async function disconnectBoard() {
-  if (!state.board) return;
-  state.board.abort();
+function disconnectBoard() {
+  state.board?.abort();
   state.board = null;
   $("board").textContent = "a live board";
 }
@@ -187,7 +187,7 @@ async function sniff() {
   } catch (why) {
     complain(why);
   }
-  await disconnectBoard();
+  disconnectBoard();
   await port?.close().catch(() => {});
 }
 
@@ -227,7 +227,8 @@ async function listen(port, signal) {
 
 // What the reader does
 
-usePort(new VirtualPort(inTheAir), false);
+const on = (name, act) => $(name).addEventListener("click", act);
+useOwn();
 page.querySelectorAll("[data-sample]").forEach((button) => button.addEventListener("click", async () => {
   state.file = null;
   const got = await fetch(new URL(`${button.dataset.sample}.csv`, here));
@@ -241,14 +242,13 @@ page.querySelector("input").addEventListener("change", (event) => take(event.tar
 $("day").addEventListener("change", () => take(state.board ? null : state.file));  // a live board goes on with its own
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
-$("play").addEventListener("click", () => start({slots: [{start: 0, scent: ranked(state.answer.beta)[0] + 1, seconds: 8}], end: 8}));
-$("mix").addEventListener("click", () => start(render(state.answer.beta)));
-$("stop").addEventListener("click", halt);
-$("connect").addEventListener("click", connect);
-$("board").addEventListener("click", sniff);
-addEventListener("keydown", (event) => { if (event.key === "Escape") halt(); });
+on("play", () => start({slots: [{start: 0, scent: ranked(state.answer.beta)[0] + 1, seconds: 8}], end: 8}));
+on("mix", () => start(render(state.answer.beta)));
+on("stop", halt);
+on("connect", connect);
+on("board", sniff);
+addEventListener("keydown", (event) => event.key === "Escape" && halt());
 addEventListener("pagehide", halt);
-document.addEventListener("visibilitychange", () => { if (document.hidden) halt(); });
+document.addEventListener("visibilitychange", () => document.hidden && halt());
 page.dataset.ready = "yes";
-page.recognise = recognise;  // for tests: text, name and weights, or "sample"
-page.smell = smell;
+Object.assign(page, {recognise, smell});  // for tests

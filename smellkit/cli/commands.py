@@ -163,14 +163,14 @@ def sweep(file, scheduler, workers, score, pairs, fresh):
 @click.option("--channels", default="", help="all, or no-position to hide the machine's position (gcode).")
 def predict(folder, name, out, pairs, calibration, channels):
     """Name what was recorded in the files of DIR, with trained weights."""
-    from smellkit import options
+    from smellkit import options, paths
 
     kind, weights = _weights(name)
     function = options.find(PREDICTORS, kind, what="predictor for the weights")
     asked = {"calibration": str(calibration) if calibration else "", "channels": channels}
     given = options.parse(pairs) | {option: value for option, value in asked.items() if value}
     (chosen,) = options.split(given, function)
-    click.echo(function(folder, weights=weights, out=out, **chosen))
+    click.echo(paths.text(function(folder, weights=weights, out=out, **chosen)))
 
 
 @click.command()

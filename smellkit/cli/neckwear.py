@@ -76,8 +76,7 @@ def probe(**player):
 def play(scent, seconds, **player):
     """Play one SCENT: its channel, 1 to 12, or its name, such as banana."""
     number = _channel(scent)
-    with _stopped_by_hand(), _open(**player) as neck:
-        _wake(neck)
+    with _playing(**player) as neck:
         neck.play(number, seconds=seconds)
         click.echo(f"Playing scent {scent} for {seconds:g} s on {player['port']}. Ctrl-C stops.")
         neck.wait()
@@ -99,14 +98,13 @@ def mix(shares, seconds, slot, keep, **player):
     lists them. Slots of two seconds are smelled one after the other, not as a blend.
     """
     beta = _beta(shares)
-    with _stopped_by_hand(), _open(**player) as neck:
-        _wake(neck)
+    with _playing(**player) as neck:
         plan = neck.play_mixture(beta, seconds=seconds, slot=slot, keep=keep)
         scents = " ".join(str(scent) for _, scent, _ in plan.slots)
         click.echo(f"{len(plan.slots)} slots: {scents}. Left out: {plan.lost:.1%}. Ctrl-C stops.")
         neck.wait()
         sent = ", ".join(f"scent {scent} {share:.1%}" for scent, share in neck.achieved().items() if scent)
-        click.echo(f"Sent: {sent or 'as one mixture'}")
+        click.echo(f"Sent: {sent or 'as one mixture'}" if neck.ended == "played" else f"It was {neck.ended}.")
 
 
 @neckwear.command()
@@ -116,11 +114,17 @@ def stop(port):
     from smellkit.device.watchdog import order_stop
     from smellkit.errors import DeviceError
 
-    replies = order_stop(port or "")
+    replies, missed = order_stop(port or ""), []
     for reply in replies:
-        for name in reply["sent"]:
+        for name in reply["ports"]:
+            held = f"{name}, held by process {reply['pid']} ({reply['program']})"
+            if name not in reply["sent"]:
+                missed.append(held)
+                continue
             outcome = "It confirmed that." if name in reply["confirmed"] else "Nothing confirms that."
-            click.echo(f"Stop was sent to {name}, held by process {reply['pid']} ({reply['program']}). {outcome}")
+            click.echo(f"Stop was sent to {held}. {outcome}")
+    if missed:
+        raise DeviceError(f"No stop could be sent to {'; '.join(missed)}", hint="switch the player off")
     if replies:
         return
     if not port or port == "virtual":
@@ -146,7 +150,7 @@ def checklist(scents):
 @click.option("--fault", "faults", multiple=True, help="Name, or name=value; repeat for more. See --list-faults.")
 @click.option("--seed", default=0, show_default=True, help="Decides every chance.")
 @click.option("--log", type=click.Path(path_type=Path), help="File for what was emitted (JSON lines).")
-@click.option("--seconds", type=float, default=10**8, help="End after this long; without, Ctrl-C ends it.")
+@click.option("--seconds", type=click.IntRange(0, 10**8), default=10**8, help="End after this long, or by Ctrl-C.")
 @click.option("--list-faults", is_flag=True, help="Say what can go wrong, and end.")
 def virtual(tcp, link, direct, faults, seed, log, seconds, list_faults):
     """Run a virtual NeckWear for any client."""
@@ -185,24 +189,22 @@ def _open(port, *, log=None, link="auto", blind=False):
             neck.close()
         if not blind:
             raise
-        click.echo(f"Nothing answered on {port}; playing blind.")
+        click.echo(f"Nothing answered on {port}: going on blind.")
         return NeckWear.open(port, log=log, link=known)
 
 
-def _wake(neck) -> None:
-    """Say what takes so long: a player behind the handset sleeps until it is woken three times."""
-    if neck.link == "handset":
-        click.echo("Waking the player ...")
-        neck.wake()
-
-
 @contextlib.contextmanager
-def _stopped_by_hand():
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("\nStop was sent.")
-        raise SystemExit(130) from None
+def _playing(**player):
+    """The player, for what wakes it first where it sleeps; Ctrl-C is silence, or an error where no stop could leave."""
+    with _open(**player) as neck:
+        if neck.link == "handset":
+            click.echo("Waking the player ...")
+        try:
+            yield neck
+        except KeyboardInterrupt:
+            neck.stop()
+            click.echo("\nStop was sent.")
+            raise SystemExit(130) from None
 
 
 def _channel(scent):

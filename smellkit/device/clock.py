@@ -14,6 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 Step = Callable[[], float | None]
+# that counts the seconds of a sleep too: Linux, macOS; elsewhere `time.monotonic` does
+_COUNTER = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC_RAW", None))
 POLL = 0.01  # seconds between looks at a port that can't wake us (loop://, rfc2217://, Windows)
 
 
@@ -37,8 +39,8 @@ class Clock:
 
     @staticmethod
     def now() -> float:
-        """Seconds since the machine started; where the system can say so, those of its sleep too."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        """Seconds since the machine started, those of its sleep too."""
+        return time.monotonic() if _COUNTER is None else time.clock_gettime(_COUNTER)
 
     def run(self, step: Step, *, inputs: Callable[[], int | None], name: str) -> Runner:
         """Start a thread that calls `step` when it is due, when kicked, or when `inputs()` has bytes to read."""

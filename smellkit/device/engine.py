@@ -32,8 +32,8 @@ class Engine(Worker):
 
     def _do_play(self) -> float:
         request = self._exchange.current
-        if request and request.retunes and request.tries and not request.done:
-            return NEVER
+        if request and request.retunes and not request.silences and not request.done:
+            return NEVER  # no stop would reach what begins now
         while self.schedule and self.link and not self._stop.active:
             if self._now() >= self.kept_until:
                 self._end_schedule("stopped: nobody is there any more")
@@ -47,19 +47,27 @@ class Engine(Worker):
     def _advance(self, schedule: Schedule, now: float) -> float | None:
         """One move: begin, send the next frame, or end; when to go on, None for at once."""
         if schedule.began == NEVER:
+            if (waited := now - schedule.asked) > self.wake_bound() + self.timing.asleep:
+                return self._interrupt(schedule, waited)
             if self._asleep():
                 return NEVER  # the wake comes first
             if now < self._free:
                 return self._free
             schedule.began = now
             self.log.note(f"begins: {schedule.what}")
+        guarded = not self._guard or self._guard.watches(self)
+        if schedule.instead and not guarded:
+            what = "The watchdog is gone, and a mixture on this link has no end of its own"
+            self._fail_schedule(LinkError(what, port=self.name, remedy="stop was sent; play it again"))
+            return NEVER
         if schedule.next == len(schedule.pulses):
             if now < schedule.began + schedule.seconds:
                 return schedule.began + schedule.seconds
+            if (sent := schedule.sending) and not sent.heard and sent.frame[5] == direct.PLAY:
+                return NEVER  # `_do_again` waits for the answer, or gives up: only what was heard was played
             self._end_schedule("played")
             return None
         pulse = schedule.pulses[schedule.next]
-        guarded = not self._guard or not self.watched or self._guard.watches(self)
         longest = self.timing.frame if guarded else min(self.timing.frame, self.timing.unguarded)
         if pulse.volumes:
             longest = NEVER
@@ -68,11 +76,7 @@ class Engine(Worker):
         if now < due:
             return due
         if now - due > self.timing.asleep or due < schedule.covered < now:
-            what = f"{schedule.what} was interrupted: nothing ran for {now - due:.1f} s"
-            self.log.note(what)
-            remedy = "the machine slept or was busy; what was left is not played by itself: play it again"
-            self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
-            return NEVER
+            return self._interrupt(schedule, now - due)
         if end - now < SHORTEST:
             if schedule.covered == -NEVER:
                 self.log.note(f"too late for scent {pulse.scent}, {pulse.seconds:g} s")
@@ -109,6 +113,13 @@ class Engine(Worker):
             self._expect(schedule, schedule.sending)
         if until >= end - 1e-9:
             schedule.next, schedule.covered = schedule.next + 1, -NEVER
+
+    def _interrupt(self, schedule: Schedule, seconds: float) -> float:
+        what = f"{schedule.what} was interrupted: nothing ran for {seconds:.1f} s"
+        self.log.note(what)
+        remedy = "the machine slept or was busy; what was left is not played by itself: play it again"
+        self._fail_schedule(LinkError(what, port=self.name, remedy=remedy))
+        return NEVER
 
     def _fail_schedule(self, error: Exception) -> None:
         self._end_schedule(error=error)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import math
 import re
 import threading
@@ -28,6 +29,7 @@ from smellkit.device.link import Link, connector, pauses
 from smellkit.errors import OptionError
 from smellkit.noses import Description
 
+log = logging.getLogger(__name__)
 LONGEST = 512  # bytes of a line; the longest that a board prints has about 150
 PAUSE = 0.5  # seconds of silence inside a line after which it will not be completed
 KEPT = 600  # rows that wait for a reader, ten minutes; when nobody comes they are dropped and a new run begins
@@ -39,7 +41,8 @@ RECENT, AGAIN = 20, 5  # so many of the recent rows out of a span are no noise o
 class Row:
     """One sample: `time` in seconds since the port was opened first, `values` in the order of the columns.
 
-    Rows with the same `run` follow each other; another number says that the board or the link began anew in between.
+    Rows with the same `run` follow each other; another number says that the board or the link began anew in between, or
+    was silent for longer than the nose's pace allows.
     """
 
     time: float
@@ -61,17 +64,17 @@ class Lines:
         self.dropped: collections.Counter[str] = collections.Counter()
         self.info: dict[str, Any] = {}
         self.run = 0
+        self._indices: list[int] = []  # of the columns, as a header gives them ...
+        self._width = 0  # ... of so many names
         self.restart()
 
     def restart(self) -> None:
-        """Forget the unfinished line and the header: what comes next is the middle of some line."""
+        """Forget the unfinished line: what comes next is the middle of some line. A board says its header once."""
         self.run += 1
         self.outside = ""
         self._recent: collections.deque[str] = collections.deque(maxlen=RECENT)
         self._line = b""
         self._whole = False  # the line that is being collected was seen from its beginning
-        self._indices: list[int] = []  # of the columns, as a header gives them ...
-        self._width = 0  # ... of so many names
 
     @property
     def waiting(self) -> int:
@@ -97,7 +100,7 @@ class Lines:
     def _row(self, line: bytes) -> tuple[float, ...] | None:
         mark = next((mark for mark in (b",", b";", b"\t") if mark in line), None)
         fields = [field.strip() for field in line.split(mark)]
-        if not line or self._header(fields) or self._about_itself(fields):
+        if not line or (len(line) <= LONGEST and (self._header(fields) or self._about_itself(fields))):
             return None
         if fields[0] == b"OSM":
             del fields[0]
@@ -169,9 +172,14 @@ class Lines:
 
 
 def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
-    """Write rows to a new CSV file until `seconds` are over or Ctrl-C; return how many. OptionError if it exists."""
+    """Write rows to a new CSV file until `seconds` are over or Ctrl-C; return how many.
+
+    A warning says where rows are missing in between. OptionError if the file exists, NoReply when no row comes.
+    """
+    if seconds is not None and not seconds > 0:
+        raise OptionError(f"seconds is {seconds}", hint="a number above 0; without, Ctrl-C ends it")
     until = math.inf if seconds is None else nose.clock.now() + seconds
-    count = 0
+    count, run = 0, 0
     try:
         file = path.open("x", encoding="utf-8", newline="", buffering=1)
     except OSError as why:
@@ -182,9 +190,12 @@ def record(nose: Nose, path: Path, *, seconds: float | None = None) -> int:
             try:
                 row = nose.read(timeout=min(5.0, left))
             except NoReply:
-                if left > 5.0:
+                if left > 5.0 or not count:
                     raise
                 break
+            if run not in (0, row.run):
+                log.warning("Rows are missing before row %d of %s: the board was silent or began anew", count + 1, path)
+            run = row.run
             file.write(",".join(f"{value:.10g}" for value in row.values) + "\n")
             count += 1
     return count
@@ -213,6 +224,7 @@ class Nose(contextlib.AbstractContextManager):
         self._closed = False
         self.clock = Clock()
         self._began = self._row_at = self._byte_at = self.clock.now()
+        self._step_seconds = 0.0  # between the newest rows
         self._pauses, self._retry = pauses(), 0.0
         self._link: Link | None = None
         self._board = Board(nose=nose) if port == "virtual" else None
@@ -327,10 +339,18 @@ class Nose(contextlib.AbstractContextManager):
             self._byte_at = now
             if data.startswith(b"OSM,") and "device" not in self._lines.info:
                 self._link.write(b"PING\n")  # whose rows are these, and how fast should they come?
+            self._look_for_gap(now - self._row_at, data.count(b"\n"))
             for piece in data.splitlines(keepends=True):  # a header in between begins another run
                 self._keep(self._lines.feed(piece), now)
         elif now >= self._byte_at + PAUSE:
             self._lines.expire()
+
+    def _look_for_gap(self, silent: float, rows: int) -> None:
+        """After a silence fewer rows come than it had: they begin another run. If we slept, the port kept them."""
+        pace = self.description.pace
+        if silent > max(pace.gap, 5 * self._step_seconds) and 0 < rows < 0.5 * silent * pace.rate:
+            self._lines.run += 1
+        self._step_seconds = silent / rows if rows else self._step_seconds
 
     def _keep(self, values: list[tuple[float, ...]], now: float) -> None:
         if not values:

@@ -40,12 +40,15 @@ class LineFile:
         self._file = os.open(path, flags, 0o666)
         self._limit, self._written = limit, 0
 
-    def write(self, line: str, *, keep: bool = False) -> None:
+    def write(self, line: str, *, keep: bool = False) -> bool:
+        """Add a line; whether there was room for it."""
         data = line.encode()
-        if self._file >= 0 and self._written + len(data) <= self._limit * (2 if keep else 1):
-            if os.write(self._file, data) != len(data):
-                raise BlockingIOError("it takes no more")
-            self._written += len(data)
+        if self._written + len(data) > self._limit * (2 if keep else 1):
+            return False
+        if os.write(self._file, data) != len(data):
+            raise BlockingIOError("it takes no more")
+        self._written += len(data)
+        return True
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""
@@ -109,13 +112,15 @@ class Log:
         }  # fmt: skip
         self.entries.append(entry)
         try:
-            if self._file:
-                self._file.write(json.dumps(entry) + "\n", keep=direction != "in")
+            if self._file and not self._file.write(json.dumps(entry) + "\n", keep=direction != "in"):
+                self._warn("it is full: what comes in is left out from now on, and in the end what is sent, too")
         except (OSError, ValueError) as why:
+            self.close()  # and go on without a file: a log must never keep a stop from the device
             self._warn(why)
 
-    def _warn(self, why: Exception) -> None:
-        """Say it once, and go on without a file: a log must never keep a stop from the device."""
-        self.close()
-        self.warning = f"Can't write the device log {self._path}: {why}; the newest {_KEEP} entries are in memory"
-        logging.getLogger("smellkit.device").warning(self.warning)
+    def _warn(self, why: object) -> None:
+        """Say it once."""
+        warning = f"Can't write the device log {self._path}: {why}; the newest {_KEEP} entries are in memory"
+        if warning != self.warning:
+            logging.getLogger("smellkit.device").warning(warning)
+        self.warning = warning

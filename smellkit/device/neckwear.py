@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +124,6 @@ class NeckWear:
             raise ArgumentError(f"link is {link!r}", remedy="auto, " + " or ".join(DIALECTS))
         if str(port).startswith("ble:") and link == "handset":
             raise ArgumentError("No handset is reached over Bluetooth", remedy='link="direct"')
-        if not watchdog:
-            timing = replace(timing, frame=min(timing.frame, timing.unguarded))
         url, close = port, lambda: None
         if port == "virtual":
             from smellkit.device.serve import serve_here
@@ -300,8 +298,8 @@ class NeckWear:
 
     @property
     def ended(self) -> str:
-        """How what was requested last came to its end: played, stopped, replaced; empty while it has not."""
-        return str(self._schedule.result or "") if self._schedule else ""
+        """How what was requested last ended: played, stopped, replaced, or what went wrong; empty while it has not."""
+        return str(self._schedule.error or self._schedule.result or "") if self._schedule else ""
 
     @property
     def has_watchdog(self) -> bool:
@@ -333,13 +331,9 @@ class NeckWear:
 
 
 def _seconds(value: float) -> float:
-    try:
-        seconds = math.nan if isinstance(value, bool | str) else float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0.05 <= seconds <= LONGEST:  # NaN neither
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.05 <= value <= LONGEST:  # NaN neither
         raise ArgumentError(f"seconds is {value!r}", remedy=f"a number from 0.05 to {LONGEST:g}")
-    return seconds
+    return float(value)
 
 
 def _accepted(status: int | None, frame: bytes, command: str) -> None:

@@ -30,12 +30,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 STOPS, STOP_GAP = 3, 0.05
 SILENT = 0.5  # seconds from a kill or a signal to silence at most, on a busy machine; 0.1 on a quiet one
 CONFIRMS = 4.0  # seconds in which a player that answers has confirmed a stop, or has not
+LIFE = 10.0  # seconds without a word from the program: stopped or held, and a mixture has no end of its own
 ENDING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)}
 
 
@@ -62,17 +64,21 @@ class _Port:
     def __init__(self, message: dict[str, Any], fd: int):
         self.message, self.fd, self.name = message, fd, message["name"]
         self.left = 0
-        self.took = False  # whether the newest stop went out
+        self.took = False  # whether a stop went out
         self.confirmed: bool | None = False  # None: the program has not said yet what became of its stops
         self._lock = threading.RLock()  # a descriptor that was let go of is soon another file's
+
+    def called(self, name: str) -> bool:
+        """Whether `name` is one of its names, of which a port may have several; none is all ports'."""
+        return not name or os.path.realpath(name) in map(os.path.realpath, (self.name, self.message["url"]))
 
     def write(self, *, first: bool = False) -> None:
         """Send one stop, the first or if any is left, whatever fails."""
         with self._lock, contextlib.suppress(Exception):  # whatever it was, the next try may do
             if first or self.left > 0:
-                self.left, self.took = max(0, self.left - 1), False
-                # alone: nobody but the program can reach it
-                self.took = not self.message.get("alone") and self._sent(bytes.fromhex(self.message["stop"]))
+                self.left = max(0, self.left - 1)
+                if not self.message.get("alone"):  # else nobody but the program can reach it
+                    self.took = self._sent(bytes.fromhex(self.message["stop"])) or self.took
 
     def _sent(self, stop: bytes) -> bool:
         if self.fd < 0 and os.name != "nt":  # it was let go of
@@ -97,11 +103,11 @@ class _Port:
             os.close(fd)
 
 
-def _ready(descriptors: list[int], seconds: float | None, what: int) -> list[int]:
+def _ready(descriptors: list[int], seconds: float, what: int) -> list[int]:
     poller = select.poll()
     for fd in descriptors:
         poller.register(fd, what)
-    return [fd for fd, _ in poller.poll(None if seconds is None else 1000 * seconds)]
+    return [fd for fd, _ in poller.poll(1000 * seconds)]
 
 
 def silence(ports: list[_Port], *, before: Callable[[], None] = lambda: None) -> None:
@@ -152,14 +158,14 @@ class Watch:
         elif do == "ping":
             self._send({"pong": True})
 
-    def order(self, why: str, name: str = "") -> list[_Port]:
-        """Somebody wants silence, on one port or on all: the program is told first, so that it renews nothing.
+    def order(self, why: str, meant: Callable[[_Port], bool] = lambda port: True) -> list[_Port]:
+        """Somebody wants silence on the ports that are `meant`: the program is told first, so that it renews nothing.
 
-        Returns the ports that it was for; some may not have taken a stop.
+        Returns those ports; some may not have taken a stop.
         """
-        ports = {key: port for key, port in list(self.ports.items()) if name in ("", port.name, port.message["url"])}
+        ports = {key: port for key, port in list(self.ports.items()) if meant(port)}
         for port in ports.values():
-            port.confirmed = None if port.message.get("answers") else False
+            port.took, port.confirmed = False, None if port.message.get("answers") else False
         if ports:
             silence(list(ports.values()), before=lambda: self._send({"stop": why, "keys": list(ports)}))
         return list(ports.values())
@@ -177,14 +183,18 @@ class Watch:
 
 @contextlib.contextmanager
 def _door(watch: Watch, program: int) -> Iterator[None]:
-    """The private socket on which other processes of the same user may order a stop."""
+    """The private socket on which other processes of the same user may order a stop, where there can be one."""
 
     class Client(socketserver.StreamRequestHandler):
         timeout = 5.0  # one that says nothing
 
         def handle(self) -> None:
             order, _, name = self.rfile.readline(4096).decode(errors="replace").strip().partition(" ")
-            sent = watch.order("an order from another process", name) if order == "stop" else []
+            sent = (
+                watch.order("an order from another process", partial(_Port.called, name=name))
+                if order == "stop"
+                else []
+            )
             until = time.monotonic() + CONFIRMS
             while any(port.confirmed is None for port in sent) and time.monotonic() < until:
                 time.sleep(0.005)
@@ -193,30 +203,32 @@ def _door(watch: Watch, program: int) -> Iterator[None]:
                 words = Path(f"/proc/{program}/cmdline").read_bytes().replace(b"\0", b" ")
                 called = words.decode(errors="replace").strip()[:200]
             reply: dict[str, Any] = {"pid": program, "program": called}
-            reply["ports"] = [port.name for port in list(watch.ports.values())]
+            reply["ports"] = [port.name for port in sent]
             reply["sent"] = [port.name for port in sent if port.took or port.confirmed]
             reply["confirmed"] = [port.name for port in sent if port.confirmed]
             self.wfile.write(json.dumps(reply).encode() + b"\n")
 
-    path = next(private_folders()) / f"{program}.sock"
-    path.unlink(missing_ok=True)
-    before = os.umask(0o177)
-    try:
-        server = socketserver.ThreadingUnixStreamServer(str(path), Client)
-    finally:
-        os.umask(before)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server, before = None, os.umask(0o177)
+    for path in [folder / f"{program}.sock" for folder in private_folders()]:
+        with contextlib.suppress(OSError):  # a name that is too long for a socket
+            path.unlink(missing_ok=True)
+            server = socketserver.ThreadingUnixStreamServer(str(path), Client)
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            break
+    os.umask(before)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if server:
+            path.unlink(missing_ok=True)
 
 
 def order_stop(port: str = "") -> list[dict[str, Any]]:
     """Have every program of this user that holds players send stop, on one port or on all; what each answered.
 
-    A reply has `pid`, `program`, `ports`, and of those `sent`, which took it, and `confirmed`, whose player said so.
+    A reply has `pid`, `program`, `ports` that were meant, and of those `sent`, which took it, and `confirmed`, whose
+    player said so.
     """
     replies, lines = [], []
     doors = [door for folder in private_folders() for door in sorted(folder.glob("*.sock"))]
@@ -231,7 +243,7 @@ def order_stop(port: str = "") -> list[dict[str, Any]]:
     for line in lines:
         with line, contextlib.suppress(OSError, ValueError):
             replies.append(json.loads(line.recv(65536)))
-    return [reply for reply in replies if reply["sent"]]
+    return [reply for reply in replies if reply["ports"]]
 
 
 def main() -> None:
@@ -252,8 +264,7 @@ def main() -> None:
     try:
         with contextlib.ExitStack() as stack:
             if line:
-                with contextlib.suppress(OSError, StopIteration):  # no private folder: nobody else may order
-                    stack.enter_context(_door(watch, os.getppid()))
+                stack.enter_context(_door(watch, os.getppid()))
             send({"pong": True})
             if line:
                 _listen(line, watch)
@@ -270,10 +281,13 @@ def _listen(line: socket.socket, watch: Watch) -> None:
     with contextlib.suppress(OSError, AttributeError):
         # a forked child of the program may keep the socket open: the program's own end is what counts
         parent = os.pidfd_open(os.getppid())
-    ended = False
+    ended, held = False, False
     while not ended:
         sources = [fd for fd in (line.fileno(), parent, watch.signals) if fd >= 0]
-        ready = _ready(sources, None, select.POLLIN)
+        ready = _ready(sources, LIFE, select.POLLIN)
+        if not ready and not held:  # stopped, or its interpreter is: what has no end of its own would go on
+            watch.order("no sign of life from the program", lambda port: port.message.get("answers", False))
+        held = not ready
         ended = parent in ready
         if line.fileno() in ready:  # first: a port that was just named is to be stopped too
             try:

@@ -91,6 +91,7 @@ class Worker:
             self._exchange.fail(Closed(f"{self.name} was closed", port=self.name, remedy="open it again"))
         for job in jobs:
             if isinstance(job, Schedule) and job.asked < self._last_stop:
+                self.log.note(f"not begun, a stop came after it: {job.what}")
                 job.finish("stopped")
             elif isinstance(job, Schedule):
                 self._end_schedule("replaced")
@@ -99,6 +100,8 @@ class Worker:
                 self._wake.start(self.timing.wakes, self._now(), job)
             else:
                 self._end_schedule("stopped")
+                if self._wake.left:  # it may have slept through the few that went out
+                    self._last_forward = -NEVER
                 self._wake.finish("stopped")
                 self._begin_stop(job)
         if self.link is None:
@@ -306,7 +309,7 @@ class Worker:
         if how:
             self.log.note(f"{how}: {schedule.what}")
         if how == "played" and schedule.stop_after:
-            self._begin_stop(schedule)
+            self._begin_stop(Job("stop", lambda job: schedule.finish(how, job.error)))
             self._do_stop()
         else:
             schedule.finish(how, error)
@@ -326,6 +329,7 @@ class Worker:
                 request.silences = False
                 self._begin_stop()
                 return now
+            request.silences = False
             if not self._send(request.frame, request.what):
                 return NEVER
             self._exchange.sent(request, self._now())

@@ -47,8 +47,15 @@ class Machine:
         return self.values[np.asarray(rows)[:, None] + np.arange(LENGTH)]
 
     def labelled(self) -> Machine:
-        """Only the windows that have a line, an operation that is known, and sensors all through."""
+        """Only the windows that have a line, an operation that is known, and sensors all through.
+
+        DataError where no operation is known, which is the beginning of a file's name.
+        """
         table = self.windows
+        if (table["operation_id"] < 0).all():
+            names, known = ", ".join(table["operation"].unique()[:3]), ", ".join(OPERATIONS)
+            hint = f"name the files after them: {known} (face_001.parquet)"
+            raise DataError(f"No recording is of a known operation (here: {names})", hint=hint)
         return self.chosen((table["line"] >= 0) & (table["operation_id"] >= 0) & table["has_sensors"])
 
     def chosen(self, mask) -> Machine:

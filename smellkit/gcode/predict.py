@@ -21,13 +21,15 @@ from smellkit.errors import DataError, OptionError, WeightsError
 from smellkit.gcode import data, recordings
 from smellkit.gcode.data import LENGTH, STRIDE, Scaling
 from smellkit.gcode.hmm import ProgramHMM
-from smellkit.gcode.recordings import CATEGORICAL, CHANNELS, CONTINUOUS, FROZEN, OPERATIONS
+from smellkit.gcode.recordings import CATEGORICAL, CHANNELS, CONTINUOUS, FROZEN, OPERATIONS, POSITION_COLUMNS
 from smellkit.gcode.tokens import Grammar, default
 from smellkit.gcode.window_decoder import PathKNN, Shape, WindowDecoder
 
 BATCH = 128  # windows at once
 CHECKED = 30  # windows on which ONNX Runtime must say what torch says
 HMM = ("line", "operation", "first")
+GAP = 8  # rows: 2 seconds
+UNITS = "bring the channels to the units of the training recordings"
 MADE_BY = "python -m smellkit.study.gcode.release RUN FOLDER"
 
 
@@ -60,22 +62,40 @@ class LinePredictor:
         if not len(windows):
             return []
         blocks = []
-        for block in torch.as_tensor(windows).split(BATCH):
+        for block in torch.as_tensor(with_whole_positions(windows)).split(BATCH):
             scaled, codes = self.scaling(block)
             blocks.append(self.model.eval().encode(scaled * torch.as_tensor(self.mask), codes))
         line, operation = (torch.cat([one[name] for one in blocks]).softmax(dim=1) for name in ("line", "operation"))
         if context != "window":
             seen = torch.cat([one["seen"] for one in blocks])
             line, operation = self.hmm(line, operation, seen=seen, run=context == "run")
-        rows = self.model.grammar.tokens[line.argmax(dim=1)]
-        published = [tuple(default().decode(row)) for row in self.model.grammar.published_tokens(rows).tolist()]
-        best, lines = operation.max(dim=1), self.model.grammar.texts_of(rows)
+        grammar, likeliest, best = self.model.grammar, line.argmax(dim=1), operation.max(dim=1)
+        tokens = grammar.published_tokens(grammar.tokens[likeliest]).tolist()
         names = [OPERATIONS[number] for number in best.indices.tolist()]
-        return list(map(LinePrediction, names, best.values.tolist(), lines, published))
+        lines = [grammar.texts[number] for number in likeliest.tolist()]
+        return list(
+            map(LinePrediction, names, best.values.tolist(), lines, [tuple(default().decode(t)) for t in tokens])
+        )
 
     def without(self, channel_set: str) -> LinePredictor:
         """The same predictor, blind to what a channel set leaves out."""
         return replace(self, mask=self.mask & recordings.channel_mask(channel_set))
+
+
+def with_whole_positions(windows: np.ndarray) -> np.ndarray:
+    """The windows (n, 64, 159) with a position in each row or in none: half of one names the wrong line.
+
+    Up to `GAP` rows in a row that lack an axis are interpolated; with more of them the window's position is hidden.
+    """
+    windows = np.array(windows, np.float32)
+    gone = np.isnan(windows[..., POSITION_COLUMNS]).any(axis=2)
+    for window in np.flatnonzero(gone.any(axis=1)):
+        known = np.flatnonzero(~gone[window])
+        hidden = np.diff([-1, *known, LENGTH]).max() > GAP + 1
+        for column in POSITION_COLUMNS:
+            values = windows[window, :, column]
+            values[:] = np.nan if hidden else np.interp(np.arange(LENGTH), known, values[known])
+    return windows
 
 
 def gcode(
@@ -95,6 +115,7 @@ def gcode(
     machine = data.load(folder, labels=False, skip=skip, report=report)
     machine = _known(machine, predictor.ranges, skip=skip, report=report)
     names = {recordings.name_of(path): path.name for path in recordings.files(recordings.find(folder))}
+    _tell_gaps(machine, names, report)
     with paths.replacing(Path(out)) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "start", "operation", "p", "line", "tokens"])
@@ -103,10 +124,23 @@ def gcode(
             for start, one in zip(rows["file_row"], predictions, strict=True):
                 tokens = " ".join(one.tokens)
                 writer.writerow([paths.cell(names[str(name)]), start, one.operation, f"{one.p:.4f}", one.line, tokens])
-    short = sum("shorter than a window" in what for _, what, _ in report.notes)
+    short = len(names) - len(report.skipped) - machine.windows["recording"].nunique()
     left = f"; {len(report.skipped)} files skipped" if report.skipped else ""
     left += f"; {short} recordings shorter than {LENGTH} rows" if short else ""
     return f"{out}: {len(machine)} windows of {machine.windows['recording'].nunique()} recordings{left}"
+
+
+def _tell_gaps(machine: data.Machine, names: dict[str, str], report: Report) -> None:
+    """Say in which files windows hold rows without any sensor, or without a whole position."""
+    rows = machine.windows["row"].to_numpy()[:, None] + np.arange(LENGTH)
+    axes = np.isnan(machine.values[:, POSITION_COLUMNS])[rows]  # (windows, 64, 3)
+    half = axes.any(axis=(1, 2)) & (not axes.all())
+    for what, mask in (
+        ("windows with rows that have no sensor: their answers say little", ~machine.windows["has_sensors"]),
+        (f"windows with rows that lack a position: filled in, or hidden beyond {GAP} rows", half),
+    ):
+        for name, count in machine.windows.loc[mask, "recording"].value_counts(sort=False).items():
+            report.tell(names[str(name)], what, count)
 
 
 def _known(machine: data.Machine, ranges: Ranges | None, *, skip: bool, report: Report) -> data.Machine:
@@ -115,7 +149,7 @@ def _known(machine: data.Machine, ranges: Ranges | None, *, skip: bool, report: 
     for name, rows in machine.windows.groupby("recording"):
         values = machine.values[rows["row"].min() : rows["row"].max() + LENGTH, : len(CONTINUOUS)]
         if what := outside(values, ranges):
-            why = DataError(f"{name}: {what}", hint="bring the channels to the units of the training recordings")
+            why = DataError(f"{name}: {what}", hint=UNITS)
             if not skip:
                 raise why
             report.skip(str(name), why)
@@ -145,11 +179,14 @@ class Stream:
             return None
         rows = self._rows.copy()
         recordings.mark_frozen(rows)
+        if what := outside(rows[FROZEN:, : len(CONTINUOUS)], self.predictor.ranges):
+            raise DataError(f"Row {self.seen}: {what}", hint=UNITS)
         return self.predictor.predict(rows[None, FROZEN:])[0]
 
 
 def _row(row: dict[str, float] | Sequence[float]) -> np.ndarray:
     if isinstance(row, dict):
+        options.check(list(row)[: not row.keys() & set(CHANNELS)], CHANNELS, "None of the channels is known, such as")
         row = [row.get(name, np.nan) for name in CHANNELS]
     if len(row) != len(CHANNELS):
         raise DataError(f"A row of {len(row)} values", hint=f"{len(CONTINUOUS)} channels and {len(CATEGORICAL)} states")
@@ -166,7 +203,9 @@ def load(folder: Path) -> LinePredictor:
     tensors, manifest = checkpoint.load(folder, made_by=MADE_BY)
     tensors = {name: tensor.float() if tensor.dtype == torch.half else tensor for name, tensor in tensors.items()}
     try:
-        if tuple(manifest["channels"]) != CONTINUOUS or tuple(manifest["operations"]) != OPERATIONS:
+        used = np.array(manifest["used"], dtype=bool)
+        known = tuple(manifest["channels"]), tuple(manifest["operations"]), used.shape
+        if known != (CONTINUOUS, OPERATIONS, (len(CONTINUOUS),)):
             raise WeightsError(f"{folder} reads other channels or operations", hint="train it again")
         scaling = Scaling(tensors.pop("scaling.centre"), tensors.pop("scaling.spread"), manifest["categories"])
         hmm = ProgramHMM(*(tensors.pop(f"hmm.{name}") for name in HMM))
@@ -180,7 +219,6 @@ def load(folder: Path) -> LinePredictor:
     except (KeyError, TypeError, ValueError, AttributeError) as why:
         raise WeightsError(f"{folder} holds no decoder of G-code: {why!r}", hint=MADE_BY) from why
     checkpoint.fill(model, state, where=str(folder)).eval()
-    used = np.array(manifest["used"], dtype=bool)
     return LinePredictor(model, scaling, used, hmm, Ranges.of(manifest))
 
 

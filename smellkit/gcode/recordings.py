@@ -22,7 +22,7 @@ from smellkit.gcode.tokens import normalise
 
 RATE = 1 / 0.257  # rows a second
 PACE = Pace(rate=RATE, gap=300.0, near=(0.67, 1.5), fill=False)  # a machine that waits is silent for minutes
-VERSION = "7"  # of what this module makes of a file; part of the key of the cache
+VERSION = "8"  # of what this module makes of a file; part of the key of the cache
 FROZEN = 8  # rows without any change of what moves, after which a node is taken as dead; a live one repeats 1 row
 FOLDERS = ("gcode_fingerprint/recordings", "gcode/aligned")  # below a data root
 HINT = "`smellkit data get gcode`, or leave --data out for the simulated sample"
@@ -130,8 +130,13 @@ def read(
     and left out; without `labels` the G-code column may be absent.
     """
     folder, report = find(folder), report or Report()
+    by_name = {name_of(path): path for path in files(folder)}
+    for path in files(folder):
+        if (other := by_name[name_of(path)]) != path:
+            hint = "two files of one recording: leave one of them out, or rename it"
+            raise fault(path, expected="a recording of its own", actual=f"that of {other.name}", hint=hint)
     one = partial(read_one, labels=labels, report=report)
-    tables = [table for _, table in readable(files(folder), one, skip=skip, report=report)]
+    tables = [table for _, table in readable(by_name.values(), one, skip=skip, report=report)]
     if not tables:
         raise DataError(f"No recording in {folder} could be read", hint="; ".join(report.skipped.values())[:300])
     table = pd.concat(tables, ignore_index=True)
@@ -140,7 +145,8 @@ def read(
     for name, rows in table.groupby("recording"):
         head = rows.head(64)
         status = (*head["clock"], head[list(POSITION)].to_numpy().tobytes())
-        groups[name] = first.setdefault(status, name) if head["clock"].any() else name
+        known = head["clock"].any() and head[list(POSITION)].notna().any(axis=None)
+        groups[name] = first.setdefault(status, name) if known else name
         if groups[name] != name:
             report.note(name, f"repeats the status rows of {groups[name]}")
     return table.assign(group=table["recording"].map(groups)).drop(columns="clock")
@@ -160,6 +166,8 @@ def read_one(path: Path, *, labels: bool = True, report: Report | None = None) -
     recording, clock = name_of(path), cells[CLOCK] if CLOCK in cells else pd.Series("", cells.index)
     about = {"recording": recording, "operation": recording.rpartition("_")[0] or recording}
     values = {name: _numbers(cells, name, path=path) for name in CHANNELS}
+    if all(np.isnan(values[channel]).all() for channel in CONTINUOUS):
+        raise fault(path, column=CONTINUOUS[0], expected="sensor channels", actual="none of the 155", hint=HINT)
     lines = _lines(cells, path=path, report=report)
     table = pd.DataFrame({**about, "clock": clock.astype("str").fillna(""), **values, "line": lines})
     table = _at_pace(table, cells, path=path, report=report)
@@ -182,8 +190,6 @@ def _cells(path: Path, *, labels: bool) -> pd.DataFrame:
     cells = cells.rename(columns={old: new for old, new in older.items() if new not in cells})
     if not len(cells):
         raise fault(path, expected="rows", actual="none", hint="record it again, or leave the file out")
-    if not any(channel in cells for channel in CONTINUOUS):
-        raise fault(path, column=CONTINUOUS[0], expected="sensor channels", actual="none of the 155", hint=HINT)
     if labels and LABEL not in cells:
         hint = "`smellkit predict` reads recordings without it"
         raise fault(path, column=LABEL, expected="the line of G-code of each row", actual="no such column", hint=hint)
@@ -198,7 +204,8 @@ def _parquet(path: Path, wanted: list[str]) -> pd.DataFrame:
     try:
         file = pq.ParquetFile(io.BytesIO(data))
         known = {*wanted, *clock_columns(file.schema_arrow.names)}
-        return file.read(columns=[name for name in file.schema_arrow.names if name in known]).to_pandas()
+        table = file.read(columns=[name for name in file.schema_arrow.names if name in known])
+        return table.to_pandas(ignore_metadata=True)  # a clock that was the index is a column, too
     except (ArrowException, OSError, ValueError) as why:
         cut = data.startswith(b"PAR1") and not data.endswith(b"PAR1")
         actual = f"one that was cut off ({len(data)} bytes)" if cut else str(why)[:120]
@@ -212,14 +219,13 @@ def _numbers(cells: pd.DataFrame, name: str, *, path: Path) -> NDArray[np.float3
     column = cells[name]
     if pd.api.types.is_numeric_dtype(column):
         values = column.to_numpy(np.float64, na_value=np.nan, copy=True)
+        values[np.isinf(values)] = np.nan
     else:
         values = numbers(["" if pd.isna(cell) else str(cell) for cell in column])
-    wrong = np.flatnonzero((np.abs(values) > LARGEST) & (not pd.api.types.is_float_dtype(column)))
-    if len(wrong):
+    if len(wrong := np.flatnonzero(np.abs(values) > LARGEST)):
         line, cell = int(cells.index[wrong[0]]), repr(column.iloc[wrong[0]])[:40]
         hint = "correct the cell, or leave the file out (skip)"
         raise fault(path, line=line, column=name, expected="a number", actual=cell, hint=hint)
-    values[~np.isfinite(values)] = np.nan
     return values.astype(np.float32)
 
 

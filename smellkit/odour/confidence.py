@@ -39,6 +39,10 @@ class Confidence:
     category_least: float = 1.0  # probability above which a category is named where no class is
     pooling: float = 0.0  # the temperature of mean scores over n windows is that of one, divided by n ** pooling
 
+    def __post_init__(self):
+        if not min(self.temperature, self.category_temperature) > 0:
+            raise ValueError(f"temperatures of {self.temperature} and {self.category_temperature}")
+
     @classmethod
     def of(cls, values: dict) -> Confidence:
         """From the dict that `asdict` made."""

@@ -144,9 +144,11 @@ def _exchange(raw: Raw) -> Raw:
     """What the JSON beside a CSV of OpenSmell's says of it."""
     where = raw.path.with_suffix(".json")
     about = read_json(where)
-    raw.substance, raw.session = str(about.get("substance", "")), str(about.get("session_date", ""))
-    rate, units = about.get("sampling_rate_hz"), about.get("sensor_units") or {}
-    raw.rate = float(rate) if isinstance(rate, int | float) and rate > 0 else None
+    raw.substance, raw.session = (str(about.get(key) or "") for key in ("substance", "session_date"))
+    rate, units = about.get("sampling_rate_hz") or None, about.get("sensor_units") or {}
+    if rate is not None and not (type(rate) in (int, float) and rate > 0):
+        raise fault(where, "rows a second", repr(rate), "a number above 0, or leave it out", key="$.sampling_rate_hz")
+    raw.rate = rate
     for name, unit in units.items() if isinstance(units, dict) else [("", units)]:
         if str(unit) not in SPELLED:
             hint = "one of resistance_ohm, voltage, rs_r0, adc, temperature_celsius, humidity_percent"
@@ -173,7 +175,8 @@ def write_exchange(folder: Path, nose: Description, table: pd.DataFrame, *, devi
         values = rows[list(names)].rename(columns=names)
         values[kilo] *= 1000
         if nose.rate:
-            values.insert(0, "timestamp", (rows["step"] / nose.rate).round(4))
+            gaps = (rows["step"].diff() > 1).cumsum()  # in the clock, too, they are long enough to be one
+            values.insert(0, "timestamp", (rows["step"] / nose.rate + gaps * nose.pace.gap).round(4))
         about = {
             "substance": substance,
             "device_id": _word(device),

@@ -12,6 +12,7 @@ import collections
 import datetime
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -89,7 +90,13 @@ class Recogniser:
     def add(self, values: Sequence[float]) -> Mixture | None:
         """Take one row; return what the window that ends with it smells of, every few rows from the first window on."""
         began = time.perf_counter()
-        self._rows.append([values[index] for index in self._indices])
+        row = [values[index] for index in self._indices]
+        if not all(map(math.isfinite, row)):  # a window across it would lie
+            self.restart()
+            return self.pipeline.without_smell(
+                "a reading is no number: sniffing begins again", self._shown, single=True
+            )
+        self._rows.append(row)
         self._count += 1
         late = self._count - self.span
         if late < 0 or late % EVERY:
@@ -137,7 +144,7 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
     values: list[tuple[float, ...]] = []
     answers: list[tuple[int, Mixture]] = []
     times: list[float] = []
-    run, pace = None, recogniser.nose.pace
+    run = None
     while len(values) < rows or not answers:
         row = nose.read(timeout=timeout)
         if row.run != run:  # a window across a gap would lie
@@ -147,10 +154,10 @@ def sniff(nose: Nose, recogniser: Recogniser, *, rows: int = 200, timeout: float
         times.append(row.time)
         if answer := recogniser.add(row.values):
             answers.append((len(values), answer))
-    measured = (len(times) - 1) / max(times[-1] - times[0], 1e-9)
-    if recogniser.nose.rate and not pace.slowest < measured / pace.rate < 1 / pace.slowest:
+    measured, known = (len(times) - 1) / max(times[-1] - times[0], 1e-9), recogniser.nose
+    if not known.at_pace(measured):
         message = "Rows came %.3g a second, and the weights know %.3g: their answers hold for a replay alone"
-        log.warning(message, measured, pace.rate)
+        log.warning(message, measured, known.rate)
     return Sniff(np.array(values), tuple(answers))
 
 
@@ -285,7 +292,7 @@ def finished(log: Path | None) -> set[tuple[str, str]]:
     if log is None or not Path(log).is_file():
         return set()
     done = set()
-    for text in Path(log).read_text(encoding="utf-8").splitlines():
+    for text in Path(log).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
         except ValueError:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from smellkit import checkpoint
+from smellkit import checkpoint, paths
 from smellkit.checks import Report
 from smellkit.checks.ranges import outside
 from smellkit.device import playlist
@@ -129,7 +129,7 @@ class Pipeline:
     def load(cls, weights: str | Path = "odour") -> Pipeline:
         """With trained weights: odour (twelve columns, 1 Hz), mixture (four columns, 10 Hz), or a folder of such.
 
-        odour is for a day of one's own, odour-same-session for the days of its training recordings. Without a folder
+        odour is for a day of one's own, odour-same-session for the days of its training recordings. With these two
         both boards are understood: a recording says by its columns which one it is of. Weights of a fusion belong to
         the mixture board.
         """
@@ -137,7 +137,8 @@ class Pipeline:
         if checkpoint.manifest(folder).get("kind") == "fusion":
             fused = Fused.load(folder)
             return cls(load_smell("mixture"), fused=lambda: fused)
-        return cls(load_smell(folder), others=str(weights).startswith("odour"))
+        both = folder.parent == paths.weights() and folder.name.startswith("odour")
+        return cls(load_smell(folder), others=both)
 
     @classmethod
     def fit(cls, data: str | Path | None = None, *, scene: str = "") -> Pipeline:

@@ -7,6 +7,8 @@ come with pictures and texts. `window` counts from 0, `start` is its first row i
 whole recording. p are calibrated probabilities.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from smellkit import paths
-from smellkit.checks import Report, read_json, readable
+from smellkit.checks import Report, fault, read_json, read_texts, readable
 from smellkit.checks.ranges import Ranges
 from smellkit.errors import TRY, DataError
 from smellkit.odour.calibration import FAR, SessionCalibration, unfit
 from smellkit.odour.confidence import ABSTAIN, decide
 from smellkit.odour.formats import SUFFIXES, files_in, header_of, unread
-from smellkit.odour.pipeline import Evidence, Pipeline, read_windows
+from smellkit.odour.pipeline import Evidence, Pipeline, read_windows, several
+from smellkit.odour.readers import NO_CLOCK
 from smellkit.odour.recordings import STRIDE, MixtureWindows, cut_mixtures, read_mixture_files
-from smellkit.odour.scents import ODORANTS, PICTURES, pictures_in, to_odorants
+from smellkit.odour.scents import ODORANTS, pictures_in, to_odorants
 from smellkit.odour.smell import MixtureSmell, SubstanceSmell
 from smellkit.sensors import SMELLNET
 
@@ -38,13 +41,15 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     """
     if stride < 1:
         raise DataError(f"A stride of {stride} rows", hint="at least 1; the protocol's is 50")
+    paths.check_writable(Path(out))
     smell, folder, report = SubstanceSmell.load(weights), Path(folder), Report()
     root = folder.parent if folder.is_file() else folder
 
     def read(path: Path) -> list[list]:
-        return recording_rows(path.relative_to(root).as_posix(), path, smell, stride=stride)
+        return recording_rows(path.relative_to(root).as_posix(), path, smell, stride=stride, report=report)
 
     files = files_in(folder, (".csv",) if smell.nose == SMELLNET else SUFFIXES)
+    files = [file for file in files if not is_index(file, report)]
     rows = [row for _, own in readable(files, read, skip=True, report=report) for row in own]
     if not rows:
         raise unread(folder, report)
@@ -56,6 +61,8 @@ def odour(folder: Path, *, weights: Path, out: Path, stride: int = 50, answer: b
     unasked = ["answer"] * (not answer) + ["category", "p_category"] * (not table["category"].any())
     _write(table.drop(columns=unasked), out)
     text = f"{out}: {len(table) - len(whole)} windows of {len(whole)} recordings; {silent} recordings too flat to name"
+    if timeless := sum(what.startswith(NO_CLOCK) for _, what, _ in report.notes):
+        text += f"; {timeless} without a clock: taken at {smell.nose.rate:g} Hz"
     left_out = {Path(path).relative_to(root).as_posix(): why for path, why in report.skipped.items()}
     return text + "".join(f"\n  left out {name}: {why.replace(TRY, '; try: ')}" for name, why in left_out.items())
 
@@ -92,6 +99,7 @@ def mixture(folder: Path, *, weights: Path, out: Path, calibration: str = "", sk
     after a recording's windows comes its mean, with window = -1. `calibration`: the folder that `smellkit calibrate`
     made in the same session. A file that can't be used is refused with its reason, or with `skip` left out and named.
     """
+    paths.check_writable(Path(out))
     smell, report = MixtureSmell.load(weights), Report()
     session = SessionCalibration.load(Path(calibration)) if calibration else None
     windows = read_folder(Path(folder), skip=skip, ranges=smell.ranges, report=report)
@@ -131,27 +139,29 @@ def fusion(folder: Path, *, weights: Path, out: Path, pictures: str = "", texts:
     """
     if pictures and not Path(pictures).is_dir():
         raise DataError(f"{pictures} is not a folder", hint="a picture, or a folder of them, for each recording")
+    paths.check_writable(Path(out))
     pipeline, report = Pipeline.load(weights), Report()
     windows = read_folder(Path(folder), skip=skip, ranges=pipeline.smell.ranges, report=report)
     words, seen, ratios = _texts(Path(texts)) if texts else {}, 0, np.zeros((len(windows), len(ODORANTS)))
+    unknown, listed = set(words), functools.cache(pictures_in)
     for number, name in enumerate(windows.index["file"]):
         rows, path = windows.recording == number, Path(name)
         own = path.with_suffix("").as_posix()  # it may be called by its path or by its name, with .csv or without
         places = [Path(pictures) / key for key in (own, path.stem)] if pictures else []
-        files = next(filter(None, map(_pictures, places)), [])
-        own_texts = next((words[key] for key in (name, own, path.name, path.stem) if key in words), [])
-        shown = pipeline.seen({"picture": files, "text": own_texts})
-        seen += bool(shown)
+        files = next(filter(None, (_pictures(place, listed) for place in places)), [])
+        called = [key for key in (name, own, path.name, path.stem) if key in words]
+        shown = pipeline.seen({"picture": files, "text": words[called[0]] if called else []})
+        seen, unknown = seen + bool(shown), unknown - {*called}
         ratios[rows] = to_odorants(_beta(pipeline, windows.counts[rows], shown))
     _write(as_table(windows, ratios), out)
-    text = f"{len(windows.index)} recordings, {len(windows)} windows; {seen} with a picture or a text.\n{out}"
+    lost = f"; {len(unknown)} texts are of no recording here, such as {min(unknown)!r}" if unknown else ""
+    text = f"{len(windows.index)} recordings, {len(windows)} windows; {seen} with a picture or a text{lost}.\n{out}"
     return f"{text}\n{report}".rstrip()
 
 
-def _pictures(beside: Path) -> list[Path]:
+def _pictures(beside: Path, listed: Callable[[Path], list[Path]]) -> list[Path]:
     """The picture of this name, whatever its ending, or all that lie in the folder of this name."""
-    files = [one for ending in PICTURES if (one := beside.with_name(beside.name + ending)).is_file()]
-    return files or pictures_in(beside)
+    return [one for one in listed(beside.parent) if one.stem == beside.name] or listed(beside)
 
 
 def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> NDArray[np.float64]:
@@ -166,22 +176,25 @@ def _beta(pipeline: Pipeline, counts: NDArray, shown: dict[str, Evidence]) -> ND
 
 def _texts(path: Path) -> dict[str, list[str]]:
     """The texts of recordings, by what the table calls them; DataError that names the file."""
-    if path.suffix.lower() == ".json":
-        return {key: [text] if isinstance(text, str) else list(text) for key, text in read_json(path).items()}
-    try:
-        table = pd.read_csv(path, dtype=str).dropna()
-        return {str(key): rows["text"].tolist() for key, rows in table.groupby("file")}
-    except (OSError, ValueError, KeyError) as why:
-        raise DataError(f"{path} is no table of texts: {why}", hint="a CSV with columns file and text") from why
+    if path.suffix.lower() != ".json":
+        table = read_texts(path, columns=["file", "text"])
+        return {name: texts.tolist() for name, texts in table["text"][table["text"] != ""].groupby(table["file"])}
+    words = {name: several(text) if isinstance(text, (str, list)) else [text] for name, text in read_json(path).items()}
+    for name, texts in words.items():
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise fault(path, "a text or a list of texts", repr(wrong[0])[:60], "correct it", key=f"$.{name}")
+    return words
 
 
 def read_folder(folder: Path, *, skip: bool, ranges: Ranges | None, report: Report) -> MixtureWindows:
-    """Windows of all recordings (*.csv) below `folder`; what is too short or outside `ranges` is refused or skipped."""
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}", hint="recordings (*.csv, four gas sensors at 10 Hz)")
+    """Windows of all recordings (*.csv) below `folder`, or of the one file.
+
+    What is too short or outside `ranges` is refused or skipped.
+    """
     files = [file for file in files_in(folder, (".csv",)) if not is_index(file, report)]
     if not files:
         raise DataError(f"No recordings (*.csv) in {folder}", hint="columns NO2, C2H5OH, VOC, CO at 10 Hz")
+    folder = folder.parent if folder.is_file() else folder
     values, index = read_mixture_files(files, root=folder, skip=skip, report=report)
     reasons = [unfit(folder / name, value, ranges) for name, value in zip(index["file"], values, strict=True)]
     for name, why in zip(index["file"], reasons, strict=True):
@@ -210,7 +223,7 @@ def as_table(windows: MixtureWindows, ratios: NDArray) -> pd.DataFrame:
 def is_index(file: Path, report: Report) -> bool:
     """Whether a CSV is a list of files with labels (SmellNet's test_index_unseen.csv) or predictions, no recording."""
     names = [name.strip() for name in header_of(file)]
-    if names == COLUMNS or ("filepath" in names and any(name.startswith("label_") for name in names)):
+    if names[:3] == COLUMNS[:3] or ("filepath" in names and any(name.startswith("label_") for name in names)):
         report.note(file, "an index of labels or predictions, no recording")
         return True
     return False

@@ -29,6 +29,7 @@ from smellkit.sensors import MIXTURE, SMELLNET
 KNOWN = (SMELLNET, MIXTURE)  # noses whose files are known: what differs is a fault, and no cell may be missing
 SPLITS = ("training", "testing", "train", "test", "validation")  # folders that are no classes
 WORDS = ("substance", "recording", "file", "session", "step")  # of the tidy table, before the nose's columns
+NO_CLOCK = "no clock: taken at"  # the rate of the nose
 NO_NUMBER = "write numbers with points; delete a row that is empty, or repeats the header, or holds units or remarks"
 HOLD = 5  # rows without a reading that are filled in; more are a gap
 JUMP = 10  # steps at a gap
@@ -173,6 +174,9 @@ def _at_pace(raw: Raw, nose: Description, values: pd.DataFrame, alike: Sequence[
     raw.session = raw.session or day_of(seconds)
     values, kept = _filled(raw, values, report)
     numbers = np.flatnonzero(kept) + (raw.sheet.dropped if raw.sheet else 0)
+    if seconds is None and nose.rate:
+        note = report.note if nose.name == SMELLNET.name else report.tell  # SmellNet's board writes no clock
+        note(raw.path, f"{NO_CLOCK} {nose.rate:g} Hz, as the nose says")
     if seconds is None or nose.rate is None:
         part = np.concatenate([[0], np.cumsum(np.diff(numbers) > HOLD)])  # nothing else says where rows are missing
         return values.assign(row=numbers, part=0 if seconds is not None else part)

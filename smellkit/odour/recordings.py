@@ -33,7 +33,7 @@ RATE = 1.0  # Hz, about: SmellNet's files have no time column
 STUCK = (688.6, 100.0)  # hPa and % of a BME680 that does not answer
 ALL = "all"
 NO_FILES = ("Thumbs.db", "desktop.ini")  # what systems leave in folders
-_VERSION, _MIXTURES = "recordings 3", "mixtures 5"
+_VERSION, _MIXTURES = "recordings 4", "mixtures 6"
 MIXTURE_GAS = GROVE  # 10-bit counts of the four Grove v2 sensors
 LENGTH, STRIDE, STEPS = 100, 50, 600  # a window, the way to the next, and how much of a recording counts, as published
 

@@ -89,7 +89,10 @@ class SceneEncoder(ABC):
                 raise DataError(f"A description is {text!r}", hint="give a text")
             if len(text) > LONGEST:
                 raise DataError(f"A text of {len(text):,} characters", hint=f"a few sentences, at most {LONGEST:,}")
-        keys = [sha256(text.encode()).hexdigest() for text in texts]
+        try:
+            keys = [sha256(text.encode()).hexdigest() for text in texts]
+        except UnicodeEncodeError as why:
+            raise DataError(f"A description is {why.object!r}, which is not Unicode", hint="give it as UTF-8") from why
         return self._cached("text", keys, self.text_size, lambda rows: self.embed_texts([texts[row] for row in rows]))
 
     def _cached(self, kind: str, keys: list[str], size: int, compute: Callable[[list[int]], Array]) -> Array:
@@ -104,8 +107,11 @@ class SceneEncoder(ABC):
         for row, embedding in in_batches(compute, absent, batch=self.batch):
             known[keys[row]] = embedding
             content = np.ascontiguousarray(embedding, dtype=np.float32).tobytes()
-            with paths.replacing(folder / keys[row]) as part:
-                part.write_bytes(sha256(content).digest() + content)
+            try:
+                with paths.replacing(folder / keys[row]) as part:
+                    part.write_bytes(sha256(content).digest() + content)
+            except OSError as why:  # costs time later, no result
+                log.warning("Can't keep what a scene encoder made: %s", why)
         return np.array([known[key] for key in keys], np.float32).reshape(len(keys), size)
 
 
@@ -218,6 +224,8 @@ class CompactScene(SceneEncoder):
     def embed_texts(self, texts: list[str]) -> Array:
         tokenizer, weights = self._reading
         read = tokenizer.encode_batch(texts)
+        if any(one.overflowing for one in read):
+            log.warning("Of a long text the first %d tokens are read, about as many words", TOKENS)
         ids, mask = (torch.tensor([getattr(one, name) for one in read]) for name in ("ids", "attention_mask"))
         states = minilm(weights, ids, mask)
         weight = mask.unsqueeze(-1).float()  # (n, tokens, 1): the padding does not count
@@ -235,9 +243,8 @@ def verified(package: str, file: str, expected: str) -> Path:
     with path.open("rb") as opened:
         digest = file_digest(opened, "sha256").hexdigest()
     if digest != expected:
-        raise WeightsError(
-            f"{path} has SHA-256 {digest}, not {expected}", hint="another version, or damaged: reinstall"
-        )
+        what = f"{path} has SHA-256 {digest}, not {expected}"
+        raise WeightsError(what, hint="another version, or damaged: reinstall")
     return path
 
 
@@ -380,10 +387,8 @@ def load_scene_encoder(name: str = "", *, revision: str = "") -> SceneEncoder:
 
     Without a name it is the compact one where its packages are installed, and else the light one, and a line says so.
     """
-    name = name or usual()
-    if name == "compact":
-        return CompactScene()
-    return LightScene() if name == "light" else QwenScene(name, revision=revision)
+    own = {"compact": CompactScene, "light": LightScene}.get(name or usual())
+    return own() if own else QwenScene(name, revision=revision)
 
 
 @functools.cache

@@ -28,6 +28,7 @@ from smellkit.odour.live import Recogniser
 from smellkit.odour.pipeline import Mixture, Played
 
 SPAN = 120  # rows that are drawn
+ENOUGH = 60  # rows that tell how fast they come
 SILENCE = 5.0  # seconds without a row that are worth a word
 REDRAW = 0.25  # seconds between two pictures
 PAGE = 4.0  # seconds without a sign of life from the page after which a scent ends
@@ -250,8 +251,9 @@ class Session(contextlib.AbstractContextManager):
                 self._forget()
                 self._run = row.run
             self.rows.append(row)
-            self.answer = recogniser.add(row.values) or self.answer
-            self.trouble = ""
+            answer = recogniser.add(row.values) or self.answer
+            self.trouble = self._other_pace()
+            self.answer = None if self.trouble else answer
         state = nose.status()
         if state["lost"]:
             self.trouble = f"The sensor board is gone: {state['lost']}. Plug it in again: it is looked for."
@@ -260,3 +262,13 @@ class Session(contextlib.AbstractContextManager):
             self.trouble = f"Another board than expected: {state['outside']}."
         elif state["silent"] > SILENCE:
             self.trouble = f"The sensor board has been silent for {state['silent']:.0f} s. Check its cable."
+
+    def _other_pace(self) -> str:
+        """Why windows of a real board, which replays nothing, would span another time than the weights know; or ""."""
+        if self.board or self.recogniser is None or len(self.rows) < ENOUGH:
+            return ""
+        measured = (len(self.rows) - 1) / max(self.rows[-1].time - self.rows[0].time, 1e-9)
+        known = self.recogniser.nose
+        if known.at_pace(measured):
+            return ""
+        return f"Rows come {measured:.3g} a second, and the weights know {known.rate:.3g}: nothing is recognised."

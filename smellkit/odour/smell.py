@@ -77,7 +77,7 @@ class SubstanceSmell:
             shape = protocol.steps, protocol.channels
             network = make(manifest["model"], shape, classes=len(classes), **manifest.get("options", {}))
             confidence = Confidence.of(manifest["calibration"])
-        except (KeyError, TypeError, AttributeError) as why:
+        except (KeyError, TypeError, AttributeError, ValueError) as why:
             what = f"{folder} / manifest.json does not describe an odour encoder: {why}"
             raise WeightsError(what, hint="use data/weights/odour") from why
         network_alone = {name: one for name, one in tensors.items() if not name.startswith("references.")}
@@ -93,8 +93,11 @@ class SubstanceSmell:
         table = read_recordings(data, "training" if base_of(find(data)) else ALL)
         windows = cut(table, self.protocol, stride=20)
         z, held = self.channels(windows.values), windows.fold == windows.fold.max()
-        if held.all():
-            raise DataError("One recording a substance is too few", hint="two or more, so that one can be held out")
+        kept = np.bincount(windows.target[~held], minlength=len(windows.classes))
+        if len(kept) < 2 or not kept.all():
+            name, rows = windows.classes[int(kept.argmin())], self.span
+            hint = f"two substances or more, and two recordings of {rows} rows of each, so that one can be held out"
+            raise DataError(f"There is too little to fit a read-out to: {kept.min()} windows of {name}", hint=hint)
         tried = _discriminant(z[~held], windows.target[~held])
         with torch.no_grad():
             scores = tried(torch.from_numpy(z[held]).float()).log_softmax(1).double().numpy()

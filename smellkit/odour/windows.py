@@ -47,6 +47,10 @@ class Protocol:
 
     def __post_init__(self):
         check([self.representation], REPRESENTATIONS, "There is no representation")
+        apart = self.representation in ("fotd", "rebuilt")
+        for name, least in {"length": 1, "stride": 1, "lag": int(apart)}.items():
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}", hint=f"{least} or more")
         if not self.columns:
             raise OptionError("A protocol without a sensor", hint=f"keep at least one of {', '.join(GAS)}")
 
@@ -178,13 +182,13 @@ def cut(table: pd.DataFrame, protocol: Protocol, *, stride: int = 0, classes: Se
         if (substance := rows["substance"].iloc[0]) not in seen:
             continue
         values, starts = _cut_one(rows, protocol, stride)
+        if not len(values):
+            short.append(str(file))
+            continue
         recording = rows["recording"].iloc[0] if "recording" in rows else file  # several sensors may share one
         fold = seen[substance].setdefault(str(recording), len(seen[substance]))
-        if len(values):
-            whole = np.ones(len(values), np.int64)
-            parts.append((values, names.index(substance) * whole, number * whole, starts, fold * whole))
-        else:
-            short.append(str(file))
+        whole = np.ones(len(values), np.int64)
+        parts.append((values, names.index(substance) * whole, number * whole, starts, fold * whole))
     if not parts:
         what = f"the {len(short)} recordings are shorter than {protocol.span} rows" if short else "no known substance"
         raise DataError(f"No window: {what}", hint="record longer, or use a smaller length or lag")

@@ -197,7 +197,11 @@ class Panel:
         began = Clock.now()
         self.session.stop()
         if player := self.session.player:
-            sent = [entry["at"] for entry in player.log.entries if entry["direction"] == "out" and entry["at"] >= began]
+            sent = [
+                entry["at"]
+                for entry in list(player.log.entries)
+                if entry["direction"] == "out" and entry["at"] >= began
+            ]
             self._stop_latency = min(sent) - began if sent else None
 
     def _beat(self, sign: str) -> None:
@@ -250,7 +254,9 @@ class Panel:
             what, detail = session.busy or "Not connected", "" if session.busy else "choose the ports, then Connect"
         player = session.player.status() if session.player else None
         lost = f"The player is gone: {player.trouble}. Plug it in again." if player and not player.connected else ""
-        alert = session.message or session.trouble or lost  # the last click's trouble first
+        ended = session.player.ended if session.player else ""
+        over = "" if ended in ("", "played", "stopped", "replaced") else f"The scent ended: {ended}"
+        alert = session.message or session.trouble or lost or over  # the last click's trouble first
         states = self._states(player) if session.connected else []
         return drawings.now(what, detail=detail, states=states, share=share, alert=alert)
 

@@ -121,7 +121,7 @@ def read_pairs(
     table = read_texts(path, columns=columns, optional=["missing_modality", *VIDEO], report=report)
     table = table if "missing_modality" in table else table.assign(missing_modality="")
     for column in table.columns.intersection(["missing_modality", *PATHS]):
-        table[column] = table[column].where(~table[column].str.lower().isin(NONE), "")
+        table[column] = _named(table[column])
     table["missing_modality"] = missing = table["missing_modality"].str.lower()
     _check_cells(table, path=path)
     table = _videos(table, path=path)
@@ -140,8 +140,9 @@ def read_pairs(
         flags, known = table["is_paired"].str.lower().map(FLAGS), "true if and only if no gas is missing"
         _refuse(table["is_paired"], flags != (missing == ""), path=path, expected=known)
         table["is_paired"] = missing == ""
-    nothing = (table["co2_frame"] == "") & (table["ch4_frame"] == "")
-    _refuse(table["co2_frame"], nothing, path=path, expected="a frame of one gas at least")
+    same = table["co2_frame"] == table["ch4_frame"]
+    _refuse(table["co2_frame"], same & (table["co2_frame"] == ""), path=path, expected="a frame of one gas at least")
+    _refuse(table["ch4_frame"], same, path=path, expected="another frame than that of CO2")
     return table.reset_index(drop=True)
 
 
@@ -182,6 +183,11 @@ def located(folder: str | Path, relative: str) -> Path:
     return next((file for file in (folder / relative, folder / PREFIX / relative) if file.is_file()), folder / relative)
 
 
+def _named(cells: pd.Series) -> pd.Series:
+    """The cells, "" for those of NONE."""
+    return cells.where(~cells.str.lower().isin(NONE), "")
+
+
 def _paths(cells: pd.Series, *, path: Path, pictures: bool) -> pd.Series:
     """The cells as clean paths; refused where one is none, or with `pictures` where there is no such file."""
     cleaned = cells.map(clean_path)
@@ -212,7 +218,7 @@ def _check_cells(table: pd.DataFrame, *, path: Path) -> None:
 
 def _videos(table: pd.DataFrame, *, path: Path) -> pd.DataFrame:
     """The table with VIDEO, "" and -1 for a frame of no video; refused where a frame of one has no number."""
-    table = table.assign(**{name: table.get(name, "") for name in VIDEO})
+    table = table.assign(**{name: _named(table[name]) if name in table else "" for name in VIDEO})
     filmed, number = table["video"] != "", table["frame_number"].str.removesuffix(".0")  # as spreadsheets save
     known = "a whole number: the place of the frame in its video"
     _refuse(number, filmed & ~number.str.fullmatch("[0-9]{1,9}"), path=path, expected=known)

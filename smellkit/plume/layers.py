@@ -206,11 +206,11 @@ class FusionHead(nn.Module):
 class Classifier(nn.Module):
     """From means over the picture (B, C): a layer for each of `hidden`, with dropout after each."""
 
-    def __init__(self, channels: int, hidden: tuple[int, ...], *, dropout: float = 0.5):
+    def __init__(self, channels: int, hidden: tuple[int, ...]):
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in zip((channels, *hidden), hidden, strict=False):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True), nn.Dropout(0.5)]
         self.body = nn.Sequential(*layers, nn.Linear(hidden[-1], len(CLASSES)))
 
     def forward(self, features: Tensor) -> Tensor:

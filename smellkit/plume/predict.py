@@ -104,6 +104,8 @@ class PlumePredictor:
         `videos` names the video of each pair, "" for none, those of one in order of time: a frame is seen beside
         others of it, and the class is that of the whole video. DataError where its frames differ in size.
         """
+        if not pairs:
+            return []
         names = list(videos) if videos and self.videos else [""] * len(pairs)
         _refuse_sizes(pairs, names)
         logits: list[Tensor] = []
@@ -142,6 +144,9 @@ class PlumePredictor:
     def _scaled(self, frame: Frame | None) -> Tensor:
         if frame is None:
             return torch.zeros(1, 1, *self.model.size)
+        if frame.dtype != np.uint8 or frame.ndim != 2 or not frame.size:
+            hint = "grey levels from 0 to 255 as uint8, (rows, columns)"
+            raise DataError(f"A frame of {frame.dtype} with the shape {frame.shape}", hint=hint)
         return to_size(normalise(torch.as_tensor(frame.copy())[None, None].float() / 255), self.model.size)
 
 
@@ -304,7 +309,7 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
             masks.rename(old)
         try:
             (part / TABLE).replace(out / TABLE)
-        except OSError:
+        except BaseException:  # Ctrl-C, too
             if old.exists():
                 old.rename(masks)
             raise

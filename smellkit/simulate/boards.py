@@ -28,8 +28,10 @@ def write_recordings(
     """
     if nose.features:
         raise OptionError(f"{nose.name} has rows of features, which are not simulated", hint="a nose with a clock")
-    if not 1 <= classes <= len(physics.SUBSTANCES):
-        raise OptionError(f"classes is {classes}", hint=f"1 to {len(physics.SUBSTANCES)}")
+    most = {"classes": (classes, len(physics.SUBSTANCES)), "recordings": (recordings, 1000), "days": (days, 1000)}
+    for name, (number, limit) in (most | {"seconds": (seconds, 86_400)}).items():
+        if not 1 <= number <= limit:
+            raise OptionError(f"{name} is {number}", hint=f"1 to {limit}")
     if folder.exists() and any(folder.iterdir()):
         raise OptionError(f"{folder} is not empty", hint="a new folder")
     rng, rate = np.random.default_rng(seed), nose.rate or 1.0

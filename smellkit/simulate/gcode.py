@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from smellkit import paths
+from smellkit.errors import DataError
 from smellkit.gcode.recordings import CONTINUOUS, CURRENT, NODES, OPERATIONS, POSITION, RATE, modality, node
 
 INCH = 25.4
@@ -21,10 +22,12 @@ Move = tuple[str, float, float, float, float]  # line, x, y, z in inches, mm a s
 
 
 def machine(folder: Path, *, recordings: int = 4, damaged: int = 3, rows: int = 128, seed: int = 7) -> int:
-    """Write simulated recordings in the columns of the real ones into `folder`; return how many there are.
+    """Write simulated recordings in the columns of the real ones into the new `folder`; return how many there are.
 
     Each of the six nominal operations has `recordings`, each `damage*` has `damaged`, of at most `rows` rows.
     """
+    if Path(folder).exists() and any(Path(folder).iterdir()):
+        raise DataError(f"{folder} exists already", hint="name another folder, or delete this one")
     random = np.random.default_rng(seed)
     body = _body(np.random.default_rng(1))
     count = 0

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from smellkit import options
+from smellkit import options, paths
 
 FOLDER = click.Path(path_type=Path)
 JSON = click.option("--json", "out", type=FOLDER, help="Where the figures go; of rows, those not run now are kept.")
@@ -23,9 +23,9 @@ def names(option: str, to: str, about: str):
     return click.option(option, to, default="", metavar="NAME", callback=split, help=about)
 
 
-def number(option: str, default: int, about: str):
-    """An option that is a whole number."""
-    return click.option(option, default=default, show_default=True, help=about)
+def number(option: str, default: int, about: str, *, least: int = 1):
+    """An option that is a whole number from `least` on."""
+    return click.option(option, default=default, show_default=True, type=click.IntRange(least), help=about)
 
 
 def numbers(option: str, default: str, about: str):
@@ -87,10 +87,19 @@ def bench(
             return
         if instead(given):
             return
-        run = resolve_name(f"smellkit.study.{study}")
-        result = run(**given, **fixed, progress=click.echo, earlier=evaluate.earlier(out))
+        if out:
+            paths.check_writable(out)
+        run, before = resolve_name(f"smellkit.study.{study}"), evaluate.earlier(out)
+        command = f"smellkit bench {name}" + asked_for(click.get_current_context())
+        try:
+            result = run(**given, **fixed, progress=click.echo, earlier=before)
+        except BaseException as why:
+            measured, known = getattr(why, "measured", {}), before.get("rows", {})
+            if known != (rows := measured.get("rows", known)) and rows.keys() >= known.keys():
+                keep(before | measured, out, command)
+            raise
         click.echo(published.text(name, result))
-        keep(result, out, f"smellkit bench {name}" + asked_for(click.get_current_context()))
+        keep(result, out, command)
 
     for option in (*((SAVE,) if save else ()), JSON, *reversed(asked)):
         call = option(call)

@@ -99,11 +99,14 @@ def evaluate(
     row was fitted: rows of an `earlier` result about the same, with the same settings and seeds, are taken up instead
     of measured again, and its other rows are kept. A row whose library is absent is left out. Splits also hold the
     paired `difference` to the row `against`, where the units are the same. `progress` is told the first measure of
-    every split, `times` 100 for shares.
+    every split, `times` 100 for shares. What ends it early has the rows until then as `measured`.
     """
     chosen = {name: _which(seeds[name] if isinstance(seeds, Mapping) else seeds) for name in models}
     content, how = runs.plain(about), runs.plain(settings or {})
-    rows = dict((earlier or {}).get("rows", {})) if (earlier or {}).get("about") == content else {}
+    rows = dict((earlier or {}).get("rows", {}))
+    if rows and (earlier or {}).get("about") != content:
+        progress(f"not of the same data, so left out: {', '.join(rows)}")
+        rows = {}
     first = functools.cache(lambda: [models[against](seed) for seed in chosen[against]])
     for name, fit in models.items():
         before = rows.get(name, {})
@@ -116,6 +119,9 @@ def evaluate(
         except ImportError as why:
             progress(f"{name}: left out, {why}")
             continue
+        except BaseException as why:  # an interrupt, too: whoever keeps the result has the rows until then
+            why.measured = {"about": content, "rows": rows}  # type: ignore[attr-defined]
+            raise
         facts: dict[str, Any] = {"seeds": chosen[name], "seconds": round((time.monotonic() - began) / len(fits), 1)}
         facts |= {"revision": runs.revision()} | ({"settings": how[name]} if how.get(name) else {})
         rows[name] = measured(fits, first() if against in models and name != against else ()) | facts

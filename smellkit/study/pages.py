@@ -125,7 +125,8 @@ def intervals(table: Table, columns: Sequence[str], *, lines: dict[str, float] |
     known = [value for _, figures in rows for figure in figures if figure for value in figure if value is not None]
     ends = [0.0, *(scale(value) for value in (*known, *lines.values()))]
     step = next(step for step in STEPS if (max(ends) - min(ends)) / step <= 6)
-    first, last = math.floor(min(ends) / step), math.ceil(max(ends) / step)
+    first = math.floor(min(ends) / step)
+    last = max(math.ceil(max(ends) / step), first + 1)  # where all figures are 0
     left, top = min(WIDE / 2, 24 + LETTER * max(len(name) for name, _ in rows)), 14 + 18 * len(lines)
 
     def x(value: float) -> float:

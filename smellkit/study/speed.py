@@ -12,15 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from smellkit import batch, cluster, paths
 from smellkit.errors import SmellkitError
 from smellkit.options import check
 from smellkit.plume import GASES
-from smellkit.study.commands import FOLDER, keep
-from smellkit.study.evaluate import earlier
+from smellkit.study import commands
 from smellkit.study.timing import Row, machine, once, own_work, peak, recordings, roofline, session, timed, versus
 
 RECORDINGS, HOUR = 300, 3600  # files to read; rows of an hour at 1 Hz
@@ -29,17 +27,22 @@ RECORDINGS, HOUR = 300, 3600  # files to read; rows of an hour at 1 Hz
 def run(
     parts: Sequence[str] = (),
     *,
-    kept: Mapping[str, Any] | None = None,
+    earlier: Mapping[str, Any] | None = None,
     progress: Callable[[str], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure `parts` (all of `PARTS` by default), keeping `kept` rows: {"machine", "rows", "growth", "absent"}.
+    """Measure `parts` (all of `PARTS` by default): {"machine", "rows", "growth", "absent"}.
 
-    A row: {"ratio": {"value", "low", "high"}, "seconds", "peer", "rounds"}, seconds being medians.
+    A row: {"ratio": {"value", "low", "high"}, "seconds", "peer", "rounds"}, seconds being medians. Other rows of
+    `earlier` are kept where they were measured on a machine like this.
     """
     import torch
 
     check(parts, PARTS, "There is no part")
-    result: dict[str, Any] = {key: {**(kept or {}).get(key, {})} for key in ("rows", "growth", "absent")}
+    kept, here = dict(earlier or {}), machine()
+    if any(kept.get("machine", here)[key] != here[key] for key in ("processor", "cores")):
+        progress(f"measured on another machine, so left out: {', '.join(kept['rows'])}")
+        kept = {}
+    result: dict[str, Any] = {key: {**kept.get(key, {})} for key in ("rows", "growth", "absent")}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     for part in parts or PARTS:
@@ -53,7 +56,7 @@ def run(
             result["absent"][part] = str(why).partition("\n")[0]
             progress(f"{part}: {result['absent'][part]}")
     torch.set_num_threads(before)
-    return {"machine": machine(), **result}
+    return {"machine": here, **result}
 
 
 def _said(row: Row) -> str:
@@ -275,9 +278,9 @@ PARTS: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
 }  # fmt: skip
 
 
-@click.command()
-@click.option("--part", "parts", multiple=True, help=f"Only this: {', '.join(PARTS)}.")
-@click.option("--json", "out", type=FOLDER, help="Write the figures there; other parts stay.")
-def bench(parts, out):
-    """Measure the kit's speed beside what people would use instead: ratios, one thread, in turn."""
-    keep(run(parts, kept=earlier(out), progress=click.echo), out, "smellkit bench speed")
+bench = commands.bench(
+    "speed",
+    "speed:run",
+    "Measure the kit's speed beside what people would use instead: ratios, one thread, in turn.",
+    commands.several("--part", "parts", f"Only this: {', '.join(PARTS)}."),
+)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from smellkit import cluster, options, paths
 from smellkit.checks import fault, read_yaml
-from smellkit.errors import DataError
+from smellkit.errors import DataError, OptionError
 from smellkit.runs import Run
 from smellkit.study.metrics import over_seeds
 
@@ -41,15 +41,18 @@ class Sweep:
     leave_one_out: dict[str, list] = field(default_factory=dict)  # option -> its list: "all", then each item removed
 
     def cases(self) -> dict[str, dict[str, Any]]:
-        """Name -> options of every variant, in order."""
-        cases = {name: dict(values or {}) for name, values in self.variants.items()}
+        """Name -> options of every variant, in order; OptionError where two share a name, and so a folder."""
+        cases = [(name, dict(values or {})) for name, values in self.variants.items()]
         for values in itertools.product(*self.grid.values()) if self.grid else []:
             case = dict(zip(self.grid, values, strict=True))
-            cases[",".join(f"{name}={value}" for name, value in case.items())] = case
+            cases.append((",".join(f"{name}={value}" for name, value in case.items()), case))
         for name, items in self.leave_one_out.items():
-            cases["all"] = {name: items}
-            cases |= {f"without {item}": {name: [other for other in items if other != item]} for item in items}
-        return cases or {"base": {}}
+            cases.append(("all", {name: items}))
+            cases += [(f"without {item}", {name: [other for other in items if other != item]}) for item in items]
+        names = [name.replace("/", "-") for name, _ in cases]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise OptionError(f"Two cases of {self.name} are called {twice[0]!r}", hint="a sweep of its own for each")
+        return dict(cases) or {"base": {}}
 
 
 SHAPES: dict[str, tuple[type, type, str]] = {  # key -> what it is, what is in it, and that in words
@@ -72,7 +75,8 @@ def read(path: Path) -> Sweep:
     for key, value in values.items():
         kind, inside, expected = SHAPES[key]
         items = value.values() if isinstance(value, dict) else value
-        if not isinstance(value, kind) or not all(isinstance(item, inside) for item in items):
+        right = isinstance(value, kind) and all(isinstance(item, inside) for item in items)
+        if not right or [] in (value, *items):
             hint = "see notebooks/sweeps for examples"
             raise fault(path, key=key, expected=expected, actual=repr(value)[:60], hint=hint)
     return Sweep(**{"name": Path(path).stem, **values})

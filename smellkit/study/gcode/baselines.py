@@ -119,12 +119,12 @@ def clock(machine: Machine, train: Numbers, test: Numbers, target: Numbers, name
     return tokens
 
 
-def trees(prepared: Prepared, *, mask: NDArray[np.bool_], seed: int = 0) -> NDArray[np.float64]:
+def trees(prepared: Prepared, *, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Probability of each line of the grammar, (test windows, lines), by random trees on summary features."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     train, test = (prepared.windows(part, mask=prepared.mask & mask).tensors for part in ("train", "test"))
-    model = ExtraTreesClassifier(300, random_state=seed, n_jobs=-1)
+    model = ExtraTreesClassifier(300, random_state=0, n_jobs=-1)
     model.fit(summary_features(train["continuous"]).numpy(), train["line"].numpy())
     probability = np.zeros((len(test["line"]), len(prepared.grammar)))
     probability[:, model.classes_] = model.predict_proba(summary_features(test["continuous"]).numpy())

@@ -22,7 +22,7 @@ bench = commands.bench(
     one_of("--context", ("window", "recording", "run"), "context", "Seen."),
     numbers("--folds", "0,1,2,3,4", "Which folds of protocol G."),
     numbers("--seeds", "7", "Of first weights and order of batches; a fit for each."),
-    number("--epochs", 0, "Passes over the training part: 24 for the decoder, 40 for two stages."),
+    number("--epochs", 0, "Passes over the training part: 24 for the decoder, 40 for two stages.", least=0),
 )
 smart_mill = commands.bench(
     "smart-mill",

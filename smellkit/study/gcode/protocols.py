@@ -209,9 +209,9 @@ def _window_decoder(
     tokens, lines = [], []
     for batch, one, own in zip(batches, outputs, line.split(256), strict=True):
         teacher = grammar.published[forced(grammar, own.log(), one["token"], batch["open"])]
-        decoded = grammar.tokens[own.argmax(dim=1)]
-        tokens.append((teacher, grammar.published_tokens(decoded)))
-        lines += grammar.texts_of(decoded)
+        likeliest = own.argmax(dim=1)
+        tokens.append((teacher, grammar.published_tokens(grammar.tokens[likeliest])))
+        lines += [grammar.texts[number] for number in likeliest.tolist()]
     return operation, tokens, lines
 
 

@@ -13,7 +13,7 @@ smellnet_base = bench(
     DATA,
     names("--model", "models", "One model, or several with commas; the whole table else."),
     number("--seeds", 5, "Repetitions of each model, seeds 1, 2, ..."),
-    number("--folds", 6, "Parts of the cross-validation; 0 leaves it out."),
+    number("--folds", 6, "Parts of the cross-validation; 0 leaves it out.", least=0),
     save="odour",
 )
 smellnet_sessions = bench(
@@ -22,7 +22,7 @@ smellnet_sessions = bench(
     "Choose a method for another day on training recordings alone, and score it on other sessions.",
     DATA,
     several("--method", "methods", "A method; all without it. See `study/odour/sessions.py`."),
-    number("--seeds", 0, "Fits that score other sessions; 0 keeps earlier figures."),
+    number("--seeds", 0, "Fits that score other sessions; 0 keeps earlier figures.", least=0),
     number("--folds", 5, "Recordings of each substance held out for simulated days."),
     save="another_day",
 )
@@ -121,15 +121,18 @@ def learn(folder, nose, sessions, out, pairs):
     """Say what FOLDER holds, how good your nose is honestly, and leave weights that run on it."""
     import shutil
 
-    from smellkit import batch, options, paths
+    from smellkit import batch, noses, options, paths
     from smellkit.checks import read_json
     from smellkit.study.odour.own_report import summary
 
+    more = options.parse(pairs)
+    options.check(more, ("representation", "networks", "seed"), "-p has no")
     folder = folder.expanduser().resolve()
     out = (out or folder.with_name(f"{folder.name}-learnt")).resolve()
-    places = {name: str(Path(text).resolve()) if Path(text).is_file() else text
+    there = {text: Path(text).is_file() or (Path(text) / noses.FILE).is_file() for text in (nose, sessions)}
+    places = {name: str(Path(text).resolve()) if there[text] else text
               for name, text in {"nose": nose, "sessions": sessions}.items()}  # fmt: skip
-    given = {**places, "out": str(out), **options.parse(pairs)}
+    given = {**places, "out": str(out), **more}
     (result,) = batch.run(["07_own_nose"], given=given, data=folder, force=True, timeout=3600)
     if result.error:
         raise result.error

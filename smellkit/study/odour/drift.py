@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from smellkit.checks import fault
+from smellkit.checks.report import content, decoded
 from smellkit.errors import DataError
 from smellkit.study import evaluate
 from smellkit.study.evaluate import Outcome
@@ -304,10 +305,11 @@ def read(folder: Path) -> dict[int, Batch]:
 
 
 def _read_one(file: Path) -> Batch:
-    lines = pd.Series(file.read_text(encoding="utf-8").splitlines())
+    lines = pd.Series(decoded(file, content(file)).splitlines())
     cells = lines.str.strip().str.split(r"[;,\s]+", regex=True, expand=True)
     known = {name: gas for gas, name in enumerate(GASES)} | {str(gas + 1): gas for gas in range(len(GASES))}
-    gas, numbers = cells[0].str.lower().map(known), cells.iloc[:, 2:].apply(lambda cell: cell.str.split(":").str[-1])
+    gas, numbers = cells[0].str.lower().map(known), cells.iloc[:, 2:].set_axis(range(1, cells.shape[1] - 1), axis=1)
+    numbers = numbers.apply(lambda cell: cell.str.removeprefix(f"{cell.name}:"))  # of another place, it is no number
     values = numbers.apply(pd.to_numeric, errors="coerce").to_numpy(float)[:, : SENSORS * PER_SENSOR]
     whole = np.isfinite(values).all(axis=1) & (numbers.notna().sum(axis=1) == SENSORS * PER_SENSOR)
     for number in np.flatnonzero(~whole | gas.isna())[:1]:

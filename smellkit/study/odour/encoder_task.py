@@ -6,7 +6,6 @@ recordings -> windows (protocol) -> augment -> network -> focal loss      scores
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -69,6 +68,7 @@ class EncoderConfig:
 
     def __post_init__(self):
         check([self.model], BACKBONES, "There is no model")
+        replace(self.protocol, stride=self.train_stride)  # a wrong option is refused now, not when data are read
 
     @property
     def protocol(self) -> Protocol:
@@ -111,7 +111,6 @@ def augment(batch: Batch, config: EncoderConfig, classes: int) -> Batch:
 def task(config: EncoderConfig | None = None, **options: Any) -> Task:
     """Return the task that `config`, or the `options` of one, describes."""
     config = config or EncoderConfig(**options)
-    config.protocol  # noqa: B018 - a wrong option is refused now, not when data are read
     splits = functools.cache(lambda: read_splits(config))
 
     def about() -> dict[str, Any]:
@@ -160,8 +159,8 @@ def read_splits(config: EncoderConfig) -> dict[str, LabelledWindows]:
     stride = int(np.gcd(config.train_stride, config.stride))
     everything = cut(recordings.read_recordings(config.data, "training"), config.protocol, stride=stride)
     train, valid = hold_out(everything, config.fold)
-    tables = {"other_session": other_sessions(config.data)}
-    with suppress(DataError):  # a layout without a test split
+    base, tables = recordings.base_of(recordings.find(config.data)), {"other_session": other_sessions(config.data)}
+    if base is None or (base / "testing").is_dir():
         tables = {"test": recordings.read_recordings(config.data, "testing")} | tables
     rest = {n: cut(t, config.protocol, classes=everything.classes) for n, t in tables.items() if t is not None}
     return {"train": train.every(config.train_stride), "valid": valid.every(config.stride), **rest}

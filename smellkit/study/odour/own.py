@@ -76,12 +76,20 @@ class Own:
         return Protocol(representation, columns, length=span - span // 5, stride=max(1, 2 * span // 5), lag=span // 5)
 
     def windows(self, protocol: Protocol) -> LabelledWindows:
-        """Windows to train on and to grade: of the latter every one starts at the protocol's stride."""
+        """Windows to train on and to grade: of the latter every one starts at the protocol's stride.
+
+        Recordings that are shorter than a window are left out. DataError where a class has not two others.
+        """
         most = max(WINDOWS, PER_CLASS * self.table["substance"].nunique())
         step = protocol.stride
         while step > max(1, protocol.stride // 5) and len(self.table) / step < most:
             step = next(smaller for smaller in range(step - 1, 0, -1) if protocol.stride % smaller == 0)
-        return cut(self.table, protocol, stride=step)
+        windows = cut(self.table, protocol, stride=step)
+        for number, name in enumerate(windows.classes):
+            if (count := len(np.unique(windows.fold[windows.target == number]))) < 2:
+                what = f"{self.folder}: {name} has {count} recordings of {protocol.span} rows, as a window takes"
+                raise DataError(what, hint="two at least: record longer, or leave the class out")
+        return windows
 
     def sessions(self, windows: LabelledWindows) -> NDArray[np.int64] | None:
         """Number of the session of each window; None unless each class was recorded in two known ones at least."""
@@ -198,6 +206,9 @@ def validate(
 def _fit_all(train: LabelledWindows, *, seed: int, networks: int) -> Callable[[NDArray], dict[str, NDArray]]:
     """Fit every learner and return windows -> {learner: log-probabilities}; an absent class gets hardly any."""
     here, target = np.unique(train.target, return_inverse=True)
+    if len(train) <= len(here):
+        what = f"{len(train)} windows of {len(here)} classes to learn from are too few"
+        raise DataError(what, hint="record longer, or more recordings of each")
     frequent = np.where(np.arange(len(here)) == np.bincount(target).argmax(), 0.0, -20.0)
     steps = train.values.shape[1]
     linear = Discriminant.fit(features(train.values), target)

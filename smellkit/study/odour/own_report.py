@@ -20,6 +20,7 @@ from smellkit.study.odour.own import SHORT, Own, Trial, features, network
 from smellkit.study.odour.systems import Discriminant, forest
 
 REFERENCES = 2000  # training windows whose z stays with the weights, for `smellkit calibrate`
+COUNTS = {"least": 1e-3}  # of a count: features of whole counts that lie nearer are told apart by rounding alone
 
 # Smell, or session?
 
@@ -86,9 +87,11 @@ def weights(
     """
     if own.nose.features:
         return ""
-    kept = trial.kept
+    kept, options = trial.kept, {}
     if kept == "lda":
-        model, net = "linear", Discriminant.fit(features(windows.values), windows.target).network(windows.values)
+        options = COUNTS if {own.nose.columns[name].unit for name in protocol.columns} == {"adc"} else {}
+        linear = Discriminant.fit(features(windows.values), windows.target, **options)
+        model, net = "linear", linear.network(windows.values, **options)
     else:
         model = "curve-mlp" if protocol.steps >= SHORT else "summary-mlp"
         net = network(model, windows, seed=seed)
@@ -99,7 +102,7 @@ def weights(
     manifest = {
         "kind": "odour",
         "model": model,
-        "options": {},
+        "options": options,
         "protocol": asdict(protocol) | {"columns": list(protocol.columns)},
         "classes": list(windows.classes),
         "calibration": learnt.asdict(),
@@ -148,6 +151,7 @@ def report(
             "rate": own.nose.rate,
             "sessions": int(own.files["session"].replace("", np.nan).nunique()),
             "window": {"rows": protocol.span, "input": protocol.representation},
+            "too_short": list(trial.windows.short),
             "folds": trial.folds,
             "accuracy": learners[trial.kept],
             "windows": {name: trial.accuracy(name, count=1)._asdict() for name in trial.scores},
@@ -174,6 +178,8 @@ def summary(report: Mapping[str, Any]) -> str:
         f"named right on recordings left out ({report['folds']} folds): {percent(report['accuracy'])} %, "
         f"the most frequent class {percent(report['null'])} %",
     ]
+    if short := report["too_short"]:
+        lines += [f"{len(short)} recordings are shorter than a window and left out, such as {short[0]}"]
     if report["by_session"]:
         lines += [f"on sessions left out: {percent(report['by_session'][report['kept'] or 'ensemble'])} %"]
     if report["kept"]:  # a row of features is no time

@@ -116,13 +116,13 @@ def emissions(folder: str, pairs: Pairs, *, split: str) -> Table | None:
     return np.hstack([emitted, there])
 
 
-def videos(folder: str, pairs: Pairs, *, split: str = "test") -> NDArray[np.object_]:
-    """The original (a video) of every pair: what a bootstrap resamples.
+def videos(folder: str, pairs: Pairs) -> NDArray[np.object_]:
+    """The original (a video) of every test pair: what a bootstrap resamples.
 
     In a folder that has only pairs nobody knows it, and each pair is its own. A frame that is not annotated is refused.
     """
     table = pairs.table.iloc[pairs.row.numpy()]
     first = table["co2_frame"].where(table["co2_frame"] != "", table["ch4_frame"])
     if tables.splits_in(tables.find(folder)):
-        first = splits.annotated(folder, first, split=split)["original_sample_id"]
+        first = splits.annotated(folder, first, split="test")["original_sample_id"]
     return first.to_numpy(object)

@@ -39,7 +39,7 @@ class MaskRule:
         rule = cls(tables.find(folder))
         path = rule.folder / VALUES
         for key, name in read_json(path).items() if path.is_file() else ():
-            if name not in NAMES or not key.isdecimal():
+            if name not in NAMES or not key.isdecimal() or int(key) > 255:
                 raise fault(path, key=key, expected=", ".join(NAMES), actual=repr(name)[:40], hint=ASK)
             rule.values[int(key)] = NAMES.index(name)
         return rule
@@ -63,13 +63,13 @@ class MaskRule:
 
     def classes(self, values: Grey) -> Grey:
         """Turn what masks held into 0 background, 1 tube, 2 gas. DataError where that has to be asked."""
-        if not self.values and set(self.levels) == {0, 1}:
+        if not self.values and max(self.levels, default=0) == 1:
             for path in listed(self.folder, "mask"):
                 self.levels = self._with(path, _values(path))
-                if len(self.levels) > 2:
+                if max(self.levels) > 1:
                     break
             else:
-                known, actual = "values whose meaning is known", "0 and 1 in all masks"
+                known, actual = "values whose meaning is known", "0 and 1 alone in all masks"
                 raise fault(self.levels[1], expected=known, actual=actual, hint=ASK)
         table = np.zeros(256, np.uint8)
         for code, number in self._meaning(self.levels).items():
