@@ -230,6 +230,18 @@ def as_toml(nose: Description, *, remarks: Mapping[str, str] | None = None) -> s
     return "\n".join(text) + "\n"
 
 
+def remarks(nose: Description, guesses: Iterable[str]) -> dict[str, str]:
+    """Guesses as remarks in the nose's TOML, each at its key."""
+    comments = {}
+    for name, _, text in (guess.partition(": ") for guess in guesses):
+        key = "unit" if text.startswith("unit") else "fault" if text.endswith("no reading") else "role"
+        if name == nose.clock:
+            comments["clock_unit" if key == "unit" else "clock"] = f"{text}: confirm"
+        elif name in nose.columns:
+            comments[f"{name}.{key}"] = f"{text}: confirm"
+    return comments
+
+
 def _set_fields(one: Any) -> dict[str, Any]:
     """The fields of a dataclass without those at their defaults, lists in place of tuples."""
     kept = {each.name: getattr(one, each.name) for each in fields(one) if getattr(one, each.name) != each.default}

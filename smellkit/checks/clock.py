@@ -8,6 +8,7 @@ cut or refused.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,8 @@ def _days(dates: Sequence[str]) -> dict[str, float]:
     """Seconds of midnight of each date; of day.month and month/day the reading in which the dates lie closer."""
     readings = []
     for first in (True, False):
-        days = [pd.to_datetime(text, dayfirst=first, errors="coerce") for text in dates]
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that 2025-03-01 has no day first
+            days = [pd.to_datetime(text, dayfirst=first, errors="coerce") for text in dates]
         stamps = pd.Series([np.nan if pd.isna(day) else day.timestamp() for day in days], dates, dtype=float)
         readings.append((stamps.isna().sum(), stamps.max() - stamps.min(), stamps.to_dict()))
     return min(readings, key=lambda reading: reading[:2])[2]

@@ -104,13 +104,13 @@ def new(folder, out):
     """Write the description of the nose that recorded what is in FOLDER, with every guess marked for you to confirm."""
     from smellkit import noses, paths
     from smellkit.errors import OptionError
-    from smellkit.odour.readers import guess, remarks
+    from smellkit.odour.readers import guess
 
     out = out or (folder if folder.is_dir() else folder.parent) / noses.FILE
     if out.exists():
         raise OptionError(f"{out} exists already", hint="delete it, or --out for another file")
     described, guesses = guess(folder)
-    paths.write_text(out, noses.as_toml(described, remarks=remarks(described, guesses)))
+    paths.write_text(out, noses.as_toml(described, remarks=noses.remarks(described, guesses)))
     click.echo(f"{out}: {len(described.columns)} columns. Please confirm:" if guesses else f"{out}: {described.name}.")
     for text in guesses:
         click.echo(f"  {text}")

@@ -106,7 +106,9 @@ def read_rows(path: Path, nose: Description, *, columns: Sequence[str], report: 
 
 
 def by_clock(table: pd.DataFrame, values: NDArray, nose: Description) -> list[Stretch]:
-    """The parts of a table's `values` (rows, columns) at the nose's pace, by the table's own clock where it has one."""
+    """The parts of a table's `values` (rows, columns) at the nose's pace, by the clock in its index or a column."""
+    if isinstance(table.index, pd.DatetimeIndex | pd.TimedeltaIndex):
+        table = table.assign(time=table.index)
     raw = Raw(Path("the table"), table.reset_index(drop=True).rename(columns=str))
     return _stretches(_at_pace(raw, nose, pd.DataFrame(values), [], Report()), range(values.shape[1]))
 
@@ -165,6 +167,9 @@ def _rows(raw: Raw, nose: Description, report: Report) -> pd.DataFrame:
     counts = [name for name in nose.gas if nose.columns[name].unit == "adc"]  # alike: nobody sees them exchanged
     if len(counts) > 1:
         refuse_exchange(raw.path, raw.lines, values.to_numpy()[:, [name in counts for name in nose.columns]], counts)
+    if nose.rate and not clock_names(raw, nose):
+        note = report.note if nose.name == SMELLNET.name else report.tell  # SmellNet's board writes no clock
+        note(raw.path, f"{NO_CLOCK} {nose.rate:g} Hz, as the nose says")
     return _at_pace(raw, nose, values, counts, report)
 
 
@@ -174,9 +179,6 @@ def _at_pace(raw: Raw, nose: Description, values: pd.DataFrame, alike: Sequence[
     raw.session = raw.session or day_of(seconds)
     values, kept = _filled(raw, values, report)
     numbers = np.flatnonzero(kept) + (raw.sheet.dropped if raw.sheet else 0)
-    if seconds is None and nose.rate:
-        note = report.note if nose.name == SMELLNET.name else report.tell  # SmellNet's board writes no clock
-        note(raw.path, f"{NO_CLOCK} {nose.rate:g} Hz, as the nose says")
     if seconds is None or nose.rate is None:
         part = np.concatenate([[0], np.cumsum(np.diff(numbers) > HOLD)])  # nothing else says where rows are missing
         return values.assign(row=numbers, part=0 if seconds is not None else part)
@@ -347,18 +349,6 @@ def guessed(folder: Path, raws: Sequence[Raw]) -> tuple[Description, list[str]]:
         nose = replace(nose, clock_unit="hour" if 0.05 < step * 3600 < 120 else "day")
         words.append(f"{clock[0]}: unit guessed {nose.clock_unit}, since rows would be {step:.3g} s apart")
     return nose, words
-
-
-def remarks(nose: Description, guesses: Sequence[str]) -> dict[str, str]:
-    """Guesses as remarks in the nose's TOML, each at its key."""
-    comments = {}
-    for name, _, text in (guess.partition(": ") for guess in guesses):
-        key = "unit" if text.startswith("unit") else "fault" if text.endswith("no reading") else "role"
-        if name == nose.clock:
-            comments["clock_unit" if key == "unit" else "clock"] = f"{text}: confirm"
-        elif name in nose.columns:
-            comments[f"{name}.{key}"] = f"{text}: confirm"
-    return comments
 
 
 def _is(nose: Description, raw: Raw, values: Mapping[str, NDArray]) -> bool:
