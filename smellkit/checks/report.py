@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from smellkit import paths
 from smellkit.errors import DataError
 from smellkit.options import alike
 
@@ -44,7 +45,9 @@ def fault(
 ) -> DataError:  # fmt: skip
     """Return the error for one fault: `file, line 3, column 'CO': expected a number, found 'abc'`, then what to try."""
     places = {"line": line, "column": None if column is None else repr(column), "key": key}
-    where = ", ".join([str(path), *(f"{name} {place}" for name, place in places.items() if place is not None)])
+    where = ", ".join(
+        [paths.text(str(path)), *(f"{name} {place}" for name, place in places.items() if place is not None)]
+    )
     return DataError(f"{where}: expected {expected}, found {actual}", hint=hint)
 
 
@@ -116,11 +119,11 @@ class Report:
 
 
 def readable(
-    paths: Iterable[Path], read: Callable[[Path], Value], *, skip: bool = False, report: Report | None = None
+    files: Iterable[Path], read: Callable[[Path], Value], *, skip: bool = False, report: Report | None = None
 ) -> Iterator[tuple[Path, Value]]:
     """Yield (path, read(path)) for every path; the first fault ends it, or with `skip` is reported and left out."""
     report = report if report is not None else Report()
-    for path in paths:
+    for path in files:
         try:
             result = read(path)
         except DataError as why:

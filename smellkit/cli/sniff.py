@@ -16,12 +16,7 @@ FILE, LOG = click.Path(path_type=Path), click.Path(path_type=Path, dir_okay=Fals
 @click.option("--seconds", default=8.0, show_default=True, help="How long to play.")
 @click.option("--weights", default="odour", show_default=True, help="odour, mixture, or a folder of weights.")
 @click.option("--nose", default="", metavar="odour|mixture", help="The board of the recording; its columns tell else.")
-@click.option(
-    "--json",
-    "out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Append a line of JSON; of a folder, what it holds is not done again.",
-)
+@click.option("--json", "out", type=LOG, help="Append a line of JSON; of a folder, what it holds is not done again.")
 def sniff(recording, pictures, texts, port, mix, seconds, weights, nose, out):
     """Recognise a RECORDING, a picture and a text, or all of them, and play the scent.
 
