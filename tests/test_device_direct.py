@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from test_device_faults import GONE, MIX, World, until
 
 from smellkit.device import direct, frames
+from smellkit.device import watchdog as watchdog_file
 from smellkit.device.errors import ArgumentError, LinkError, NoReply, PortError, PortLost, Refused, WriteBlocked
 from smellkit.device.jobs import Timing
 from smellkit.device.neckwear import NeckWear
@@ -388,9 +389,15 @@ def test_a_mixture_is_one_frame_and_ends_in_time_while_it_is_watched():
 
 
 @pytest.fixture
-def mixing():
-    """A program that plays a mixture, which has no end of its own; the player, and the number of the watchdog."""
+def mixing(tmp_path):
+    """A program that plays a mixture, which has no end of its own; the player, and the number of the watchdog.
+
+    The watchdog waits 3 s for a sign of life in place of 10.
+    """
+    sooner = Path(watchdog_file.__file__).read_text(encoding="utf-8").replace("LIFE = 10.0", "LIFE = 3.0")
+    (tmp_path / "watchdog.py").write_text(sooner, encoding="utf-8")
     code = "import sys, time\nfrom smellkit.device import guard\nfrom smellkit.device.neckwear import NeckWear\n"
+    code += f"guard.watchdog.__file__ = {str(tmp_path / 'watchdog.py')!r}\n"
     code += "neck = NeckWear.open(sys.argv[1], link='direct')\nneck.play_mixture([0.5, 0.5] + [0] * 10)\n"
     code += "print(guard.guard.pid, flush=True)\ntime.sleep(100)"
     device = VirtualDirect()
@@ -413,7 +420,7 @@ def test_a_mixture_ends_when_its_watchdog_dies(mixing):
 def test_a_mixture_ends_when_its_program_is_stopped_in_a_terminal_and_does_not_go_on(mixing):
     device, child, _ = mixing
     child.send_signal(signal.SIGSTOP)
-    until(lambda: not device.emitting, 15.0)
+    until(lambda: not device.emitting, 8.0)
     child.send_signal(signal.SIGCONT)
     time.sleep(1.0)
     assert not device.emitting and len(device.air) == 2
