@@ -1,6 +1,7 @@
 """The architecture, held by a test, file by file: imports point down, in no circle, and no system knows another."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,15 @@ def imports(path: Path) -> set[str]:
     return {name for name in inside if name in FILES} - {module(path)}
 
 
-EDGES = {name: imports(path) for name, path in FILES.items()}
+@functools.cache
+def edges() -> dict[str, set[str]]:
+    """What each file imports: when it is asked for, since every worker collects this file."""
+    return {name: imports(path) for name, path in FILES.items()}
+
+
+def pairs() -> list[tuple[str, str]]:
+    """(who imports, what is imported)."""
+    return [(name, other) for name, others in edges().items() for other in others]
 
 
 def test_no_import_hides_from_these_tests():
@@ -91,19 +100,17 @@ def test_the_picture_of_the_house_is_this_one():
 
 
 def test_imports_point_downwards():
-    assert not [(a, b) for a, names in EDGES.items() for b in names if RANK[layer(b)] > RANK[layer(a)]]
+    assert not [(a, b) for a, b in pairs() if RANK[layer(b)] > RANK[layer(a)]]
 
 
 def test_a_system_never_imports_another():
-    assert not [
-        (a, b) for a, names in EDGES.items() for b in names if layer(a) in SYSTEMS and layer(b) in SYSTEMS - {layer(a)}
-    ]
+    assert not [(a, b) for a, b in pairs() if layer(a) in SYSTEMS and layer(b) in SYSTEMS - {layer(a)}]
 
 
 def test_what_answers_never_imports_what_measures_or_invents():
     above = {"study", "simulate", "cli"}
-    assert not [(a, b) for a, names in EDGES.items() for b in names if layer(b) == "study" and layer(a) not in above]
-    assert not [(a, b) for a, names in EDGES.items() for b in names if layer(b) == "simulate" and layer(a) not in above]
+    assert not [(a, b) for a, b in pairs() if layer(b) == "study" and layer(a) not in above]
+    assert not [(a, b) for a, b in pairs() if layer(b) == "simulate" and layer(a) not in above]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -112,13 +119,13 @@ def test_a_model_imports_no_device_and_no_panel(name):
     while todo:
         one = todo.pop()
         seen.add(one)
-        todo |= EDGES[one] - seen
+        todo |= edges()[one] - seen
     assert not {one for one in seen if layer(one) in {"device", "panel", "study", "simulate"}}
 
 
 def test_no_imports_go_in_a_circle():
     order: list[str] = []
-    waiting = dict(EDGES)
+    waiting = dict(edges())
     while ready := [name for name, names in waiting.items() if not names - set(order)]:
         order += ready
         for name in ready:
