@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import operator
 import os
 import random
 import select
@@ -334,6 +335,41 @@ def test_a_forked_child_ends_by_a_signal_as_any_program_does():
         if child == 0:  # pragma: no cover
             os._exit(0 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("lock", ["_lock", "_asking", "_runner._pipe", "_runner._changed"])
+def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_holds(lock):
+    holds, goes_on = threading.Event(), threading.Event()
+
+    def hold(neck):
+        with operator.attrgetter(lock)(neck._engine):
+            holds.set()
+            goes_on.wait(20)
+
+    with NeckWear.open("virtual", timing=QUICK, watchdog=False) as neck:
+        thread = threading.Thread(target=hold, args=[neck])
+        thread.start()
+        assert holds.wait(10)
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            with contextlib.suppress(Closed):
+                neck.play(3, seconds=1)
+                os._exit(1)
+            os._exit(0)
+        goes_on.set()
+        thread.join()
+        assert _ended(child) == 0
+
+
+def _ended(child):
+    """The status with which a child ends within ten seconds; it is killed then, and the status is that."""
+    end = time.monotonic() + 10
+    while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.01)
+    if not done[0]:
+        os.kill(child, signal.SIGKILL)
+        done = os.waitpid(child, 0)
+    return done[1]
 
 
 @pytest.mark.parametrize("port", ["a\0b", "/dev/" + "x" * 300, "x" * 5000, "spy:///dev/null", "hwgrep://x", "alt://x"])

@@ -78,8 +78,13 @@ class Runner:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
+    def forked(self) -> None:
+        """The thread is a parent's and we are its child: what it held there, nobody lets go of here."""
+        self._pipe, self._changed = threading.RLock(), threading.Condition()
+        self.abandon()
+
     def abandon(self) -> None:
-        """Let go of what kicks the thread: it ended, or it is a parent's and we are its child."""
+        """Let go of what kicks the thread."""
         with self._pipe:
             self._ring.close()
             self._bell.close()

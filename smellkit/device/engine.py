@@ -236,9 +236,10 @@ class Engine(Worker):
         """This is a child process: let go of what is the parent's, and send nothing."""
         link, self.link, self.ended = self.link, None, True
         self._closing = Job("close")
+        self._lock, self._asking = threading.RLock(), threading.RLock()  # a thread of the parent's may hold them
         if link:
             link.close(silently=True)
-        self._runner.abandon()
+        self._runner.forked()
 
     def wake_bound(self) -> float:
         return self.timing.wakes * (self.timing.wake_gap + self.timing.write) + 2 * self.timing.gap
