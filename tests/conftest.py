@@ -57,19 +57,29 @@ def pytest_xdist_make_scheduler(config, log):
             return turn(nodeid) or super()._split_scope(nodeid)
 
         def _reschedule(self, node):
-            """Whoever has a turn does nothing else: what computes is left to as many workers as there are cores."""
-            if len(self.nodes) <= len(TURNS) or not TURNS.keys() & self.assigned_work[node].keys():
+            """Whoever had a turn computes then, too, unless as many do as there may be at once."""
+            own = self.assigned_work[node]
+            if len(self.nodes) <= len(TURNS) or not TURNS.keys() & own.keys():
                 super()._reschedule(node)
-            elif not node.shutting_down:
-                node.shutdown()  # once it has done what it has
+            elif self._pending_of(own) <= 2 and not node.shutting_down:
+                others = [one for one in self.nodes if one is not node and not one.shutting_down]
+                if sum(not self._waits(one) for one in others) > self.numnodes - len(TURNS):
+                    node.shutdown()  # once it has done what it has
+                else:
+                    super()._reschedule(node)
+
+        def _waits(self, node):
+            """Whether a worker has its turn, and so computes little."""
+            units = self.assigned_work[node]
+            return any(not all(units[name].values()) for name in TURNS.keys() & units.keys())
 
     return Turns(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """A worker for each core, and one for each turn, since what measures seconds mostly waits."""
-    return (os.cpu_count() or 1) + len(TURNS)
+    """Workers that compute, one a core once all turns are over: what measures seconds mostly waits."""
+    return (os.cpu_count() or 1) + len(TURNS) - 1
 
 
 def pytest_collection_modifyitems(config, items):
