@@ -36,6 +36,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 TURNS = {"player": ("test_device", "test_enose"), "panel": ("test_panel", "test_browser")}  # files that measure seconds
 LOOK = "import os; hasattr(os, 'nice') and os.nice(5); from smellkit import Pipeline; Pipeline.fit().fused"
 BEHIND = 5  # niceness of all other tests that run beside them
+CROWDS = ("test_batch", "test_no_terminals", "test_sweep")  # start processes of their own: late, when no turn is left
 
 
 def turn(name):
@@ -57,39 +58,33 @@ def pytest_xdist_make_scheduler(config, log):
             return turn(nodeid) or super()._split_scope(nodeid)
 
         def _reschedule(self, node):
-            """Whoever had a turn computes then, too, unless as many do as there may be at once."""
-            own = self.assigned_work[node]
-            if len(self.nodes) <= len(TURNS) or not TURNS.keys() & own.keys():
+            """Whoever has a turn does nothing else: what computes is left to as many workers as there are cores."""
+            if len(self.nodes) <= len(TURNS) or not TURNS.keys() & self.assigned_work[node].keys():
                 super()._reschedule(node)
-            elif self._pending_of(own) <= 2 and not node.shutting_down:
-                others = [one for one in self.nodes if one is not node and not one.shutting_down]
-                if sum(not self._waits(one) for one in others) > self.numnodes - len(TURNS):
-                    node.shutdown()  # once it has done what it has
-                else:
-                    super()._reschedule(node)
-
-        def _waits(self, node):
-            """Whether a worker has its turn, and so computes little."""
-            units = self.assigned_work[node]
-            return any(not all(units[name].values()) for name in TURNS.keys() & units.keys())
+            elif not node.shutting_down:
+                node.shutdown()  # once it has done what it has
 
     return Turns(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """Workers that compute, one a core once all turns are over: what measures seconds mostly waits."""
-    return (os.cpu_count() or 1) + len(TURNS) - 1
+    """A worker for each core, and one for each turn, since what measures seconds mostly waits."""
+    return (os.cpu_count() or 1) + len(TURNS)
 
 
 def pytest_collection_modifyitems(config, items):
-    """What has its turn comes first, then files of long or many tests; whole notebooks only where `-m` asks."""
+    """What has its turn comes first, then files of long or many tests, before short ones those that are crowds.
+
+    Whole notebooks only where `-m` asks.
+    """
     if "lessons" not in config.option.markexpr:
         items[:] = [item for item in items if not item.get_closest_marker("lessons")]
     weight = Counter()
     for item in items:
         weight[item.path] += 30 if item.get_closest_marker("slow") else 1
-    items.sort(key=lambda item: (not turn(item.nodeid), -weight[item.path]))
+    late = {path: 20 for path in weight if path.stem in CROWDS}
+    items.sort(key=lambda item: (not turn(item.nodeid), -late.get(item.path, weight[item.path])))
 
 
 def pytest_runtest_setup(item):
